@@ -1,0 +1,84 @@
+"""histomix reads cell-type composition from ordinary H&E slides.
+
+The names below are loaded on first use, so that ``import histomix`` stays quick and pulls in neither torch nor scanpy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__
+
+if TYPE_CHECKING:
+    from .abundance import Abundance, label, read_abundance, read_labels
+    from .datasets import make_phantom
+    from .embedding import embed, read_features
+    from .encoders import cards, load_encoder
+    from .evaluation import evaluate
+    from .heads import Head, load_head, train
+    from .outputs import write_composition, write_report
+    from .prediction import predict
+    from .slides import Slide, TileSpec, open_slide
+    from .spots import Cohort, Section, read_cohort
+
+_ROOM_OF = {
+    "Abundance": "abundance",
+    "Cohort": "spots",
+    "Head": "heads",
+    "Section": "spots",
+    "Slide": "slides",
+    "TileSpec": "slides",
+    "cards": "encoders",
+    "embed": "embedding",
+    "evaluate": "evaluation",
+    "label": "abundance",
+    "load_encoder": "encoders",
+    "load_head": "heads",
+    "make_phantom": "datasets",
+    "open_slide": "slides",
+    "predict": "prediction",
+    "read_abundance": "abundance",
+    "read_cohort": "spots",
+    "read_features": "embedding",
+    "read_labels": "abundance",
+    "train": "heads",
+    "write_composition": "outputs",
+    "write_report": "outputs",
+}
+
+__all__ = [
+    "Abundance",
+    "Cohort",
+    "Head",
+    "Section",
+    "Slide",
+    "TileSpec",
+    "__version__",
+    "cards",
+    "embed",
+    "evaluate",
+    "label",
+    "load_encoder",
+    "load_head",
+    "make_phantom",
+    "open_slide",
+    "predict",
+    "read_abundance",
+    "read_cohort",
+    "read_features",
+    "read_labels",
+    "train",
+    "write_composition",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOM_OF:
+        return getattr(importlib.import_module(f".{_ROOM_OF[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,47 @@
+"""The program and its verbs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .._version import __version__
+from . import demo, doctor, embed, encoders, evaluate, label, predict, report, train
+
+app = typer.Typer(
+    name="histomix",
+    help="Read cell-type composition from H&E slides.\n\n"
+    "Train on sections with spatial transcriptomics: label, embed, evaluate, train. Then predict any slide without it.",
+    epilog="Start with: histomix demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"histomix {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("demo")(demo.demo)
+app.command("doctor")(doctor.doctor)
+app.command("encoders")(encoders.encoders)
+app.command("label")(label.label)
+app.command("embed")(embed.embed)
+app.command("evaluate")(evaluate.evaluate)
+app.command("train")(train.train)
+app.command("predict")(predict.predict)
+app.command("report")(report.report)

@@ -1,0 +1,50 @@
+"""``histomix predict``: composition of slides that have no spatial transcriptomics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .session import Json, Quiet, Seed, Threads, session
+
+
+def predict(
+    slides: Annotated[list[Path], typer.Argument(help="H&E slides.", show_default=False, metavar="SLIDE...")],
+    head: Annotated[Path, typer.Option("--head", help="Folder made by train.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the maps, one folder a slide.", show_default=False)],
+    mpp: Annotated[float | None, typer.Option("--mpp", help="Um per pixel of level 0.", show_default="from the slide")] = None,
+    at: Annotated[Path | None, typer.Option("--at", help="A spots file: predict at those places, in its order.", show_default=False)] = None,
+    stride_um: Annotated[float | None, typer.Option("--stride-um", help="Distance of the grid's tiles.", show_default="tile size")] = None,
+    weights: Annotated[
+        list[Path] | None, typer.Option("--weights", help="Local weights of the head's encoder (one for each, if several).", show_default=False)
+    ] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Tiles encoded at once.")] = 64,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    seed: Seed = 0,
+    threads: Threads = None,
+) -> None:
+    """Predict the composition of slides. All are attempted; each failure is named at the end."""
+    with session(as_json, quiet, threads) as run:
+        from ..prediction import predict_slides
+
+        results = predict_slides(
+            slides,
+            head,
+            out,
+            mpp=mpp,
+            at=at,
+            stride_um=stride_um,
+            weights=weights,
+            batch_size=batch_size,
+            threads=threads,
+            progress=run.progress,
+        )
+        for result in results:
+            if result.error is None:
+                run.say(f"{result.slide}: {result.tiles:,} tiles{' (kept, nothing has changed)' if result.kept else ''}: {result.folder}")
+            else:
+                run.failed(result.error)
+        run.done(out=str(out), slides=[result.to_dict() for result in results])

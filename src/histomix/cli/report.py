@@ -1,0 +1,28 @@
+"""``histomix report``: the results as a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .session import Json, Quiet, Seed, Threads, session
+
+
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Folders made by the other verbs.", show_default=False, metavar="DIR...")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the page.", show_default=False)],
+    title: Annotated[str, typer.Option("--title", help="Title of the page.")] = "histomix report",
+    as_json: Json = False,
+    quiet: Quiet = False,
+    seed: Seed = 0,
+    threads: Threads = None,
+) -> None:
+    """Show labels, scores and maps on a page that opens from disk and loads nothing remote."""
+    with session(as_json, quiet, threads) as run:
+        from ..outputs import write_report
+
+        page = write_report(folders, out, title=title, progress=run.progress)
+        run.say(f"report: {page}")
+        run.done(report=str(page))

@@ -1,0 +1,146 @@
+"""What every verb shares: its common options, progress on stderr, one JSON object on stdout, and exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import HistomixError, InputError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+FAILED, REFUSED, INTERRUPTED = 1, 2, 130
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, for programs.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks; errors still show.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random: the same command, the same numbers.")]
+Threads = Annotated[
+    int | None, typer.Option("--threads", min=1, help="CPU threads to use.", show_default="all", metavar="N")
+]
+Sheet = Annotated[Path, typer.Argument(help="The cohort sheet (CSV or YAML).", show_default=False)]
+
+
+class Session:
+    """One run of a verb: where its words go, and whether work has begun."""
+
+    def __init__(self, as_json: bool, quiet: bool) -> None:
+        self.as_json = as_json
+        self.quiet = quiet
+        self.started = False
+        self.failures: list[str] = []
+        self._bars: Bars | None = None
+        self._tasks: dict[str, TaskID] = {}
+
+    def progress(self, task: str, done: int, total: int) -> None:
+        """Show how far ``task`` is (see `histomix.progress.Progress`)."""
+        self.started = self.started or done > 0
+        if self._bars is None:
+            return
+        if task not in self._tasks:
+            self._tasks[task] = self._bars.add_task(task, total=total)
+        self._bars.update(self._tasks[task], completed=done, total=total)
+
+    def say(self, text: str) -> None:
+        """Print a line of the result for a person."""
+        if not (self.as_json or self.quiet):
+            typer.echo(text)
+
+    def done(self, **facts: Any) -> None:
+        """Print the result for a program."""
+        if self.as_json:
+            typer.echo(json.dumps({"ok": not self.failures, **facts, "failures": self.failures}, default=str))
+
+    def failed(self, error: HistomixError) -> None:
+        """Name a failure and go on; the exit code will be 1."""
+        self.failures.append(str(error))
+        typer.echo(f"failed: {error}", err=True)
+
+
+class _Remarks(logging.Handler):
+    """The library's remarks, as plain lines on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "note: " if record.levelno < logging.WARNING else "warning: "
+        typer.echo(prefix + record.getMessage(), err=True)
+
+
+@contextlib.contextmanager
+def session(as_json: bool, quiet: bool, threads: int | None = None) -> Iterator[Session]:
+    """Run the body of a verb: known errors become one message and an exit code, never a traceback.
+
+    Exit code 2 when input was refused before work began, 1 when something failed after that.
+    """
+    if threads is not None:
+        # Read by the numerical libraries when they are first imported, which the verbs do inside this block.
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ[name] = str(threads)
+    current = Session(as_json, quiet)
+    logger = logging.getLogger("histomix")
+    handler = _Remarks(level=logging.ERROR if quiet else logging.INFO)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        with warnings.catch_warnings(), _bars(current):
+            warnings.filterwarnings("ignore", category=FutureWarning)
+            warnings.showwarning = lambda message, *_args, **_kwargs: logger.warning("%s", message)
+            yield current
+    except HistomixError as error:
+        code = REFUSED if isinstance(error, InputError) and not current.started else FAILED
+        _refuse(current, error, code)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command goes on where it stopped", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+    if current.failures:
+        raise typer.Exit(FAILED)
+
+
+@contextlib.contextmanager
+def _bars(current: Session) -> Iterator[None]:
+    if current.quiet or current.as_json or not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        current._bars = bars
+        try:
+            yield
+        finally:
+            current._bars = None
+
+
+def _Rate() -> Any:
+    from rich.progress import ProgressColumn, Task
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text(f"{speed:,.1f}/s" if speed else "", style="progress.data.speed")
+
+    return Rate()
+
+
+def _refuse(current: Session, error: HistomixError, code: int) -> None:
+    if current.as_json:
+        facts = {"what": error.what, "where": error.where, "mend": error.mend}
+        typer.echo(json.dumps({"ok": False, "error": facts, "failures": [*current.failures, str(error)]}))
+    typer.echo(f"error: {error}", err=True)
+    raise typer.Exit(code)

@@ -1,0 +1,100 @@
+"""A composition map as files: AnnData, CSV, QuPath GeoJSON and a preview of the slide."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from PIL import Image
+
+from ..provenance import atomic_path
+from .palette import type_colours
+
+#: Columns of ``composition.csv`` that are no cell types, before and after them.
+PLACE_COLUMNS = ("x_px", "y_px")
+STATE_COLUMNS = ("novelty", "in_scope", "tissue", "read_ok")
+#: UUIDs of tiles are derived from the slide's fingerprint, so that the same tile has the same id in every run.
+_NAMESPACE = uuid.UUID("6f3f1c52-6a0e-5d0c-9d63-0d7cf0a5a9b1")
+
+
+def composition_table(composition: AnnData) -> pd.DataFrame:
+    """A composition map as one table: place, one column per cell type, then novelty and the tile's state."""
+    values = pd.DataFrame(composition.X, index=composition.obs_names, columns=composition.var_names)
+    table = pd.concat(
+        [composition.obs[list(PLACE_COLUMNS)], values, composition.obs[[c for c in STATE_COLUMNS if c in composition.obs]]],
+        axis=1,
+    )
+    table.index.name = "spot"
+    return table
+
+
+def composition_geojson(composition: AnnData) -> dict[str, Any]:
+    """A composition map as a QuPath FeatureCollection of tile objects.
+
+    Coordinates are level-0 px relative to the slide's bounds, as QuPath counts them. Each tile carries its composition
+    as measurements and is classified by its dominant cell type; an unreadable tile carries no measurements.
+    """
+    manifest = json.loads(composition.uns["manifest"])
+    slide = manifest["slide"]
+    half = manifest["cell_px"] / 2
+    left, top = slide["bounds_px"]
+    types = [str(name) for name in composition.var_names]
+    colours = {name: [round(255 * channel) for channel in colour] for name, colour in type_colours(types).items()}
+    values = np.asarray(composition.X, dtype=float)
+    novelty = composition.obs["novelty"].to_numpy(float)
+    features = []
+    for row, (key, x, y) in enumerate(zip(composition.obs_names, composition.obs["x_px"], composition.obs["y_px"], strict=True)):
+        x0, x1, y0, y1 = (round(float(v), 2) for v in (x - left - half, x - left + half, y - top - half, y - top + half))
+        properties: dict[str, Any] = {"objectType": "tile", "name": str(key)}
+        if np.isfinite(values[row]).all():
+            dominant = types[int(values[row].argmax())]
+            properties["classification"] = {"name": dominant, "color": colours[dominant]}
+            measurements = {name: round(float(value), 6) for name, value in zip(types, values[row], strict=True)}
+            if np.isfinite(novelty[row]):
+                measurements["novelty"] = round(float(novelty[row]), 4)
+            properties["measurements"] = measurements
+        features.append(
+            {
+                "type": "Feature",
+                "id": str(uuid.uuid5(_NAMESPACE, f"{slide['fingerprint']}/{key}")),
+                "geometry": {"type": "Polygon", "coordinates": [[[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]]]},
+                "properties": properties,
+            }
+        )
+    return {"type": "FeatureCollection", "features": features}
+
+
+def write_composition(folder: str | os.PathLike[str], composition: AnnData, preview: np.ndarray | None = None) -> None:
+    """Write ``composition.h5ad``, ``composition.csv``, ``tiles.geojson`` and, where given, ``preview.jpg``.
+
+    Parameters
+    ----------
+    folder
+        Where to write; each file is whole or absent.
+    composition
+        A map from `histomix.predict`, tiles x cell types.
+    preview
+        The slide at low resolution, uint8 ``(height, width, 3)``.
+
+    Raises
+    ------
+    StorageError
+        The folder cannot be written, or the disk is full.
+    """
+    place = Path(folder)
+    at_spots = json.loads(composition.uns["manifest"])["places"] == "spots"
+    if preview is not None:
+        with atomic_path(place / "preview.jpg") as temporary:
+            Image.fromarray(preview).save(temporary, quality=88)
+    with atomic_path(place / "composition.csv") as temporary:
+        composition_table(composition).to_csv(temporary, index=at_spots, float_format="%.6g")
+    with atomic_path(place / "tiles.geojson") as temporary:
+        temporary.write_text(json.dumps(composition_geojson(composition), allow_nan=False), encoding="utf-8")
+    with atomic_path(place / "composition.h5ad") as temporary:
+        composition.write_h5ad(temporary, compression="gzip")

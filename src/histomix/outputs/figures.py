@@ -1,0 +1,242 @@
+"""Figures of the report, drawn with matplotlib's objects (no pyplot, no global state)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import EllipseCollection, PolyCollection
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from .palette import ABUNDANCE_MAP, HEAD_COLOURS, type_colours
+
+INK = "#23262b"
+QUIET = "#6a7078"
+PANEL_INCHES = 2.5
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """The slide under a map: its preview, and how level-0 px become preview px.
+
+    Parameters
+    ----------
+    image
+        The preview, uint8 ``(height, width, 3)``.
+    scale
+        Preview px per level-0 px.
+    mark_px
+        Diameter of a spot, or side of a tile, in level-0 px.
+    round_marks
+        Spots are round; tiles of a grid are square.
+    um_per_px
+        Um per preview px, for the scale bar.
+    """
+
+    image: np.ndarray
+    scale: float
+    mark_px: float
+    round_marks: bool
+    um_per_px: float
+
+
+def crop_to(canvas: Canvas, xy_px: np.ndarray, margin_px: float | None = None) -> tuple[float, float, float, float]:
+    """Left, right, top and bottom of the places in preview px, with a margin."""
+    margin = (canvas.mark_px if margin_px is None else margin_px) * canvas.scale * 1.5
+    low, high = xy_px.min(axis=0) * canvas.scale - margin, xy_px.max(axis=0) * canvas.scale + margin
+    height, width = canvas.image.shape[:2]
+    return max(low[0], 0), min(high[0], width), max(low[1], 0), min(high[1], height)
+
+
+def draw_slide(axes: Axes, canvas: Canvas, frame: tuple[float, float, float, float], *, faded: bool = False) -> None:
+    """Draw the preview inside ``frame``; faded, so that marks on it stand out."""
+    image = canvas.image
+    if faded:
+        grey = image.mean(axis=2, keepdims=True)
+        image = (255 - (255 - np.repeat(grey, 3, axis=2)) * 0.3).astype(np.uint8)
+    axes.imshow(image, interpolation="antialiased")
+    axes.set_xlim(frame[0], frame[1])
+    axes.set_ylim(frame[3], frame[2])
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def draw_scale_bar(axes: Axes, canvas: Canvas, frame: tuple[float, float, float, float]) -> None:
+    """A bar of a round length, about a fifth of the frame."""
+    wanted = (frame[1] - frame[0]) * canvas.um_per_px / 5
+    length = max((step for step in (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000) if step <= wanted), default=10)
+    width, height = frame[1] - frame[0], frame[3] - frame[2]
+    x1, y = frame[1] - 0.04 * width, frame[3] - 0.04 * height
+    x0 = x1 - length / canvas.um_per_px
+    axes.plot([x0, x1], [y, y], color=INK, linewidth=2.5, solid_capstyle="butt")
+    text = f"{length // 1000} mm" if length >= 1000 else f"{length} µm"
+    axes.text((x0 + x1) / 2, y - 0.015 * height, text, ha="center", va="bottom", fontsize=7, color=INK)
+
+
+def draw_marks(axes: Axes, canvas: Canvas, xy_px: np.ndarray, colours: np.ndarray) -> None:
+    """Spots or tiles at their true size; ``colours`` is RGBA, one row each."""
+    xy, size = xy_px * canvas.scale, canvas.mark_px * canvas.scale
+    if canvas.round_marks:
+        sizes = np.full(len(xy), size)
+        marks = EllipseCollection(sizes, sizes, np.zeros(len(xy)), units="xy", offsets=xy, transOffset=axes.transData)
+    else:
+        corners = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]]) * size
+        marks = PolyCollection(xy[:, None, :] + corners[None], antialiaseds=False)
+    marks.set_facecolor(colours)
+    marks.set_edgecolor("none")
+    axes.add_collection(marks)
+
+
+def _value_colours(values: np.ndarray, norm: Normalize) -> np.ndarray:
+    colours = np.array(ScalarMappable(norm, ABUNDANCE_MAP).to_rgba(np.nan_to_num(values)))
+    colours[~np.isfinite(values), 3] = 0
+    return colours
+
+
+def abundance_norm(*tables: pd.DataFrame | pd.Series) -> Normalize:
+    """One colour scale for several tables: from 0 to the 99th percentile, so that one spot does not darken all others."""
+    values = np.concatenate([np.asarray(table, dtype=float).ravel() for table in tables])
+    top = float(np.nanpercentile(values, 99)) if np.isfinite(values).any() else 1.0
+    return Normalize(0, top if top > 0 else 1.0, clip=True)
+
+
+def panel_figure(panels: int, frame: tuple[float, float, float, float], columns: int) -> tuple[Figure, list[Axes]]:
+    """A grid of map panels with the aspect of ``frame``."""
+    rows = -(-panels // columns)
+    aspect = (frame[3] - frame[2]) / (frame[1] - frame[0])
+    figure = Figure(figsize=(PANEL_INCHES * columns, (PANEL_INCHES * aspect + 0.42) * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for empty in grid[panels:]:
+        empty.set_axis_off()
+    return figure, list(grid[:panels])
+
+
+def slide_figure(canvas: Canvas, xy_px: np.ndarray, width_inches: float = 5.2) -> Figure:
+    """The H&E alone, framed as its maps are."""
+    frame = crop_to(canvas, xy_px)
+    aspect = (frame[3] - frame[2]) / (frame[1] - frame[0])
+    figure = Figure(figsize=(width_inches, width_inches * aspect), layout="constrained")
+    axes = figure.subplots()
+    draw_slide(axes, canvas, frame)
+    draw_scale_bar(axes, canvas, frame)
+    return figure
+
+
+def dominant_figure(canvas: Canvas, xy_px: np.ndarray, tables: Mapping[str, pd.DataFrame], width_inches: float = 5.2) -> Figure:
+    """The most abundant cell type of each place, one panel per table."""
+    frame = crop_to(canvas, xy_px)
+    aspect = (frame[3] - frame[2]) / (frame[1] - frame[0])
+    figure = Figure(figsize=(width_inches * len(tables), width_inches * aspect + 0.9), layout="constrained")
+    colours = type_colours(list(next(iter(tables.values())).columns))
+    for axes, (title, table) in zip(np.atleast_1d(figure.subplots(1, len(tables))), tables.items(), strict=True):
+        values = table.to_numpy(float)
+        known = np.isfinite(values).all(axis=1)
+        names = table.columns[np.nan_to_num(values).argmax(axis=1)]
+        rgba = np.array([(*colours[name], 1.0 if ok else 0.0) for name, ok in zip(names, known, strict=True)])
+        draw_slide(axes, canvas, frame, faded=True)
+        draw_marks(axes, canvas, xy_px, rgba)
+        axes.set_title(title, fontsize=10, color=INK)
+    handles = [
+        figure.axes[0].plot([], [], marker="o", linestyle="", color=colour, label=name)[0] for name, colour in colours.items()
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)), frameon=False, fontsize=8)
+    return figure
+
+
+def map_figure(canvas: Canvas, xy_px: np.ndarray, table: pd.DataFrame, columns: int = 4) -> Figure:
+    """One map per cell type on the faded slide, each on a colour scale of its own."""
+    frame = crop_to(canvas, xy_px)
+    figure, panels = panel_figure(table.shape[1], frame, columns)
+    for axes, name in zip(panels, table.columns, strict=True):
+        norm = abundance_norm(table[name])
+        draw_slide(axes, canvas, frame, faded=True)
+        draw_marks(axes, canvas, xy_px, _value_colours(table[name].to_numpy(float), norm))
+        axes.set_title(str(name), fontsize=9, color=INK)
+        _colour_bar(figure, axes, norm)
+    draw_scale_bar(panels[0], canvas, frame)
+    return figure
+
+
+def pair_figure(canvas: Canvas, xy_px: np.ndarray, label: pd.Series, predicted: pd.Series, pearson: float) -> Figure:
+    """Label and prediction of one cell type side by side on one colour scale, and their scatter."""
+    frame = crop_to(canvas, xy_px)
+    aspect = (frame[3] - frame[2]) / (frame[1] - frame[0])
+    side = 2.7
+    figure = Figure(figsize=(side * 3 + 0.6, max(side * aspect, side * 0.8) + 0.35), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    norm = abundance_norm(label)
+    for axes, values, title in ((left, label, "label"), (middle, predicted, "prediction from H&E")):
+        draw_slide(axes, canvas, frame, faded=True)
+        draw_marks(axes, canvas, xy_px, _value_colours(values.to_numpy(float), norm))
+        axes.set_title(title, fontsize=9, color=QUIET)
+    draw_scale_bar(left, canvas, frame)
+    _colour_bar(figure, middle, norm)
+    right.scatter(label, predicted, s=9, color=HEAD_COLOURS["mlp"], alpha=0.55, linewidths=0)
+    top = float(np.nanmax([label.max(), predicted.max(), 1e-9])) * 1.04
+    right.plot([0, top], [0, top], color="#c9ccd1", linewidth=1, zorder=0)
+    right.set(xlim=(0, top), ylim=(0, top), xlabel="label", ylabel="prediction")
+    right.set_box_aspect(1)
+    shown = f"Pearson {pearson:.2f}" if np.isfinite(pearson) else "Pearson undefined (label is constant)"
+    right.set_title(shown, fontsize=9, color=QUIET)
+    _quiet_axes(right)
+    return figure
+
+
+def score_figure(scores: pd.DataFrame, metric: str = "Pearson") -> Figure:
+    """Scores per cell type as dots, one row a cell type and one colour a head.
+
+    Parameters
+    ----------
+    scores
+        Cell types x heads.
+    metric
+        Name under the axis.
+    """
+    order = scores[scores.columns[0]].sort_values().index
+    figure = Figure(figsize=(6.4, 0.34 * len(order) + 1.2), layout="constrained")
+    axes = figure.subplots()
+    for place, name in enumerate(order):
+        row = scores.loc[name]
+        axes.plot([row.min(), row.max()], [place, place], color="#e1e3e6", linewidth=2, zorder=0)
+    for head in scores.columns:
+        colour = HEAD_COLOURS.get(head, INK)
+        axes.scatter(scores.loc[order, head], range(len(order)), s=46, color=colour, label=head, edgecolors="white", linewidths=0.8)
+    axes.axvline(0, color="#c9ccd1", linewidth=1, zorder=0)
+    axes.set_yticks(range(len(order)), [str(name) for name in order])
+    axes.set_xlabel(metric)
+    figure.legend(loc="outside upper left", ncols=len(scores.columns), frameon=False, fontsize=8, handletextpad=0.1)
+    _quiet_axes(axes)
+    return figure
+
+
+def _colour_bar(figure: Figure, axes: Axes, norm: Normalize) -> None:
+    bar = figure.colorbar(ScalarMappable(norm, ABUNDANCE_MAP), ax=axes, shrink=0.7, aspect=18, pad=0.02)
+    bar.outline.set_visible(False)
+    bar.locator = MaxNLocator(3)
+    bar.update_ticks()
+    bar.ax.tick_params(labelsize=7, colors=QUIET, length=0)
+
+
+def _quiet_axes(axes: Axes) -> None:
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color("#c9ccd1")
+    axes.tick_params(labelsize=8, colors=QUIET, length=0)
+    axes.xaxis.label.set(color=QUIET, fontsize=9)
+    axes.yaxis.label.set(color=QUIET, fontsize=9)
+
+
+def mean_over_types(scores: Sequence[float]) -> tuple[float, int]:
+    """Mean of the defined scores, and how many there are."""
+    values = np.asarray(scores, dtype=float)
+    defined = values[np.isfinite(values)]
+    return (float(defined.mean()) if len(defined) else float("nan")), len(defined)

@@ -1,0 +1,138 @@
+"""What a result was made from, and files that are whole or absent."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ._version import __version__
+from .errors import InputError, StorageError
+
+_CHUNK = 1 << 20
+_SAMPLES = 16
+
+
+def digest_file(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a whole file, as ``"sha256:<hex>"``."""
+    with open(path, "rb") as stream:
+        return "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest_bytes(data: bytes) -> str:
+    """SHA-256 of bytes, as ``"sha256:<hex>"``."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def digest_json(value: Any) -> str:
+    """SHA-256 of a JSON-serialisable value with its keys sorted: equal values have equal digests."""
+    return digest_bytes(json.dumps(value, sort_keys=True, separators=(",", ":"), default=str).encode())
+
+
+def fingerprint(path: str | os.PathLike[str]) -> str:
+    """Identify a large file by its size and 16 evenly spaced 1 MiB samples (all of it when it is smaller).
+
+    A slide of several GB is told from another in milliseconds, and a touched modification time alone changes nothing.
+    """
+    size = os.path.getsize(path)
+    digest = hashlib.sha256(str(size).encode())
+    with open(path, "rb") as stream:
+        if size <= _SAMPLES * _CHUNK:
+            digest.update(stream.read())
+        else:
+            for sample in range(_SAMPLES):
+                stream.seek((size - _CHUNK) * sample // (_SAMPLES - 1))
+                digest.update(stream.read(_CHUNK))
+    return "sample-sha256:" + digest.hexdigest()
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Versions of histomix, Python and the named installed packages, without importing them."""
+    found = {"histomix": __version__, "python": platform.python_version()}
+    for package in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+def _storage_error(error: OSError, path: Path) -> StorageError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageError("the disk is full", where=path, mend="Free some space or choose another --out, then run the same command again")
+    return StorageError(f"cannot write ({error.strerror or error})", where=path, mend="Check the folder's permissions, or choose another --out")
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` that becomes ``path`` only if the block ends well.
+
+    The file (or folder) at ``path`` is either the old one or the whole new one. The temporary keeps the suffix of
+    ``path``, since many writers choose the format by it.
+
+    Raises
+    ------
+    StorageError
+        The disk is full or the folder cannot be written; the temporary has been removed.
+    """
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        holder = Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))
+    except OSError as error:
+        raise _storage_error(error, target) from error
+    temporary = holder / target.name
+    try:
+        yield temporary
+        if target.is_dir():
+            # A folder cannot be replaced in one step: the old one steps aside, and comes back if the new one cannot take its place.
+            aside = holder / "replaced"
+            target.rename(aside)
+            try:
+                os.replace(temporary, target)
+            except OSError:
+                aside.rename(target)
+                raise
+        else:
+            os.replace(temporary, target)
+    except OSError as error:
+        # Libraries wrap the operating system's error: h5py keeps only its text.
+        if error.errno is None and "errno = 28" in str(error):
+            error = OSError(errno.ENOSPC, "No space left on device")
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO):
+            raise _storage_error(error, target) from error
+        raise
+    finally:
+        shutil.rmtree(holder, ignore_errors=True)
+
+
+def write_json(path: str | os.PathLike[str], value: Mapping[str, Any]) -> None:
+    """Write JSON whole or not at all (see `atomic_path`)."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, default=str, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: str | os.PathLike[str], *, mend: str = "Make it again, or restore it from a copy") -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises
+    ------
+    InputError
+        The file is absent, is not JSON, or holds no object.
+    """
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError("there is no such file", where=path, mend=mend) from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be read as JSON ({error})", where=path, mend=mend) from error
+    if not isinstance(value, dict):
+        raise InputError("is JSON, but not an object", where=path, mend=mend)
+    return value

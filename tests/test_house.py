@@ -1,0 +1,85 @@
+"""The rules of the house: which room may import which, and what an import costs."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import histomix
+
+PACKAGE = Path(histomix.__file__).parent
+#: A room may import only rooms that stand before it.
+ROOMS = [
+    "_version",
+    "errors",
+    "progress",
+    "provenance",
+    "slides",
+    "spots",
+    "abundance",
+    "encoders",
+    "embedding",
+    "heads",
+    "evaluation",
+    "outputs",
+    "prediction",
+    "datasets",
+    "demo",
+    "cli",
+]
+
+
+def _imports(path: Path) -> set[str]:
+    """Rooms that a file of the package imports, at any depth of its code."""
+    depth = len(path.relative_to(PACKAGE).parts)
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level == depth:
+            rooms |= {node.module.split(".")[0]} if node.module else {name.name for name in node.names}
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
+        names += [name.name for name in node.names] if isinstance(node, ast.Import) else []
+        rooms |= {name.split(".")[1] for name in names if name.startswith("histomix.")}
+    return rooms
+
+
+def test_every_room_is_in_the_plan() -> None:
+    found = {path.stem if path.is_file() else path.name for path in PACKAGE.iterdir()}
+    found -= {"__init__", "__pycache__", "py"}
+    assert found == set(ROOMS)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_rooms_above_it(room: str) -> None:
+    place = PACKAGE / room
+    files = place.rglob("*.py") if place.is_dir() else [PACKAGE / f"{room}.py"]
+    above = set(ROOMS[: ROOMS.index(room)])
+    for path in files:
+        upward = _imports(path) & set(ROOMS) - above - {room}
+        assert not upward, f"{path.relative_to(PACKAGE)} imports {sorted(upward)}, which stand below {room}"
+
+
+def test_the_public_names_resolve() -> None:
+    for name in histomix.__all__:
+        assert getattr(histomix, name) is not None
+    with pytest.raises(AttributeError, match="nothing_like_this"):
+        _ = histomix.nothing_like_this
+
+
+def _loaded(code: str) -> set[str]:
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    script = f"import sys\n{code}\nprint(' '.join(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
+    return {name.split(".")[0] for name in found.stdout.split()}
+
+
+HEAVY = {"torch", "scanpy", "anndata", "pandas", "sklearn", "timm", "onnxruntime", "openslide", "matplotlib", "numpy"}
+
+
+def test_import_and_help_load_nothing_heavy() -> None:
+    assert not _loaded("import histomix") & HEAVY
+    assert not _loaded("import histomix.cli.app") & HEAVY

@@ -1,0 +1,105 @@
+"""Files that are whole or absent, and digests that name content."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from histomix.errors import InputError, StorageError
+from histomix.provenance import atomic_path, digest_file, digest_json, fingerprint, read_json, versions, write_json
+
+
+def test_atomic_path_writes_whole_files_or_none(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "result.txt"
+    with atomic_path(target) as temporary:
+        temporary.write_text("first")
+        assert not target.exists()
+    assert target.read_text() == "first"
+
+    def fail() -> None:
+        with atomic_path(target) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert target.read_text() == "first"
+    assert [path.name for path in target.parent.iterdir()] == ["result.txt"]
+
+
+def test_atomic_path_replaces_folders(tmp_path: Path) -> None:
+    for content in ("one", "two"):
+        with atomic_path(tmp_path / "folder") as temporary:
+            temporary.mkdir()
+            (temporary / content).write_text(content)
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["two"]
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path: Path) -> None:
+    target = tmp_path / "result.txt"
+    target.write_text("old")
+
+    def fill() -> None:
+        with atomic_path(target) as temporary:
+            temporary.write_text("new")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(StorageError, match="disk is full") as caught:
+        fill()
+    assert str(target) in str(caught.value)
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_atomic_path_names_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match="cannot write"), atomic_path(tmp_path / "file" / "result.txt"):
+        pass
+
+
+def test_digests(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    path.write_bytes(b"histomix")
+    assert digest_file(path) == "sha256:" + hashlib.sha256(b"histomix").hexdigest()
+    assert digest_json({"a": 1, "b": [2]}) == digest_json({"b": [2], "a": 1})
+    assert digest_json({"a": 1}) != digest_json({"a": 2})
+
+
+def test_fingerprint_sees_content_and_size_but_not_time(tmp_path: Path) -> None:
+    path = tmp_path / "slide.svs"
+    path.write_bytes(bytes(20 << 20))
+    before = fingerprint(path)
+    path.touch()
+    assert fingerprint(path) == before
+    with path.open("r+b") as stream:
+        stream.write(b"x")
+    assert fingerprint(path) != before
+    path.write_bytes(bytes((20 << 20) + 1))
+    assert fingerprint(path) != before
+
+
+def test_json_files(tmp_path: Path) -> None:
+    path = tmp_path / "facts.json"
+    write_json(path, {"value": 1.5})
+    assert read_json(path) == {"value": 1.5}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"value": float("nan")})
+    assert read_json(path) == {"value": 1.5}
+    path.write_text("[1]")
+    with pytest.raises(InputError, match="not an object"):
+        read_json(path)
+    path.write_text(json.dumps({"a": 1})[:-2])
+    with pytest.raises(InputError, match="cannot be read as JSON"):
+        read_json(path)
+    with pytest.raises(InputError, match="no such file"):
+        read_json(tmp_path / "none.json")
+
+
+def test_versions_lists_only_what_is_installed() -> None:
+    found = versions("numpy", "no-such-package")
+    assert set(found) == {"histomix", "python", "numpy"}
