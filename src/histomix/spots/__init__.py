@@ -1,0 +1,10 @@
+"""Spatial transcriptomics in: the cohort sheet, sections, their spots and counts, and the alignment check."""
+
+from __future__ import annotations
+
+from .alignment import Alignment, check_alignment
+from .readers import read_spots
+from .section import Cohort, Section, read_cohort
+from .sheet import SheetRow
+
+__all__ = ["Alignment", "Cohort", "Section", "SheetRow", "check_alignment", "read_cohort", "read_spots"]

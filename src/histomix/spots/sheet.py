@@ -1,0 +1,220 @@
+"""The cohort sheet: one row per ST section, as CSV or YAML, with every fault named at once."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import SectionError, SheetError
+from .readers import FORMATS, READABLE, detect_format
+from .sheet_text import Entry, read_text
+
+REQUIRED = ("section", "donor", "spots", "image")
+OPTIONAL = ("mpp", "labels", "label_unit", "counts", "tissue", "site", "spot_diameter_um", "spot_pitch_um", "format")
+LABEL_UNITS = ("cells per spot", "proportion")
+
+_NUMBERS = ("mpp", "spot_diameter_um", "spot_pitch_um")
+_FILES = ("image", "counts", "labels")
+# Names that people use and difflib cannot know.
+_SYNONYMS = {"patient": "donor", "patient_id": "donor", "subject": "donor", "sample": "section", "slide": "image"}
+_SYNONYMS |= {"img": "image", "mmp": "mpp", "um_per_px": "mpp", "microns_per_pixel": "mpp", "unit": "label_unit"}
+# Sections name files, on Windows too.
+_SAFE_NAME = re.compile(r'[^/\\:*?"<>|\x00-\x1f]{1,200}')
+
+
+@dataclass(frozen=True)
+class SheetRow:
+    """One section of the sheet, checked: its files exist (at reading time) and its numbers are positive."""
+
+    section: str
+    donor: str
+    spots: Path
+    image: Path | None
+    format: str
+    where: str
+    mpp: float | None = None
+    labels: Path | None = None
+    label_unit: str | None = None
+    counts: Path | None = None
+    tissue: str | None = None
+    site: str | None = None
+    spot_diameter_um: float | None = None
+    spot_pitch_um: float | None = None
+
+
+def read_sheet(path: str | Path) -> list[SheetRow]:
+    """Read and check a cohort sheet (columns: `REQUIRED` and `OPTIONAL`; paths relative to the sheet).
+
+    Raises
+    ------
+    SheetError
+        With every fault found, each naming its row and column. Rows are counted as a spreadsheet shows them: the header
+        is row 1.
+    """
+    path = Path(path)
+    text = read_text(path, (*REQUIRED, *OPTIONAL))
+    faults = [*text.faults, *_column_faults(text.columns)]
+    if not text.entries and not faults:
+        faults.append("there are no sections in it")
+    rows = [_Checker(path, entry, faults, set(text.columns)).row() for entry in text.entries]
+    faults += _repeats(text.entries)
+    if faults:
+        raise SheetError(faults, where=path)
+    return [row for row in rows if row is not None]
+
+
+def _column_faults(columns: list[str]) -> Iterator[str]:
+    strangers = [name for name in columns if name not in REQUIRED and name not in OPTIONAL and name]
+    suspected = set()
+    for wanted in REQUIRED:
+        if wanted in columns:
+            continue
+        near = _nearest(wanted, strangers, cutoff=0.6)
+        suspected.add(near)
+        hint = f"; there is a column '{near}': rename it to '{wanted}'" if near else ""
+        yield f"column '{wanted}' is missing{hint}"
+    for name in strangers:
+        absent = [wanted for wanted in OPTIONAL if wanted not in columns]
+        meant = next((wanted for wanted in absent if _nearest(wanted, [name], cutoff=0.8)), None)
+        if meant and name not in suspected:
+            yield f"column '{name}' is not known: did you mean '{meant}'? Rename or remove it"
+
+
+def _nearest(wanted: str, names: list[str], cutoff: float) -> str | None:
+    plain = {name.lower().replace(" ", "_").replace("-", "_"): name for name in reversed(names)}
+    for candidate, name in plain.items():
+        if _SYNONYMS.get(candidate) == wanted:
+            return name
+    close = difflib.get_close_matches(wanted, plain, n=1, cutoff=cutoff)
+    return plain[close[0]] if close else None
+
+
+def _repeats(entries: list[Entry]) -> Iterator[str]:
+    first: dict[str, str] = {}
+    for entry in entries:
+        # Section names become file names, and some file systems do not tell case apart.
+        name = entry.cells.get("section", "")
+        if name and first.setdefault(name.casefold(), entry.place) != entry.place:
+            yield f"{entry.place}, column 'section': '{name}' is already the section of {first[name.casefold()]}"
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long for a file
+        return False
+
+
+def _listing(folder: Path) -> list[str]:
+    try:
+        return sorted(item.name for item in folder.iterdir())
+    except OSError:  # the folder itself is absent or closed: there is nothing to suggest
+        return []
+
+
+class _Checker:
+    """Turns the cells of one row into a `SheetRow`, adding what is wrong to ``faults``."""
+
+    def __init__(self, sheet: Path, entry: Entry, faults: list[str], columns: set[str]) -> None:
+        self.sheet, self.entry, self.faults, self.columns = sheet, entry, faults, columns
+
+    def fault(self, column: str, what: str) -> None:
+        self.faults.append(f"{self.entry.place}, column '{column}': {what}")
+
+    def row(self) -> SheetRow | None:
+        before = len(self.faults)
+        section, donor = self.required("section"), self.required("donor")
+        if section and (not _SAFE_NAME.fullmatch(section) or section[0] == "." or section[-1] == "."):
+            self.fault("section", f"'{section}' cannot name a file: use letters, digits, '-' and '_'")
+        spots = self.path("spots") if self.required("spots") else None
+        files = {column: self.path(column) for column in _FILES}
+        numbers = {column: self.number(column) for column in _NUMBERS}
+        unit, format = self.unit(), self.format(spots)
+        # A missing column is a fault of the sheet, told once, so the row itself may look sound without it.
+        if len(self.faults) > before or spots is None or not section or not donor or not format:
+            return None
+        return SheetRow(
+            section=section,
+            donor=donor,
+            spots=spots,
+            format=format,
+            where=f"{self.sheet}, {self.entry.place}",
+            label_unit=unit,
+            tissue=self.cell("tissue") or None,
+            site=self.cell("site") or None,
+            image=files["image"],
+            counts=files["counts"],
+            labels=files["labels"],
+            mpp=numbers["mpp"],
+            spot_diameter_um=numbers["spot_diameter_um"],
+            spot_pitch_um=numbers["spot_pitch_um"],
+        )
+
+    def cell(self, column: str) -> str:
+        return self.entry.cells.get(column, "")
+
+    def required(self, column: str) -> str:
+        if not self.cell(column) and column in self.columns:
+            why = "; folds are by donor, so it has no default" if column == "donor" else ""
+            self.fault(column, f"is empty{why}")
+        return self.cell(column)
+
+    def path(self, column: str) -> Path | None:
+        if not self.cell(column):
+            return None
+        path = self.sheet.parent / self.cell(column)
+        if not _exists(path):
+            near = difflib.get_close_matches(path.name, _listing(path.parent), n=1, cutoff=0.8)
+            hint = f" (did you mean '{near[0]}'?)" if near else ""
+            self.fault(column, f"there is no file {path}{hint}; paths are relative to the sheet")
+            return None
+        if column in _FILES and path.is_dir():
+            self.fault(column, f"{path} is a folder, not a file")
+            return None
+        return path
+
+    def number(self, column: str) -> float | None:
+        text = self.cell(column)
+        if not text:
+            return None
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and value > 0):
+            self.fault(column, f"'{text}' is not a number above 0 (with a decimal point)")
+            return None
+        return value
+
+    def unit(self) -> str | None:
+        text = self.cell("label_unit")
+        if text and text not in LABEL_UNITS:
+            near = difflib.get_close_matches(text.lower().replace("_", " "), LABEL_UNITS, n=1, cutoff=0.5)
+            hint = f": did you mean '{near[0]}'?" if near else ""
+            self.fault("label_unit", f"'{text}' is none of {', '.join(map(repr, LABEL_UNITS))}{hint}")
+        return text or None
+
+    def format(self, spots: Path | None) -> str | None:
+        given = self.cell("format")
+        column = "format" if given else "spots"
+        if given and given not in FORMATS:
+            near = difflib.get_close_matches(given.lower(), FORMATS, n=1)
+            hint = f" (did you mean '{near[0]}'?)" if near else ""
+            self.fault("format", f"'{given}' is not known{hint}; known are {', '.join(FORMATS)}")
+            return None
+        if not given:
+            if spots is None:
+                return None
+            try:
+                given = detect_format(spots)
+            except SectionError as error:
+                self.fault(column, str(error).removesuffix("."))
+                return None
+        if given not in READABLE:
+            self.fault(column, f"the format '{given}' is not read by this version; it reads {', '.join(READABLE)}")
+            return None
+        return given

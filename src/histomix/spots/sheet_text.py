@@ -1,0 +1,98 @@
+"""A cohort sheet as text: CSV or YAML to rows of cells, before any cell is understood."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from ..errors import SheetError
+
+
+@dataclass
+class Entry:
+    """One row as text: its place in the sheet and the cells by column."""
+
+    place: str
+    cells: dict[str, str]
+
+
+@dataclass
+class SheetText:
+    """A sheet as text, before any cell is understood."""
+
+    columns: list[str] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+
+def read_text(path: Path, known: Collection[str]) -> SheetText:
+    """Read a sheet (SheetError when it is none); ``known`` column names tell which separator a CSV has."""
+    try:
+        content = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise SheetError(["there is no such file"], where=path) from error
+    except OSError as error:
+        raise SheetError([f"it cannot be read ({error.strerror})"], where=path) from error
+    except UnicodeDecodeError as error:
+        raise SheetError(["it is not text in UTF-8: save it as CSV (UTF-8) or YAML"], where=path) from error
+    if "\0" in content:
+        raise SheetError(["it is not text: save it as CSV (UTF-8) or YAML"], where=path)
+    return _read_yaml(content, path) if path.suffix.lower() in (".yaml", ".yml") else _read_csv(content, path, known)
+
+
+def _read_csv(content: str, path: Path, known: Collection[str]) -> SheetText:
+    header = content.partition("\n")[0]
+    delimiter = max(",;\t", key=lambda mark: len({*known} & {name.strip(' "\r') for name in header.split(mark)}))
+    try:
+        lines = list(csv.reader(io.StringIO(content, newline=""), delimiter=delimiter))
+    except csv.Error as error:
+        raise SheetError([f"it cannot be read as CSV ({error}); a quote may lack its partner"], where=path) from error
+    text = SheetText(columns=[name.strip() for name in lines[0]] if lines else [])
+    for name in sorted({name for name in text.columns if name and text.columns.count(name) > 1}):
+        text.faults.append(f"row 1, column '{name}': the column occurs more than once")
+    for number, line in enumerate(lines[1:], start=2):
+        cells = [cell.strip() for cell in line]
+        if not any(cells):
+            continue
+        if any(cells[len(text.columns) :]):
+            text.faults.append(
+                f"row {number}: has {len(cells)} cells for {len(text.columns)} columns; quote cells that hold a comma"
+            )
+        text.entries.append(Entry(f"row {number}", dict(zip(text.columns, cells, strict=False))))
+    return text
+
+
+def _read_yaml(content: str, path: Path) -> SheetText:
+    # Nodes instead of values: 007 stays '007', and every entry knows its line.
+    try:
+        root = yaml.compose(content, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise SheetError([f"it cannot be read as YAML ({' '.join(str(error).split())})"], where=path) from error
+    text = SheetText()
+    if isinstance(root, yaml.MappingNode):
+        root = next((value for key, value in root.value if key.value == "sections"), None)
+    if not isinstance(root, yaml.SequenceNode):
+        raise SheetError(["it must be a list of sections, or hold one under 'sections:'"], where=path)
+    for number, node in enumerate(root.value, start=1):
+        place = f"entry {number} (line {node.start_mark.line + 1})"
+        if not isinstance(node, yaml.MappingNode):
+            text.faults.append(f"{place}: is not a mapping of column: value")
+            continue
+        cells: dict[str, str] = {}
+        for key, value in node.value:
+            name = str(key.value).strip()
+            if name in cells:
+                text.faults.append(f"{place}, column '{name}': the column occurs more than once")
+            if not isinstance(value, yaml.ScalarNode):
+                text.faults.append(f"{place}, column '{name}': must be one value")
+            elif value.tag != "tag:yaml.org,2002:null":
+                cells[name] = value.value.strip()
+            if name not in text.columns:
+                text.columns.append(name)
+        text.entries.append(Entry(place, cells))
+    return text

@@ -1,0 +1,99 @@
+"""Small text tables as people save them: any of three separators, gzipped or not."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..errors import SectionError
+
+_SEPARATORS = ("\t", ",", ";")
+
+
+def read_bytes(path: Path) -> bytes:
+    """Content of a file, unzipped when it is gzip, without a byte order mark.
+
+    Raises
+    ------
+    SectionError
+        The file is absent, unreadable, or a truncated or damaged gzip.
+    """
+    try:
+        content = path.read_bytes()
+        if content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)
+    except FileNotFoundError as error:
+        raise SectionError("there is no such file", where=path, mend="Check the path") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise SectionError(f"cannot be read ({error})", where=path, mend="Fetch or unpack the file again") from error
+    return content.removeprefix(b"\xef\xbb\xbf")
+
+
+def decode(content: bytes, path: Path) -> str:
+    """Text of a table; refuses binary files and other encodings than UTF-8."""
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise SectionError("is not a text table in UTF-8", where=path, mend="Save it as CSV or TSV in UTF-8") from error
+    if "\0" in text:
+        raise SectionError("is not a text table", where=path, mend="Save it as CSV or TSV in UTF-8")
+    return text
+
+
+def separator(header: str) -> str:
+    """The separator that occurs most often in a header line; tab, then comma, on a tie."""
+    return max(_SEPARATORS, key=header.count)
+
+
+def header_of(path: Path) -> list[str]:
+    """Column names of a text table, without quotes and outer spaces."""
+    lines = decode(read_bytes(path), path).splitlines()
+    return _names(lines[0]) if lines else []
+
+
+def _names(header: str) -> list[str]:
+    return [name.strip().strip('"').strip() for name in header.split(separator(header))]
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table with every cell as text, so that keys such as ``007`` stay what they are.
+
+    A first column without a name (or R's way of leaving it out of the header) is called ``""``.
+
+    Raises
+    ------
+    SectionError
+        The file cannot be read, is not text, has ragged rows, or holds no rows.
+    """
+    text = decode(read_bytes(path), path)
+    try:
+        table = pd.read_csv(io.StringIO(text), sep=separator(text.partition("\n")[0]), dtype=str, na_filter=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise SectionError(f"cannot be read as a table ({error})", where=path, mend="Save it as CSV or TSV") from error
+    if not isinstance(table.index, pd.RangeIndex):
+        if isinstance(table.index, pd.MultiIndex):
+            raise SectionError("has rows with more cells than the header", where=path, mend="Mend the header")
+        table = table.reset_index(names="")
+    table.columns = pd.Index(["" if str(name).startswith("Unnamed: ") else str(name).strip() for name in table.columns])
+    if table.empty:
+        raise SectionError("has a header but no rows", where=path, mend="Check that the file is whole")
+    return table.apply(lambda column: column.str.strip())
+
+
+def numbers(table: pd.DataFrame, column: str, path: Path) -> np.ndarray:
+    """One column as finite float64 (n,); the error names the first row that is no number (the header is row 1)."""
+    values = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=float)
+    wrong = np.flatnonzero(~np.isfinite(values))
+    if len(wrong):
+        cell = table[column].iloc[wrong[0]]
+        raise SectionError(
+            f"row {wrong[0] + 2}, column '{column}': '{cell}' is not a number ({len(wrong)} such rows)",
+            where=path,
+            mend="Fill in the number or remove the row",
+        )
+    return values
