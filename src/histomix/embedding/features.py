@@ -1,0 +1,195 @@
+"""The features of one section as AnnData: built, written, read back and verified."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import h5py
+import numpy as np
+import pandas as pd
+
+from ..errors import FeatureError, InputError
+from ..provenance import digest_bytes, read_json
+from .identity import encoder_identity, require_same_encoder
+from .storage import whole_file
+
+_COLUMNS = ["x_px", "y_px", "tissue"]
+#: What h5py and anndata raise on damaged files.
+_DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError)
+_EMBED_AGAIN = "Remove it and run the same embed command again"
+
+
+def build_features(X: np.ndarray, tiles: pd.DataFrame, manifest: Mapping[str, Any]) -> ad.AnnData:
+    """Features of one section.
+
+    Parameters
+    ----------
+    X
+        Embeddings (n, dim), float16 or float32.
+    tiles
+        Tile table in the same order: index = spot key; ``x_px``, ``y_px`` = centre in level-0 px; ``tissue`` = share.
+    manifest
+        What they were made from; gains ``x_digest``, the digest of ``X``.
+    """
+    obs = tiles[_COLUMNS].astype(float)
+    obs.index = obs.index.astype(str).rename("spot")
+    features = ad.AnnData(X=X, obs=obs)
+    features.obsm["spatial"] = obs[["x_px", "y_px"]].to_numpy()
+    features.uns["manifest"] = json.dumps({**manifest, "x_digest": _digest(X)}, allow_nan=False)
+    return features
+
+
+def write_features(path: Path, features: ad.AnnData) -> None:
+    """Write the features of one section, whole or not at all.
+
+    Raises
+    ------
+    StorageError
+        The file cannot be written.
+    """
+    with whole_file(path) as temporary:
+        features.write_h5ad(temporary)
+
+
+def feature_manifest(features: ad.AnnData) -> dict[str, Any]:
+    """What features were made from.
+
+    Returns
+    -------
+    dict
+        ``section``, ``slide`` (file name, fingerprint, size, mpp and its source, upsampling), ``tile``, ``encoder``
+        (name, digest, dim, views, licence, revision), ``dtype``, ``identity``, ``alignment``, ``preview``,
+        ``versions``.
+
+    Raises
+    ------
+    FeatureError
+        The table carries no manifest of features.
+    """
+    mend = "Make features with: histomix embed"
+    if "manifest" not in features.uns:
+        raise FeatureError("the table has no manifest, so it does not hold features of histomix", mend=mend)
+    try:
+        manifest = json.loads(str(features.uns["manifest"]))
+        encoder_identity(manifest)
+        _ = manifest["section"], manifest["identity"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise FeatureError(f"the manifest of the features is incomplete or not JSON ({error!r})", mend=mend) from error
+    return manifest
+
+
+def read_feature_file(path: str | os.PathLike[str]) -> ad.AnnData:
+    """Read and verify the features of one section.
+
+    Raises
+    ------
+    FeatureError
+        The file is absent, damaged, or not what its manifest says.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FeatureError("there is no such file", where=path, mend="Make features with: histomix embed")
+    try:
+        features = ad.read_h5ad(path)
+    except Exception as error:
+        # The one error of anndata's own has no public name.
+        if not isinstance(error, _DAMAGE) and type(error).__name__ != "IORegistryError":
+            raise
+        reason = str(error).strip().splitlines()
+        what = f"the file is damaged or not an h5ad file ({reason[0] if reason else type(error).__name__})"
+        raise FeatureError(what, where=path, mend=_EMBED_AGAIN) from error
+    try:
+        manifest = feature_manifest(features)
+    except FeatureError as error:
+        raise FeatureError(error.what, where=path, mend=error.mend) from error
+    problem = _problem(features, manifest, path.stem)
+    if problem:
+        raise FeatureError(problem, where=path, mend=_EMBED_AGAIN)
+    return features
+
+
+def read_manifests(folder: Path) -> dict[str, dict[str, Any]]:
+    """Manifests of the features in a folder, section -> manifest, without reading embeddings.
+
+    A file without a readable manifest is left out: whoever reads its content will say what is wrong with it.
+    """
+    found = {}
+    for path in sorted(folder.glob("*.h5ad")):
+        try:
+            with h5py.File(path) as file:
+                manifest = json.loads(file["uns/manifest"].asstr()[()])
+            encoder_identity(manifest)
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+        found[path.stem] = manifest
+    return found
+
+
+def read_overview(folder: Path) -> dict[str, Any]:
+    """The folder's ``manifest.json``; empty when there is none that can be read, since every file has its own."""
+    try:
+        return read_json(folder / "manifest.json")
+    except InputError:
+        return {}
+
+
+def write_overview(folder: Path, overview: Mapping[str, Any]) -> None:
+    """Write the folder's ``manifest.json`` (StorageError when that fails)."""
+    with whole_file(folder / "manifest.json") as temporary:
+        temporary.write_text(json.dumps(overview, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_features(folder: str | os.PathLike[str]) -> dict[str, ad.AnnData]:
+    """Read a folder that `embed` wrote.
+
+    Returns
+    -------
+    dict
+        Section -> features (AnnData: X (n, dim); obs ``x_px``, ``y_px``, ``tissue``; names are spot keys).
+
+    Raises
+    ------
+    FeatureError
+        The folder holds no features; a file is damaged or contradicts its manifest; two files are of different encoders
+        or tiles; or a file is outdated, because embedding it again failed. The message names the file.
+    """
+    folder = Path(folder)
+    paths = sorted(folder.glob("*.h5ad"))
+    if not paths:
+        what = "the folder holds no features (*.h5ad)" if folder.is_dir() else "there is no such folder"
+        raise FeatureError(what, where=folder, mend="Make features with: histomix embed SHEET --out FEATURES")
+    features = {path.stem: read_feature_file(path) for path in paths}
+    manifests = {path: feature_manifest(features[path.stem]) for path in paths}
+    expected = encoder_identity(manifests[paths[0]])
+    wanted = read_overview(folder).get("wanted", {})
+    for path, manifest in manifests.items():
+        require_same_encoder(expected, encoder_identity(manifest), path, expected_by=f"in {paths[0].name}")
+        if wanted.get(path.stem, manifest["identity"]) != manifest["identity"]:
+            what = "the features are outdated: the slide, the spots or the settings changed, and embedding again failed"
+            raise FeatureError(what, where=path, mend="Run the embed command again, or remove the file")
+    return features
+
+
+def _problem(features: ad.AnnData, manifest: Mapping[str, Any], section: str) -> str | None:
+    """Where the content contradicts its manifest."""
+    X, dim = features.X, manifest["encoder"]["dim"]
+    if manifest["section"] != section:
+        return f"the file holds features of section {manifest['section']}, not of {section}"
+    if not isinstance(X, np.ndarray) or X.shape[1] != dim:
+        return f"the embeddings have {features.n_vars} columns, and the manifest says {dim}"
+    if absent := [name for name in _COLUMNS if name not in features.obs]:
+        return f"the tile table lacks {', '.join(absent)}"
+    if manifest.get("x_digest") != _digest(X):
+        return "the embeddings are not those that were written (their digest differs)"
+    if not features.obs_names.is_unique:
+        return "spot keys repeat"
+    return None if np.isfinite(X).all() else "embeddings are not finite"
+
+
+def _digest(X: np.ndarray) -> str:
+    return digest_bytes(np.ascontiguousarray(X).tobytes())

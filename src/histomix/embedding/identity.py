@@ -1,0 +1,139 @@
+"""What stored features were made from, and whether two sets of features may meet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import FeatureError, SlideError
+from ..provenance import digest_bytes, digest_json, fingerprint
+from ..slides import TileSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..encoders import Encoder
+
+#: Raised when the same inputs give other features, so that older files are made again.
+FORMAT = 1
+
+
+def encoder_facts(encoder: Encoder) -> dict[str, Any]:
+    """What a manifest says of an encoder."""
+    card = encoder.card
+    return {
+        "name": card.name,
+        "digest": encoder.digest,
+        "dim": int(encoder.dim),
+        "views": int(encoder.views),
+        "licence": card.licence,
+        "revision": card.revision,
+    }
+
+
+def slide_fingerprint(image: str | os.PathLike[str]) -> str:
+    """`histomix.provenance.fingerprint` of a slide.
+
+    Raises
+    ------
+    SlideError
+        There is no such file, or it cannot be read.
+    """
+    try:
+        return fingerprint(image)
+    except OSError as error:
+        what = f"the image cannot be read ({error.strerror or error})"
+        raise SlideError(what, where=image, mend="Check the path of the image and its permissions") from error
+
+
+def features_identity(
+    image: str | os.PathLike[str],
+    mpp: float | None,
+    keys: pd.Index,
+    xy_px: np.ndarray,
+    spec: TileSpec,
+    encoder: Mapping[str, Any],
+    dtype: str,
+) -> str:
+    """Digest of everything that the values of features depend on, found without decoding a pixel.
+
+    Parameters
+    ----------
+    image, mpp
+        The slide file, and the um per pixel it is read at (None: the file's own).
+    keys, xy_px
+        Names and centres (n, 2) of the tiles, level-0 px.
+    spec
+        What the encoder sees.
+    encoder
+        Facts of the encoder, see `encoder_facts`.
+    dtype
+        How values are stored.
+
+    Raises
+    ------
+    SlideError
+        The image cannot be read.
+    """
+    return digest_json(
+        {
+            "format": FORMAT,
+            "slide": slide_fingerprint(image),
+            "mpp": mpp,
+            "keys": [str(key) for key in keys],
+            "xy_px": digest_bytes(np.ascontiguousarray(xy_px, dtype="<f8").tobytes()),
+            "tile": [spec.size_px, spec.mpp],
+            "encoder": [encoder["digest"], encoder["dim"], encoder["views"]],
+            "dtype": dtype,
+        }
+    )
+
+
+def encoder_identity(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts of a features manifest that must agree wherever features meet: in one table, or in front of a head.
+
+    Returns
+    -------
+    dict
+        ``encoder`` (its name), ``digest``, ``dim``, ``views``, ``size_px`` and ``mpp``.
+    """
+    encoder, tile = manifest["encoder"], manifest["tile"]
+    names = {"encoder": encoder["name"], "digest": encoder["digest"], "dim": encoder["dim"], "views": encoder["views"]}
+    return {**names, "size_px": tile["size_px"], "mpp": tile["mpp"]}
+
+
+def encoder_differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """The fields of two `encoder_identity` that differ, in words; empty when they agree."""
+    fields = [name for name in expected if expected[name] != found.get(name)]
+    return "; ".join(f"{name} {found.get(name)}, not {expected[name]}" for name in fields)
+
+
+def require_same_encoder(
+    expected: Mapping[str, Any], found: Mapping[str, Any], where: str | Path, expected_by: str = "expected"
+) -> None:
+    """Refuse features of another encoder or tile.
+
+    Parameters
+    ----------
+    expected, found
+        Two results of `encoder_identity`.
+    where
+        Where ``found`` comes from, for the message.
+    expected_by
+        Who expects, for the message, for instance ``"of A1.h5ad"``.
+
+    Raises
+    ------
+    FeatureError
+        They differ; the message names every field that does.
+    """
+    if differences := encoder_differences(expected, found):
+        raise FeatureError(
+            f"the features are not of the same encoder and tile as those {expected_by}: {differences}",
+            where=where,
+            mend="Embed all sections again with one encoder, in a new folder",
+        )

@@ -1,0 +1,18 @@
+"""Slides at a known um per pixel, the tissue on them, and tiles."""
+
+from .opening import open_slide
+from .slide import Reader, Slide
+from .tiles import TileSpec, read_tile, tiles_at_spots, tiles_on_grid
+from .tissue import TissueMask, tissue_mask
+
+__all__ = [
+    "Reader",
+    "Slide",
+    "TileSpec",
+    "TissueMask",
+    "open_slide",
+    "read_tile",
+    "tiles_at_spots",
+    "tiles_on_grid",
+    "tissue_mask",
+]

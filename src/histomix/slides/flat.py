@@ -1,0 +1,182 @@
+"""Flat image files: what their header says, and how they are decoded whole."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from PIL import Image, JpegImagePlugin, PngImagePlugin
+
+from ..errors import SlideError
+from .pixels import on_white
+
+#: A flat image is held in memory whole; beyond this many bytes of RGB it is refused.
+MAX_BYTES = 4 << 30
+_DAMAGED = "The file is damaged or cut short: copy or export it again"
+_TO_8_BIT = "Export it as 8-bit RGB"
+# What tifffile and its codecs raise on damaged files.
+DECODE_ERRORS = (
+    tifffile.TiffFileError, OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, SyntaxError,
+    struct.error, ArithmeticError,
+)  # fmt: skip
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_UM_PER_UNIT = {"µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
+_COLOURS = (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.MINISWHITE)
+_ALPHAS = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
+
+
+@dataclass(frozen=True)
+class FlatImage:
+    """The header of a flat image; ``decode()`` gives all of its pixels, uint8 RGB (height, width, 3)."""
+
+    size_px: tuple[int, int]
+    mpp_xy: tuple[float, float] | None
+    decode: Callable[[], np.ndarray]
+
+
+def open_flat(path: Path) -> FlatImage:
+    """Read the header of a JPEG, PNG or TIFF file. Orientation tags are ignored: spots count raw pixels.
+
+    Raises
+    ------
+    SlideError
+        The file is of another kind, damaged, too large to be held, or has pixels that are not 8-bit grey or RGB(A).
+    """
+    with path.open("rb") as stream:
+        magic = stream.read(8)
+    if magic[:4] in _TIFF_MAGIC:
+        image = _open_tiff(path)
+    elif magic[:3] == b"\xff\xd8\xff":
+        image = _open_pillow(path, JpegImagePlugin.JpegImageFile, b"\xff\xd9")
+    elif magic == b"\x89PNG\r\n\x1a\n":
+        image = _open_pillow(path, PngImagePlugin.PngImageFile, b"IEND\xaeB`\x82")
+    else:
+        raise SlideError(
+            "is not an image that is known here: OpenSlide does not recognise it, and it is no JPEG, PNG or TIFF",
+            where=path,
+            mend="Check that the path names the slide itself, and that it was copied whole",
+        )
+    width, height = image.size_px
+    if width * height * 3 > MAX_BYTES:
+        raise SlideError(
+            f"is a flat image of {width} x {height} px, which would take {width * height * 3 / 2**30:.1f} GiB of "
+            f"memory (the limit is {MAX_BYTES / 2**30:g} GiB)",
+            where=path,
+            mend="Convert it to a tiled pyramid, for example: vips tiffsave IN OUT.tif --tile --pyramid --bigtiff",
+        )
+    return image
+
+
+def _open_pillow(path: Path, plugin: type[Image.Image], end: bytes) -> FlatImage:
+    # The plugin is called directly: Image.open refuses or warns of images above a size set for the web.
+    def load() -> Image.Image:
+        return plugin(path)  # type: ignore[call-arg]
+
+    try:
+        with load() as image:
+            size, mode, layout = image.size, image.mode, str(getattr(image, "tile", ""))
+    except DECODE_ERRORS as error:
+        raise SlideError(f"cannot be decoded ({error})", where=path, mend=_DAMAGED) from error
+    if mode not in ("1", "L", "LA", "P", "RGB", "RGBA") or ";16" in layout:
+        raise SlideError(f"has pixels of the kind {mode}, not 8-bit grey or RGB", where=path, mend=_TO_8_BIT)
+    # Pillow fills the missing part of a truncated file with grey when a program has set LOAD_TRUNCATED_IMAGES.
+    with path.open("rb") as stream:
+        stream.seek(-min(path.stat().st_size, 1 << 16), 2)
+        if end not in stream.read():
+            raise SlideError("is truncated: its end mark is missing", where=path, mend=_DAMAGED)
+
+    def decode() -> np.ndarray:
+        with load() as image:
+            return on_white(np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB")))
+
+    return FlatImage(size, None, decode)
+
+
+def _open_tiff(path: Path) -> FlatImage:
+    try:
+        with tifffile.TiffFile(path) as tif:
+            _check_whole(tif, path)
+            size = _check_kind(tif, path)
+            mpp_xy = ome_mpp(tif)
+    except SlideError:
+        raise
+    except DECODE_ERRORS as error:
+        raise SlideError(f"cannot be read as TIFF ({error})", where=path, mend=_DAMAGED) from error
+
+    def decode() -> np.ndarray:
+        with tifffile.TiffFile(path) as tif:
+            series, page = tif.series[0], tif.series[0].keyframe
+            samples = series.asarray()
+            if series.axes[0] in "SC":
+                samples = np.moveaxis(samples, 0, -1)
+            if samples.ndim == 2:
+                samples = samples[..., None]
+            colours = 3 if samples.shape[-1] >= 3 else 1
+            rgb = np.broadcast_to(samples[..., :colours], (*samples.shape[:2], 3))
+            if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
+                rgb = 255 - rgb
+            if samples.shape[-1] > colours and page.extrasamples[:1] and page.extrasamples[0] in _ALPHAS:
+                rgba = np.concatenate([rgb, samples[..., colours : colours + 1]], axis=-1)
+                rgb = on_white(rgba, premultiplied=page.extrasamples[0] == tifffile.EXTRASAMPLE.ASSOCALPHA)
+            return np.ascontiguousarray(rgb)
+
+    return FlatImage(size, mpp_xy, decode)
+
+
+def _check_whole(tif: tifffile.TiffFile, path: Path) -> None:
+    """Refuse a file whose directories or pixels lie beyond its end: tifffile would drop the rest or fill it up."""
+    cut = SlideError("is truncated: it points to data beyond its end", where=path, mend=_DAMAGED)
+    stream, size = tif.filehandle, tif.tiff.offsetsize
+    stream.seek(tif.pages.next_page_offset or 0)
+    if stream.read(size) != bytes(size) or not tif.series:
+        raise cut
+    pages = tif.series[0].pages
+    ends = [
+        (offset + count, count)
+        for page in pages
+        if page is not None
+        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)
+    ]
+    if None in pages or not ends or max(ends)[0] > stream.size:
+        raise cut
+    if min(count for _, count in ends) == 0:
+        raise SlideError("is unfinished: some of its strips or tiles hold no data", where=path, mend=_DAMAGED)
+
+
+def _check_kind(tif: tifffile.TiffFile, path: Path) -> tuple[int, int]:
+    """Width and height, once the samples are known to be 8-bit grey or RGB(A)."""
+    series, page = tif.series[0], tif.series[0].keyframe
+    sizes = dict(zip(series.axes, series.shape, strict=True))
+    if series.axes not in ("YX", "YXS", "SYX", "CYX") or sizes.get("C", 3) != 3 or sizes.get("S", 3) > 4:
+        raise SlideError(
+            f"is not one grey or RGB image: its axes {series.axes} have the lengths {series.shape}",
+            where=path,
+            mend="Export one plane as RGB",
+        )
+    if series.dtype != np.uint8:
+        raise SlideError(f"has samples of the type {series.dtype}, not 8-bit", where=path, mend=_TO_8_BIT)
+    # The JPEG codec hands over RGB.
+    in_jpeg = page.photometric == tifffile.PHOTOMETRIC.YCBCR and page.compression == tifffile.COMPRESSION.JPEG
+    if page.photometric not in _COLOURS and not in_jpeg:
+        raise SlideError(f"has colours of the kind {page.photometric!r}, not grey or RGB", where=path, mend=_TO_8_BIT)
+    return sizes["X"], sizes["Y"]
+
+
+def ome_mpp(tif: tifffile.TiffFile) -> tuple[float, float] | None:
+    """um per pixel along x and y by the OME metadata, None where it does not say."""
+    if not tif.is_ome:
+        return None
+    image = tifffile.xml2dict(tif.ome_metadata or "").get("OME", {}).get("Image", {})
+    pixels = (image[0] if isinstance(image, list) else image).get("Pixels", {})
+    try:
+        x, y = (
+            float(pixels[f"PhysicalSize{axis}"]) * _UM_PER_UNIT[pixels.get(f"PhysicalSize{axis}Unit", "µm")]
+            for axis in "XY"
+        )
+    except (KeyError, ValueError, TypeError):
+        return None
+    return x, y

@@ -1,0 +1,113 @@
+"""From a path to a `Slide`: which reader, and which scale."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from pathlib import Path
+
+import openslide
+import tifffile
+
+from ..errors import SlideError
+from .array_reader import ArrayReader
+from .flat import DECODE_ERRORS, ome_mpp
+from .openslide_reader import OpenSlideReader
+from .slide import Reader, Slide
+
+logger = logging.getLogger(__name__)
+
+#: Scales that differ by more than this share are held to be different scales.
+MPP_TOLERANCE = 0.05
+#: No microscope scan is coarser than this.
+MAX_MPP = 100.0
+# OpenSlide ends the process when a damaged header makes it ask for more memory than there is.
+_MAX_TILE_PX = 1 << 26
+_GIVE_MPP = "Give the um per pixel of level 0: --mpp, or the mpp column of the cohort sheet"
+
+
+def open_slide(path: str | os.PathLike[str], mpp: float | None = None) -> Slide:
+    """Open a whole-slide image (anything OpenSlide reads), or a flat JPEG, PNG or TIFF.
+
+    Parameters
+    ----------
+    path
+        The slide.
+    mpp
+        um per level-0 pixel. Needed where the file does not say (flat images; a JPEG's dpi is not believed); where
+        the file says otherwise, the given value is taken and a warning is logged.
+
+    Raises
+    ------
+    SlideError
+        The file is absent, empty, damaged or of no known format; its scale is unknown, differs between x and y by
+        over 5 %, or is not between 0 and 100 um per pixel.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise SlideError("is a folder, not a slide", where=path, mend="Name the slide file in it")
+    try:
+        size = path.stat().st_size
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise SlideError(f"cannot be opened ({error.strerror})", where=path, mend="Check the path") from error
+    if size == 0:
+        raise SlideError("is empty (0 bytes)", where=path, mend="Copy or export it again")
+    reader = _reader(path)
+    try:
+        value, source = _scale(path, mpp, reader.mpp_xy)
+    except SlideError:
+        reader.close()
+        raise
+    return Slide(path, reader, value, source)
+
+
+def _reader(path: Path) -> Reader:
+    try:
+        vendor = openslide.OpenSlide.detect_format(path)
+    except openslide.OpenSlideError:
+        vendor = None
+    if vendor is None:
+        return ArrayReader(path)
+    planes, mpp_xy = False, None
+    try:
+        with tifffile.TiffFile(path) as tif:
+            first = tif.pages.first
+            if first.tile and math.prod(first.tile) > _MAX_TILE_PX:
+                raise SlideError(
+                    f"is damaged: its tiles are {first.tile} px", where=path, mend="Copy or export it again"
+                )
+            # OpenSlide knows nothing of OME: it shows the first of separate planes as grey, and takes no scale from it.
+            if vendor == "generic-tiff" and tif.is_ome:
+                planes, mpp_xy = first.samplesperpixel == 1 and tif.series[0].axes != "YX", ome_mpp(tif)
+    except DECODE_ERRORS as error:
+        logger.debug("%s: not read as TIFF (%s)", path, error)
+    if planes:
+        return ArrayReader(path)
+    reader = OpenSlideReader(path)
+    reader.mpp_xy = mpp_xy or reader.mpp_xy
+    return reader
+
+
+def _scale(path: Path, given: float | None, in_file: tuple[float, float] | None) -> tuple[float, str]:
+    """The mpp to use, and where it comes from."""
+    if given is not None and not 0 < given <= MAX_MPP:
+        raise SlideError(f"mpp is given as {given}, which is no scale of a slide", where=path, mend=_GIVE_MPP)
+    if in_file is None:
+        if given is None:
+            raise SlideError("does not say its scale (um per pixel)", where=path, mend=_GIVE_MPP)
+        return float(given), "given"
+    x, y = in_file
+    credible = min(x, y) > 0 and max(x, y) <= MAX_MPP and math.isfinite(x + y)
+    square = credible and max(x, y) <= min(x, y) * (1 + MPP_TOLERANCE)
+    if given is not None:
+        if not square or not 1 / (1 + MPP_TOLERANCE) <= given / ((x + y) / 2) <= 1 + MPP_TOLERANCE:
+            logger.warning("%s: mpp is given as %g, the file says %g x %g; the given one is taken", path, given, x, y)
+        return float(given), "given"
+    if not credible:
+        raise SlideError(f"says that it has {x:g} x {y:g} um per pixel, which is no scale", where=path, mend=_GIVE_MPP)
+    if not square:
+        raise SlideError(f"says that its pixels are not square ({x:g} x {y:g} um)", where=path, mend=_GIVE_MPP)
+    return (x + y) / 2, "file"

@@ -1,0 +1,169 @@
+"""A slide at a known scale: any rectangle at any um per pixel."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+import numpy as np
+
+from ..errors import ScaleWarning, SlideError
+from .resample import axis_taps, resample
+
+#: A stored level serves a request when it is at most this much coarser than asked.
+LEVEL_TOLERANCE = 1.01
+#: Above this factor, interpolated pixels are announced by a `ScaleWarning`.
+UPSAMPLING_TOLERANCE = 1.05
+# Pixels per side that are held at once while a rectangle is assembled.
+_BLOCK_PX = 2048
+# A rectangle whose scale drifts from the stored one by less than this many pixels is copied, not interpolated.
+_DRIFT_PX = 0.1
+
+
+class Reader(Protocol):
+    """What a file format must offer. ``downsamples`` rise from 1; bounds are level-0 px."""
+
+    name: str
+    size_px: tuple[int, int]
+    downsamples: tuple[float, ...]
+    bounds_px: tuple[int, int]
+    mpp_xy: tuple[float, float] | None
+
+    def read_level(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
+        """Pixels of a level, x and y in its own px; uint8 RGB (height, width, 3), white outside and under alpha."""
+
+    def close(self) -> None:
+        """Free the file and the memory."""
+
+
+class Slide:
+    """An open slide of known scale; make one with `open_slide`. Reads may come from several threads at once.
+
+    Attributes
+    ----------
+    path, name
+        The file, and its name without the suffix.
+    width_px, height_px
+        Size of level 0.
+    mpp, mpp_source
+        um per level-0 pixel, and who said so: ``"given"`` or ``"file"``.
+    reader
+        ``"openslide"`` or ``"array"``.
+    bounds_px
+        Left and top of the scanned part in level-0 px (QuPath counts from here), else (0, 0).
+    """
+
+    def __init__(self, path: Path, reader: Reader, mpp: float, mpp_source: str) -> None:
+        self.path = path
+        self.name = path.stem
+        self.width_px, self.height_px = reader.size_px
+        self.mpp = mpp
+        self.mpp_source = mpp_source
+        self.reader = reader.name
+        self.bounds_px = reader.bounds_px
+        self._reader: Reader | None = reader
+        self._downsamples = np.asarray(reader.downsamples, dtype=float)
+        self._announced: set[float] = set()
+
+    def __repr__(self) -> str:
+        return f"Slide({self.name!r}, {self.width_px} x {self.height_px} px at {self.mpp:g} um/px, {self.reader})"
+
+    def __enter__(self) -> Slide:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the file; later reads raise `SlideError`."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def upsampling(self, mpp: float) -> float:
+        """How many times finer ``mpp`` is than the slide, 1.0 when it is not finer."""
+        self._check_scale(mpp)
+        return max(1.0, self.mpp / mpp)
+
+    def read(self, x_px: float, y_px: float, width_px: int, height_px: int, mpp: float) -> np.ndarray:
+        """Read a rectangle at any scale.
+
+        The coarsest stored level that is fine enough is averaged over the exact area of each output pixel. At the
+        scale of a stored level its pixels are handed over untouched, from the nearest whole pixel.
+
+        Parameters
+        ----------
+        x_px, y_px
+            Top-left corner in level-0 px; may lie outside the slide.
+        width_px, height_px
+            Size of the result, in px of ``mpp``.
+        mpp
+            um per pixel of the result. Finer than the slide by over 5 %: interpolated, with a `ScaleWarning`
+            (once per slide and scale).
+
+        Returns
+        -------
+        uint8 RGB (height_px, width_px, 3); white outside the slide and where it is transparent.
+
+        Raises
+        ------
+        SlideReadError
+            The pixels cannot be decoded; other places can still be read.
+        SlideError
+            The rectangle or the scale makes no sense, or the slide is closed.
+        """
+        reader = self._open_reader()
+        width, height = int(width_px), int(height_px)
+        whole = (width, height) == (width_px, height_px) and min(width, height) >= 1
+        if not (whole and math.isfinite(x_px) and math.isfinite(y_px)):
+            raise SlideError(f"cannot read {width_px} x {height_px} px at x={x_px}, y={y_px}", where=self.path)
+        self._announce_upsampling(mpp)
+        scale_0 = mpp / self.mpp
+        level = int(np.flatnonzero(self._downsamples <= scale_0 * LEVEL_TOLERANCE).max(initial=0))
+        downsample = float(self._downsamples[level])
+        scale, left, top = scale_0 / downsample, x_px / downsample, y_px / downsample
+        if abs(scale - 1) * max(width, height) < _DRIFT_PX:
+            scale, left, top = 1.0, math.floor(left + 0.5), math.floor(top + 0.5)
+        columns, rows = axis_taps(left, scale, width), axis_taps(top, scale, height)
+        result = np.empty((height, width, 3), np.uint8)
+        step = max(1, int(_BLOCK_PX / max(scale, 1)))
+        for row in range(0, height, step):
+            some_rows = rows.part(row, row + step)
+            y, bottom = some_rows.span
+            for column in range(0, width, step):
+                some_columns = columns.part(column, column + step)
+                x, right = some_columns.span
+                pixels = reader.read_level(level, x, y, right - x, bottom - y)
+                block = pixels if scale == 1 else resample(pixels, some_rows, some_columns)
+                result[row : row + step, column : column + step] = block
+        return result
+
+    def thumbnail(self, mpp: float) -> np.ndarray:
+        """The whole of level 0 at ``mpp``, uint8 RGB; at least 1 x 1 px."""
+        self._check_scale(mpp)
+        width, height = (max(1, round(side * self.mpp / mpp)) for side in (self.width_px, self.height_px))
+        return self.read(0, 0, width, height, mpp)
+
+    def _open_reader(self) -> Reader:
+        if self._reader is None:
+            raise SlideError("the slide has been closed", where=self.path, mend="Open it again with open_slide")
+        return self._reader
+
+    def _check_scale(self, mpp: float) -> None:
+        if not 0 < mpp < math.inf:
+            raise SlideError(f"cannot be read at {mpp} um/px", where=self.path, mend="Ask for a positive scale")
+
+    def _announce_upsampling(self, mpp: float) -> None:
+        if self.upsampling(mpp) > UPSAMPLING_TOLERANCE and mpp not in self._announced:
+            self._announced.add(mpp)
+            warnings.warn(
+                f"{self.path}: {mpp:g} um/px is asked for, the slide has {self.mpp:g} um/px: pixels are interpolated "
+                f"{self.upsampling(mpp):.2f} times",
+                ScaleWarning,
+                stacklevel=3,
+            )
