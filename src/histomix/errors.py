@@ -30,7 +30,7 @@ class HistomixError(Exception):
 
 
 class InputError(HistomixError):
-    """The user's data or arguments cannot be used. The command line exits with 2 when this is found before work began."""
+    """The user's data or arguments cannot be used. Found before work began, the command line exits with 2."""
 
 
 class SheetError(InputError):

@@ -43,7 +43,7 @@ def fingerprint(path: str | os.PathLike[str]) -> str:
 
     A slide of several GB is told from another in milliseconds, and a touched modification time alone changes nothing.
     """
-    size = os.path.getsize(path)
+    size = Path(path).stat().st_size
     digest = hashlib.sha256(str(size).encode())
     with open(path, "rb") as stream:
         if size <= _SAMPLES * _CHUNK:
@@ -66,8 +66,16 @@ def versions(*packages: str) -> dict[str, str]:
 
 def _storage_error(error: OSError, path: Path) -> StorageError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageError("the disk is full", where=path, mend="Free some space or choose another --out, then run the same command again")
-    return StorageError(f"cannot write ({error.strerror or error})", where=path, mend="Check the folder's permissions, or choose another --out")
+        return StorageError(
+            "the disk is full",
+            where=path,
+            mend="Free some space or choose another --out, then run the same command again",
+        )
+    return StorageError(
+        f"cannot write ({error.strerror or error})",
+        where=path,
+        mend="Check the folder's permissions, or choose another --out",
+    )
 
 
 @contextlib.contextmanager
@@ -92,16 +100,16 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         if target.is_dir():
-            # A folder cannot be replaced in one step: the old one steps aside, and comes back if the new one cannot take its place.
+            # A folder cannot be replaced in one step: the old one steps aside, and comes back if the new one fails.
             aside = holder / "replaced"
             target.rename(aside)
             try:
-                os.replace(temporary, target)
+                temporary.replace(target)
             except OSError:
                 aside.rename(target)
                 raise
         else:
-            os.replace(temporary, target)
+            temporary.replace(target)
     except OSError as error:
         # Libraries wrap the operating system's error: h5py keeps only its text.
         if error.errno is None and "errno = 28" in str(error):
@@ -119,7 +127,9 @@ def write_json(path: str | os.PathLike[str], value: Mapping[str, Any]) -> None:
         temporary.write_text(json.dumps(value, indent=1, default=str, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def read_json(path: str | os.PathLike[str], *, mend: str = "Make it again, or restore it from a copy") -> dict[str, Any]:
+def read_json(
+    path: str | os.PathLike[str], *, mend: str = "Make it again, or restore it from a copy"
+) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises

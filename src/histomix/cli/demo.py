@@ -12,7 +12,9 @@ from .session import Json, Quiet, Seed, Threads, session
 
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for everything the demo makes.")] = Path("histomix-demo"),
-    cohort: Annotated[str, typer.Option("--cohort", help="auto, phantom or her2st (in the folder HISTOMIX_DATA names).")] = "auto",
+    cohort: Annotated[
+        str, typer.Option("--cohort", help="auto, phantom or her2st (in the folder HISTOMIX_DATA names).")
+    ] = "auto",
     as_json: Json = False,
     quiet: Quiet = False,
     seed: Seed = 0,

@@ -8,7 +8,18 @@ import typer
 
 from .session import Json, Quiet, Seed, Threads, session
 
-LIBRARIES = ("torch", "torchvision", "timm", "huggingface_hub", "onnxruntime", "openslide-python", "openslide-bin", "tifffile", "anndata", "scikit-learn")
+LIBRARIES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "huggingface_hub",
+    "onnxruntime",
+    "openslide-python",
+    "openslide-bin",
+    "tifffile",
+    "anndata",
+    "scikit-learn",
+)
 
 
 def doctor(

@@ -11,7 +11,8 @@ from .session import Json, Quiet, Seed, Sheet, Threads, session
 
 Encoder = Annotated[str, typer.Option("--encoder", help="A name from: histomix encoders.")]
 Weights = Annotated[
-    Path | None, typer.Option("--weights", help="Local weights, a file or a folder, for use without a hub.", show_default=False)
+    Path | None,
+    typer.Option("--weights", help="Local weights, a file or a folder, for use without a hub.", show_default=False),
 ]
 
 

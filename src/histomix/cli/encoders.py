@@ -12,25 +12,27 @@ def encoders(as_json: Json = False, quiet: Quiet = False, seed: Seed = 0, thread
     with session(as_json, quiet, threads) as run:
         from ..encoders import availability, cards
 
-        rows = [(card, availability(card.name)) for card in cards()]
+        rows = [(one, availability(one.name)) for one in cards()]
         if not (as_json or quiet):
             from rich.console import Console
             from rich.table import Table
 
-            table = Table("name", "dim", "px", "um/px", "pooling", "licence", "gated", "source", "loads offline", box=None)
-            for card, state in rows:
+            table = Table(
+                "name", "dim", "px", "um/px", "pooling", "licence", "gated", "source", "loads offline", box=None
+            )
+            for one, state in rows:
                 table.add_row(
-                    card.name,
-                    str(card.dim),
-                    str(card.size_px),
-                    f"{card.mpp:g}",
-                    card.pooling,
-                    card.licence,
-                    "yes" if card.gated else "no",
-                    card.hub_id or card.source,
+                    one.name,
+                    str(one.dim),
+                    str(one.size_px),
+                    f"{one.mpp:g}",
+                    one.pooling,
+                    one.licence,
+                    "yes" if one.gated else "no",
+                    one.hub_id or one.source,
                     "yes" if state.loadable else "no",
                 )
             Console().print(table)
         run.done(
-            encoders=[{**dataclasses.asdict(card), "loadable_offline": state.loadable} for card, state in rows],
+            encoders=[{**dataclasses.asdict(one), "loadable_offline": state.loadable} for one, state in rows],
         )

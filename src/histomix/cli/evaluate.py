@@ -16,10 +16,15 @@ def evaluate(
     features: Features,
     out: Annotated[Path, typer.Option("--out", help="Folder for metrics and predictions.", show_default=False)],
     labels: Labels = None,
-    heads: Annotated[str, typer.Option("--heads", help="Heads to compare; mean and ridge always stand beside them.")] = "mean,ridge,mlp",
-    folds: Annotated[str, typer.Option("--folds", help="donor (honest), section (optimistic) or random (leaky).")] = "donor",
+    heads: Annotated[
+        str, typer.Option("--heads", help="Heads to compare; mean and ridge always stand beside them.")
+    ] = "mean,ridge,mlp",
+    folds: Annotated[
+        str, typer.Option("--folds", help="donor (honest), section (optimistic) or random (leaky).")
+    ] = "donor",
     truth: Annotated[
-        Path | None, typer.Option("--truth", help="Folder of known abundances to score against as well.", show_default=False)
+        Path | None,
+        typer.Option("--truth", help="Folder of known abundances to score against as well.", show_default=False),
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,

@@ -14,11 +14,21 @@ def predict(
     slides: Annotated[list[Path], typer.Argument(help="H&E slides.", show_default=False, metavar="SLIDE...")],
     head: Annotated[Path, typer.Option("--head", help="Folder made by train.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", help="Folder for the maps, one folder a slide.", show_default=False)],
-    mpp: Annotated[float | None, typer.Option("--mpp", help="Um per pixel of level 0.", show_default="from the slide")] = None,
-    at: Annotated[Path | None, typer.Option("--at", help="A spots file: predict at those places, in its order.", show_default=False)] = None,
-    stride_um: Annotated[float | None, typer.Option("--stride-um", help="Distance of the grid's tiles.", show_default="tile size")] = None,
+    mpp: Annotated[
+        float | None, typer.Option("--mpp", help="Um per pixel of level 0.", show_default="from the slide")
+    ] = None,
+    at: Annotated[
+        Path | None,
+        typer.Option("--at", help="A spots file: predict at those places, in its order.", show_default=False),
+    ] = None,
+    stride_um: Annotated[
+        float | None, typer.Option("--stride-um", help="Distance of the grid's tiles.", show_default="tile size")
+    ] = None,
     weights: Annotated[
-        list[Path] | None, typer.Option("--weights", help="Local weights of the head's encoder (one for each, if several).", show_default=False)
+        list[Path] | None,
+        typer.Option(
+            "--weights", help="Local weights of the head's encoder (one for each, if several).", show_default=False
+        ),
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Tiles encoded at once.")] = 64,
     as_json: Json = False,
@@ -43,8 +53,9 @@ def predict(
             progress=run.progress,
         )
         for result in results:
-            if result.error is None:
-                run.say(f"{result.slide}: {result.tiles:,} tiles{' (kept, nothing has changed)' if result.kept else ''}: {result.folder}")
-            else:
+            if result.error is not None:
                 run.failed(result.error)
+                continue
+            kept = " (kept: nothing has changed)" if result.kept else ""
+            run.say(f"{result.slide}: {result.tiles:,} tiles{kept}: {result.folder}")
         run.done(out=str(out), slides=[result.to_dict() for result in results])

@@ -11,7 +11,9 @@ from .session import Json, Quiet, Seed, Threads, session
 
 
 def report(
-    folders: Annotated[list[Path], typer.Argument(help="Folders made by the other verbs.", show_default=False, metavar="DIR...")],
+    folders: Annotated[
+        list[Path], typer.Argument(help="Folders made by the other verbs.", show_default=False, metavar="DIR...")
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the page.", show_default=False)],
     title: Annotated[str, typer.Option("--title", help="Title of the page.")] = "histomix report",
     as_json: Json = False,

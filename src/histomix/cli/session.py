@@ -54,7 +54,18 @@ class Session:
     def say(self, text: str) -> None:
         """Print a line of the result for a person."""
         if not (self.as_json or self.quiet):
-            typer.echo(text)
+            self._print(text, err=False)
+
+    def remark(self, text: str) -> None:
+        """Print a line on stderr, above the progress bars where there are any."""
+        self._print(text, err=True)
+
+    def _print(self, text: str, *, err: bool) -> None:
+        # While bars are live, a plain line would land in the middle of them.
+        if self._bars is not None and (err or sys.stdout.isatty()):
+            self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            typer.echo(text, err=err)
 
     def done(self, **facts: Any) -> None:
         """Print the result for a program."""
@@ -64,15 +75,19 @@ class Session:
     def failed(self, error: HistomixError) -> None:
         """Name a failure and go on; the exit code will be 1."""
         self.failures.append(str(error))
-        typer.echo(f"failed: {error}", err=True)
+        self.remark(f"failed: {error}")
 
 
 class _Remarks(logging.Handler):
     """The library's remarks, as plain lines on stderr."""
 
+    def __init__(self, current: Session, level: int) -> None:
+        super().__init__(level)
+        self.current = current
+
     def emit(self, record: logging.LogRecord) -> None:
         prefix = "note: " if record.levelno < logging.WARNING else "warning: "
-        typer.echo(prefix + record.getMessage(), err=True)
+        self.current.remark(prefix + record.getMessage())
 
 
 @contextlib.contextmanager
@@ -87,7 +102,7 @@ def session(as_json: bool, quiet: bool, threads: int | None = None) -> Iterator[
             os.environ[name] = str(threads)
     current = Session(as_json, quiet)
     logger = logging.getLogger("histomix")
-    handler = _Remarks(level=logging.ERROR if quiet else logging.INFO)
+    handler = _Remarks(current, logging.ERROR if quiet else logging.INFO)
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
@@ -115,19 +130,15 @@ def _bars(current: Session) -> Iterator[None]:
         yield
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        current._bars = bars
-        try:
-            yield
-        finally:
-            current._bars = None
-
-
-def _Rate() -> Any:
-    from rich.progress import ProgressColumn, Task
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
     from rich.text import Text
 
     class Rate(ProgressColumn):
@@ -135,7 +146,13 @@ def _Rate() -> Any:
             speed = task.finished_speed or task.speed
             return Text(f"{speed:,.1f}/s" if speed else "", style="progress.data.speed")
 
-    return Rate()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        current._bars = bars
+        try:
+            yield
+        finally:
+            current._bars = None
 
 
 def _refuse(current: Session, error: HistomixError, code: int) -> None:

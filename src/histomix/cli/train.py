@@ -10,7 +10,8 @@ import typer
 from .session import Json, Quiet, Seed, Sheet, Threads, session
 
 Features = Annotated[
-    list[Path], typer.Option("--features", help="Folder made by embed; give it again to join encoders.", show_default=False)
+    list[Path],
+    typer.Option("--features", help="Folder made by embed; give it again to join encoders.", show_default=False),
 ]
 Labels = Annotated[
     Path | None, typer.Option("--labels", help="Folder made by label.", show_default="the sheet's labels column")
@@ -38,7 +39,13 @@ def train(
         cohort = read_cohort(sheet)
         tables = cohort_labels(cohort) if labels is None else read_labels(labels)
         trained = train_head(
-            cohort, [read_features(folder) for folder in features], tables, head=head, seed=seed, out=out, progress=run.progress
+            cohort,
+            [read_features(folder) for folder in features],
+            tables,
+            head=head,
+            seed=seed,
+            out=out,
+            progress=run.progress,
         )
         run.say(f"{head} head for {len(trained.card['cell_types'])} cell types ({trained.card['unit']}): {out}")
         run.done(out=str(out), card=trained.card)

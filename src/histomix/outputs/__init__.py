@@ -1,0 +1,7 @@
+"""Results as files people already use: tables, AnnData, QuPath GeoJSON and the report."""
+
+from .composition import composition_geojson, composition_table, write_composition
+from .palette import type_colours
+from .report import write_report
+
+__all__ = ["composition_geojson", "composition_table", "type_colours", "write_composition", "write_report"]

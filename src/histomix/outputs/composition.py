@@ -27,7 +27,11 @@ def composition_table(composition: AnnData) -> pd.DataFrame:
     """A composition map as one table: place, one column per cell type, then novelty and the tile's state."""
     values = pd.DataFrame(composition.X, index=composition.obs_names, columns=composition.var_names)
     table = pd.concat(
-        [composition.obs[list(PLACE_COLUMNS)], values, composition.obs[[c for c in STATE_COLUMNS if c in composition.obs]]],
+        [
+            composition.obs[list(PLACE_COLUMNS)],
+            values,
+            composition.obs[[c for c in STATE_COLUMNS if c in composition.obs]],
+        ],
         axis=1,
     )
     table.index.name = "spot"
@@ -49,8 +53,12 @@ def composition_geojson(composition: AnnData) -> dict[str, Any]:
     values = np.asarray(composition.X, dtype=float)
     novelty = composition.obs["novelty"].to_numpy(float)
     features = []
-    for row, (key, x, y) in enumerate(zip(composition.obs_names, composition.obs["x_px"], composition.obs["y_px"], strict=True)):
-        x0, x1, y0, y1 = (round(float(v), 2) for v in (x - left - half, x - left + half, y - top - half, y - top + half))
+    for row, (key, x, y) in enumerate(
+        zip(composition.obs_names, composition.obs["x_px"], composition.obs["y_px"], strict=True)
+    ):
+        x0, x1, y0, y1 = (
+            round(float(v), 2) for v in (x - left - half, x - left + half, y - top - half, y - top + half)
+        )
         properties: dict[str, Any] = {"objectType": "tile", "name": str(key)}
         if np.isfinite(values[row]).all():
             dominant = types[int(values[row].argmax())]

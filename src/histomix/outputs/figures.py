@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.collections import EllipseCollection, PolyCollection
+from matplotlib.collections import Collection, EllipseCollection, PolyCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -84,13 +84,14 @@ def draw_scale_bar(axes: Axes, canvas: Canvas, frame: tuple[float, float, float,
 def draw_marks(axes: Axes, canvas: Canvas, xy_px: np.ndarray, colours: np.ndarray) -> None:
     """Spots or tiles at their true size; ``colours`` is RGBA, one row each."""
     xy, size = xy_px * canvas.scale, canvas.mark_px * canvas.scale
+    marks: Collection
     if canvas.round_marks:
         sizes = np.full(len(xy), size)
         marks = EllipseCollection(sizes, sizes, np.zeros(len(xy)), units="xy", offsets=xy, transOffset=axes.transData)
     else:
         corners = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]]) * size
-        marks = PolyCollection(xy[:, None, :] + corners[None], antialiaseds=False)
-    marks.set_facecolor(colours)
+        marks = PolyCollection(list(xy[:, None, :] + corners[None]), antialiaseds=False)
+    marks.set_facecolor(colours.tolist())
     marks.set_edgecolor("none")
     axes.add_collection(marks)
 
@@ -102,7 +103,7 @@ def _value_colours(values: np.ndarray, norm: Normalize) -> np.ndarray:
 
 
 def abundance_norm(*tables: pd.DataFrame | pd.Series) -> Normalize:
-    """One colour scale for several tables: from 0 to the 99th percentile, so that one spot does not darken all others."""
+    """One colour scale for several tables: from 0 to the 99th percentile, so that one spot cannot darken the rest."""
     values = np.concatenate([np.asarray(table, dtype=float).ravel() for table in tables])
     top = float(np.nanpercentile(values, 99)) if np.isfinite(values).any() else 1.0
     return Normalize(0, top if top > 0 else 1.0, clip=True)
@@ -130,7 +131,9 @@ def slide_figure(canvas: Canvas, xy_px: np.ndarray, width_inches: float = 5.2) -
     return figure
 
 
-def dominant_figure(canvas: Canvas, xy_px: np.ndarray, tables: Mapping[str, pd.DataFrame], width_inches: float = 5.2) -> Figure:
+def dominant_figure(
+    canvas: Canvas, xy_px: np.ndarray, tables: Mapping[str, pd.DataFrame], width_inches: float = 5.2
+) -> Figure:
     """The most abundant cell type of each place, one panel per table."""
     frame = crop_to(canvas, xy_px)
     aspect = (frame[3] - frame[2]) / (frame[1] - frame[0])
@@ -145,7 +148,8 @@ def dominant_figure(canvas: Canvas, xy_px: np.ndarray, tables: Mapping[str, pd.D
         draw_marks(axes, canvas, xy_px, rgba)
         axes.set_title(title, fontsize=10, color=INK)
     handles = [
-        figure.axes[0].plot([], [], marker="o", linestyle="", color=colour, label=name)[0] for name, colour in colours.items()
+        figure.axes[0].plot([], [], marker="o", linestyle="", color=colour, label=name)[0]
+        for name, colour in colours.items()
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)), frameon=False, fontsize=8)
     return figure
@@ -208,7 +212,15 @@ def score_figure(scores: pd.DataFrame, metric: str = "Pearson") -> Figure:
         axes.plot([row.min(), row.max()], [place, place], color="#e1e3e6", linewidth=2, zorder=0)
     for head in scores.columns:
         colour = HEAD_COLOURS.get(head, INK)
-        axes.scatter(scores.loc[order, head], range(len(order)), s=46, color=colour, label=head, edgecolors="white", linewidths=0.8)
+        axes.scatter(
+            scores.loc[order, head],
+            range(len(order)),
+            s=46,
+            color=colour,
+            label=head,
+            edgecolors="white",
+            linewidths=0.8,
+        )
     axes.axvline(0, color="#c9ccd1", linewidth=1, zorder=0)
     axes.set_yticks(range(len(order)), [str(name) for name in order])
     axes.set_xlabel(metric)

@@ -10,7 +10,7 @@ ABUNDANCE_MAP = "viridis"
 #: Heads keep one colour on every figure.
 HEAD_COLOURS = {"label": "#8a8f98", "mlp": "#6b2fb3", "ridge": "#d1793b", "knn": "#2f8f83", "mean": "#b9bdc4"}
 
-# Paul Tol's "muted" scheme (https://sros.nl/~t.j.m.tol), made for colour-blind readers, then his "light" one for more types.
+# Paul Tol's "muted" scheme (https://sros.nl/~t.j.m.tol), made for colour-blind readers, then his "light" one.
 _TYPE_COLOURS = (
     *("#CC6677", "#332288", "#DDCC77", "#117733", "#88CCEE", "#882255", "#44AA99", "#999933", "#AA4499"),
     *("#77AADD", "#EE8866", "#EEDD88", "#FFAABB", "#99DDFF", "#44BB99", "#BBCC33", "#AAAA00"),

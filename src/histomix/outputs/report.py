@@ -1,0 +1,337 @@
+"""The report: labels, scores and maps on one static page."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from matplotlib.figure import Figure
+
+from .._version import __version__
+from ..evaluation import Evaluation
+from ..progress import Progress, silent
+from ..provenance import atomic_path
+from .figures import dominant_figure, map_figure, pair_figure, score_figure, slide_figure
+from .material import Material, SlideMap, gather
+
+_DPI = 130
+_UNSEEN = {"donor": "donors", "section": "sections of known donors", "random": "spots of known sections"}
+_CLASSES = {"donor": "honest", "section": "optimistic", "random": "leaky"}
+_NAMES = {"donor": "held-out donors", "section": "optimistic: held-out sections", "random": "leaky: random spots"}
+_METRICS = {
+    "pearson": "Pearson",
+    "pearson_pooled": "pooled",
+    "pearson_within": "within",
+    "spearman": "Spearman",
+    "rmse": "RMSE",
+    "js_composition": "JS distance",
+}
+
+
+def write_report(
+    folders: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    title: str = "histomix report",
+    lead: str = "",
+    progress: Progress = silent,
+) -> Path:
+    """Write ``out/index.html`` and its pictures from folders that the other verbs made.
+
+    Parameters
+    ----------
+    folders
+        Folders of `label`, `embed`, `train`, `evaluate` and `predict`, in any order. Features bring the H&E under the
+        maps of an evaluation.
+    out
+        Folder of the page; an earlier report there is replaced.
+    title, lead
+        Words at the top of the page.
+    progress
+        Told how many figures are done.
+
+    Returns
+    -------
+    Path
+        The page. It opens from disk and loads nothing remote.
+
+    Raises
+    ------
+    InputError
+        A folder is absent, damaged or of no known kind.
+    StorageError
+        The page cannot be written.
+    """
+    material = gather(folders)
+    with atomic_path(out) as folder:
+        folder.mkdir()
+        drawer = _Drawer(folder, _count_figures(material), progress)
+        page = (
+            _environment()
+            .get_template("report.html.j2")
+            .render(
+                title=title,
+                lead=lead,
+                version=__version__,
+                evaluations=[
+                    _evaluation(one, place, material, drawer) for place, one in enumerate(material.evaluations)
+                ],
+                maps=[_slide_map(one, place, drawer) for place, one in enumerate(material.maps)],
+                facts=_facts(material),
+            )
+        )
+        (folder / "index.html").write_text(page, encoding="utf-8")
+    return Path(out) / "index.html"
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("histomix.outputs"),
+        autoescape=select_autoescape(["html", "j2"], default=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+class _Drawer:
+    """Saves figures beside the page under safe names."""
+
+    def __init__(self, folder: Path, total: int, progress: Progress) -> None:
+        self.folder, self.total, self.progress, self.done = folder, total, progress, 0
+        (folder / "figures").mkdir()
+
+    def __call__(self, figure: Figure, *names: object) -> str:
+        name = "-".join(re.sub(r"[^A-Za-z0-9]+", "-", str(part)).strip("-") for part in names)
+        path = f"figures/{self.done:03d}-{name}.png"
+        figure.savefig(self.folder / path, dpi=_DPI)
+        self.done += 1
+        self.progress("report", self.done, self.total)
+        return path
+
+
+def _count_figures(material: Material) -> int:
+    drawn = [section for e in material.evaluations for section in e.labels if section in material.canvases]
+    types = max((len(e.summary["cell_types"]) for e in material.evaluations), default=0)
+    return len(material.evaluations) + len(drawn) * (2 + types) + 2 * sum(m.canvas is not None for m in material.maps)
+
+
+def _evaluation(evaluation: Evaluation, place: int, material: Material, draw: _Drawer) -> dict[str, Any]:
+    facts = evaluation.summary
+    protocol = facts["protocol"]
+    shown = _best_head(evaluation)
+    target = "truth" if "truth" in facts["scores"] else "label"
+    return {
+        "unseen": _UNSEEN[protocol],
+        "unseen_why": {"donor": ", nor any section of its donor"}.get(protocol, ", but had seen its donor"),
+        "protocol_class": _CLASSES[protocol],
+        "protocol_name": _NAMES[protocol],
+        "protocol_text": f"{facts['protocol_means']}. {len(facts['folds'])} folds, {facts['n_donors']} donors, "
+        f"{facts['n_sections']} sections, {facts['n_spots']:,} spots, {len(facts['cell_types'])} cell types; "
+        f"unit: {facts['unit']}.",
+        "tiles": _score_tiles(evaluation, shown, target),
+        "notes": [note for note in (facts["interval"]["caution"], *facts["notes"]) if note],
+        "tables": [_score_table(evaluation, name, shown) for name in facts["scores"]],
+        "score_figure": draw(
+            score_figure(_type_scores(evaluation, target), f"mean Pearson per section, against the {_against(target)}"),
+            "scores",
+        ),
+        "score_caption": f"Pearson of each cell type with the {_against(target)}: mean over held-out sections.",
+        "sections": [
+            _section(evaluation, name, shown, f"{place}-{number}", material, draw)
+            for number, name in enumerate(facts["sections"])
+        ],
+    }
+
+
+def _against(target: str) -> str:
+    return "true composition" if target == "truth" else "labels"
+
+
+def _best_head(evaluation: Evaluation) -> str:
+    """The head whose maps are drawn: the last one asked for that is no baseline."""
+    others = [head for head in evaluation.predictions if head not in ("mean", "ridge")]
+    return others[-1] if others else "ridge"
+
+
+def _score_tiles(evaluation: Evaluation, shown: str, target: str) -> list[dict[str, str]]:
+    scores = evaluation.summary["scores"][target]
+    words = {
+        "mean": "a constant: the training mean",
+        "label": "the labels themselves: the bar",
+        "ridge": "ridge on the same features",
+    }
+    order = [shown, *(head for head in ("ridge", "mean", "label") if head in scores and head != shown)]
+    return [
+        {
+            "value": _number(scores[head]["pearson"]["mean"]),
+            "text": f"{words.get(head, head)}: mean Pearson against the {_against(target)}",
+        }
+        for head in order
+    ]
+
+
+def _score_table(evaluation: Evaluation, target: str, shown: str) -> dict[str, Any]:
+    facts = evaluation.summary
+    rows = []
+    for head, entry in facts["scores"][target].items():
+        cells = [{"text": head, "small": ""}]
+        for metric in _METRICS:
+            one = entry[metric]
+            interval = (
+                "" if metric != "pearson" or one["low"] is None else f"{_number(one['low'])} to {_number(one['high'])}"
+            )
+            cells.append({"text": _number(one["mean"]), "small": interval})
+        against = entry["pearson"].get("vs_ridge")
+        if against is None:
+            cells.append({"text": "", "small": ""})
+        else:
+            interval = "" if against["low"] is None else f"{against['low']:+.3f} to {against['high']:+.3f}"
+            cells.append({"text": f"{against['mean']:+.3f}", "small": interval})
+        cells.append({"text": str(entry["pearson"]["n_types"]), "small": ""})
+        rows.append({"cells": cells, "strong": head == shown})
+    level = round(100 * facts["interval"]["level"])
+    return {
+        "title": f"Against the {_against(target)}",
+        "columns": ["head", *_METRICS.values(), "Pearson − ridge", "types"],
+        "rows": rows,
+        "caption": "Pearson: per cell type over the spots of a section, averaged; pooled: over all spots of a fold; "
+        f"within: centred per section. Small figures: {level} % intervals, {facts['interval']['method']}.",
+    }
+
+
+def _type_scores(evaluation: Evaluation, target: str) -> pd.DataFrame:
+    scores = evaluation.summary["scores"][target]
+    heads = [head for head in ("mlp", "knn", "ridge", "mean", "label") if head in scores]
+    heads = [head for head in scores if head not in (*heads, "mean")] + [head for head in heads if head != "mean"]
+    table = pd.DataFrame(
+        {head: {name: one["mean"] for name, one in scores[head]["pearson"]["types"].items()} for head in heads}
+    ).astype(float)
+    return table.dropna(how="all")
+
+
+def _section(
+    evaluation: Evaluation, name: str, shown: str, number: str, material: Material, draw: _Drawer
+) -> dict[str, Any]:
+    label, predicted = evaluation.labels[name], evaluation.predictions[shown][name]
+    places = evaluation.positions[name].loc[label.index, ["x_px", "y_px"]].to_numpy(float)
+    rows = evaluation.metrics
+    rows = rows[
+        (rows["section"] == name)
+        & (rows["head"] == shown)
+        & (rows["metric"] == "pearson")
+        & (rows["target"] == "label")
+    ]
+    pearson = rows.groupby("cell_type")["value"].mean()
+    facts: dict[str, Any] = {
+        "id": f"section-{number}",
+        "name": name,
+        "donor": _donor(evaluation, name),
+        "spots": len(label),
+        "missing": "Give the folder made by embed as well, to see the maps on the H&E.",
+        "slide_figure": None,
+        "dominant_figure": None,
+        "pairs": [],
+    }
+    canvas = material.canvases.get(name)
+    if canvas is None:
+        return facts
+    facts["slide_figure"] = draw(slide_figure(canvas, places), name, "slide")
+    pair = {"label": label, f"prediction ({shown})": predicted}
+    facts["dominant_figure"] = draw(dominant_figure(canvas, places, pair, 3.6), name, "dominant")
+    for cell_type in label.columns:
+        score = float(pearson.get(cell_type, math.nan))
+        figure = pair_figure(canvas, places, label[cell_type], predicted[cell_type], score)
+        facts["pairs"].append({"name": cell_type, "pearson": _number(score), "figure": draw(figure, name, cell_type)})
+    return facts
+
+
+def _donor(evaluation: Evaluation, section: str) -> str:
+    rows = evaluation.metrics
+    return str(rows.loc[rows["section"] == section, "donor"].iloc[0])
+
+
+def _slide_map(one: SlideMap, place: int, draw: _Drawer) -> dict[str, Any]:
+    composition, manifest = one.composition, one.manifest
+    readable = composition.obs["read_ok"].to_numpy(bool)
+    scope = composition.obs["in_scope"].to_numpy(bool)
+    notes = []
+    if not readable.all():
+        notes.append(f"{(~readable).sum()} of {len(readable)} tiles could not be read; they are left blank.")
+    if scope[readable].mean() < 0.8:
+        notes.append(
+            f"Only {scope[readable].mean():.0%} of the tiles look like the training tissue: read this map with care."
+        )
+    facts: dict[str, Any] = {
+        "name": one.name,
+        "text": f"{composition.n_obs:,} tiles of {manifest['cell_px'] * manifest['slide']['mpp']:.0f} µm, "
+        f"{scope.mean():.0%} in scope, unit: {manifest['unit']}",
+        "notes": notes,
+        "dominant_figure": None,
+        "map_figure": None,
+    }
+    if one.canvas is not None:
+        places = np.asarray(composition.obsm["spatial"], dtype=float)
+        table = pd.DataFrame(composition.X, columns=composition.var_names)
+        facts["dominant_figure"] = draw(
+            dominant_figure(one.canvas, places, {"most abundant cell type": table}), one.name, "dominant"
+        )
+        facts["map_figure"] = draw(map_figure(one.canvas, places, table), one.name, "maps")
+    return facts
+
+
+def _facts(material: Material) -> list[dict[str, Any]]:
+    groups = []
+    for evaluation in material.evaluations:
+        groups.append(
+            {
+                "title": "Evaluation",
+                "rows": _flat(evaluation.summary, ("protocol", "protocol_means", "seed", "unit", "rules")),
+            }
+        )
+    for labels in material.labels:
+        groups.append(
+            {"title": "Labels", "rows": _flat(labels, ("method", "unit", "reference", "genes", "seed", "versions"))}
+        )
+    if material.features:
+        groups.append({"title": "Features", "rows": _flat(material.features, tuple(material.features))})
+    for card in material.heads:
+        names = (
+            "head",
+            "cell_types",
+            "unit",
+            "training",
+            "tissue",
+            "encoder_licences",
+            "parameters",
+            "intended_use",
+            "limits",
+            "versions",
+        )
+        groups.append({"title": "Head", "rows": _flat(card, names)})
+    return groups
+
+
+def _flat(facts: Mapping[str, Any], names: Sequence[str]) -> list[tuple[str, str]]:
+    return [
+        (name.replace("_", " "), _words(facts[name])) for name in names if facts.get(name) not in (None, "", [], {})
+    ]
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key}: {_words(one)}" for key, one in value.items() if one is not None)
+    if isinstance(value, list | tuple):
+        return ", ".join(_words(one) for one in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None or not math.isfinite(value) else f"{value:.3f}".replace("-", "−")

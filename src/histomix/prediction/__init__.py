@@ -1,0 +1,6 @@
+"""Slides without spatial transcriptomics: composition maps."""
+
+from .batch import SlideResult, predict_slides
+from .predict import IN_SCOPE_PERCENTILE, load_head_encoders, predict
+
+__all__ = ["IN_SCOPE_PERCENTILE", "SlideResult", "load_head_encoders", "predict", "predict_slides"]

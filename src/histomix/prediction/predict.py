@@ -1,0 +1,169 @@
+"""From a slide and a head to a composition map."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+
+from ..embedding import feature_manifest, slide_features
+from ..encoders import load_encoder
+from ..errors import HeadError, SlideError
+from ..heads import Head, load_head
+from ..progress import Progress, silent
+from ..slides import Slide, TileSpec, open_slide, tiles_at_spots, tiles_on_grid, tissue_mask
+from ..spots import read_spots
+
+if TYPE_CHECKING:
+    from ..encoders import Encoder
+
+#: A tile is in scope while it is no more novel than this share of held-out training tiles.
+IN_SCOPE_PERCENTILE = 0.99
+
+
+def predict(
+    slide: str | os.PathLike[str] | Slide,
+    head: str | os.PathLike[str] | Head,
+    *,
+    mpp: float | None = None,
+    at: str | os.PathLike[str] | pd.DataFrame | None = None,
+    stride_um: float | None = None,
+    weights: Sequence[str | os.PathLike[str]] | None = None,
+    encoders: Sequence[Encoder] | None = None,
+    batch_size: int = 64,
+    threads: int | None = None,
+    progress: Progress = silent,
+) -> ad.AnnData:
+    """Predict cell-type composition over the tissue of a slide, or at given spots.
+
+    Parameters
+    ----------
+    slide
+        An H&E slide, or the path of one.
+    head
+        A trained head, or its folder.
+    mpp
+        Um per px of level 0; needed where the slide does not say it.
+    at
+        A spots file (or the table that `histomix.spots.read_spots` makes of one): predict at these places in its order,
+        instead of on a grid over the tissue.
+    stride_um
+        Distance of the grid's tiles; the size of the head's tile where left out.
+    weights
+        Local weights of the head's encoders, in the order of its card.
+    encoders
+        Encoders that are loaded already, in the order of the card (spares loading them for every slide).
+    batch_size
+        Tiles encoded at once.
+    threads
+        CPU threads of the encoder; all where left out.
+    progress
+        Told how many tiles are done.
+
+    Returns
+    -------
+    AnnData
+        Tiles x cell types in the head's unit. ``obs`` has ``x_px, y_px`` (tile centre, level-0 px), ``tissue`` (share
+        of the tile on tissue), ``novelty`` (percentile among held-out training tiles, 0 to 1), ``in_scope`` and
+        ``read_ok``; the places are in ``obsm["spatial"]`` too and the facts of the run as JSON in ``uns["manifest"]``.
+        A tile that could not be read is NaN with ``read_ok`` false.
+
+    Raises
+    ------
+    SlideError
+        The slide cannot be opened, has no mpp, or no tissue was found on it.
+    HeadError, FeatureError
+        The head cannot be loaded, or its encoder is not the one that can be loaded here.
+    """
+    trained = head if isinstance(head, Head) else load_head(head)
+    loaded = list(encoders) if encoders is not None else load_head_encoders(trained, weights, threads)
+    with contextlib.ExitStack() as stack:
+        opened = slide if isinstance(slide, Slide) else stack.enter_context(open_slide(slide, mpp))
+        spec = replace(loaded[0].tile_spec(), stride_um=stride_um)
+        tiles = _places(opened, spec, at)
+        features = [
+            slide_features(
+                opened,
+                tiles,
+                encoder,
+                batch_size=batch_size,
+                progress=progress,
+                task=f"predict {opened.name}" + (f" ({encoder.card.name})" if len(loaded) > 1 else ""),
+            )
+            for encoder in loaded
+        ]
+        return _composition_map(trained, features, opened, spec, at_spots=at is not None)
+
+
+def load_head_encoders(
+    head: Head, weights: Sequence[str | os.PathLike[str]] | None = None, threads: int | None = None
+) -> list[Encoder]:
+    """Load the encoders that a head's card names, in its order.
+
+    Raises
+    ------
+    HeadError
+        The number of ``weights`` is not the number of encoders.
+    EncoderError
+        An encoder cannot be loaded.
+    """
+    names = [identity["name"] for identity in head.card["encoders"]]
+    if weights and len(weights) != len(names):
+        raise HeadError(
+            f"the head has {len(names)} encoders ({', '.join(names)}), but {len(weights)} weights were given",
+            mend="Give --weights once for each encoder, in this order",
+        )
+    return [
+        load_encoder(name, weights=weights[place] if weights else None, threads=threads)
+        for place, name in enumerate(names)
+    ]
+
+
+def _places(slide: Slide, spec: TileSpec, at: str | os.PathLike[str] | pd.DataFrame | None) -> pd.DataFrame:
+    mask = tissue_mask(slide)
+    if at is not None:
+        spots = at if isinstance(at, pd.DataFrame) else read_spots(at)
+        return tiles_at_spots(slide, spots[["x_px", "y_px"]].to_numpy(float), spots.index, spec, mask=mask)
+    tiles = tiles_on_grid(slide, spec, mask=mask)
+    if tiles.empty:
+        raise SlideError(
+            f"no tissue was found (tissue mask: {mask.area_mm2:.3g} mm2, less than half a tile of {spec.size_um:g} um)",
+            where=slide.path,
+            mend="Check that this is an H&E slide and that its mpp is right; --at predicts at places you name",
+        )
+    return tiles
+
+
+def _composition_map(
+    head: Head, features: list[ad.AnnData], slide: Slide, spec: TileSpec, *, at_spots: bool
+) -> ad.AnnData:
+    predicted, novelty = head.predict_features(features), head.novelty(features)
+    read_ok = np.logical_and.reduce([np.isfinite(table.X).all(axis=1) for table in features])
+    obs = features[0].obs[["x_px", "y_px", "tissue"]].copy()
+    obs["novelty"] = novelty.astype(np.float32)
+    obs["in_scope"] = read_ok & (np.nan_to_num(novelty, nan=np.inf) <= IN_SCOPE_PERCENTILE)
+    obs["read_ok"] = read_ok
+    types = pd.DataFrame(index=[str(name) for name in predicted.columns])
+    composition = ad.AnnData(predicted.to_numpy(np.float32), obs=obs, var=types)
+    composition.obsm["spatial"] = obs[["x_px", "y_px"]].to_numpy(float)
+    side_um = spec.size_um if at_spots else (spec.stride_um or spec.size_um)
+    manifest = {
+        "slide": {**feature_manifest(features[0])["slide"], "bounds_px": list(slide.bounds_px)},
+        "tile": spec.to_dict(),
+        "places": "spots" if at_spots else "grid",
+        "cell_px": side_um / slide.mpp,
+        "unit": head.card["unit"],
+        "head": {
+            name: head.card[name]
+            for name in ("name", "digest", "head", "encoders", "encoder_licences", "tissue", "training")
+        },
+    }
+    composition.uns["manifest"] = json.dumps(manifest)
+    return composition
