@@ -1,0 +1,190 @@
+"""Cell-type abundance per spot, in a declared unit."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..errors import LabelError
+
+#: The units that a table of abundances may be in.
+UNITS = ("cells per spot", "proportion")
+#: How far the proportions of one spot may sum from 1.
+SUM_TOLERANCE = 0.01
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Abundance:
+    """Abundance of each cell type at each spot.
+
+    Parameters
+    ----------
+    values
+        Spots x cell types: finite, not negative, with unique names; kept as float64.
+    unit
+        ``"cells per spot"``, or ``"proportion"`` (each row sums to 1 within 1 %).
+    sd
+        Posterior standard deviations, same spots and cell types as ``values``, where the method has a posterior.
+    provenance
+        Where the numbers come from; ``provenance["file"]`` is named in errors.
+
+    Raises
+    ------
+    LabelError
+        Any of the above does not hold.
+    """
+
+    values: pd.DataFrame
+    unit: str
+    sd: pd.DataFrame | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        where = self.provenance.get("file")
+        check_unit(self.unit, where)
+        object.__setattr__(self, "values", _checked(self.values, "label", where))
+        if self.sd is not None:
+            sd = _checked(self.sd, "posterior sd", where)
+            if not (sd.index.equals(self.values.index) and sd.columns.equals(self.values.columns)):
+                raise LabelError(
+                    "the posterior sd has other spots or cell types than the labels",
+                    where=where,
+                    mend="Give both for the same spots and cell types, in the same order",
+                )
+            object.__setattr__(self, "sd", sd)
+        if self.unit == "proportion":
+            _check_sums(self.values.sum(axis=1), where)
+
+    @property
+    def cell_types(self) -> list[str]:
+        """Names of the cell types."""
+        return list(self.values.columns)
+
+    def proportions(self) -> Abundance:
+        """Share of each cell type at each spot: cells per spot over their total, or itself if already proportions.
+
+        A spot without any cells has no proportions and is dropped, with a logged note. The sd is not carried over: the
+        spread of a share also depends on correlations between types, which a table of sds does not hold.
+
+        Raises
+        ------
+        LabelError
+            No spot has any cells.
+        """
+        if self.unit == "proportion":
+            return self
+        total = self.values.sum(axis=1)
+        occupied = total > 0
+        if not occupied.any():
+            raise LabelError(
+                "no spot has any cells, so there are no proportions",
+                where=self.provenance.get("file"),
+                mend="Check the labels",
+            )
+        if not occupied.all():
+            _log.info("%d of %d spots have no cells, so no proportions: dropped", (~occupied).sum(), len(total))
+        values = self.values[occupied].div(total[occupied], axis=0)
+        return Abundance(values, "proportion", provenance={**self.provenance, "derived_from": self.unit})
+
+
+def check_unit(unit: str | None, where: str | os.PathLike[str] | None = None) -> str:
+    """Return a declared unit.
+
+    Raises
+    ------
+    LabelError
+        The unit is undeclared or unknown.
+    """
+    choices = " or ".join(f'"{name}"' for name in UNITS)
+    if unit is None:
+        raise LabelError(
+            "the unit of the labels is not declared", where=where, mend=f"Declare it (label_unit in a sheet): {choices}"
+        )
+    if unit not in UNITS:
+        raise LabelError(f"'{unit}' is not a unit of labels", where=where, mend=f"Declare {choices}")
+    return unit
+
+
+def join_spots(abundance: Abundance, keys: pd.Index, where: str | os.PathLike[str] | None = None) -> Abundance:
+    """Labels of the spots that a section has, in the section's order.
+
+    Labels of other spots, and spots without labels, are left out with a logged note.
+
+    Raises
+    ------
+    LabelError
+        No label belongs to a spot; the message shows keys of both.
+    """
+    index = abundance.values.index
+    shared = keys[keys.isin(index)]
+    if not len(shared):
+        raise LabelError(
+            f"none of the {len(index)} labels (such as {examples(index)}) "
+            f"belongs to one of the {len(keys)} spots (such as {examples(keys)})",
+            where=where or abundance.provenance.get("file"),
+            mend="Use the same spot keys in both",
+        )
+    if len(shared) < len(index):
+        _log.info("%s: %d of %d labels belong to no spot: dropped", where, len(index) - len(shared), len(index))
+    if len(shared) < len(keys):
+        _log.info("%s: %d of %d spots have no label", where, len(keys) - len(shared), len(keys))
+    sd = None if abundance.sd is None else abundance.sd.loc[shared]
+    return replace(abundance, values=abundance.values.loc[shared], sd=sd)
+
+
+def examples(names: pd.Index, count: int = 3) -> str:
+    """The first names of an index, for a message."""
+    return ", ".join(f"'{name}'" for name in names[:count])
+
+
+def _checked(table: pd.DataFrame, what: str, where: str | None) -> pd.DataFrame:
+    if table.empty:
+        raise LabelError(f"the {what} table is empty", where=where, mend="Give one row per spot, one column per type")
+    for names, kind in ((table.index, "spot key"), (table.columns, "cell type")):
+        if not names.is_unique:
+            raise LabelError(
+                f"the {kind} '{names[names.duplicated()][0]}' occurs more than once ({names.duplicated().sum()} such)",
+                where=where,
+                mend=f"Keep each {kind} once",
+            )
+    wrong = [
+        name
+        for name, dtype in table.dtypes.items()
+        if pd.api.types.is_bool_dtype(dtype) or not pd.api.types.is_numeric_dtype(dtype)
+    ]
+    if wrong:
+        raise LabelError(
+            f"column '{wrong[0]}' is not numeric ({len(wrong)} such columns)",
+            where=where,
+            mend="Keep the spot key and one column of numbers per cell type",
+        )
+    checked = table.astype(np.float64)
+    checked.index, checked.columns = checked.index.astype(str), checked.columns.astype(str)
+    faults = ~(np.isfinite(checked.to_numpy()) & (checked.to_numpy() >= 0))
+    if faults.any():
+        row, column = np.argwhere(faults)[0]
+        raise LabelError(
+            f"the {what} of spot '{checked.index[row]}', cell type '{checked.columns[column]}' is "
+            f"{checked.to_numpy()[row, column]} ({faults.sum()} such values)",
+            where=where,
+            mend="Abundances are finite and not negative: mend these spots or leave them out",
+        )
+    return checked
+
+
+def _check_sums(total: pd.Series, where: str | None) -> None:
+    off = ((total - 1).abs() > SUM_TOLERANCE).to_numpy()
+    if off.any():
+        spot, found = total.index[off][0], total[off].iloc[0]
+        raise LabelError(
+            f"the proportions of spot '{spot}' sum to {found:.4g}, not 1 ({off.sum()} of {len(off)} spots)",
+            where=where,
+            mend='Divide each spot by its total, or declare "cells per spot" if that is what these are',
+        )

@@ -1,0 +1,198 @@
+"""What an evaluation found, and its folder."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..errors import InputError
+from ..provenance import atomic_path, read_json, write_json
+from .folds import PROTOCOLS
+
+_OURS = {"metrics.csv", "summary.json", "predictions", "labels", "truth"}
+_COORDINATES = ["x_px", "y_px"]
+_TEXT = ["head", "protocol", "fold", "donor", "section", "cell_type", "metric", "target"]
+
+Tables = dict[str, pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of heads on spots they were not trained on.
+
+    Attributes
+    ----------
+    metrics
+        Long table: head, protocol, fold, donor, section, cell_type, metric, value, target (``"label"`` or ``"truth"``),
+        n_spots. ``section`` is empty for metrics over a whole fold, ``cell_type`` for metrics over all types.
+    predictions
+        ``{head: {section: spots x cell types}}``: each spot as predicted by the fold that held it out.
+    summary
+        Protocol, folds, rules and mean scores with intervals (see `histomix.evaluation.summary.summarise`);
+        ``summary["cost"]`` alone may differ between two runs of the same evaluation.
+    labels, truth
+        ``{section: spots x cell types}`` that the predictions were scored against; ``truth`` may be empty.
+    positions
+        ``{section: DataFrame}`` with x_px, y_px of every spot, level-0 px.
+    """
+
+    metrics: pd.DataFrame
+    predictions: dict[str, Tables]
+    summary: dict[str, Any]
+    labels: Tables = field(default_factory=dict)
+    truth: Tables = field(default_factory=dict)
+    positions: Tables = field(default_factory=dict)
+
+    def table(self, target: str = "label") -> pd.DataFrame:
+        """Mean scores, one row per head, as numbers; ``interval`` is that of ``pearson``.
+
+        Raises
+        ------
+        InputError
+            There are no scores against ``target``.
+        """
+        scores = self.summary["scores"]
+        if target not in scores:
+            raise InputError(f"there are no scores against {target!r}", mend=f"Choose from {', '.join(scores)}")
+        rows = {}
+        for head, entry in scores[target].items():
+            low, high = entry["pearson"]["low"], entry["pearson"]["high"]
+            rows[head] = {
+                "pearson": entry["pearson"]["mean"],
+                "interval": "" if low is None else f"{low:.3f} to {high:.3f}",
+                **{
+                    name: entry[name]["mean"] for name in ("pearson_pooled", "pearson_within", "rmse", "js_composition")
+                },
+                "n_types": entry["pearson"]["n_types"],
+            }
+        table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("head")
+        numbers = [name for name in table if name not in ("interval", "n_types")]
+        return table.astype(dict.fromkeys(numbers, float))
+
+    def text(self) -> str:
+        """The tables with the words that belong to them, for a terminal."""
+        facts = self.summary
+        lines = [
+            f"{facts['protocol']} folds ({facts['protocol_means']}): {len(facts['folds'])} folds, {facts['n_donors']} "
+            f"donors, {facts['n_sections']} sections, {facts['n_spots']} spots, {len(facts['cell_types'])} cell types; "
+            f"{facts['unit']}"
+        ]
+        for target in facts["scores"]:
+            lines += ["", f"against the {'labels' if target == 'label' else 'truth'}", _format(self.table(target))]
+        caution = facts["interval"]["caution"]
+        return "\n".join(
+            [*lines, "", *([f"note: {caution}"] if caution else []), *(f"note: {n}" for n in facts["notes"])]
+        )
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the folder whole or not at all; an earlier evaluation there is replaced.
+
+        Raises
+        ------
+        InputError
+            The folder holds files that no evaluation wrote.
+        StorageError
+            The disk is full, or the folder cannot be written.
+        """
+        check_folder(folder)
+        with atomic_path(folder) as path:
+            path.mkdir()
+            self.metrics.to_csv(path / "metrics.csv", index=False)
+            for head, tables in self.predictions.items():
+                self._write(path / "predictions" / head, tables)
+            self._write(path / "labels", self.labels)
+            if self.truth:
+                self._write(path / "truth", self.truth)
+            write_json(path / "summary.json", self.summary)
+
+    def _write(self, folder: Path, tables: Tables) -> None:
+        folder.mkdir(parents=True)
+        for section, table in tables.items():
+            places = self.positions[section].loc[table.index, _COORDINATES]
+            pd.concat([places, table], axis=1).to_csv(folder / f"{section}.csv", index_label="spot")
+
+
+def check_folder(folder: str | os.PathLike[str]) -> None:
+    """Refuse to replace a folder that holds anything an evaluation did not write."""
+    path = Path(folder)
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise InputError("is a file, not a folder", where=path, mend="Choose another --out")
+    foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in _OURS)
+    if foreign:
+        raise InputError(
+            f"holds {foreign[0]!r}, which no evaluation wrote and replacing the folder would delete",
+            where=path,
+            mend="Choose an empty or new folder as --out",
+        )
+
+
+def read_evaluation(folder: str | os.PathLike[str]) -> Evaluation:
+    """Read what `Evaluation.save` wrote, number for number.
+
+    Raises
+    ------
+    InputError
+        A file is absent or damaged; the message names it.
+    """
+    path = Path(folder)
+    mend = "Run histomix evaluate again"
+    summary = read_json(path / "summary.json", mend=mend)
+    missing = {"protocol", "heads", "sections", "cell_types", "scores"} - set(summary)
+    if missing or summary["protocol"] not in PROTOCOLS:
+        raise InputError("is not the summary of an evaluation", where=path / "summary.json", mend=mend)
+    metrics = _read_csv(path / "metrics.csv", _TEXT)
+    columns = [*_COORDINATES, *summary["cell_types"]]
+
+    def tables(place: Path, sections: list[str]) -> Tables:
+        found = {section: _read_csv(place / f"{section}.csv", ["spot"]).set_index("spot") for section in sections}
+        for section, table in found.items():
+            if list(table.columns) != columns:
+                raise InputError("has other columns than summary.json says", where=place / f"{section}.csv", mend=mend)
+        return found
+
+    labels = tables(path / "labels", summary["sections"])
+    with_truth = summary["truth"]["sections"] if summary.get("truth") else []
+    types = summary["cell_types"]
+    return Evaluation(
+        metrics=metrics,
+        predictions={
+            head: {
+                name: table[types] for name, table in tables(path / "predictions" / head, summary["sections"]).items()
+            }
+            for head in summary["heads"]
+        },
+        summary=summary,
+        labels={name: table[types] for name, table in labels.items()},
+        truth={name: table[types] for name, table in tables(path / "truth", with_truth).items()},
+        positions={name: table[_COORDINATES] for name, table in labels.items()},
+    )
+
+
+def _read_csv(path: Path, text: list[str]) -> pd.DataFrame:
+    """Read a table in which only numbers may be empty: "NA" is a fine name for a donor."""
+    mend = "Run histomix evaluate again"
+    try:
+        table = pd.read_csv(
+            path,
+            dtype=dict.fromkeys(text, str),
+            keep_default_na=False,
+            na_values={"value": [""]},
+            float_precision="round_trip",
+        )
+    except FileNotFoundError as error:
+        raise InputError("there is no such file", where=path, mend=mend) from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be read as a table ({error})", where=path, mend=mend) from error
+    if not set(text) <= set(table.columns):
+        raise InputError(f"lacks the column {min(set(text) - set(table.columns))}", where=path, mend=mend)
+    return table
+
+
+def _format(table: pd.DataFrame) -> str:
+    return table.reset_index().to_string(index=False, float_format=lambda value: f"{value:.3f}", na_rep="-")

@@ -1,0 +1,518 @@
+"""Folds without leaks, heads fitted inside them, honest summaries, and a folder that reads back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from scipy.stats import pearsonr
+from sklearn.base import BaseEstimator
+
+from histomix.abundance import Abundance
+from histomix.errors import HeadError, InputError, LabelError
+from histomix.evaluation import PROTOCOLS, Evaluation, evaluate, make_folds, read_evaluation
+from histomix.evaluation.summary import DRAWS, resample_weights
+from histomix.heads import TrainingSet, make_estimator
+
+TYPES = ["T cell", "B cell", "Tumour"]
+CELLS = "cells per spot"
+
+
+class Data(SimpleNamespace):
+    """What `evaluate` is given, and the arrays it was made from."""
+
+    def run(self, **options: Any) -> Evaluation:
+        options = {"heads": (), **options}
+        return evaluate(None, self.features, self.labels, **options)  # type: ignore[arg-type]
+
+
+MakeData = Callable[..., Data]
+
+
+@pytest.fixture
+def make_data(monkeypatch: pytest.MonkeyPatch) -> MakeData:
+    """Make features and labels of sections ``{name: (donor, n_spots)}``; assembling them is another room's work."""
+
+    def make(
+        sections: dict[str, tuple[str, int]], label: Callable[[np.ndarray, str], np.ndarray], unit: str = CELLS
+    ) -> Data:
+        rng = np.random.default_rng(0)
+        frames, features, labels = [], {}, {}
+        for name, (donor, count) in sections.items():
+            X = rng.normal(size=(count, 8))
+            keys = [f"{i}x{i + 1}" for i in range(count)]
+            places = pd.DataFrame(rng.random((count, 2)) * 1000, keys, ["x_px", "y_px"])
+            Y = label(X, donor)
+            labels[name] = Abundance(pd.DataFrame(Y, keys, TYPES[: Y.shape[1]]), unit)
+            features[name] = AnnData(X.astype(np.float32), obs=places)
+            frames.append((X, Y, keys, [name] * count, [donor] * count, places.to_numpy() / 2))
+        X, Y, keys, section, donor_, xy = (np.concatenate(part) for part in zip(*frames, strict=True))
+        training = TrainingSet(
+            X=X,
+            Y=Y,
+            keys=keys,
+            section=section,
+            donor=donor_,
+            xy_um=xy,
+            cell_types=TYPES[: Y.shape[1]],
+            unit=unit,
+            features={"encoder": {"name": "fake"}},
+        )
+        monkeypatch.setattr("histomix.evaluation.run.assemble", lambda *_: training)
+        return Data(features=features, labels=labels, training=training)
+
+    return make
+
+
+def linear(noise: float) -> Callable[[np.ndarray, str], np.ndarray]:
+    """Cells that follow the first features in the same way in every donor."""
+    rng = np.random.default_rng(1)
+    return lambda X, _: np.clip(3 + X[:, :3] + noise * rng.normal(size=(len(X), 3)), 0, None)
+
+
+COHORT = {"a1": ("A", 60), "a2": ("A", 50), "b1": ("B", 70), "c1": ("C", 40)}
+
+
+class Spy(BaseEstimator):
+    """Remembers what it was fitted on; predicts zeros, or what ``answer`` says."""
+
+    fits: list[tuple[np.ndarray, np.ndarray]] = []  # noqa: RUF012
+    answer: Callable[[np.ndarray], np.ndarray] | None = None
+
+    def fit(self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray) -> Spy:
+        type(self).fits.append((X, groups))
+        self.n_types_ = Y.shape[1]
+        return self
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        answer = type(self).answer
+        return np.zeros((len(X), self.n_types_)) if answer is None else answer(X)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_spy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Spy, "fits", [])
+    monkeypatch.setattr(Spy, "answer", None)
+
+
+# --- folds
+
+
+@pytest.mark.parametrize("protocol", list(PROTOCOLS))
+@pytest.mark.parametrize("n", [None, 2])
+def test_every_row_is_tested_once_and_never_trained_on(protocol: str, n: int | None) -> None:
+    section = np.repeat(["s1", "s2", "s3", "s4", "s5"], [30, 3, 20, 9, 50])
+    donor = np.repeat(["d1", "d1", "d2", "d3", "d3"], [30, 3, 20, 9, 50])
+    folds = make_folds(section, donor, protocol, n)
+    assert len(folds) == (n or {"donor": 3, "section": 5, "random": 5}[protocol])
+    assert sorted(np.concatenate([fold.test for fold in folds])) == list(range(112))
+    for fold in folds:
+        assert sorted([*fold.train, *fold.test]) == list(range(112))
+        if protocol != "random":
+            assert not set(section[fold.train]) & set(section[fold.test])
+        if protocol == "donor":
+            assert not set(donor[fold.train]) & set(donor[fold.test])
+
+
+def test_folds_are_named_balanced_and_seeded() -> None:
+    donor = np.repeat(["d1", "d2", "d3", "d4"], [10, 40, 30, 20])
+    assert [fold.name for fold in make_folds(donor, donor, "donor")] == ["d1", "d2", "d3", "d4"]
+    assert [len(fold.test) for fold in make_folds(donor, donor, "donor", 2)] == [50, 50]
+    first, again, other = (make_folds(donor, donor, "random", seed=seed) for seed in (1, 1, 2))
+    assert all(np.array_equal(a.test, b.test) for a, b in zip(first, again, strict=True))
+    assert not all(np.array_equal(a.test, b.test) for a, b in zip(first, other, strict=True))
+    # Each random fold has its share of each donor's spots.
+    assert all(np.unique(donor[fold.test], return_counts=True)[1].tolist() == [2, 8, 6, 4] for fold in first)
+
+
+@pytest.mark.parametrize(
+    ("donor", "options", "message"),
+    [
+        (["d"] * 4, {}, "1 donor cannot make 2 folds. Add donors, or use --folds section, which is optimistic"),
+        (["d", "e", "e", "e"], {"n": 3}, "2 donors cannot make 3 folds. Use from 2 to 2 folds"),
+        (["d", "e", "e", "e"], {"n": 1}, "1 is too few folds"),
+        (["d", "", "e", "e"], {}, "some spots have no donor"),
+        (
+            ["d", "e", "e", "e"],
+            {"protocol": "patient"},
+            "no folds called 'patient'. Choose from donor, section",
+        ),
+    ],
+)
+def test_folds_that_cannot_be(donor: list[str], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        make_folds(["s"] * 4, donor, **options)
+    assert message in str(caught.value)
+
+
+# --- what is fitted, and on what
+
+
+@pytest.mark.parametrize("protocol", list(PROTOCOLS))
+def test_no_head_sees_a_row_that_it_is_tested_on(make_data: MakeData, protocol: str) -> None:
+    data = make_data(COHORT, linear(0.1))
+    steps: list[tuple[int, int]] = []
+    result = data.run(heads={"spy": Spy()}, folds=protocol, progress=lambda _, done, total: steps.append((done, total)))
+    X, section, donor = data.training.X, data.training.section, data.training.donor
+    rows = {row.tobytes(): index for index, row in enumerate(X)}
+    folds = result.summary["folds"]
+    assert len(Spy.fits) == len(folds)
+    tested = []
+    for fold, (fitted, groups) in zip(folds, Spy.fits, strict=True):
+        trained = np.array([rows[row.tobytes()] for row in fitted])
+        test = np.setdiff1d(np.arange(len(X)), trained)
+        tested += list(test)
+        assert (fold["n_train"], fold["n_test"]) == (len(trained), len(test))
+        assert fold["donors"] == sorted(set(donor[test])) and fold["sections"] == sorted(set(section[test]))
+        assert (fold["test_donors_in_training"] == 0) == (not set(donor[test]) & set(donor[trained]))
+        np.testing.assert_array_equal(groups, donor[trained])
+    assert sorted(tested) == list(range(len(X)))
+    total = 3 * len(folds)
+    assert steps == [(done, total) for done in range(total + 1)]
+
+
+def test_inner_groups_are_sections_when_one_donor_is_left(make_data: MakeData) -> None:
+    data = make_data({"a1": ("A", 30), "a2": ("A", 30), "b1": ("B", 30)}, linear(0.1))
+    spy = Spy()
+    data.run(heads={"spy": spy})
+    assert not hasattr(spy, "n_types_"), "every fold fits a fresh copy"
+    assert {frozenset(groups) for _, groups in Spy.fits} >= {frozenset({"a1", "a2"})}
+
+
+def test_baselines_are_always_there(make_data: MakeData) -> None:
+    result = make_data(COHORT, linear(0.1)).run(heads="knn")
+    assert list(result.predictions) == ["mean", "ridge", "knn"]
+    mean = result.summary["scores"]["label"]["mean"]
+    assert mean["pearson"]["mean"] == mean["pearson_pooled"]["mean"] == mean["pearson_within"]["mean"] == 0
+    assert mean["auroc_present"]["mean"] in (0.5, None)
+    assert result.summary["scores"]["label"]["ridge"]["pearson"]["mean"] > 0.9
+
+
+@pytest.mark.parametrize("bad", ["label", "", "..", "a/b"])
+def test_names_that_no_head_may_have(make_data: MakeData, bad: str) -> None:
+    with pytest.raises(InputError, match="cannot be called"):
+        make_data(COHORT, linear(0.1)).run(heads={bad: Spy()})
+
+
+def test_an_unknown_head_is_refused_before_any_fit(make_data: MakeData) -> None:
+    with pytest.raises(HeadError, match="oracle"):
+        make_data(COHORT, linear(0.1)).run(heads=["oracle"], progress=lambda *_: pytest.fail("work had begun"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda X: np.where(X[:, :3] == X.min(), np.nan, 1.0), "1 of .* predicted spots are not finite"),
+        (lambda X: np.ones((len(X), 2)), "shape"),
+    ],
+)
+def test_a_bad_prediction_is_an_error(make_data: MakeData, answer: Any, message: str, tmp_path: Path) -> None:
+    Spy.answer = staticmethod(answer)
+    data = make_data(COHORT, lambda X, _: np.abs(X[:, :3]))
+    data.training.X[65, 0] = -50
+    with pytest.raises(HeadError, match=message) as caught:
+        data.run(heads={"spy": Spy()}, out=tmp_path / "eval")
+    assert caught.value.where == "head spy, fold A"
+    assert not (tmp_path / "eval").exists()
+
+
+# --- what the numbers say
+
+
+def test_scores_are_those_of_the_files_recomputed(make_data: MakeData, tmp_path: Path) -> None:
+    make_data(COHORT, linear(1.0)).run(out=tmp_path / "eval", seed=3)
+    metrics = pd.read_csv(tmp_path / "eval/metrics.csv", keep_default_na=False)
+    expected = "head protocol fold donor section cell_type metric value target n_spots"
+    assert list(metrics) == expected.split()
+    assert set(metrics["protocol"]) == {"donor"} and set(metrics["target"]) == {"label"}
+    values = pd.to_numeric(metrics.set_index(["head", "metric", "fold", "section", "cell_type"])["value"])
+    found = []
+    for section, fold in (("a1", "A"), ("a2", "A"), ("b1", "B"), ("c1", "C")):
+        y = pd.read_csv(tmp_path / f"eval/labels/{section}.csv", index_col="spot")
+        p = pd.read_csv(tmp_path / f"eval/predictions/ridge/{section}.csv", index_col="spot")
+        assert list(p) == ["x_px", "y_px", *TYPES] and p.index.equals(y.index)
+        for name in TYPES:
+            found.append(pearsonr(y[name], p[name]).statistic)
+            assert values["ridge", "pearson", fold, section, name] == pytest.approx(found[-1], abs=1e-10)
+    summary = json.loads((tmp_path / "eval/summary.json").read_text())
+    entry = summary["scores"]["label"]["ridge"]["pearson"]
+    assert entry["mean"] == pytest.approx(np.mean(found), abs=1e-10)
+    assert (entry["n_types"], entry["n_sections"], entry["n_donors"]) == (3, 4, 3)
+    assert entry["types"]["Tumour"] == {"mean": pytest.approx(np.mean(found[2::3])), "n_units": 4}
+    assert entry["low"] < entry["mean"] < entry["high"]
+    assert summary["scores"]["label"]["ridge"]["js_composition"]["n_types"] == 3
+    assert summary["scores"]["label"]["mean"]["pearson"]["vs_ridge"]["mean"] == pytest.approx(-entry["mean"])
+    assert "vs_ridge" not in entry
+    assert summary["protocol_means"] == "held-out donors" and summary["unit"] == CELLS and summary["seed"] == 3
+    assert summary["interval"]["caution"] == "the interval is rough: there are only 3 donors"
+    assert (summary["scores"]["label"]["ridge"]["pearson_pooled"]["n_sections"]) == 4
+
+
+def test_leaky_folds_score_higher_where_only_the_donor_can_be_learnt(make_data: MakeData) -> None:
+    def own_rule(X: np.ndarray, donor: str) -> np.ndarray:
+        # Each donor shows its own two features, and only those tell its cells.
+        at = 2 * "ABCD".index(donor)
+        X[:, [i for i in range(8) if i not in (at, at + 1)]] *= 0.01
+        return 3 + np.clip(X[:, [at, at + 1]], -3, 3)
+
+    data = make_data({"a1": ("A", 80), "b1": ("B", 80), "c1": ("C", 80), "d1": ("D", 80)}, own_rule)
+    scores = {
+        folds: data.run(folds=folds).summary["scores"]["label"]["ridge"]["pearson"]["mean"] for folds in PROTOCOLS
+    }
+    assert scores["random"] > 0.9
+    assert abs(scores["donor"]) < 0.5
+    assert scores["section"] == pytest.approx(scores["donor"])
+
+
+def test_shuffled_labels_score_nothing(make_data: MakeData) -> None:
+    rng = np.random.default_rng(5)
+    cohort = {f"{donor}1": (donor, 150) for donor in "ABCDEF"}
+    result = make_data(cohort, lambda X, _: 3 + np.clip(rng.permutation(X)[:, :3], -3, None)).run(heads=["knn"])
+    entries = result.summary["scores"]["label"]
+    assert abs(entries["ridge"]["pearson"]["mean"]) < 0.06
+    assert abs(entries["knn"]["pearson"]["mean"]) < 0.06
+    assert result.summary["interval"]["caution"] is None
+
+
+def test_pooled_and_within_tell_section_levels_from_spots(make_data: MakeData) -> None:
+    cohort = {"a1": ("A", 50), "a2": ("A", 50), "b1": ("B", 50), "b2": ("B", 50)}
+    data = make_data(cohort, lambda X, _: 3 + np.clip(X[:, :3], -3, 3))
+    level = 20.0 * np.char.endswith(data.training.section.astype(str), "2")[:, None]
+    data.training.Y[:] += level
+    for name in ("a2", "b2"):
+        data.labels[name] = Abundance(data.labels[name].values + 20, CELLS)
+    data.training.X[:, 7:] = level
+    Spy.answer = staticmethod(lambda X: np.repeat(X[:, 7:], 3, axis=1))
+    entry = data.run(heads={"spy": Spy()}).summary["scores"]["label"]["spy"]
+    assert entry["pearson_pooled"]["mean"] > 0.99
+    assert entry["pearson"]["mean"] == entry["pearson_within"]["mean"] == 0
+
+
+def test_an_absent_type_is_counted_not_averaged(make_data: MakeData) -> None:
+    def label(X: np.ndarray, donor: str) -> np.ndarray:
+        Y = 3 + np.clip(X[:, :3], -3, 3)
+        Y[:, 2] *= donor == "A"
+        return Y
+
+    entry = make_data(COHORT, label).run().summary["scores"]["label"]["ridge"]["pearson"]
+    assert entry["types"]["Tumour"]["n_units"] == 2 and entry["types"]["T cell"]["n_units"] == 4
+    assert entry["n_types"] == 3
+    # In A's sections the type is there, but no training donor has it: predicted constant, so 0 by rule.
+    assert entry["types"]["Tumour"]["mean"] == 0
+    t_cell, b_cell = (entry["types"][name]["mean"] for name in TYPES[:2])
+    assert entry["mean"] < (t_cell + b_cell) / 2
+    only_b = make_data({"b1": ("B", 40), "c1": ("C", 40)}, label).run().summary["scores"]["label"]["ridge"]["pearson"]
+    assert only_b["n_types"] == 2 and only_b["types"]["Tumour"] == {"mean": None, "n_units": 0}
+    assert only_b["mean"] > 0.9
+
+
+def test_a_donor_of_three_spots_and_a_cohort_of_one_type(make_data: MakeData) -> None:
+    data = make_data({**COHORT, "d1": ("D", 3)}, linear(0.1))
+    result = data.run()
+    assert len(result.labels["d1"]) == 3
+    assert any("section d1 has 3 spots" in note for note in result.summary["notes"])
+    alone = make_data(COHORT, lambda X, _: np.ones((len(X), 1)), unit="proportion").run()
+    entry = alone.summary["scores"]["label"]["ridge"]
+    assert entry["pearson"]["mean"] is entry["pearson"]["low"] is None and entry["pearson"]["n_types"] == 0
+    assert entry["js_composition"]["mean"] == pytest.approx(0, abs=1e-9)
+    assert "-" in alone.text()
+
+
+def test_one_donor_needs_optimistic_folds_and_says_so(make_data: MakeData) -> None:
+    data = make_data({"a1": ("A", 40), "a2": ("A", 40), "a3": ("A", 40)}, linear(0.5))
+    with pytest.raises(InputError, match="--folds section"):
+        data.run()
+    result = data.run(folds="section")
+    assert result.summary["protocol_means"].startswith("optimistic")
+    assert "says nothing about other donors" in result.text() and "optimistic" in result.text()
+    assert all(fold["test_donors_in_training"] == 1 for fold in result.summary["folds"])
+
+
+# --- truth
+
+
+def test_the_label_is_the_bar_against_the_truth(make_data: MakeData) -> None:
+    data = make_data(COHORT, linear(1.0))
+    spots = np.split(data.training.X, np.cumsum([60, 50, 70]))
+    truth = {}
+    for (name, labels), X in zip(data.labels.items(), spots, strict=True):
+        values = pd.DataFrame(np.clip(3 + X[:, :3], 0, None), labels.values.index, TYPES)
+        # Order of spots and types is not to matter, nor sections that are not evaluated.
+        truth[name] = Abundance(values.iloc[::-1, ::-1], CELLS)
+    truth["elsewhere"] = truth["a1"]
+    result = data.run(truth=truth)
+    against = result.summary["scores"]["truth"]
+    assert list(against) == ["mean", "ridge", "label"]
+    found = [
+        pearsonr(data.labels[s].values[name], truth[s].values.loc[data.labels[s].values.index, name]).statistic
+        for s in COHORT
+        for name in TYPES
+    ]
+    assert against["label"]["pearson"]["mean"] == pytest.approx(np.mean(found), abs=1e-10)
+    # The labels' noise is independent of the features, so ridge comes closer to the truth than its own labels.
+    assert against["ridge"]["pearson"]["mean"] > against["label"]["pearson"]["mean"] > 0.5
+    assert against["label"]["pearson"]["vs_ridge"]["high"] < 0
+    assert result.summary["scores"]["label"]["ridge"]["pearson"]["mean"] < 0.9
+    assert "label" not in result.summary["scores"]["label"]
+    assert "against the truth" in result.text()
+    assert list(result.table("truth").index) == ["mean", "ridge", "label"]
+
+
+def test_truth_in_cells_is_turned_into_proportions_never_back(make_data: MakeData) -> None:
+    def share(X: np.ndarray, _: str) -> np.ndarray:
+        weight = np.exp(X[:, :3])
+        return weight / weight.sum(axis=1, keepdims=True)
+
+    data = make_data(COHORT, share, unit="proportion")
+    cells = {name: Abundance(a.values * np.arange(len(a.values))[:, None], CELLS) for name, a in data.labels.items()}
+    result = data.run(truth=cells)
+    # The first spot of each section holds no cells, so it has no proportions.
+    assert result.summary["truth"] == {"sections": list(COHORT), "n_spots": 220 - 4}
+    assert "4 of 220 spots have no truth, 4 of them because they hold no cells" in result.text()
+    pd.testing.assert_frame_equal(result.truth["b1"], result.labels["b1"].iloc[1:])
+    entry = result.summary["scores"]["truth"]["label"]
+    assert entry["pearson"]["mean"] == pytest.approx(1) and entry["rmse"]["mean"] == pytest.approx(0, abs=1e-12)
+
+    counted = make_data(COHORT, linear(0.5))
+    proportions = {name: a.proportions() for name, a in counted.labels.items()}
+    with pytest.raises(LabelError, match="never the reverse"):
+        counted.run(truth=proportions)
+
+
+def test_truth_of_some_sections_counts_only_those(make_data: MakeData) -> None:
+    data = make_data(COHORT, linear(0.5))
+    result = data.run(truth={"a1": data.labels["a1"]})
+    for metric in ("pearson", "pearson_pooled"):
+        entry = result.summary["scores"]["truth"]["ridge"][metric]
+        assert (entry["n_sections"], entry["n_donors"], entry["low"]) == (1, 1, None)
+    assert list(result.truth) == ["a1"]
+
+
+def test_truth_that_does_not_fit(make_data: MakeData) -> None:
+    data = make_data(COHORT, linear(0.5))
+    values = data.labels["a1"].values
+    with pytest.raises(LabelError, match=r"same cell types.*Mast"):
+        data.run(truth={"a1": Abundance(values.rename(columns={"Tumour": "Mast"}), CELLS)})
+    with pytest.raises(LabelError, match="covers none"):
+        data.run(truth={"a1": Abundance(values.rename(index=lambda key: f"{key}-1"), CELLS)})
+
+
+# --- intervals
+
+
+def test_bootstrap_draws_donors_then_their_sections() -> None:
+    groups = np.array([0, 0, 0, 1, 2])
+    weights = resample_weights(groups, seed=0)
+    assert weights.shape == (DRAWS, 5)
+    per_donor = np.stack([weights[:, groups == g].sum(axis=1) for g in range(3)], axis=1)
+    # A donor drawn k times brings k times as many sections as it has.
+    times = per_donor / [3, 1, 1]
+    assert (times == times.round()).all() and (times.sum(axis=1) == 3).all()
+    np.testing.assert_allclose(weights.mean(axis=0), 1, atol=0.1)
+    # Variance of a mean over donors with one section each: sigma^2 / n, as in theory.
+    means = resample_weights(np.arange(40), seed=0) @ np.arange(40) / 40
+    assert means.std() == pytest.approx(np.arange(40).std() / np.sqrt(40), rel=0.1)
+
+
+def test_sections_of_one_donor_do_not_make_the_interval_narrow() -> None:
+    # Ten copies of each donor's value carry no more information than one.
+    values = np.array([0.1, 0.5, 0.9, 0.3])
+    once = resample_weights(np.arange(4), seed=0) @ values / 4
+    copied = resample_weights(np.repeat(np.arange(4), 10), seed=0) @ np.repeat(values, 10) / 40
+    assert copied.std() == pytest.approx(once.std(), rel=0.1)
+
+
+# --- files
+
+
+def test_the_same_seed_gives_the_same_numbers(make_data: MakeData) -> None:
+    data = make_data(COHORT, linear(1.0))
+
+    def run(seed: int) -> Evaluation:
+        return data.run(
+            heads={"mlp": make_estimator("mlp", CELLS, seed, epochs=1, members=2)}, folds="random", seed=seed
+        )
+
+    first, again, other = (run(seed) for seed in (1, 1, 2))
+    pd.testing.assert_frame_equal(first.metrics, again.metrics, check_exact=True)
+    for result in (first, again, other):
+        assert set(result.summary.pop("cost")) == {"mean", "ridge", "mlp"}
+    assert first.summary == again.summary
+    assert first.summary["scores"] != other.summary["scores"]
+
+
+def test_the_folder_reads_back_number_for_number(make_data: MakeData, tmp_path: Path) -> None:
+    # "NA" and "" are the names that tables lose most easily.
+    data = make_data({"NA": ("None", 30), "b1": ("B", 30), "007": ("1e5", 30)}, linear(1.0))
+    folder = tmp_path / "deep" / "eval"
+    result = data.run(out=folder, truth={"007": data.labels["007"]})
+    read = read_evaluation(folder)
+    pd.testing.assert_frame_equal(read.metrics, result.metrics, check_exact=True)
+    assert read.summary == result.summary
+    for ours, theirs in (
+        (result.labels, read.labels),
+        (result.truth, read.truth),
+        (result.positions, read.positions),
+        *((result.predictions[head], read.predictions[head]) for head in result.predictions),
+    ):
+        assert list(ours) == list(theirs)
+        for name in ours:
+            pd.testing.assert_frame_equal(ours[name], theirs[name], check_exact=True)
+    assert read.text() == result.text()
+
+
+def test_a_rerun_replaces_the_folder_and_nothing_else(make_data: MakeData, tmp_path: Path) -> None:
+    data = make_data(COHORT, linear(1.0))
+    folder = tmp_path / "eval"
+    data.run(out=folder, heads=["knn"])
+    data.run(out=folder)
+    assert sorted(path.name for path in (folder / "predictions").iterdir()) == ["mean", "ridge"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["eval"]
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"notes\.txt"):
+        data.run(out=folder, progress=lambda *_: pytest.fail("work had begun"))
+    with pytest.raises(InputError, match=r"notes\.txt"):
+        data.run().save(folder)
+    assert (folder / "notes.txt").read_text() == "mine"
+    with pytest.raises(InputError, match="not a folder"):
+        data.run(out=folder / "notes.txt")
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("summary.json", "{}"),
+        ("summary.json", None),
+        ("metrics.csv", "a,b\n1,2\n"),
+        ("metrics.csv", None),
+        ("predictions/ridge/b1.csv", "spot,x_px\n1x1,2\n"),
+        ("labels/a1.csv", None),
+        ("labels/a1.csv", ""),
+    ],
+)
+def test_a_damaged_folder_names_the_file(make_data: MakeData, tmp_path: Path, file: str, damage: str | None) -> None:
+    make_data(COHORT, linear(1.0)).run(out=tmp_path / "eval")
+    path = tmp_path / "eval" / file
+    path.unlink()
+    if damage is not None:
+        path.write_text(damage)
+    with pytest.raises(InputError) as caught:
+        read_evaluation(tmp_path / "eval")
+    assert caught.value.where == str(path)
+
+
+def test_the_table_is_numbers_and_asks_for_a_target_it_has(make_data: MakeData) -> None:
+    result = make_data(COHORT, linear(1.0)).run()
+    table = result.table()
+    assert list(table)[:4] == ["pearson", "interval", "pearson_pooled", "pearson_within"]
+    assert list(table)[4:] == ["rmse", "js_composition", "n_types"]
+    assert table.loc["ridge", "pearson"] == result.summary["scores"]["label"]["ridge"]["pearson"]["mean"]
+    with pytest.raises(InputError, match="against 'truth'"):
+        result.table("truth")
