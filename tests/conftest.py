@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,3 +16,40 @@ def data_dir() -> Path:
     if not Path(folder).is_dir():
         pytest.skip(f"needs the real data: HISTOMIX_DATA names {folder}, which is no folder")
     return Path(folder)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A small phantom with everything made from it, for tests that only read it."""
+
+    sheet: Path
+    reference: Path
+    labels: Path
+    features: Path
+    head: Path
+    image: Path
+    spots: Path
+
+
+@pytest.fixture(scope="session")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """Two small donors, labelled and embedded, and a ridge head trained on both."""
+    import histomix as hm
+
+    folder = tmp_path_factory.mktemp("job")
+    sheet = hm.make_phantom(folder / "phantom", seed=3, donors=2, sections_per_donor=1, size_um=(800, 800))
+    root = sheet.parent
+    cohort = hm.read_cohort(sheet)
+    labels = hm.label(cohort, reference=root / "reference.csv", out=folder / "labels")
+    features = hm.embed(cohort, out=folder / "features")
+    hm.train(cohort, features, labels, head="ridge", out=folder / "head")
+    first = cohort.rows[0]
+    return Job(
+        sheet,
+        root / "reference.csv",
+        folder / "labels",
+        folder / "features",
+        folder / "head",
+        Path(str(first.image)),
+        first.spots,
+    )

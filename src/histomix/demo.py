@@ -122,10 +122,11 @@ def run_demo(
     say("\n" + scores.text() + "\n")
     training = sections.subset([name for name in sections.names if name not in chosen.held_out])
     train(training, features, labels, seed=seed, out=folder / "head", progress=progress)
-    mapped = sections.section(chosen.held_out[0], counts=False)
+    mapped = next(row for row in sections.rows if row.section == chosen.held_out[0])
+    slides = [] if mapped.image is None else [mapped.image]
     say(f"head: trained on {', '.join(training.names)}")
     results = predict_slides(
-        [mapped.image], folder / "head", folder / "map", mpp=mapped.mpp, threads=threads, progress=progress
+        slides, folder / "head", folder / "map", mpp=mapped.mpp, threads=threads, progress=progress
     )
     for result in results:
         if result.error is not None:

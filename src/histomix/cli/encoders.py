@@ -17,22 +17,15 @@ def encoders(as_json: Json = False, quiet: Quiet = False, seed: Seed = 0, thread
             from rich.console import Console
             from rich.table import Table
 
-            table = Table(
-                "name", "dim", "px", "um/px", "pooling", "licence", "gated", "source", "loads offline", box=None
-            )
+            table = Table("name", "dim", "px", "um/px", "pooling", "licence", "gated", "loads offline", box=None)
+            table.columns[0].no_wrap = True
             for one, state in rows:
-                table.add_row(
-                    one.name,
-                    str(one.dim),
-                    str(one.size_px),
-                    f"{one.mpp:g}",
-                    one.pooling,
-                    one.licence,
-                    "yes" if one.gated else "no",
-                    one.hub_id or one.source,
-                    "yes" if state.loadable else "no",
-                )
+                facts = (one.name, str(one.dim), str(one.size_px), f"{one.mpp:g}", one.pooling, one.licence)
+                table.add_row(*facts, "yes" if one.gated else "no", "yes" if state.loadable else "no")
             Console().print(table)
+            run.say(
+                "\nWhere each comes from: histomix encoders --json. What makes one load: histomix doctor --encoder NAME"
+            )
         run.done(
             encoders=[{**dataclasses.asdict(one), "loadable_offline": state.loadable} for one, state in rows],
         )

@@ -84,10 +84,15 @@ class _Remarks(logging.Handler):
     def __init__(self, current: Session, level: int) -> None:
         super().__init__(level)
         self.current = current
+        self.said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = "note: " if record.levelno < logging.WARNING else "warning: "
-        self.current.remark(prefix + record.getMessage())
+        text = prefix + record.getMessage()
+        # Several steps of one run meet the same facts; once is enough.
+        if text not in self.said:
+            self.said.add(text)
+            self.current.remark(text)
 
 
 @contextlib.contextmanager

@@ -37,7 +37,8 @@ def truth_rows(truth: Mapping[str, Abundance], training: TrainingSet) -> tuple[A
             )
         spots = keys[section == name]
         if abundance.unit != training.unit:
-            values = abundance.proportions().values
+            values = values[values.sum(axis=1) > 0]
+            values = values.div(values.sum(axis=1), axis=0)
             empty += int(np.isin(spots, abundance.values.index).sum() - np.isin(spots, values.index).sum())
         known[section == name] = values[types].reindex(spots).to_numpy()
     missing = int(np.isnan(known).any(axis=1).sum())

@@ -1,0 +1,8 @@
+"""Cohorts to work on: the phantom, whose truth is known."""
+
+from __future__ import annotations
+
+from .phantom import make_phantom, phantom_truth
+from .phantom_donors import CELL_TYPES as PHANTOM_CELL_TYPES
+
+__all__ = ["PHANTOM_CELL_TYPES", "make_phantom", "phantom_truth"]

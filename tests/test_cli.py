@@ -1,0 +1,123 @@
+"""The commands as a user types them: their files, their words, their exit codes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from histomix.cli.app import app
+
+from .conftest import Job
+
+RUN = CliRunner()
+
+
+def histomix(*words: object) -> tuple[int, str, str]:
+    result = RUN.invoke(app, [str(word) for word in words])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_the_whole_job_by_commands(job: Job, tmp_path: Path) -> None:
+    root = tmp_path
+    label = ["label", job.sheet, "--method", "poisson", "--reference", job.reference, "--out", root / "labels"]
+    code, out, _ = histomix(*label, "--json")
+    assert code == 0 and json.loads(out)["unit"] == "proportion"
+    labels = pd.read_csv(root / "labels" / "P1S1.csv", index_col=0)
+    assert labels.index.name == "spot" and labels.sum(axis=1).sub(1).abs().max() < 1e-6
+
+    code, out, _ = histomix("embed", job.sheet, "--out", job.features, "--json")
+    facts = json.loads(out)
+    assert code == 0 and facts["ok"] and facts["dim"] > 100
+
+    evaluate = ["evaluate", job.sheet, "--features", job.features, "--labels", root / "labels", "--heads", "ridge"]
+    code, out, _ = histomix(*evaluate, "--out", root / "evaluation")
+    assert code == 0 and "donor folds" in out and "ridge" in out
+    metrics = pd.read_csv(root / "evaluation" / "metrics.csv")
+    contract = ["head", "protocol", "fold", "donor", "section", "cell_type", "metric", "value"]
+    assert list(metrics.columns[:8]) == contract
+    assert set(metrics["head"]) == {"mean", "ridge"}
+    assert (root / "evaluation" / "predictions" / "ridge" / "P2S1.csv").is_file()
+
+    train = ["train", job.sheet, "--features", job.features, "--labels", root / "labels", "--head", "mlp"]
+    code, out, _ = histomix(*train, "--out", root / "head", "--json")
+    card = json.loads(out)["card"]
+    assert code == 0 and card == json.loads((root / "head" / "card.json").read_text())
+    assert list((root / "head").glob("*.safetensors"))
+
+    predict = ["predict", job.image, "--head", root / "head", "--mpp", "0.5", "--at", job.spots]
+    code, out, _ = histomix(*predict, "--out", root / "maps", "--json")
+    assert code == 0 and json.loads(out)["slides"][0]["state"] == "done"
+    table = pd.read_csv(root / "maps" / job.image.stem / "composition.csv")
+    assert list(table.columns[:3]) == ["spot", "x_px", "y_px"]
+    assert {"novelty", "read_ok", *card["cell_types"]} <= set(table.columns)
+
+    code, out, _ = histomix("report", root / "evaluation", job.features, root / "maps", "--out", root / "report")
+    assert code == 0 and str(root / "report" / "index.html") in out
+
+
+def test_the_same_seed_gives_the_same_head(job: Job, tmp_path: Path) -> None:
+    train = ["train", job.sheet, "--features", job.features, "--labels", job.labels, "--head", "mlp", "--threads", "1"]
+    digests = []
+    for name, seed in (("a", 5), ("b", 5), ("c", 6)):
+        code, out, _ = histomix(*train, "--seed", seed, "--out", tmp_path / name, "--json")
+        assert code == 0
+        digests.append(json.loads(out)["card"]["files"]["weights.safetensors"])
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_refused_input_exits_with_2_and_one_message(job: Job, tmp_path: Path) -> None:
+    sheet = tmp_path / "sheet.csv"
+    pd.read_csv(job.sheet).rename(columns={"donor": "doner"}).to_csv(sheet, index=False)
+    code, out, err = histomix("embed", sheet, "--out", tmp_path / "features")
+    assert code == 2 and out == ""
+    assert err.startswith("error: ") and "doner" in err and "Traceback" not in err
+    assert not (tmp_path / "features").exists()
+
+    code, out, err = histomix("label", job.sheet, "--out", tmp_path / "labels", "--json")
+    assert code == 2 and "reference" in json.loads(out)["error"]["what"]
+
+    code, _, err = histomix("embed", job.sheet, "--encoder", "univ", "--out", tmp_path / "features")
+    assert code == 2 and "uni" in err
+    assert histomix("nonsense")[0] == 2
+    assert histomix("label")[0] == 2
+
+
+def test_one_failed_slide_exits_with_1_and_the_rest_is_done(job: Job, tmp_path: Path) -> None:
+    bad, good = tmp_path / "bad.tif", tmp_path / "good.tif"
+    bad.write_bytes(job.image.read_bytes()[:20_000])
+    shutil.copy(job.image, good)
+    code, out, err = histomix("predict", bad, good, "--head", job.head, "--mpp", 0.5, "--out", tmp_path / "maps")
+    assert code == 1
+    assert "failed: " in err and "bad.tif" in err
+    assert "good.tif" in out and (tmp_path / "maps" / "good" / "composition.csv").is_file()
+
+
+def test_encoders_and_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
+    code, out, _ = histomix("encoders", "--json")
+    names = {card["name"]: card for card in json.loads(out)["encoders"]}
+    assert code == 0 and {"builtin", "uni", "uni2-h", "virchow2", "h-optimus-0", "prov-gigapath"} <= set(names)
+    assert names["builtin"]["loadable_offline"]
+    code, out, _ = histomix("doctor", "--encoder", "builtin")
+    assert code == 0 and "ready" in out
+    monkeypatch.setenv("HF_HOME", "/nonexistent")
+    code, out, _ = histomix("doctor", "--encoder", "uni")
+    assert code == 1 and "->" in out
+    assert histomix("doctor")[0] == 0
+
+
+def test_help_and_version_from_a_fresh_process() -> None:
+    program = [sys.executable, "-c", "from histomix.cli import main; main()"]
+    found = subprocess.run([*program, "--help"], capture_output=True, text=True, check=True)
+    for verb in ("demo", "doctor", "encoders", "label", "embed", "evaluate", "train", "predict", "report"):
+        assert verb in found.stdout
+    version = subprocess.run([*program, "--version"], capture_output=True, text=True, check=True).stdout
+    assert version.startswith("histomix ")
