@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -120,39 +120,37 @@ def panel_figure(panels: int, frame: tuple[float, float, float, float], columns:
     return figure, list(grid[:panels])
 
 
-def slide_figure(canvas: Canvas, xy_px: np.ndarray, width_inches: float = 5.2) -> Figure:
-    """The H&E alone, framed as its maps are."""
-    frame = crop_to(canvas, xy_px)
-    aspect = (frame[3] - frame[2]) / (frame[1] - frame[0])
-    figure = Figure(figsize=(width_inches, width_inches * aspect), layout="constrained")
-    axes = figure.subplots()
-    draw_slide(axes, canvas, frame)
-    draw_scale_bar(axes, canvas, frame)
-    return figure
-
-
-def dominant_figure(
-    canvas: Canvas, xy_px: np.ndarray, tables: Mapping[str, pd.DataFrame], width_inches: float = 5.2
+def composition_figure(
+    canvas: Canvas, xy_px: np.ndarray, tables: Mapping[str, pd.DataFrame], panel_inches: float = 3.6
 ) -> Figure:
-    """The most abundant cell type of each place, one panel per table."""
+    """The H&E, and beside it the most abundant cell type of each place: one panel per table, by title."""
     frame = crop_to(canvas, xy_px)
     aspect = (frame[3] - frame[2]) / (frame[1] - frame[0])
-    figure = Figure(figsize=(width_inches * len(tables), width_inches * aspect + 0.9), layout="constrained")
+    panels = 1 + len(tables)
+    figure = Figure(figsize=(panel_inches * panels, panel_inches * aspect + 0.9), layout="constrained")
+    first, *others = figure.subplots(1, panels)
+    draw_slide(first, canvas, frame)
+    draw_scale_bar(first, canvas, frame)
+    first.set_title("H&E", fontsize=10, color=INK)
     colours = type_colours(list(next(iter(tables.values())).columns))
-    for axes, (title, table) in zip(np.atleast_1d(figure.subplots(1, len(tables))), tables.items(), strict=True):
-        values = table.to_numpy(float)
-        known = np.isfinite(values).all(axis=1)
-        names = table.columns[np.nan_to_num(values).argmax(axis=1)]
-        rgba = np.array([(*colours[name], 1.0 if ok else 0.0) for name, ok in zip(names, known, strict=True)])
+    for axes, (title, table) in zip(others, tables.items(), strict=True):
         draw_slide(axes, canvas, frame, faded=True)
-        draw_marks(axes, canvas, xy_px, rgba)
+        draw_marks(axes, canvas, xy_px, dominant_colours(table, colours))
         axes.set_title(title, fontsize=10, color=INK)
     handles = [
-        figure.axes[0].plot([], [], marker="o", linestyle="", color=colour, label=name)[0]
-        for name, colour in colours.items()
+        first.plot([], [], marker="o", linestyle="", color=colour, label=name)[0] for name, colour in colours.items()
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)), frameon=False, fontsize=8)
+    columns = min(len(handles), max(2, round(panels * panel_inches / 1.7)))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
     return figure
+
+
+def dominant_colours(table: pd.DataFrame, colours: Mapping[str, tuple[float, float, float]]) -> np.ndarray:
+    """RGBA of each place's most abundant cell type; a place without values is transparent."""
+    values = table.to_numpy(float)
+    known = np.isfinite(values).all(axis=1)
+    names = table.columns[np.nan_to_num(values).argmax(axis=1)]
+    return np.array([(*colours[name], 1.0 if ok else 0.0) for name, ok in zip(names, known, strict=True)])
 
 
 def map_figure(canvas: Canvas, xy_px: np.ndarray, table: pd.DataFrame, columns: int = 4) -> Figure:
@@ -169,28 +167,38 @@ def map_figure(canvas: Canvas, xy_px: np.ndarray, table: pd.DataFrame, columns: 
     return figure
 
 
-def pair_figure(canvas: Canvas, xy_px: np.ndarray, label: pd.Series, predicted: pd.Series, pearson: float) -> Figure:
-    """Label and prediction of one cell type side by side on one colour scale, and their scatter."""
+def beside_figure(canvas: Canvas, xy_px: np.ndarray, maps: Mapping[str, pd.Series], score: str) -> Figure:
+    """Maps of one cell type side by side on one colour scale, and a scatter of the last against the first.
+
+    Parameters
+    ----------
+    canvas, xy_px
+        The slide, and the places (n, 2) in level-0 px.
+    maps
+        Values of each map by its title, the prediction last.
+    score
+        Words over the scatter.
+    """
     frame = crop_to(canvas, xy_px)
     aspect = (frame[3] - frame[2]) / (frame[1] - frame[0])
-    side = 2.7
-    figure = Figure(figsize=(side * 3 + 0.6, max(side * aspect, side * 0.8) + 0.35), layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
-    norm = abundance_norm(label)
-    for axes, values, title in ((left, label, "label"), (middle, predicted, "prediction from H&E")):
+    side, panels = 2.7, len(maps) + 1
+    figure = Figure(figsize=(side * panels + 0.6, max(side * aspect, side * 0.8) + 0.35), layout="constrained")
+    *map_axes, scatter = figure.subplots(1, panels)
+    norm = abundance_norm(next(iter(maps.values())))
+    for axes, (title, values) in zip(map_axes, maps.items(), strict=True):
         draw_slide(axes, canvas, frame, faded=True)
         draw_marks(axes, canvas, xy_px, _value_colours(values.to_numpy(float), norm))
-        axes.set_title(title, fontsize=9, color=QUIET)
-    draw_scale_bar(left, canvas, frame)
-    _colour_bar(figure, middle, norm)
-    right.scatter(label, predicted, s=9, color=HEAD_COLOURS["mlp"], alpha=0.55, linewidths=0)
-    top = float(np.nanmax([label.max(), predicted.max(), 1e-9])) * 1.04
-    right.plot([0, top], [0, top], color="#c9ccd1", linewidth=1, zorder=0)
-    right.set(xlim=(0, top), ylim=(0, top), xlabel="label", ylabel="prediction")
-    right.set_box_aspect(1)
-    shown = f"Pearson {pearson:.2f}" if np.isfinite(pearson) else "Pearson undefined (label is constant)"
-    right.set_title(shown, fontsize=9, color=QUIET)
-    _quiet_axes(right)
+        axes.set_title(title, fontsize=10, color=QUIET)
+    draw_scale_bar(map_axes[0], canvas, frame)
+    _colour_bar(figure, map_axes[-1], norm)
+    (first_title, first), *_, (last_title, last) = maps.items()
+    scatter.scatter(first, last, s=9, color=HEAD_COLOURS["mlp"], alpha=0.55, linewidths=0)
+    top = float(np.nanmax([first.max(), last.max(), 1e-9])) * 1.04
+    scatter.plot([0, top], [0, top], color="#c9ccd1", linewidth=1, zorder=0)
+    scatter.set(xlim=(0, top), ylim=(0, top), xlabel=first_title, ylabel=last_title)
+    scatter.set_box_aspect(1)
+    scatter.set_title(score, fontsize=10, color=QUIET)
+    _quiet_axes(scatter)
     return figure
 
 
@@ -245,10 +253,3 @@ def _quiet_axes(axes: Axes) -> None:
     axes.tick_params(labelsize=8, colors=QUIET, length=0)
     axes.xaxis.label.set(color=QUIET, fontsize=9)
     axes.yaxis.label.set(color=QUIET, fontsize=9)
-
-
-def mean_over_types(scores: Sequence[float]) -> tuple[float, int]:
-    """Mean of the defined scores, and how many there are."""
-    values = np.asarray(scores, dtype=float)
-    defined = values[np.isfinite(values)]
-    return (float(defined.mean()) if len(defined) else float("nan")), len(defined)

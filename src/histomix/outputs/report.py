@@ -18,7 +18,7 @@ from .._version import __version__
 from ..evaluation import Evaluation
 from ..progress import Progress, silent
 from ..provenance import atomic_path
-from .figures import dominant_figure, map_figure, pair_figure, score_figure, slide_figure
+from .figures import beside_figure, composition_figure, map_figure, score_figure
 from .material import Material, SlideMap, gather
 
 _DPI = 130
@@ -120,7 +120,7 @@ class _Drawer:
 def _count_figures(material: Material) -> int:
     drawn = [section for e in material.evaluations for section in e.labels if section in material.canvases]
     types = max((len(e.summary["cell_types"]) for e in material.evaluations), default=0)
-    return len(material.evaluations) + len(drawn) * (2 + types) + 2 * sum(m.canvas is not None for m in material.maps)
+    return len(material.evaluations) + len(drawn) * (1 + types) + 2 * sum(m.canvas is not None for m in material.maps)
 
 
 def _evaluation(evaluation: Evaluation, place: int, material: Material, draw: _Drawer) -> dict[str, Any]:
@@ -221,36 +221,35 @@ def _section(
     evaluation: Evaluation, name: str, shown: str, number: str, material: Material, draw: _Drawer
 ) -> dict[str, Any]:
     label, predicted = evaluation.labels[name], evaluation.predictions[shown][name]
-    places = evaluation.positions[name].loc[label.index, ["x_px", "y_px"]].to_numpy(float)
-    rows = evaluation.metrics
-    rows = rows[
-        (rows["section"] == name)
-        & (rows["head"] == shown)
-        & (rows["metric"] == "pearson")
-        & (rows["target"] == "label")
-    ]
-    pearson = rows.groupby("cell_type")["value"].mean()
     facts: dict[str, Any] = {
         "id": f"section-{number}",
         "name": name,
-        "donor": _donor(evaluation, name),
-        "spots": len(label),
-        "missing": "Give the folder made by embed as well, to see the maps on the H&E.",
-        "slide_figure": None,
-        "dominant_figure": None,
+        "caption": f"{name}, donor {_donor(evaluation, name)}: {len(label)} spots and the most abundant type of each",
+        "figure": None,
         "pairs": [],
     }
     canvas = material.canvases.get(name)
     if canvas is None:
         return facts
-    facts["slide_figure"] = draw(slide_figure(canvas, places), name, "slide")
-    pair = {"label": label, f"prediction ({shown})": predicted}
-    facts["dominant_figure"] = draw(dominant_figure(canvas, places, pair, 3.6), name, "dominant")
+    maps = {"label": label, f"prediction ({shown})": predicted}
+    target = "label"
+    if name in evaluation.truth:
+        maps = {"truth": evaluation.truth[name].reindex(label.index), **maps}
+        target = "truth"
+    places = evaluation.positions[name].loc[label.index, ["x_px", "y_px"]].to_numpy(float)
+    facts["figure"] = draw(composition_figure(canvas, places, maps), name, "composition")
     for cell_type in label.columns:
-        score = float(pearson.get(cell_type, math.nan))
-        figure = pair_figure(canvas, places, label[cell_type], predicted[cell_type], score)
-        facts["pairs"].append({"name": cell_type, "pearson": _number(score), "figure": draw(figure, name, cell_type)})
+        score = _number(_section_pearson(evaluation, name, shown, target).get(cell_type, math.nan))
+        columns = {title: table[cell_type] for title, table in maps.items()}
+        figure = beside_figure(canvas, places, columns, f"Pearson {score}")
+        facts["pairs"].append({"name": cell_type, "pearson": score, "figure": draw(figure, name, cell_type)})
     return facts
+
+
+def _section_pearson(evaluation: Evaluation, section: str, head: str, target: str) -> pd.Series:
+    rows = evaluation.metrics
+    rows = rows[(rows["section"] == section) & (rows["head"] == head) & (rows["target"] == target)]
+    return rows[rows["metric"] == "pearson"].groupby("cell_type")["value"].mean()
 
 
 def _donor(evaluation: Evaluation, section: str) -> str:
@@ -274,15 +273,14 @@ def _slide_map(one: SlideMap, place: int, draw: _Drawer) -> dict[str, Any]:
         "text": f"{composition.n_obs:,} tiles of {manifest['cell_px'] * manifest['slide']['mpp']:.0f} µm, "
         f"{scope.mean():.0%} in scope, unit: {manifest['unit']}",
         "notes": notes,
-        "dominant_figure": None,
+        "figure": None,
         "map_figure": None,
     }
     if one.canvas is not None:
         places = np.asarray(composition.obsm["spatial"], dtype=float)
         table = pd.DataFrame(composition.X, columns=composition.var_names)
-        facts["dominant_figure"] = draw(
-            dominant_figure(one.canvas, places, {"most abundant cell type": table}), one.name, "dominant"
-        )
+        figure = composition_figure(one.canvas, places, {"most abundant cell type": table}, 4.6)
+        facts["figure"] = draw(figure, one.name, "composition")
         facts["map_figure"] = draw(map_figure(one.canvas, places, table), one.name, "maps")
     return facts
 

@@ -1,0 +1,7 @@
+"""Encoders: what each sees and gives, and loading them."""
+
+from .card import Encoder, EncoderCard
+from .cards import card, cards
+from .load import Availability, availability, load_encoder
+
+__all__ = ["Availability", "Encoder", "EncoderCard", "availability", "card", "cards", "load_encoder"]

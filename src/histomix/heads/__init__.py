@@ -1,0 +1,31 @@
+"""Regressors from embeddings to cell-type abundances: train, save, load, apply."""
+
+from __future__ import annotations
+
+from .base import CompositionRegressor
+from .dataset import TrainingSet, assemble
+from .head import Head, load_head
+from .inner import inner_groups
+from .knn import KNNRegressor
+from .linear import MeanRegressor, RidgeRegressor
+from .mlp import MLPRegressor
+from .novelty import NoveltyModel
+from .registry import HEADS, make_estimator
+from .train import train
+
+__all__ = [
+    "HEADS",
+    "CompositionRegressor",
+    "Head",
+    "KNNRegressor",
+    "MLPRegressor",
+    "MeanRegressor",
+    "NoveltyModel",
+    "RidgeRegressor",
+    "TrainingSet",
+    "assemble",
+    "inner_groups",
+    "load_head",
+    "make_estimator",
+    "train",
+]

@@ -1,0 +1,215 @@
+"""What every head's estimator shares: checked input, the unit of its predictions, and its fitted arrays."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.exceptions import NotFittedError
+
+from ..abundance import UNITS
+from ..errors import HeadError
+from .threads import threads_for
+
+#: Rows of proportions may miss 1 by this much (rounding in a published table) before they are refused.
+SUM_TOLERANCE = 0.01
+#: A head of fewer spots than this is refused.
+MIN_SPOTS = 10
+_PREDICT_ROWS = 2048
+
+
+class CompositionRegressor(RegressorMixin, BaseEstimator):
+    """Base of the estimators that map embeddings to cell-type abundances.
+
+    Subclasses implement `_fit` and `_predict` on checked arrays that hold only the cell types seen in training; a type
+    whose training column is all zero is predicted as 0.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+        Number of columns of ``X`` at fit.
+    present_ : bool array, (n_types,)
+        Cell types with any abundance in the training rows.
+    """
+
+    #: Numbers, besides `n_features_in_`, that a fitted estimator is saved with.
+    _fitted_numbers: ClassVar[tuple[str, ...]] = ()
+    _uses_torch: ClassVar[bool] = False
+    unit: str
+
+    def fit(self, X: Any, Y: Any, groups: Any = None, sample_weight: Any = None) -> Self:
+        """Fit on embeddings and labels.
+
+        Parameters
+        ----------
+        X
+            Embeddings, ``(n_spots, n_features)``, finite.
+        Y
+            Abundances, ``(n_spots, n_types)``, finite and non-negative, in the unit of the constructor.
+        groups
+            ``(n_spots,)``: rows of one group (a donor, else a section) stay together in the inner splits that choose
+            hyper-parameters. Without groups, contiguous blocks of rows are held out.
+        sample_weight
+            ``(n_spots,)``, non-negative.
+
+        Raises
+        ------
+        HeadError
+            The input is not of these shapes and values; the message says which.
+        """
+        X, Y = _matrix(X, "X"), _matrix(Y, "Y").astype(np.float64, copy=False)
+        _check_labels(Y, self.unit)
+        if len(X) != len(Y):
+            raise HeadError(
+                f"X has {len(X)} rows and Y has {len(Y)}", mend="Give one row of labels per row of features"
+            )
+        weight = (
+            np.ones(len(X)) if sample_weight is None else _column(sample_weight, "sample_weight", len(X)).astype(float)
+        )
+        if not np.isfinite(weight).all() or (weight < 0).any() or not weight.any():
+            raise HeadError("sample_weight must be finite and non-negative, and not all zero")
+        kept = weight > 0
+        X, Y, weight = X[kept], Y[kept], weight[kept] / weight[kept].mean()
+        if len(X) < MIN_SPOTS:
+            raise HeadError(f"there are {len(X)} training spots; at least {MIN_SPOTS} are needed")
+        labels = None if groups is None else _column(groups, "groups", len(kept))[kept]
+        self.n_features_in_ = X.shape[1]
+        self.present_ = Y.any(axis=0)
+        if not self.present_.any():
+            raise HeadError("every label is zero, so there is nothing to learn", mend="Check the labels")
+        Y = Y[:, self.present_]
+        if self.unit == "proportion":
+            Y = Y / Y.sum(axis=1, keepdims=True)
+        with threads_for(X.size, uses_torch=self._uses_torch):
+            self._fit(X, Y, labels, weight)
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predict abundances.
+
+        Parameters
+        ----------
+        X
+            Embeddings, ``(n, n_features)``, finite.
+
+        Returns
+        -------
+        float64 array, ``(n, n_types)``: non-negative; rows sum to 1 when the unit is "proportion".
+        """
+        if not hasattr(self, "present_"):
+            raise NotFittedError(f"this {type(self).__name__} is not fitted yet: call fit first")
+        X = _matrix(X, "X", rows=0)
+        if X.shape[1] != self.n_features_in_:
+            raise HeadError(
+                f"X has {X.shape[1]} features, but this head was trained on {self.n_features_in_}",
+                mend="Embed with the encoder of the head",
+            )
+        result = np.zeros((len(X), len(self.present_)))
+        with threads_for(X.size, uses_torch=self._uses_torch):
+            for start in range(0, len(X), _PREDICT_ROWS):
+                rows = slice(start, start + _PREDICT_ROWS)
+                result[rows, self.present_] = self._predict(X[rows])
+        return result
+
+    @abstractmethod
+    def _fit(self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray) -> None: ...
+
+    @abstractmethod
+    def _predict(self, X: np.ndarray) -> np.ndarray: ...
+
+    @abstractmethod
+    def _fitted_arrays(self) -> dict[str, tuple[str, ...]]:
+        """Names of the fitted arrays, each with the names of its axes; axes of one name have one length."""
+
+    def fitted(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Return the fitted arrays and numbers: with the parameters, all that prediction needs."""
+        arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in ("present_", *self._fitted_arrays())}
+        return arrays, {name: getattr(self, name) for name in ("n_features_in_", *self._fitted_numbers)}
+
+    def restore(self, arrays: Mapping[str, np.ndarray], numbers: Mapping[str, Any]) -> Self:
+        """Set what `fitted` returned.
+
+        Raises
+        ------
+        HeadError
+            An array or a number is missing, unknown or not finite, or the shapes do not fit together.
+        """
+        wanted = {"present_": ("all types",), **self._fitted_arrays()}
+        if set(arrays) != set(wanted):
+            raise HeadError(f"the saved arrays are {sorted(arrays)}, but this kind of head has {sorted(wanted)}")
+        for name in ("n_features_in_", *self._fitted_numbers):
+            value = numbers.get(name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise HeadError(f"the fitted number {name} is {value!r}")
+            setattr(self, name, value)
+        if arrays["present_"].dtype != bool:
+            raise HeadError("the saved array present_ is not boolean")
+        lengths = {"features": self.n_features_in_, "types": int(arrays["present_"].sum())}
+        for name, axes in wanted.items():
+            array = arrays[name]
+            if array.ndim != len(axes) or any(
+                lengths.setdefault(a, n) != n for a, n in zip(axes, array.shape, strict=True)
+            ):
+                expected = tuple(lengths.get(axis, axis) for axis in axes)
+                raise HeadError(f"the saved array {name} has shape {array.shape}; expected {expected}")
+            if not np.isfinite(array).all():
+                raise HeadError(f"the saved array {name} holds NaN or infinite values")
+            setattr(self, name, array)
+        return self
+
+
+def to_unit(values: np.ndarray, unit: str) -> np.ndarray:
+    """Clip below at 0 and, for proportions, divide by the row's sum (a row without anything left becomes uniform).
+
+    Linear predictions of proportions sum to 1 by themselves, so this changes only the rows that had a negative part.
+    """
+    values = np.maximum(values, 0.0)
+    if unit != "proportion":
+        return values
+    total = values.sum(axis=1, keepdims=True)
+    return np.divide(values, total, out=np.full_like(values, 1 / values.shape[1]), where=total > 0)
+
+
+def _matrix(values: Any, name: str, rows: int = 1) -> np.ndarray:
+    array = np.asarray(values)
+    if array.ndim != 2 or array.shape[0] < rows or array.shape[1] == 0:
+        raise HeadError(
+            f"{name} must be a table of rows x columns with at least one of each; its shape is {array.shape}"
+        )
+    if array.dtype.kind not in "fiub":
+        raise HeadError(f"{name} must hold numbers; it holds {array.dtype}")
+    if array.dtype not in (np.float32, np.float64):
+        array = array.astype(np.float32)
+    finite = np.isfinite(array).all(axis=1)
+    if not finite.all():
+        first = int(np.flatnonzero(~finite)[0])
+        raise HeadError(
+            f"{name} holds NaN or infinite values in {(~finite).sum()} of {len(array)} rows (first: row {first})"
+        )
+    return array
+
+
+def _column(values: Any, name: str, length: int) -> np.ndarray:
+    array = np.asarray(values)
+    if array.shape != (length,):
+        raise HeadError(f"{name} must have one value per spot, so shape ({length},); its shape is {array.shape}")
+    return array
+
+
+def _check_labels(Y: np.ndarray, unit: str) -> None:
+    if unit not in UNITS:
+        raise HeadError(f"the unit is {unit!r}", mend=f"Choose one of: {', '.join(UNITS)}")
+    if (Y < 0).any():
+        raise HeadError(f"Y holds negative abundances in {(Y < 0).any(axis=1).sum()} of {len(Y)} rows")
+    if unit == "proportion":
+        off = np.abs(Y.sum(axis=1) - 1) > SUM_TOLERANCE
+        if off.any():
+            first = int(np.flatnonzero(off)[0])
+            raise HeadError(
+                f"the unit is proportion, but {off.sum()} of {len(Y)} rows of Y do not sum to 1 "
+                f"(first: row {first}, sum {Y[first].sum():.4g})",
+                mend="Divide each row by its sum, or say unit='cells per spot'",
+            )

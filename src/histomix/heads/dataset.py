@@ -1,0 +1,195 @@
+"""Features and labels of a cohort, joined into one table to train on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..abundance import Abundance, join_spots
+from ..embedding import encoder_identity, feature_manifest, require_same_encoder
+from ..errors import FeatureError, LabelError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+    from ..spots import Cohort
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """Spots that have both features and labels.
+
+    Parameters
+    ----------
+    X
+        Embeddings, float32 ``(n, n_features)``; several encoders stand side by side.
+    Y
+        Abundances, float64 ``(n, n_types)``, in ``unit``.
+    keys, section, donor
+        Spot key, section name and donor of each row, ``(n,)``.
+    xy_um
+        Spot centres, ``(n, 2)``, um from the corner of their slide.
+    cell_types
+        Names of the columns of ``Y``.
+    unit
+        "proportion" or "cells per spot".
+    features
+        ``{"encoders": [...]}``: facts of each encoder and its tile, in the order of the blocks of ``X``.
+    dropped
+        By section, how many labels had no features, tiles had no labels, and tiles were unreadable; zeros left out.
+    """
+
+    X: np.ndarray
+    Y: np.ndarray
+    keys: np.ndarray
+    section: np.ndarray
+    donor: np.ndarray
+    xy_um: np.ndarray
+    cell_types: list[str]
+    unit: str
+    features: dict[str, Any]
+    dropped: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
+def assemble(
+    cohort: Cohort,
+    features: Mapping[str, AnnData] | Sequence[Mapping[str, AnnData]],
+    labels: Mapping[str, Abundance],
+) -> TrainingSet:
+    """Join features and labels on the spot keys of each section.
+
+    Spots that have only one of the two, or whose tile was unreadable, are left out with a logged count.
+
+    Parameters
+    ----------
+    cohort
+        Says which sections and donors.
+    features
+        Section -> features; several such mappings (one per encoder) are concatenated.
+    labels
+        Section -> abundances.
+
+    Raises
+    ------
+    FeatureError
+        A section has no features, or features of another encoder, tile or slide than the others.
+    LabelError
+        A section has no labels, none that belongs to a tile, or another unit or other cell types than the others.
+    """
+    blocks = [features] if isinstance(features, Mapping) else list(features)
+    if not blocks or not len(cohort):
+        raise FeatureError("there are no features to train on", mend="Give the features of at least one encoder")
+    sections = list(cohort.names)
+    encoders = [_common_encoder(block, sections) for block in blocks]
+    unit, cell_types = _common_types(labels, sections)
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+    dropped: dict[str, dict[str, int]] = {}
+    for name in sections:
+        part, lost = _section(name, [block[name] for block in blocks], labels[name], cell_types)
+        parts.append(part)
+        if lost:
+            dropped[name] = lost
+            level = logging.WARNING if 2 * len(part[0]) < len(labels[name].values) else logging.INFO
+            _log.log(
+                level, "section %s: left out %s", name, ", ".join(f"{count} {what}" for what, count in lost.items())
+            )
+    X, Y, keys, xy_um = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    section = np.repeat(sections, [len(part[0]) for part in parts])
+    donor = np.array([cohort.donors[name] for name in section.tolist()])
+    return TrainingSet(X, Y, keys, section, donor, xy_um, cell_types, unit, {"encoders": encoders}, dropped)
+
+
+def join_blocks(tables: Sequence[AnnData]) -> tuple[pd.Index, np.ndarray]:
+    """Tile keys and embeddings, float32, of several encoders side by side, for the tiles that all of them have."""
+    keys = tables[0].obs_names
+    if len(tables) == 1:
+        return keys, np.asarray(tables[0].X, dtype=np.float32)
+    for table in tables[1:]:
+        keys = keys[keys.isin(table.obs_names)]
+    return keys, np.concatenate([np.asarray(table[keys].X, dtype=np.float32) for table in tables], axis=1)
+
+
+def _common_encoder(block: Mapping[str, AnnData], sections: Sequence[str]) -> dict[str, Any]:
+    """Facts of the one encoder and tile that all sections of a block share."""
+    absent = [name for name in sections if name not in block]
+    if absent:
+        raise FeatureError(
+            f"there are no features of {_listed(absent)}",
+            mend="Embed every section of the sheet with: histomix embed SHEET --out FEATURES",
+        )
+    manifests = {name: feature_manifest(block[name]) for name in sections}
+    first = manifests[sections[0]]
+    for name, manifest in manifests.items():
+        found = encoder_identity(manifest)
+        by = f"of section {sections[0]}"
+        require_same_encoder(encoder_identity(first), found, where=f"features of section {name}", expected_by=by)
+    tile = {key: first["tile"][key] for key in ("size_px", "mpp")}
+    return {**first["encoder"], **tile}
+
+
+def _common_types(labels: Mapping[str, Abundance], sections: Sequence[str]) -> tuple[str, list[str]]:
+    """The unit and the cell types that the labels of all sections share."""
+    absent = [name for name in sections if name not in labels]
+    if absent:
+        raise LabelError(f"there are no labels of {_listed(absent)}", mend="Label every section of the sheet")
+    first = labels[sections[0]]
+    for name in sections[1:]:
+        here, where = labels[name], f"labels of section {name}"
+        if here.unit != first.unit:
+            raise LabelError(
+                f"the unit is {here.unit}, but that of section {sections[0]} is {first.unit}",
+                where=where,
+                mend="Label all sections with one method and unit",
+            )
+        extra = [t for t in here.cell_types if t not in first.cell_types]
+        missing = [t for t in first.cell_types if t not in here.cell_types]
+        if extra or missing:
+            differences = [
+                f"{word} {', '.join(types)}" for word, types in (("has", extra), ("lacks", missing)) if types
+            ]
+            raise LabelError(
+                f"the cell types are not those of section {sections[0]}: it {' and '.join(differences)}",
+                where=where,
+                mend="Give every section the same cell types, with zeros where a type is absent",
+            )
+    return first.unit, first.cell_types
+
+
+def _section(
+    name: str, tables: Sequence[AnnData], labels: Abundance, cell_types: Sequence[str]
+) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], dict[str, int]]:
+    """Rows of one section (X, Y, keys, xy_um), and counts of what was left out."""
+    where = f"section {name}"
+    slides = [feature_manifest(table)["slide"] for table in tables]
+    if len({slide["fingerprint"] for slide in slides}) > 1:
+        raise FeatureError("the encoders' features were made from different slides", where=where, mend="Embed it again")
+    tiles, X = join_blocks(tables)
+    if not len(tiles):
+        raise FeatureError("the encoders' features share no tile", where=where, mend="Embed it again with each encoder")
+    joined = join_spots(labels, tiles, where=where)
+    keys = joined.values.index
+    rows = tiles.get_indexer(keys)
+    readable = np.isfinite(X[rows]).all(axis=1)
+    keys, rows = keys[readable], rows[readable]
+    if not len(keys):
+        raise FeatureError("no labelled tile could be read", where=where, mend="Check the slide and embed it again")
+    Y = joined.values.loc[keys, list(cell_types)].to_numpy(np.float64)
+    xy_um = np.asarray(tables[0][tiles[rows]].obsm["spatial"], dtype=np.float64) * slides[0]["mpp"]
+    lost = {
+        "labels without a tile": len(labels.values) - len(joined.values),
+        "tiles without a label": len(tables[0].obs_names) - len(joined.values),
+        "unreadable tiles": int((~readable).sum()),
+    }
+    return (X[rows], Y, keys.to_numpy(str), xy_um), {what: count for what, count in lost.items() if count}
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return f"section {shown}" if len(names) == 1 else f"{len(names)} sections ({shown})"

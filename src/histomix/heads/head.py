@@ -1,0 +1,230 @@
+"""A trained head with its card: applied to features, saved and loaded without running code from the file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..abundance import UNITS
+from ..embedding import encoder_identity, feature_manifest, require_same_encoder
+from ..errors import FeatureError, HeadError, InputError
+from ..provenance import atomic_path, digest_bytes, digest_json, read_json, write_json
+from .base import CompositionRegressor
+from .dataset import join_blocks
+from .novelty import NoveltyModel
+from .registry import HEADS, make_estimator
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+#: Of the folder's layout; a head of a newer format is refused.
+FORMAT = 1
+CARD, WEIGHTS, NOVELTY = "card.json", "weights.safetensors", "novelty.safetensors"
+_MEND = "Train it again, or restore it from a copy"
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """A trained head.
+
+    Parameters
+    ----------
+    card
+        What the head was trained on and for; see `histomix.heads.train`.
+    estimator
+        The fitted estimator.
+    novelty_model
+        Tells how unlike the training tiles a tile is.
+    """
+
+    card: dict[str, Any]
+    estimator: CompositionRegressor
+    novelty_model: NoveltyModel
+
+    def predict_features(self, features: AnnData | Sequence[AnnData]) -> pd.DataFrame:
+        """Predict the composition of tiles from their features.
+
+        Parameters
+        ----------
+        features
+            Features of one slide; of a head on several encoders, one table each in the order of its card.
+
+        Returns
+        -------
+        Tiles x cell types in the unit of the head, float64, indexed by tile key. A tile with NaN features (it could not
+        be read) is NaN.
+
+        Raises
+        ------
+        FeatureError
+            The features are of another encoder, weights or tile than the head was trained on.
+        """
+        import pandas as pd
+
+        keys, X = self._matrix(features)
+        values = _rowwise(self.estimator.predict, X, (len(X), len(self.card["cell_types"])))
+        return pd.DataFrame(values, index=keys, columns=self.card["cell_types"])
+
+    def novelty(self, features: AnnData | Sequence[AnnData]) -> np.ndarray:
+        """Percentile of each tile's distance among held-out training tiles, 0 to 1, ``(n,)``; NaN if unreadable.
+
+        Takes what `predict_features` takes and raises the same.
+        """
+        _, X = self._matrix(features)
+        return _rowwise(self.novelty_model, X, (len(X),))
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write ``card.json`` and the arrays to a folder, whole or not at all.
+
+        Raises
+        ------
+        HeadError
+            The path is a file, or a folder that holds anything but a head.
+        StorageError
+            The folder cannot be written.
+        """
+        target = Path(folder)
+        if target.is_file() or (
+            target.is_dir() and not {path.name for path in target.iterdir()} <= {CARD, WEIGHTS, NOVELTY}
+        ):
+            raise HeadError(
+                "the place to save to holds other files", where=target, mend="Name a new folder for the head"
+            )
+        with atomic_path(target) as temporary:
+            temporary.mkdir()
+            for name, data in _files(self.estimator, self.novelty_model).items():
+                (temporary / name).write_bytes(data)
+            write_json(temporary / CARD, self.card)
+
+    def _matrix(self, features: AnnData | Sequence[AnnData]) -> tuple[pd.Index, np.ndarray]:
+        tables = list(features) if isinstance(features, Sequence) else [features]
+        encoders = self.card["encoders"]
+        names = ", ".join(encoder["name"] for encoder in encoders)
+        mend = f"Embed the tiles with the encoder of the head: {names}"
+        if len(tables) != len(encoders):
+            raise FeatureError(f"the head needs features of {names}; {len(tables)} tables were given", mend=mend)
+        for table, encoder in zip(tables, encoders, strict=True):
+            manifest = feature_manifest(table)
+            where = f"features of {manifest.get('section') or 'the slide'}"
+            try:
+                expected = encoder_identity({"encoder": encoder, "tile": encoder})
+                require_same_encoder(expected, encoder_identity(manifest), where, "that the head was trained on")
+            except FeatureError as error:
+                raise FeatureError(error.what, where=error.where, mend=mend) from error
+            if table.n_vars != encoder["dim"] or not table.obs_names.equals(tables[0].obs_names):
+                raise FeatureError(
+                    "the features do not have the dimension or the tiles expected", where=where, mend=mend
+                )
+        return join_blocks(tables)
+
+
+def seal(card: Mapping[str, Any], estimator: CompositionRegressor, novelty_model: NoveltyModel) -> dict[str, Any]:
+    """Complete a card with the digests of the arrays and, last, of the card itself."""
+    files = {name: digest_bytes(data) for name, data in _files(estimator, novelty_model).items()}
+    complete = {**card, "files": files}
+    return {**complete, "digest": digest_json(complete)}
+
+
+def load_head(folder: str | os.PathLike[str]) -> Head:
+    """Load a head that `Head.save` wrote.
+
+    Raises
+    ------
+    HeadError
+        A file is missing or changed, or the head is of a kind or format that this version does not know.
+    """
+    folder = Path(folder)
+    if not (folder / CARD).is_file():
+        what = f"the folder holds no head ({CARD} is missing)" if folder.is_dir() else "there is no such folder"
+        raise HeadError(
+            what, where=folder, mend="Make a head with: histomix train SHEET --features FEATURES --out HEAD"
+        )
+    try:
+        card = read_json(folder / CARD, mend=_MEND)
+    except InputError as error:
+        raise HeadError(error.what, where=error.where, mend=error.mend) from error
+    _check_card(card, folder / CARD)
+    arrays = {name: _read_arrays(folder / name, card["files"].get(name)) for name in (WEIGHTS, NOVELTY)}
+    kind = card["head"]
+    try:
+        estimator = make_estimator(kind["kind"], **kind["parameters"]).restore(arrays[WEIGHTS], kind["fitted"])
+        if len(estimator.present_) != len(card["cell_types"]):
+            raise HeadError(
+                f"the arrays are of {len(estimator.present_)} cell types, the card of {len(card['cell_types'])}"
+            )
+        if estimator.n_features_in_ != sum(encoder["dim"] for encoder in card["encoders"]):
+            raise HeadError(
+                f"the arrays are for {estimator.n_features_in_} features, not for those of the card's encoders"
+            )
+        novelty_model = NoveltyModel.restored(arrays[NOVELTY], estimator.n_features_in_)
+    except HeadError as error:
+        raise HeadError(error.what, where=folder, mend=error.mend or _MEND) from error
+    except TypeError as error:
+        raise HeadError(f"the card's parameters are not those of a head ({error})", where=folder, mend=_MEND) from error
+    return Head(card, estimator, novelty_model)
+
+
+def _check_card(card: Mapping[str, Any], where: Path) -> None:
+    """Refuse a card that is newer, changed or incomplete; past this its fields can be trusted to be those written."""
+    if isinstance(card.get("format"), int) and card["format"] > FORMAT:
+        raise HeadError(
+            f"the head was made by a newer histomix ({card.get('histomix')}): its format is {card['format']}, "
+            f"and this version reads up to {FORMAT}",
+            where=where,
+            mend="Upgrade histomix",
+        )
+    if card.get("digest") != digest_json({name: value for name, value in card.items() if name != "digest"}):
+        raise HeadError("the card is not the one that was written (its digest differs)", where=where, mend=_MEND)
+    try:
+        kind, encoders = card["head"], card["encoders"]
+        known = isinstance(card["format"], int) and card["unit"] in UNITS and card["unit"] == kind["parameters"]["unit"]
+        known = known and all(isinstance(value, dict) for value in (kind["fitted"], card["files"]))
+        known = known and all(isinstance(name, str) for name in card["cell_types"])
+        for encoder in encoders:
+            encoder_identity({"encoder": encoder, "tile": encoder})
+            known = known and isinstance(encoder["dim"], int)
+    except (KeyError, TypeError) as error:
+        raise HeadError(f"the card is incomplete ({error!r})", where=where, mend=_MEND) from error
+    if not known or not encoders:
+        raise HeadError("the card's fields are not those of a head", where=where, mend=_MEND)
+    if kind["kind"] not in HEADS:
+        mend = f"Upgrade histomix; this version has: {', '.join(HEADS)}"
+        raise HeadError(f"this version has no head named {kind['kind']!r}", where=where, mend=mend)
+
+
+def _read_arrays(path: Path, digest: str | None) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise HeadError(f"cannot be read ({error.strerror})", where=path, mend=_MEND) from error
+    if digest_bytes(data) != digest:
+        raise HeadError("the file is not the one that was written (its sha256 differs)", where=path, mend=_MEND)
+    try:
+        # Copies, since arrays on a file's bytes are read-only and torch wants to share them.
+        return {name: array.copy() for name, array in load(data).items()}
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise HeadError(f"the file is not in the safetensors format ({error})", where=path, mend=_MEND) from error
+
+
+def _files(estimator: CompositionRegressor, novelty_model: NoveltyModel) -> dict[str, bytes]:
+    from safetensors.numpy import save
+
+    return {WEIGHTS: save(estimator.fitted()[0]), NOVELTY: save(novelty_model.arrays())}
+
+
+def _rowwise(function: Any, X: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Apply to the finite rows; NaN elsewhere."""
+    readable = np.isfinite(X).all(axis=1)
+    result = np.full(shape, np.nan)
+    if readable.any():
+        result[readable] = function(X[readable])
+    return result

@@ -1,0 +1,144 @@
+"""The torch side of the MLP head: an ensemble of small perceptrons trained at once."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..errors import HeadError
+
+#: Batches of an epoch at most: on many rows the batches grow, and an epoch stays a unit of early stopping.
+MAX_BATCHES = 50
+#: (outputs, targets, row weights), each (members, rows, types) or (members, rows) -> loss of each member.
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+Layers = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the ensemble is built and optimised; the fields are those of `MLPRegressor`."""
+
+    members: int
+    hidden: tuple[int, ...]
+    dropout: float
+    learning_rate: float
+    weight_decay: float
+    batch_size: int
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Give torch one thread inside the block.
+
+    The ensemble's operations are too small to share out: a second thread gains nothing on an idle machine and on a busy
+    one costs up to fifty times the time. The numbers do not depend on the caller's thread count either.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def new_layers(recipe: Recipe, n_in: int, n_out: int, rng: torch.Generator) -> Layers:
+    """Draw the parameters of every member, uniform in +-1/sqrt(fan in) as torch's own Linear."""
+    widths = [n_in, *recipe.hidden, n_out]
+    layers: Layers = {}
+    for i, (before, after) in enumerate(itertools.pairwise(widths)):
+        bound = 1 / math.sqrt(before)
+        layers[f"weight_{i}_"] = torch.empty(recipe.members, before, after).uniform_(-bound, bound, generator=rng)
+        layers[f"bias_{i}_"] = torch.empty(recipe.members, after).uniform_(-bound, bound, generator=rng)
+        if i < len(recipe.hidden):
+            layers[f"gain_{i}_"] = torch.ones(recipe.members, after)
+            layers[f"shift_{i}_"] = torch.zeros(recipe.members, after)
+    return layers
+
+
+def forward(layers: Layers, x: Tensor, dropout: float = 0.0, rng: torch.Generator | None = None) -> Tensor:
+    """Outputs (members, rows, types) of every member; ``x`` is (rows, components) or (members, rows, components).
+
+    Each hidden layer is Linear, LayerNorm, SiLU, and dropout when a generator is given.
+    """
+    members = layers["weight_0_"].shape[0]
+    h = x if x.ndim == 3 else x.expand(members, *x.shape)
+    i = 0
+    while f"gain_{i}_" in layers:
+        h = torch.baddbmm(layers[f"bias_{i}_"][:, None], h, layers[f"weight_{i}_"])
+        h = functional.layer_norm(h, h.shape[-1:]) * layers[f"gain_{i}_"][:, None] + layers[f"shift_{i}_"][:, None]
+        h = functional.silu(h)
+        if rng is not None and dropout:
+            h = h * torch.empty_like(h).bernoulli_(1 - dropout, generator=rng) / (1 - dropout)
+        i += 1
+    return torch.baddbmm(layers[f"bias_{i}_"][:, None], h, layers[f"weight_{i}_"])
+
+
+def epochs(recipe: Recipe, X: np.ndarray, Y: np.ndarray, weight: np.ndarray, loss: Loss, seed: int) -> Iterator[Layers]:
+    """Train without end, yielding the live parameters after each epoch; the caller decides when to stop.
+
+    Every random draw comes from a generator of its own: the same seed gives the same numbers, and
+    torch's global state is neither read nor changed.
+
+    Raises
+    ------
+    HeadError
+        The loss is not finite any more.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    x, y, w = (torch.from_numpy(np.ascontiguousarray(a, dtype=np.float32)) for a in (X, Y, weight))
+    layers = new_layers(recipe, x.shape[1], y.shape[1], rng)
+    for parameter in layers.values():
+        parameter.requires_grad_()
+    decayed = [p for name, p in layers.items() if name.startswith("weight")]
+    rest = [p for name, p in layers.items() if not name.startswith("weight")]
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
+    # Equal batches: a last batch of a few rows would be noise to the Pearson term.
+    n_batches = min(max(1, round(len(x) / recipe.batch_size)), MAX_BATCHES)
+    while True:
+        order = torch.rand(recipe.members, len(x), generator=rng).argsort(dim=1)  # each member has its own order
+        for rows in order.tensor_split(n_batches, dim=1):
+            optimiser.zero_grad(set_to_none=True)
+            value = loss(forward(layers, x[rows], recipe.dropout, rng), y[rows], w[rows]).sum()
+            if not torch.isfinite(value):
+                raise HeadError(
+                    "the training loss of the MLP is not finite",
+                    mend="Lower learning_rate, or look for extreme values in the features and labels",
+                )
+            value.backward()
+            optimiser.step()
+        yield layers
+
+
+def kl_loss(z: Tensor, y: Tensor, w: Tensor) -> Tensor:
+    """Weighted mean Kullback-Leibler divergence of softmax(z) from the proportions y, less y's own entropy."""
+    return (-(y * functional.log_softmax(z, dim=-1)).sum(-1) * w).mean(-1)
+
+
+def abundance_loss(pearson: float) -> Loss:
+    """Make the weighted squared error plus ``pearson * (1 - r)``, r the mean over types of the batch's Pearson."""
+
+    def loss(z: Tensor, y: Tensor, w: Tensor) -> Tensor:
+        share = (w / w.sum(-1, keepdim=True).clamp_min(1e-12))[..., None]
+        error = (share * (z - y).square()).sum(-2).mean(-1)
+        a, b = z - (share * z).sum(-2, keepdim=True), y - (share * y).sum(-2, keepdim=True)
+        # The floor makes r of a type that is constant in this batch 0, with a finite gradient.
+        norm = ((share * a.square()).sum(-2) * (share * b.square()).sum(-2)).clamp_min(1e-8).sqrt()
+        return error + pearson * (1 - ((share * a * b).sum(-2) / norm).mean(-1))
+
+    return loss
+
+
+def averaged(layers: Layers, x: Tensor, proportion: bool) -> Tensor:
+    """Average the members: the log of the mean softmax for proportions, else the mean output; (rows, types)."""
+    with torch.no_grad():
+        z = forward(layers, x)
+        return functional.log_softmax(z, dim=-1).logsumexp(0) - math.log(len(z)) if proportion else z.mean(0)
