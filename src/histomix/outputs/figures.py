@@ -96,7 +96,8 @@ def draw_marks(axes: Axes, canvas: Canvas, xy_px: np.ndarray, colours: np.ndarra
     axes.add_collection(marks)
 
 
-def _value_colours(values: np.ndarray, norm: Normalize) -> np.ndarray:
+def value_colours(values: np.ndarray, norm: Normalize) -> np.ndarray:
+    """RGBA of abundances on a colour scale; a place without a value is transparent."""
     colours = np.array(ScalarMappable(norm, ABUNDANCE_MAP).to_rgba(np.nan_to_num(values)))
     colours[~np.isfinite(values), 3] = 0
     return colours
@@ -160,7 +161,7 @@ def map_figure(canvas: Canvas, xy_px: np.ndarray, table: pd.DataFrame, columns: 
     for axes, name in zip(panels, table.columns, strict=True):
         norm = abundance_norm(table[name])
         draw_slide(axes, canvas, frame, faded=True)
-        draw_marks(axes, canvas, xy_px, _value_colours(table[name].to_numpy(float), norm))
+        draw_marks(axes, canvas, xy_px, value_colours(table[name].to_numpy(float), norm))
         axes.set_title(str(name), fontsize=9, color=INK)
         _colour_bar(figure, axes, norm)
     draw_scale_bar(panels[0], canvas, frame)
@@ -181,13 +182,13 @@ def beside_figure(canvas: Canvas, xy_px: np.ndarray, maps: Mapping[str, pd.Serie
     """
     frame = crop_to(canvas, xy_px)
     aspect = (frame[3] - frame[2]) / (frame[1] - frame[0])
-    side, panels = 2.7, len(maps) + 1
+    side, panels = 2.1, len(maps) + 1
     figure = Figure(figsize=(side * panels + 0.6, max(side * aspect, side * 0.8) + 0.35), layout="constrained")
     *map_axes, scatter = figure.subplots(1, panels)
     norm = abundance_norm(next(iter(maps.values())))
     for axes, (title, values) in zip(map_axes, maps.items(), strict=True):
         draw_slide(axes, canvas, frame, faded=True)
-        draw_marks(axes, canvas, xy_px, _value_colours(values.to_numpy(float), norm))
+        draw_marks(axes, canvas, xy_px, value_colours(values.to_numpy(float), norm))
         axes.set_title(title, fontsize=10, color=QUIET)
     draw_scale_bar(map_axes[0], canvas, frame)
     _colour_bar(figure, map_axes[-1], norm)
