@@ -32,10 +32,9 @@ def run(title: str, cohort: hm.Cohort, labels: Any, folds: str, truth: Any = Non
     features = hm.embed(cohort)
     results = [hm.evaluate(cohort, features, labels, HEADS, folds, truth, seed=seed).summary for seed in SEEDS]
     first = results[0]
-    print(
-        f"\n{title}: {folds} folds ({first['protocol_means']}), {first['n_donors']} donors, "
-        f"{first['n_sections']} sections, {first['n_spots']} spots, {len(first['cell_types'])} types, {len(results)} seeds"
-    )
+    counts = f"{first['n_donors']} donors, {first['n_sections']} sections, {first['n_spots']} spots"
+    print(f"\n{title}: {folds} folds ({first['protocol_means']}); {counts}, {len(first['cell_types'])} types")
+    print(f"{len(results)} seeds: median (least to greatest)")
     rows = {}
     for head in first["scores"].get("truth", first["scores"]["label"]):
         row = {}

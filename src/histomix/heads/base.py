@@ -37,7 +37,6 @@ class CompositionRegressor(RegressorMixin, BaseEstimator):
 
     #: Numbers, besides `n_features_in_`, that a fitted estimator is saved with.
     _fitted_numbers: ClassVar[tuple[str, ...]] = ()
-    _uses_torch: ClassVar[bool] = False
     unit: str
 
     def fit(self, X: Any, Y: Any, groups: Any = None, sample_weight: Any = None) -> Self:
@@ -83,7 +82,7 @@ class CompositionRegressor(RegressorMixin, BaseEstimator):
         Y = Y[:, self.present_]
         if self.unit == "proportion":
             Y = Y / Y.sum(axis=1, keepdims=True)
-        with threads_for(X.size, uses_torch=self._uses_torch):
+        with threads_for(X.size):
             self._fit(X, Y, labels, weight)
         return self
 
@@ -108,7 +107,7 @@ class CompositionRegressor(RegressorMixin, BaseEstimator):
                 mend="Embed with the encoder of the head",
             )
         result = np.zeros((len(X), len(self.present_)))
-        with threads_for(X.size, uses_torch=self._uses_torch):
+        with threads_for(X.size):
             for start in range(0, len(X), _PREDICT_ROWS):
                 rows = slice(start, start + _PREDICT_ROWS)
                 result[rows, self.present_] = self._predict(X[rows])

@@ -63,7 +63,6 @@ class MLPRegressor(CompositionRegressor):
     """
 
     _fitted_numbers = ("n_epochs_",)
-    _uses_torch = True
 
     def __init__(
         self,
