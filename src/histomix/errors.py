@@ -40,7 +40,10 @@ class SheetError(InputError):
         self.problems = list(problems)
         count = "1 fault" if len(self.problems) == 1 else f"{len(self.problems)} faults"
         lines = "".join(f"\n  - {problem}" for problem in self.problems)
-        super().__init__(f"the cohort sheet has {count}:{lines}\n", where=where, mend="Mend the sheet and run again")
+        super().__init__(f"the cohort sheet has {count}:{lines}", where=where, mend="Mend the sheet and run again")
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}\n{self.mend}."
 
 
 class SlideError(InputError):

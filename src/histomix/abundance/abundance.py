@@ -112,10 +112,13 @@ def check_unit(unit: str | None, where: str | os.PathLike[str] | None = None) ->
     return unit
 
 
-def join_spots(abundance: Abundance, keys: pd.Index, where: str | os.PathLike[str] | None = None) -> Abundance:
+def join_spots(
+    abundance: Abundance, keys: pd.Index, where: str | os.PathLike[str] | None = None, *, quiet: bool = False
+) -> Abundance:
     """Labels of the spots that a section has, in the section's order.
 
-    Labels of other spots, and spots without labels, are left out with a logged note.
+    Labels of other spots, and spots without labels, are left out with a logged note, unless ``quiet`` (for a caller
+    that says it itself).
 
     Raises
     ------
@@ -131,9 +134,9 @@ def join_spots(abundance: Abundance, keys: pd.Index, where: str | os.PathLike[st
             where=where or abundance.provenance.get("file"),
             mend="Use the same spot keys in both",
         )
-    if len(shared) < len(index):
+    if len(shared) < len(index) and not quiet:
         _log.info("%s: %d of %d labels belong to no spot: dropped", where, len(index) - len(shared), len(index))
-    if len(shared) < len(keys):
+    if len(shared) < len(keys) and not quiet:
         _log.info("%s: %d of %d spots have no label", where, len(keys) - len(shared), len(keys))
     sd = None if abundance.sd is None else abundance.sd.loc[shared]
     return replace(abundance, values=abundance.values.loc[shared], sd=sd)

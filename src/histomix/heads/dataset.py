@@ -173,7 +173,7 @@ def _section(
     tiles, X = join_blocks(tables)
     if not len(tiles):
         raise FeatureError("the encoders' features share no tile", where=where, mend="Embed it again with each encoder")
-    joined = join_spots(labels, tiles, where=where)
+    joined = join_spots(labels, tiles, where=where, quiet=True)
     keys = joined.values.index
     rows = tiles.get_indexer(keys)
     readable = np.isfinite(X[rows]).all(axis=1)
