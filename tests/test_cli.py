@@ -121,3 +121,34 @@ def test_help_and_version_from_a_fresh_process() -> None:
         assert verb in found.stdout
     version = subprocess.run([*program, "--version"], capture_output=True, text=True, check=True).stdout
     assert version.startswith("histomix ")
+
+
+def test_a_hub_encoder_from_a_local_file_beside_the_built_in_one(job: Job, tmp_path: Path) -> None:
+    """The real architecture, random weights in the hub's format: embed, join with the built-in features, predict."""
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    from histomix.encoders import card
+
+    name = "lunit-s16"
+    torch.manual_seed(0)
+    model = timm.create_model(card(name).architecture, num_classes=0, **card(name).arguments)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    embed = ["embed", job.sheet, "--encoder", name, "--weights", tmp_path, "--out", tmp_path / "features"]
+    code, _, err = histomix(*embed)
+    assert code == 0, err
+    both = ["--features", job.features, "--features", tmp_path / "features", "--labels", job.labels]
+    code, out, err = histomix("train", job.sheet, *both, "--head", "ridge", "--out", tmp_path / "head", "--json")
+    assert code == 0, err
+    stamped = json.loads(out)["card"]
+    assert [encoder["name"] for encoder in stamped["encoders"]] == ["builtin", name]
+    assert "Lunit" in stamped["encoder_licences"][1]["licence"]
+    predict = ["predict", job.image, "--head", tmp_path / "head", "--at", job.spots, "--out", tmp_path / "maps"]
+    code, _, err = histomix(*predict, "--weights", tmp_path / "model.safetensors")
+    assert code == 0, err
+    assert len(pd.read_csv(tmp_path / "maps" / job.image.stem / "composition.csv")) == len(
+        pd.read_csv(job.labels / "P1S1.csv")
+    )
+    code, _, err = histomix(*predict, "--weights", tmp_path, "--weights", tmp_path)
+    assert code == 2 and "2 weights were given, and 1" in err

@@ -124,7 +124,7 @@ def test_slides_that_would_share_a_folder_are_refused_before_work(job: Job, tmp_
 def test_refusals_before_work(job: Job, tmp_path: Path) -> None:
     with pytest.raises(SectionError, match="no such file"):
         predict_slides([job.image], job.head, tmp_path / "out", at=tmp_path / "none.csv")
-    with pytest.raises(HeadError, match=r"1 encoders \(builtin\), but 2 weights"):
+    with pytest.raises(HeadError, match="2 weights were given, and 0 of the head"):
         load_head_encoders(hm.load_head(job.head), [tmp_path / "a", tmp_path / "b"])
 
 

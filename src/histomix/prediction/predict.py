@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..embedding import feature_manifest, slide_features
-from ..encoders import load_encoder
+from ..encoders import card, load_encoder
 from ..errors import HeadError, SlideError
 from ..heads import Head, load_head
 from ..progress import Progress, silent
@@ -57,7 +57,7 @@ def predict(
     stride_um
         Distance of the grid's tiles; the size of the head's tile where left out.
     weights
-        Local weights of the head's encoders, in the order of its card.
+        Local weights, one for each of the head's encoders that does not bring its own, in the order of its card.
     encoders
         Encoders that are loaded already, in the order of the card (spares loading them for every slide).
     batch_size
@@ -107,23 +107,32 @@ def load_head_encoders(
 ) -> list[Encoder]:
     """Load the encoders that a head's card names, in its order.
 
+    Parameters
+    ----------
+    head
+        A trained head.
+    weights
+        Local weights, one for each encoder that does not bring its own, in the order of the card.
+    threads
+        CPU threads of each encoder.
+
     Raises
     ------
     HeadError
-        The number of ``weights`` is not the number of encoders.
+        The number of ``weights`` is not the number of encoders that take any.
     EncoderError
         An encoder cannot be loaded.
     """
-    names = [identity["name"] for identity in head.card["encoders"]]
-    if weights and len(weights) != len(names):
+    names = [encoder["name"] for encoder in head.card["encoders"]]
+    taking = [name for name in names if card(name).source != "builtin"]
+    if weights and len(weights) != len(taking):
         raise HeadError(
-            f"the head has {len(names)} encoders ({', '.join(names)}), but {len(weights)} weights were given",
-            mend="Give --weights once for each encoder, in this order",
+            f"{len(weights)} weights were given, and {len(taking)} of the head's encoders take any "
+            f"({', '.join(taking) or 'the built-in one brings its own'})",
+            mend="Give --weights once for each of these, in this order",
         )
-    return [
-        load_encoder(name, weights=weights[place] if weights else None, threads=threads)
-        for place, name in enumerate(names)
-    ]
+    files = dict(zip(taking, weights, strict=True)) if weights else {}
+    return [load_encoder(name, weights=files.get(name), threads=threads) for name in names]
 
 
 def _places(slide: Slide, spec: TileSpec, at: str | os.PathLike[str] | pd.DataFrame | None) -> pd.DataFrame:
