@@ -615,8 +615,8 @@ def test_a_file_size_limit_is_a_storage_error(material: Path, tmp_path: Path) ->
     command = [sys.executable, "-c", LIMITED, str(Path(__file__).parent), str(sheet), str(out)]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     shard, table = found.stdout.splitlines() or pytest.fail(found.stderr)
-    assert "0.npy: the disk (or the quota) is full" in shard
-    assert "A.h5ad: the disk (or the quota) is full" in table
+    assert "0.npy: the disk is full" in shard
+    assert "A.h5ad: the disk is full" in table
     assert not list(out.glob("*.h5ad")) and not list(out.rglob(".partial-*"))
     encoder = FakeEncoder()
     run(read_cohort(sheet), encoder, out)

@@ -160,3 +160,12 @@ def test_the_report_refuses_folders_it_does_not_know(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds nothing that a report can show"):
         write_report([tmp_path / "stranger"], tmp_path / "report")
     assert not (tmp_path / "report").exists()
+
+
+def test_the_report_never_replaces_a_folder_of_other_files(page: tuple[Path, str], job: Job, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match=r"holds 'thesis\.txt'"):
+        write_report([job.head], tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+    path, _ = page
+    assert write_report([job.head], path.parent) == path

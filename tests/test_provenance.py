@@ -103,3 +103,24 @@ def test_json_files(tmp_path: Path) -> None:
 def test_versions_lists_only_what_is_installed() -> None:
     found = versions("numpy", "no-such-package")
     assert set(found) == {"histomix", "python", "numpy"}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("Unable to close file (file write failed: errno = 28, error message = 'No space left on device')"),
+        OSError("Can't synchronously write data (file write failed: errno = 27, error message = 'File too large')"),
+        OSError(errno.EFBIG, "File too large"),
+    ],
+)
+def test_a_full_disk_is_known_behind_the_words_of_libraries(tmp_path: Path, error: Exception) -> None:
+    with pytest.raises(StorageError, match="disk is full"), atomic_path(tmp_path / "result.h5ad"):
+        raise error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_errors_that_are_no_fault_of_the_disk_pass_as_they_are(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="a bug"), atomic_path(tmp_path / "result"):
+        raise RuntimeError("a bug")
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "result"):
+        (tmp_path / "absent").read_text()

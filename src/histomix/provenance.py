@@ -9,6 +9,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,8 @@ from ._version import __version__
 from .errors import InputError, StorageError
 
 _CHUNK = 1 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 _SAMPLES = 16
 
 
@@ -64,18 +67,19 @@ def versions(*packages: str) -> dict[str, str]:
     return found
 
 
-def _storage_error(error: OSError, path: Path) -> StorageError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageError(
-            "the disk is full",
-            where=path,
-            mend="Free some space or choose another --out, then run the same command again",
-        )
-    return StorageError(
-        f"cannot write ({error.strerror or error})",
-        where=path,
-        mend="Check the folder's permissions, or choose another --out",
-    )
+def _error_number(error: OSError | RuntimeError) -> int | None:
+    """The operating system's number of an error; h5py keeps it only in the text, and raises RuntimeError on closing."""
+    found = re.search(r"errno = (\d+)", str(error))
+    return int(found[1]) if found else getattr(error, "errno", None)
+
+
+def _storage_error(error: OSError | RuntimeError, path: Path) -> StorageError:
+    if _error_number(error) in _FULL:
+        mend = "Free some space or choose another --out, then run the same command again; it goes on where it stopped"
+        return StorageError("the disk is full (or a quota is used up)", where=path, mend=mend)
+    reason = getattr(error, "strerror", None) or error
+    mend = "Check the folder's permissions, or choose another --out"
+    return StorageError(f"cannot write ({reason})", where=path, mend=mend)
 
 
 @contextlib.contextmanager
@@ -110,11 +114,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
                 raise
         else:
             temporary.replace(target)
-    except OSError as error:
-        # Libraries wrap the operating system's error: h5py keeps only its text.
-        if error.errno is None and "errno = 28" in str(error):
-            error = OSError(errno.ENOSPC, "No space left on device")
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO):
+    except (OSError, RuntimeError) as error:
+        number = _error_number(error)
+        # numpy tells a short write without a number.
+        if number in (*_FULL, *_DENIED) or (number is None and type(error) is OSError):
             raise _storage_error(error, target) from error
         raise
     finally:

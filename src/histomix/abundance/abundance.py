@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 
 from ..errors import LabelError
+from ..spots import LABEL_UNITS
 
 #: The units that a table of abundances may be in.
-UNITS = ("cells per spot", "proportion")
+UNITS = LABEL_UNITS
 #: How far the proportions of one spot may sum from 1.
 SUM_TOLERANCE = 0.01
 

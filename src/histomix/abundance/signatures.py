@@ -16,6 +16,7 @@ from scipy import sparse
 from ..errors import LabelError
 from ..provenance import digest_bytes, digest_file
 from .abundance import examples
+from .annotated import read_h5ad
 from .checks import check_counts
 from .delimited import read_numbers
 
@@ -200,16 +201,7 @@ def _checked(table: pd.DataFrame, source: str) -> pd.DataFrame:
 
 
 def _read_h5ad(path: Path, cell_type_key: str | None) -> pd.DataFrame:
-    import anndata
-
-    if not path.exists():
-        raise LabelError("there is no such file", where=path, mend="Check the path")
-    try:
-        adata = anndata.read_h5ad(path)
-    except (OSError, KeyError, ValueError) as error:
-        raise LabelError(
-            f"cannot be read as h5ad ({error})", where=path, mend="Check that the file is whole"
-        ) from error
+    adata = read_h5ad(path)
     key = cell_type_key or (_CELL_TYPE_KEY if _CELL_TYPE_KEY in adata.obs else None)
     if key is None and adata.n_obs <= _MOST_TYPES and adata.X is not None:
         return adata.to_df().T

@@ -13,6 +13,7 @@ import pandas as pd
 from ..errors import LabelError
 from ..provenance import atomic_path, digest_file, read_json, write_json
 from .abundance import Abundance, check_unit
+from .annotated import read_h5ad
 from .delimited import read_numbers
 
 if TYPE_CHECKING:
@@ -161,16 +162,7 @@ def _write_csv(path: Path, table: pd.DataFrame) -> None:
 
 
 def _read_h5ad(path: Path) -> tuple[pd.DataFrame, pd.DataFrame | None, str | None]:
-    import anndata
-
-    if not path.exists():
-        raise LabelError("there is no such file", where=path, mend="Check the path")
-    try:
-        adata = anndata.read_h5ad(path)
-    except (OSError, KeyError, ValueError) as error:
-        raise LabelError(
-            f"cannot be read as h5ad ({error})", where=path, mend="Check that the file is whole"
-        ) from error
+    adata = read_h5ad(path)
     values = _read_posterior(adata, _QUANTILE)
     if values is not None:
         return values, _read_posterior(adata, _SD), "cells per spot"

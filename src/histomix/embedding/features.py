@@ -14,9 +14,8 @@ import numpy as np
 import pandas as pd
 
 from ..errors import FeatureError, InputError
-from ..provenance import digest_bytes, read_json
+from ..provenance import atomic_path, digest_bytes, read_json
 from .identity import encoder_identity, require_same_encoder
-from .storage import whole_file
 
 _COLUMNS = ["x_px", "y_px", "tissue"]
 #: What h5py and anndata raise on damaged files.
@@ -52,7 +51,7 @@ def write_features(path: Path, features: ad.AnnData) -> None:
     StorageError
         The file cannot be written.
     """
-    with whole_file(path) as temporary:
+    with atomic_path(path) as temporary:
         features.write_h5ad(temporary)
 
 
@@ -140,7 +139,7 @@ def read_overview(folder: Path) -> dict[str, Any]:
 
 def write_overview(folder: Path, overview: Mapping[str, Any]) -> None:
     """Write the folder's ``manifest.json`` (StorageError when that fails)."""
-    with whole_file(folder / "manifest.json") as temporary:
+    with atomic_path(folder / "manifest.json") as temporary:
         temporary.write_text(json.dumps(overview, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 

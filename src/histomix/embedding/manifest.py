@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from ..provenance import versions
+from ..provenance import atomic_path, versions
 from ..slides import Slide, TileSpec
 from ..slides.slide import UPSAMPLING_TOLERANCE
 from ..spots import Alignment
 from .identity import slide_fingerprint
-from .storage import whole_file
 
 _LOG = logging.getLogger(__name__)
 _PREVIEW_MPP = 8.0
@@ -60,7 +59,7 @@ def write_preview(slide: Slide, folder: Path, name: str) -> dict[str, Any]:
 
     mpp = max(_PREVIEW_MPP, slide.mpp)
     path = folder / "previews" / f"{name}.jpg"
-    with whole_file(path) as temporary:
+    with atomic_path(path) as temporary:
         Image.fromarray(slide.thumbnail(mpp)).save(temporary, quality=_PREVIEW_QUALITY)
     return {"file": f"previews/{name}.jpg", "mpp": mpp}
 

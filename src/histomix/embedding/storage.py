@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import json
 import os
-import re
 import shutil
 import socket
 from collections.abc import Iterator
@@ -17,31 +15,6 @@ import numpy as np
 
 from ..errors import FeatureError, InputError, StorageError
 from ..provenance import atomic_path, digest_bytes, read_json
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """`histomix.provenance.atomic_path`, for writers that wrap or lose the error of the operating system.
-
-    Raises
-    ------
-    StorageError
-        The file could not be written for any reason that the operating system gave; nothing half-written is left.
-    """
-    try:
-        with atomic_path(path) as temporary:
-            yield temporary
-    except (OSError, RuntimeError) as error:
-        # h5py reports a failed write as OSError or, while closing, as RuntimeError, with the number only in the text.
-        found = re.search(r"errno = (\d+)", str(error))
-        number = int(found[1]) if found else getattr(error, "errno", None)
-        if isinstance(error, RuntimeError) and number is None:
-            raise
-        what = "the disk (or the quota) is full" if number in _FULL else f"cannot write ({error})"
-        mend = "Free some space or choose another --out, then run the same command again; it goes on where it stopped"
-        raise StorageError(what, where=path, mend=mend) from error
 
 
 class Shards:
@@ -86,9 +59,9 @@ class Shards:
         np.save(buffer, values, allow_pickle=False)
         data = buffer.getvalue()
         path = self.folder / f"{number}.npy"
-        with whole_file(path) as temporary:
+        with atomic_path(path) as temporary:
             temporary.write_bytes(data)
-        with whole_file(path.with_suffix(".json")) as temporary:
+        with atomic_path(path.with_suffix(".json")) as temporary:
             temporary.write_text(json.dumps({"identity": self.identity, "digest": digest_bytes(data)}))
 
 

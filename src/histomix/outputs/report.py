@@ -15,24 +15,19 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from matplotlib.figure import Figure
 
 from .._version import __version__
+from ..errors import InputError
 from ..evaluation import Evaluation
 from ..progress import Progress, silent
 from ..provenance import atomic_path
 from .figures import beside_figure, composition_figure, map_figure, score_figure
 from .material import Material, SlideMap, gather
+from .scores import against, number, score_table, score_tiles, shown_head, type_scores
 
 _DPI = 130
+_OURS = {"index.html", "figures"}
 _UNSEEN = {"donor": "donors", "section": "sections of known donors", "random": "spots of known sections"}
 _CLASSES = {"donor": "honest", "section": "optimistic", "random": "leaky"}
 _NAMES = {"donor": "held-out donors", "section": "optimistic: held-out sections", "random": "leaky: random spots"}
-_METRICS = {
-    "pearson": "Pearson",
-    "pearson_pooled": "pooled",
-    "pearson_within": "within",
-    "spearman": "Spearman",
-    "rmse": "RMSE",
-    "js_composition": "JS distance",
-}
 
 
 def write_report(
@@ -65,10 +60,11 @@ def write_report(
     Raises
     ------
     InputError
-        A folder is absent, damaged or of no known kind.
+        A folder is absent, damaged or of no known kind; or ``out`` holds files that no report wrote.
     StorageError
         The page cannot be written.
     """
+    _check_folder(Path(out))
     material = gather(folders)
     with atomic_path(out) as folder:
         folder.mkdir()
@@ -89,6 +85,17 @@ def write_report(
         )
         (folder / "index.html").write_text(page, encoding="utf-8")
     return Path(out) / "index.html"
+
+
+def _check_folder(out: Path) -> None:
+    """Refuse to replace a folder that holds anything a report did not write."""
+    foreign = sorted(path.name for path in out.iterdir() if path.name not in _OURS) if out.is_dir() else []
+    if foreign:
+        raise InputError(
+            f"holds {foreign[0]!r}, which no report wrote and replacing the folder would delete",
+            where=out,
+            mend="Choose an empty or new folder as --out",
+        )
 
 
 def _environment() -> Environment:
@@ -126,7 +133,7 @@ def _count_figures(material: Material) -> int:
 def _evaluation(evaluation: Evaluation, place: int, material: Material, draw: _Drawer) -> dict[str, Any]:
     facts = evaluation.summary
     protocol = facts["protocol"]
-    shown = _best_head(evaluation)
+    shown = shown_head(evaluation)
     target = "truth" if "truth" in facts["scores"] else "label"
     return {
         "unseen": _UNSEEN[protocol],
@@ -136,93 +143,27 @@ def _evaluation(evaluation: Evaluation, place: int, material: Material, draw: _D
         "protocol_text": f"{facts['protocol_means']}. {len(facts['folds'])} folds, {facts['n_donors']} donors, "
         f"{facts['n_sections']} sections, {facts['n_spots']:,} spots, {len(facts['cell_types'])} cell types; "
         f"unit: {facts['unit']}.",
-        "tiles": _score_tiles(evaluation, shown, target),
+        "tiles": score_tiles(evaluation, shown, target),
         "notes": [note for note in (facts["interval"]["caution"], *facts["notes"]) if note],
-        "tables": [_score_table(evaluation, name, shown) for name in facts["scores"]],
+        "tables": [score_table(evaluation, name, shown) for name in facts["scores"]],
         "score_figure": draw(
-            score_figure(_type_scores(evaluation, target), f"mean Pearson per section, against the {_against(target)}"),
+            score_figure(type_scores(evaluation, target), f"mean Pearson per section, against the {against(target)}"),
             "scores",
         ),
-        "score_caption": f"Pearson of each cell type with the {_against(target)}: mean over held-out sections.",
+        "score_caption": f"Pearson of each cell type with the {against(target)}: mean over held-out sections.",
         "sections": [
-            _section(evaluation, name, shown, f"{place}-{number}", material, draw)
-            for number, name in enumerate(facts["sections"])
+            _section(evaluation, name, shown, f"{place}-{row}", material, draw)
+            for row, name in enumerate(facts["sections"])
         ],
     }
 
 
-def _against(target: str) -> str:
-    return "true composition" if target == "truth" else "labels"
-
-
-def _best_head(evaluation: Evaluation) -> str:
-    """The head whose maps are drawn: the last one asked for that is no baseline."""
-    others = [head for head in evaluation.predictions if head not in ("mean", "ridge")]
-    return others[-1] if others else "ridge"
-
-
-def _score_tiles(evaluation: Evaluation, shown: str, target: str) -> list[dict[str, str]]:
-    scores = evaluation.summary["scores"][target]
-    words = {
-        "mean": "a constant: the training mean",
-        "label": "the labels themselves: the bar",
-        "ridge": "ridge on the same features",
-    }
-    order = [shown, *(head for head in ("ridge", "mean", "label") if head in scores and head != shown)]
-    return [
-        {
-            "value": _number(scores[head]["pearson"]["mean"]),
-            "text": f"{words.get(head, head)}: mean Pearson against the {_against(target)}",
-        }
-        for head in order
-    ]
-
-
-def _score_table(evaluation: Evaluation, target: str, shown: str) -> dict[str, Any]:
-    facts = evaluation.summary
-    rows = []
-    for head, entry in facts["scores"][target].items():
-        cells = [{"text": head, "small": ""}]
-        for metric in _METRICS:
-            one = entry[metric]
-            interval = (
-                "" if metric != "pearson" or one["low"] is None else f"{_number(one['low'])} to {_number(one['high'])}"
-            )
-            cells.append({"text": _number(one["mean"]), "small": interval})
-        against = entry["pearson"].get("vs_ridge")
-        if against is None:
-            cells.append({"text": "", "small": ""})
-        else:
-            interval = "" if against["low"] is None else f"{against['low']:+.3f} to {against['high']:+.3f}"
-            cells.append({"text": f"{against['mean']:+.3f}", "small": interval})
-        cells.append({"text": str(entry["pearson"]["n_types"]), "small": ""})
-        rows.append({"cells": cells, "strong": head == shown})
-    level = round(100 * facts["interval"]["level"])
-    return {
-        "title": f"Against the {_against(target)}",
-        "columns": ["head", *_METRICS.values(), "Pearson − ridge", "types"],
-        "rows": rows,
-        "caption": "Pearson: per cell type over the spots of a section, averaged; pooled: over all spots of a fold; "
-        f"within: centred per section. Small figures: {level} % intervals, {facts['interval']['method']}.",
-    }
-
-
-def _type_scores(evaluation: Evaluation, target: str) -> pd.DataFrame:
-    scores = evaluation.summary["scores"][target]
-    heads = [head for head in ("mlp", "knn", "ridge", "mean", "label") if head in scores]
-    heads = [head for head in scores if head not in (*heads, "mean")] + [head for head in heads if head != "mean"]
-    table = pd.DataFrame(
-        {head: {name: one["mean"] for name, one in scores[head]["pearson"]["types"].items()} for head in heads}
-    ).astype(float)
-    return table.dropna(how="all")
-
-
 def _section(
-    evaluation: Evaluation, name: str, shown: str, number: str, material: Material, draw: _Drawer
+    evaluation: Evaluation, name: str, shown: str, place: str, material: Material, draw: _Drawer
 ) -> dict[str, Any]:
     label, predicted = evaluation.labels[name], evaluation.predictions[shown][name]
     facts: dict[str, Any] = {
-        "id": f"section-{number}",
+        "id": f"section-{place}",
         "name": name,
         "caption": f"{name}, donor {_donor(evaluation, name)}: {len(label)} spots and the most abundant type of each",
         "figure": None,
@@ -239,7 +180,7 @@ def _section(
     places = evaluation.positions[name].loc[label.index, ["x_px", "y_px"]].to_numpy(float)
     facts["figure"] = draw(composition_figure(canvas, places, maps), name, "composition")
     for cell_type in label.columns:
-        score = _number(_section_pearson(evaluation, name, shown, target).get(cell_type, math.nan))
+        score = number(_section_pearson(evaluation, name, shown, target).get(cell_type, math.nan))
         columns = {title: table[cell_type] for title, table in maps.items()}
         figure = beside_figure(canvas, places, columns, f"Pearson {score}")
         facts["pairs"].append({"name": cell_type, "pearson": score, "figure": draw(figure, name, cell_type)})
@@ -329,7 +270,3 @@ def _words(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(_words(one) for one in value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None or not math.isfinite(value) else f"{value:.3f}".replace("-", "−")

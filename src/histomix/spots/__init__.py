@@ -5,6 +5,6 @@ from __future__ import annotations
 from .alignment import Alignment, check_alignment
 from .readers import read_spots
 from .section import Cohort, Section, read_cohort
-from .sheet import SheetRow
+from .sheet import LABEL_UNITS, SheetRow
 
-__all__ = ["Alignment", "Cohort", "Section", "SheetRow", "check_alignment", "read_cohort", "read_spots"]
+__all__ = ["LABEL_UNITS", "Alignment", "Cohort", "Section", "SheetRow", "check_alignment", "read_cohort", "read_spots"]

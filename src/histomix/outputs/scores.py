@@ -1,0 +1,94 @@
+"""The scores of an evaluation as the report shows them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from ..evaluation import Evaluation
+
+_METRICS = {
+    "pearson": "Pearson",
+    "pearson_pooled": "pooled",
+    "pearson_within": "within",
+    "spearman": "Spearman",
+    "rmse": "RMSE",
+    "js_composition": "JS distance",
+}
+
+
+def against(target: str) -> str:
+    """What ``"label"`` or ``"truth"`` is called."""
+    return "true composition" if target == "truth" else "labels"
+
+
+def shown_head(evaluation: Evaluation) -> str:
+    """The head whose maps are drawn: the last one asked for that is no baseline."""
+    others = [head for head in evaluation.predictions if head not in ("mean", "ridge")]
+    return others[-1] if others else "ridge"
+
+
+def score_tiles(evaluation: Evaluation, shown: str, target: str) -> list[dict[str, str]]:
+    """The mean Pearson of the shown head, the baselines and the labels, with words."""
+    scores = evaluation.summary["scores"][target]
+    words = {
+        "mean": "a constant: the training mean",
+        "label": "the labels themselves: the bar",
+        "ridge": "ridge on the same features",
+    }
+    order = [shown, *(head for head in ("ridge", "mean", "label") if head in scores and head != shown)]
+    return [
+        {
+            "value": number(scores[head]["pearson"]["mean"]),
+            "text": f"{words.get(head, head)}: mean Pearson against the {against(target)}",
+        }
+        for head in order
+    ]
+
+
+def score_table(evaluation: Evaluation, target: str, shown: str) -> dict[str, Any]:
+    """Every head and metric, with intervals; the shown head stands out."""
+    facts = evaluation.summary
+    rows = []
+    for head, entry in facts["scores"][target].items():
+        cells = [{"text": head, "small": ""}]
+        for metric in _METRICS:
+            one = entry[metric]
+            interval = (
+                "" if metric != "pearson" or one["low"] is None else f"{number(one['low'])} to {number(one['high'])}"
+            )
+            cells.append({"text": number(one["mean"]), "small": interval})
+        paired = entry["pearson"].get("vs_ridge")
+        if paired is None:
+            cells.append({"text": "", "small": ""})
+        else:
+            interval = "" if paired["low"] is None else f"{paired['low']:+.3f} to {paired['high']:+.3f}"
+            cells.append({"text": f"{paired['mean']:+.3f}", "small": interval})
+        cells.append({"text": str(entry["pearson"]["n_types"]), "small": ""})
+        rows.append({"cells": cells, "strong": head == shown})
+    level = round(100 * facts["interval"]["level"])
+    return {
+        "title": f"Against the {against(target)}",
+        "columns": ["head", *_METRICS.values(), "Pearson − ridge", "types"],
+        "rows": rows,
+        "caption": "Pearson: per cell type over the spots of a section, averaged; pooled: over all spots of a fold; "
+        f"within: centred per section. Small figures: {level} % intervals, {facts['interval']['method']}.",
+    }
+
+
+def type_scores(evaluation: Evaluation, target: str) -> pd.DataFrame:
+    """Mean Pearson, cell types x heads; types that no section lets score are left out."""
+    scores = evaluation.summary["scores"][target]
+    heads = [head for head in ("mlp", "knn", "ridge", "mean", "label") if head in scores]
+    heads = [head for head in scores if head not in (*heads, "mean")] + [head for head in heads if head != "mean"]
+    table = pd.DataFrame(
+        {head: {name: one["mean"] for name, one in scores[head]["pearson"]["types"].items()} for head in heads}
+    ).astype(float)
+    return table.dropna(how="all")
+
+
+def number(value: float | None) -> str:
+    """A score as text, a dash where it is undefined."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:.3f}".replace("-", "−")
