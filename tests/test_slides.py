@@ -17,43 +17,7 @@ from histomix.errors import ScaleWarning, SlideError
 from histomix.slides import Slide, open_slide
 from histomix.slides.resample import axis_taps
 
-RNG = np.random.default_rng(0)
-PATTERN = RNG.integers(0, 256, (1100, 1300, 3), dtype=np.uint8)
-
-
-def block_mean(pixels: np.ndarray, factor: int) -> np.ndarray:
-    height, width = (side // factor * factor for side in pixels.shape[:2])
-    blocks = pixels[:height, :width].reshape(height // factor, factor, width // factor, factor, -1)
-    return blocks.mean(axis=(1, 3))
-
-
-def write_pyramid(
-    path: Path, pixels: np.ndarray, mpp: float | None = 0.5, factors: tuple[int, ...] = (4,), **options: Any
-) -> Path:
-    """A tiled TIFF whose coarser levels are darker by 5 per level, so that a test sees which one was read."""
-    with tifffile.TiffWriter(path) as tif:
-        for number, factor in enumerate((1, *factors)):
-            level = (
-                pixels
-                if factor == 1
-                else np.clip(np.rint(block_mean(pixels, factor)) - 5 * number, 0, 255).astype(np.uint8)
-            )
-            scale = {} if mpp is None else {"resolution": (1e4 / mpp / factor,) * 2, "resolutionunit": "CENTIMETER"}
-            tif.write(
-                level,
-                tile=(256, 256),
-                photometric="rgb",
-                subfiletype=int(factor > 1),
-                metadata=None,
-                **scale,
-                **options,
-            )
-    return path
-
-
-def write_flat(path: Path, pixels: np.ndarray = PATTERN) -> Path:
-    Image.fromarray(pixels).save(path)
-    return path
+from .slide_files import PATTERN, block_mean, write_flat, write_pyramid
 
 
 @pytest.fixture(scope="module")
