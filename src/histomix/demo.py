@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .abundance import Abundance
 
 DATA_VARIABLE = "HISTOMIX_DATA"
+#: Half a tile of the built-in encoder: a map in which glands and follicles have a shape.
+_MAP_STRIDE_UM = 56.0
 COHORTS = ("auto", "phantom", "her2st")
 _HER2ST_TRAINING, _HER2ST_HELD_OUT = ("C2", "C3"), "C4"
 
@@ -126,7 +128,13 @@ def run_demo(
     slides = [] if mapped.image is None else [mapped.image]
     say(f"head: trained on {', '.join(training.names)}")
     results = predict_slides(
-        slides, folder / "head", folder / "map", mpp=mapped.mpp, threads=threads, progress=progress
+        slides,
+        folder / "head",
+        folder / "map",
+        mpp=mapped.mpp,
+        stride_um=_MAP_STRIDE_UM,
+        threads=threads,
+        progress=progress,
     )
     for result in results:
         if result.error is not None:

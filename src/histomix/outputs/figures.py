@@ -183,7 +183,7 @@ def beside_figure(canvas: Canvas, xy_px: np.ndarray, maps: Mapping[str, pd.Serie
     frame = crop_to(canvas, xy_px)
     aspect = (frame[3] - frame[2]) / (frame[1] - frame[0])
     side, panels = 2.1, len(maps) + 1
-    figure = Figure(figsize=(side * panels + 0.6, max(side * aspect, side * 0.8) + 0.35), layout="constrained")
+    figure = Figure(figsize=(side * panels + 0.6, max(side * aspect, side * 0.8) + 0.6), layout="constrained")
     *map_axes, scatter = figure.subplots(1, panels)
     norm = abundance_norm(next(iter(maps.values())))
     for axes, (title, values) in zip(map_axes, maps.items(), strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from ..progress import Progress, silent
 from ..provenance import atomic_path
 from .figures import beside_figure, composition_figure, map_figure, score_figure
 from .material import Material, SlideMap, gather
+from .run_facts import run_facts
 from .scores import against, number, score_table, score_tiles, shown_head, type_scores
 
 _DPI = 130
@@ -80,7 +81,7 @@ def write_report(
                     _evaluation(one, place, material, drawer) for place, one in enumerate(material.evaluations)
                 ],
                 maps=[_slide_map(one, place, drawer) for place, one in enumerate(material.maps)],
-                facts=_facts(material),
+                facts=run_facts(material),
             )
         )
         (folder / "index.html").write_text(page, encoding="utf-8")
@@ -224,49 +225,3 @@ def _slide_map(one: SlideMap, place: int, draw: _Drawer) -> dict[str, Any]:
         facts["figure"] = draw(figure, one.name, "composition")
         facts["map_figure"] = draw(map_figure(one.canvas, places, table), one.name, "maps")
     return facts
-
-
-def _facts(material: Material) -> list[dict[str, Any]]:
-    groups = []
-    for evaluation in material.evaluations:
-        groups.append(
-            {
-                "title": "Evaluation",
-                "rows": _flat(evaluation.summary, ("protocol", "protocol_means", "seed", "unit", "rules")),
-            }
-        )
-    for labels in material.labels:
-        groups.append(
-            {"title": "Labels", "rows": _flat(labels, ("method", "unit", "reference", "genes", "seed", "versions"))}
-        )
-    if material.features:
-        groups.append({"title": "Features", "rows": _flat(material.features, tuple(material.features))})
-    for card in material.heads:
-        names = (
-            "head",
-            "cell_types",
-            "unit",
-            "training",
-            "tissue",
-            "encoder_licences",
-            "parameters",
-            "intended_use",
-            "limits",
-            "versions",
-        )
-        groups.append({"title": "Head", "rows": _flat(card, names)})
-    return groups
-
-
-def _flat(facts: Mapping[str, Any], names: Sequence[str]) -> list[tuple[str, str]]:
-    return [
-        (name.replace("_", " "), _words(facts[name])) for name in names if facts.get(name) not in (None, "", [], {})
-    ]
-
-
-def _words(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "; ".join(f"{key}: {_words(one)}" for key, one in value.items() if one is not None)
-    if isinstance(value, list | tuple):
-        return ", ".join(_words(one) for one in value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

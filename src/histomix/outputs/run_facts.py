@@ -1,0 +1,48 @@
+"""What the numbers of a report were made from, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .material import Material
+
+_EVALUATION = ("protocol", "protocol_means", "seed", "unit", "rules", "versions")
+_LABELS = ("method", "unit", "reference", "seed", "versions")
+_HEAD = ("head", "cell_types", "unit", "tissue", "encoder_licences", "intended_use", "limits", "digest", "versions")
+_TRAINING = ("n_spots", "n_sections", "n_donors", "donors", "dropped", "cell_types_without_labels")
+#: Hexadecimal digits of a digest that are shown: enough to tell two apart, and the files have the rest.
+_DIGITS = 12
+
+
+def run_facts(material: Material) -> list[dict[str, Any]]:
+    """Groups of facts for the page: a title and rows of name and words."""
+    groups = [("Evaluation", _rows(one.summary, _EVALUATION)) for one in material.evaluations]
+    groups += [("Labels", _rows(labels, _LABELS)) for labels in material.labels]
+    if material.features:
+        groups.append(("Features", _rows(material.features, ("encoder", "tile"))))
+    for card in material.heads:
+        groups.append(("Head", [*_rows(card, _HEAD), *_rows(card.get("training", {}), _TRAINING)]))
+    return [{"title": title, "rows": rows} for title, rows in groups]
+
+
+def _rows(facts: Mapping[str, Any], names: Sequence[str]) -> list[tuple[str, str]]:
+    found = ((name.removeprefix("n_").replace("_", " "), _words(facts.get(name), name)) for name in names)
+    return [(name, words) for name, words in found if words]
+
+
+def _words(value: Any, name: str = "") -> str:
+    if value is None:
+        return ""
+    if isinstance(value, Mapping):
+        parts = ((key, _words(one, key)) for key, one in value.items())
+        return "; ".join(f"{key.replace('_', ' ').strip()}: {words}" for key, words in parts if words)
+    if isinstance(value, list | tuple):
+        return ", ".join(_words(one) for one in value)
+    if name == "file":  # the page may be handed on, and a path may name a person
+        return Path(str(value)).name
+    scheme, colon, digits = str(value).partition("sha256:")
+    if colon:
+        return f"{scheme}sha256:{digits[:_DIGITS]}…"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
