@@ -162,6 +162,16 @@ def test_the_report_refuses_folders_it_does_not_know(tmp_path: Path) -> None:
     assert not (tmp_path / "report").exists()
 
 
+def test_the_report_says_when_a_map_is_older_than_a_failed_attempt(composition: ad.AnnData, tmp_path: Path) -> None:
+    write_composition(tmp_path / "map" / "x", composition, np.full((40, 50, 3), 200, np.uint8))
+    words = "This map is of an earlier run"
+    for state, said in (("done", False), ("failed", True)):
+        status = {"state": state, "reason": "x.svs: is truncated."}
+        (tmp_path / "map" / "x" / "status.json").write_text(json.dumps(status))
+        text = write_report([tmp_path / "map"], tmp_path / "report").read_text()
+        assert (words in text) == said and ("is truncated" in text) == said
+
+
 def test_the_report_never_replaces_a_folder_of_other_files(page: tuple[Path, str], job: Job, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(InputError, match=r"holds 'thesis\.txt'"):

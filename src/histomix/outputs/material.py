@@ -23,12 +23,13 @@ from .figures import Canvas
 
 @dataclass(frozen=True)
 class SlideMap:
-    """A predicted composition map and the slide under it."""
+    """A predicted composition map and the slide under it; ``failure`` is why a later attempt gave no newer one."""
 
     name: str
     composition: ad.AnnData
     manifest: dict[str, Any]
     canvas: Canvas | None
+    failure: str | None = None
 
 
 @dataclass
@@ -90,7 +91,9 @@ def _read_map(folder: Path) -> SlideMap:
         canvas = Canvas(
             image, scale, manifest["cell_px"], manifest["places"] == "spots", manifest["slide"]["mpp"] / scale
         )
-    return SlideMap(folder.name, composition, manifest, canvas)
+    status = read_json(folder / "status.json") if (folder / "status.json").is_file() else {}
+    failure = str(status.get("reason")) if status.get("state") == "failed" else None
+    return SlideMap(folder.name, composition, manifest, canvas, failure)
 
 
 def _add_features(material: Material, folder: Path) -> None:

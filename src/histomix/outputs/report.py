@@ -204,6 +204,8 @@ def _slide_map(one: SlideMap, place: int, draw: _Drawer) -> dict[str, Any]:
     readable = composition.obs["read_ok"].to_numpy(bool)
     scope = composition.obs["in_scope"].to_numpy(bool)
     notes = []
+    if one.failure is not None:
+        notes.append(f"This map is of an earlier run: the last attempt on this slide failed. {one.failure}")
     if not readable.all():
         notes.append(f"{(~readable).sum()} of {len(readable)} tiles could not be read; they are left blank.")
     if scope[readable].mean() < 0.8:
