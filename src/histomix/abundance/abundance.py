@@ -33,8 +33,16 @@ class Abundance:
         ``"cells per spot"``, or ``"proportion"`` (each row sums to 1 within 1 %).
     sd
         Posterior standard deviations, same spots and cell types as ``values``, where the method has a posterior.
+    median
+        Posterior medians, same spots and cell types as ``values``, where ``values`` are another summary (such as the
+        5 % quantile).
+    reliability
+        Per cell type, how well the labels agree with themselves: the correlation over spots of two labels of the same
+        section from counts of this depth (1: no noise; NaN: a type that does not vary). The square root bounds the
+        correlation that even a perfect predictor can reach with these labels.
     provenance
-        Where the numbers come from; ``provenance["file"]`` is named in errors.
+        Where the numbers come from; ``provenance["file"]`` is named in errors, ``provenance["fitted_with"]`` lists the
+        sections whose counts had a part in these labels, this one included.
 
     Raises
     ------
@@ -46,22 +54,29 @@ class Abundance:
     unit: str
     sd: pd.DataFrame | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+    median: pd.DataFrame | None = None
+    reliability: pd.Series | None = None
 
     def __post_init__(self) -> None:
         where = self.provenance.get("file")
         check_unit(self.unit, where)
         object.__setattr__(self, "values", _checked(self.values, "label", where))
-        if self.sd is not None:
-            sd = _checked(self.sd, "posterior sd", where)
-            if not (sd.index.equals(self.values.index) and sd.columns.equals(self.values.columns)):
-                raise LabelError(
-                    "the posterior sd has other spots or cell types than the labels",
-                    where=where,
-                    mend="Give both for the same spots and cell types, in the same order",
-                )
-            object.__setattr__(self, "sd", sd)
+        for name, what in (("sd", "posterior sd"), ("median", "posterior median")):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, self._beside(_checked(getattr(self, name), what, where), what, where))
+        if self.reliability is not None:
+            object.__setattr__(self, "reliability", _checked_reliability(self.reliability, self.values.columns, where))
         if self.unit == "proportion":
             _check_sums(self.values.sum(axis=1), where)
+
+    def _beside(self, table: pd.DataFrame, what: str, where: str | None) -> pd.DataFrame:
+        if not (table.index.equals(self.values.index) and table.columns.equals(self.values.columns)):
+            raise LabelError(
+                f"the {what} has other spots or cell types than the labels",
+                where=where,
+                mend="Give both for the same spots and cell types, in the same order",
+            )
+        return table
 
     @property
     def cell_types(self) -> list[str]:
@@ -72,7 +87,8 @@ class Abundance:
         """Share of each cell type at each spot: cells per spot over their total, or itself if already proportions.
 
         A spot without any cells has no proportions and is dropped, with a logged note. The sd is not carried over: the
-        spread of a share also depends on correlations between types, which a table of sds does not hold.
+        spread of a share also depends on correlations between types, which a table of sds does not hold. Nor is the
+        median, which is that of the abundance, not of the share.
 
         Raises
         ------
@@ -92,7 +108,8 @@ class Abundance:
         if not occupied.all():
             _log.info("%d of %d spots have no cells, so no proportions: dropped", (~occupied).sum(), len(total))
         values = self.values[occupied].div(total[occupied], axis=0)
-        return Abundance(values, "proportion", provenance={**self.provenance, "derived_from": self.unit})
+        provenance = {**self.provenance, "derived_from": self.unit}
+        return Abundance(values, "proportion", provenance=provenance, reliability=self.reliability)
 
 
 def check_unit(unit: str | None, where: str | os.PathLike[str] | None = None) -> str:
@@ -139,8 +156,11 @@ def join_spots(
         _log.info("%s: %d of %d labels belong to no spot: dropped", where, len(index) - len(shared), len(index))
     if len(shared) < len(keys) and not quiet:
         _log.info("%s: %d of %d spots have no label", where, len(keys) - len(shared), len(keys))
-    sd = None if abundance.sd is None else abundance.sd.loc[shared]
-    return replace(abundance, values=abundance.values.loc[shared], sd=sd)
+    beside = {
+        name: None if table is None else table.loc[shared]
+        for name, table in (("sd", abundance.sd), ("median", abundance.median))
+    }
+    return replace(abundance, values=abundance.values.loc[shared], **beside)
 
 
 def examples(names: pd.Index, count: int = 3) -> str:
@@ -179,6 +199,18 @@ def _checked(table: pd.DataFrame, what: str, where: str | None) -> pd.DataFrame:
             f"{checked.to_numpy()[row, column]} ({faults.sum()} such values)",
             where=where,
             mend="Abundances are finite and not negative: mend these spots or leave them out",
+        )
+    return checked
+
+
+def _checked_reliability(reliability: pd.Series, cell_types: pd.Index, where: str | None) -> pd.Series:
+    checked = reliability.astype(np.float64)
+    checked.index = checked.index.astype(str)
+    if not checked.index.equals(cell_types) or not (checked.isna() | checked.between(-1, 1)).all():
+        raise LabelError(
+            "the reliability is not one number from -1 to 1 for each cell type of the labels",
+            where=where,
+            mend="Give one correlation per cell type, in the order of the labels",
         )
     return checked
 
