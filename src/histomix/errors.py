@@ -26,7 +26,9 @@ class HistomixError(Exception):
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where else self.what
-        return f"{text}. {self.mend}." if self.mend else f"{text}."
+        # A list of details ends its own lines.
+        text = text if text.endswith("\n") else f"{text}. " if self.mend else f"{text}."
+        return f"{text}{self.mend}." if self.mend else text
 
 
 class InputError(HistomixError):
@@ -76,6 +78,10 @@ class FeatureError(InputError):
 
 class HeadError(InputError):
     """A head cannot be trained, loaded or applied."""
+
+
+class DownloadError(HistomixError):
+    """A public file could not be brought here; what has arrived is kept, and the same call goes on from there."""
 
 
 class MissingExtraError(HistomixError):

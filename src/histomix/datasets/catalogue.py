@@ -1,0 +1,270 @@
+"""Public cohorts with paired H&E and spatial transcriptomics: where each is, under which licence, and its sheet."""
+
+from __future__ import annotations
+
+import json
+import re
+import tarfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..errors import DownloadError, InputError
+from ..spots.pitch import spot_pitch
+from .download import RemoteFile
+
+Row = dict[str, Any]
+#: Brings one file: (file, folder) -> path.
+Bring = Callable[[RemoteFile, Path], Path]
+
+#: Distance between neighbouring spots of legacy Spatial Transcriptomics (Stahl et al., Science 353:78, 2016).
+_LEGACY_PITCH_UM = 200.0
+_HER2ST_COMMIT = "179d9db111a1da4f02ee2e864f12b55290ac83c1"
+_TENX = "https://cf.10xgenomics.com/samples/spatial-exp"
+#: What 10x calls the full-resolution image, by version of Space Ranger, the likelier first.
+_TENX_IMAGES = ("image.tif", "tissue_image.tif", "tissue_image.btf", "image.btf")
+_HEST = "MahmoodLab/hest"
+
+
+class PublicCohort(Protocol):
+    """A public cohort by name."""
+
+    @property
+    def name(self) -> str:
+        """How it is asked for."""
+
+    @property
+    def title(self) -> str:
+        """What it is."""
+
+    @property
+    def licence(self) -> str:
+        """What using it asks for."""
+
+    @property
+    def citation(self) -> str:
+        """How its authors ask to be named."""
+
+    def bring(self, folder: Path, bring: Bring) -> list[Row]:
+        """Bring all files into a folder; the rows of the cohort sheet, paths relative to the folder."""
+
+    def by_hand(self) -> Sequence[str]:
+        """What to download by hand, and where to put it in the folder, one line each."""
+
+
+@dataclass(frozen=True)
+class Her2st:
+    """HER2-positive breast tumours, legacy Spatial Transcriptomics: 8 patients, 36 sections [1]_.
+
+    The files are those of one commit of the authors' repository, each checked against its git blob id. The um per px is
+    taken from the spots, which are 200 um apart.
+
+    References
+    ----------
+    .. [1] A. Andersson et al., Nature Communications 12, 6012 (2021).
+    """
+
+    name: str = "her2st"
+    title: str = "HER2-positive breast cancer, legacy ST: 8 donors, 36 sections, with stereoscope proportions"
+    licence: str = "not stated in the authors' repository; see https://doi.org/10.5281/zenodo.4751624"
+    citation: str = "Andersson et al., Nat Commun 12, 6012 (2021), doi:10.1038/s41467-021-26271-2"
+    listing: str = f"https://api.github.com/repos/almaan/her2st/git/trees/{_HER2ST_COMMIT}?recursive=1"
+    files: str = f"https://raw.githubusercontent.com/almaan/her2st/{_HER2ST_COMMIT}"
+
+    def bring(self, folder: Path, bring: Bring) -> list[Row]:
+        """Bring counts, spots, images and major proportions."""
+        wanted = re.compile(
+            r"data/ST-cnts/\w+\.tsv\.gz|data/ST-spotfiles/\w+_selection\.tsv|data/ST-imgs/\w/\w+/[^/]+\.jpg"
+            r"|res/ST-deconv/props/major/\w+/W[^/]*\.tsv\.gz"
+        )
+        listing = bring(RemoteFile("files.json", self.listing), folder)
+        try:
+            tree = json.loads(listing.read_text())["tree"]
+            blobs = {entry["path"]: entry["sha"] for entry in tree if entry["type"] == "blob"}
+        except (ValueError, KeyError, TypeError) as error:
+            listing.unlink()
+            raise DownloadError(
+                "is not a listing of the repository", where=self.listing, mend="Run the same command again"
+            ) from error
+        for path in filter(wanted.fullmatch, blobs):
+            bring(RemoteFile(path, f"{self.files}/{path}", f"git:{blobs[path]}"), folder)
+        return self.rows(folder)
+
+    def rows(self, folder: Path) -> list[Row]:
+        """Rows of the sheet, from what the folder holds."""
+        rows = []
+        for spots in sorted(folder.glob("data/ST-spotfiles/*_selection.tsv")):
+            section = spots.name.removesuffix("_selection.tsv")
+            images = sorted(folder.glob(f"data/ST-imgs/{section[0]}/{section}/*.jpg"))
+            labels = sorted(folder.glob(f"res/ST-deconv/props/major/{section}/W*.tsv.gz"))
+            row = {
+                "section": section,
+                "donor": section[0],
+                "spots": spots.relative_to(folder),
+                "counts": f"data/ST-cnts/{section}.tsv.gz",
+                "image": images[0].relative_to(folder) if images else "",
+                "mpp": f"{_mpp_of_legacy_spots(spots):.4f}",
+                "tissue": "breast",
+                "format": "st",
+            }
+            row |= {"labels": labels[0].relative_to(folder), "label_unit": "proportion"} if labels else {}
+            rows.append(row)
+        return rows
+
+    def by_hand(self) -> Sequence[str]:
+        """The repository, as an archive."""
+        archive = f"https://github.com/almaan/her2st/archive/{_HER2ST_COMMIT}.zip"
+        return (f"{archive} (its folders data/ and res/, and {self.listing} saved as files.json)",)
+
+
+@dataclass(frozen=True)
+class TenX:
+    """One public Visium sample of 10x Genomics, as its Space Ranger outs."""
+
+    sample: str
+    version: str
+    title: str = "Visium sample of 10x Genomics"
+    licence: str = "CC BY 4.0"
+    base: str = _TENX
+
+    @property
+    def name(self) -> str:
+        """How it is asked for."""
+        return f"10x:{self.sample}@{self.version}"
+
+    @property
+    def citation(self) -> str:
+        """How 10x asks to be named."""
+        return f"{self.sample}, 10x Genomics public dataset, Space Ranger {self.version}"
+
+    def bring(self, folder: Path, bring: Bring) -> list[Row]:
+        """Bring positions, scale factors, counts and the full-resolution image."""
+        outs = f"{self.sample}/outs"
+        if not (folder / outs / "spatial").is_dir():
+            _unpack(bring(self._file(f"{self.sample}/spatial.tar.gz", "spatial.tar.gz"), folder), folder / outs)
+        counts = "filtered_feature_bc_matrix.h5"
+        bring(self._file(f"{outs}/{counts}", counts), folder)
+        image = self._image(folder, bring)
+        donor = re.sub(r"_Section_\d+$", "", self.sample)
+        row = {"section": self.sample, "donor": donor, "spots": outs, "image": image.relative_to(folder)}
+        return [{**row, "format": "visium"}]
+
+    def _image(self, folder: Path, bring: Bring) -> Path:
+        refused: DownloadError | None = None
+        for name in _TENX_IMAGES:
+            try:
+                return bring(self._file(f"{self.sample}/{name}", name), folder)
+            except DownloadError as error:
+                if "(404" not in error.what and "(403" not in error.what:
+                    raise
+                refused = refused or error
+        raise refused or DownloadError("has no image", where=self.base)
+
+    def _file(self, path: str, suffix: str) -> RemoteFile:
+        return RemoteFile(path, f"{self.base}/{self.version}/{self.sample}/{self.sample}_{suffix}")
+
+    def by_hand(self) -> Sequence[str]:
+        """The three files."""
+        url, outs = f"{self.base}/{self.version}/{self.sample}/{self.sample}", f"{self.sample}/outs"
+        return (
+            f"{url}_spatial.tar.gz -> {self.sample}/spatial.tar.gz",
+            f"{url}_filtered_feature_bc_matrix.h5 -> {outs}/filtered_feature_bc_matrix.h5",
+            f"{url}_image.tif -> {self.sample}/image.tif",
+        )
+
+
+@dataclass(frozen=True)
+class Hest:
+    """One sample of HEST-1k, with the user's own token."""
+
+    sample: str
+    title: str = "HEST-1k sample"
+    licence: str = "CC BY-NC-SA 4.0: not for commercial use; the terms must be accepted on the hub"
+    citation: str = "Jaume et al., HEST-1k, NeurIPS 2024, arXiv:2406.16192"
+    endpoint: str = "https://huggingface.co"
+    parts: tuple[str, ...] = field(default=("metadata/{}.json", "st/{}.h5ad", "wsis/{}.tif"))
+
+    @property
+    def name(self) -> str:
+        """How it is asked for."""
+        return f"hest:{self.sample}"
+
+    @property
+    def page(self) -> str:
+        """Where its terms are accepted."""
+        return f"{self.endpoint}/datasets/{_HEST}"
+
+    def bring(self, folder: Path, bring: Bring) -> list[Row]:
+        """Bring counts, image and metadata."""
+        files = [part.format(self.sample) for part in self.parts]
+        for path in files:
+            bring(RemoteFile(path, f"{self.page}/resolve/main/{path}"), folder)
+        facts = json.loads((folder / files[0]).read_text())
+        donor = str(facts.get("patient") or "").strip()
+        if not donor:
+            # Which samples share a donor is then unknown: one name for each would claim that they do not.
+            donor = f"unknown ({facts.get('dataset_title') or self.sample})"
+        row = {"section": self.sample, "donor": donor, "spots": files[1], "image": files[2]}
+        row |= {"mpp": facts.get("pixel_size_um_estimated", ""), "tissue": facts.get("organ", ""), "format": "hest"}
+        return [row]
+
+    def by_hand(self) -> Sequence[str]:
+        """The files, on the hub."""
+        page = f"{self.endpoint}/datasets/{_HEST}"
+        return tuple(
+            f"{page}/resolve/main/{part.format(self.sample)} -> {part.format(self.sample)}" for part in self.parts
+        )
+
+
+#: Cohorts that need no further detail.
+COHORTS: dict[str, PublicCohort] = {"her2st": Her2st()}
+#: Patterns of the other names, for a message.
+PATTERNS = ("10x:SAMPLE[@VERSION] (such as 10x:V1_Breast_Cancer_Block_A_Section_1)", "hest:ID (such as hest:TENX95)")
+
+
+def public_cohort(name: str) -> PublicCohort:
+    """The public cohort of a name.
+
+    Raises
+    ------
+    InputError
+        There is none of that name.
+    """
+    if name in COHORTS:
+        return COHORTS[name]
+    if found := re.fullmatch(r"10x:(\w+)(?:@(\d+\.\d+\.\d+))?", name):
+        sample, version = found.groups()
+        return TenX(sample, version or ("1.1.0" if sample.startswith("V1_") else "1.2.0"))
+    if found := re.fullmatch(r"hest:(\w+)", name, flags=re.IGNORECASE):
+        return Hest(found[1])
+    raise InputError(
+        f"there is no public cohort '{name}'", mend=f"Choose {', '.join(COHORTS)}, {', or '.join(PATTERNS)}"
+    )
+
+
+def _mpp_of_legacy_spots(path: Path) -> float:
+    import pandas as pd
+
+    table = pd.read_csv(path, sep="\t")
+    pitch = spot_pitch(table[["pixel_x", "pixel_y"]].to_numpy(float), table[["new_x", "new_y"]].to_numpy(float))
+    if pitch is None:
+        raise DownloadError("has too few spots to find the um per px", where=path, mend="Remove it, and fetch again")
+    return _LEGACY_PITCH_UM / pitch.px
+
+
+def _unpack(archive: Path, target: Path) -> None:
+    """Unpack a tar with a folder ``spatial`` in it, whole or not at all."""
+    partial = target / ".unpacking"
+    try:
+        with tarfile.open(archive) as files:
+            files.extractall(partial, filter="data")
+    except (tarfile.TarError, EOFError, OSError) as error:
+        archive.unlink()
+        raise DownloadError(
+            f"cannot be unpacked ({error})", where=archive, mend="Run the same command again"
+        ) from error
+    found = next(partial.rglob("spatial"), None)
+    if found is None:
+        raise DownloadError("holds no folder spatial", where=archive, mend="Check that this is a Visium sample")
+    found.replace(target / "spatial")

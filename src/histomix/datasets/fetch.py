@@ -1,0 +1,119 @@
+"""Public cohorts by name: fetched, checked, and with a sheet that is ready to use."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import DownloadError, MissingExtraError
+from ..progress import Progress, silent
+from ..provenance import atomic_path, write_json
+from .catalogue import Hest, PublicCohort, public_cohort
+from .download import RemoteFile, download
+
+SHEET = "sheet.csv"
+_FIRST = ("section", "donor", "spots", "image")
+
+_log = logging.getLogger(__name__)
+
+
+def fetch(
+    name: str,
+    out: str | os.PathLike[str] | None = None,
+    token: str | None = None,
+    mirror: str | None = None,
+    progress: Progress = silent,
+) -> Path:
+    """Bring a public cohort here and write its cohort sheet.
+
+    Files that are there are kept, a broken transfer goes on where it stopped, and each file is checked against its
+    published digest where there is one. Files put there by hand are taken as well.
+
+    Parameters
+    ----------
+    name
+        ``"her2st"``; ``"10x:SAMPLE"`` or ``"10x:SAMPLE@VERSION"``, a Visium sample of 10x Genomics and the version of
+        Space Ranger in its address; or ``"hest:ID"``, a sample of HEST-1k.
+    out
+        Folder of the cohort; None: ``histomix/<name>`` in the user's cache, or in ``HISTOMIX_CACHE``.
+    token
+        The user's token of the Hugging Face hub, for HEST-1k; None: ``HF_TOKEN``, or the one of ``hf auth login``.
+    mirror
+        Address of a server that holds the same paths under ``<mirror>/<host>/``, for networks without the internet.
+    progress
+        Told the name of the file, bytes here and bytes in all.
+
+    Returns
+    -------
+    Path
+        The sheet.
+
+    Raises
+    ------
+    InputError
+        There is no public cohort of that name.
+    DownloadError
+        Something could not be brought; the message says what to download by hand, and where to put it.
+    MissingExtraError
+        pooch is not installed.
+    StorageError
+        Something cannot be written.
+    """
+    cohort = public_cohort(name)
+    folder = Path(out) if out is not None else _cache() / name.replace(":", "-").replace("@", "-")
+    # The token is for the hub alone: no mirror sees it.
+    headers = _authorisation(token) if isinstance(cohort, Hest) and mirror is None else {}
+
+    def bring(file: RemoteFile, target: Path) -> Path:
+        if mirror is not None:
+            file = dataclasses.replace(file, url=f"{mirror.rstrip('/')}/{file.url.partition('://')[2]}")
+        return download(file, target, headers, progress)
+
+    try:
+        rows = cohort.bring(folder, bring)
+    except DownloadError as error:
+        mend = error.mend
+        if isinstance(cohort, Hest) and any(f"({status}" in error.what for status in (401, 403)):
+            mend = f"Accept the terms at {cohort.page} and give your token with --token"
+        raise DownloadError(f"{error.what}{_instead(cohort, folder)}", where=error.where, mend=mend) from error
+    sheet = folder / SHEET
+    _write_sheet(sheet, rows)
+    facts = {key: getattr(cohort, key) for key in ("name", "title", "licence", "citation")}
+    write_json(folder / "cohort.json", {**facts, "sections": len(rows)})
+    _log.info("%s. Licence: %s. Please cite: %s", cohort.title, cohort.licence, cohort.citation)
+    return sheet
+
+
+def _instead(cohort: PublicCohort, folder: Path) -> str:
+    lines = "".join(f"\n  - {line}" for line in cohort.by_hand())
+    return f".\nThe files can also be downloaded by hand and put into {folder}:{lines}\n"
+
+
+def _write_sheet(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    columns = [*_FIRST, *dict.fromkeys(key for row in rows for key in row if key not in _FIRST)]
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _cache() -> Path:
+    if folder := os.environ.get("HISTOMIX_CACHE"):
+        return Path(folder)
+    try:
+        from pooch import os_cache
+    except ImportError as error:
+        raise MissingExtraError("pooch", "st", "fetch public cohorts") from error
+    return Path(os_cache("histomix"))
+
+
+def _authorisation(token: str | None) -> dict[str, str]:
+    from huggingface_hub import get_token
+
+    found = token or get_token()
+    return {"Authorization": f"Bearer {found}"} if found else {}
