@@ -1,25 +1,41 @@
-"""Speed of the labels on the shared her2st sections, and their agreement with the published stereoscope proportions.
+"""Labels of the shared her2st sections: methods x sections, with agreement, ceiling, seconds and memory.
 
-    HISTOMIX_DATA=... python benchmarks/labels.py [--repeats 3] [--sections A2,B1]
+    HISTOMIX_DATA=... python benchmarks/labels.py [--sections A2,B1] [--methods poisson,nnls] [--cell2location]
 
-Prints, per method, seconds for all sections with and without reading the counts (median, and least to most of the
-repeats), the processor time of the labels alone, which other work on the machine changes less, and the Pearson
-correlation with stereoscope's eight major types: per type, and per section (mean, least to most).
+Each method labels in a process of its own, from the table of signatures. Printed per section: the Pearson correlation
+over its spots with the published stereoscope proportions (eight major types, mean), that between methods, and the
+ceiling: the mean reliability of the labels over the types of the reference. Printed per method: the means over
+sections, seconds in all (reading the counts, labels, spread and reliability), seconds of the labels alone (median of
+the repeats, least to most; fast methods only) and the peak memory of the process. Then the agreement by type.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import multiprocessing
 import os
+import resource
 import statistics
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from scipy import sparse
 
-from histomix.abundance import Abundance, label, read_abundance
-from histomix.spots import Cohort, Section, read_cohort
+from histomix.abundance import (
+    Abundance,
+    label,
+    match_genes,
+    nnls_deconvolve,
+    poisson_deconvolve,
+    read_abundance,
+    read_reference,
+)
+from histomix.spots import Cohort, read_cohort
 
 #: Names of the reference -> names of stereoscope; two types of the reference are one of stereoscope's.
 NAMES = {
@@ -27,19 +43,17 @@ NAMES = {
     "Normal Epithelial": "Epithelial",
     "Plasmablasts": "Plasma Cells",
 }
-METHODS = ("poisson", "nnls")
+SOLVERS = {"poisson": poisson_deconvolve, "nnls": nnls_deconvolve}
 
 
-class InMemory:
-    """A cohort whose sections were read beforehand, to time the labels alone."""
+@dataclass
+class Measured:
+    """One method: its labels, and what they cost."""
 
-    def __init__(self, cohort: Cohort) -> None:
-        self.sheet = cohort.sheet
-        self.names = cohort.names
-        self._sections = {section.name: section for section in cohort}
-
-    def section(self, name: str, counts: bool = True) -> Section:
-        return self._sections[name]
+    labels: dict[str, Abundance]
+    seconds: float
+    alone: list[float]
+    peak_mb: float
 
 
 def her2st(data: Path, folder: Path, names: list[str] | None) -> Cohort:
@@ -60,54 +74,117 @@ def her2st(data: Path, folder: Path, names: list[str] | None) -> Cohort:
     return read_cohort(sheet)
 
 
-def agreement(labels: dict[str, Abundance], folder: Path) -> pd.DataFrame:
-    """Pearson correlation over the spots of each section: sections x types."""
+def measure(method: str, sheet: Path, reference: Path, repeats: int) -> Measured:
+    """Label all sections; runs in a process of its own, so that the peak of its memory is that of the method."""
+    cohort = read_cohort(sheet)
+    start = time.perf_counter()
+    # All in one unit: cell2location counts cells, of which proportions are derived.
+    labels = label(cohort, method, reference, unit="proportion")
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return Measured(labels, seconds, solve(method, cohort, reference, repeats) if method in SOLVERS else [], peak)
+
+
+def solve(method: str, cohort: Cohort, reference: Path, repeats: int) -> list[float]:
+    """Seconds of the labels alone: counts in memory, no spread and no reliability."""
+    table = read_reference(reference).table
+    work = []
+    for name in cohort.names:
+        adata = cohort.section(name).adata
+        match = match_genes(adata.var_names, table.index)
+        work.append((sparse.csr_matrix(adata.X)[:, match.in_section], table.to_numpy()[match.in_reference]))
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        for counts, signatures in work:
+            SOLVERS[method](counts, signatures)
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def major(table: Abundance) -> pd.DataFrame:
+    """Labels by the names of stereoscope."""
+    return table.values.rename(columns=NAMES).T.groupby(level=0).sum().T
+
+
+def agreement(first: pd.DataFrame, second: pd.DataFrame) -> pd.Series:
+    """Pearson correlation of each type over the common spots."""
+    spots = first.index.intersection(second.index)
+    return first.loc[spots].corrwith(second.loc[spots])
+
+
+def with_published(labels: dict[str, Abundance], folder: Path) -> pd.DataFrame:
+    """Agreement with stereoscope: sections x types."""
+    published = {name: folder / f"{name}.tsv.gz" for name in labels}
+    return pd.DataFrame(
+        {
+            name: agreement(major(labels[name]), read_abundance(path, "proportion").values)
+            for name, path in published.items()
+            if path.exists()
+        }
+    ).T
+
+
+def ceiling(table: Abundance) -> float:
+    return float("nan") if table.reliability is None else float(table.reliability.mean())
+
+
+def show(title: str, table: pd.DataFrame) -> None:
+    print(f"\n{title}\n{table.to_string(float_format=lambda value: f'{value:.3f}', na_rep='-')}")
+
+
+def report(found: dict[str, Measured], published: Path) -> None:
+    """Print the three tables."""
+    scores = {method: with_published(one.labels, published) for method, one in found.items()}
+    first = next(iter(found.values())).labels
+    sections = pd.DataFrame({"spots": {name: len(table.values) for name, table in first.items()}})
+    for method, one in found.items():
+        sections[f"{method} - stereoscope"] = scores[method].mean(axis=1)
+        sections[f"{method} ceiling"] = {name: ceiling(table) for name, table in one.labels.items()}
+    for left, right in itertools.combinations(found, 2):
+        a, b = found[left].labels, found[right].labels
+        sections[f"{left} - {right}"] = {name: agreement(a[name].values, b[name].values).mean() for name in first}
+    show(f"Pearson correlations by section ({len(first)} sections, {sections['spots'].sum()} spots)", sections)
     rows = {}
-    for name, table in labels.items():
-        path = folder / f"{name}.tsv.gz"
-        if path.exists():
-            published = read_abundance(path, "proportion").values
-            ours = table.values.rename(columns=NAMES).T.groupby(level=0).sum().T
-            spots = ours.index.intersection(published.index)
-            rows[name] = ours.loc[spots].corrwith(published.loc[spots])
-    return pd.DataFrame(rows).T
+    for method, one in found.items():
+        means = scores[method].mean(axis=1)
+        rows[method] = {
+            "stereoscope": means.mean(),
+            "least": means.min(),
+            "most": means.max(),
+            "undefined": int(scores[method].isna().sum().sum()),
+            "ceiling": sections[f"{method} ceiling"].mean(),
+            "seconds": f"{one.seconds:.1f}",
+            "alone": spread(one.alone),
+            "peak MB": f"{one.peak_mb:.0f}",
+        }
+    show("Methods, means over sections", pd.DataFrame(rows).T)
+    show("Agreement with stereoscope by type", pd.DataFrame({method: table.mean() for method, table in scores.items()}))
 
 
 def spread(seconds: list[float]) -> str:
-    return f"{statistics.median(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f})"
+    return f"{statistics.median(seconds):.1f} ({min(seconds):.1f} to {max(seconds):.1f})" if seconds else "-"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--sections", help="names, with commas between; all by default")
+    parser.add_argument("--methods", default="poisson,nnls", help="fast methods, with commas between")
+    parser.add_argument("--cell2location", action="store_true", help="that too (minutes per donor)")
+    parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
+    methods = arguments.methods.split(",") + (["cell2location"] if arguments.cell2location else [])
     root = Path(os.environ["HISTOMIX_DATA"])
-    data, reference = root / "her2st", root / "reference" / "wu2021_brca_major_dwls.csv"
+    reference = root / "reference" / "wu2021_brca_major_dwls.csv"
+    context = multiprocessing.get_context("spawn")
+    found = {}
     with tempfile.TemporaryDirectory() as folder:
-        cohort = her2st(data, Path(folder), arguments.sections.split(",") if arguments.sections else None)
-        loaded = InMemory(cohort)
-        for method in METHODS:
-            alone, whole, processor = [], [], []
-            for _ in range(arguments.repeats):
-                start, busy = time.perf_counter(), time.process_time()
-                labels = label(loaded, method, reference)  # type: ignore[arg-type]
-                alone.append(time.perf_counter() - start)
-                processor.append(time.process_time() - busy)
-                start = time.perf_counter()
-                label(cohort, method, reference)
-                whole.append(time.perf_counter() - start)
-            spots = sum(len(table.values) for table in labels.values())
-            found = agreement(labels, data / "proportions" / "major")
-            per_section = found.mean(axis=1)
-            print(f"{method}: {len(labels)} sections, {spots} spots, {arguments.repeats} repeats")
-            print(f"  without reading: {spread(alone)}, {spots / statistics.median(alone):.0f} spots/s")
-            print(f"  processor, without reading: {spread(processor)}")
-            print(f"  with reading: {spread(whole)}, {spots / statistics.median(whole):.0f} spots/s")
-            types = f"{len(found)} sections, {found.shape[1]} types"
-            print(f"  Pearson with stereoscope ({types}): {per_section.mean():.3f}")
-            print(f"    per section {per_section.min():.3f} to {per_section.max():.3f}, NaN {found.isna().sum().sum()}")
-            print("    " + ", ".join(f"{cell_type} {value:.3f}" for cell_type, value in found.mean().items()))
+        names = arguments.sections.split(",") if arguments.sections else None
+        cohort = her2st(root / "her2st", Path(folder), names)
+        for method in methods:
+            with ProcessPoolExecutor(1, mp_context=context) as pool:
+                found[method] = pool.submit(measure, method, cohort.sheet, reference, arguments.repeats).result()
+    report(found, root / "her2st" / "proportions" / "major")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import logging
@@ -23,7 +24,8 @@ from histomix.abundance import (
     write_abundance,
     write_labels,
 )
-from histomix.errors import LabelError
+from histomix.errors import LabelError, StorageError
+from histomix.provenance import digest_file
 from histomix.spots import Section, read_cohort
 
 CELLS = pd.DataFrame({"T": [1.0, 0.0, 6.0], "B": [3.0, 0.0, 2.0]}, index=["1x1", "1x2", "2x1"])
@@ -208,7 +210,10 @@ def test_a_folder_of_labels_reads_back_exactly(tmp_path: Path) -> None:
     write_labels(tmp_path, labels, {"method": "poisson", "sections": {"A": {"genes": 5}}})
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest["unit"] == "cells per spot"
-    assert manifest["sections"] == {"A": {"genes": 5, "spots": 4}, "B": {"spots": 3}}
+    assert manifest["sections"] == {
+        "A": {"genes": 5, "spots": 4, "digest": digest_file(tmp_path / "A.csv")},
+        "B": {"spots": 3, "digest": digest_file(tmp_path / "B.csv")},
+    }
     found = read_labels(tmp_path)
     assert list(found) == ["A", "B"]
     pd.testing.assert_frame_equal(found["A"].values, values, check_exact=True)
@@ -238,6 +243,99 @@ def test_a_stale_sd_does_not_outlive_its_labels(tmp_path: Path) -> None:
     write_abundance(tmp_path, "A", Abundance(CELLS, "cells per spot", sd=CELLS))
     write_abundance(tmp_path, "A", Abundance(CELLS * 2, "cells per spot"))
     assert read_abundance(tmp_path / "A.csv", "cells per spot").sd is None
+
+
+def posterior() -> Abundance:
+    reliability = pd.Series({"T": 0.8, "B": np.nan})
+    provenance = {"method": "cell2location", "fit": "donor", "fitted_with": ["A", "B"], "reliability_of": "poisson"}
+    return Abundance(CELLS / 3, "cells per spot", CELLS / 7, provenance, CELLS / 2.9, reliability)
+
+
+def test_median_reliability_and_facts_read_back(tmp_path: Path) -> None:
+    labels = posterior()
+    manifest = {
+        "method": "cell2location",
+        "reference": {"digest": "sha256:1", "genes": 3},
+        "settings": {"min_genes": 7},
+    }
+    write_labels(tmp_path, {"A": labels, "B": Abundance(CELLS, "cells per spot")}, manifest)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "A.csv", "A.sd.csv", "A.median.csv", "A.reliability.csv", "B.csv", "manifest.json",
+    }  # fmt: skip
+    found = read_labels(tmp_path)
+    first = found["A"]
+    assert first.sd is not None and first.median is not None and first.reliability is not None
+    pd.testing.assert_frame_equal(first.values, CELLS / 3, check_exact=True)
+    pd.testing.assert_frame_equal(first.median, CELLS / 2.9, check_exact=True)
+    pd.testing.assert_frame_equal(first.sd, CELLS / 7, check_exact=True)
+    assert labels.reliability is not None
+    pd.testing.assert_series_equal(first.reliability, labels.reliability, check_exact=True, check_names=False)
+    expected = {"method": "cell2location", "fit": "donor", "fitted_with": ["A", "B"], "reference": "sha256:1"}
+    expected |= {"reliability_of": "poisson", "min_genes": 7}
+    assert expected.items() <= first.provenance.items()
+    assert (found["B"].sd, found["B"].median, found["B"].reliability) == (None, None, None)
+    assert "fitted_with" not in found["B"].provenance
+    # Another table under the same name is not what the manifest speaks of.
+    (CELLS / 5).to_csv(tmp_path / "A.csv")
+    assert "fitted_with" not in read_labels(tmp_path)["A"].provenance
+
+
+def test_a_folder_without_listed_sections_does_not_take_sides_for_sections(tmp_path: Path) -> None:
+    write_abundance(tmp_path, "A", posterior())
+    (tmp_path / "manifest.json").write_text('{"unit": "cells per spot"}')
+    assert list(read_labels(tmp_path)) == ["A"]
+    with pytest.raises(LabelError, match="part of another section"):
+        write_abundance(tmp_path, "A.median", posterior())
+    (tmp_path / "A.reliability.csv").write_text("cell_type,reliability\nT,high\nB,\n")
+    with pytest.raises(LabelError, match="not a table of cell_type and reliability"):
+        read_labels(tmp_path)
+    (tmp_path / "A.reliability.csv").write_text("cell_type,reliability\nT,0.5\n")
+    with pytest.raises(LabelError, match="one number from -1 to 1 for each cell type"):
+        read_labels(tmp_path)
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_a_table_is_never_seen_with_the_sides_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    write_abundance(tmp_path, "A", posterior())
+    moved: list[str] = []
+    replace = Path.replace
+
+    def killed(path: Path, target: Path) -> Path:
+        if len(moved) == step:
+            raise KeyboardInterrupt
+        moved.append(target.name)
+        return replace(path, target)
+
+    doubled = Abundance(CELLS * 2, "cells per spot", CELLS, {}, CELLS * 3, pd.Series({"T": 0.1, "B": 0.2}))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_abundance(tmp_path, "A", doubled)
+    assert len(moved) == step
+    assert not (tmp_path / "A.csv").exists()
+    write_abundance(tmp_path, "A", Abundance(CELLS, "cells per spot"))
+    assert [path.name for path in tmp_path.iterdir()] == ["A.csv"]
+
+
+def test_a_full_disk_leaves_the_old_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_abundance(tmp_path, "A", posterior())
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    written: list[str] = []
+    to_csv = pd.DataFrame.to_csv
+
+    def full(table: pd.DataFrame, path: Path, **options: object) -> None:
+        written.append(Path(path).name)
+        if len(written) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        to_csv(table, path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pd.DataFrame, "to_csv", full)
+        with pytest.raises(StorageError, match="disk is full"):
+            write_abundance(tmp_path, "A", Abundance(CELLS, "cells per spot", CELLS, {}, CELLS))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_labels_of_a_sheet_name_every_section_that_fails(tmp_path: Path) -> None:

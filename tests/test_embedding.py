@@ -200,6 +200,7 @@ def test_manifest_and_preview_say_what_was_read(cohort: Cohort, tmp_path: Path) 
         "views": 1,
         "licence": "CC0-1.0",
         "revision": "r1",
+        "precision": "float32",
     }
     assert manifest["alignment"]["ok"] and manifest["alignment"]["on_tissue"] > 0.9
     assert "histomix" in manifest["versions"]
@@ -298,7 +299,7 @@ def test_a_named_encoder_is_loaded_only_for_work(
         run(cohort, "some-name", out)
         assert len(loads) == before + 1
     state["digest"] = "sha256:other"
-    monkeypatch.setattr("histomix.embedding.cohort._Run._keep", lambda *_: False)
+    monkeypatch.setattr("histomix.embedding.target.Target.keep", lambda *_: False)
     with pytest.raises(EncoderError, match="not the one that the folder"):
         run(cohort, "some-name", out)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -195,7 +196,7 @@ def test_baselines_are_always_there(make_data: MakeData) -> None:
     assert result.summary["scores"]["label"]["ridge"]["pearson"]["mean"] > 0.9
 
 
-@pytest.mark.parametrize("bad", ["label", "", "..", "a/b"])
+@pytest.mark.parametrize("bad", ["label", "labels", "", "..", "a/b"])
 def test_names_that_no_head_may_have(make_data: MakeData, bad: str) -> None:
     with pytest.raises(InputError, match="cannot be called"):
         make_data(COHORT, linear(0.1)).run(heads={bad: Spy()})
@@ -404,6 +405,124 @@ def test_truth_that_does_not_fit(make_data: MakeData) -> None:
         data.run(truth={"a1": Abundance(values.rename(index=lambda key: f"{key}-1"), CELLS)})
 
 
+# --- the ceiling, and labels that share a fit
+
+
+RELIABLE = {"a1": [0.81, 0.49, np.nan], "a2": [0.64, 0.25, 0.0], "b1": [1.0, 0.36, np.nan], "c1": [0.49, 0.16, np.nan]}
+
+
+def with_facts(data: Data, reliability: dict[str, list[float]], fitted_with: dict[str, list[str]]) -> Data:
+    for name, abundance in data.labels.items():
+        data.labels[name] = replace(
+            abundance,
+            reliability=pd.Series(reliability[name], TYPES) if name in reliability else None,
+            provenance={"fitted_with": fitted_with[name]} if name in fitted_with else {},
+        )
+    return data
+
+
+@pytest.mark.parametrize("protocol", list(PROTOCOLS))
+def test_the_reliability_of_labels_stands_beside_the_scores(make_data: MakeData, protocol: str) -> None:
+    data = make_data(COHORT, linear(0.5))
+    plain = data.run(folds=protocol)
+    result = with_facts(data, RELIABLE, {}).run(folds=protocol)
+    rows = result.metrics[result.metrics["metric"] == "ceiling"]
+    assert set(rows["head"]) == {"labels"} and set(rows["target"]) == {"label"} and set(rows["protocol"]) == {protocol}
+    found = rows.pivot(index="section", columns="cell_type", values="value")[TYPES]
+    np.testing.assert_array_equal(found.loc[list(COHORT)].to_numpy(), np.array(list(RELIABLE.values())))
+    expected_fold = {"donor": "A", "section": "a2", "random": ""}[protocol]
+    only = rows[rows["section"] == "a2"]
+    assert set(only["fold"]) == {expected_fold} and set(only["donor"]) == {"A"} and set(only["n_spots"]) == {50}
+
+    ceiling = result.summary["ceiling"]
+    assert ceiling["mean"] == pytest.approx(np.mean([0.65, 0.89 / 3, 0.68, 0.325]))
+    assert ceiling["bound"] == pytest.approx(np.mean([0.8, 1.3 / 3, 0.8, 0.55]))
+    assert (ceiling["n_types"], ceiling["n_sections"]) == (3, 4)
+    assert ceiling["types"]["T cell"]["mean"] == pytest.approx(np.mean([0.81, 0.64, 1.0, 0.49]))
+    assert ceiling["types"]["T cell"]["bound"] == pytest.approx(np.mean([0.9, 0.8, 1.0, 0.7]))
+    assert ceiling["types"]["Tumour"] == {"mean": 0.0, "bound": 0.0, "n_units": 1}
+    assert (result.table()["ceiling"] == ceiling["mean"]).all()
+    assert f"has a mean Pearson of {ceiling['bound']:.3f} at most" in result.text()
+    assert "square root of the reliability" in result.summary["rules"]["ceiling"]
+    # The ceiling is beside the scores: it changes none of them.
+    assert result.summary["scores"] == plain.summary["scores"]
+    pd.testing.assert_frame_equal(result.metrics.iloc[: len(plain.metrics)], plain.metrics)
+
+
+def test_a_perfect_prediction_of_noisy_labels_scores_their_bound(make_data: MakeData) -> None:
+    # Labels = signal + noise, with variances 3 and 1: reliability 3/4, and the signal correlates by its root.
+    rng = np.random.default_rng(0)
+    data = make_data(
+        {"a1": ("A", 1500), "b1": ("B", 1500)},
+        lambda X, _: 20 + np.sqrt(3) * X[:, :3] + rng.normal(size=(len(X), 3)),
+    )
+    with_facts(data, {"a1": [0.75] * 3, "b1": [0.75] * 3}, {})
+    Spy.answer = staticmethod(lambda X: X[:, :3])
+    result = data.run(heads={"spy": Spy()})
+    assert result.summary["scores"]["label"]["spy"]["pearson"]["mean"] == pytest.approx(
+        result.summary["ceiling"]["bound"], abs=0.02
+    )
+
+
+def test_an_unknown_ceiling_is_said_to_be(make_data: MakeData) -> None:
+    data = make_data(COHORT, linear(0.5))
+    result = data.run()
+    assert result.summary["ceiling"] is None
+    assert not (result.metrics["metric"] == "ceiling").any()
+    assert result.table()["ceiling"].isna().all()
+    assert "ceiling unknown: the labels carry no reliability" in result.text()
+    some = with_facts(data, {"b1": RELIABLE["b1"]}, {}).run()
+    assert some.summary["ceiling"]["n_sections"] == 1
+    assert "the ceiling is that of 1 of 4 sections" in some.text()
+    # A label that never varies has no reliability at all.
+    none = with_facts(data, {"b1": [np.nan] * 3}, {}).run()
+    assert none.summary["ceiling"] is None and "ceiling unknown" in none.text()
+
+
+def test_the_truth_has_no_ceiling(make_data: MakeData) -> None:
+    data = with_facts(make_data(COHORT, linear(0.5)), RELIABLE, {})
+    result = data.run(truth={"b1": data.labels["b1"]})
+    assert "ceiling" not in result.table("truth")
+    assert set(result.metrics.loc[result.metrics["metric"] == "ceiling", "target"]) == {"label"}
+
+
+def test_labels_fitted_together_across_a_fold_are_named(make_data: MakeData) -> None:
+    data = make_data(COHORT, linear(0.5))
+
+    def found(fitted_with: dict[str, list[str]], folds: str = "donor") -> tuple[dict[str, Any], str]:
+        result = with_facts(data, {}, fitted_with).run(folds=folds)
+        return result.summary["coupled_labels"], result.text()
+
+    alone = {name: [name] for name in COHORT}
+    facts, text = found(alone)
+    assert facts == {"count": 0, "n_sections": 4, "unknown": 0, "examples": []}
+    assert "fitted" not in text
+
+    # A donor's sections together: harmless when the donor is held out, not when one of them is.
+    by_donor = {**alone, "a1": ["a1", "a2"], "a2": ["a1", "a2"]}
+    assert found(by_donor)[0]["count"] == 0
+    facts, text = found(by_donor, "section")
+    assert facts["count"] == 2
+    assert facts["examples"][0] == {"fold": "a1", "section": "a1", "with": ["a2"]}
+    assert found(by_donor, "random")[0]["count"] == 2
+
+    facts, text = found({name: list(COHORT) for name in COHORT})
+    assert facts["count"] == 4 and len(facts["examples"]) == 3
+    assert facts["examples"][0] == {"fold": "A", "section": "a1", "with": ["b1", "c1"]}
+    assert "the labels of 4 of 4 test sections were fitted together with sections of training donors" in text
+    assert "(such as a1 with b1, c1)" in text
+
+    # It takes one side to say so; a section that is not in the cohort trains no head.
+    facts, _ = found({**alone, "c1": ["c1", "b1", "z9"]})
+    assert {example["section"] for example in facts["examples"]} == {"b1", "c1"}
+
+    facts, text = found({})
+    assert (facts["count"], facts["unknown"]) == (0, 4)
+    assert "note: the labels do not say with which sections they were fitted" in text
+    facts, text = found({name: alone[name] for name in ("a1", "a2")})
+    assert facts["unknown"] == 2 and "the labels of 2 sections do not say" in text
+
+
 # --- intervals
 
 
@@ -452,6 +571,7 @@ def test_the_folder_reads_back_number_for_number(make_data: MakeData, tmp_path: 
     # "NA" and "" are the names that tables lose most easily.
     data = make_data({"NA": ("None", 30), "b1": ("B", 30), "007": ("1e5", 30)}, linear(1.0))
     folder = tmp_path / "deep" / "eval"
+    data.labels["007"] = replace(data.labels["007"], reliability=pd.Series([0.5, np.nan, 0.25], TYPES))
     result = data.run(out=folder, truth={"007": data.labels["007"]})
     read = read_evaluation(folder)
     pd.testing.assert_frame_equal(read.metrics, result.metrics, check_exact=True)
@@ -512,7 +632,7 @@ def test_the_table_is_numbers_and_asks_for_a_target_it_has(make_data: MakeData) 
     result = make_data(COHORT, linear(1.0)).run()
     table = result.table()
     assert list(table)[:4] == ["pearson", "interval", "pearson_pooled", "pearson_within"]
-    assert list(table)[4:] == ["rmse", "js_composition", "n_types"]
+    assert list(table)[4:] == ["rmse", "js_composition", "ceiling", "n_types"]
     assert table.loc["ridge", "pearson"] == result.summary["scores"]["label"]["ridge"]["pearson"]["mean"]
     with pytest.raises(InputError, match="against 'truth'"):
         result.table("truth")

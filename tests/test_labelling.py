@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import anndata
@@ -13,7 +14,8 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from histomix.abundance import label, poisson_deconvolve, read_labels
+from histomix.abundance import label, label_reliability, poisson_deconvolve, read_labels
+from histomix.abundance.cells import expected_cells
 from histomix.errors import HistomixError, LabelError, StorageError
 from histomix.spots import Section, read_cohort
 
@@ -181,7 +183,7 @@ def test_cells_per_spot_need_a_declared_scale_and_share_it(tmp_path: Path, caplo
     totals = pd.concat([table.values.sum(axis=1) for table in labels.values()])
     assert totals.median() == pytest.approx(12)
     # One scale for the whole cohort: ratios of totals between sections stay those of the weights.
-    weights = poisson_deconvolve(counts, signatures)
+    weights = np.vstack([poisson_deconvolve(part, signatures) for part in (counts[:25], counts[25:])])
     np.testing.assert_allclose(totals / totals.iloc[0], weights.sum(axis=1) / weights[0].sum(), rtol=1e-6)
     np.testing.assert_allclose(labels["A"].proportions().values, shares(weights[:25]), atol=1e-9)
 
@@ -202,10 +204,85 @@ def test_cells_per_spot_need_a_declared_scale_and_share_it(tmp_path: Path, caplo
         run(cohort, "poisson", reference, unit="cells per spot", cells_per_spot=0)
 
 
+def test_cells_counted_in_the_image_scale_each_section(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    counts, signatures, _ = simulate(40)
+    asked: list[float] = []
+
+    class Slide:
+        def __enter__(self) -> Slide:
+            return self
+
+        def __exit__(self, *args: object) -> None:
+            pass
+
+    def count(slide: Slide, xy_px: np.ndarray, diameter_um: float) -> np.ndarray:
+        asked.append(diameter_um)
+        found = np.full(len(xy_px), 30.0 if len(xy_px) == 25 else 4.0)
+        found[:3] = np.nan
+        return found
+
+    monkeypatch.setattr("histomix.slides.count_nuclei", count)
+    monkeypatch.setattr(Section, "slide", lambda section: Slide())
+    sections = [make_section("A", counts[:25]), make_section("B", counts[25:])]
+    for section in sections:
+        section.adata.obsm["spatial"] = np.zeros((len(section.keys), 2))
+    cohort = Memory(*(replace(section, image=tmp_path / "he.tif", spot_diameter_um=55.0) for section in sections))
+    labels = run(cohort, "poisson", make_reference(signatures), unit="cells per spot", cells_per_spot="nuclei")
+    assert [table.values.sum(axis=1).median() for table in labels.values()] == pytest.approx([30, 4])
+    assert labels["A"].provenance["fitted_with"] == ["A"] and asked == [55.0, 55.0]
+
+    monkeypatch.setattr("histomix.slides.count_nuclei", lambda slide, xy_px, diameter_um: np.full(len(xy_px), np.nan))
+    with pytest.raises(LabelError, match=r"(?s)he.tif: nuclei were found under 0 of 25 spots.*give cells_per_spot"):
+        run(cohort, "poisson", make_reference(signatures), unit="cells per spot", cells_per_spot="nuclei")
+    with pytest.raises(LabelError, match="cannot have many cells"):
+        run(cohort, "poisson", make_reference(signatures), unit="cells per spot", cells_per_spot="many")
+
+
+def test_a_spot_is_presumed_to_have_as_many_cells_as_its_area() -> None:
+    assert expected_cells(55) == expected_cells(None) == 8
+    assert expected_cells(110) == pytest.approx(32)
+    assert expected_cells(100) == pytest.approx(26.4, abs=0.1)
+
+
+def test_labels_carry_their_noise(tmp_path: Path) -> None:
+    counts, signatures, _ = simulate(40)
+    shallow, deep = make_section("A", np.random.default_rng(1).binomial(counts, 0.1)), make_section("B", counts * 3)
+    labels = run(Memory(shallow, deep), "poisson", make_reference(signatures), tmp_path)
+    for name, table in labels.items():
+        assert table.reliability is not None and table.sd is not None, name
+        # Shares cannot vary by more than a half.
+        assert 0 < table.sd.to_numpy().max() <= 0.5
+    assert labels["A"].reliability.mean() < labels["B"].reliability.mean()  # type: ignore[union-attr]
+    expected = label_reliability(counts * 3, signatures, poisson_deconvolve, 0, 3)
+    np.testing.assert_allclose(labels["B"].reliability, expected)  # type: ignore[arg-type]
+    pd.testing.assert_series_equal(read_labels(tmp_path)["A"].reliability, labels["A"].reliability, check_names=False)
+    nnls = run(Memory(shallow, deep), "nnls", make_reference(signatures))
+    assert nnls["A"].sd is None and nnls["A"].provenance["reliability_of"] == "nnls"
+    whole = run(Memory(shallow, deep), "poisson", make_reference(signatures), unit="cells per spot", cells_per_spot=5)
+    assert whole["A"].provenance["fitted_with"] == ["A", "B"]
+    twice = run(Memory(shallow, deep), "poisson", make_reference(signatures), unit="cells per spot", cells_per_spot=10)
+    np.testing.assert_allclose(twice["A"].sd, 2 * whole["A"].sd, rtol=1e-12)  # type: ignore[operator, arg-type]
+
+
+def test_a_vocabulary_maps_what_is_derived(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    counts, signatures, _ = simulate(40)
+    cohort, reference = Memory(make_section("A", counts)), make_reference(signatures)
+    plain = run(cohort, "poisson", reference)["A"].values
+    (tmp_path / "words.yaml").write_text("merge: {Lymphoid: [T, B]}\nrename: {Tumour: Cancer}\n")
+    labels = run(cohort, "poisson", reference, tmp_path / "out", vocabulary=tmp_path / "words.yaml")["A"]
+    assert set(labels.cell_types) == {"Lymphoid", "Cancer", "Stroma"}
+    np.testing.assert_allclose(labels.values["Lymphoid"], plain["T"] + plain["B"])
+    stored = read_labels(tmp_path / "out")["A"]
+    assert stored.provenance["vocabulary"]["merge"] == {"Lymphoid": ["T", "B"]}
+    assert kept(tmp_path / "out", caplog, cohort, "poisson", reference, vocabulary=tmp_path / "words.yaml") == 1
+    assert kept(tmp_path / "out", caplog, cohort, "poisson", reference) == 0
+    (tmp_path / "words.yaml").write_text("rename: {Tumor: Cancer}\n")
+    with pytest.raises(LabelError, match="Tumor"):
+        run(Memory(), "poisson", reference, vocabulary=tmp_path / "words.yaml")
+
+
 def test_methods_that_cannot_run_say_so() -> None:
     cohort = Memory(make_section("A", simulate(3)[0]))
-    with pytest.raises(HistomixError, match=r'does not run cell2location.*"poisson" or "nnls".*"table"'):
-        run(cohort, "cell2location", "reference.h5ad")
     with pytest.raises(LabelError, match="no method 'rctd'"):
         run(cohort, "rctd")
     with pytest.raises(LabelError, match="needs a reference"):

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 import histomix as hm
+from histomix.abundance import Abundance
 from histomix.errors import InputError
 from histomix.outputs import composition_geojson, type_colours, write_composition, write_report
 
@@ -151,6 +152,29 @@ def test_the_report_says_the_protocol_and_the_scores(page: tuple[Path, str], job
     assert "A &lt;b&gt;title&lt;/b&gt;" in text and "<b>title" not in text
     for cell_type in hm.load_head(job.head).card["cell_types"]:
         assert cell_type in text
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_report_shows_the_ceiling_beside_the_scores(job: Job, tmp_path: Path, known: bool) -> None:
+    cohort, features = hm.read_cohort(job.sheet), hm.read_features(job.features)
+    labels = {}
+    for name, table in hm.read_labels(job.labels).items():
+        reliability = pd.Series(np.linspace(0.36, 0.64, len(table.cell_types)), table.cell_types) if known else None
+        together = {"fitted_with": list(cohort.names)} if known else {}
+        labels[name] = Abundance(table.values, table.unit, provenance=together, reliability=reliability)
+    found = hm.evaluate(cohort, features, labels, heads=("ridge",), out=tmp_path / "evaluation")
+    text = write_report([tmp_path / "evaluation", job.features], tmp_path / "report").read_text()
+    assert '<th scope="col">ceiling</th>' in text
+    if known:
+        bound = f"{found.summary['ceiling']['bound']:.3f}"
+        assert f"<td>0.500 <small>bound {bound}</small></td>" in text
+        assert f"<b>{bound}</b>" in text and "the most that a perfect prediction could reach" in text
+        assert re.search(r"<small>Pearson [^<]*, ceiling 0\.360</small>", text)
+        assert "fitted together with sections of training donors" in text
+        assert "Ceiling unknown" not in text
+    else:
+        assert "<td>unknown</td>" in text and "Ceiling unknown" in text and "could reach" not in text
+        assert "The labels do not say with which sections they were fitted" in text
 
 
 def test_the_report_refuses_folders_it_does_not_know(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ import pandas as pd
 import pytest
 
 import histomix as hm
+from histomix.abundance import read_labels
+from histomix.embedding import read_features
 from histomix.encoders import load_encoder
 from histomix.errors import HeadError, SectionError, SlideError, SlideReadError
 from histomix.prediction import load_head_encoders, predict_slides
@@ -50,6 +52,26 @@ def test_training_tiles_are_in_scope_and_foreign_pixels_are_not(job: Job, at_spo
     strange = hm.predict(path, job.head, mpp=0.5, at=spots)
     assert not strange.obs["in_scope"].any()
     assert (strange.obs["novelty"] > 0.99).all()
+
+
+def test_a_head_on_another_field_of_view_predicts_on_it(job: Job, tmp_path: Path) -> None:
+    cohort = hm.read_cohort(job.sheet)
+    narrow = hm.embed(cohort, fov_um=55.0)
+    head = hm.train(cohort, narrow, read_labels(job.labels), head="ridge")
+    assert head.card["encoders"][0]["mpp"] == pytest.approx(55 / load_encoder("builtin").tile_spec().size_px)
+    found = hm.predict(job.image, head, mpp=0.5, at=job.spots)
+    expected = head.predict_features(narrow["P1S1"])
+    np.testing.assert_allclose(found.X, expected.loc[found.obs_names], atol=2e-3)
+
+
+def test_a_head_on_two_encoders_reads_the_slide_with_both(job: Job, tmp_path: Path) -> None:
+    cohort, labels = hm.read_cohort(job.sheet), read_labels(job.labels)
+    wide = read_features(job.features)
+    narrow = hm.embed(cohort, fov_um=55.0)
+    head = hm.train(cohort, [wide, narrow], labels, head="ridge")
+    found = hm.predict(job.image, head, mpp=0.5, at=job.spots)
+    expected = head.predict_features([wide["P1S1"], narrow["P1S1"]])
+    np.testing.assert_allclose(found.X, expected.loc[found.obs_names], atol=2e-3)
 
 
 def test_a_map_on_a_grid_covers_the_tissue_once(job: Job) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from histomix.errors import InputError
-from histomix.slides import Slide, TileSpec, TissueMask, open_slide, read_tile, tiles_at_spots, tiles_on_grid
+from histomix.errors import InputError, SlideError
+from histomix.slides import (
+    Slide,
+    TileSpec,
+    TissueMask,
+    jpeg_tiles,
+    open_slide,
+    read_tile,
+    tiles_at_spots,
+    tiles_on_grid,
+)
+from histomix.slides.tiles import read_tiles, reading_order
+
+from .slide_files import write_pyramid
 
 PATTERN = np.random.default_rng(0).integers(0, 256, (1100, 1300, 3), dtype=np.uint8)
 RNG = np.random.default_rng(1)
@@ -106,3 +119,134 @@ class TestTiles:
     def test_faulty_spots(self, slide: Slide, xy_px: Any, keys: list[str], what: str) -> None:
         with pytest.raises(InputError, match=what):
             tiles_at_spots(slide, xy_px, keys, TileSpec(100, 1.0), self.MASK)
+
+
+def as_openslide_reads(path: Path) -> Slide:
+    slide = open_slide(path)
+    slide._reader._tiles = None  # type: ignore[union-attr]
+    return slide
+
+
+RECTANGLES = [(0, 0, 256, 256), (-30, -20, 300, 100), (255, 511, 3, 2), (1000, 900, 500, 400), (1299, 1099, 1, 1)]
+
+
+class TestSharedTiles:
+    """JPEG tiles are decoded once and shared by neighbours, to the pixels that OpenSlide gives."""
+
+    @pytest.fixture
+    def path(self, tmp_path: Path) -> Path:
+        return write_pyramid(tmp_path / "jpeg.tif", PATTERN, compression="jpeg")
+
+    @pytest.mark.parametrize("compression", ["jpeg", ("jpeg", 70)])
+    @pytest.mark.parametrize("subsampling", [(1, 1), (2, 2)])
+    def test_pixels_equal_those_of_openslide(self, tmp_path: Path, compression: Any, subsampling: Any) -> None:
+        arguments = {"subsampling": subsampling, "compression": compression if compression == "jpeg" else "jpeg"}
+        if compression != "jpeg":
+            arguments["compressionargs"] = {"level": compression[1]}
+        path = write_pyramid(tmp_path / "any.tif", PATTERN, **arguments)
+        slide, other = open_slide(path), as_openslide_reads(path)
+        assert slide._reader._tiles is not None  # type: ignore[union-attr]
+        for x, y, width, height in RECTANGLES:
+            for mpp in (0.5, 0.61, 2.0, 3.7):
+                found = slide.read(x, y, width, height, mpp)
+                np.testing.assert_array_equal(found, other.read(x, y, width, height, mpp))
+
+    def test_a_real_slide_too(self, data_dir: Path) -> None:
+        path = data_dir / "wsi" / "CMU-1-Small-Region.svs"
+        slide, other = open_slide(path), as_openslide_reads(path)
+        assert slide._reader._tiles is not None  # type: ignore[union-attr]
+        np.testing.assert_array_equal(slide.read(0, 0, 2220, 2967, slide.mpp), other.read(0, 0, 2220, 2967, slide.mpp))
+
+    def test_each_tile_is_decoded_once_in_reading_order(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        decoded: list[tuple[int, int]] = []
+        decode = jpeg_tiles.JpegTiles._decode
+        monkeypatch.setattr(
+            jpeg_tiles.JpegTiles,
+            "_decode",
+            lambda self, *which: (decoded.append(which[:2]), decode(self, *which))[1],
+        )
+        # Room for 20 of the 30 tiles: two strips of a grid that OpenSlide's order of rows would not fit.
+        monkeypatch.setattr(jpeg_tiles, "CACHE_BYTES", 20 * 256 * 256 * 3)
+        with open_slide(path) as slide:
+            spec = TileSpec(40, 0.5)
+            grid = tiles_on_grid(slide, spec, TissueMask(np.ones((138, 163), bool), 4.0), min_tissue=0)
+            xy_px = grid[["x_px", "y_px"]].to_numpy()
+            order = reading_order(slide, xy_px, spec.size_um)
+            assert sorted(order) == list(range(len(grid)))
+            for x, y in xy_px[order]:
+                read_tile(slide, x, y, spec)
+            assert len(decoded) <= 1.5 * 30  # 30 tiles of the file, some on the border of two strips
+            held = slide._reader._tiles._held  # type: ignore[union-attr]
+            assert 0 < held <= jpeg_tiles.CACHE_BYTES
+
+    def test_other_files_are_left_to_openslide(self, tmp_path: Path) -> None:
+        for name, options in (("raw.tif", {}), ("zlib.tif", {"compression": "zlib"})):
+            slide = open_slide(write_pyramid(tmp_path / name, PATTERN, **options))
+            assert slide.reader == "openslide" and slide._reader._tiles is None  # type: ignore[union-attr]
+            np.testing.assert_array_equal(slide.read(10, 20, 50, 40, 0.5), PATTERN[20:60, 10:60])
+
+    def test_a_stream_cut_short_is_not_filled_up(self, path: Path) -> None:
+        slide = open_slide(path)
+        tiles = slide._reader._tiles  # type: ignore[union-attr]
+        assert tiles is not None and tiles.read(0, 0, 0, 10, 10) is not None
+        page = tiles._pages[0]
+        with path.open("r+b") as stream:
+            stream.seek(page.dataoffsets[7] + page.databytecounts[7] - 2)
+            stream.write(b"xx")
+        assert tiles.read(0, 300, 280, 40, 30) is None
+        assert tiles.read(0, 0, 0, 10, 10) is not None
+
+    def test_many_threads_and_a_closed_slide(self, path: Path) -> None:
+        slide, other = open_slide(path), as_openslide_reads(path)
+        expected = [other.read(*rectangle, 0.5) for rectangle in RECTANGLES]
+        wrong: list[tuple[int, ...]] = []
+
+        def read() -> None:
+            for _ in range(10):
+                for rectangle, pixels in zip(RECTANGLES, expected, strict=True):
+                    if not (slide.read(*rectangle, 0.5) == pixels).all():
+                        wrong.append(rectangle)
+
+        threads = [threading.Thread(target=read) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert wrong == []
+        reader = slide._reader
+        slide.close()
+        with pytest.raises(SlideError, match="closed"):
+            reader.read_level(0, 0, 0, 10, 10)  # type: ignore[union-attr]
+
+    def test_what_is_read_belongs_to_the_reader(self, path: Path) -> None:
+        slide = open_slide(path)
+        first = slide.read(0, 0, 100, 100, 0.5)
+        kept = first.copy()
+        first[:] = 0
+        np.testing.assert_array_equal(slide.read(0, 0, 100, 100, 0.5), kept)
+
+
+class TestTogether:
+    SPECS = (TileSpec(64, 0.5), TileSpec(50, 0.77), TileSpec(33, 2.0), TileSpec(20, 5.1), TileSpec(64, 0.4))
+
+    @pytest.mark.filterwarnings("ignore::histomix.errors.ScaleWarning")
+    @pytest.mark.parametrize("place", [(650.3, 512.8), (5.0, -3.0), (1290.0, 1090.0), (-900.0, 40.0)])
+    def test_tiles_read_together_are_those_read_alone(self, tmp_path: Path, place: tuple[float, float]) -> None:
+        slide = open_slide(write_pyramid(tmp_path / "any.tif", PATTERN))
+        for specs in (self.SPECS, self.SPECS[::-1], self.SPECS[:1], ()):
+            for spec, found in zip(specs, read_tiles(slide, *place, specs), strict=True):
+                np.testing.assert_array_equal(found, read_tile(slide, *place, spec))
+
+    def test_rectangles_far_apart_are_not_bridged(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        slide = open_slide(write_pyramid(tmp_path / "any.tif", PATTERN))
+        areas: list[int] = []
+        read_level = slide._reader.read_level  # type: ignore[union-attr]
+        monkeypatch.setattr(
+            slide._reader,
+            "read_level",
+            lambda *request: (areas.append(request[3] * request[4]), read_level(*request))[1],
+        )
+        rectangles = [(0.0, 0.0, 40, 40, 0.5), (900.0, 900.0, 40, 40, 0.5)]
+        for (x, y, width, height, _), found in zip(rectangles, slide.read_together(rectangles), strict=True):
+            np.testing.assert_array_equal(found, PATTERN[int(y) : int(y) + height, int(x) : int(x) + width])
+        assert sum(areas) == 2 * 40 * 40

@@ -12,9 +12,11 @@ from anndata import AnnData
 from scipy import sparse
 
 from histomix.errors import HistomixError, SectionError
-from histomix.spots import Section, read_cohort, read_spots
+from histomix.spots import Section, formats, read_cohort, read_spots
 from histomix.spots.counts import read_counts
 from histomix.spots.readers import read_section_spots
+
+from .ranger_files import lattice
 
 SELECTION = """x\ty\tnew_x\tnew_y\tpixel_x\tpixel_y\tselected
 10\t12\t10.1\t12.2\t100.5\t120.25\t1
@@ -102,7 +104,7 @@ def test_broken_selections(tmp_path: Path, old: str, new: str, words: str) -> No
 
 def test_a_selection_without_columns_of_later_versions(tmp_path: Path) -> None:
     (tmp_path / "s.tsv").write_text("x\ty\tpixel_x\tpixel_y\n1\t2\t3\t4\n")
-    adata = read_section_spots(tmp_path / "s.tsv", "st")
+    adata = read_section_spots(tmp_path / "s.tsv", "st").adata
     assert list(adata.obs_names) == ["1x2"] and adata.obs["array_x"].tolist() == [1]
     assert "lacks the columns pixel_x, pixel_y" in refusal(
         read_section_spots, _written(tmp_path / "t.tsv", "x\ty\tselected\n1\t2\t1\n"), "st"
@@ -182,7 +184,7 @@ def test_csv_spots(tmp_path: Path, text: str) -> None:
     found = read_spots(path)
     assert list(found.index) == ["007", "b"] and found.index.name == "spot"
     assert list(found.columns) == ["x_px", "y_px"] and found.to_numpy().tolist() == [[1.5, 2], [3, 4]]
-    adata = read_section_spots(path, "csv")
+    adata = read_section_spots(path, "csv").adata
     assert "cluster" not in text or adata.obs["cluster"].tolist() == ["k", "m"]
 
 
@@ -222,7 +224,7 @@ def test_h5ad(stored: Path) -> None:
 
 def test_h5ad_with_a_count_table(stored: Path) -> None:
     counts = _written(stored.parent / "c.csv", "spot,g\ns2,2\ns3,3\n")
-    adata = read_section_spots(stored, "h5ad", counts, with_counts=True)
+    adata = read_section_spots(stored, "h5ad", counts, with_counts=True).adata
     assert list(adata.obs_names) == ["s3", "s2"] and adata.X.toarray().tolist() == [[3], [2]]
     assert adata.obs["batch"].tolist() == [1, 3] and adata.obsm["spatial"].tolist() == [[5, 6], [9, 10]]
 
@@ -235,9 +237,57 @@ def test_broken_h5ad(tmp_path: Path) -> None:
     assert "not spots x 2 finite numbers" in refusal(read_spots, tmp_path / "nan.h5ad")
 
 
-def test_formats_known_by_name_only(tmp_path: Path) -> None:
-    (tmp_path / "spatial").mkdir()
-    assert "the format 'visium' is not read by this version" in refusal(read_spots, tmp_path)
+def test_h5ad_of_several_libraries(tmp_path: Path) -> None:
+    obs = pd.DataFrame({"library_id": ["L1", "L2", "L2"]}, index=["a", "b", "c"])
+    adata = AnnData(np.eye(3, dtype=np.float32), obs=obs, obsm={"spatial": np.array([[1, 2], [3, 4], [5, 6]])})
+    adata.uns["spatial"] = {"L1": {"images": {}}, "L2": {"images": {}}}
+    adata.write_h5ad(tmp_path / "two.h5ad")
+    assert "holds 2 libraries with an image each: L1, L2" in refusal(read_spots, tmp_path / "two.h5ad")
+    assert read_spots(f"{tmp_path / 'two.h5ad'}#library=L2").index.tolist() == ["b", "c"]
+    assert "has no library 'L3'" in refusal(read_spots, f"{tmp_path / 'two.h5ad'}#library=L3")
+
+
+def test_h5ad_of_a_visium_section(tmp_path: Path) -> None:
+    table = lattice(mpp=0.4).set_index("barcode")
+    adata = AnnData(obs=table[["array_row", "array_col"]], obsm={"spatial": table.iloc[:, [4, 3]].to_numpy()})
+    for diameter_px, mpp in ((65 / 0.4, 0.4), (100 / 0.4, None)):  # the latter is of no Visium array
+        adata.uns["spatial"] = {"L": {"scalefactors": {"spot_diameter_fullres": diameter_px}}}
+        adata.write_h5ad(tmp_path / "v.h5ad")
+        found = read_section_spots(tmp_path / "v.h5ad", "h5ad")
+        assert found.mpp == (None if mpp is None else pytest.approx(mpp))
+        assert (found.spot_diameter_um, found.spot_pitch_um) == ((None, None) if mpp is None else (55, 100))
+
+
+def test_formats_known_by_name_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(formats._MODULES, "xenium", "none")
+    text = refusal(read_section_spots, tmp_path, "xenium")
+    assert "the format 'xenium' is not read by this version; it reads" in text and "h5ad" in text
+    assert "the format 'xeniun' is not known (did you mean 'xenium'?)" in refusal(
+        read_section_spots, tmp_path, "xeniun"
+    )
+
+
+def test_every_format_keeps_the_contract(tmp_path: Path) -> None:
+    """Whatever is shown to it, a format says yes or no, and reads or refuses with a reason."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "store.zarr").mkdir()
+    for name, content in {
+        "a.csv": b"x,y\n1,2\n",
+        "a.h5ad": b"\x89HDF",
+        "a.parquet": b"PAR1",
+        "a.bin": b"\0\xff",
+    }.items():
+        (tmp_path / name).write_bytes(content)
+    strange = [*tmp_path.iterdir(), tmp_path / "none"]
+    for name in formats.readable():
+        format = formats.load_format(name)
+        assert format.name == name and all(format.options.values())
+        for path in strange:
+            assert format.matches(path) in (True, False)
+            with pytest.raises(HistomixError):
+                format.read(path, False, {})
+            with pytest.raises(HistomixError):
+                format.describe(path, {})
 
 
 def test_a_slide_opens_at_the_mpp_of_the_sheet(tmp_path: Path) -> None:
@@ -278,7 +328,7 @@ def test_her2st_sections(data_dir: Path, tmp_path: Path) -> None:
 def test_olfactory_bulb(data_dir: Path) -> None:
     folder = data_dir / "st_mob" / "stutility"
     spots, counts = folder / "alignment_table_MOB1.tsv", folder / "MOB1.tsv"
-    adata = read_section_spots(spots, "st", counts, with_counts=True)
+    adata = read_section_spots(spots, "st", counts, with_counts=True).adata
     table = pd.read_csv(spots, sep="\t").query("selected == 1")
     assert adata.shape == (len(table), 1000)
     assert np.allclose(adata.obsm["spatial"], table[["pixel_x", "pixel_y"]])

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .outputs import write_composition, write_report
     from .prediction import predict
     from .slides import Slide, TileSpec, open_slide
-    from .spots import Cohort, Section, read_cohort
+    from .spots import Cohort, Section, inspect_data, read_cohort
 
 _ROOM_OF = {
     "Abundance": "abundance",
@@ -32,6 +32,7 @@ _ROOM_OF = {
     "cards": "encoders",
     "embed": "embedding",
     "evaluate": "evaluation",
+    "inspect_data": "spots",
     "label": "abundance",
     "load_encoder": "encoders",
     "load_head": "heads",
@@ -58,6 +59,7 @@ __all__ = [
     "cards",
     "embed",
     "evaluate",
+    "inspect_data",
     "label",
     "load_encoder",
     "load_head",

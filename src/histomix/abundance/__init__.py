@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 from .abundance import UNITS, Abundance, join_spots
-from .labelling import cohort_labels, label
+from .cell2location import fit_spots, most_specific_genes
+from .labelling import label
 from .nnls import nnls_deconvolve
-from .poisson import poisson_deconvolve
+from .poisson import poisson_deconvolve, poisson_spread
+from .ready import cell_labels, cohort_labels
+from .reliability import label_reliability
 from .signatures import Signatures, match_genes, read_reference
 from .tables import read_abundance, read_labels, write_abundance, write_labels
+from .vocabulary import Vocabulary, read_vocabulary
 
 __all__ = [
     "UNITS",
     "Abundance",
     "Signatures",
+    "Vocabulary",
+    "cell_labels",
     "cohort_labels",
+    "fit_spots",
     "join_spots",
     "label",
+    "label_reliability",
     "match_genes",
+    "most_specific_genes",
     "nnls_deconvolve",
     "poisson_deconvolve",
+    "poisson_spread",
     "read_abundance",
     "read_labels",
     "read_reference",
+    "read_vocabulary",
     "write_abundance",
     "write_labels",
 ]

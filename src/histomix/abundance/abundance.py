@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -131,36 +132,99 @@ def check_unit(unit: str | None, where: str | os.PathLike[str] | None = None) ->
 
 
 def join_spots(
-    abundance: Abundance, keys: pd.Index, where: str | os.PathLike[str] | None = None, *, quiet: bool = False
+    abundance: Abundance,
+    keys: pd.Index,
+    where: str | os.PathLike[str] | None = None,
+    *,
+    section: str | None = None,
+    quiet: bool = False,
 ) -> Abundance:
     """Labels of the spots that a section has, in the section's order.
+
+    Where no key fits, keys are compared without what other tools change: an X before a number and dots for dashes (R),
+    the ``-1`` behind a barcode, and the name of the section before or behind. That is logged and recorded in
+    ``provenance["keys_respelled"]``.
 
     Labels of other spots, and spots without labels, are left out with a logged note, unless ``quiet`` (for a caller
     that says it itself).
 
+    Parameters
+    ----------
+    abundance
+        Labels, of these spots and maybe of others.
+    keys
+        Spot keys of the section.
+    where
+        What errors name as their place, if not the file of the labels.
+    section
+        Name of the section, to find its spots in a table of several.
+
     Raises
     ------
     LabelError
-        No label belongs to a spot; the message shows keys of both.
+        No label belongs to a spot, the message shows keys of both; or two labels belong to the same.
     """
+    place = where or abundance.provenance.get("file")
+    if not keys.isin(abundance.values.index).any():
+        abundance = _respelled(abundance, keys, section, place)
     index = abundance.values.index
     shared = keys[keys.isin(index)]
     if not len(shared):
+        turned = keys.isin(abundance.values.columns).any()
         raise LabelError(
             f"none of the {len(index)} labels (such as {examples(index)}) "
             f"belongs to one of the {len(keys)} spots (such as {examples(keys)})",
-            where=where or abundance.provenance.get("file"),
-            mend="Use the same spot keys in both",
+            where=place,
+            mend="Turn the table: rows are spots, columns are cell types" if turned else "Use the same keys in both",
         )
     if len(shared) < len(index) and not quiet:
         _log.info("%s: %d of %d labels belong to no spot: dropped", where, len(index) - len(shared), len(index))
     if len(shared) < len(keys) and not quiet:
         _log.info("%s: %d of %d spots have no label", where, len(keys) - len(shared), len(keys))
-    beside = {
-        name: None if table is None else table.loc[shared]
-        for name, table in (("sd", abundance.sd), ("median", abundance.median))
-    }
-    return replace(abundance, values=abundance.values.loc[shared], **beside)
+    return _rows(abundance, shared)
+
+
+def _rows(abundance: Abundance, index: pd.Index) -> Abundance:
+    sd, median = (None if table is None else table.loc[index] for table in (abundance.sd, abundance.median))
+    return replace(abundance, values=abundance.values.loc[index], sd=sd, median=median)
+
+
+def _respelled(
+    abundance: Abundance, keys: pd.Index, section: str | None, place: str | os.PathLike[str] | None
+) -> Abundance:
+    """The labels whose key is that of a spot but for its spelling, under the key of the spot."""
+    labels = pd.Series(abundance.values.index, index=abundance.values.index)
+    if section is not None:
+        name = re.escape(section)
+        bare = labels.str.replace(rf"^{name}[_:.-]|[_:.-]{name}$", "", regex=True)
+        # In a table of several sections, labels without this section's name are of another.
+        labels = bare[bare != labels] if (bare != labels).any() else labels
+    plain_keys = pd.Series(keys.to_numpy(), index=[_plain_key(key) for key in keys])
+    plain_keys = plain_keys[~plain_keys.index.duplicated(keep=False)]
+    found = labels.map(_plain_key).map(plain_keys).dropna()
+    if found.empty:
+        return abundance
+    if found.duplicated().any():
+        twice = found.index[found == found[found.duplicated()].iloc[0]]
+        raise LabelError(
+            f"several labels ({examples(twice)}) belong to the spot '{found[twice[0]]}'",
+            where=place,
+            mend="Give each section its own table, or put the name of the section before its keys, as in SECTION_KEY",
+        )
+    _log.info("%s: keys are spelled '%s' for the spot '%s'", place, found.index[0], found.iloc[0])
+    part = _rows(abundance, found.index)
+    sd, median = (
+        None if table is None else table.set_axis(found.to_numpy(), axis=0) for table in (part.sd, part.median)
+    )
+    values = part.values.set_axis(found.to_numpy(), axis=0)
+    provenance = {**part.provenance, "keys_respelled": [found.index[0], found.iloc[0]]}
+    return replace(part, values=values, sd=sd, median=median, provenance=provenance)
+
+
+def _plain_key(key: str) -> str:
+    """A key without what tools add to it or change in it."""
+    plain = re.sub(r"^X(?=\d)", "", str(key)).replace(".", "-")
+    return re.sub(r"^([ACGT]{10,})-\d+$", r"\1", plain)
 
 
 def examples(names: pd.Index, count: int = 3) -> str:
@@ -222,5 +286,6 @@ def _check_sums(total: pd.Series, where: str | None) -> None:
         raise LabelError(
             f"the proportions of spot '{spot}' sum to {found:.4g}, not 1 ({off.sum()} of {len(off)} spots)",
             where=where,
-            mend='Divide each spot by its total, or declare "cells per spot" if that is what these are',
+            mend='Declare "cells per spot" if that is what these are; weights that only lack the division by their '
+            "total (RCTD) are divided by a vocabulary with `renormalise: true`",
         )

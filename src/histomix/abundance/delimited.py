@@ -17,14 +17,25 @@ _SEPARATORS = ("\t", ",", ";")
 
 
 def read_numbers(path: Path) -> pd.DataFrame:
-    """Read a CSV or TSV, gzipped or not, as float64; the first column becomes the index, as text.
+    """Read a table of `read_cells` as float64.
+
+    Raises
+    ------
+    LabelError
+        As `read_cells`, or the table holds a cell that is not a number.
+    """
+    return to_numbers(read_cells(path), path)
+
+
+def read_cells(path: Path) -> pd.DataFrame:
+    """Read a CSV or TSV, gzipped or not, with every cell as text; the first column becomes the index.
 
     The header may name the first column, leave its name empty, or leave it out as R does. Names lose outer spaces.
 
     Raises
     ------
     LabelError
-        The file cannot be read as text, has ragged rows or repeated columns, or holds a cell that is not a number.
+        The file cannot be read as text, or has ragged rows or repeated columns.
     """
     header, _, body = _text(path).partition("\n")
     separator = max(_SEPARATORS, key=header.count)
@@ -49,7 +60,11 @@ def read_numbers(path: Path) -> pd.DataFrame:
         raise LabelError(
             f"has the column '{columns[columns.duplicated()][0]}' more than once", where=path, mend="Keep it once"
         )
-    text = cells.iloc[:, 1:]
+    return cells.iloc[:, 1:].set_axis(columns, axis=1).set_axis(cells[0].str.strip().to_numpy(), axis=0)
+
+
+def to_numbers(text: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Turn the cells of a table into float64; LabelError names the first that is no finite number."""
     try:
         # Not pd.to_numeric, which is off in the last digit: what was written is what is read.
         numbers = text.to_numpy(dtype=np.float64)
@@ -59,12 +74,12 @@ def read_numbers(path: Path) -> pd.DataFrame:
     if len(wrong):
         row, column = wrong[0]
         raise LabelError(
-            f"row {row + 2}, column '{columns[column]}': '{text.to_numpy()[row, column]}' is not a number "
+            f"row {row + 2}, column '{text.columns[column]}': '{text.to_numpy()[row, column]}' is not a number "
             f"({len(wrong)} such cells)",
             where=path,
             mend="Keep one column of names, then columns of finite numbers without gaps",
         )
-    return pd.DataFrame(numbers, index=cells[0].str.strip().to_numpy(), columns=columns)
+    return pd.DataFrame(numbers, index=text.index, columns=text.columns)
 
 
 def _text(path: Path) -> str:

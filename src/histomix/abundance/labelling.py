@@ -5,18 +5,24 @@ from __future__ import annotations
 import logging
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ..errors import HistomixError, LabelError
+from ..errors import LabelError
 from ..progress import Progress, silent
-from ..provenance import versions
-from .abundance import Abundance, check_unit, join_spots
-from .run import DECONVOLVE, Run, Settings, refuse_failures
-from .signatures import read_reference
-from .tables import common_unit, read_abundance, write_labels
+from .abundance import Abundance, check_unit
+from .methods import FAST
+from .options import Options, read_options
+from .ready import READY, label_ready
+from .regression import TABLE as SIGNATURES
+from .regression import Regression, fit_reference
+from .run import Run, Settings
+from .signatures import Signatures, is_single_cells, read_reference
+from .variational import require_cell2location
+from .vocabulary import read_vocabulary
 
 if TYPE_CHECKING:
     from ..spots import Cohort
@@ -33,40 +39,88 @@ def label(
     seed: int = 0,
     progress: Progress = silent,
     *,
-    cells_per_spot: float | None = None,
+    cells_per_spot: float | str | None = None,
     min_genes: int | None = None,
     cell_type_key: str | None = None,
+    vocabulary: str | os.PathLike[str] | None = None,
+    threads: int | None = None,
+    fit: str | None = None,
+    summary: str | None = None,
+    detection_alpha: float | None = None,
+    n_genes: int | None = None,
+    max_epochs: int | None = None,
+    batch_key: str | None = None,
+    covariates: Sequence[str] | None = None,
+    reliability: str | None = None,
 ) -> dict[str, Abundance]:
     """Derive the abundance of each cell type at each spot of a cohort.
 
     With ``out``, each section is stored when done; the same call then keeps every section whose counts, reference and
-    settings are unchanged. Spots without counts in the shared genes get no label, with a logged note.
+    settings are unchanged, and goes on with a fit of cell2location that was stopped, from its last 20th epoch, as if it
+    had never been. Spots without counts in the shared genes get no label, with a logged note.
+
+    The labels carry what is known of their noise: the reliability of each type (see `label_reliability`), an sd
+    (cell2location: of the posterior; poisson: see `poisson_spread`), and with cell2location the posterior median.
+    ``provenance["fitted_with"]`` names the sections that had a part in the labels of a section.
 
     Parameters
     ----------
     cohort
         Sections with raw counts (method ``"table"``: with labels in the sheet).
     method
-        ``"poisson"`` (see `poisson_deconvolve`), ``"nnls"`` (see `nnls_deconvolve`), or ``"table"``: the labels
-        that the sheet names (see `cohort_labels`).
+        ``"poisson"`` (see `poisson_deconvolve`), ``"nnls"`` (see `nnls_deconvolve`), ``"cell2location"`` (see
+        `fit_spots`; needs the extra ``histomix[cell2location]``), ``"table"``: the labels that the sheet names (see
+        `cohort_labels`), or ``"cells"``: the cells of a known type in each spot (see `cell_labels`).
     reference
-        Signatures of the cell types (see `read_reference`).
+        Signatures of the cell types (see `read_reference`). Of single cells, the fast methods take the averages of the
+        types; cell2location fits its regression (see `fit_reference`), kept as ``signatures.csv`` in ``out``.
     out
         Folder for ``<section>.csv`` and ``manifest.json``. None keeps the labels in memory.
     unit
-        ``"proportion"``, also what None means, since counts and a reference do not tell how deep a cell of the tissue
-        was sequenced; or ``"cells per spot"``, which takes that from ``cells_per_spot``. With ``"table"``, None keeps
+        ``"proportion"``, which None means for the fast methods, since counts and a reference do not tell how deep a
+        cell of the tissue was sequenced; or ``"cells per spot"``, which takes that from ``cells_per_spot`` and is what
+        None means for cell2location. Its proportions are those of the posterior medians. With ``"table"``, None keeps
         the declared unit; cells per spot may be turned into proportions, never the reverse.
     seed
-        Recorded in the manifest; none of these methods is random.
+        Seed of all that is random: the fits of cell2location, and the splits and draws for reliability and spread.
     progress
-        Told ``"label"``, sections done and sections in all.
+        Told ``"label"``, sections done and sections in all; and of a fit of cell2location its name, the epochs done and
+        the most there can be.
     cells_per_spot
-        Cells of a typical spot: all weights are scaled alike, so that the median total over the cohort's spots is this.
+        Cells of a typical spot. A number, or ``"nuclei"``: the median of the nuclei counted in the image under the
+        spots. Fast methods: all weights are scaled alike, so that the median total over the spots is this; over those
+        of the cohort with a number, of each section with ``"nuclei"``. cell2location: what it expects of a spot before
+        it sees the counts (``N_cells_per_location``), counted over the sections that are fitted together; None
+        presumes 8 cells in a spot of 55 um, in others as many per area, and logs it.
     min_genes
         Fewest shared genes to go on with; None: twice as many as cell types, and at least 20.
     cell_type_key
         Column of cell types in a reference of single cells.
+    vocabulary
+        YAML file that maps the cell types of the labels (see `read_vocabulary`).
+    threads
+        CPU threads for cell2location; None: as torch has them. Its numbers are the same bits for the same threads.
+    fit
+        cell2location: which sections are fitted together, as batches of one model. ``"donor"`` (what None means): those
+        of each donor, so that no label of a donor depends on the counts of another, and folds by donor stay apart.
+        ``"cohort"``: all, which lends strength to small sections, but couples labels of training and test donors (the
+        evaluation warns). ``"section"``: each by itself.
+    summary
+        cell2location, cells per spot: ``"q05"`` (None), the 5 % quantile that the field uses, confident abundance; or
+        ``"median"``.
+    detection_alpha
+        cell2location: how alike the spots of a section detect RNA; its authors advise 20 for strong differences within
+        a section and 200 for slight ones. None is 20, since such differences are more common in sections of human
+        tissue than their absence; with 200 they would be taken for differences in cells.
+    n_genes
+        cell2location: genes used, those that tell most about the type (see `most_specific_genes`); None: 3000.
+    max_epochs
+        cell2location: epochs at most; None: 300. A fit stops before when its best ELBO is 25 epochs old.
+    batch_key, covariates
+        cell2location, single cells: columns of ``obs`` with batches, and with categorical covariates.
+    reliability
+        cell2location: ``"fast"`` (None) stores the reliability of the Poisson method on the same genes; ``"own"`` fits
+        two more times, to each half of the counts.
 
     Returns
     -------
@@ -76,98 +130,96 @@ def label(
     Raises
     ------
     LabelError
-        The method, unit or reference cannot be used; ``out`` holds labels of other sections made in another way; or
-        some sections failed: the others are done and stored, and the message names each failure.
+        The method, unit, reference or an option cannot be used; ``out`` holds labels of other sections made in another
+        way; or some sections failed: the others are done and stored, and the message names each failure.
+    MissingExtraError
+        cell2location is not installed.
     StorageError
         Something cannot be written; finished sections are intact.
     """
-    if method == "table":
-        return _tables(cohort, out, unit, seed, progress)
-    if method == "cell2location":
-        raise LabelError(
-            "this version does not run cell2location itself",
-            mend='Use method "poisson" or "nnls", or run cell2location elsewhere and name its h5ad results in the '
-            'column labels of the sheet (method "table")',
-        )
-    if method not in DECONVOLVE:
-        choices = ", ".join(f'"{name}"' for name in (*DECONVOLVE, "table"))
+    asked = {
+        "fit": fit,
+        "summary": summary,
+        "detection_alpha": detection_alpha,
+        "n_genes": n_genes,
+        "max_epochs": max_epochs,
+        "batch_key": batch_key,
+        "covariates": None if covariates is None else tuple(covariates),
+        "reliability": reliability,
+    }
+    if method not in (*FAST, "cell2location", *READY):
+        choices = ", ".join(f'"{name}"' for name in (*FAST, "cell2location", *READY))
         raise LabelError(f"there is no method '{method}'", mend=f"Choose one of {choices}")
-    unit = check_unit(unit or "proportion")
+    options = read_options(method, asked)
+    words = None if vocabulary is None else read_vocabulary(vocabulary)
+    if method in READY:
+        return label_ready(method, cohort, out, unit, seed, progress, words)
+    if options is not None:
+        require_cell2location()
+    unit = check_unit(unit or ("proportion" if options is None else "cells per spot"))
     if reference is None:
         raise LabelError(
             f'method "{method}" needs a reference of cell-type signatures',
             mend='Give reference=FILE, or use method "table" for labels that the sheet names',
         )
-    if (cells_per_spot is not None) != (unit == "cells per spot"):
+    if options is None and (cells_per_spot is not None) != (unit == "cells per spot"):
         raise LabelError(
             f'the unit "{unit}" {"needs" if cells_per_spot is None else "takes no"} cells_per_spot',
-            mend='Give unit="cells per spot" and cells_per_spot=N together, or neither',
+            mend='Give unit="cells per spot" and cells_per_spot=N (or "nuclei") together, or neither',
         )
-    if cells_per_spot is not None and not (math.isfinite(cells_per_spot) and cells_per_spot > 0):
-        raise LabelError(f"a typical spot cannot have {cells_per_spot} cells", mend="Give a number above 0")
-    signatures = read_reference(reference, cell_type_key)
+    cells = _cells(cells_per_spot)
+    folder = None if out is None else Path(out)
+    if folder is not None and Path(SIGNATURES).stem in cohort.names:
+        raise LabelError(
+            f"a section is named '{Path(SIGNATURES).stem}', as the signatures are in a folder of labels",
+            where=cohort.sheet,
+            mend="Give it another name",
+        )
+    signatures = _signatures(reference, cell_type_key, options, seed, folder, threads, progress)
+    if words is not None:
+        # Refused now, not after a fit.
+        types = signatures.table.columns
+        words.apply(Abundance(pd.DataFrame(1 / len(types), index=["spot"], columns=types), unit))
     settings = Settings(
         method,
         unit,
         signatures.digest,
-        None if cells_per_spot is None else float(cells_per_spot),
+        cells,
         min_genes,
         cell_type_key,
+        seed,
+        options,
+        None if words is None else words.digest,
     )
-    return Run(cohort, signatures, settings, None if out is None else Path(out), seed).label(progress)
+    return Run(cohort, signatures, settings, folder, threads, words).label(progress)
 
 
-def cohort_labels(cohort: Cohort) -> dict[str, Abundance]:
-    """Labels that the sheet of a cohort names in its column ``labels``, joined to the spots.
-
-    Sections without labels are left out with a logged note.
-
-    Raises
-    ------
-    LabelError
-        No section has labels, or those of some sections cannot be used: undeclared unit, keys of no spot, bad numbers.
-        The message names each.
-    """
-    labels: dict[str, Abundance] = {}
-    failed: dict[str, HistomixError] = {}
-    without = []
-    for name in cohort.names:
-        try:
-            section = cohort.section(name, counts=False)
-            if section.labels is None:
-                without.append(name)
-                continue
-            unit = None if section.label_unit is None else check_unit(section.label_unit, section.where)
-            labels[name] = join_spots(read_abundance(section.labels, unit), section.keys, section.labels)
-        except HistomixError as error:
-            failed[name] = error
-    refuse_failures(failed, len(cohort.names), mend="Mend these labels or the sheet, and run again")
-    if not labels:
+def _cells(cells_per_spot: float | str | None) -> float | str | None:
+    if cells_per_spot is None or cells_per_spot == "nuclei":
+        return cells_per_spot
+    if isinstance(cells_per_spot, str) or not (math.isfinite(cells_per_spot) and cells_per_spot > 0):
         raise LabelError(
-            "no section has labels",
-            where=cohort.sheet,
-            mend="Fill the columns labels and label_unit, or derive labels with `histomix label`",
+            f"a typical spot cannot have {cells_per_spot} cells",
+            mend='Give a number above 0, or "nuclei" to count them',
         )
-    if without:
-        _log.info("no labels in the sheet for section %s", ", ".join(without))
-    return labels
+    return float(cells_per_spot)
 
 
-def _tables(
-    cohort: Cohort, out: str | os.PathLike[str] | None, unit: str | None, seed: int, progress: Progress
-) -> dict[str, Abundance]:
-    labels = cohort_labels(cohort)
-    if unit is not None and check_unit(unit) == "proportion":
-        labels = {name: table.proportions() for name, table in labels.items()}
-    found = common_unit(labels)
-    if unit is not None and unit != found:
+def _signatures(
+    reference: str | os.PathLike[str] | pd.DataFrame,
+    cell_type_key: str | None,
+    options: Options | None,
+    seed: int,
+    folder: Path | None,
+    threads: int | None,
+    progress: Progress,
+) -> Signatures:
+    if options is not None and not isinstance(reference, pd.DataFrame) and is_single_cells(reference, cell_type_key):
+        choice = Regression(cell_type_key, options.batch_key, options.covariates, options.n_genes, seed)
+        return fit_reference(Path(reference), choice, folder, threads, progress)
+    if options is not None and (options.batch_key or options.covariates):
         raise LabelError(
-            f"labels in {found} cannot be turned into {unit}",
-            where=cohort.sheet,
-            mend=f'Ask for "{found}": how many cells a proportion stands for is not in the tables',
+            "batch_key and covariates are columns of single cells, and the reference is a table of signatures",
+            mend="Leave them out, or give an h5ad of single cells",
         )
-    if out is not None:
-        sections = {name: {"source": table.provenance} for name, table in labels.items()}
-        write_labels(out, labels, {"method": "table", "sections": sections, "seed": seed, "versions": versions()})
-    progress("label", len(labels), len(labels))
-    return labels
+    return read_reference(reference, cell_type_key)

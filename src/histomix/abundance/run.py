@@ -1,37 +1,35 @@
-"""One deconvolution of a cohort: section by section, kept where nothing changed, failures collected."""
+"""One labelling of a cohort: group by group of sections, kept where nothing changed, failures collected."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from scipy import sparse
 
-from ..errors import HistomixError, InputError, LabelError, StorageError
+from ..errors import HistomixError, InputError, LabelError, MissingExtraError, StorageError
 from ..progress import Progress
-from ..provenance import digest_bytes, digest_file, digest_json, versions, write_json
+from ..provenance import digest_file, digest_json, fingerprint, versions, write_json
 from .abundance import Abundance
-from .checks import check_counts
-from .nnls import nnls_deconvolve
-from .poisson import poisson_deconvolve
-from .signatures import Signatures, match_section
+from .cells import expected_cells, nuclei_at_spots
+from .methods import PASSES, Labels, label_fast, label_together
+from .options import Options
+from .shared import Shared, digest_counts, share
+from .signatures import Signatures
 from .tables import MANIFEST, read_abundance, read_manifest, write_abundance
+from .variational import UNFINISHED, Checkpoint
+from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from ..spots import Cohort, Section
-
-#: Methods that fit each spot by itself: counts (spots x genes), signatures (genes x types) -> weights (spots x types).
-DECONVOLVE: dict[str, Callable[[Any, Any], NDArray[np.float64]]] = {
-    "poisson": poisson_deconvolve,
-    "nnls": nnls_deconvolve,
-}
 
 _log = logging.getLogger(__name__)
 
@@ -43,14 +41,31 @@ class Settings:
     method: str
     unit: str
     reference: str
-    cells_per_spot: float | None
+    cells_per_spot: float | str | None
     min_genes: int | None
     cell_type_key: str | None
+    seed: int
+    options: Options | None = None
+    vocabulary: str | None = None
 
     @property
-    def cohort_wide(self) -> bool:
-        """Whether the labels of one section depend on the others."""
-        return self.unit == "cells per spot"
+    def fit(self) -> str:
+        """Which sections have a part in each other's labels: those of a cohort, of a donor, or none."""
+        if self.options is not None:
+            return self.options.fit
+        return "cohort" if isinstance(self.cells_per_spot, float) else "section"
+
+    @property
+    def summary(self) -> str | None:
+        """Which summary of the posterior the labels are, where there is one."""
+        if self.options is None:
+            return None
+        return "median" if self.unit == "proportion" else self.options.summary
+
+    def facts(self) -> dict[str, Any]:
+        """As they read back from a manifest."""
+        facts: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return facts
 
 
 @dataclass
@@ -61,91 +76,154 @@ class Run:
     signatures: Signatures
     settings: Settings
     folder: Path | None
-    seed: int
+    threads: int | None = None
+    vocabulary: Vocabulary | None = None
     labels: dict[str, Abundance] = field(default_factory=dict)
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     failed: dict[str, HistomixError] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
+    kept: int = 0
+    told: set[str] = field(default_factory=set)
 
     def label(self, progress: Progress) -> dict[str, Abundance]:
         """Label every section; raise LabelError at the end if some failed."""
         names = self.cohort.names
         stored = self._stored()
-        if self.settings.cohort_wide:
-            self._survey()
-        # Where sections depend on each other, either nothing is new, or everything is.
-        if self.settings.cohort_wide and not all(self._is_current(name, stored.get(name)) for name in self.digests):
-            stored = {}
         self.facts = dict(stored)
-        weights: dict[str, pd.DataFrame] = {}
-        for done, name in enumerate(names, start=1):
-            if name not in self.failed:
-                try:
-                    self._label_section(self.cohort.section(name), stored.get(name), weights)
-                except StorageError:
-                    raise
-                except HistomixError as error:
-                    self.failed[name] = error
-            progress("label", done, len(names))
-        if weights and self.settings.cells_per_spot is not None:
-            totals = pd.concat([table.sum(axis=1) for table in weights.values()])
-            for name, table in weights.items():
-                self._store(name, table * (self.settings.cells_per_spot / totals.median()))
+        for group in self._groups():
+            try:
+                self._label_group(group, stored, progress)
+            except (StorageError, MissingExtraError):
+                raise
+            except HistomixError as error:
+                self.failed.update(dict.fromkeys((name for name in group if name not in self.failed), error))
+            self._tell(progress, group)
         for name in self.failed:
             self.facts.pop(name, None)
         self._write_manifest()
-        if len(self.labels) > len(weights):
-            kept = len(self.labels) - len(weights)
-            _log.info("%s: %d sections unchanged and kept, %d labelled", self.folder, kept, len(weights))
+        if self.kept:
+            new = len(self.labels) - self.kept
+            _log.info("%s: %d sections unchanged and kept, %d labelled", self.folder, self.kept, new)
+        if self.folder is not None and not self.failed:
+            # What earlier runs with other settings left unfinished.
+            shutil.rmtree(self.folder / UNFINISHED, ignore_errors=True)
         rest = "The others are done" if self.folder else "Name a folder with out to keep the others"
         refuse_failures(self.failed, len(names), mend=f"{rest}; mend these and run again")
         return {name: self.labels[name] for name in names}
 
-    def _label_section(self, section: Section, stored: dict[str, Any] | None, weights: dict[str, pd.DataFrame]) -> None:
-        name = section.name
-        self.digests[name] = _digest(section)
-        if self.folder is not None and stored is not None and self._is_current(name, stored):
-            self.labels[name] = read_abundance(self.folder / f"{name}.csv", self.settings.unit)
-            return
-        weights[name] = self._deconvolve(section)
-        if self.settings.unit == "proportion":
-            self._store(name, weights[name])
+    def _groups(self) -> list[list[str]]:
+        """Sections that are labelled together, by `Settings.fit`."""
+        names = self.cohort.names
+        if self.settings.fit == "section":
+            return [[name] for name in names]
+        if self.settings.fit == "cohort":
+            return [names]
+        donors = self.cohort.donors
+        return [[name for name in names if donors[name] == donor] for donor in dict.fromkeys(donors.values())]
 
-    def _deconvolve(self, section: Section) -> pd.DataFrame:
-        """Weights (spots with counts x cell types), normalised unless their scale is still to come."""
-        match = match_section(section.adata, self.signatures, self.settings.min_genes)
-        counts = check_counts(section.adata.X)
-        shared = counts[:, match.in_section]
-        signature = self.signatures.table.to_numpy()[match.in_reference]
-        filled = np.asarray(shared.sum(axis=1)).ravel() > 0
-        keys = section.adata.obs_names.astype(str)
-        if not filled.any():
-            raise LabelError("no spot has counts in the shared genes", mend="Check the counts of this section")
-        if not filled.all():
-            _log.info("%s: %d spots have no counts in the shared genes: no label", section.name, (~filled).sum())
-        weights = DECONVOLVE[self.settings.method](shared[filled], signature)
-        self.facts[section.name] = {
-            "spots_without_counts": list(keys[~filled]),
-            "genes": counts.shape[1],
-            "genes_shared": len(match.in_section),
-            "genes_shared_same_name": match.exact,
-            "share_of_reference_genes": len(match.in_section) / len(self.signatures.table),
-            "share_of_counts": float(shared.sum() / counts.sum()),
-        }
-        table = pd.DataFrame(weights, index=keys[filled], columns=self.signatures.table.columns)
-        return table.div(table.sum(axis=1), axis=0) if self.settings.unit == "proportion" else table
-
-    def _survey(self) -> None:
-        """Read all sections for what they are, as the labels of each depend on all."""
-        for name in self.cohort.names:
+    def _label_group(self, group: list[str], stored: Mapping[str, Any], progress: Progress) -> None:
+        ready: dict[str, Shared] = {}
+        for name in group:
             try:
-                self.digests[name] = _digest(self.cohort.section(name))
+                section = self.cohort.section(name)
+                self.digests[name] = self._digest(section)
+                shared = share(section, self.signatures, self.settings.min_genes)
+                if shared.filled.any():
+                    ready[name] = shared
+            except StorageError:
+                raise
             except HistomixError as error:
                 self.failed[name] = error
+        together = list(ready)
+        if not together:
+            return
+        if self.folder is not None and all(self._is_current(name, stored.get(name), together) for name in together):
+            for name in together:
+                self.labels[name] = read_abundance(self.folder / f"{name}.csv", self.settings.unit)
+            self.kept += len(together)
+            return
+        # Where sections depend on each other, either nothing is new, or everything is.
+        for name, labels in self._derive(ready, progress).items():
+            self._store(name, labels, together)
+        for checkpoint in map(partial(self._checkpoint, together), PASSES):
+            if checkpoint is not None:
+                checkpoint.remove()
 
-    def _identity(self, name: str) -> str:
-        others = self.digests if self.settings.cohort_wide else None
-        return digest_json([dataclasses.asdict(self.settings), self.digests[name], others])
+    def _digest(self, section: Section) -> str:
+        """Digest of all of a section that its labels depend on."""
+        counts = digest_counts(section)
+        if self.settings.cells_per_spot != "nuclei" or section.image is None or not section.image.exists():
+            return counts
+        return digest_json([counts, fingerprint(section.image), section.mpp, section.spot_diameter_um])
+
+    def _derive(self, ready: dict[str, Shared], progress: Progress) -> dict[str, Labels]:
+        settings = self.settings
+        if settings.options is None:
+            labels = {}
+            for name, shared in ready.items():
+                labels[name] = label_fast(settings.method, shared, self.signatures, settings.unit, settings.seed)
+                self._tell(progress, [name])
+            return self._scaled(labels)
+        found = label_together(
+            list(ready.values()),
+            self.signatures,
+            settings.options,
+            settings.unit,
+            self._cells(list(ready)),
+            min_genes=settings.min_genes,
+            seed=settings.seed,
+            threads=self.threads,
+            progress=progress,
+            checkpoint=partial(self._checkpoint, list(ready)),
+        )
+        return dict(zip(ready, found, strict=True))
+
+    def _scaled(self, labels: dict[str, Labels]) -> dict[str, Labels]:
+        """Weights of a fast method as cells: the median total of these sections becomes the cells of a typical spot."""
+        if self.settings.unit == "proportion":
+            return labels
+        cells = self._cells(list(labels))
+        total = pd.concat([table.values.sum(axis=1) for table in labels.values()]).median()
+        return {name: table.scaled(cells / total) for name, table in labels.items()}
+
+    def _cells(self, names: list[str]) -> float:
+        """Cells of a typical spot of these sections."""
+        wish = self.settings.cells_per_spot
+        if isinstance(wish, float):
+            return wish
+        sections = [self.cohort.section(name, counts=False) for name in names]
+        if wish == "nuclei":
+            cells = float(np.median(np.concatenate([nuclei_at_spots(section) for section in sections])))
+            _log.info("%s: %.3g nuclei under a typical spot", ", ".join(names), cells)
+            return cells
+        cells = float(np.median([expected_cells(section.spot_diameter_um) for section in sections]))
+        _log.info(
+            "%s: %.3g cells per spot are presumed from the size of the spots; the abundances depend on it: "
+            'give cells_per_spot as a number, or as "nuclei" to count them in the image',
+            ", ".join(names),
+            cells,
+        )
+        return cells
+
+    def _tell(self, progress: Progress, names: list[str]) -> None:
+        """Report sections as done, each once."""
+        for name in names:
+            if name not in self.told:
+                self.told.add(name)
+                progress("label", len(self.told), len(self.cohort.names))
+
+    def _identity(self, name: str, together: list[str]) -> str:
+        others = {other: self.digests[other] for other in together}
+        return digest_json([self.settings.facts(), self.digests[name], others])
+
+    def _checkpoint(self, together: list[str], kind: str) -> Checkpoint | None:
+        """Where the fit of some sections goes on from, if it is stopped."""
+        if self.folder is None or self.settings.options is None:
+            return None
+        libraries = versions("cell2location", "pyro-ppl", "torch")
+        identity = digest_json([self._identity(together[0], together), kind, libraries])
+        name = identity.removeprefix("sha256:")[:16]
+        return Checkpoint(self.folder / UNFINISHED / f"{name}.safetensors", identity)
 
     def _stored(self) -> dict[str, dict[str, Any]]:
         """Facts of the sections that an earlier run with the same settings left in the folder."""
@@ -158,8 +236,8 @@ class Run:
             return {}
         sections = dict(manifest.get("sections", {}))
         others = [name for name in sections if name not in self.cohort.names]
-        same = manifest.get("settings") == dataclasses.asdict(self.settings)
-        if others and (self.settings.cohort_wide or not same):
+        same = manifest.get("settings") == self.settings.facts()
+        if others and (self.settings.fit == "cohort" or not same):
             raise LabelError(
                 f"holds labels of sections that are not in this cohort ({', '.join(others[:3])}), made in another way",
                 where=self.folder,
@@ -167,20 +245,34 @@ class Run:
             )
         return sections if same else {}
 
-    def _is_current(self, name: str, stored: Mapping[str, Any] | None) -> bool:
-        if self.folder is None or stored is None or stored.get("identity") != self._identity(name):
+    def _is_current(self, name: str, stored: Mapping[str, Any] | None, together: list[str]) -> bool:
+        if self.folder is None or stored is None or stored.get("identity") != self._identity(name, together):
             return False
         path = self.folder / f"{name}.csv"
         return path.exists() and digest_file(path) == stored.get("digest")
 
-    def _store(self, name: str, table: pd.DataFrame) -> None:
-        provenance = {**dataclasses.asdict(self.settings), "section": name}
-        self.labels[name] = Abundance(table, self.settings.unit, provenance=provenance)
+    def _store(self, name: str, labels: Labels, together: list[str]) -> None:
+        facts = {**labels.facts, "fitted_with": together}
+        provenance = {
+            **self.settings.facts(),
+            "section": name,
+            "fit": self.settings.fit,
+            "fitted_with": together,
+            "summary": self.settings.summary,
+            "reliability_of": facts.get("reliability_of"),
+        }
+        abundance = Abundance(
+            labels.values, self.settings.unit, labels.sd, provenance, labels.median, labels.reliability
+        )
+        if self.vocabulary is not None:
+            abundance = self.vocabulary.apply(abundance)
+        self.labels[name] = abundance
+        self.facts[name] = facts
         if self.folder is not None:
-            path = write_abundance(self.folder, name, self.labels[name])
+            path = write_abundance(self.folder, name, abundance)
             self.facts[name] |= {
-                "spots": len(table),
-                "identity": self._identity(name),
+                "spots": len(abundance.values),
+                "identity": self._identity(name, together),
                 "digest": digest_file(path),
             }
             self._write_manifest()
@@ -193,10 +285,14 @@ class Run:
             {
                 "method": self.settings.method,
                 "unit": self.settings.unit,
+                "fit": self.settings.fit,
+                **({} if self.settings.options is None else {"summary": self.settings.summary}),
+                **({} if self.vocabulary is None else {"vocabulary": self.vocabulary.facts()}),
                 "reference": self.signatures.facts(),
-                "settings": dataclasses.asdict(self.settings),
-                "seed": self.seed,
-                "versions": versions("numpy", "scipy", "pandas"),
+                "settings": self.settings.facts(),
+                "seed": self.settings.seed,
+                "threads": self.threads,
+                "versions": versions("numpy", "scipy", "pandas", "torch", "cell2location", "pyro-ppl", "scvi-tools"),
                 "sections": {name: facts for name, facts in self.facts.items() if "identity" in facts},
                 "failed": {name: str(error) for name, error in self.failed.items()},
             },
@@ -208,15 +304,3 @@ def refuse_failures(failed: Mapping[str, HistomixError], total: int, mend: str) 
     if failed:
         lines = "".join(f"\n  - {name}: {error}" for name, error in failed.items())
         raise LabelError(f"{len(failed)} of {total} sections failed:{lines}\n", mend=mend)
-
-
-def _digest(section: Section) -> str:
-    """Digest of the keys, genes and counts of a section."""
-    adata = section.adata
-    if adata.X is None or not adata.n_vars:
-        raise LabelError("has no counts", where=section.where, mend="Name its table of counts in the column counts")
-    counts = sparse.csr_matrix(adata.X)
-    counts.sum_duplicates()
-    parts = ["\n".join(adata.obs_names).encode(), "\n".join(adata.var_names).encode()]
-    parts += [array.tobytes() for array in (counts.indptr, counts.indices, counts.data)]
-    return digest_bytes(b"\0".join(parts))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,13 +35,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Signatures:
-    """Mean counts per cell, ``table`` (genes x cell types, float64), with the digest of what they were read from."""
+    """Mean counts per cell, ``table`` (genes x cell types, float64), with the digest of what they were read from.
+
+    ``made_by`` tells how they were made of single cells, where it was not by averages.
+    """
 
     table: pd.DataFrame
     source: str
     digest: str
     mitochondrial: tuple[str, ...]
     silent: tuple[str, ...]
+    made_by: dict[str, Any] = field(default_factory=dict)
 
     def facts(self) -> dict[str, Any]:
         """What a manifest records."""
@@ -51,6 +55,7 @@ class Signatures:
             "genes": len(self.table),
             "cell_types": list(self.table.columns),
             "set_aside": {"mitochondrial": list(self.mitochondrial), "without_counts": len(self.silent)},
+            **self.made_by,
         }
 
 
@@ -91,7 +96,17 @@ def read_reference(reference: str | os.PathLike[str] | pd.DataFrame, cell_type_k
         source = os.fspath(path)
         table = _read_h5ad(path, cell_type_key) if path.suffix == ".h5ad" else read_numbers(path)
         digest = digest_file(path)
-    table = _checked(table, source)
+    return set_aside(check_reference(table, source), source, digest)
+
+
+def set_aside(table: pd.DataFrame, source: str, digest: str, made_by: dict[str, Any] | None = None) -> Signatures:
+    """Signatures without mitochondrial genes, and without genes of no counts.
+
+    Raises
+    ------
+    LabelError
+        A type has no counts in the others.
+    """
     mitochondrial = np.array([gene.upper().startswith("MT-") for gene in table.index])
     silent = table.eq(0).all(axis=1).to_numpy()
     kept = table[~(mitochondrial | silent)]
@@ -100,7 +115,17 @@ def read_reference(reference: str | os.PathLike[str] | pd.DataFrame, cell_type_k
         raise LabelError(
             f"{len(empty)} cell types have no counts (such as {examples(empty)})", where=source, mend="Leave them out"
         )
-    return Signatures(kept, source, digest, tuple(table.index[mitochondrial]), tuple(table.index[silent]))
+    return Signatures(
+        kept, source, digest, tuple(table.index[mitochondrial]), tuple(table.index[silent]), made_by or {}
+    )
+
+
+def is_single_cells(reference: str | os.PathLike[str] | pd.DataFrame, cell_type_key: str | None) -> bool:
+    """Whether a reference is an h5ad of single cells, not a table of signatures."""
+    if isinstance(reference, pd.DataFrame) or Path(reference).suffix != ".h5ad":
+        return False
+    adata = read_h5ad(Path(reference))
+    return cell_type_key is not None or _CELL_TYPE_KEY in adata.obs or adata.n_obs > _MOST_TYPES
 
 
 def match_genes(genes: pd.Index, reference: pd.Index) -> GeneMatch:
@@ -147,7 +172,7 @@ def match_section(adata: AnnData, signatures: Signatures, min_genes: int | None 
         ((found, match_genes(found, reference)) for found in unique), key=lambda pair: len(pair[1].in_section)
     )
     shared = len(match.in_section)
-    floor = max(20, 2 * signatures.table.shape[1]) if min_genes is None else min_genes
+    floor = gene_floor(signatures, min_genes)
     if shared < floor:
         raise LabelError(
             f"{shared} of the {len(best)} genes of the section (such as {examples(best)}) are among the "
@@ -165,12 +190,18 @@ def match_section(adata: AnnData, signatures: Signatures, min_genes: int | None 
     return match
 
 
+def gene_floor(signatures: Signatures, min_genes: int | None) -> int:
+    """Fewest shared genes to go on with."""
+    return max(20, 2 * signatures.table.shape[1]) if min_genes is None else min_genes
+
+
 def _plain(genes: pd.Index) -> pd.Index:
     names = (str(gene).upper() for gene in genes)
     return pd.Index([_VERSIONED.sub(r"\1", name) if name.startswith("ENS") else name for name in names], dtype=object)
 
 
-def _checked(table: pd.DataFrame, source: str) -> pd.DataFrame:
+def check_reference(table: pd.DataFrame, source: str) -> pd.DataFrame:
+    """Return a table of genes x types as float64; LabelError if it cannot be one of signatures."""
     if table.shape[1] < 2 or table.empty:
         raise LabelError(
             f"holds {table.shape[0]} genes x {table.shape[1]} cell types",
@@ -200,29 +231,58 @@ def _checked(table: pd.DataFrame, source: str) -> pd.DataFrame:
     return checked
 
 
-def _read_h5ad(path: Path, cell_type_key: str | None) -> pd.DataFrame:
+def read_cells(path: Path, cell_type_key: str | None) -> tuple[AnnData, pd.Series]:
+    """Read single cells with a type: raw counts (csr) in ``X``, and their types (categories, all of them present).
+
+    Raises
+    ------
+    LabelError
+        There is no such column, there are no counts, or they are not raw; or genes or cells repeat.
+    """
+    from anndata import AnnData
+
     adata = read_h5ad(path)
-    key = cell_type_key or (_CELL_TYPE_KEY if _CELL_TYPE_KEY in adata.obs else None)
-    if key is None and adata.n_obs <= _MOST_TYPES and adata.X is not None:
-        return adata.to_df().T
-    if key is None or key not in adata.obs:
+    key = cell_type_key or _CELL_TYPE_KEY
+    if key not in adata.obs:
         raise LabelError(
-            f"has {adata.n_obs} rows and no column '{key or _CELL_TYPE_KEY}' in obs (it has: {', '.join(adata.obs)})",
+            f"has {adata.n_obs} rows and no column '{key}' in obs (it has: {', '.join(adata.obs)})",
             where=path,
             mend="Name the column of cell types with cell_type_key",
         )
     counts = adata.layers.get("counts", adata.X)
     if counts is None:
         raise LabelError("has no counts", where=path, mend='Store raw counts in X or layers["counts"]')
+    if not adata.obs_names.is_unique:
+        repeated = adata.obs_names[adata.obs_names.duplicated()]
+        raise LabelError(
+            f"has the cell '{repeated[0]}' more than once ({len(repeated)} such)",
+            where=path,
+            mend="Keep each cell once",
+        )
     try:
-        cells = check_counts(counts)
+        table = check_counts(counts)
     except LabelError as error:
         raise LabelError(error.what, where=path, mend=error.mend) from error
     types = adata.obs[key].astype("category").cat.remove_unused_categories()
-    known = np.flatnonzero(types.notna())
-    if len(known) < adata.n_obs:
-        _log.info("%s: %d of %d cells have no type: left out", path, adata.n_obs - len(known), adata.n_obs)
-    codes = types.cat.codes.to_numpy()[known]
+    known = types.notna().to_numpy()
+    if not known.all():
+        _log.info("%s: %d of %d cells have no type: left out", path, (~known).sum(), adata.n_obs)
+    return AnnData(table[known], obs=adata.obs[known].copy(), var=pd.DataFrame(index=adata.var_names)), types[known]
+
+
+def average_cells(cells: AnnData, types: pd.Series) -> pd.DataFrame:
+    """Mean counts of each type, genes x types."""
+    codes = types.cat.codes.to_numpy()
     sizes = np.bincount(codes, minlength=len(types.cat.categories))
-    average = sparse.csr_matrix((1 / sizes[codes], (codes, known)), shape=(len(sizes), adata.n_obs))
-    return pd.DataFrame((average @ cells).toarray().T, index=adata.var_names, columns=types.cat.categories.astype(str))
+    average = sparse.csr_matrix((1 / sizes[codes], (codes, np.arange(cells.n_obs))), shape=(len(sizes), cells.n_obs))
+    means = (average @ cells.X).toarray()
+    return pd.DataFrame(means.T, index=cells.var_names, columns=types.cat.categories.astype(str))
+
+
+def _read_h5ad(path: Path, cell_type_key: str | None) -> pd.DataFrame:
+    if is_single_cells(path, cell_type_key):
+        return average_cells(*read_cells(path, cell_type_key))
+    adata = read_h5ad(path)
+    if adata.X is None:
+        raise LabelError("has no counts", where=path, mend='Store raw counts in X or layers["counts"]')
+    return adata.to_df().T

@@ -2,98 +2,148 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ..errors import LabelError
 from ..provenance import atomic_path, digest_file, read_json, write_json
 from .abundance import Abundance, check_unit
 from .annotated import read_h5ad
-from .delimited import read_numbers
-
-if TYPE_CHECKING:
-    from anndata import AnnData
+from .delimited import read_cells, read_numbers, to_numbers
+from .recognise import Recognised, recognise_h5ad, recognise_table, upright
+from .vocabulary import Vocabulary
 
 MANIFEST = "manifest.json"
-_POSITIONS = ("x_px", "y_px")
-#: What cell2location calls the 5 % quantile and the standard deviation of its posterior, in obsm and before type names.
-_QUANTILE, _SD = "q05", "stds"
+#: What may stand beside ``<section>.csv``, as ``<section>.<side>.csv``.
+SIDES = ("sd", "median", "reliability")
+#: What a manifest says of a section, or of all, that goes into the provenance of labels that are read.
+_FACTS = (
+    "method", "fit", "fitted_with", "reference", "vocabulary", "summary", "reliability_of", "recognised_as",
+    "normalised", "transposed", "left_out", "key_column", "keys_respelled", "derived_from", "source",
+)  # fmt: skip
 
 _log = logging.getLogger(__name__)
 
 
 def read_abundance(
-    path: str | os.PathLike[str], unit: str | None = None, where: str | os.PathLike[str] | None = None
+    path: str | os.PathLike[str],
+    unit: str | None = None,
+    where: str | os.PathLike[str] | None = None,
+    *,
+    vocabulary: Vocabulary | None = None,
 ) -> Abundance:
     """Read one table of labels.
 
     Parameters
     ----------
     path
-        Spots x cell types. CSV or TSV, gzipped or not: first column the spot key, then one column per cell type; a
-        table ``<name>.sd.csv`` beside ``<name>.csv`` holds posterior sds. Or h5ad: ``obs_names`` are the keys, ``X``
-        the abundances, ``uns["unit"]`` the unit; a result of cell2location is recognised by its ``obsm``, and gives
-        the 5 % quantiles in cells per spot.
+        Spots x cell types. CSV or TSV, gzipped or not: first column the spot key, then one column per cell type.
+        Beside ``<name>.csv``, ``<name>.sd.csv`` and ``<name>.median.csv`` hold the posterior's, and
+        ``<name>.reliability.csv`` (cell_type, reliability) the reliabilities. Or h5ad: ``obs_names`` are the keys,
+        ``X`` the abundances, ``uns["unit"]`` the unit.
+
+        Results of other tools are recognised by their content, named in ``provenance["recognised_as"]``:
+        cell2location (``obsm``, ``obs`` or table; the label is the 5 % quantile or, in its absence, the median or the
+        mean, see ``provenance["summary"]``; cells per spot), Tangram (mapped mass, divided by its total when
+        declared as proportions; or counts of cells) and SPOTlight. Plain tables of proportions are what stereoscope,
+        CARD and RCTD (normalised weights) export. A table whose columns are spot keys is turned. What was left out or
+        changed is recorded in the provenance.
     unit
-        One of `UNITS`. None takes the unit that the file (h5ad), or the ``manifest.json`` beside it, declares.
+        One of `UNITS`. None takes the unit that the file, or the ``manifest.json`` beside it, declares.
     where
         What errors name as their place, if not ``path``.
+    vocabulary
+        Applied to the cell types. With its ``renormalise``, proportions need not sum to 1 in the file.
 
     Raises
     ------
     LabelError
-        The file cannot be read, its unit is undeclared or other than ``unit``, or the labels are not valid (see
-        `Abundance`).
+        The file cannot be read, its unit is undeclared or other than ``unit``, the labels are not valid (see
+        `Abundance`), or do not fit the vocabulary.
     """
     path = Path(path)
     place = os.fspath(where or path)
-    sd = None
     if path.suffix == ".h5ad":
-        values, sd, declared = _read_h5ad(path)
+        found = recognise_h5ad(read_h5ad(path), place)
     else:
-        values, declared = read_numbers(path), _manifest_unit(path)
-        sd_path = path.with_name(f"{path.stem}.sd.csv")
-        if path.suffix == ".csv" and sd_path.exists():
-            sd = read_numbers(sd_path)
-    positions = [name for name in _POSITIONS if name in values]
-    if positions:
-        _log.info("%s: %s are positions, not cell types: left out", place, " and ".join(positions))
-        values = values.drop(columns=positions)
-    if unit and declared and unit != declared:
+        found = _numbers(recognise_table(read_cells(path), place), path)
+    digest = digest_file(path)
+    declared, facts = _manifest_facts(path, digest)
+    found.unit = found.unit or declared
+    found.values = upright(found.values, found.notes, place)
+    if found.notes:
+        _log.info("%s: read as %s (%s)", place, found.name, found.notes)
+    if unit and found.unit and unit != found.unit:
         raise LabelError(
-            f'was asked for in "{unit}", but the file declares "{declared}"', where=place, mend="Declare the true unit"
+            f'was asked for in "{unit}", but the file declares "{found.unit}"',
+            where=place,
+            mend="Declare the true unit",
         )
-    unit = check_unit(unit or declared, place)
-    abundance = Abundance(values, unit, sd, {"file": place, "digest": digest_file(path)})
+    unit = check_unit(unit or found.unit, place)
+    divided = _divide(found, unit, vocabulary, place)
+    sides = {} if divided else _read_sides(path)
+    provenance = {"recognised_as": found.name, **found.notes, **facts, "file": place, "digest": digest}
+    abundance = Abundance(
+        found.values,
+        unit,
+        found.sd if found.sd is not None else sides.get("sd"),
+        provenance,
+        found.median if found.median is not None else sides.get("median"),
+        _read_reliability(path),
+    )
     if unit == "cells per spot" and ((abundance.values.sum(axis=1) - 1).abs() < 1e-3).all():
         _log.warning('%s: declared as "cells per spot", but every spot sums to 1, as proportions do', place)
-    return abundance
+    return abundance if vocabulary is None else vocabulary.apply(abundance)
 
 
 def write_abundance(folder: str | os.PathLike[str], section: str, abundance: Abundance) -> Path:
-    """Write ``<section>.csv``, and ``<section>.sd.csv`` if there is a posterior, into a folder of labels.
+    """Write ``<section>.csv``, and its sides where there are any, into a folder of labels.
 
-    Numbers are written so that they read back exactly. The unit goes into the folder's manifest: see `write_labels`.
+    The sides are ``<section>.sd.csv``, ``<section>.median.csv`` and ``<section>.reliability.csv``. Numbers are written
+    so that they read back exactly. The table comes last: as long as it is there, its sides are its own, even if the
+    writing was cut short. The unit goes into the folder's manifest: see `write_labels`.
+
+    Raises
+    ------
+    StorageError
+        Something cannot be written.
+    LabelError
+        The section's name ends like that of a side.
     """
+    if section.rpartition(".")[2] in SIDES:
+        raise LabelError(f"'{section}' would be taken for a part of another section", mend="Rename the section")
     target = Path(folder) / f"{section}.csv"
-    sd_target = target.with_name(f"{section}.sd.csv")
-    # The sd goes first, and a stale one away first: a table is never seen beside the sd of another.
-    sd_target.unlink(missing_ok=True)
-    if abundance.sd is not None:
-        _write_csv(sd_target, abundance.sd)
-    _write_csv(target, abundance.values)
+    reliability = abundance.reliability
+    # After the table, since contexts end in the reverse order.
+    tables = {
+        target: abundance.values,
+        _side(target, "sd"): abundance.sd,
+        _side(target, "median"): abundance.median,
+        _side(target, "reliability"): None if reliability is None else reliability.to_frame("reliability"),
+    }
+    with contextlib.ExitStack() as stack:
+        for path, table in tables.items():
+            if table is not None:
+                label = "cell_type" if path == _side(target, "reliability") else "spot"
+                table.to_csv(stack.enter_context(atomic_path(path)), index_label=label)
+        for path in tables:
+            path.unlink(missing_ok=True)
     return target
 
 
 def read_labels(folder: str | os.PathLike[str]) -> dict[str, Abundance]:
     """Read a folder of labels: section -> abundance, in the unit that its ``manifest.json`` declares.
 
-    The sections are those that the manifest lists, else every ``<section>.csv``.
+    The sections are those that the manifest lists, else every ``<section>.csv``. What the manifest says of a section
+    (method, fit, ``fitted_with``, reference, vocabulary and more) is in its provenance, unless the table was changed
+    since.
 
     Raises
     ------
@@ -111,7 +161,7 @@ def read_labels(folder: str | os.PathLike[str]) -> dict[str, Abundance]:
     unit = check_unit(manifest.get("unit"), folder / MANIFEST)
     listed = manifest.get("sections")
     if listed is None:
-        listed = sorted(path.stem for path in folder.glob("*.csv") if not path.name.endswith(".sd.csv"))
+        listed = sorted(path.stem for path in folder.glob("*.csv") if path.stem.rpartition(".")[2] not in SIDES)
     if not listed:
         raise LabelError("holds no labels", where=folder, mend="Make them with `histomix label`")
     return {name: read_abundance(folder / f"{name}.csv", unit) for name in listed}
@@ -120,7 +170,8 @@ def read_labels(folder: str | os.PathLike[str]) -> dict[str, Abundance]:
 def write_labels(folder: str | os.PathLike[str], labels: Mapping[str, Abundance], manifest: Mapping[str, Any]) -> None:
     """Write the labels of many sections and their manifest, last, into a folder.
 
-    ``unit`` and ``sections`` of the manifest are filled from ``labels``; facts that it has per section are kept.
+    ``unit`` and ``sections`` of the manifest are filled from ``labels``; facts that it has per section are kept, and
+    those of the labels' provenance that `read_labels` gives back are added.
 
     Raises
     ------
@@ -128,10 +179,12 @@ def write_labels(folder: str | os.PathLike[str], labels: Mapping[str, Abundance]
         There are no labels, or they are in different units.
     """
     unit = common_unit(labels)
-    facts = manifest.get("sections", {})
-    sections = {name: {**facts.get(name, {}), "spots": len(table.values)} for name, table in labels.items()}
+    given = manifest.get("sections", {})
+    sections = {}
     for name, table in labels.items():
-        write_abundance(folder, name, table)
+        path = write_abundance(folder, name, table)
+        facts = {key: table.provenance[key] for key in _FACTS if key in table.provenance}
+        sections[name] = {**facts, **given.get(name, {}), "spots": len(table.values), "digest": digest_file(path)}
     write_json(Path(folder) / MANIFEST, {**manifest, "unit": unit, "sections": sections})
 
 
@@ -150,30 +203,62 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return read_json(path, mend="Make the labels again with `histomix label`") if path.exists() else None
 
 
-def _manifest_unit(path: Path) -> str | None:
+def _manifest_facts(path: Path, digest: str) -> tuple[str | None, dict[str, Any]]:
+    """The unit that the manifest beside a table declares, and what it says of these labels."""
     manifest = read_manifest(path.parent) or {}
+    sections = manifest.get("sections", {path.stem: {}})
     # Only a folder of labels declares a unit, and only for its own tables: other rooms write manifests as well.
-    return manifest.get("unit") if path.stem in manifest.get("sections", [path.stem]) else None
+    if "unit" not in manifest or path.stem not in sections:
+        return None, {}
+    section = sections[path.stem] if isinstance(sections, dict) else {}
+    if section.get("digest", digest) != digest:
+        _log.warning("%s: was changed since %s was written: what that says of it is left out", path, MANIFEST)
+        return manifest["unit"], {}
+    shared = {**manifest.get("settings", {}), **{key: manifest[key] for key in _FACTS if key in manifest}}
+    source = section.get("source")
+    facts = {**shared, **(source if isinstance(source, dict) else {})}
+    facts |= {key: section[key] for key in _FACTS if key in section}
+    if isinstance(facts.get("reference"), dict):
+        facts["reference"] = facts["reference"].get("digest")
+    return manifest["unit"], facts
 
 
-def _write_csv(path: Path, table: pd.DataFrame) -> None:
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, index_label="spot")
+def _numbers(found: Recognised, path: Path) -> Recognised:
+    found.values = to_numbers(found.values, path)
+    found.sd = None if found.sd is None else to_numbers(found.sd, path)
+    found.median = None if found.median is None else to_numbers(found.median, path)
+    return found
 
 
-def _read_h5ad(path: Path) -> tuple[pd.DataFrame, pd.DataFrame | None, str | None]:
-    adata = read_h5ad(path)
-    values = _read_posterior(adata, _QUANTILE)
-    if values is not None:
-        return values, _read_posterior(adata, _SD), "cells per spot"
-    if adata.X is None:
-        raise LabelError("has no X to read labels from", where=path, mend="Store spots x cell types in X")
-    declared = adata.uns.get("unit")
-    return adata.to_df(), None, None if declared is None else str(declared)
+def _divide(found: Recognised, unit: str, vocabulary: Vocabulary | None, place: str) -> bool:
+    """Bring proportions to a sum of 1 where the file's kind or the vocabulary says so; whether that was done."""
+    stated = vocabulary is not None and vocabulary.renormalise
+    if unit != "proportion" or not (found.scaled or stated):
+        return False
+    total = found.values.sum(axis=1)
+    found.notes["normalised"] = {"least_total": float(total.min()), "largest_total": float(total.max())}
+    found.values, found.sd, found.median = Vocabulary.normalised(found.values, place), None, None
+    return True
 
 
-def _read_posterior(adata: AnnData, summary: str) -> pd.DataFrame | None:
-    table = adata.obsm.get(f"{summary}_cell_abundance_w_sf")
-    if not isinstance(table, pd.DataFrame):
+def _side(path: Path, side: str) -> Path:
+    return path.with_name(f"{path.stem}.{side}.csv")
+
+
+def _read_sides(path: Path) -> dict[str, pd.DataFrame]:
+    sides = {side: _side(path, side) for side in ("sd", "median")} if path.suffix == ".csv" else {}
+    return {side: read_numbers(place) for side, place in sides.items() if place.exists()}
+
+
+def _read_reliability(path: Path) -> pd.Series | None:
+    place = _side(path, "reliability")
+    if path.suffix != ".csv" or not place.exists():
         return None
-    return table.set_axis(table.columns.str.removeprefix(f"{summary}cell_abundance_w_sf_"), axis=1)
+    cells = read_cells(place)
+    try:
+        # An empty cell is a type that does not vary.
+        return cells["reliability"].replace("", "nan").astype(np.float64)
+    except (KeyError, ValueError) as error:
+        raise LabelError(
+            f"is not a table of cell_type and reliability ({error})", where=place, mend="Remove it, or label again"
+        ) from error

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .._version import __version__
-from . import demo, doctor, embed, encoders, evaluate, fetch, label, predict, report, train
+from . import demo, doctor, embed, encoders, evaluate, fetch, inspect, label, predict, report, train
 
 app = typer.Typer(
     name="histomix",
@@ -40,6 +40,7 @@ app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.command("encoders")(encoders.encoders)
 app.command("fetch")(fetch.fetch)
+app.command("inspect")(inspect.inspect)
 app.command("label")(label.label)
 app.command("embed")(embed.embed)
 app.command("evaluate")(evaluate.evaluate)

@@ -3,26 +3,46 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from .session import Json, Quiet, Seed, Sheet, Threads, session
 
-Encoder = Annotated[str, typer.Option("--encoder", help="A name from: histomix encoders.")]
+Encoder = Annotated[
+    list[str],
+    typer.Option(
+        "--encoder",
+        help="A name from: histomix encoders. Several share one pass over each slide, each with a folder of its own.",
+    ),
+]
 Weights = Annotated[
-    Path | None,
-    typer.Option("--weights", help="Local weights, a file or a folder, for use without a hub.", show_default=False),
+    list[Path] | None,
+    typer.Option(
+        "--weights",
+        help="Local weights, a file or a folder, for use without a hub; with several encoders, once for each that "
+        "brings none, in their order.",
+        show_default=False,
+    ),
 ]
 
 
 def embed(
     sheet: Sheet,
     out: Annotated[Path, typer.Option("--out", help="Folder for the features.", show_default=False)],
-    encoder: Encoder = "builtin",
+    encoder: Encoder = ["builtin"],  # noqa: B006  (typer copies it)
     weights: Weights = None,
+    fov_um: Annotated[
+        float | None,
+        typer.Option("--fov-um", help="Width of the tile around each spot, um.", show_default="the encoder's"),
+    ] = None,
+    runtime: Annotated[
+        str, typer.Option("--runtime", help="auto, torch, onnx or int8 (faster vision transformers; features move).")
+    ] = "auto",
     dtype: Annotated[str, typer.Option("--dtype", help="float16 or float32.")] = "float16",
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Tiles encoded at once.")] = 64,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, help="Tiles encoded at once.", show_default="by free memory")
+    ] = None,
     force_alignment: Annotated[
         bool, typer.Option("--skip-alignment-check", help="Embed even where the spots do not fit the image.")
     ] = False,
@@ -36,18 +56,28 @@ def embed(
         from ..embedding import embed as embed_cohort
         from ..spots import read_cohort
 
-        features = embed_cohort(
-            read_cohort(sheet),
-            encoder=encoder,
-            weights=weights,
-            out=out,
-            dtype=dtype,
-            batch_size=batch_size,
-            threads=threads,
-            check_alignment=not force_alignment,
-            progress=run.progress,
+        options: dict[str, Any] = {
+            "weights": weights,
+            "out": out,
+            "dtype": dtype,
+            "batch_size": batch_size,
+            "threads": threads,
+            "check_alignment": not force_alignment,
+            "progress": run.progress,
+            "fov_um": fov_um,
+            "runtime": runtime,
+        }
+        cohort = read_cohort(sheet)
+        if len(encoder) == 1:
+            found = {encoder[0]: embed_cohort(cohort, encoder[0], **options)}
+        else:
+            found = embed_cohort(cohort, encoder, **options)
+        first = next(iter(found.values()))
+        tiles = sum(table.n_obs for table in first.values())
+        dims = {name: next(iter(features.values())).n_vars for name, features in found.items()}
+        words = ", ".join(
+            f"{dim} features each" + (f" ({name})" if len(dims) > 1 else "") for name, dim in dims.items()
         )
-        tiles = sum(table.n_obs for table in features.values())
-        dim = next(iter(features.values())).n_vars
-        run.say(f"{tiles:,} tiles of {len(features)} sections, {dim} features each: {out}")
-        run.done(out=str(out), encoder=encoder, sections=list(features), tiles=tiles, dim=dim)
+        run.say(f"{tiles:,} tiles of {len(first)} sections, {words}: {out}")
+        facts = {"encoder": encoder[0], "dim": dims[encoder[0]]} if len(encoder) == 1 else {"encoders": dims}
+        run.done(out=str(out), sections=list(first), tiles=tiles, **facts)

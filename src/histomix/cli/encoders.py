@@ -17,15 +17,41 @@ def encoders(as_json: Json = False, quiet: Quiet = False, seed: Seed = 0, thread
             from rich.console import Console
             from rich.table import Table
 
-            table = Table("name", "dim", "px", "um/px", "pooling", "licence", "gated", "loads offline", box=None)
-            table.columns[0].no_wrap = True
+            names = ("name", "dim", "px", "um/px", "pooling", "licence", "gated", "revision", "loads offline")
+            table = Table(*names, box=None)
+            for number in (0, 4, 7):
+                table.columns[number].no_wrap = True
             for one, state in rows:
-                facts = (one.name, str(one.dim), str(one.size_px), f"{one.mpp:g}", one.pooling, one.licence)
-                table.add_row(*facts, "yes" if one.gated else "no", "yes" if state.loadable else "no")
+                # What no source confirmed is marked.
+                doubt = {
+                    name: "?" if name in one.unconfirmed else "" for name in ("mpp", "licence", "gated", "pooling")
+                }
+                table.add_row(
+                    one.name,
+                    str(one.dim),
+                    str(one.size_px),
+                    f"{one.mpp:.3g}{doubt['mpp']}",
+                    one.pooling + doubt["pooling"],
+                    one.licence + doubt["licence"],
+                    ("yes" if one.gated else "no") + doubt["gated"],
+                    (one.revision or "-")[:7],
+                    "yes" if state.loadable else "no",
+                )
             Console().print(table)
             run.say(
-                "\nWhere each comes from: histomix encoders --json. What makes one load: histomix doctor --encoder NAME"
+                "\n? not confirmed by a second source. All facts: histomix encoders --json."
+                "\nWhat makes one load: histomix doctor --encoder NAME."
+                " Others: a card file's path, or zoo:NAME of lazyslide-models."
             )
         run.done(
-            encoders=[{**dataclasses.asdict(one), "loadable_offline": state.loadable} for one, state in rows],
+            encoders=[
+                {
+                    **dataclasses.asdict(one),
+                    "page": one.page,
+                    "loadable_offline": state.loadable,
+                    "reason": state.reason,
+                    "mend": state.mend,
+                }
+                for one, state in rows
+            ],
         )

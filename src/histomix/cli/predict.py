@@ -30,7 +30,9 @@ def predict(
             "--weights", help="Local weights of the head's encoder (one for each, if several).", show_default=False
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Tiles encoded at once.")] = 64,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, help="Tiles encoded at once.", show_default="by free memory")
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     seed: Seed = 0,

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from .cohort import embed
-from .engine import embed_tiles
+from .engine import embed_tiles, embed_tiles_together
 from .features import feature_manifest, read_features
+from .field import with_field_of_view
 from .identity import encoder_facts, encoder_identity, require_same_encoder
-from .slide_features import slide_features
+from .lazyslide import add_to_wsidata
+from .slide_features import slide_features, slide_features_together
 
 __all__ = [
+    "add_to_wsidata",
     "embed",
     "embed_tiles",
+    "embed_tiles_together",
     "encoder_facts",
     "encoder_identity",
     "feature_manifest",
     "read_features",
     "require_same_encoder",
     "slide_features",
+    "slide_features_together",
+    "with_field_of_view",
 ]

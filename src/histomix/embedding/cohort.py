@@ -1,4 +1,4 @@
-"""A cohort through an encoder: one file of features per section, resumable and verified."""
+"""A cohort through encoders: one file of features per section and encoder, resumable and verified."""
 
 from __future__ import annotations
 
@@ -6,60 +6,85 @@ import contextlib
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
-import numpy as np
-
-from ..errors import FeatureError, HistomixError, MissingExtraError, ScaleWarning, SectionError, StorageError
+from ..errors import EncoderError, FeatureError, HistomixError, MissingExtraError, ScaleWarning, StorageError
 from ..progress import Progress, silent
-from ..slides import TileSpec, tiles_at_spots, tissue_mask
-from ..spots import Cohort, Section
+from ..slides import Slide, TissueMask, tiles_at_spots, tissue_mask
+from ..spots import Cohort, Section, render_overlay
 from ..spots import check_alignment as alignment_of
-from .engine import check_dtype, embed_tiles
-from .features import (
-    build_features,
-    feature_manifest,
-    read_feature_file,
-    read_manifests,
-    read_overview,
-    write_features,
-    write_overview,
-)
-from .identity import encoder_differences, encoder_facts, encoder_identity, features_identity
-from .manifest import alignment_facts, library_versions, slide_facts, write_preview
+from .engine import check_batch_size, check_dtype, embed_tiles_together
+from .features import read_overview
+from .manifest import alignment_facts, slide_facts, write_preview
 from .source import EncoderSource
-from .storage import folder_lock, remove_shards
+from .storage import folder_lock
+from .target import Target, Work
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from ..encoders import Encoder
+    from ..encoders.runtimes import Runtime
 
 _LOG = logging.getLogger(__name__)
 #: Errors that would meet the next section too.
 _FATAL = (StorageError, MissingExtraError)
-#: What the folder's manifest repeats of each section's own.
-_OVERVIEW = ("tiles", "identity", "slide", "alignment", "preview")
+_Path = str | os.PathLike[str]
+_Weights = _Path | Sequence[_Path] | Mapping[str, _Path] | None
 
 
+@overload
 def embed(
     cohort: Cohort,
     encoder: str | Encoder = "builtin",
-    weights: str | os.PathLike[str] | None = None,
-    out: str | os.PathLike[str] | None = None,
+    weights: _Weights = None,
+    out: _Path | None = None,
     dtype: str = "float16",
-    batch_size: int = 64,
+    batch_size: int | None = None,
     threads: int | None = None,
     check_alignment: bool = True,
     progress: Progress = silent,
-) -> dict[str, AnnData]:
-    """Embed the tile at every spot of a cohort with a frozen encoder.
+    *,
+    fov_um: float | None = None,
+    runtime: Runtime = "auto",
+) -> dict[str, AnnData]: ...
+@overload
+def embed(
+    cohort: Cohort,
+    encoder: Sequence[str | Encoder],
+    weights: _Weights = None,
+    out: _Path | None = None,
+    dtype: str = "float16",
+    batch_size: int | None = None,
+    threads: int | None = None,
+    check_alignment: bool = True,
+    progress: Progress = silent,
+    *,
+    fov_um: float | None = None,
+    runtime: Runtime = "auto",
+) -> dict[str, dict[str, AnnData]]: ...
+def embed(
+    cohort: Cohort,
+    encoder: str | Encoder | Sequence[str | Encoder] = "builtin",
+    weights: _Weights = None,
+    out: _Path | None = None,
+    dtype: str = "float16",
+    batch_size: int | None = None,
+    threads: int | None = None,
+    check_alignment: bool = True,
+    progress: Progress = silent,
+    *,
+    fov_um: float | None = None,
+    runtime: Runtime = "auto",
+) -> dict[str, AnnData] | dict[str, dict[str, AnnData]]:
+    """Embed the tile at every spot of a cohort with one or several frozen encoders.
 
     With ``out``, work is stored as it proceeds: the same call goes on where an earlier one stopped, and keeps
     sections whose slide, spots, encoder and dtype are unchanged without opening a slide or loading weights.
+    Several encoders share one pass over each slide: every place is read once.
     A spot off the tissue keeps its row; ``obs["tissue"]`` is the share of its tile that is tissue.
 
     Parameters
@@ -67,27 +92,35 @@ def embed(
     cohort
         Sections with their slides.
     encoder
-        The name of an encoder (see `histomix.encoders.cards`) or a loaded one.
+        The name of an encoder (see `histomix.encoders.cards`) or a loaded one; or a list of them.
     weights
-        Local weights for a named encoder.
+        Local weights for a named encoder. For a list of encoders: one for each that does not bring its own, in their
+        order, or name -> weights.
     out
         Folder for ``<section>.h5ad``, ``previews/<section>.jpg`` (about 8 um per pixel) and ``manifest.json``, which
-        lists the sections embedded, kept and failed. None keeps everything in memory.
+        lists the sections embedded, kept and failed; for a list of encoders, one such folder ``<encoder>/`` each.
+        None keeps everything in memory.
     dtype
         ``"float16"`` or ``"float32"``.
     batch_size
-        Tiles encoded at once; it changes speed and memory, not results.
+        Tiles encoded at once; it changes speed and memory, not results. None finds it from the free memory.
     threads
         CPU threads of a named encoder.
     check_alignment
         Refuse a section whose spots do not lie on the tissue of its slide.
     progress
         Told ``"embed <section>"``, tiles done and tiles in all.
+    fov_um
+        Width of the tile around each spot, such as the spot's diameter; None takes each encoder's own (px x mpp).
+        The encoder gets the same px at another um per px.
+    runtime
+        What runs the encoders, see `histomix.encoders.runtimes.optimise`.
 
     Returns
     -------
     dict
-        Section -> features, in the order of the cohort. See `feature_manifest` for what they carry.
+        Section -> features, in the order of the cohort; for a list of encoders, encoder -> section -> features.
+        See `feature_manifest` for what they carry.
 
     Raises
     ------
@@ -95,68 +128,99 @@ def embed(
         Some sections failed; all others are done and stored, and the message names each failure. Or another process
         writes to ``out``, or ``out`` holds features of another encoder.
     EncoderError
-        The encoder cannot be loaded.
+        An encoder cannot be loaded, or is listed twice.
+    InputError
+        ``fov_um`` is not a positive number.
     StorageError
         Something cannot be written; finished sections and shards are intact.
     """
     check_dtype(dtype)
-    if batch_size < 1:
-        raise FeatureError(f"a batch of {batch_size} tiles cannot be encoded", mend="Choose a batch size of 1 or more")
-    folder = None if out is None else Path(out)
-    with contextlib.nullcontext() if folder is None else folder_lock(folder):
-        recorded = {} if folder is None else read_overview(folder)
-        source = EncoderSource(encoder, weights, threads, recorded)
-        run = _Run(source, folder, dtype, batch_size, check_alignment, progress, wanted=recorded.get("wanted", {}))
-        return run.embed(cohort)
+    check_batch_size(batch_size)
+    several = isinstance(encoder, Sequence) and not isinstance(encoder, str)
+    encoders: list[str | Encoder] = list(encoder) if several else [encoder]  # type: ignore[arg-type,list-item]
+    given = _weights(encoders, weights)
+    with contextlib.ExitStack() as stack:
+        targets: dict[str, Target] = {}
+        for one, local in zip(encoders, given, strict=True):
+            source = EncoderSource(one, local, threads, fov_um=fov_um, runtime=runtime)
+            name = source.name if several else ""
+            if name in targets:
+                raise EncoderError(f"the encoder {name} is listed twice", mend="List each encoder once")
+            folder = None if out is None else Path(out) / name
+            recorded = {}
+            if folder is not None:
+                stack.enter_context(folder_lock(folder))
+                recorded = read_overview(folder)
+            source.recognise(recorded)
+            targets[name] = Target(source, folder, dtype, wanted=recorded.get("wanted", {}))
+        if not targets:
+            raise EncoderError("no encoder was named", mend="Name one, such as builtin")
+        _Run(list(targets.values()), batch_size, check_alignment, progress).embed(cohort)
+    found = {name: {section: target.features[section] for section in cohort.names} for name, target in targets.items()}
+    return found if several else next(iter(found.values()))
 
 
-@dataclass
-class _Work:
-    """A section to embed; ``values`` are its embeddings where they are known already."""
+def _weights(encoders: Sequence[str | Encoder], weights: _Weights) -> list[_Path | None]:
+    """Weights of each encoder."""
+    from ..encoders import card
 
-    section: Section
-    identity: str
-    values: np.ndarray | None = None
+    names = [one if isinstance(one, str) else one.card.name for one in encoders]
+    if isinstance(weights, Mapping):
+        if unknown := sorted(set(weights) - set(names)):
+            raise EncoderError(f"weights were given for {', '.join(unknown)}, which is not listed", mend="Name it too")
+        return [weights.get(name) for name in names]
+    files = [weights] if isinstance(weights, (str, os.PathLike)) else list(weights or [])
+    if not files:
+        return [None] * len(names)
+    # Whether a single encoder takes weights, its loader says.
+    taking = [one for one in encoders if len(names) == 1 or (isinstance(one, str) and card(one).source != "builtin")]
+    if len(files) != len(taking):
+        raise EncoderError(
+            f"{len(files)} weights were given for {len(taking)} encoders that take any",
+            mend="Give them once for each encoder that does not bring its own, in their order",
+        )
+    order = iter(files)
+    return [next(order) if one in taking else None for one in encoders]
 
 
 @dataclass
 class _Run:
-    """One call of `embed`: its settings, and what became of each section."""
+    """One call of `embed`: its targets and settings, and which sections failed."""
 
-    source: EncoderSource
-    folder: Path | None
-    dtype: str
-    batch_size: int
+    targets: list[Target]
+    batch_size: int | None
     check_alignment: bool
     progress: Progress
-    features: dict[str, AnnData] = field(default_factory=dict)
-    kept: list[str] = field(default_factory=list)
-    wanted: dict[str, str | None] = field(default_factory=dict)
     failed: dict[str, HistomixError] = field(default_factory=dict)
 
-    def embed(self, cohort: Cohort) -> dict[str, AnnData]:
-        facts, spec = self.source.facts(), self.source.tile_spec()
-        stored = {} if self.folder is None else _stored(self.folder, facts, spec)
-        pending: list[_Work] = []
+    def embed(self, cohort: Cohort) -> None:
+        for target in self.targets:
+            target.open()
+        pending: dict[str, list[Work]] = {}
         for name in cohort.names:
-            self.wanted[name] = None
+            for target in self.targets:
+                target.wanted[name] = None
             with self._attempt(name):
                 section = cohort.section(name, counts=False)
-                work = _Work(section, _identity(section, facts, spec, self.dtype))
-                self.wanted[name] = work.identity
-                if not self._keep(work, stored):
-                    pending.append(work)
-        if pending:
-            encoder = self.source.load()
-            self._write_manifest(facts, spec, stored)
-            for work in pending:
-                with self._attempt(work.section.name):
-                    self.features[work.section.name] = self._embed(work, encoder)
-        self._write_manifest(facts, spec, stored)
+                found = [target.work(section, self.check_alignment) for target in self.targets]
+                if works := [work for work in found if work is not None]:
+                    pending[name] = works
+                else:
+                    self.progress(f"embed {name}", len(section.keys), len(section.keys))
+        busy = [target for target in self.targets if any(work.target is target for w in pending.values() for work in w)]
+        for target in busy:
+            target.source.load()
+        for target in busy:
+            target.write_manifest(self.failed)
+        for name, works in pending.items():
+            with self._attempt(name):
+                self._embed(works)
+        for target in self.targets:
+            target.write_manifest(self.failed)
         if self.failed:
             raise _failure(self.failed, cohort) from next(iter(self.failed.values()))
-        _LOG.info("sections embedded: %d; already up to date: %d", len(pending), len(self.kept))
-        return {name: self.features[name] for name in cohort.names}
+        kept = len(cohort.names) - len(pending)
+        _LOG.info("sections embedded: %d; already up to date: %d", len(pending), kept)
 
     @contextlib.contextmanager
     def _attempt(self, name: str) -> Iterator[None]:
@@ -169,28 +233,9 @@ class _Run:
             _LOG.warning("section %s failed; the others go on", name)
             self.failed[name] = error
 
-    def _keep(self, work: _Work, stored: Mapping[str, dict[str, Any]]) -> bool:
-        """Take over stored features of the same identity, if they are whole and as checked as asked for."""
-        name = work.section.name
-        if stored.get(name, {}).get("identity") != work.identity or self.folder is None:
-            return False
-        try:
-            found = read_feature_file(self.folder / f"{name}.h5ad")
-        except FeatureError as error:
-            _LOG.warning("%s Embedding it again", error)
-            return False
-        if self.check_alignment and feature_manifest(found)["alignment"] is None:
-            work.values = found.X
-            return False
-        remove_shards(self.folder / ".shards" / name)
-        self.features[name] = found
-        self.kept.append(name)
-        self.progress(f"embed {name}", found.n_obs, found.n_obs)
-        return True
-
-    def _embed(self, work: _Work, encoder: Encoder) -> AnnData:
-        """Embed, store and return one section."""
-        section, spec = work.section, encoder.tile_spec()
+    def _embed(self, works: Sequence[Work]) -> None:
+        """Embed and store one section for every target that needs it."""
+        section = works[0].section
         name = section.name
         with section.slide() as slide, warnings.catch_warnings():
             # Said once in words by `slide_facts`, instead of once per tile by the reading threads.
@@ -198,78 +243,40 @@ class _Run:
             mask = tissue_mask(slide)
             alignment = None
             if self.check_alignment:
-                alignment = alignment_facts(alignment_of(section, slide, mask).require())
-            tiles = tiles_at_spots(slide, section.spots_px, section.keys, spec, mask)
-            facts = slide_facts(slide, spec)
-            shards = None if self.folder is None else self.folder / ".shards" / name
-            if work.values is None:
-                work.values, _ = embed_tiles(
+                alignment = self._aligned(section, slide, mask, [work.target.folder for work in works])
+            tables = [tiles_at_spots(slide, section.spots_px, section.keys, w.target.spec, mask) for w in works]
+            seen = [{"slide": slide_facts(slide, work.target.spec), "alignment": alignment} for work in works]
+            todo = [work for work in works if work.values is None]
+            folders = [work.target.folder for work in todo]
+            results = iter(
+                embed_tiles_together(
                     slide,
-                    tiles,
-                    encoder,
-                    shard_dir=shards,
-                    dtype=self.dtype,
+                    tables[0],
+                    [work.target.encoder for work in todo],
+                    shard_dirs=[folder and folder / ".shards" / name for folder in folders],
+                    dtype=works[0].target.dtype,
                     batch_size=self.batch_size,
                     progress=self.progress,
                     task=f"embed {name}",
                 )
-            preview = None if self.folder is None else write_preview(slide, self.folder, name)
-        manifest = {
-            "section": name,
-            "identity": work.identity,
-            "tiles": len(tiles),
-            "slide": facts,
-            "tile": spec.to_dict(),
-            "encoder": encoder_facts(encoder),
-            "dtype": self.dtype,
-            "alignment": alignment,
-            "preview": preview,
-            "versions": library_versions(),
-        }
-        features = build_features(work.values, tiles, manifest)
-        if self.folder is not None and shards is not None:
-            write_features(self.folder / f"{name}.h5ad", features)
-            remove_shards(shards)
-        return features
-
-    def _write_manifest(self, facts: Mapping[str, Any], spec: TileSpec, stored: Mapping[str, dict[str, Any]]) -> None:
-        """Write the folder's manifest, before work too: what is ``wanted`` tells outdated files after a failure."""
-        if self.folder is None:
-            return
-        manifests = {**stored, **{name: feature_manifest(found) for name, found in self.features.items()}}
-        overview = {
-            "encoder": facts,
-            "tile": spec.to_dict(),
-            "dtype": self.dtype,
-            "request": self.source.request,
-            "embedded": [name for name in self.features if name not in self.kept],
-            "kept": self.kept,
-            "failed": {name: str(error) for name, error in self.failed.items()},
-            "wanted": self.wanted,
-            "sections": {name: {key: manifests[name].get(key) for key in _OVERVIEW} for name in sorted(manifests)},
-            "versions": library_versions(),
-        }
-        write_overview(self.folder, overview)
-
-
-def _stored(folder: Path, facts: Mapping[str, Any], spec: TileSpec) -> dict[str, dict[str, Any]]:
-    """Manifests of the features in a folder, which must be of this encoder: a folder never mixes two."""
-    stored = read_manifests(folder)
-    wanted = encoder_identity({"encoder": facts, "tile": spec.to_dict()})
-    for name, manifest in stored.items():
-        if differences := encoder_differences(wanted, encoder_identity(manifest)):
-            raise FeatureError(
-                f"the folder holds features of another encoder or tile ({name}.h5ad: {differences})",
-                where=folder,
-                mend="Choose another --out, or remove the old features first",
             )
-    return stored
+            for work, tiles, facts in zip(works, tables, seen, strict=True):
+                folder = work.target.folder
+                facts["preview"] = None if folder is None else write_preview(slide, folder, name)
+                work.target.finish(work, tiles, next(results)[0] if work.values is None else work.values, facts)
 
-
-def _identity(section: Section, facts: Mapping[str, Any], spec: TileSpec, dtype: str) -> str:
-    if section.image is None:
-        raise SectionError("the section has no image to embed", where=section.where, mend="Fill the column image")
-    return features_identity(section.image, section.mpp, section.keys, section.spots_px, spec, facts, dtype)
+    def _aligned(
+        self, section: Section, slide: Slide, mask: TissueMask, folders: Sequence[Path | None]
+    ) -> dict[str, Any]:
+        """Check a section; its overlay is written before it may be refused, so that the fault can be seen."""
+        found = alignment_of(section, slide, mask)
+        for folder in filter(None, folders):
+            (folder / "overlays").mkdir(exist_ok=True)
+            path = folder / "overlays" / f"{section.name}.png"
+            render_overlay(section, path, slide, mask=mask, alignment=found)
+            if not found.ok:
+                _LOG.warning("the spots of section %s on its image: %s", section.name, path)
+        return alignment_facts(found.require())
 
 
 def _failure(failed: Mapping[str, HistomixError], cohort: Cohort) -> FeatureError:

@@ -1,22 +1,23 @@
-"""Tiles of one slide through an encoder: reading overlaps encoding, finished shards survive an interruption."""
+"""Tiles of one slide through encoders: reading overlaps encoding, finished shards survive an interruption."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import threading
-from collections import deque
-from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import EncoderError, FeatureError, SlideReadError
+from ..errors import EncoderError, FeatureError
 from ..progress import Progress, silent
 from ..slides import Slide, TileSpec, read_tile
+from ..slides.tiles import read_tiles, reading_order
+from .batching import find_batch_size, reader_threads
 from .identity import encoder_facts, features_identity
+from .reading import Batch, OnError, Read, read_ahead
 from .storage import Shards
 
 if TYPE_CHECKING:
@@ -26,11 +27,6 @@ if TYPE_CHECKING:
 
 DTYPES = ("float16", "float32")
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
-_READERS = 2
-#: Batches read or being read while one is encoded. With that one and the one before it, four are alive at most.
-_AHEAD = 2
-
-OnError = Literal["raise", "mark"]
 
 
 def embed_tiles(
@@ -41,7 +37,7 @@ def embed_tiles(
     shard_dir: str | os.PathLike[str] | None = None,
     on_error: OnError = "raise",
     dtype: str = "float16",
-    batch_size: int = 64,
+    batch_size: int | None = None,
     shard_size: int = 256,
     progress: Progress = silent,
     task: str = "embed",
@@ -64,7 +60,7 @@ def embed_tiles(
     dtype
         ``"float16"`` or ``"float32"``.
     batch_size
-        Tiles encoded at once.
+        Tiles encoded at once; None finds it from the free memory (see `histomix.embedding.batching`).
     shard_size
         Tiles in one shard.
     progress, task
@@ -88,41 +84,134 @@ def embed_tiles(
     StorageError
         A shard cannot be written; the shards before it are intact.
     """
+    shard_dirs = None if shard_dir is None else [shard_dir]
+    return embed_tiles_together(
+        slide,
+        tiles,
+        [encoder],
+        shard_dirs=shard_dirs,
+        on_error=on_error,
+        dtype=dtype,
+        batch_size=batch_size,
+        shard_size=shard_size,
+        progress=progress,
+        task=task,
+    )[0]
+
+
+def embed_tiles_together(
+    slide: Slide,
+    tiles: pd.DataFrame,
+    encoders: Sequence[Encoder],
+    *,
+    shard_dirs: Sequence[str | os.PathLike[str] | None] | None = None,
+    on_error: OnError = "raise",
+    dtype: str = "float16",
+    batch_size: int | None = None,
+    shard_size: int = 256,
+    progress: Progress = silent,
+    task: str = "embed",
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Embed tiles of one slide with several encoders in one pass: each place is read once, at every encoder's scale.
+
+    Parameters
+    ----------
+    slide, tiles, on_error, dtype, batch_size, shard_size, progress, task
+        As for `embed_tiles`.
+    encoders
+        The encoders; each sees its own tile around every place.
+    shard_dirs
+        A folder for the shards of each encoder, or None for one without.
+
+    Returns
+    -------
+    (X, read_ok) of each encoder, as `embed_tiles` gives them. Raises as `embed_tiles`.
+    """
     check_dtype(dtype)
-    spec = encoder.tile_spec()
+    check_batch_size(batch_size)
+    if not encoders:
+        return []
     xy_px = tiles[["x_px", "y_px"]].to_numpy(dtype=float)
-    X = np.empty((len(tiles), encoder.dim), dtype=dtype)
-    shards = None
-    if shard_dir is not None:
-        identity = features_identity(slide.path, slide.mpp, tiles.index, xy_px, spec, encoder_facts(encoder), dtype)
-        shards = Shards(Path(shard_dir), f"{identity}/{shard_size}")
-    missing = []
-    for start in range(0, len(tiles), shard_size):
-        rows = slice(start, min(start + shard_size, len(tiles)))
-        known = shards.load(start // shard_size, X[rows].shape, X.dtype) if shards else None
-        if known is None or (on_error == "raise" and np.isnan(known).any()):
-            missing.append(rows)
-        else:
-            X[rows] = known
-    done = len(tiles) - sum(rows.stop - rows.start for rows in missing)
-    progress(task, done, len(tiles))
-    ends = {rows.stop: rows for rows in missing}
-    batches = [
-        slice(start, min(start + batch_size, rows.stop))
-        for rows in missing
-        for start in range(rows.start, rows.stop, batch_size)
+    widest_um = max(encoder.tile_spec().size_um for encoder in encoders)
+    order = reading_order(slide, xy_px, widest_um)
+    folders = [None] * len(encoders) if shard_dirs is None else list(shard_dirs)
+    outputs = [
+        _Output.start(slide, tiles.index, xy_px, encoder, dtype, folder, f"{shard_size}/{widest_um!r}")
+        for encoder, folder in zip(encoders, folders, strict=True)
     ]
+    size = batch_size or find_batch_size(encoders)
+    done, batches = 0, []
+    for number, start in enumerate(range(0, len(tiles), shard_size)):
+        rows = order[start : start + shard_size]
+        users = [use for use, output in enumerate(outputs) if not output.restore(number, rows, on_error)]
+        if not users:
+            done += len(rows)
+            continue
+        for first in range(0, len(rows), size):
+            some = rows[first : first + size]
+            batches.append(Batch(some, tuple(users), number, rows if first + size >= len(rows) else None))
+    progress(task, done, len(tiles))
+    specs = [output.spec for output in outputs]
+    prepare = [getattr(output.encoder, "prepare", None) for output in outputs]
+
+    def read_place(x_px: float, y_px: float, users: Sequence[int]) -> list[np.ndarray]:
+        if len(users) == 1:
+            return [read_tile(slide, x_px, y_px, specs[users[0]])]
+        return read_tiles(slide, x_px, y_px, [specs[use] for use in users])
+
     names = [str(key) for key in tiles.index]
-    with contextlib.closing(_read_ahead(slide, names, xy_px, spec, batches, on_error)) as reading:
-        for rows, images, readable in reading:
-            X[rows] = _encode(encoder, images, readable, dtype)
-            if shards and rows.stop in ends:
-                shard = ends[rows.stop]
-                shards.save(shard.start // shard_size, X[shard])
-            done += rows.stop - rows.start
+    reading = read_ahead(slide.path, names, xy_px, specs, batches, read_place, prepare, on_error, reader_threads())
+    with contextlib.closing(reading):
+        for batch, reads in reading:
+            for use, read in zip(batch.users, reads, strict=True):
+                outputs[use].put(batch, read)
+            done += len(batch.rows)
             progress(task, done, len(tiles))
-    # An encoder never gives NaN (see `_encode`), so NaN marks a tile that could not be read, in shards too.
-    return X, np.logical_not(np.isnan(X).any(axis=1))
+    # An encoder never gives NaN (see `_encode`), so a row of NaN marks a tile that could not be read, in shards too.
+    return [(output.X, np.logical_not(np.isnan(output.X[:, 0]))) for output in outputs]
+
+
+@dataclass
+class _Output:
+    """What one encoder gives for all tiles."""
+
+    encoder: Encoder
+    spec: TileSpec
+    X: np.ndarray
+    shards: Shards | None = field(default=None)
+
+    @classmethod
+    def start(
+        cls,
+        slide: Slide,
+        keys: pd.Index,
+        xy_px: np.ndarray,
+        encoder: Encoder,
+        dtype: str,
+        folder: str | os.PathLike[str] | None,
+        layout: str,
+    ) -> _Output:
+        output = cls(encoder, encoder.tile_spec(), np.empty((len(keys), encoder.dim), dtype=dtype))
+        if folder is not None:
+            facts = encoder_facts(encoder)
+            identity = features_identity(slide.path, slide.mpp, keys, xy_px, output.spec, facts, dtype)
+            output.shards = Shards(Path(folder), f"{identity}/{layout}")
+        return output
+
+    def restore(self, number: int, rows: np.ndarray, on_error: OnError) -> bool:
+        """Take a shard that an earlier run finished; False where there is none, or it marks what must be an error."""
+        shape = (len(rows), self.X.shape[1])
+        known = self.shards.load(number, shape, self.X.dtype) if self.shards else None
+        if known is None or (on_error == "raise" and np.isnan(known[:, 0]).any()):
+            return False
+        self.X[rows] = known
+        return True
+
+    def put(self, batch: Batch, read: Read) -> None:
+        """Encode one batch, and store the shard that it completes."""
+        self.X[batch.rows] = _encode(self.encoder, read, str(self.X.dtype))
+        if self.shards and batch.completes is not None:
+            self.shards.save(batch.shard, self.X[batch.completes])
 
 
 def check_dtype(dtype: str) -> None:
@@ -137,13 +226,20 @@ def check_dtype(dtype: str) -> None:
         raise FeatureError(f"features cannot be stored as {dtype!r}", mend=f"Choose one of {', '.join(DTYPES)}")
 
 
-def _encode(encoder: Encoder, images: np.ndarray, readable: np.ndarray, dtype: str) -> np.ndarray:
+def check_batch_size(batch_size: int | None) -> None:
+    """Refuse a batch without tiles (FeatureError)."""
+    if batch_size is not None and batch_size < 1:
+        raise FeatureError(f"a batch of {batch_size} tiles cannot be encoded", mend="Choose a batch size of 1 or more")
+
+
+def _encode(encoder: Encoder, read: Read, dtype: str) -> np.ndarray:
     """Embed one batch, (n, dim) of ``dtype``; rows of unreadable tiles are NaN."""
-    values = np.full((len(images), encoder.dim), np.nan, dtype=dtype)
-    count = int(readable.sum())
+    values = np.full((len(read.readable), encoder.dim), np.nan, dtype=dtype)
+    count = int(read.readable.sum())
     if count == 0:
         return values
-    found = np.asarray(encoder.embed(images if count == len(images) else images[readable]), dtype=np.float32)
+    encode: Any = encoder.embed if read.prepared is None else getattr(encoder, "encode", None)
+    found = np.asarray(encode(read.images if read.prepared is None else read.prepared), dtype=np.float32)
     name = f"the encoder {encoder.card.name}"
     if found.shape != (count, encoder.dim):
         raise EncoderError(
@@ -158,49 +254,5 @@ def _encode(encoder: Encoder, images: np.ndarray, readable: np.ndarray, dtype: s
             f"{name} gives values up to {largest:.4g}, beyond the range of float16 ({_FLOAT16_MAX:.0f})",
             mend="Embed with dtype float32 (--dtype float32)",
         )
-    values[readable] = found
+    values[read.readable] = found
     return values
-
-
-def _read_ahead(
-    slide: Slide,
-    names: Sequence[str],
-    xy_px: np.ndarray,
-    spec: TileSpec,
-    batches: Sequence[slice],
-    on_error: OnError,
-) -> Generator[tuple[slice, np.ndarray, np.ndarray], None, None]:
-    """Yield (rows, images, readable) of each batch in order, while threads read the next ones."""
-    stop = threading.Event()
-
-    def read(rows: slice) -> tuple[slice, np.ndarray, np.ndarray]:
-        count = rows.stop - rows.start
-        images = np.empty((count, spec.size_px, spec.size_px, 3), dtype=np.uint8)
-        readable = np.ones(count, dtype=bool)
-        for position, row in enumerate(range(rows.start, rows.stop)):
-            if stop.is_set():
-                break
-            x_px, y_px = (float(value) for value in xy_px[row])
-            try:
-                images[position] = read_tile(slide, x_px, y_px, spec)
-            except SlideReadError as error:
-                if on_error == "raise":
-                    what = f"the tile {names[row]} at x {x_px:.0f}, y {y_px:.0f} px cannot be read ({error.what})"
-                    raise SlideReadError(what, where=slide.path, mend=error.mend) from error
-                readable[position] = False
-        return rows, images, readable
-
-    waiting: deque[Future[tuple[slice, np.ndarray, np.ndarray]]] = deque()
-    with ThreadPoolExecutor(_READERS, thread_name_prefix="histomix-tiles") as pool:
-        try:
-            for rows in batches:
-                waiting.append(pool.submit(read, rows))
-                if len(waiting) > _AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            # Reached early when a tile or the encoder failed, or on Ctrl-C: the threads end after the tile in hand.
-            stop.set()
-            for future in waiting:
-                future.cancel()

@@ -32,6 +32,7 @@ def encoder_facts(encoder: Encoder) -> dict[str, Any]:
         "views": int(encoder.views),
         "licence": card.licence,
         "revision": card.revision,
+        "precision": getattr(encoder, "precision", "float32"),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +13,15 @@ from .._version import __version__
 from ..errors import EncoderError
 from ..provenance import digest_json, fingerprint
 from ..slides import TileSpec
+from .field import with_field_of_view
 from .identity import encoder_facts
 
 if TYPE_CHECKING:
     from ..encoders import Encoder
+    from ..encoders.runtimes import Runtime
+
+#: Sources whose weights only their loaders know.
+_UNKNOWN_UNTIL_LOADED = ("python", "file", "zoo")
 
 
 class EncoderSource:
@@ -30,8 +36,8 @@ class EncoderSource:
         An encoder, or the name of one.
     weights, threads
         Passed on to `histomix.encoders.load_encoder` when ``encoder`` is a name.
-    recorded
-        The folder's ``manifest.json`` of the last run, or an empty mapping.
+    fov_um, runtime
+        See `histomix.embedding.with_field_of_view` and `histomix.encoders.runtimes.optimise`.
 
     Raises
     ------
@@ -44,20 +50,37 @@ class EncoderSource:
         encoder: str | Encoder,
         weights: str | os.PathLike[str] | None,
         threads: int | None,
-        recorded: Mapping[str, Any],
+        *,
+        fov_um: float | None = None,
+        runtime: Runtime = "auto",
     ) -> None:
         self._name = encoder if isinstance(encoder, str) else None
         self._encoder = None if isinstance(encoder, str) else encoder
         self._weights, self._threads = weights, threads
+        self._fov_um, self._runtime = fov_um, runtime
+        self._ready: Encoder | None = None
         self.request: dict[str, Any] | None = None
         self._known: Mapping[str, Any] = {}
         if self._name is not None:
             self.request = _request(self._name, weights)
-            if self.request is not None and recorded.get("request") == self.request:
-                self._known = {"encoder": recorded["encoder"], "tile": recorded["tile"]}
+            if self.request is not None:
+                self.request |= {"fov_um": fov_um, "runtime": runtime}
         elif weights is not None:
             mend = "Give the encoder's name with its weights, or an encoder alone"
             raise EncoderError("weights were given with an encoder that is already loaded", mend=mend)
+
+    def recognise(self, recorded: Mapping[str, Any]) -> None:
+        """Believe what the last run on a folder wrote to its ``manifest.json``, if it was of the same request."""
+        if self.request is not None and recorded.get("request") == self.request:
+            self._known = {"encoder": recorded["encoder"], "tile": recorded["tile"]}
+
+    @property
+    def name(self) -> str:
+        """The encoder's name, fit for a folder."""
+        from ..encoders import card
+
+        name = card(str(self._name)).name if self._encoder is None else self._encoder.card.name
+        return re.sub(r"[^\w.+-]+", "_", name)
 
     def facts(self) -> dict[str, Any]:
         """Facts of the encoder, see `histomix.embedding.identity.encoder_facts`."""
@@ -75,14 +98,19 @@ class EncoderSource:
         EncoderError
             It cannot be loaded.
         """
-        if self._encoder is None:
+        if self._ready is None:
             from ..encoders import load_encoder
+            from ..encoders.runtimes import optimise
 
-            self._encoder = load_encoder(self._name or "builtin", weights=self._weights, threads=self._threads)
-            if self._known and encoder_facts(self._encoder) != self._known["encoder"]:
+            found = self._encoder
+            if found is None:
+                found = load_encoder(self._name or "builtin", weights=self._weights, threads=self._threads)
+            fast = optimise(found, self._runtime, threads=self._threads)
+            self._ready = with_field_of_view(fast, self._fov_um)
+            if self._known and encoder_facts(self._ready) != self._known["encoder"]:
                 what = f"the encoder {self._name} is not the one that the folder's manifest.json recorded for it"
                 raise EncoderError(what, mend="Choose another --out, or remove the old features and manifest.json")
-        return self._encoder
+        return self._ready
 
 
 def _request(name: str, weights: str | os.PathLike[str] | None) -> dict[str, Any] | None:
@@ -92,6 +120,8 @@ def _request(name: str, weights: str | os.PathLike[str] | None) -> dict[str, Any
     from ..encoders.weights import cached_weights, find_weights
 
     found = card(name)
+    if found.source in _UNKNOWN_UNTIL_LOADED:
+        return None
     if weights is not None:
         path: Path | None = find_weights(found, weights)
     else:

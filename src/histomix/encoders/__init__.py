@@ -3,5 +3,16 @@
 from .card import Encoder, EncoderCard
 from .cards import card, cards
 from .load import Availability, availability, load_encoder
+from .user import Registered, register_encoder
 
-__all__ = ["Availability", "Encoder", "EncoderCard", "availability", "card", "cards", "load_encoder"]
+__all__ = [
+    "Availability",
+    "Encoder",
+    "EncoderCard",
+    "Registered",
+    "availability",
+    "card",
+    "cards",
+    "load_encoder",
+    "register_encoder",
+]

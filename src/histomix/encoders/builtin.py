@@ -1,7 +1,8 @@
 """The encoder that needs no model hub: early layers of a DenseNet121, run by ONNX Runtime.
 
 Late layers of an ImageNet network name objects; its early and middle ones describe texture, which is what tissue types
-differ in. `scripts/convert_builtin.py` makes the graph and `tests/test_encoders.py` compares it with the original.
+differ in. `scripts/convert_builtin.py` makes the graph and `tests/test_encoders_builtin.py` compares it with the
+original.
 
 The tile is 112 um wide: wider ones score higher between neighbouring sections of one patient and lower across donors.
 Averaging four rotations raises the score across donors by 0.02-0.03 of Pearson, at four times the time.
@@ -91,6 +92,7 @@ class BuiltinEncoder:
         self.card = CARD
         self.dim = CARD.dim
         self.views = check_views(CARD.views if views is None else views)
+        self.runtime = "ONNX Runtime on the CPU (float32)"
         self.digest = digest_json({"weights": GRAPH_DIGEST, "mpp": CARD.mpp, "views": self.views})
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0

@@ -10,8 +10,11 @@ if TYPE_CHECKING:
 
     from ..slides import TileSpec
 
-Pooling = Literal["class", "class+mean", "mean", "stages"]
+Source = Literal["builtin", "timm", "zoo", "file", "python"]
+Pooling = Literal["class", "class+mean", "mean", "stages", "attention", "projection", "model"]
 Channels = tuple[float, float, float]
+#: Names under which the hub stores weights, the safe format first.
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,18 @@ class EncoderCard:
         Name and kind of network, for people.
     source
         ``"builtin"``: the weights are part of histomix. ``"timm"``: a timm architecture with weights from the hub.
+        ``"zoo"``: a model of lazyslide-models. ``"file"``: a TorchScript or ONNX file with a card file.
+        ``"python"``: registered by other code.
     hub_id
-        Repository on the Hugging Face hub; None for the built-in encoder.
+        Repository on the Hugging Face hub; None where there is none.
     revision
         Full commit that is loaded from the hub; None: not known, whatever ``main`` holds.
+    files
+        Names of the weights in the repository, the preferred one first; of a ``"file"`` card, the model's path.
+    website
+        Where weights that no hub repository holds are published.
     architecture, arguments
-        Name of the timm model and the arguments it is created with.
+        Name of the timm model and the arguments it is created with (see `histomix.encoders.architectures`).
     size_px, mpp
         The tile: side in px, and um per px.
     mean, std
@@ -39,10 +48,15 @@ class EncoderCard:
     pooling
         ``"class"``: class token. ``"class+mean"``: class token, then the mean of the patch tokens (register tokens
         left out). ``"mean"``: global mean of the last feature map. ``"stages"``: pools of several feature maps.
+        ``"attention"``: a learned query over all tokens. ``"projection"``: class token, projected to the space shared
+        with text. ``"model"``: whatever the model itself gives.
+    layers
+        Feature maps (stages of a convolutional network, blocks of a transformer, from 0) whose spatial means
+        ``"stages"`` joins.
     dim
         Length of the embedding.
     parameters
-        Number of weights, in millions.
+        Number of weights of the image encoder, in millions.
     licence, commercial_use
         Licence of the weights, and whether it allows commercial use (None: not known).
     gated
@@ -57,7 +71,7 @@ class EncoderCard:
 
     name: str
     title: str
-    source: Literal["builtin", "timm"]
+    source: Source
     architecture: str
     size_px: int
     mpp: float
@@ -72,6 +86,9 @@ class EncoderCard:
     paper: str
     hub_id: str | None = None
     revision: str | None = None
+    files: tuple[str, ...] = HUB_FILES
+    website: str | None = None
+    layers: tuple[int, ...] = ()
     arguments: dict[str, Any] = field(default_factory=dict)
     views: int = 1
     unconfirmed: tuple[str, ...] = ()
@@ -79,7 +96,7 @@ class EncoderCard:
     @property
     def page(self) -> str | None:
         """Where the weights are described and their licence is accepted."""
-        return None if self.hub_id is None else f"https://huggingface.co/{self.hub_id}"
+        return self.website if self.hub_id is None else f"https://huggingface.co/{self.hub_id}"
 
 
 class Encoder(Protocol):

@@ -6,9 +6,10 @@ import importlib.util
 import os
 from dataclasses import dataclass
 
-from ..errors import EncoderError
+from ..errors import EncoderError, MissingExtraError
 from .card import Encoder
-from .cards import card
+from .cards import ZOO, card
+from .user import registered
 
 
 @dataclass(frozen=True)
@@ -35,24 +36,35 @@ def load_encoder(
     weights: str | os.PathLike[str] | None = None,
     threads: int | None = None,
     views: int | None = None,
+    device: str = "auto",
+    trust_remote_code: bool = False,
 ) -> Encoder:
     """Load an encoder.
 
     Parameters
     ----------
     name
-        Name of a card, see `histomix.encoders.cards`.
+        Name of a card (see `histomix.encoders.cards`), path of a card file (see `histomix.encoders.card_file`), or
+        ``zoo:NAME`` for a model of lazyslide-models.
     weights
         Weights file, or a folder with one; None takes the built-in weights, the hub's local cache or the hub.
     threads
         CPU threads to encode with; None lets the runtime choose.
     views
         Flips and rotations to average over: 1, 4 (rotations) or 8 (and mirrored); None takes the card's number.
+    device
+        ``"auto"`` (a GPU where there is one), ``"cpu"``, ``"cuda"`` or ``"mps"``. The built-in encoder and ONNX files
+        run on the CPU.
+    trust_remote_code
+        Let a ``zoo:`` model run code that it downloads; no other encoder ever does.
 
     Raises
     ------
     EncoderError
-        The name is unknown, or the weights are missing, gated, truncated or of another architecture.
+        The name is unknown, or the weights are missing, gated, truncated or of another architecture; or this machine
+        has no such device.
+    MissingExtraError
+        A library that the encoder needs is not installed.
 
     Examples
     --------
@@ -68,10 +80,23 @@ def load_encoder(
             mend = "Leave --weights out, or name the encoder that they are of with --encoder"
             raise EncoderError("the built-in encoder brings its own weights", where=weights, mend=mend)
         return BuiltinEncoder(threads=threads, views=views)
+    if found.source == "python":
+        load = registered()[found.name].load
+        return load(weights=weights, threads=threads, views=views, device=device)
+    if found.source == "file":
+        from .card_file import load_card_file
+
+        if weights is not None:
+            raise EncoderError("a card file names its own model", where=weights, mend="Leave --weights out")
+        return load_card_file(found, threads, views, device)
+    if found.source == "zoo":
+        from .zoo import ZooEncoder
+
+        return ZooEncoder(found, weights, threads, views, device, trust_remote_code)
     from .timm_encoder import TimmEncoder
     from .weights import find_weights
 
-    return TimmEncoder(found, find_weights(found, weights), threads=threads, views=views)
+    return TimmEncoder(found, find_weights(found, weights), threads=threads, views=views, device=device)
 
 
 def availability(name: str) -> Availability:
@@ -82,8 +107,13 @@ def availability(name: str) -> Availability:
     EncoderError
         There is no encoder of that name.
     """
+    if name.lower().startswith(ZOO) and importlib.util.find_spec("lazyslide_models") is None:
+        error = MissingExtraError("lazyslide-models", "zoo", name)
+        return Availability(False, error.what, error.mend or "")
     found = card(name)
-    libraries = ("onnxruntime",) if found.source == "builtin" else ("torch", "timm", "huggingface_hub")
+    libraries: tuple[str, ...] = ("torch", "timm", "huggingface_hub")
+    if found.source == "builtin" or (found.source == "file" and found.files[0].lower().endswith(".onnx")):
+        libraries = ("onnxruntime",)
     missing = [library for library in libraries if importlib.util.find_spec(library) is None]
     if missing:
         return Availability(False, f"{missing[0]} is not installed", f"pip install {missing[0].replace('_', '-')}")
@@ -92,9 +122,21 @@ def availability(name: str) -> Availability:
 
         try:
             read_graph()
-        except EncoderError as error:
-            return Availability(False, error.what, error.mend or "")
+        except EncoderError as fault:
+            return Availability(False, fault.what, fault.mend or "")
         return Availability(True, "its weights are part of histomix", "")
+    if found.source == "python":
+        return Availability(True, "it was registered by other code", "")
+    if found.source == "file":
+        return Availability(True, "its model is beside its card", "")
+    if found.source == "zoo":
+        from .zoo import needs_remote_code
+
+        reason = "lazyslide-models fetches its weights when it loads"
+        remote = ", and trust its code with load_encoder(..., trust_remote_code=True)"
+        return Availability(
+            False, reason, f"Load it where there is a network{remote if needs_remote_code(name[len(ZOO) :]) else ''}"
+        )
     from .weights import access_mend, cached_weights
 
     if cached_weights(found) is not None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from ..errors import EncoderError
+from .card import EncoderCard
 
 #: Numbers of views that can be averaged: the tile itself, its four rotations, or those and their mirror images.
 VIEWS = (1, 4, 8)
@@ -42,6 +44,22 @@ def check_tiles(tiles: np.ndarray, size_px: int, name: str) -> np.ndarray:
             mend=f"Give uint8 RGB tiles of shape (n, {size_px}, {size_px}, 3), as tile_spec() asks",
         )
     return tiles
+
+
+def check_output(found: Any, count: int, card: EncoderCard) -> None:
+    """Refuse embeddings that are not (count, dim).
+
+    Raises
+    ------
+    EncoderError
+        They have another shape, or are no array.
+    """
+    shape = tuple(getattr(found, "shape", ()))
+    if shape != (count, card.dim):
+        raise EncoderError(
+            f"the encoder {card.name} gave {shape or type(found).__name__} for {count} tiles, not {(count, card.dim)}",
+            mend="Correct dim on its card, or have the model return one vector for each tile",
+        )
 
 
 def view(tiles: np.ndarray, number: int) -> np.ndarray:

@@ -29,6 +29,12 @@ RULES = {
     "composition": "js_composition: Jensen-Shannon distance, base 2 (0 = equal, 1 = nothing in common), of each spot's "
     "composition, negative predictions taken as 0; a prediction without any cells scores 1; spots without any observed "
     "cells are left out",
+    "ceiling": "reliability of the labels (head labels, target label): per cell type, the correlation over the spots "
+    "of a section of two labels made from independent counts of the same depth; a perfect prediction of what the "
+    "labels would be without that noise correlates with them by the square root of the reliability, which so bounds "
+    "pearson (chance may pass it on few spots); only the noise of counting is seen: where the reference is wrong, "
+    "labels agree with themselves and are wrong; empty where the label is constant, absent (unknown) where labels "
+    "carry no reliability; no bound for scores against the truth",
     "level": "pearson, spearman, rmse, mae, auroc_present: per cell type over the test spots of one section in one "
     "fold; pearson_pooled: over all test spots of a fold; pearson_within: the same after centring observed and "
     "predicted values per section; js_composition: mean over the test spots of one section in one fold",

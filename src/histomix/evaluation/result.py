@@ -11,6 +11,7 @@ import pandas as pd
 
 from ..errors import InputError
 from ..provenance import atomic_path, read_json, write_json
+from .ceiling import CEILING, ceiling_words
 from .folds import PROTOCOLS
 
 _OURS = {"metrics.csv", "summary.json", "predictions", "labels", "truth"}
@@ -28,7 +29,8 @@ class Evaluation:
     ----------
     metrics
         Long table: head, protocol, fold, donor, section, cell_type, metric, value, target (``"label"`` or ``"truth"``),
-        n_spots. ``section`` is empty for metrics over a whole fold, ``cell_type`` for metrics over all types.
+        n_spots. ``section`` is empty for metrics over a whole fold, ``cell_type`` for metrics over all types. The head
+        ``"labels"`` has the metric ``"ceiling"`` alone: the reliability of the labels, where they carry one.
     predictions
         ``{head: {section: spots x cell types}}``: each spot as predicted by the fold that held it out.
     summary
@@ -50,6 +52,8 @@ class Evaluation:
     def table(self, target: str = "label") -> pd.DataFrame:
         """Mean scores, one row per head, as numbers; ``interval`` is that of ``pearson``.
 
+        Against the labels, ``ceiling`` is the mean reliability of the labels, NaN where that is unknown.
+
         Raises
         ------
         InputError
@@ -59,6 +63,7 @@ class Evaluation:
         if target not in scores:
             raise InputError(f"there are no scores against {target!r}", mend=f"Choose from {', '.join(scores)}")
         rows = {}
+        ceiling = self.summary.get(CEILING) or {"mean": None}
         for head, entry in scores[target].items():
             low, high = entry["pearson"]["low"], entry["pearson"]["high"]
             rows[head] = {
@@ -67,6 +72,7 @@ class Evaluation:
                 **{
                     name: entry[name]["mean"] for name in ("pearson_pooled", "pearson_within", "rmse", "js_composition")
                 },
+                **({CEILING: ceiling["mean"]} if target == "label" else {}),
                 "n_types": entry["pearson"]["n_types"],
             }
         table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("head")
@@ -83,6 +89,7 @@ class Evaluation:
         ]
         for target in facts["scores"]:
             lines += ["", f"against the {'labels' if target == 'label' else 'truth'}", _format(self.table(target))]
+            lines += [ceiling_words(facts.get(CEILING))] if target == "label" else []
         caution = facts["interval"]["caution"]
         return "\n".join(
             [*lines, "", *([f"note: {caution}"] if caution else []), *(f"note: {n}" for n in facts["notes"])]

@@ -17,6 +17,8 @@ from ..errors import HeadError, InputError
 from ..heads import TrainingSet, assemble, inner_groups, make_estimator
 from ..progress import Progress, silent
 from ..provenance import versions
+from .ceiling import CEILING, LABELS, ceiling_rows, summarise_ceiling
+from .coupling import coupled_labels, coupling_notes
 from .folds import PROTOCOLS, Fold, make_folds
 from .metrics import RULES, Array
 from .result import Evaluation, check_folder
@@ -56,7 +58,8 @@ def evaluate(
     Parameters
     ----------
     cohort, features, labels
-        As for `histomix.heads.assemble`.
+        As for `histomix.heads.assemble`. The ``reliability`` of labels becomes the metric ``"ceiling"``; their
+        ``provenance["fitted_with"]`` tells which test labels were fitted together with training donors.
     heads
         Names of heads, or names with unfitted scikit-learn estimators whose ``fit`` takes ``groups``. The mean and
         ridge are always added.
@@ -110,6 +113,9 @@ def evaluate(
         against = {"truth": (known, {**predicted, LABEL: observed})}
         metrics = pd.concat([metrics, _metrics(folds, splits, training, against)], ignore_index=True)
     described = describe_folds(splits, section, donor)
+    scores = summarise(metrics, described, seed)
+    rows = ceiling_rows(labels, training, splits, folds)
+    metrics = pd.concat([metrics, rows], ignore_index=True) if len(rows) else metrics
     sections, donors = list(dict.fromkeys(section.tolist())), np.unique(donor).tolist()
     positions = _positions(features if isinstance(features, Mapping) else features[0], sections, section, training.keys)
 
@@ -119,6 +125,8 @@ def evaluate(
         return {name: frame.dropna() for name, frame in frames.items() if frame.notna().to_numpy().any()}
 
     truths = {} if known is None else tables(known)
+    ceiling, ceiling_notes = summarise_ceiling(rows, len(sections))
+    coupled = coupled_labels(labels, training, splits)
     summary = {
         "protocol": folds,
         "protocol_means": PROTOCOLS[folds],
@@ -137,8 +145,10 @@ def evaluate(
         "seed": seed,
         "rules": RULES,
         "interval": interval_words(len(donors), len(sections)),
-        "notes": [*notes, *small_sections(section)],
-        "scores": summarise(metrics, described, seed),
+        "notes": [*coupling_notes(coupled), *ceiling_notes, *notes, *small_sections(section)],
+        CEILING: ceiling,
+        "coupled_labels": coupled,
+        "scores": scores,
         "versions": versions("numpy", "scipy", "scikit-learn", "torch"),
         "cost": cost,
     }
@@ -163,7 +173,7 @@ def _prototypes(heads: Sequence[str] | Mapping[str, Any], unit: str, seed: int) 
     given = dict(heads) if isinstance(heads, Mapping) else dict.fromkeys([heads] if isinstance(heads, str) else heads)
     for name in given:
         # The name becomes a folder.
-        if name in (LABEL, "", "..") or Path(name).name != name:
+        if name in (LABEL, LABELS, "", "..") or Path(name).name != name:
             raise InputError(f"a head cannot be called {name!r}", mend="Choose another name")
     names = dict.fromkeys([*BASELINES, *given])
     return {name: make_estimator(name, unit, seed) if given.get(name) is None else given[name] for name in names}

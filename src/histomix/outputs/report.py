@@ -22,7 +22,7 @@ from ..provenance import atomic_path
 from .figures import beside_figure, composition_figure, map_figure, score_figure
 from .material import Material, SlideMap, gather
 from .run_facts import run_facts
-from .scores import against, number, score_table, score_tiles, shown_head, type_scores
+from .scores import against, ceiling_of, number, score_table, score_tiles, section_ceiling, shown_head, type_scores
 
 _DPI = 130
 _OURS = {"index.html", "figures"}
@@ -136,6 +136,7 @@ def _evaluation(evaluation: Evaluation, place: int, material: Material, draw: _D
     protocol = facts["protocol"]
     shown = shown_head(evaluation)
     target = "truth" if "truth" in facts["scores"] else "label"
+    bounded = ceiling_of(evaluation, target) is not None
     return {
         "unseen": _UNSEEN[protocol],
         "unseen_why": {"donor": ", nor any section of its donor"}.get(protocol, ", but had seen its donor"),
@@ -151,7 +152,8 @@ def _evaluation(evaluation: Evaluation, place: int, material: Material, draw: _D
             score_figure(type_scores(evaluation, target), f"mean Pearson per section, against the {against(target)}"),
             "scores",
         ),
-        "score_caption": f"Pearson of each cell type with the {against(target)}: mean over held-out sections.",
+        "score_caption": f"Pearson of each cell type with the {against(target)}: mean over held-out sections."
+        + (" Bound: the most that a perfect prediction could reach with these labels." if bounded else ""),
         "sections": [
             _section(evaluation, name, shown, f"{place}-{row}", material, draw)
             for row, name in enumerate(facts["sections"])
@@ -178,13 +180,15 @@ def _section(
     if name in evaluation.truth:
         maps = {"truth": evaluation.truth[name].reindex(label.index), **maps}
         target = "truth"
+    ceiling = section_ceiling(evaluation, name) if target == "label" else {}
     places = evaluation.positions[name].loc[label.index, ["x_px", "y_px"]].to_numpy(float)
     facts["figure"] = draw(composition_figure(canvas, places, maps), name, "composition")
     for cell_type in label.columns:
         score = number(_section_pearson(evaluation, name, shown, target).get(cell_type, math.nan))
         columns = {title: table[cell_type] for title, table in maps.items()}
         figure = beside_figure(canvas, places, columns, f"Pearson {score}")
-        facts["pairs"].append({"name": cell_type, "pearson": score, "figure": draw(figure, name, cell_type)})
+        pair = {"name": cell_type, "pearson": score, "figure": draw(figure, name, cell_type)}
+        facts["pairs"].append({**pair, "ceiling": number(ceiling.get(cell_type)) if ceiling else ""})
     return facts
 
 

@@ -17,6 +17,12 @@ _METRICS = {
     "rmse": "RMSE",
     "js_composition": "JS distance",
 }
+_CEILING = (
+    "Ceiling: how well two labels from independent counts of the same depth would agree (reliability, mean over "
+    "sections and cell types). Bound: the square root of it, which even a perfect prediction cannot pass in "
+    "Pearson on average."
+)
+_NO_CEILING = "Ceiling unknown: these labels carry no reliability."
 
 
 def against(target: str) -> str:
@@ -39,18 +45,39 @@ def score_tiles(evaluation: Evaluation, shown: str, target: str) -> list[dict[st
         "ridge": "ridge on the same features",
     }
     order = [shown, *(head for head in ("ridge", "mean", "label") if head in scores and head != shown)]
-    return [
+    tiles = [
         {
             "value": number(scores[head]["pearson"]["mean"]),
             "text": f"{words.get(head, head)}: mean Pearson against the {against(target)}",
         }
         for head in order
     ]
+    ceiling = ceiling_of(evaluation, target)
+    if ceiling is not None:
+        words_of_ceiling = "the most that a perfect prediction could reach against labels as noisy as these"
+        tiles.append({"value": number(ceiling["bound"]), "text": words_of_ceiling})
+    return tiles
+
+
+def ceiling_of(evaluation: Evaluation, target: str) -> dict[str, Any] | None:
+    """Summary of the reliability of the labels; None where it is unknown, and against the truth."""
+    return evaluation.summary.get("ceiling") if target == "label" else None
+
+
+def section_ceiling(evaluation: Evaluation, section: str) -> dict[str, float]:
+    """Reliability of the labels of one section by cell type; empty where it is unknown."""
+    rows = evaluation.metrics
+    rows = rows[(rows["metric"] == "ceiling") & (rows["section"] == section)]
+    return dict(zip(rows["cell_type"], rows["value"], strict=True))
 
 
 def score_table(evaluation: Evaluation, target: str, shown: str) -> dict[str, Any]:
     """Every head and metric, with intervals; the shown head stands out."""
     facts = evaluation.summary
+    ceiling = ceiling_of(evaluation, target)
+    beside = [] if target == "truth" else [{"text": "unknown", "small": ""}]
+    if ceiling is not None:
+        beside = [{"text": number(ceiling["mean"]), "small": f"bound {number(ceiling['bound'])}"}]
     rows = []
     for head, entry in facts["scores"][target].items():
         cells = [{"text": head, "small": ""}]
@@ -66,27 +93,36 @@ def score_table(evaluation: Evaluation, target: str, shown: str) -> dict[str, An
         else:
             interval = "" if paired["low"] is None else f"{paired['low']:+.3f} to {paired['high']:+.3f}"
             cells.append({"text": f"{paired['mean']:+.3f}", "small": interval})
-        cells.append({"text": str(entry["pearson"]["n_types"]), "small": ""})
+        cells += [*beside, {"text": str(entry["pearson"]["n_types"]), "small": ""}]
         rows.append({"cells": cells, "strong": head == shown})
     level = round(100 * facts["interval"]["level"])
     return {
         "title": f"Against the {against(target)}",
-        "columns": ["head", *_METRICS.values(), "Pearson − ridge", "types"],
+        "columns": ["head", *_METRICS.values(), "Pearson − ridge", *(["ceiling"] if beside else []), "types"],
         "rows": rows,
         "caption": "Pearson: per cell type over the spots of a section, averaged; pooled: over all spots of a fold; "
-        f"within: centred per section. Small figures: {level} % intervals, {facts['interval']['method']}.",
+        f"within: centred per section. Small figures: {level} % intervals, {facts['interval']['method']}."
+        + (f" {_CEILING if ceiling is not None else _NO_CEILING}" if beside else ""),
     }
 
 
 def type_scores(evaluation: Evaluation, target: str) -> pd.DataFrame:
-    """Mean Pearson, cell types x heads; types that no section lets score are left out."""
+    """Mean Pearson, cell types x heads; types that no section lets score are left out.
+
+    Where the reliability of the labels is known, the last column is the bound that it sets.
+    """
     scores = evaluation.summary["scores"][target]
     heads = [head for head in ("mlp", "knn", "ridge", "mean", "label") if head in scores]
     heads = [head for head in scores if head not in (*heads, "mean")] + [head for head in heads if head != "mean"]
     table = pd.DataFrame(
         {head: {name: one["mean"] for name, one in scores[head]["pearson"]["types"].items()} for head in heads}
     ).astype(float)
-    return table.dropna(how="all")
+    table = table.dropna(how="all")
+    ceiling = ceiling_of(evaluation, target)
+    if ceiling is not None:
+        bounds = {name: one["bound"] for name, one in ceiling["types"].items()}
+        table["bound of the labels"] = pd.Series(bounds, dtype=float).reindex(table.index)
+    return table
 
 
 def number(value: float | None) -> str:

@@ -63,7 +63,7 @@ def predict_slides(
     at: str | os.PathLike[str] | None = None,
     stride_um: float | None = None,
     weights: Sequence[str | os.PathLike[str]] | None = None,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     threads: int | None = None,
     progress: Progress = silent,
 ) -> list[SlideResult]:
@@ -113,7 +113,7 @@ def _predict_one(
     mpp: float | None,
     spots: pd.DataFrame | None,
     stride_um: float | None,
-    batch_size: int,
+    batch_size: int | None,
     progress: Progress,
 ) -> SlideResult:
     started = time.time()

@@ -13,8 +13,9 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
-from ..embedding import feature_manifest, slide_features
+from ..embedding import feature_manifest, slide_features_together, with_field_of_view
 from ..encoders import card, load_encoder
+from ..encoders.runtimes import optimise
 from ..errors import HeadError, SlideError
 from ..heads import Head, load_head
 from ..progress import Progress, silent
@@ -37,7 +38,7 @@ def predict(
     stride_um: float | None = None,
     weights: Sequence[str | os.PathLike[str]] | None = None,
     encoders: Sequence[Encoder] | None = None,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     threads: int | None = None,
     progress: Progress = silent,
 ) -> ad.AnnData:
@@ -61,7 +62,7 @@ def predict(
     encoders
         Encoders that are loaded already, in the order of the card (spares loading them for every slide).
     batch_size
-        Tiles encoded at once.
+        Tiles encoded at once; None finds it from the free memory.
     threads
         CPU threads of the encoder; all where left out.
     progress
@@ -88,24 +89,16 @@ def predict(
         opened = slide if isinstance(slide, Slide) else stack.enter_context(open_slide(slide, mpp))
         spec = replace(loaded[0].tile_spec(), stride_um=stride_um)
         tiles = _places(opened, spec, at)
-        features = [
-            slide_features(
-                opened,
-                tiles,
-                encoder,
-                batch_size=batch_size,
-                progress=progress,
-                task=f"predict {opened.name}" + (f" ({encoder.card.name})" if len(loaded) > 1 else ""),
-            )
-            for encoder in loaded
-        ]
+        features = slide_features_together(
+            opened, tiles, loaded, batch_size=batch_size, progress=progress, task=f"predict {opened.name}"
+        )
         return _composition_map(trained, features, opened, spec, at_spots=at is not None)
 
 
 def load_head_encoders(
     head: Head, weights: Sequence[str | os.PathLike[str]] | None = None, threads: int | None = None
 ) -> list[Encoder]:
-    """Load the encoders that a head's card names, in its order.
+    """Load the encoders that a head's card names, in its order, each on the tile that the head was trained on.
 
     Parameters
     ----------
@@ -123,7 +116,8 @@ def load_head_encoders(
     EncoderError
         An encoder cannot be loaded.
     """
-    names = [encoder["name"] for encoder in head.card["encoders"]]
+    entries = head.card["encoders"]
+    names = [encoder["name"] for encoder in entries]
     taking = [name for name in names if card(name).source != "builtin"]
     if weights and len(weights) != len(taking):
         raise HeadError(
@@ -132,7 +126,14 @@ def load_head_encoders(
             mend="Give --weights once for each of these, in this order",
         )
     files = dict(zip(taking, weights, strict=True)) if weights else {}
-    return [load_encoder(name, weights=files.get(name), threads=threads) for name in names]
+    loaded = []
+    for entry in entries:
+        found = load_encoder(entry["name"], weights=files.get(entry["name"]), threads=threads)
+        found = optimise(found, "int8" if entry.get("precision") == "int8" else "auto", threads)
+        spec = found.tile_spec()
+        own = (spec.size_px, spec.mpp) == (entry["size_px"], entry["mpp"])
+        loaded.append(found if own else with_field_of_view(found, entry["size_px"] * entry["mpp"]))
+    return loaded
 
 
 def _places(slide: Slide, spec: TileSpec, at: str | os.PathLike[str] | pd.DataFrame | None) -> pd.DataFrame:

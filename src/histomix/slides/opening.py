@@ -15,6 +15,7 @@ from .array_reader import ArrayReader
 from .flat import DECODE_ERRORS, ome_mpp
 from .openslide_reader import OpenSlideReader
 from .slide import Reader, Slide
+from .zarr_reader import is_image_group, open_spatialdata_image
 
 logger = logging.getLogger(__name__)
 
@@ -28,12 +29,12 @@ _GIVE_MPP = "Give the um per pixel of level 0: --mpp, or the mpp column of the c
 
 
 def open_slide(path: str | os.PathLike[str], mpp: float | None = None) -> Slide:
-    """Open a whole-slide image (anything OpenSlide reads), or a flat JPEG, PNG or TIFF.
+    """Open a whole-slide image (anything OpenSlide reads), a flat JPEG, PNG or TIFF, or an image of OME-Zarr.
 
     Parameters
     ----------
     path
-        The slide.
+        The slide; of a SpatialData store, ``STORE.zarr/images/NAME``, or the store itself if it has one image.
     mpp
         um per level-0 pixel. Needed where the file does not say (flat images; a JPEG's dpi is not believed); where
         the file says otherwise, the given value is taken and a warning is logged.
@@ -46,7 +47,7 @@ def open_slide(path: str | os.PathLike[str], mpp: float | None = None) -> Slide:
     """
     path = Path(path)
     if path.is_dir():
-        raise SlideError("is a folder, not a slide", where=path, mend="Name the slide file in it")
+        return _with_scale(path, _zarr_reader(path), mpp)
     try:
         size = path.stat().st_size
         with path.open("rb"):
@@ -55,13 +56,22 @@ def open_slide(path: str | os.PathLike[str], mpp: float | None = None) -> Slide:
         raise SlideError(f"cannot be opened ({error.strerror})", where=path, mend="Check the path") from error
     if size == 0:
         raise SlideError("is empty (0 bytes)", where=path, mend="Copy or export it again")
-    reader = _reader(path)
+    return _with_scale(path, _reader(path), mpp)
+
+
+def _with_scale(path: Path, reader: Reader, mpp: float | None) -> Slide:
     try:
         value, source = _scale(path, mpp, reader.mpp_xy)
     except SlideError:
         reader.close()
         raise
     return Slide(path, reader, value, source)
+
+
+def _zarr_reader(path: Path) -> Reader:
+    if not is_image_group(path) and path.suffix != ".zarr":
+        raise SlideError("is a folder, not a slide", where=path, mend="Name the slide file in it")
+    return open_spatialdata_image(path)[0]
 
 
 def _reader(path: Path) -> Reader:

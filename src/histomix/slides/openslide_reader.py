@@ -10,10 +10,13 @@ import numpy as np
 import openslide
 
 from ..errors import SlideError, SlideReadError
+from .jpeg_tiles import open_jpeg_tiles
 from .pixels import on_white
 
 # Resolution tags of a plain TIFF that say more um/px than this speak of print (300 dpi is 85 um/px), not of a scanner.
 _PRINT_MPP = 20.0
+# Formats whose JPEG tiles lie side by side, whole and without overlap.
+_PLAIN_TILES = ("aperio", "generic-tiff")
 
 
 class OpenSlideReader:
@@ -37,6 +40,8 @@ class OpenSlideReader:
             int(properties.get(openslide.PROPERTY_NAME_BOUNDS_Y, 0)),
         )
         self.mpp_xy = _mpp_xy(properties)
+        plain = properties.get(openslide.PROPERTY_NAME_VENDOR) in _PLAIN_TILES
+        self._tiles = open_jpeg_tiles(path, self._sizes) if plain else None
 
     def read_level(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
         """Pixels of a level; see `slide.Reader`.
@@ -46,19 +51,28 @@ class OpenSlideReader:
         SlideReadError
             The tiles under the rectangle cannot be decoded.
         """
-        result = np.full((height, width, 3), 255, np.uint8)
         level_width, level_height = self._sizes[level]
         left, top = max(x, 0), max(y, 0)
         right, bottom = min(x + width, level_width), min(y + height, level_height)
+        if (left, top, right, bottom) == (x, y, x + width, y + height):
+            return self._pixels(level, x, y, width, height)
+        result = np.full((height, width, 3), 255, np.uint8)
         if left < right and top < bottom:
-            pixels = self._region(level, left, top, right - left, bottom - top)
-            result[top - y : bottom - y, left - x : right - x] = on_white(pixels)
+            pixels = self._pixels(level, left, top, right - left, bottom - top)
+            result[top - y : bottom - y, left - x : right - x] = pixels
         return result
 
     def close(self) -> None:
         """Free the file."""
+        if self._tiles is not None:
+            self._tiles.close()
         # A thread may still read: the handle is freed when its last user lets go of it.
         self._handle = None
+
+    def _pixels(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
+        tiles, handle = self._tiles, self._handle
+        found = tiles.read(level, x, y, width, height) if tiles is not None and handle is not None else None
+        return on_white(self._region(level, x, y, width, height)) if found is None else found
 
     def _region(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
         downsample = self.downsamples[level]

@@ -88,5 +88,6 @@ def resample(pixels: np.ndarray, rows: Taps, columns: Taps) -> np.ndarray:
     tall = rows.matrix() @ pixels.reshape(height, width * channels).astype(np.float32)
     across = tall.reshape(-1, width, channels).transpose(1, 0, 2).reshape(width, -1)
     both = columns.matrix() @ across
-    result = both.reshape(both.shape[0], -1, channels).transpose(1, 0, 2)
-    return np.clip(np.rint(result), 0, 255).astype(np.uint8)
+    # Means of values from 0 to 255 stay there up to a rounding error, which rint takes away.
+    result = np.rint(both, out=both).astype(np.uint8)
+    return np.ascontiguousarray(result.reshape(result.shape[0], -1, channels).transpose(1, 0, 2))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -11,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from ..errors import ScaleWarning, SlideError
-from .resample import axis_taps, resample
+from .resample import Taps, axis_taps, resample
 
 #: A stored level serves a request when it is at most this much coarser than asked.
 LEVEL_TOLERANCE = 1.01
@@ -37,6 +39,26 @@ class Reader(Protocol):
 
     def close(self) -> None:
         """Free the file and the memory."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Which pixels of a stored level make a rectangle; ``scale`` is source px per px of the result."""
+
+    level: int
+    scale: float
+    columns: Taps
+    rows: Taps
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """Left, top, width and height in px of the level."""
+        (x, right), (y, bottom) = self.columns.span, self.rows.span
+        return x, y, right - x, bottom - y
+
+    def apply(self, pixels: np.ndarray) -> np.ndarray:
+        """The rectangle, from the pixels of its `box`."""
+        return pixels if self.scale == 1 else resample(pixels, self.rows, self.columns)
 
 
 class Slide:
@@ -118,6 +140,48 @@ class Slide:
             The rectangle or the scale makes no sense, or the slide is closed.
         """
         reader = self._open_reader()
+        plan = self._plan(x_px, y_px, width_px, height_px, mpp)
+        height, width = len(plan.rows.index), len(plan.columns.index)
+        result = np.empty((height, width, 3), np.uint8)
+        step = max(1, int(_BLOCK_PX / max(plan.scale, 1)))
+        for row in range(0, height, step):
+            for column in range(0, width, step):
+                part = replace(
+                    plan, rows=plan.rows.part(row, row + step), columns=plan.columns.part(column, column + step)
+                )
+                result[row : row + step, column : column + step] = part.apply(reader.read_level(part.level, *part.box))
+        return result
+
+    def read_together(self, rectangles: Sequence[tuple[float, float, int, int, float]]) -> list[np.ndarray]:
+        """Read rectangles that overlap, such as one place at several scales: what they share is read once.
+
+        Parameters
+        ----------
+        rectangles
+            (x_px, y_px, width_px, height_px, mpp) of each, as for `read`.
+
+        Returns
+        -------
+        The pixels of each, the same as `read` gives. Raises as `read`, for all of them.
+        """
+        reader = self._open_reader()
+        plans = [self._plan(*rectangle) for rectangle in rectangles]
+        found: dict[int, np.ndarray] = {}
+        for level in sorted({plan.level for plan in plans}):
+            numbers = [number for number, plan in enumerate(plans) if plan.level == level]
+            boxes = np.array([plans[number].box for number in numbers])
+            x, y = (int(start) for start in boxes[:, :2].min(axis=0))
+            width, height = (int(side) for side in (boxes[:, :2] + boxes[:, 2:]).max(axis=0) - (x, y))
+            if max(width, height) > _BLOCK_PX or width * height > (boxes[:, 2] * boxes[:, 3]).sum():
+                found |= {number: self.read(*rectangles[number]) for number in numbers}
+                continue
+            pixels = reader.read_level(level, x, y, width, height)
+            for number, (left, top, across, down) in zip(numbers, boxes - (x, y, 0, 0), strict=True):
+                found[number] = plans[number].apply(pixels[top : top + down, left : left + across])
+        return [found[number] for number in range(len(plans))]
+
+    def _plan(self, x_px: float, y_px: float, width_px: int, height_px: int, mpp: float) -> _Plan:
+        """Level and source pixels of a rectangle."""
         width, height = int(width_px), int(height_px)
         whole = (width, height) == (width_px, height_px) and min(width, height) >= 1
         if not (whole and math.isfinite(x_px) and math.isfinite(y_px)):
@@ -129,19 +193,7 @@ class Slide:
         scale, left, top = scale_0 / downsample, x_px / downsample, y_px / downsample
         if abs(scale - 1) * max(width, height) < _DRIFT_PX:
             scale, left, top = 1.0, math.floor(left + 0.5), math.floor(top + 0.5)
-        columns, rows = axis_taps(left, scale, width), axis_taps(top, scale, height)
-        result = np.empty((height, width, 3), np.uint8)
-        step = max(1, int(_BLOCK_PX / max(scale, 1)))
-        for row in range(0, height, step):
-            some_rows = rows.part(row, row + step)
-            y, bottom = some_rows.span
-            for column in range(0, width, step):
-                some_columns = columns.part(column, column + step)
-                x, right = some_columns.span
-                pixels = reader.read_level(level, x, y, right - x, bottom - y)
-                block = pixels if scale == 1 else resample(pixels, some_rows, some_columns)
-                result[row : row + step, column : column + step] = block
-        return result
+        return _Plan(level, scale, axis_taps(left, scale, width), axis_taps(top, scale, height))
 
     def thumbnail(self, mpp: float) -> np.ndarray:
         """The whole of level 0 at ``mpp``, uint8 RGB; at least 1 x 1 px."""
@@ -165,5 +217,5 @@ class Slide:
                 f"{self.path}: {mpp:g} um/px is asked for, the slide has {self.mpp:g} um/px: pixels are interpolated "
                 f"{self.upsampling(mpp):.2f} times",
                 ScaleWarning,
-                stacklevel=3,
+                stacklevel=4,
             )

@@ -15,6 +15,8 @@ from ..errors import InputError
 from .slide import Slide
 from .tissue import TissueMask, tissue_mask
 
+_STRIP_TILES = 8
+
 
 @dataclass(frozen=True)
 class TileSpec:
@@ -131,6 +133,24 @@ def read_tile(slide: Slide, x_px: float, y_px: float, spec: TileSpec) -> np.ndar
     """Pixels of the tile centred at level-0 px: uint8 RGB (size_px, size_px, 3). Raises as `Slide.read`."""
     half = spec.size_um / slide.mpp / 2
     return slide.read(x_px - half, y_px - half, spec.size_px, spec.size_px, spec.mpp)
+
+
+def read_tiles(slide: Slide, x_px: float, y_px: float, specs: Sequence[TileSpec]) -> list[np.ndarray]:
+    """Tiles of several sizes and scales around one place: what `read_tile` gives for each, read once."""
+    rectangles = []
+    for spec in specs:
+        half = spec.size_um / slide.mpp / 2
+        rectangles.append((x_px - half, y_px - half, spec.size_px, spec.size_px, spec.mpp))
+    return slide.read_together(rectangles)
+
+
+def reading_order(slide: Slide, xy_px: np.ndarray, size_um: float) -> np.ndarray:
+    """An order of places (n, 2), in level-0 px, that keeps neighbours together: strips a few tiles wide, top to bottom.
+
+    Tiles next to each other share file tiles that need then be decoded only once, however wide the slide is.
+    """
+    strip = xy_px[:, 0] // (_STRIP_TILES * size_um / slide.mpp)
+    return np.lexsort((xy_px[:, 0], xy_px[:, 1], strip))
 
 
 def _table(

@@ -7,23 +7,20 @@ neighbourhood. The first saturates when spots sit well inside the tissue; the se
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
-import pandas as pd
-from scipy.spatial import cKDTree
-
 from ..errors import AlignmentError
-from .pitch import Pitch, spot_pitch
-from .section import Section
+from . import extent
+from .matching import GIVEN, ORIENTATIONS, Fit, OnTissue, Shifts, orientation
+from .measuring import MIN_SPOTS, fit_of, opened, placed_spots
+from .orientation import MIN_OVERLAP, Proposal, pitch_scale, propose
 
 if TYPE_CHECKING:
     from ..slides import Slide, TissueMask
+    from .section import Section
 
-#: Fewer spots on tissue than this, and the section is refused. Of her2st C2, C3 and C4, .95 or more lie on their own
+#: Fewer spots on tissue than this, and the section is refused. Of her2st C2, C3 and C4, .97 or more lie on their own
 #: tissue; of the other sections on these images .8 at most, mostly less than .6; overlap and pitch refuse the rest.
 MIN_ON_TISSUE = 0.6
 #: More spots outside the image than this, and the coordinates belong to another image.
@@ -31,6 +28,17 @@ MAX_OUTSIDE = 0.02
 #: An alternative whose overlap is this much higher than the given one's refuses the section. her2st C2, C3 and C4 gain
 #: nothing from any alternative, .03 to .12 if they are one pitch off, .15 or more if they are further off or turned.
 MIN_GAIN = 0.12
+#: The same for a section with a smaller share of its spots on tissue, which needs less to speak against it, if it has
+#: enough spots for so little to be more than chance (the overlap of 150 spots has a standard error of .04).
+MIN_GAIN_DOUBTFUL, DOUBTFUL, MANY_SPOTS = 0.06, 0.8, 150
+#: The same for a plain flip or turn that leads everything else clearly: unlike a shift, it is no matter of degree.
+MIN_GAIN_TURN = 0.08
+#: Spots that cover less of the tissue than `PART`, nearly all on it, are a part that somebody chose: their outline
+#: tells nothing.
+PART, PART_ON_TISSUE = 0.35, 0.97
+#: An array that was kept whole lies partly off the tissue; it is refused when less than this of it is on tissue and
+#: less than half of the tissue is under it.
+MIN_ON_TISSUE_WHOLE, MIN_COVERED_WHOLE = 0.3, 0.5
 #: Less spread of the overlap than this over all flips and turns cannot tell them apart.
 TIE = 0.03
 #: Relative difference of measured and expected pitch that print, cut and resampling explain.
@@ -38,18 +46,17 @@ PITCH_TOLERANCE = 0.08
 #: Rms distance from the array positions, in pitches, beyond which keys and pixels belong to different spots.
 MAX_RESIDUAL = 0.5
 
-_GIVEN = "as given"
 _REACH = 6  # shifts tried, in steps, each way
 _SHIFT_STEPS = 40  # a step is the pitch, or this share of a large section
-_PROBES = 20_000  # places at most where the overlap is sampled
 
 
 @dataclass(frozen=True)
 class Alignment:
     """What `check_alignment` found.
 
-    ``on_tissue`` and ``overlap`` are shares (0..1); ``alternatives`` and ``overlaps`` hold the same two for every
-    alternative by name, the best shift among them. ``problems`` refuse the section, ``notes`` do not.
+    ``on_tissue``, ``outside`` and ``overlap`` are shares (0..1); ``alternatives`` and ``overlaps`` hold the first and
+    the last for every alternative by name, the best shift among them. ``problems`` refuse the section, ``notes`` do
+    not. ``proposal`` says what would mend it (or that the spots fit); it is never applied.
     """
 
     section: str
@@ -66,6 +73,7 @@ class Alignment:
     overlaps: dict[str, float] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    proposal: Proposal | None = None
 
     @property
     def ok(self) -> bool:
@@ -81,10 +89,16 @@ class Alignment:
             With the numbers of every problem.
         """
         if self.problems:
+            mend = "Check that image, spots and mpp belong together and that the image was not turned or resized"
+            if self.proposal is not None and self.proposal.changes:
+                mend += (
+                    f". A proposal, not applied: {self.proposal.summary()}. If the overlay bears it out, "
+                    "histomix.spots.corrected.write_spots_csv writes the corrected spots for the sheet"
+                )
             raise AlignmentError(
                 f"the spots of section '{self.section}' do not fit its image: {'; '.join(self.problems)}",
                 where=self.where or None,
-                mend="Check that image, spots and mpp belong together and that the image was not turned or resized",
+                mend=mend,
             )
         return self
 
@@ -92,10 +106,14 @@ class Alignment:
 def check_alignment(section: Section, slide: Slide | None = None, mask: TissueMask | None = None) -> Alignment:
     """Compare the spots with the tissue of the image, and their pitch with the pitch they were printed at.
 
+    Works on any layout: printed lattices, square or hexagonal (array positions in obs sharpen the pitch), bins that
+    touch, and loose points, which have no pitch. What cannot be told is said in ``notes`` and refuses nothing.
+
     Parameters
     ----------
     section
-        The section; its array coordinates (obs ``array_x``, ``array_y``) give the pitch when it has them.
+        The section; obs ``array_x``, ``array_y`` or ``array_row``, ``array_col`` give the pitch when it has them, and
+        spots with ``in_tissue`` = 0 do not count as lying on tissue.
     slide
         Its open slide; opened (and closed) here when left out.
     mask
@@ -106,37 +124,47 @@ def check_alignment(section: Section, slide: Slide | None = None, mask: TissueMa
     SlideError
         The slide cannot be opened or read. A misfit does not raise: see `Alignment.require`.
     """
-    with contextlib.ExitStack() as stack:
-        if slide is None:
-            slide = stack.enter_context(section.slide())
-        if mask is None:
-            from ..slides import tissue_mask
-
-            mask = tissue_mask(slide)
-        size_px, mpp = (slide.width_px, slide.height_px), slide.mpp
-    return compare(section, size_px, mpp, lambda xy_px: mask.contains(xy_px, mpp))
+    with opened(section, slide, mask) as (slide, mask):
+        mpp = slide.mpp
+        return compare(section, (slide.width_px, slide.height_px), mpp, lambda xy_px: mask.contains(xy_px, mpp))
 
 
-def compare(
-    section: Section, size_px: tuple[int, int], mpp: float, on_tissue: Callable[[np.ndarray], np.ndarray]
-) -> Alignment:
+def compare(section: Section, size_px: tuple[int, int], mpp: float, on_tissue: OnTissue) -> Alignment:
     """`check_alignment` without a slide: image size in px, um per px, and a function (n, 2) px -> (n,) bool."""
     xy_px = section.spots_px
-    pitch = spot_pitch(xy_px, _array_xy(section))
-    outside = float(np.mean(((xy_px < 0) | (xy_px >= size_px)).any(axis=1)))
-    shares = {_GIVEN: float(on_tissue(xy_px).mean())}
+    share = float(on_tissue(xy_px[placed_spots(section)]).mean())
+    fit, why_not = fit_of(section, size_px, on_tissue)
+    shares: dict[str, float] = {GIVEN: share}
     overlaps: dict[str, float] = {}
-    if pitch is not None:
-        shares, overlaps = _alternatives(xy_px, pitch.px, size_px, on_tissue)
-    expected_um = section.spot_pitch_um
-    problems, notes = _pitch_verdict(pitch, mpp, expected_um)
-    if outside > MAX_OUTSIDE:
-        problems.append(
-            f"{outside:.0%} of {len(xy_px)} spots lie outside the image of {size_px[0]} x {size_px[1]} px "
-            "(their coordinates are of another image, or of this one at another size)"
-        )
-    more_problems, more_notes = _place_verdict(shares, overlaps)
-    given, given_overlap = shares.pop(_GIVEN), overlaps.pop(_GIVEN, float("nan"))
+    if fit is not None and not why_not:
+        shares, overlaps = _alternatives(fit)
+    pitch_problems, notes = _pitch_verdict(fit, mpp, section.spot_pitch_um)
+    problems = [*pitch_problems]
+    outside = float(extent.outside(xy_px, size_px).mean())
+    if outside:
+        said = extent.outside_text(xy_px, size_px)
+        if outside > MAX_OUTSIDE:
+            problems.append(f"{said} (their coordinates are of another image, or of this one at another size)")
+        else:
+            notes.append(said)
+    if why_not:
+        notes.append(why_not)
+        problems.extend(_share_verdict(fit, share))
+    if fit is not None and not why_not:
+        more_problems, more_notes = _place_verdict(fit, shares, overlaps)
+        problems.extend(more_problems)
+        notes.extend(more_notes)
+    pitch = fit.layout.pitch if fit else None
+    by_pitch = pitch_scale(fit, mpp, section.spot_pitch_um, PITCH_TOLERANCE)
+    proposal = propose(section.name, fit, why_not, by_pitch)
+    part = fit is not None and not why_not and _is_part(fit, share)
+    needed = MIN_GAIN if proposal.precision_px else MIN_GAIN_TURN
+    if not problems and not part and proposal.overlap - proposal.overlap_before >= needed:
+        problems.append(f"{share:.0%} of the spots lie on tissue, but {proposal.summary()}")
+    given, given_overlap = shares.pop(GIVEN), overlaps.pop(GIVEN, float("nan"))
+    scale = _scale(fit, proposal, by_pitch, given_overlap)
+    if problems and scale != 1.0:
+        problems.append(extent.scale_text(xy_px, size_px, scale))
     return Alignment(
         section=section.name,
         where=section.where,
@@ -147,108 +175,85 @@ def compare(
         mpp=mpp,
         pitch_px=pitch.px if pitch else None,
         pitch_um=pitch.px * mpp if pitch else None,
-        expected_pitch_um=expected_um,
+        expected_pitch_um=section.spot_pitch_um,
         alternatives=shares,
         overlaps=overlaps,
-        problems=(*problems, *more_problems),
-        notes=(*notes, *more_notes),
+        problems=tuple(problems),
+        notes=tuple(notes),
+        proposal=proposal,
     )
 
 
-def _array_xy(section: Section) -> np.ndarray | None:
-    obs = section.adata.obs
-    if not {"array_x", "array_y"} <= set(obs.columns):
-        return None
-    array = obs[["array_x", "array_y"]].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)
-    return array if np.isfinite(array).all() else None
-
-
-def _alternatives(
-    xy_px: np.ndarray, pitch_px: float, size_px: tuple[int, int], on_tissue: Callable[[np.ndarray], np.ndarray]
-) -> tuple[dict[str, float], dict[str, float]]:
+def _alternatives(fit: Fit) -> tuple[dict[str, float], dict[str, float]]:
     """Share on tissue and overlap, by name, as given and for every alternative."""
-    probes, covered = _probes(xy_px, pitch_px)
-
-    def overlap(places_px: np.ndarray) -> float:
-        tissue = on_tissue(places_px)
-        return float((tissue & covered).sum() / max(1, (tissue | covered).sum()))
-
-    shares, overlaps = {}, {}
-    for name, turn in _turns(*size_px).items():
-        shares[name], overlaps[name] = float(on_tissue(turn(xy_px)).mean()), overlap(turn(probes))
-    step_px = max(pitch_px, np.ptp(xy_px, axis=0).max() / _SHIFT_STEPS)
-    steps = np.arange(-_REACH, _REACH + 1)
-    shifts = [(dx, dy) for dx in steps for dy in steps if dx or dy]
-    gained = [overlap(probes + step_px * np.array(shift)) for shift in shifts]
-    best = step_px * np.array(shifts[int(np.argmax(gained))])
-    name = f"shifted by {best[0]:+.0f}, {best[1]:+.0f} px"
-    shares[name], overlaps[name] = float(on_tissue(xy_px + best).mean()), max(gained)
-    return shares, overlaps
+    affines = {name: orientation(name, fit.size_px) for name in ORIENTATIONS}
+    step_px = max(fit.layout.spacing_px, fit.layout.extent_px / _SHIFT_STEPS)
+    for shifted in Shifts(fit).peaks(affines[GIVEN], count=1, within_px=_REACH * step_px):
+        affines[f"shifted by {shifted[0, 2]:+.0f}, {shifted[1, 2]:+.0f} px"] = shifted
+    shares = {name: fit.share(affine) for name, affine in affines.items()}
+    return shares, {name: fit.overlap(affine) for name, affine in affines.items()}
 
 
-def _probes(xy_px: np.ndarray, pitch_px: float) -> tuple[np.ndarray, np.ndarray]:
-    """Places on and one pitch around the spots, and which of them lie on ground that a spot stands for."""
-    low, high = xy_px.min(axis=0) - 1.5 * pitch_px, xy_px.max(axis=0) + 1.5 * pitch_px
-    step_px = max(pitch_px / 4, float(np.sqrt(np.prod(high - low) / _PROBES)))
-    axes = [np.arange(low[axis] + step_px / 2, high[axis], step_px) for axis in (0, 1)]
-    probes = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2)
-    distance = np.asarray(cKDTree(xy_px).query(probes, p=np.inf)[0])
-    return probes, distance <= 0.55 * pitch_px  # half a pitch, and a little for the jitter of the spots
-
-
-def _turns(width_px: int, height_px: int) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
-    """The eight ways to lay an image on its spots (dihedral group of the square), on coordinates (n, 2)."""
-
-    def turn(swap: bool, mirror_x: bool, mirror_y: bool) -> Callable[[np.ndarray], np.ndarray]:
-        def apply(xy: np.ndarray) -> np.ndarray:
-            x, y = (xy[:, 1], xy[:, 0]) if swap else (xy[:, 0], xy[:, 1])
-            return np.column_stack([width_px - x if mirror_x else x, height_px - y if mirror_y else y])
-
-        return apply
-
-    return {
-        _GIVEN: turn(False, False, False),
-        "flipped left-right": turn(False, True, False),
-        "flipped top-bottom": turn(False, False, True),
-        "rotated by 180 degrees": turn(False, True, True),
-        "x and y swapped": turn(True, False, False),
-        "rotated by 90 degrees": turn(True, True, False),
-        "rotated by 270 degrees": turn(True, False, True),
-        "x and y swapped and rotated by 180 degrees": turn(True, True, True),
-    }
-
-
-def _place_verdict(shares: dict[str, float], overlaps: dict[str, float]) -> tuple[list[str], list[str]]:
+def _place_verdict(fit: Fit, shares: dict[str, float], overlaps: dict[str, float]) -> tuple[list[str], list[str]]:
     problems, notes = [], []
-    given = overlaps.get(_GIVEN)
-    if given is None:
-        notes.append("too few spots to compare with flipped, turned and shifted ones")
-        better = None
-    else:
-        better = max((name for name in overlaps if name != _GIVEN), key=overlaps.__getitem__)
-        gain = overlaps[better] - given
-        if gain < MIN_GAIN:
-            if gain > MIN_GAIN / 3:
-                notes.append(
-                    f"the overlap with the tissue would rise from {given:.2f} to {overlaps[better]:.2f}, {better}"
-                )
-            better = None
-    if shares[_GIVEN] < MIN_ON_TISSUE:
-        problems.append(f"only {shares[_GIVEN]:.0%} of the spots lie on tissue")
-    if given is not None and better:
+    share, given = shares[GIVEN], overlaps[GIVEN]
+    better = max((name for name in overlaps if name != GIVEN), key=overlaps.__getitem__)
+    doubtful = share < DOUBTFUL and len(fit.layout.xy_px) >= MANY_SPOTS
+    gain, needed = overlaps[better] - given, MIN_GAIN_DOUBTFUL if doubtful else MIN_GAIN
+    part = _is_part(fit, share)
+    if share < MIN_ON_TISSUE:
+        problems.append(f"only {share:.0%} of the spots lie on tissue")
+    if gain >= needed and not part:
         problems.append(
-            f"{shares[_GIVEN]:.0%} of the spots lie on tissue and their overlap with it is {given:.2f}, "
+            f"{share:.0%} of the spots lie on tissue and their overlap with it is {given:.2f}, "
             f"but {shares[better]:.0%} and {overlaps[better]:.2f} if {better}"
         )
+    elif gain > MIN_GAIN / 3 and not part:
+        notes.append(f"the overlap with the tissue would rise from {given:.2f} to {overlaps[better]:.2f}, {better}")
+    if part:
+        notes.append(
+            "the spots are a part of the tissue and lie within it, so their place cannot be told from its outline"
+        )
     turned = [value for name, value in overlaps.items() if not name.startswith("shifted")]
-    if turned and max(turned) - min(turned) < TIE:
+    if share >= MIN_ON_TISSUE and max(turned) - min(turned) < TIE:
         notes.append("the tissue fills the area of the spots, so flips and turns cannot be told from the tissue")
     return problems, notes
 
 
-def _pitch_verdict(pitch: Pitch | None, mpp: float, expected_um: float | None) -> tuple[list[str], list[str]]:
-    if pitch is None:
+def _is_part(fit: Fit, share: float) -> bool:
+    """Whether the spots were chosen from within the tissue, so that they need not follow its outline."""
+    return fit.layout.covered_px2 < PART * fit.tissue_px2 and share >= PART_ON_TISSUE
+
+
+def _share_verdict(fit: Fit | None, share: float) -> list[str]:
+    """Problems of spots that cannot be compared with flipped, turned and shifted ones."""
+    limit = MIN_ON_TISSUE
+    if fit is not None and len(fit.layout.xy_px) >= MIN_SPOTS:
+        covered = fit.on_tissue(fit.layout.probes_px) & fit.layout.covered
+        if covered.sum() * fit.layout.step_px**2 >= MIN_COVERED_WHOLE * fit.tissue_px2 > 0:
+            return []
+        limit = MIN_ON_TISSUE_WHOLE
+    return [f"only {share:.0%} of the spots lie on tissue"] if share < limit else []
+
+
+def _scale(fit: Fit | None, proposal: Proposal, by_pitch: float | None, overlap: float) -> float:
+    """How much the coordinates seem to be too small by; 1.0 when nothing says so."""
+    if fit is None or overlap >= MIN_OVERLAP:
+        return 1.0
+    if proposal.verdict == "proposed":
+        return proposal.scale if abs(proposal.scale - 1) > PITCH_TOLERANCE else 1.0
+    # Nothing but the pitch speaks: believe it where the coordinates would then fit the canvas.
+    if by_pitch is None or extent.outside(by_pitch * fit.layout.xy_px, fit.size_px).mean() > MAX_OUTSIDE:
+        return 1.0
+    return by_pitch
+
+
+def _pitch_verdict(fit: Fit | None, mpp: float, expected_um: float | None) -> tuple[list[str], list[str]]:
+    if fit is None:
         return [], ["too few spots to measure their pitch, so mpp was not checked"]
+    pitch = fit.layout.pitch
+    if pitch is None:
+        return [], ["the spots lie on no lattice, so mpp was not checked against a pitch"]
     problems, notes = [], []
     if pitch.residual > MAX_RESIDUAL:
         problems.append(

@@ -1,4 +1,4 @@
-"""Count tables: spots x genes as delimited text."""
+"""Count tables: spots x genes as delimited text, or the matrix of 10x Genomics."""
 
 from __future__ import annotations
 
@@ -29,12 +29,32 @@ class Counts:
 
 
 def read_keys(path: Path) -> pd.Index:
-    """Spot keys of a count table: its first column, without parsing the counts."""
+    """Spot keys of a count table: its first column, or the barcodes of a 10x matrix, without parsing the counts."""
+    if path.suffix == ".h5":
+        from .formats import tenx
+
+        return tenx.read_barcodes(path)
     return _split(path).keys
 
 
+def match_barcodes(spots: pd.Index, barcodes: pd.Index) -> tuple[np.ndarray, bool]:
+    """Row of every spot in ``barcodes`` (n,), -1 where it has none.
+
+    When none is found, barcodes are compared without what follows their last ``-`` (the GEM well, ``-1``), which some
+    tools drop; the second value says so.
+    """
+    rows = barcodes.get_indexer(spots)
+    if (rows >= 0).any():
+        return rows, False
+    bare = [pd.Index(index.astype(str).str.replace(r"-\d+$", "", regex=True)) for index in (spots, barcodes)]
+    if not (bare[0].is_unique and bare[1].is_unique):
+        return rows, False
+    rows = bare[1].get_indexer(bare[0])
+    return rows, bool((rows >= 0).any())
+
+
 def read_counts(path: Path) -> Counts:
-    """Read a count table, ``.tsv``/``.csv``, gzipped or not; the first column is the spot key.
+    """Read a count table, ``.tsv``/``.csv``, gzipped or not, whose first column is the spot key; or a 10x ``.h5``.
 
     Tables of plain integers (all that sequencing gives) are parsed as bytes, about ten times faster than by a general
     parser; anything else goes through pandas.
@@ -44,6 +64,13 @@ def read_counts(path: Path) -> Counts:
     SectionError
         The file cannot be read, has ragged rows, repeated keys, or counts that are no numbers, negative or missing.
     """
+    if path.suffix == ".h5":
+        from .formats import tenx
+
+        found = tenx.read_matrix(path)
+        for note in found.notes:
+            _log.info("%s: %s", path, note)
+        return Counts(found.barcodes, found.var.index, found.matrix)
     lines = _split(path)
     try:
         matrix = _parse_integers(lines)

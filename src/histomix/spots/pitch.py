@@ -10,6 +10,8 @@ from scipy.spatial import cKDTree
 _MIN_SPOTS = 4
 # Neighbours of the first shell: beyond the nearest, but short of the diagonal of a square grid (1.41).
 _SHELL = 1.3
+# Array positions adjusted for jitter are this near to whole numbers on average; those of a hexagonal lattice are not.
+_JITTER = 0.2
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ def _from_array(xy_px: np.ndarray, array_xy: np.ndarray, design: np.ndarray) -> 
         return None
     # The denser legacy arrays use every other position, like a chessboard: neighbours in a row are two steps apart.
     parity = np.round(array_xy).sum(axis=1) % 2
-    pitch = scale * (2 if (parity == parity[0]).all() else 1)
+    whole = np.abs(array_xy - np.round(array_xy)).mean() < _JITTER
+    pitch = scale * (2 if whole and (parity == parity[0]).all() else 1)
     distance = np.linalg.norm(design @ affine - xy_px, axis=1)
     return Pitch(pitch, "array", float(np.sqrt(np.mean(distance**2)) / pitch))

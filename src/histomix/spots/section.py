@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ..errors import SectionError
-from .readers import GEOMETRY, read_section_spots
+from ..errors import SectionError, SlideError
+from .formats import SHEET_IMAGE, load_format
+from .readers import read_section_spots
 from .sheet import SheetRow, read_sheet
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from ..slides import Slide
+
+_log = logging.getLogger(__name__)
+
+#: Two values of one scale that differ by more than this share are warned of, by more than the second refused.
+_MPP_WARN, _MPP_REFUSE = 0.05, 0.20
+_MEND_MPP = "Check that the image is the one that the spots were placed on, at its full resolution, and the column mpp"
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +35,8 @@ class Section:
 
     ``adata`` has the spot keys as obs_names, csr counts in ``X`` (no genes when not asked for or absent) and the spot
     centres in ``obsm["spatial"]`` (n, 2), level-0 px. Sizes in um are None where neither sheet nor format tells.
+    ``mpp`` is the sheet's; ``spots_mpp`` (um per px of the spot coordinates) is what the spots files tell, as
+    ``spots_mpp_source`` says, and serves where neither the sheet nor the image tells. ``notes`` are the reader's.
     """
 
     name: str
@@ -41,6 +51,9 @@ class Section:
     tissue: str | None = None
     site: str | None = None
     where: str = ""
+    spots_mpp: float | None = None
+    spots_mpp_source: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def keys(self) -> pd.Index:
@@ -53,12 +66,12 @@ class Section:
         return np.asarray(self.adata.obsm["spatial"], dtype=np.float64)
 
     def slide(self) -> Slide:
-        """Open the image at the sheet's mpp (or, without one, at the file's own).
+        """Open the image at the sheet's mpp; without one at the image's own, and else at the one of the spots files.
 
         Raises
         ------
         SectionError
-            The sheet names no image.
+            The sheet names no image, or the image's mpp and that of the spots files differ by over 20 %.
         SlideError
             The image cannot be opened, or no mpp is known.
         """
@@ -68,7 +81,20 @@ class Section:
             )
         from ..slides import open_slide
 
-        return open_slide(self.image, self.mpp)
+        if self.mpp is not None or self.spots_mpp is None:
+            return open_slide(self.image, self.mpp)
+        try:
+            slide = open_slide(self.image)
+        except SlideError:  # of what is wrong with it, only a missing scale is mended by this one
+            slide = open_slide(self.image, self.spots_mpp)
+            slide.mpp_source = self.spots_mpp_source or "spots files"
+            return slide
+        try:
+            _compare_mpp(slide.mpp, "the image says", self.spots_mpp, self.spots_mpp_source, self.where)
+        except SectionError:
+            slide.close()
+            raise
+        return slide
 
 
 @dataclass(frozen=True)
@@ -133,18 +159,40 @@ def read_cohort(path: str | Path) -> Cohort:
 
 
 def _read_section(row: SheetRow, counts: bool) -> Section:
-    diameter_um, pitch_um = GEOMETRY.get(row.format, (None, None))
+    options = dict(row.options)
+    if row.image is not None:
+        options[SHEET_IMAGE] = str(row.image)
+    if row.mpp is not None and "mpp" in load_format(row.format).options:
+        options.setdefault("mpp", str(row.mpp))
+    found = read_section_spots(row.spots, row.format, row.counts, counts, options)
+    for note in found.notes:
+        _log.info("%s: %s", row.spots, note)
+    if row.mpp is not None and found.mpp is not None:
+        _compare_mpp(row.mpp, "the sheet says", found.mpp, found.mpp_source, row.where)
     return Section(
         name=row.section,
         donor=row.donor,
-        adata=read_section_spots(row.spots, row.format, row.counts, counts),
-        image=row.image,
+        adata=found.adata,
+        image=row.image or found.image,
         mpp=row.mpp,
-        spot_diameter_um=row.spot_diameter_um or diameter_um,
-        spot_pitch_um=row.spot_pitch_um or pitch_um,
+        spot_diameter_um=row.spot_diameter_um or found.spot_diameter_um,
+        spot_pitch_um=row.spot_pitch_um or found.spot_pitch_um,
         labels=row.labels,
         label_unit=row.label_unit,
         tissue=row.tissue,
         site=row.site,
         where=row.where,
+        spots_mpp=found.mpp,
+        spots_mpp_source=found.mpp_source,
+        notes=found.notes,
     )
+
+
+def _compare_mpp(mpp: float, who: str, spots_mpp: float, source: str | None, where: str) -> None:
+    ratio = max(mpp, spots_mpp) / min(mpp, spots_mpp)
+    if ratio <= 1 + _MPP_WARN:
+        return
+    text = f"{who} {mpp:.4g} um per px, but the spots files {spots_mpp:.4g} ({source or 'as stored'})"
+    if ratio > 1 + _MPP_REFUSE:
+        raise SectionError(text, where=where or None, mend=_MEND_MPP)
+    _log.warning("%s: %s; the former is taken", where, text)

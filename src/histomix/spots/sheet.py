@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import SectionError, SheetError
-from .readers import FORMATS, READABLE, detect_format
+from .formats import KNOWN, check_options, load_format, readable, split_location
+from .readers import detect_format
 from .sheet_text import Entry, read_text
 
 REQUIRED = ("section", "donor", "spots", "image")
@@ -28,7 +29,10 @@ _SAFE_NAME = re.compile(r'[^/\\:*?"<>|\x00-\x1f]{1,200}')
 
 @dataclass(frozen=True)
 class SheetRow:
-    """One section of the sheet, checked: its files exist (at reading time) and its numbers are positive."""
+    """One section of the sheet, checked: its files exist (at reading time) and its numbers are positive.
+
+    ``options`` are what follows a ``#`` in the column spots (``outs#bin_um=8``).
+    """
 
     section: str
     donor: str
@@ -44,6 +48,7 @@ class SheetRow:
     site: str | None = None
     spot_diameter_um: float | None = None
     spot_pitch_um: float | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_sheet(path: str | Path) -> list[SheetRow]:
@@ -130,10 +135,10 @@ class _Checker:
         section, donor = self.required("section"), self.required("donor")
         if section and (not _SAFE_NAME.fullmatch(section) or section[0] == "." or section[-1] == "."):
             self.fault("section", f"'{section}' cannot name a file: use letters, digits, '-' and '_'")
-        spots = self.path("spots") if self.required("spots") else None
+        spots, options = self.spots() if self.required("spots") else (None, {})
         files = {column: self.path(column) for column in _FILES}
         numbers = {column: self.number(column) for column in _NUMBERS}
-        unit, format = self.unit(), self.format(spots)
+        unit, format = self.unit(), self.format(spots, options)
         # A missing column is a fault of the sheet, told once, so the row itself may look sound without it.
         if len(self.faults) > before or spots is None or not section or not donor or not format:
             return None
@@ -152,6 +157,7 @@ class _Checker:
             mpp=numbers["mpp"],
             spot_diameter_um=numbers["spot_diameter_um"],
             spot_pitch_um=numbers["spot_pitch_um"],
+            options=options,
         )
 
     def cell(self, column: str) -> str:
@@ -163,16 +169,25 @@ class _Checker:
             self.fault(column, f"is empty{why}")
         return self.cell(column)
 
+    def spots(self) -> tuple[Path | None, Mapping[str, str]]:
+        try:
+            place, options = split_location(str(self.sheet.parent / self.cell("spots")))
+        except SectionError as error:
+            self.fault("spots", str(error).removesuffix("."))
+            return None, {}
+        return self.existing("spots", place), options
+
     def path(self, column: str) -> Path | None:
-        if not self.cell(column):
-            return None
-        path = self.sheet.parent / self.cell(column)
+        return self.existing(column, self.sheet.parent / self.cell(column)) if self.cell(column) else None
+
+    def existing(self, column: str, path: Path) -> Path | None:
         if not _exists(path):
             near = difflib.get_close_matches(path.name, _listing(path.parent), n=1, cutoff=0.8)
             hint = f" (did you mean '{near[0]}'?)" if near else ""
             self.fault(column, f"there is no file {path}{hint}; paths are relative to the sheet")
             return None
-        if column in _FILES and path.is_dir():
+        # An image of a Zarr store is a folder; whether it can be read is found when it is opened.
+        if column in _FILES and path.is_dir() and not (column == "image" and ".zarr" in "".join(path.parts)):
             self.fault(column, f"{path} is a folder, not a file")
             return None
         return path
@@ -198,23 +213,23 @@ class _Checker:
             self.fault("label_unit", f"'{text}' is none of {', '.join(map(repr, LABEL_UNITS))}{hint}")
         return text or None
 
-    def format(self, spots: Path | None) -> str | None:
+    def format(self, spots: Path | None, options: Mapping[str, str]) -> str | None:
         given = self.cell("format")
         column = "format" if given else "spots"
-        if given and given not in FORMATS:
-            near = difflib.get_close_matches(given.lower(), FORMATS, n=1)
+        if given and given not in KNOWN:
+            near = difflib.get_close_matches(given.lower(), KNOWN, n=1)
             hint = f" (did you mean '{near[0]}'?)" if near else ""
-            self.fault("format", f"'{given}' is not known{hint}; known are {', '.join(FORMATS)}")
+            self.fault("format", f"'{given}' is not known{hint}; known are {', '.join(KNOWN)}")
             return None
-        if not given:
-            if spots is None:
-                return None
-            try:
-                given = detect_format(spots)
-            except SectionError as error:
-                self.fault(column, str(error).removesuffix("."))
-                return None
-        if given not in READABLE:
-            self.fault(column, f"the format '{given}' is not read by this version; it reads {', '.join(READABLE)}")
+        if given and given not in readable():
+            self.fault("format", f"the format '{given}' is not read by this version; it reads {', '.join(readable())}")
+            return None
+        if spots is None:
+            return given or None
+        try:
+            given = given or detect_format(spots)
+            check_options(load_format(given), options, spots)
+        except SectionError as error:
+            self.fault(column, str(error).removesuffix("."))
             return None
         return given

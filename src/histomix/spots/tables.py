@@ -13,6 +13,8 @@ import pandas as pd
 from ..errors import SectionError
 
 _SEPARATORS = ("\t", ",", ";")
+_MAX_HEADER = 1 << 26  # a first line of 26 k genes has 0.3 MB
+_NO_TABLES = (".h5ad", ".h5", ".parquet", ".json", ".zarr", ".tif", ".tiff", ".svs", ".ndpi", ".jpg", ".jpeg", ".png")
 
 
 def read_bytes(path: Path) -> bytes:
@@ -51,9 +53,34 @@ def separator(header: str) -> str:
 
 
 def header_of(path: Path) -> list[str]:
-    """Column names of a text table, without quotes and outer spaces."""
-    lines = decode(read_bytes(path), path).splitlines()
+    """Column names of a text table, without quotes and outer spaces; only its start is read.
+
+    Raises
+    ------
+    SectionError
+        The file is absent, unreadable or damaged, or is no text table.
+    """
+    try:
+        with path.open("rb") as stream:
+            zipped = stream.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if zipped else path.open("rb") as stream:
+            first = stream.readline(_MAX_HEADER)
+    except FileNotFoundError as error:
+        raise SectionError("there is no such file", where=path, mend="Check the path") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise SectionError(f"cannot be read ({error})", where=path, mend="Fetch or unpack the file again") from error
+    lines = decode(first.removeprefix(b"\xef\xbb\xbf"), path).splitlines()
     return _names(lines[0]) if lines else []
+
+
+def columns_or_none(path: Path) -> list[str] | None:
+    """Column names of a text table; None when the path is no such table."""
+    if path.is_dir() or path.suffix.lower() in _NO_TABLES:
+        return None
+    try:
+        return header_of(path)
+    except SectionError:
+        return None
 
 
 def _names(header: str) -> list[str]:

@@ -1,0 +1,131 @@
+"""Plain h5ad with spot centres in ``obsm["spatial"]``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import sparse
+
+from ...errors import SectionError
+from .base import Description, Options, SpotFile, count, no_counts, require_unique
+from .library import library_names, one_library
+from .ranger import ScaleFactors
+from .visium import DIAMETER_UM, PITCH_UM, lattice_positions, spots_mpp
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+class PlainH5AD:
+    """An h5ad of one section; ``obsm["spatial"]`` holds x, y in px of the image."""
+
+    name = "h5ad"
+    options: Mapping[str, str] = {"library": "the library to read, of several in uns['spatial']"}
+
+    def matches(self, path: Path) -> bool:
+        """See `Format`."""
+        return path.suffix == ".h5ad" and not path.is_dir()
+
+    def read(self, path: Path, with_counts: bool, options: Options) -> SpotFile:
+        """See `Format`. Spots that lie as those of a Visium array do get its geometry and um per px."""
+        adata = _read(path, with_counts, options.get("library"))
+        return _as_visium(adata, path) or SpotFile(adata)
+
+    def describe(self, path: Path, options: Options) -> Description:
+        """See `Format`."""
+        found = self.read(path, False, options)
+        genes = gene_count(path)
+        contents = [count(found.adata.n_obs, "spot") + " with their places in obsm['spatial']"]
+        missing = ["the image that the places belong to"]
+        if found.mpp is None:
+            missing += ["um per px of the image", "spot diameter and pitch in um"]
+        else:
+            contents.append(f"about {found.mpp:.4g} um per px, by {found.mpp_source}")
+        if genes:
+            contents.append(count(genes, "gene"))
+        else:
+            missing.append("counts")
+        return Description(
+            "an AnnData file of spots", tuple(contents), tuple(missing), {"spots": str(path), "format": self.name}
+        )
+
+
+def gene_count(path: Path) -> int:
+    """Number of genes of an h5ad, without reading the counts."""
+    import anndata
+
+    backed = anndata.read_h5ad(path, backed="r")
+    try:
+        return int(backed.n_vars)
+    finally:
+        backed.file.close()
+
+
+def _as_visium(adata: AnnData, path: Path) -> SpotFile | None:
+    """A Visium section as scanpy stores it: array positions in obs, and a spot diameter that agrees with them."""
+    library = next(iter(adata.uns["spatial"].values())) if library_names(adata) else {}
+    factors = library.get("scalefactors", {}) if isinstance(library, Mapping) else {}
+    diameter_px = factors.get("spot_diameter_fullres")
+    if diameter_px is None or not {"array_row", "array_col"} <= set(adata.obs.columns):
+        return None
+    xy_px = adata.obsm["spatial"]
+    positions = adata.obs[["array_row", "array_col"]].assign(x_px=xy_px[:, 0], y_px=xy_px[:, 1])
+    if any(positions[name].dtype.kind not in "iuf" for name in positions):
+        return None
+    try:
+        mpp, source = spots_mpp(positions, ScaleFactors(path, float(diameter_px)))
+    except SectionError:  # another kind of array, which the sheet must describe
+        return None
+    array = lattice_positions(positions)
+    adata.obs = adata.obs.assign(array_x=array[:, 0], array_y=array[:, 1])
+    return SpotFile(adata, mpp, source, DIAMETER_UM, PITCH_UM)
+
+
+def _read(path: Path, with_counts: bool, library: str | None = None) -> AnnData:
+    import h5py
+    from anndata import AnnData, read_h5ad
+    from anndata.io import read_elem
+
+    damaged = "cannot be read as h5ad ({})"
+    try:
+        if with_counts:
+            adata = read_h5ad(path)
+        else:
+            with h5py.File(path, "r") as store:
+                obs, obsm, uns = (read_elem(store[name]) if name in store else {} for name in ("obs", "obsm", "uns"))
+                adata = AnnData(obs=obs, obsm=obsm, uns=uns)
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise SectionError(damaged.format(error), where=path, mend="Write it again with a current anndata") from error
+    if "spatial" not in adata.obsm:
+        found = ", ".join(adata.obsm) or "none"
+        raise SectionError(
+            f"has no obsm['spatial'] (obsm: {found})",
+            where=path,
+            mend="Store the spot centres there, in px of the image",
+        )
+    xy_px = np.asarray(adata.obsm["spatial"])
+    if xy_px.ndim != 2 or xy_px.shape[1] < 2 or xy_px.dtype.kind not in "iuf" or not np.isfinite(xy_px[:, :2]).all():
+        raise SectionError(
+            "has an obsm['spatial'] that is not spots x 2 finite numbers",
+            where=path,
+            mend="Store x, y in px of the image",
+        )
+    if not adata.n_obs:
+        raise SectionError("holds no spots", where=path, mend="Check that the file is whole")
+    adata = one_library(adata, library, path)
+    require_unique(adata.obs_names, path)
+    xy_px = np.asarray(adata.obsm["spatial"])
+    adata.obsm["spatial"] = xy_px[:, :2].astype(np.float64)
+    if adata.X is None:
+        genes = adata.n_vars if with_counts else 0
+        adata = adata[:, :genes].copy()
+        adata.X = no_counts(adata.n_obs, genes)
+    else:
+        adata.X = sparse.csr_matrix(adata.X, dtype=np.float32)
+    return adata
+
+
+FORMATS = (PlainH5AD(),)

@@ -1,0 +1,298 @@
+"""Weights that are right and wrong, here and on the hub, and the device that an encoder runs on."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from histomix.encoders import availability, card, cards, load_encoder
+from histomix.encoders.architectures import create_model
+from histomix.encoders.timm_encoder import TimmEncoder
+from histomix.encoders.weights import read_weights
+from histomix.errors import EncoderError
+
+from .encoder_files import normalised, random_weights, reduced, relative, smooth_tiles
+
+HUB = [one for one in cards() if one.source == "timm"]
+
+
+def test_class_and_mean_pooling_leaves_registers_out(tmp_path: Path) -> None:
+    one = reduced(card("virchow2"), 2, narrow=True)
+    state = random_weights(one, tmp_path / "model.safetensors")
+    tiles = smooth_tiles(2, one.size_px)
+    model: Any = create_model(one)
+    model.load_state_dict(state, assign=True)
+    found = TimmEncoder(one, tmp_path / "model.safetensors", device="cpu").embed(tiles)
+    with torch.inference_mode():
+        tokens = model.eval().forward_features(normalised(one, tiles)).numpy()
+    assert relative(found[:, 96:], tokens[:, 5:].mean(1)) < 1e-5
+    assert relative(found[:, 96:], tokens[:, 1:].mean(1)) > 1e-3
+
+
+# --- weights that are not right
+
+
+@pytest.fixture(scope="module")
+def lunit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("lunit") / "model.safetensors"
+    random_weights(card("lunit-s16"), path)
+    return path
+
+
+def test_torch_checkpoints_are_read_like_safetensors(lunit: Path, tmp_path: Path) -> None:
+    state = read_weights(lunit)
+    for number, saved in enumerate([state, {"state_dict": state}, {"model": state}]):
+        torch.save(saved, tmp_path / f"{number}.pth")
+    # The format is known by content: the same tensors under a checkpoint's name.
+    (tmp_path / "renamed.bin").write_bytes(lunit.read_bytes())
+    for path in tmp_path.iterdir():
+        found = read_weights(path)
+        assert found.keys() == state.keys()
+        assert all(torch.equal(found[key], state[key]) for key in state)
+
+
+def test_a_classifier_in_the_weights_is_left_out(lunit: Path, tmp_path: Path) -> None:
+    state = {key: value.half() for key, value in read_weights(lunit).items()}
+    save_file({**state, "head.weight": torch.ones(2, 384)}, tmp_path / "model.safetensors")
+    found = load_encoder("lunit-s16", tmp_path).embed(smooth_tiles(1, 224))
+    assert relative(found, load_encoder("lunit-s16", lunit).embed(smooth_tiles(1, 224))) < 0.01
+
+
+def test_digest_follows_the_weights(lunit: Path, tmp_path: Path) -> None:
+    state = read_weights(lunit)
+    state["norm.bias"] += 1
+    save_file(state, tmp_path / "other.safetensors")
+    digests = {load_encoder("lunit-s16", path).digest for path in (lunit, tmp_path / "other.safetensors")}
+    assert len(digests) == 2
+    assert load_encoder("lunit-s16", lunit, views=4).digest not in digests
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("truncated", "truncated, damaged"),
+        ("truncated header", "truncated, damaged"),
+        ("random", "truncated, damaged"),
+        ("torch truncated", "truncated, damaged"),
+        ("empty file", "truncated, damaged"),
+        ("code", "objects other than tensors"),
+        ("no tensors", "no table of tensors"),
+        ("lfs", "Git LFS pointer"),
+        ("absent", "no such weights file"),
+        ("empty folder", "holds no weights file"),
+        ("two files", "several weights files"),
+    ],
+)
+def test_faulty_weights_are_named(fault: str, says: str, lunit: Path, tmp_path: Path) -> None:
+    whole = lunit.read_bytes()
+    path = tmp_path / "model.safetensors"
+    match fault:
+        case "truncated":
+            path.write_bytes(whole[: len(whole) // 2])
+        case "truncated header":
+            path.write_bytes(whole[:100])
+        case "random":
+            path = tmp_path / "weights.bin"
+            path.write_bytes(zlib.compress(b"not weights") * 100)
+        case "torch truncated":
+            path = tmp_path / "weights.pth"
+            torch.save({"a": torch.zeros(100_000)}, path)
+            path.write_bytes(path.read_bytes()[:200_000])
+        case "empty file":
+            path = tmp_path / "weights.pth"
+            path.touch()
+        case "code":
+            path = tmp_path / "weights.pth"
+            torch.save({"a": tmp_path}, path)
+        case "no tensors":
+            path = tmp_path / "weights.pth"
+            torch.save({"epoch": 3}, path)
+        case "lfs":
+            path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+        case "empty folder":
+            path = tmp_path
+            (path / "README.md").touch()
+        case "two files":
+            path = tmp_path
+            (path / "a.safetensors").touch()
+            (path / "b.safetensors").touch()
+    with pytest.raises(EncoderError, match=says) as caught:
+        load_encoder("lunit-s16", path)
+    assert caught.value.mend and str(path) in str(caught.value)
+
+
+def test_weights_of_another_architecture_are_counted(lunit: Path) -> None:
+    with pytest.raises(
+        EncoderError,
+        match=r"do not belong to dinov2-s .*missing \(such as blocks",
+    ):
+        load_encoder("dinov2-s", lunit)
+    with pytest.raises(EncoderError, match=r"2 of another shape \(such as patch_embed.proj.weight, pos_embed\)"):
+        load_encoder("lunit-s8", lunit)
+    with pytest.raises(EncoderError, match=r"missing .*unexpected"):
+        load_encoder("resnet50-imagenet", lunit)
+
+
+# --- the hub
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def test_weights_in_the_hub_cache_load_without_network(
+    lunit: Path, hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    before = availability("lunit-s16")
+    assert not before.loadable and "hf download 1aurent/vit_small_patch16_224.lunit_dino" in before.mend
+    repository = hub_cache / "models--1aurent--vit_small_patch16_224.lunit_dino"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("a" * 40)
+    (repository / "snapshots" / ("a" * 40)).mkdir(parents=True)
+    (repository / "snapshots" / ("a" * 40) / "model.safetensors").symlink_to(lunit)
+    assert availability("lunit-s16").loadable
+    tiles = smooth_tiles(1, 224)
+    np.testing.assert_array_equal(load_encoder("lunit-s16").embed(tiles), load_encoder("lunit-s16", lunit).embed(tiles))
+
+
+def test_offline_mode_is_respected(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", _forbidden)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", _forbidden)
+    with pytest.raises(EncoderError, match="HF_HUB_OFFLINE forbids"):
+        load_encoder("uni")
+
+
+def _forbidden(*_: object, **__: object) -> None:
+    raise AssertionError("the network was asked")
+
+
+def _answer(status: int, code: str | None = None) -> Any:
+    """A question to the hub that is answered by its own error handling, given such a response."""
+    from huggingface_hub import errors
+
+    kinds = {
+        "GatedRepo": errors.GatedRepoError,
+        "EntryNotFound": errors.RemoteEntryNotFoundError,
+        None: errors.HfHubHTTPError,
+    }
+
+    def ask(*_: object, **__: object) -> None:
+        error = kinds[code].__new__(kinds[code])
+        error.args = (f"{status} from the hub",)
+        raise error
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (
+            _answer(403, "GatedRepo"),
+            "has not granted access.*Accept the licence at https://huggingface.co/paige-ai/Virchow2.*hf auth login",
+        ),
+        (_answer(500), "the hub refused"),
+        (_answer(404, "EntryNotFound"), "holds none of model.safetensors, pytorch_model.bin"),
+    ],
+)
+def test_what_the_hub_says_is_passed_on(
+    answer: Any, says: str, hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", answer)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", _forbidden)
+    with pytest.raises(EncoderError, match=says):
+        load_encoder("virchow2")
+
+
+def test_no_network_fails_at_once(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
+
+    from huggingface_hub import constants
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
+    )
+    start = time.perf_counter()
+    with pytest.raises(EncoderError, match=r"cannot be reached.*Accept the licence at .*MahmoodLab/UNI,"):
+        load_encoder("uni")
+    assert time.perf_counter() - start < 8
+
+
+def test_availability_never_asks_the_network(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    monkeypatch.setattr(socket, "create_connection", _forbidden)
+    monkeypatch.setattr(socket.socket, "connect", _forbidden)
+    states = {one.name: availability(one.name) for one in cards()}
+    assert states["builtin"].loadable
+    assert not any(states[one.name].loadable for one in HUB)
+    assert all(states[one.name].mend for one in HUB)
+    assert "hf auth login" in states["uni"].mend and "hf auth login" not in states["resnet50-imagenet"].mend
+    assert "--revision c23bc01" in states["lunit-s8"].mend
+
+
+def test_weights_that_no_hub_has_say_where_they_are(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", _forbidden)
+    with pytest.raises(EncoderError, match=r"no hub has them.*ctranspath.pth as https://github.com/.*--weights"):
+        load_encoder("ctranspath")
+    assert "ctranspath.pth" in availability("ctranspath").mend
+
+
+def test_a_download_names_the_one_file_where_the_repository_has_others(hub_cache: Path) -> None:
+    mend = availability("conch-v1.5").mend
+    assert "hf download MahmoodLab/TITAN conch_v1_5_pytorch_model.bin --revision b2fb4f4" in mend
+
+
+def test_a_folder_is_searched_for_the_published_name(tmp_path: Path) -> None:
+    for name in ("other.pth", "another.pth"):
+        (tmp_path / name).touch()
+    torch.save({"a": torch.zeros(1)}, tmp_path / "GPFM.pth")
+    with pytest.raises(EncoderError, match=r"do not belong to gpfm .*1 unexpected \(such as a\)") as caught:
+        load_encoder("gpfm", tmp_path)
+    assert caught.value.where == str(tmp_path / "GPFM.pth")
+
+
+# --- the device
+
+
+def test_device_is_checked_and_leaves_the_digest_alone(lunit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    first, second = load_encoder("lunit-s16", lunit, device="auto"), load_encoder("lunit-s16", lunit, device="cpu")
+    assert first.digest == second.digest
+    assert first.model.cls_token.device.type == "cpu"  # type: ignore[attr-defined]
+    with pytest.raises(EncoderError, match="no device 'cuda' here"):
+        load_encoder("lunit-s16", lunit, device="cuda")
+    with pytest.raises(EncoderError, match="Choose one of auto, cpu, cuda"):
+        load_encoder("lunit-s16", lunit, device="tpu")
+
+
+def test_threads_are_of_the_embedding_alone(lunit: Path) -> None:
+    before = torch.get_num_threads()
+    load_encoder("lunit-s16", lunit, threads=before + 1).embed(smooth_tiles(1, 224))
+    assert torch.get_num_threads() == before
+
+
+def test_an_architecture_that_timm_does_not_know_says_what_to_upgrade() -> None:
+    import dataclasses
+
+    with pytest.raises(EncoderError, match=r"does not know the architecture vit_new .*pip install -U timm"):
+        create_model(dataclasses.replace(card("uni"), architecture="vit_new"))

@@ -1,0 +1,332 @@
+"""Encoders that users bring: registered by a call or an entry point, files with a card, models of lazyslide-models."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import yaml
+from onnx import TensorProto, helper
+
+from histomix.encoders import Registered, availability, card, cards, load_encoder, register_encoder
+from histomix.encoders import user as user_module
+from histomix.errors import EncoderError, MissingExtraError
+
+from .encoder_files import normalised, relative, smooth_tiles
+
+FACTS = {
+    "name": "ours",
+    "size_px": 32,
+    "mpp": 0.5,
+    "mean": [0.4, 0.5, 0.6],
+    "std": [0.1, 0.2, 0.3],
+    "dim": 3,
+    "licence": "our own",
+}
+
+
+class Means(torch.nn.Module):
+    """The mean of every channel; with ``rows``, of only so many tiles."""
+
+    def __init__(self, rows: int = 1000) -> None:
+        super().__init__()
+        self.rows = rows
+        self.weight = torch.nn.Parameter(torch.tensor([1.0, 2.0, 3.0]))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images[: self.rows].mean(dim=(2, 3)) * self.weight
+
+
+def _torchscript(path: Path, model: torch.nn.Module | None = None) -> None:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(model or Means()).save(path)
+
+
+def _onnx(path: Path, batch: str | int = "n", weights: tuple[float, ...] = (1.0, 2.0, 3.0)) -> None:
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["images"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("Mul", ["flat", "weight"], ["embedding"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "means",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [batch, 3, 32, 32])],
+        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, [batch, len(weights)])],
+        [helper.make_tensor("weight", TensorProto.FLOAT, [len(weights)], weights)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, path)
+
+
+def _card(folder: Path, suffix: str = ".yaml", **changes: Any) -> Path:
+    path = folder / f"card{suffix}"
+    facts = {key: value for key, value in {**FACTS, **changes}.items() if value is not None}
+    path.write_text(json.dumps(facts) if suffix == ".json" else yaml.safe_dump(facts))
+    return path
+
+
+# --- files with a card
+
+
+@pytest.mark.parametrize(("model", "suffix"), [("net.pt", ".yaml"), ("net.onnx", ".json"), ("sub/net.ts", ".yml")])
+def test_a_file_with_a_card_is_an_encoder(model: str, suffix: str, tmp_path: Path) -> None:
+    (tmp_path / model).parent.mkdir(exist_ok=True)
+    (_onnx if model.endswith(".onnx") else _torchscript)(tmp_path / model)
+    path = _card(tmp_path, suffix, model=model, commercial_use=True)
+    assert availability(str(path)).loadable
+    encoder = load_encoder(str(path), device="cpu")
+    tiles = smooth_tiles(5, 32)
+    found = encoder.embed(tiles)
+    expected = Means()(normalised(encoder.card, tiles)).detach().numpy()
+    assert found.dtype == np.float32 and relative(found, expected) < 1e-5
+    assert encoder.embed(tiles[:0]).shape == (0, 3)
+    assert encoder.card.name == "ours" and encoder.card.commercial_use and encoder.card.source == "file"
+    assert (encoder.tile_spec().size_px, encoder.tile_spec().mpp) == (32, 0.5)
+    turned = load_encoder(str(path), views=4, device="cpu")
+    np.testing.assert_allclose(turned.embed(tiles), found, rtol=1e-4, atol=1e-5)  # channel means do not turn
+    assert turned.digest != encoder.digest
+
+
+def test_the_digest_follows_the_model_and_the_card(tmp_path: Path) -> None:
+    _onnx(tmp_path / "a.onnx")
+    _onnx(tmp_path / "b.onnx", weights=(3.0, 2.0, 1.0))
+    changes: list[dict[str, Any]] = [{}, {"model": "b.onnx"}, {"mpp": 0.25}, {"std": [0.1, 0.2, 0.4]}]
+    digests = {load_encoder(str(_card(tmp_path, **{"model": "a.onnx", **one}))).digest for one in changes}
+    assert len(digests) == len(changes)
+    assert load_encoder(str(_card(tmp_path, model="a.onnx", title="another"))).digest in digests
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"mpp": None, "dim": None}, "mpp is missing; dim is missing"),
+        ({"colour": "red"}, "colour is not known"),
+        ({"dim": "three"}, "dim cannot be 'three'"),
+        ({"dim": True}, "dim cannot be True"),
+        ({"mpp": -0.5}, "mpp cannot be -0.5"),
+        ({"mean": [0.5, 0.5]}, r"mean cannot be \[0.5, 0.5\]"),
+        ({"std": [0.5, 0.5, 0]}, "std cannot be"),
+        ({"views": 3}, "views cannot be 3"),
+        ({"model": "net.pkl"}, "neither ONNX .* nor TorchScript"),
+        ({"model": "absent.onnx"}, "no such model file"),
+    ],
+)
+def test_a_faulty_card_is_refused_with_all_its_faults(changes: dict[str, Any], says: str, tmp_path: Path) -> None:
+    with pytest.raises(EncoderError, match=says) as caught:
+        card(str(_card(tmp_path, **{"model": "net.onnx", **changes})))
+    assert caught.value.mend
+
+
+def test_a_card_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    for text, says in (("name: [", "cannot be read"), ("- a", "no table"), (None, "no such card file")):
+        path = tmp_path / "card.yaml"
+        path.unlink(missing_ok=True)
+        if text is not None:
+            path.write_text(text)
+        with pytest.raises(EncoderError, match=says):
+            load_encoder(str(path))
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".onnx"])
+def test_a_faulty_model_is_refused_when_it_loads(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"net{suffix}"
+    where = str(_card(tmp_path, model=path.name))
+    path.write_bytes(b"no model")
+    with pytest.raises(EncoderError, match="cannot be used") as caught:
+        load_encoder(where, device="cpu")
+    assert caught.value.where == str(path)
+    # One tile at a time, or a dimension that the card does not name.
+    if suffix == ".onnx":
+        _onnx(path, batch=1)
+        with pytest.raises(EncoderError, match="cannot be used"):
+            load_encoder(where)
+        _onnx(path)
+    else:
+        _torchscript(path, Means(rows=1))
+        with pytest.raises(EncoderError, match=r"gave \(1, 3\) for 2 tiles, not \(2, 3\)"):
+            load_encoder(where, device="cpu")
+        _torchscript(path)
+    with pytest.raises(EncoderError, match=r"gave \(2, 3\) for 2 tiles, not \(2, 4\)"):
+        load_encoder(str(_card(tmp_path, model=path.name, dim=4)), device="cpu")
+
+
+def test_a_card_file_takes_no_other_weights_and_onnx_no_gpu(tmp_path: Path) -> None:
+    _onnx(tmp_path / "net.onnx")
+    where = str(_card(tmp_path, model="net.onnx"))
+    with pytest.raises(EncoderError, match="names its own model"):
+        load_encoder(where, weights=tmp_path / "net.onnx")
+    with pytest.raises(EncoderError, match="runs on the CPU"):
+        load_encoder(where, device="cuda")
+
+
+# --- encoders of other code
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(user_module, "_registered", {})
+    user_module._entry_points.cache_clear()
+    yield
+    user_module._entry_points.cache_clear()
+
+
+def _entry(name: str) -> Registered:
+    one = dataclasses.replace(card("builtin"), name=name, source="python")
+    return Registered(one, lambda **options: SimpleNamespace(card=one, options=options))
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_registered_encoder_is_listed_and_loaded_with_what_was_asked() -> None:
+    entry = _entry("their-net")
+    register_encoder(entry.card, entry.load)
+    assert cards()[-1] is entry.card and card("Their_Net") is entry.card
+    assert availability("their-net").loadable
+    loaded: Any = load_encoder("their-net", weights="w.pt", threads=2, views=4, device="cpu")
+    assert loaded.options == {"weights": "w.pt", "threads": 2, "views": 4, "device": "cpu"}
+    with pytest.raises(EncoderError, match="belongs to an encoder of histomix"):
+        register_encoder(dataclasses.replace(entry.card, name="uni"), entry.load)
+    with pytest.raises(EncoderError, match="lower case"):
+        register_encoder(dataclasses.replace(entry.card, name="Their_Net"), entry.load)
+
+
+@pytest.mark.usefixtures("registry")
+def test_entry_points_are_found_and_a_broken_one_harms_no_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> None:
+        raise ImportError("no module named theirs")
+
+    points = [
+        SimpleNamespace(name="a", value="theirs:ENTRY", load=lambda: _entry("one")),
+        SimpleNamespace(name="b", value="theirs:entries", load=lambda: lambda: [_entry("two"), _entry("uni")]),
+        SimpleNamespace(name="c", value="theirs:broken", load=broken),
+        SimpleNamespace(name="d", value="theirs:wrong", load=lambda: "a string"),
+    ]
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: points if group == user_module.GROUP else [])
+    with caplog.at_level(logging.WARNING):
+        names = [one.name for one in cards()]
+    assert names[-2:] == ["one", "two"] and names.count("uni") == 1
+    assert card("uni").source == "timm"
+    assert "theirs:broken cannot be loaded: no module named theirs" in caplog.text
+    assert "theirs:wrong gives no histomix.encoders.Registered" in caplog.text
+
+
+# --- lazyslide-models
+
+
+@pytest.fixture
+def zoo(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    pytest.importorskip("lazyslide_models")
+    from lazyslide_models import MODEL_REGISTRY
+    from lazyslide_models.base import ImageModel, ModelTask
+
+    class Small(ImageModel):
+        task, license, is_gated, commercial = ModelTask.vision, "MIT", False, True
+        description = hf_url = github_url = paper_url = param_size = input_constraint = None
+        encode_dim = 3
+
+        def __init__(self, model_path: Any = None, token: Any = None) -> None:
+            torch.manual_seed(0)
+            self.model = Means() if model_path is None else torch.nn.Identity()
+
+        def encode_image(self, image: Any) -> Any:
+            return self.model(image)
+
+    class Raw(Small):
+        encode_dim = 3
+
+        def __init__(self, token: Any = None) -> None:
+            self.model = Means()
+
+        def get_transform(self) -> Any:
+            return None
+
+        def encode_image(self, image: Any) -> Any:
+            return self.model(torch.stack([one.float() / 255 for one in image]))
+
+    class Remote(Small):
+        def __init__(self, model_path: Any = None, token: Any = None) -> None:
+            super().__init__()
+            self.options = "trust_remote_code=True"
+
+    found: dict[str, Any] = {"small": Small, "raw": Raw, "remote": Remote}
+    for key, model in found.items():
+        monkeypatch.setitem(MODEL_REGISTRY._data, key, model)
+    return found
+
+
+def test_a_model_of_lazyslide_is_an_encoder(zoo: dict[str, Any]) -> None:
+    encoder = load_encoder("zoo:small", device="cpu")
+    tiles = smooth_tiles(3, 224)
+    wrapper = zoo["small"]()
+    transform = wrapper.get_transform()
+    expected = wrapper.encode_image(torch.stack([transform(tile) for tile in tiles])).detach().numpy()
+    assert relative(encoder.embed(tiles), expected) < 1e-5
+    assert (encoder.card.name, encoder.card.licence, encoder.dim) == ("zoo:small", "MIT", 3)
+    assert {"mpp", "revision"} <= set(encoder.card.unconfirmed)
+    assert load_encoder("zoo:small", device="cpu").digest == encoder.digest
+    assert load_encoder("zoo:small", views=4, device="cpu").digest != encoder.digest
+    raw = load_encoder("zoo:raw", device="cpu").embed(tiles)
+    means = tiles.reshape(3, -1, 3).mean(1) / 255 * [1, 2, 3]
+    assert relative(raw, means) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["remote", "hibou-b", "conch_v1.5", "open-midnight"])
+def test_code_from_the_hub_is_never_run_unasked(name: str, zoo: dict[str, Any]) -> None:
+    with pytest.raises(EncoderError, match=r"runs code that it downloads.*trust_remote_code=True"):
+        load_encoder(f"zoo:{name}")
+    assert "trust_remote_code" in availability(f"zoo:{name}").mend
+    assert load_encoder("zoo:remote", trust_remote_code=True, device="cpu").dim == 3
+
+
+def test_a_model_of_lazyslide_that_ignores_weights_refuses_them(zoo: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "w.pt").touch()
+    for name in ("raw", "phikon"):
+        with pytest.raises(EncoderError, match="takes no local weights"):
+            load_encoder(f"zoo:{name}", weights=tmp_path / "w.pt")
+    with pytest.raises(EncoderError, match="no such weights file"):
+        load_encoder("zoo:small", weights=tmp_path / "absent.pt")
+
+
+def test_names_of_lazyslide_are_checked(zoo: dict[str, Any]) -> None:
+    with pytest.raises(EncoderError, match="no model 'nothing'"):
+        card("zoo:nothing")
+    with pytest.raises(EncoderError, match="no tile encoder"):
+        card("zoo:gigapath-slide-encoder")
+
+
+def test_a_missing_lazyslide_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    real = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "lazyslide_models" else real(name))
+    with pytest.raises(MissingExtraError, match=r'pip install "histomix\[zoo\]"'):
+        load_encoder("zoo:phikon")
+    state = availability("zoo:phikon")
+    assert not state.loadable and "histomix[zoo]" in state.mend
+
+
+def test_lazyslide_offline_fails_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("lazyslide_models")
+    from huggingface_hub import constants
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", forbidden)
+    with pytest.raises(EncoderError, match=r"HF_HUB_OFFLINE forbids.*hf auth login"):
+        load_encoder("zoo:virchow2")
