@@ -20,6 +20,7 @@ from histomix.prediction import load_head_encoders, predict_slides
 from histomix.slides import open_slide, read_tile, tissue_mask
 
 from .conftest import Job
+from .test_encoders_user import _card, _onnx
 
 
 @pytest.fixture(scope="module")
@@ -154,3 +155,17 @@ def _save(path: Path, pixels: np.ndarray) -> None:
     from PIL import Image
 
     Image.fromarray(pixels).save(path)
+
+
+def test_a_head_on_an_encoder_of_ones_own_needs_its_card_file(job: Job, tmp_path: Path) -> None:
+    _onnx(tmp_path / "net.onnx")
+    own = str(_card(tmp_path, model="net.onnx"))
+    cohort = hm.read_cohort(job.sheet)
+    features = hm.embed(cohort, encoder=own)
+    head = hm.train(cohort, features, read_labels(job.labels), head="ridge")
+    assert head.card["encoder_licences"][0]["licence"] == "our own"
+    with pytest.raises(HeadError, match="none that histomix knows"):
+        load_head_encoders(head)
+    found = hm.predict(job.image, head, mpp=0.5, at=job.spots, weights=[own])
+    expected = head.predict_features(features["P1S1"])
+    np.testing.assert_allclose(found.X, expected.loc[found.obs_names], atol=2e-3)

@@ -13,7 +13,7 @@ from sklearn.base import clone
 
 from ..abundance import Abundance
 from ..encoders import card as encoder_card
-from ..errors import EncoderError, HeadError
+from ..errors import EncoderError, HeadError, MissingExtraError
 from ..progress import Progress, silent
 from ..provenance import versions
 from .base import CompositionRegressor
@@ -149,7 +149,7 @@ def _licence(encoder: Mapping[str, Any]) -> dict[str, Any]:
     commercial_use: bool | str | None
     try:
         commercial_use = encoder_card(encoder["name"]).commercial_use
-    except EncoderError:  # the caller's own encoder, which has no card here
+    except (EncoderError, MissingExtraError):  # the caller's own encoder, which has no card here
         commercial_use = NOT_DECLARED
     return {"encoder": encoder["name"], "licence": encoder["licence"], "commercial_use": commercial_use}
 

@@ -16,7 +16,7 @@ import pandas as pd
 from ..embedding import feature_manifest, slide_features_together, with_field_of_view
 from ..encoders import card, load_encoder
 from ..encoders.runtimes import optimise
-from ..errors import HeadError, SlideError
+from ..errors import EncoderError, HeadError, SlideError
 from ..heads import Head, load_head
 from ..progress import Progress, silent
 from ..slides import Slide, TileSpec, open_slide, tiles_at_spots, tiles_on_grid, tissue_mask
@@ -105,20 +105,21 @@ def load_head_encoders(
     head
         A trained head.
     weights
-        Local weights, one for each encoder that does not bring its own, in the order of the card.
+        Local weights, one for each encoder that does not bring its own, in the order of the card; for an encoder that a
+        card file describes, that file.
     threads
         CPU threads of each encoder.
 
     Raises
     ------
     HeadError
-        The number of ``weights`` is not the number of encoders that take any.
+        The number of ``weights`` is not the number of encoders that take any, or the card file of one is missing.
     EncoderError
         An encoder cannot be loaded.
     """
     entries = head.card["encoders"]
     names = [encoder["name"] for encoder in entries]
-    taking = [name for name in names if card(name).source != "builtin"]
+    taking = [name for name in names if _source(name) not in ("builtin", "python")]
     if weights and len(weights) != len(taking):
         raise HeadError(
             f"{len(weights)} weights were given, and {len(taking)} of the head's encoders take any "
@@ -128,12 +129,31 @@ def load_head_encoders(
     files = dict(zip(taking, weights, strict=True)) if weights else {}
     loaded = []
     for entry in entries:
-        found = load_encoder(entry["name"], weights=files.get(entry["name"]), threads=threads)
+        found = _load(entry["name"], files.get(entry["name"]), threads)
         found = optimise(found, "int8" if entry.get("precision") == "int8" else "auto", threads)
         spec = found.tile_spec()
         own = (spec.size_px, spec.mpp) == (entry["size_px"], entry["mpp"])
         loaded.append(found if own else with_field_of_view(found, entry["size_px"] * entry["mpp"]))
     return loaded
+
+
+def _source(name: str) -> str:
+    """Where an encoder comes from; one that is known by no name is described by a card file."""
+    try:
+        return card(name).source
+    except EncoderError:
+        return "file"
+
+
+def _load(name: str, file: str | os.PathLike[str] | None, threads: int | None) -> Encoder:
+    if _source(name) != "file":
+        return load_encoder(name, weights=file, threads=threads)
+    if file is None:
+        raise HeadError(
+            f"the head's encoder {name} is none that histomix knows by name",
+            mend="Give its card file (YAML or JSON) with --weights",
+        )
+    return load_encoder(os.fspath(file), threads=threads)
 
 
 def _places(slide: Slide, spec: TileSpec, at: str | os.PathLike[str] | pd.DataFrame | None) -> pd.DataFrame:
