@@ -101,9 +101,10 @@ def fit_spots(
     signature = check_signatures(signatures, table.shape[1])
     if signature.shape[1] < 2:
         raise LabelError("one cell type cannot be told from others", mend="Give a reference of two types or more")
+    n_spots, n_genes = table.shape[0], table.shape[1]
     refuse_without_room(
-        memory_needed(*table.shape, signature.shape[1]),
-        f"cell2location on {table.shape[0]} spots x {table.shape[1]} genes",
+        memory_needed(n_spots, n_genes, signature.shape[1]),
+        f"cell2location on {n_spots} spots x {n_genes} genes",
         'Use fewer genes (n_genes), or fit sections one by one (fit="section")',
     )
     if checkpoint is not None:
