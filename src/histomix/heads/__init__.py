@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .base import CompositionRegressor
+from .context import Places
 from .dataset import TrainingSet, assemble
 from .head import Head, load_head
 from .inner import inner_groups
@@ -21,6 +22,7 @@ __all__ = [
     "MLPRegressor",
     "MeanRegressor",
     "NoveltyModel",
+    "Places",
     "RidgeRegressor",
     "TrainingSet",
     "assemble",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -12,6 +12,7 @@ from sklearn.exceptions import NotFittedError
 
 from ..abundance import UNITS
 from ..errors import HeadError
+from .context import Neighbourhood, Places, smooth, with_rings
 from .threads import threads_for
 
 #: Rows of proportions may miss 1 by this much (rounding in a published table) before they are refused.
@@ -25,7 +26,8 @@ class CompositionRegressor(RegressorMixin, BaseEstimator):
     """Base of the estimators that map embeddings to cell-type abundances.
 
     Subclasses implement `_fit` and `_predict` on checked arrays that hold only the cell types seen in training; a type
-    whose training column is all zero is predicted as 0.
+    whose training column is all zero is predicted as 0. What a head sees around a tile (`rings_um`, `smooth_um`) is
+    added here, before the one and after the other, so that it is the same in every head.
 
     Attributes
     ----------
@@ -33,13 +35,26 @@ class CompositionRegressor(RegressorMixin, BaseEstimator):
         Number of columns of ``X`` at fit.
     present_ : bool array, (n_types,)
         Cell types with any abundance in the training rows.
+    held_out_ : float64 array, (n_spots, n_types), or None
+        Predictions of the training rows by fits that had not seen the row's group, NaN for rows without; None in a head
+        that makes no inner splits. Not saved.
+    held_out_spread_ : float64 array, (n_spots, n_types), or None
+        What `predict_spread` is for those fits.
     """
 
     #: Numbers, besides `n_features_in_`, that a fitted estimator is saved with.
     _fitted_numbers: ClassVar[tuple[str, ...]] = ()
+    #: A head on the graph of the spots: it is given all rows of a prediction at once, with their places.
+    needs_places: ClassVar[bool] = False
     unit: str
+    #: Outer radii, um, of the rings around a tile whose mean features are joined to its own.
+    rings_um: tuple[float, ...] = ()
+    #: Standard deviation, um, of the Gaussian that predictions of one section are smoothed with; 0 for none.
+    smooth_um: float = 0.0
+    held_out_: np.ndarray | None = None
+    held_out_spread_: np.ndarray | None = None
 
-    def fit(self, X: Any, Y: Any, groups: Any = None, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, Y: Any, groups: Any = None, sample_weight: Any = None, places: Places | None = None) -> Self:
         """Fit on embeddings and labels.
 
         Parameters
@@ -53,6 +68,8 @@ class CompositionRegressor(RegressorMixin, BaseEstimator):
             hyper-parameters. Without groups, contiguous blocks of rows are held out.
         sample_weight
             ``(n_spots,)``, non-negative.
+        places
+            Where the rows are; needed by a head that looks around its tiles.
 
         Raises
         ------
@@ -70,54 +87,112 @@ class CompositionRegressor(RegressorMixin, BaseEstimator):
         )
         if not np.isfinite(weight).all() or (weight < 0).any() or not weight.any():
             raise HeadError("sample_weight must be finite and non-negative, and not all zero")
-        kept = weight > 0
-        X, Y, weight = X[kept], Y[kept], weight[kept] / weight[kept].mean()
-        if len(X) < MIN_SPOTS:
-            raise HeadError(f"there are {len(X)} training spots; at least {MIN_SPOTS} are needed")
-        labels = None if groups is None else _column(groups, "groups", len(kept))[kept]
+        n_rows, neighbourhood = len(X), self._neighbourhood(places, len(X))
+        kept = np.flatnonzero(weight > 0)
+        if len(kept) < MIN_SPOTS:
+            raise HeadError(f"there are {len(kept)} training spots; at least {MIN_SPOTS} are needed")
         self.n_features_in_ = X.shape[1]
+        if neighbourhood is not None and self.rings_um:
+            X = with_rings(X, kept, neighbourhood, self.rings_um)
+        elif len(kept) < len(X):
+            X = X[kept]
+        labels = None if groups is None else _column(groups, "groups", len(weight))[kept]
+        Y, weight = Y[kept], weight[kept] / weight[kept].mean()
         self.present_ = Y.any(axis=0)
         if not self.present_.any():
             raise HeadError("every label is zero, so there is nothing to learn", mend="Check the labels")
         Y = Y[:, self.present_]
         if self.unit == "proportion":
             Y = Y / Y.sum(axis=1, keepdims=True)
+        self.held_out_ = self.held_out_spread_ = None
         with threads_for(X.size):
-            self._fit(X, Y, labels, weight)
+            self._fit(X, Y, labels, weight, None if places is None else places[kept])
+        for name in ("held_out_", "held_out_spread_"):
+            if getattr(self, name) is not None:
+                whole = np.full((n_rows, len(self.present_)), np.nan)
+                whole[np.ix_(kept, self.present_)] = getattr(self, name)
+                whole[np.ix_(kept[np.isfinite(getattr(self, name)).all(axis=1)], ~self.present_)] = 0.0
+                setattr(self, name, self._smoothed(whole, neighbourhood))
         return self
 
-    def predict(self, X: Any) -> np.ndarray:
+    def predict(self, X: Any, places: Places | None = None) -> np.ndarray:
         """Predict abundances.
 
         Parameters
         ----------
         X
-            Embeddings, ``(n, n_features)``, finite.
+            Embeddings, ``(n, n_features)``, finite. Any array that gives rows by their numbers will do: it is read in
+            chunks, so a memory-mapped file is not loaded whole.
+        places
+            Where the rows are; needed by a head that looks around its tiles.
 
         Returns
         -------
         float64 array, ``(n, n_types)``: non-negative; rows sum to 1 when the unit is "proportion".
         """
+        return self._by_chunks(X, places, self._predict)
+
+    def predict_spread(self, X: Any, places: Places | None = None) -> np.ndarray | None:
+        """Standard deviation between the members of a committee, ``(n, n_types)``; None for a head without members.
+
+        Smoothed over neighbours as the prediction is: it says how far members disagree, not how far they err.
+        """
+        return None
+
+    @abstractmethod
+    def _fit(
+        self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, places: Places | None
+    ) -> None: ...
+
+    @abstractmethod
+    def _predict(self, X: np.ndarray, places: Places | None) -> np.ndarray: ...
+
+    def _by_chunks(
+        self, X: Any, places: Places | None, function: Callable[[np.ndarray, Places | None], np.ndarray]
+    ) -> np.ndarray:
+        """Apply a function of present types to chunks of rows with their rings, and smooth its result."""
         if not hasattr(self, "present_"):
             raise NotFittedError(f"this {type(self).__name__} is not fitted yet: call fit first")
-        X = _matrix(X, "X", rows=0)
+        X = X if hasattr(X, "shape") and len(X.shape) == 2 else _matrix(X, "X", rows=0)
         if X.shape[1] != self.n_features_in_:
             raise HeadError(
                 f"X has {X.shape[1]} features, but this head was trained on {self.n_features_in_}",
                 mend="Embed with the encoder of the head",
             )
+        neighbourhood = self._neighbourhood(places, len(X))
         result = np.zeros((len(X), len(self.present_)))
-        with threads_for(X.size):
-            for start in range(0, len(X), _PREDICT_ROWS):
-                rows = slice(start, start + _PREDICT_ROWS)
-                result[rows, self.present_] = self._predict(X[rows])
-        return result
+        step = max(len(X), 1) if self.needs_places else _PREDICT_ROWS
+        with threads_for(X.shape[0] * X.shape[1]):
+            for start in range(0, len(X), step):
+                rows = slice(start, min(start + step, len(X)))
+                if neighbourhood is not None and self.rings_um:
+                    block = with_rings(X, np.arange(rows.start, rows.stop), neighbourhood, self.rings_um)
+                else:
+                    block = X[rows]
+                block = _matrix(block, "X", rows=0, first=start)
+                result[rows, self.present_] = function(block, None if places is None else places[rows])
+        return self._smoothed(result, neighbourhood)
 
-    @abstractmethod
-    def _fit(self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray) -> None: ...
+    def _neighbourhood(self, places: Places | None, n_rows: int) -> Neighbourhood | None:
+        """Check that places are there where the head needs them, and find neighbours where it looks for any."""
+        looks = bool(self.rings_um) or self.smooth_um > 0
+        if any(not 0 < radius < np.inf for radius in self.rings_um) or sorted(set(self.rings_um)) != [*self.rings_um]:
+            raise HeadError(f"rings_um must be positive radii, ascending; it is {self.rings_um!r}")
+        if not 0 <= self.smooth_um < np.inf:
+            raise HeadError(f"smooth_um must be a non-negative length; it is {self.smooth_um!r}")
+        if places is None:
+            if looks or self.needs_places:
+                raise HeadError(
+                    "this head looks at the neighbours of a tile, and no places were given",
+                    mend="Give places=Places(section, xy_um), or rings_um=() and smooth_um=0",
+                )
+            return None
+        if len(places) != n_rows:
+            raise HeadError(f"there are {len(places)} places and {n_rows} rows of features")
+        return Neighbourhood(places) if looks else None
 
-    @abstractmethod
-    def _predict(self, X: np.ndarray) -> np.ndarray: ...
+    def _smoothed(self, values: np.ndarray, neighbourhood: Neighbourhood | None) -> np.ndarray:
+        return smooth(values, neighbourhood, self.smooth_um) if neighbourhood is not None and self.smooth_um else values
 
     @abstractmethod
     def _fitted_arrays(self) -> dict[str, tuple[str, ...]]:
@@ -146,7 +221,10 @@ class CompositionRegressor(RegressorMixin, BaseEstimator):
             setattr(self, name, value)
         if arrays["present_"].dtype != bool:
             raise HeadError("the saved array present_ is not boolean")
-        lengths = {"features": self.n_features_in_, "types": int(arrays["present_"].sum())}
+        lengths = {
+            "features": self.n_features_in_ * (1 + len(self.rings_um)),
+            "types": int(arrays["present_"].sum()),
+        }
         for name, axes in wanted.items():
             array = arrays[name]
             if array.ndim != len(axes) or any(
@@ -172,7 +250,8 @@ def to_unit(values: np.ndarray, unit: str) -> np.ndarray:
     return np.divide(values, total, out=np.full_like(values, 1 / values.shape[1]), where=total > 0)
 
 
-def _matrix(values: Any, name: str, rows: int = 1) -> np.ndarray:
+def _matrix(values: Any, name: str, rows: int = 1, first: int = 0) -> np.ndarray:
+    """Check a table of finite numbers; ``first`` is the number of its first row in a larger one."""
     array = np.asarray(values)
     if array.ndim != 2 or array.shape[0] < rows or array.shape[1] == 0:
         raise HeadError(
@@ -184,9 +263,9 @@ def _matrix(values: Any, name: str, rows: int = 1) -> np.ndarray:
         array = array.astype(np.float32)
     finite = np.isfinite(array).all(axis=1)
     if not finite.all():
-        first = int(np.flatnonzero(~finite)[0])
+        bad = first + int(np.flatnonzero(~finite)[0])
         raise HeadError(
-            f"{name} holds NaN or infinite values in {(~finite).sum()} of {len(array)} rows (first: row {first})"
+            f"{name} holds NaN or infinite values in {(~finite).sum()} of {len(array)} rows (first: row {bad})"
         )
     return array
 

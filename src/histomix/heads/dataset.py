@@ -12,6 +12,7 @@ import numpy as np
 from ..abundance import Abundance, join_spots
 from ..embedding import encoder_identity, feature_manifest, require_same_encoder
 from ..errors import FeatureError, LabelError
+from .context import Places
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,6 +57,11 @@ class TrainingSet:
     unit: str
     features: dict[str, Any]
     dropped: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    @property
+    def places(self) -> Places:
+        """Where the rows are."""
+        return Places(self.section, self.xy_um)
 
 
 def assemble(

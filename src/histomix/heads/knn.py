@@ -6,6 +6,7 @@ import numpy as np
 
 from ..errors import HeadError
 from .base import CompositionRegressor
+from .context import Places
 from .preprocess import principal_components, rotate
 
 
@@ -23,6 +24,8 @@ class KNNRegressor(CompositionRegressor):
         Neighbours averaged; all training spots where there are fewer.
     n_components
         Principal components kept.
+    rings_um, smooth_um
+        What the head sees around a tile; see `CompositionRegressor`.
 
     Attributes
     ----------
@@ -33,12 +36,23 @@ class KNNRegressor(CompositionRegressor):
     weight_ : float32 array, (n_spots,)
     """
 
-    def __init__(self, unit: str = "proportion", n_neighbors: int = 30, n_components: int = 64) -> None:
+    def __init__(
+        self,
+        unit: str = "proportion",
+        n_neighbors: int = 30,
+        n_components: int = 64,
+        rings_um: tuple[float, ...] = (),
+        smooth_um: float = 0.0,
+    ) -> None:
         self.unit = unit
+        self.rings_um = rings_um
+        self.smooth_um = smooth_um
         self.n_neighbors = n_neighbors
         self.n_components = n_components
 
-    def _fit(self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray) -> None:
+    def _fit(
+        self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, places: Places | None
+    ) -> None:
         if self.n_neighbors < 1 or self.n_components < 1:
             raise HeadError(
                 f"n_neighbors and n_components must be at least 1; they are {self.n_neighbors} and {self.n_components}"
@@ -48,7 +62,7 @@ class KNNRegressor(CompositionRegressor):
         self.labels_ = Y.astype(np.float32)
         self.weight_ = weight.astype(np.float32)
 
-    def _predict(self, X: np.ndarray) -> np.ndarray:
+    def _predict(self, X: np.ndarray, places: Places | None) -> np.ndarray:
         spots = self.spots_.astype(np.float32)
         result = np.empty((len(X), self.labels_.shape[1]))
         k = min(self.n_neighbors, len(spots))

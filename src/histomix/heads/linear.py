@@ -6,6 +6,7 @@ import numpy as np
 
 from ..errors import HeadError
 from .base import CompositionRegressor, to_unit
+from .context import Places
 from .inner import inner_splits
 from .preprocess import spectrum, standardise
 
@@ -26,10 +27,12 @@ class MeanRegressor(CompositionRegressor):
     def __init__(self, unit: str = "proportion") -> None:
         self.unit = unit
 
-    def _fit(self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray) -> None:
+    def _fit(
+        self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, places: Places | None
+    ) -> None:
         self.mean_ = np.average(Y, axis=0, weights=weight)
 
-    def _predict(self, X: np.ndarray) -> np.ndarray:
+    def _predict(self, X: np.ndarray, places: Places | None) -> np.ndarray:
         return np.broadcast_to(self.mean_, (len(X), len(self.mean_)))
 
     def _fitted_arrays(self) -> dict[str, tuple[str, ...]]:
@@ -57,6 +60,8 @@ class RidgeRegressor(CompositionRegressor):
         cell type's is taken relative to its training variance, so that rare types count as much as common ones.
     alphas
         The penalties to choose among, all solved from one eigendecomposition per inner fold.
+    rings_um, smooth_um
+        What the head sees around a tile; see `CompositionRegressor`.
 
     Attributes
     ----------
@@ -69,13 +74,22 @@ class RidgeRegressor(CompositionRegressor):
     _fitted_numbers = ("alpha_",)
 
     def __init__(
-        self, unit: str = "proportion", alpha: float | None = None, alphas: tuple[float, ...] = ALPHAS
+        self,
+        unit: str = "proportion",
+        alpha: float | None = None,
+        alphas: tuple[float, ...] = ALPHAS,
+        rings_um: tuple[float, ...] = (),
+        smooth_um: float = 0.0,
     ) -> None:
         self.unit = unit
         self.alpha = alpha
         self.alphas = alphas
+        self.rings_um = rings_um
+        self.smooth_um = smooth_um
 
-    def _fit(self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray) -> None:
+    def _fit(
+        self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, places: Places | None
+    ) -> None:
         alphas = np.asarray(self.alphas if self.alpha is None else [self.alpha], float)
         if alphas.ndim != 1 or not alphas.size or not (alphas > 0).all() or not np.isfinite(alphas).all():
             raise HeadError(f"a ridge penalty must be positive; alpha is {self.alpha!r} and alphas is {self.alphas!r}")
@@ -87,7 +101,7 @@ class RidgeRegressor(CompositionRegressor):
         self.alpha_ = float(alphas[best])
         (self.coef_,), (self.intercept_,) = _ridge_path(X, Y, weight, alphas[best : best + 1])
 
-    def _predict(self, X: np.ndarray) -> np.ndarray:
+    def _predict(self, X: np.ndarray, places: Places | None) -> np.ndarray:
         return to_unit(X @ self.coef_ + self.intercept_, self.unit)
 
     def _fitted_arrays(self) -> dict[str, tuple[str, ...]]:

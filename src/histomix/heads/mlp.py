@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import HeadError
 from .base import CompositionRegressor, to_unit
+from .context import Places
 from .inner import inner_splits
 from .preprocess import principal_components, rotate
 
@@ -48,6 +49,8 @@ class MLPRegressor(CompositionRegressor):
         A fixed number of epochs: one ensemble is trained on all rows, without inner splits.
     pearson
         Weight of the Pearson term (cells per spot only).
+    rings_um, smooth_um
+        What the head sees around a tile; see `CompositionRegressor`.
     seed
         Of initial weights, batches and dropout.
 
@@ -78,6 +81,8 @@ class MLPRegressor(CompositionRegressor):
         patience: int = 10,
         epochs: int | None = None,
         pearson: float = 2.0,
+        rings_um: tuple[float, ...] = (),
+        smooth_um: float = 0.0,
         seed: int = 0,
     ) -> None:
         self.unit = unit
@@ -92,9 +97,13 @@ class MLPRegressor(CompositionRegressor):
         self.patience = patience
         self.epochs = epochs
         self.pearson = pearson
+        self.rings_um = rings_um
+        self.smooth_um = smooth_um
         self.seed = seed
 
-    def _fit(self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray) -> None:
+    def _fit(
+        self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, places: Places | None
+    ) -> None:
         from .network import one_thread
 
         self._check_parameters()
@@ -178,7 +187,7 @@ class MLPRegressor(CompositionRegressor):
     def _project(self, X: np.ndarray, fold: int) -> np.ndarray:
         return rotate(X, self.mean_[fold], self.scale_[fold], self.components_[fold])
 
-    def _predict(self, X: np.ndarray) -> np.ndarray:
+    def _predict(self, X: np.ndarray, places: Places | None) -> np.ndarray:
         import torch
 
         from .network import averaged
