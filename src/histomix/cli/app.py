@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .._version import __version__
-from . import demo, doctor, embed, encoders, evaluate, fetch, inspect, label, predict, report, train
+from . import benchmark, demo, doctor, embed, encoders, evaluate, fetch, inspect, label, predict, report, train
 
 app = typer.Typer(
     name="histomix",
@@ -44,6 +44,7 @@ app.command("inspect")(inspect.inspect)
 app.command("label")(label.label)
 app.command("embed")(embed.embed)
 app.command("evaluate")(evaluate.evaluate)
+app.command("benchmark")(benchmark.benchmark)
 app.command("train")(train.train)
 app.command("predict")(predict.predict)
 app.command("report")(report.report)

@@ -1,7 +1,15 @@
 """Results as files people already use: tables, AnnData, QuPath GeoJSON and the report."""
 
+from .benchmark_page import write_benchmark_page
 from .composition import composition_geojson, composition_table, write_composition
 from .palette import type_colours
 from .report import write_report
 
-__all__ = ["composition_geojson", "composition_table", "type_colours", "write_composition", "write_report"]
+__all__ = [
+    "composition_geojson",
+    "composition_table",
+    "type_colours",
+    "write_benchmark_page",
+    "write_composition",
+    "write_report",
+]

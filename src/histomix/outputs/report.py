@@ -27,8 +27,12 @@ from .scores import against, ceiling_of, number, score_table, score_tiles, secti
 _DPI = 130
 _OURS = {"index.html", "figures"}
 _UNSEEN = {"donor": "donors", "section": "sections of known donors", "random": "spots of known sections"}
-_CLASSES = {"donor": "honest", "section": "optimistic", "random": "leaky"}
-_NAMES = {"donor": "held-out donors", "section": "optimistic: held-out sections", "random": "leaky: random spots"}
+#: How each protocol is marked: the kind of badge, and its words.
+PROTOCOL_BADGES = {
+    "donor": ("honest", "held-out donors"),
+    "section": ("optimistic", "optimistic: held-out sections"),
+    "random": ("leaky", "leaky: random spots"),
+}
 
 
 def write_report(
@@ -71,7 +75,7 @@ def write_report(
         folder.mkdir()
         drawer = _Drawer(folder, _count_figures(material), progress)
         page = (
-            _environment()
+            page_environment()
             .get_template("report.html.j2")
             .render(
                 title=title,
@@ -99,7 +103,8 @@ def _check_folder(out: Path) -> None:
         )
 
 
-def _environment() -> Environment:
+def page_environment() -> Environment:
+    """Templates in which every value is escaped and a missing one is an error."""
     return Environment(
         loader=PackageLoader("histomix.outputs"),
         autoescape=select_autoescape(["html", "j2"], default=True),
@@ -140,8 +145,8 @@ def _evaluation(evaluation: Evaluation, place: int, material: Material, draw: _D
     return {
         "unseen": _UNSEEN[protocol],
         "unseen_why": {"donor": ", nor any section of its donor"}.get(protocol, ", but had seen its donor"),
-        "protocol_class": _CLASSES[protocol],
-        "protocol_name": _NAMES[protocol],
+        "protocol_class": PROTOCOL_BADGES[protocol][0],
+        "protocol_name": PROTOCOL_BADGES[protocol][1],
         "protocol_text": f"{facts['protocol_means']}. {len(facts['folds'])} folds, {facts['n_donors']} donors, "
         f"{facts['n_sections']} sections, {facts['n_spots']:,} spots, {len(facts['cell_types'])} cell types; "
         f"unit: {facts['unit']}.",

@@ -1,0 +1,94 @@
+"""``histomix benchmark``: encoders and heads in one table, on the same spots and folds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .session import Json, Quiet, Seed, Threads, session
+
+
+def benchmark(
+    sheets: Annotated[list[Path], typer.Argument(help="Cohort sheets.", show_default=False, metavar="SHEET...")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for features, scores and the page.", show_default=False)],
+    encoders: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--encoder", help="An encoder; give it several times. uni+conch joins two.", show_default="builtin"
+        ),
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--weights", help="Local weights of an encoder: uni=FILE.", show_default=False, metavar="NAME=FILE"
+        ),
+    ] = None,
+    heads: Annotated[str, typer.Option("--heads", help="Heads; the baselines always stand beside them.")] = "ridge,mlp",
+    folds: Annotated[
+        str, typer.Option("--folds", help="Protocols: donor (honest), section (optimistic), random (leaky).")
+    ] = "donor",
+    labels: Annotated[
+        list[Path] | None,
+        typer.Option("--labels", help="Folder made by label, one for each sheet.", show_default="those of the sheet"),
+    ] = None,
+    truth: Annotated[
+        list[Path] | None,
+        typer.Option("--truth", help="Folder of known abundances, one for each sheet.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    seed: Seed = 0,
+    threads: Threads = None,
+) -> None:
+    """Compare encoders and heads on the same spots and folds. The same command again makes only what is missing."""
+    with session(as_json, quiet, threads) as run:
+        from ..abundance import cohort_labels, read_labels
+        from ..errors import InputError
+        from ..evaluation.benchmark import BenchmarkCohort
+        from ..evaluation.benchmark import benchmark as compare
+        from ..outputs import write_benchmark_page
+        from ..spots import read_cohort
+
+        for option, given in (("--labels", labels), ("--truth", truth)):
+            if given and len(given) != len(sheets):
+                raise InputError(
+                    f"{len(given)} folders were given with {option} for {len(sheets)} sheets",
+                    mend=f"Give {option} once for each sheet, in their order",
+                )
+        cohorts = []
+        for place, sheet in enumerate(sheets):
+            cohort = read_cohort(sheet)
+            found = read_labels(labels[place]) if labels else cohort_labels(cohort)
+            known = read_labels(truth[place]) if truth else None
+            name = sheet.stem if len({path.stem for path in sheets}) == len(sheets) else f"{sheet.stem}-{place + 1}"
+            cohorts.append(BenchmarkCohort(name, cohort, found, known))
+        files = {}
+        for one in weights or []:
+            name, equals, file = one.partition("=")
+            if not equals:
+                raise InputError(f"--weights {one!r} does not name its encoder", mend="Write it as NAME=FILE")
+            files[name] = file
+        result = compare(
+            cohorts,
+            encoders or ["builtin"],
+            _listed(heads),
+            out,
+            protocols=_listed(folds),
+            weights=files,
+            seed=seed,
+            threads=threads,
+            progress=run.progress,
+        )
+        page = write_benchmark_page(result, out)
+        shown = ["cohort", "protocol", "target", "rank", "encoder", "head", "pearson", "low", "high", "minus_best"]
+        table = result.ranking[shown].to_string(index=False, float_format=lambda value: f"{value:.3f}", na_rep="-")
+        run.say(f"{table}\n\npage: {page}")
+        for failure in result.failures:
+            run.failed(failure)
+        run.done(out=str(out), page=str(page), ranking=result.ranking.to_dict("records"))
+
+
+def _listed(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]

@@ -1,0 +1,104 @@
+"""The protocol of evaluations in words, for a methods section."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .ceiling import ceiling_words
+from .result import Evaluation
+
+_TITLES = {
+    "donor": "Leave-one-donor-out",
+    "site": "Leave-one-site-out",
+    "section": "Leave-one-section-out",
+    "random": "Random spots",
+    "transfer": "Trained on one cohort, tested on another",
+}
+
+
+def protocol_statement(evaluations: Mapping[str, Evaluation], *, encoders: Sequence[Mapping[str, Any]] = ()) -> str:
+    """Write one page, Markdown, on how the numbers of some evaluations were made.
+
+    Parameters
+    ----------
+    evaluations
+        By a name to call each by.
+    encoders
+        Facts of the encoders (name, revision, digest, licence, dim, size_px, mpp); those in the evaluations when left
+        out.
+    """
+    first = next(iter(evaluations.values())).summary
+    known = list(encoders) or _encoders(evaluations)
+    parts = [
+        "# Protocol",
+        "## Data",
+        *_data(evaluations),
+        "## Features",
+        "\n".join(f"- {_encoder(one)}" for one in known),
+        "Encoders are frozen. A tile is centred on each spot; its size in um is that of the encoder, whatever the "
+        "scanner.",
+        "## Models and selection",
+        f"Heads: {', '.join(dict.fromkeys(head for one in evaluations.values() for head in one.summary['heads']))}. "
+        "Every head was fitted anew in every fold on that fold's training spots alone. Standardisation, projections, "
+        "penalties, stopping and weights of members were fitted or chosen inside the training spots, on inner splits "
+        "that keep a donor whole (a section, where one donor is left). No choice was made on a test spot. The training "
+        "mean and ridge regression on the same features stand beside every head.",
+        "## Scores",
+        "Pearson correlation per cell type over the spots of one section, averaged over cell types and then over "
+        "sections; `pearson_pooled` over all test spots of a fold, `pearson_within` after centring each section. "
+        + " ".join(
+            f"{_sentence(first['rules'][name])}" for name in ("constant_prediction", "constant_label", "few_spots")
+        ),
+        f"Intervals: {round(100 * first['interval']['level'])} %, {first['interval']['method']}. Seed {first['seed']}.",
+        "## Cautions",
+        "\n".join(f"- {_sentence(note)}" for note in _cautions(evaluations)) or "None.",
+        "## Software",
+        ", ".join(f"{name} {version}" for name, version in first["versions"].items()) + ".",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _data(evaluations: Mapping[str, Evaluation]) -> list[str]:
+    lines: list[str] = []
+    ceilings: dict[str, None] = {}
+    for name, evaluation in evaluations.items():
+        facts = evaluation.summary
+        title = _TITLES.get(facts["protocol"], facts["protocol"])
+        counts = (
+            f"{len(facts['folds'])} folds, {facts['n_donors']} donors, {facts['n_sections']} sections, "
+            f"{facts['n_spots']:,} spots, {len(facts['cell_types'])} cell types in {facts['unit']}"
+        )
+        lines.append(f"- **{name}**: {title}: {facts['protocol_means']}. {counts}.")
+        ceilings[_sentence(ceiling_words(facts.get("ceiling")))] = None
+    return ["\n".join(lines), " ".join(f"Labels: {words}" for words in ceilings)]
+
+
+def _encoders(evaluations: Mapping[str, Evaluation]) -> list[Mapping[str, Any]]:
+    found = {}
+    for evaluation in evaluations.values():
+        for one in (evaluation.summary.get("features") or {}).get("encoders", []):
+            found[one["name"]] = one
+    return list(found.values())
+
+
+def _encoder(one: Mapping[str, Any]) -> str:
+    words = [f"{one['name']}: {one['dim']} features from {one['size_px']} px at {one['mpp']:g} um/px"]
+    words += [f"revision {one['revision']}"] if one.get("revision") else []
+    words += [f"weights {str(one['digest'])[:19]}"] if one.get("digest") else []
+    words += [f"licence {one['licence']}"] if one.get("licence") else []
+    return "; ".join(words) + "."
+
+
+def _cautions(evaluations: Mapping[str, Evaluation]) -> list[str]:
+    notes: dict[str, None] = {}
+    for evaluation in evaluations.values():
+        facts = evaluation.summary
+        for note in (facts["interval"]["caution"], *facts["notes"]):
+            if note:
+                notes[note] = None
+    return list(notes)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
