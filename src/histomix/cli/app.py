@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .._version import __version__
-from . import benchmark, demo, doctor, embed, encoders, evaluate, fetch, inspect, label, predict, report, train
+from . import benchmark, demo, doctor, embed, encoders, evaluate, fetch, inspect, label, predict, report, train, view
 
 app = typer.Typer(
     name="histomix",
@@ -48,3 +48,4 @@ app.command("benchmark")(benchmark.benchmark)
 app.command("train")(train.train)
 app.command("predict")(predict.predict)
 app.command("report")(report.report)
+app.command("view")(view.view)

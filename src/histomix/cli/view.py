@@ -1,0 +1,44 @@
+"""``histomix view``: slides, maps and labels in a zoomable viewer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .session import Json, Quiet, Seed, Threads, session
+
+
+def view(
+    folders: Annotated[
+        list[Path], typer.Argument(help="Folders made by predict and evaluate.", show_default=False, metavar="DIR...")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the viewer.", show_default=False)],
+    slides: Annotated[
+        list[Path] | None,
+        typer.Option("--slides", help="The predicted slides, or folders of them.", show_default=False),
+    ] = None,
+    sheet: Annotated[
+        Path | None, typer.Option("--sheet", help="Cohort sheet that names the images.", show_default=False)
+    ] = None,
+    head: Annotated[
+        str | None, typer.Option("--head", help="Head of an evaluation to show.", show_default="the last, no baseline")
+    ] = None,
+    title: Annotated[str, typer.Option("--title", help="Words at the top.")] = "Cell types, read from H&E",
+    mpp: Annotated[float, typer.Option("--mpp", min=0.1, help="Finest scale of the pictures, um per pixel.")] = 0.5,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    seed: Seed = 0,
+    threads: Threads = None,
+) -> None:
+    """Write a viewer that opens from disk: zoom to cells, switch types, compare with labels, select, export."""
+    with session(as_json, quiet, threads) as run:
+        from ..outputs.viewer import viewer_slides, write_viewer
+        from ..spots import read_cohort
+
+        cohort = None if sheet is None else read_cohort(sheet)
+        with viewer_slides(folders, slides or [], cohort, head) as found:
+            page = write_viewer(found, out, title=title, mpp=mpp, progress=run.progress)
+        run.say(f"viewer: {page}")
+        run.done(out=str(out), page=str(page), slides=[one.name for one in found])

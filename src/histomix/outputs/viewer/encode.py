@@ -1,0 +1,50 @@
+"""Numbers of a composition map as scripts with packed arrays."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+#: Stands for "no number"; all other values are 0 to 65534, of the layer's greatest value.
+MISSING = 65535
+
+
+def packed(values: np.ndarray, greatest: float) -> str:
+    """Values from 0 to ``greatest`` in 16 bits (little endian), base64; NaN becomes `MISSING`."""
+    scaled = np.full(values.shape, MISSING, dtype="<u2")
+    known = np.isfinite(values)
+    share = np.clip(values[known] / greatest, 0.0, 1.0) if greatest > 0 else np.zeros(int(known.sum()))
+    scaled[known] = np.rint(share * (MISSING - 1)).astype("<u2")
+    return base64.b64encode(scaled.tobytes()).decode()
+
+
+def packed_positions(values: np.ndarray) -> str:
+    """Positions, level-0 px, as 32-bit floats (little endian), base64."""
+    return base64.b64encode(np.ascontiguousarray(values, dtype="<f4").tobytes()).decode()
+
+
+def write_layer(folder: Path, key: str, name: str, arrays: Mapping[str, np.ndarray], greatest: float) -> None:
+    """Write ``folder/<name>.js`` with packed arrays on one scale: value, and bounds where there are any."""
+    parts = {part: packed(np.asarray(values, dtype=float), greatest) for part, values in arrays.items()}
+    text = json.dumps({"max": greatest, **parts})
+    (folder / f"{name}.js").write_text(f'HX.put("{key}/{name}",{text})', encoding="ascii")
+
+
+def greatest_of(*arrays: np.ndarray) -> float:
+    """The greatest finite value, 1 where there is none or it is not positive."""
+    top = max((float(np.nanmax(a)) for a in arrays if np.isfinite(a).any()), default=1.0)
+    return top if top > 0 and math.isfinite(top) else 1.0
+
+
+def script_json(value: Any) -> str:
+    """JSON that is safe inside a script element: no ``<``, ``>``, ``&`` nor line separators in strings."""
+    text = json.dumps(value, allow_nan=False)
+    for mark in "<>&\u2028\u2029":
+        text = text.replace(mark, f"\\u{ord(mark):04x}")
+    return text

@@ -1,0 +1,229 @@
+"""The viewer: slides, composition and labels in one folder that opens from disk."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+
+from ..._version import __version__
+from ...errors import InputError
+from ...progress import Progress, silent
+from ...provenance import atomic_path
+from ...slides import Slide
+from ..palette import type_colours
+from .encode import greatest_of, packed_positions, script_json, write_layer
+from .pyramid import TILE_PX, pyramid_levels, write_pyramid
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+#: The finest scale stored: nuclei have a shape, and a slide takes a quarter of what it does at 0.25.
+VIEW_MPP = 0.5
+COLOUR_MAPS = ("viridis", "cividis", "magma")
+_SCRIPTS = ("core", "pyramid", "overlay", "pane", "selection", "export", "panel", "main")
+_OURS = {"index.html", "data"}
+
+
+@dataclass(frozen=True)
+class ViewerSlide:
+    """One slide of a viewer.
+
+    Parameters
+    ----------
+    name
+        What the viewer calls it.
+    slide
+        The open slide; its pixels are copied at `VIEW_MPP`.
+    composition
+        A map from `histomix.predict`: tiles x cell types.
+    label
+        Labels at (some of) the same places, with the same cell types, for the second pane.
+    head
+        Which head made the composition, in words.
+    notes
+        What a reader must know.
+    """
+
+    name: str
+    slide: Slide
+    composition: AnnData
+    label: pd.DataFrame | None = None
+    head: str = ""
+    notes: Sequence[str] = field(default_factory=tuple)
+
+
+def write_viewer(
+    slides: Sequence[ViewerSlide],
+    out: str | os.PathLike[str],
+    *,
+    title: str = "histomix",
+    mpp: float = VIEW_MPP,
+    progress: Progress = silent,
+) -> Path:
+    """Write ``out/index.html`` and ``out/data/``: a zoomable viewer that loads nothing remote.
+
+    Parameters
+    ----------
+    slides
+        At least one.
+    out
+        Folder of the viewer; an earlier viewer there is replaced.
+    title
+        Words at the top.
+    mpp
+        Finest scale of the pictures, um per px.
+    progress
+        Told how many pictures of each slide are written.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    InputError
+        There is no slide, or ``out`` holds files that no viewer wrote.
+    SlideError
+        A slide cannot be read.
+    StorageError
+        The folder cannot be written.
+    """
+    place = Path(out)
+    if not slides:
+        raise InputError("there is no slide to view", mend="Predict one, or give an evaluation with its slides")
+    foreign = sorted(path.name for path in place.iterdir() if path.name not in _OURS) if place.is_dir() else []
+    if foreign:
+        raise InputError(
+            f"holds {foreign[0]!r}, which no viewer wrote and replacing the folder would delete",
+            where=place,
+            mend="Choose an empty or new folder as --out",
+        )
+    with atomic_path(place) as folder:
+        (folder / "data").mkdir(parents=True)
+        metas = [_write_slide(one, f"s{number}", folder / "data", mpp, progress) for number, one in enumerate(slides)]
+        facts = {"title": title, "version": __version__, "slides": metas, "maps": _colour_maps(), "tile_px": TILE_PX}
+        (folder / "index.html").write_text(_page(title, facts), encoding="utf-8")
+    return place / "index.html"
+
+
+def _write_slide(one: ViewerSlide, key: str, data: Path, mpp: float, progress: Progress) -> dict[str, Any]:
+    folder = data / key
+    folder.mkdir()
+    slide, composition = one.slide, one.composition
+    manifest = json.loads(composition.uns["manifest"])
+    levels = pyramid_levels(slide.width_px, slide.height_px, slide.mpp, mpp)
+    total = sum(level.columns * level.rows for level in levels)
+    (folder / "tiles").mkdir()
+    present = write_pyramid(
+        slide, folder / "tiles", f"{key}/tiles", levels, lambda done: progress(f"view {one.name}", done, total)
+    )
+    obs = composition.obs
+    xy_px = np.asarray(composition.obsm["spatial"], dtype=float)
+    values = np.asarray(composition.X, dtype=float)
+    types = [str(name) for name in composition.var_names]
+    label = None if one.label is None else one.label.reindex(index=composition.obs_names, columns=types).to_numpy(float)
+    bounds = {
+        name: np.asarray(composition.layers[name], dtype=float)
+        for name in ("lower", "upper")
+        if name in composition.layers
+    }
+    for number in range(len(types)):
+        here = [values[:, number], *(table[:, number] for table in bounds.values())]
+        here += [] if label is None else [label[:, number]]
+        arrays = {"value": here[0], **dict(zip(bounds, here[1:], strict=False))}
+        arrays |= {} if label is None else {"label": label[:, number]}
+        write_layer(folder, key, f"type{number}", arrays, greatest_of(*here))
+    state = {
+        "novelty": obs["novelty"].to_numpy(float) if "novelty" in obs else np.full(len(obs), np.nan),
+        "in_scope": obs["in_scope"].to_numpy(float) if "in_scope" in obs else np.ones(len(obs)),
+        "read_ok": obs["read_ok"].to_numpy(float) if "read_ok" in obs else np.ones(len(obs)),
+        "dominant": _dominant(values),
+        "label_dominant": np.full(len(obs), np.nan) if label is None else _dominant(label),
+    }
+    # Codes of types are told from "none" by the missing mark, so every array of the state has the scale of the codes.
+    write_layer(folder, key, "state", state, float(max(len(types), 2)))
+    text = json.dumps(packed_positions(xy_px))
+    (folder / "places.js").write_text(f'HX.put("{key}/places",{text})', encoding="ascii")
+    means = {"value": _means(values), "label": None if label is None else _means(label)}
+    return {
+        "key": key,
+        "name": one.name,
+        "head": one.head,
+        "notes": [str(note) for note in one.notes],
+        "width_px": slide.width_px,
+        "height_px": slide.height_px,
+        "mpp": slide.mpp,
+        "levels": [
+            {"mpp": level.mpp, "columns": level.columns, "rows": level.rows, "tiles": numbers}
+            for level, numbers in zip(levels, present, strict=True)
+        ],
+        "types": types,
+        "colours": [[round(255 * part) for part in colour] for colour in type_colours(types).values()],
+        "unit": manifest["unit"],
+        "n": composition.n_obs,
+        "cell_px": manifest["cell_px"],
+        "spots": manifest["places"] == "spots",
+        "has_bounds": len(bounds) == 2,
+        "has_label": label is not None,
+        "has_novelty": "novelty" in obs,
+        "means": means,
+    }
+
+
+def _dominant(values: np.ndarray) -> np.ndarray:
+    known = np.isfinite(values).all(axis=1)
+    found = np.full(len(values), np.nan)
+    found[known] = values[known].argmax(axis=1)
+    return found
+
+
+def _means(values: np.ndarray) -> list[float]:
+    known = np.isfinite(values).all(axis=1)
+    return [round(float(value), 6) for value in values[known].mean(axis=0)] if known.any() else [0.0] * values.shape[1]
+
+
+def _colour_maps() -> dict[str, list[list[int]]]:
+    steps = np.linspace(0, 1, 256)
+    return {
+        name: (np.asarray(matplotlib.colormaps[name](steps))[:, :3] * 255).round().astype(int).tolist()
+        for name in COLOUR_MAPS
+    }
+
+
+def _page(title: str, facts: Mapping[str, Any]) -> str:
+    assets = files(__package__) / "assets"
+    script = "\n".join((assets / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS)
+    script = f'"use strict";\nconst FACTS={script_json(facts)};\n{script}'
+    style = (assets / "viewer.css").read_text(encoding="utf-8")
+    page = (assets / "viewer.html").read_text(encoding="utf-8")
+    parts = {
+        "TITLE": _escaped(title),
+        "SCRIPT_HASH": _hash(script),
+        "STYLE_HASH": _hash(style),
+        "STYLE": style,
+        "SCRIPT": script,
+    }
+    return re.sub(r"@@([A-Z_]+)@@", lambda found: parts[found[1]], page)
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _escaped(text: str) -> str:
+    import html
+
+    return html.escape(text)
