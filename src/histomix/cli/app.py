@@ -7,7 +7,22 @@ from typing import Annotated
 import typer
 
 from .._version import __version__
-from . import benchmark, demo, doctor, embed, encoders, evaluate, fetch, inspect, label, predict, report, train, view
+from . import (
+    benchmark,
+    demo,
+    doctor,
+    embed,
+    encoders,
+    evaluate,
+    export,
+    fetch,
+    inspect,
+    label,
+    predict,
+    report,
+    train,
+    view,
+)
 
 app = typer.Typer(
     name="histomix",
@@ -49,3 +64,4 @@ app.command("train")(train.train)
 app.command("predict")(predict.predict)
 app.command("report")(report.report)
 app.command("view")(view.view)
+app.command("export")(export.export)

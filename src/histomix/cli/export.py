@@ -1,0 +1,53 @@
+"""``histomix export``: composition maps in the formats of other programs."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .session import Json, Quiet, Seed, Threads, session
+
+
+class Format(StrEnum):
+    """What a map can be turned into."""
+
+    spatialdata = "spatialdata"
+    anndata = "anndata"
+    parquet = "parquet"
+    ome_tiff = "ome-tiff"
+    geojson_gz = "geojson.gz"
+
+
+def export(
+    folders: Annotated[
+        list[Path], typer.Argument(help="Folders made by predict.", show_default=False, metavar="DIR...")
+    ],
+    to: Annotated[Format, typer.Option("--to", help="The format.", show_default=False)],
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder to write to, one file or store a map.", show_default=False)
+    ],
+    as_json: Json = False,
+    quiet: Quiet = False,
+    seed: Seed = 0,
+    threads: Threads = None,
+) -> None:
+    """Write maps for other programs: SpatialData, AnnData in scverse keys, Parquet, OME-TIFF, QuPath (gzip)."""
+    with session(as_json, quiet, threads) as run:
+        from ..errors import HistomixError
+        from ..outputs.exchange import export_map, find_maps
+
+        maps = find_maps(folders)
+        written = []
+        for number, folder in enumerate(maps, start=1):
+            try:
+                path = export_map(folder, to.value, out)
+            except HistomixError as error:
+                run.failed(error)
+            else:
+                written.append(str(path))
+                run.say(str(path))
+            run.progress("export", number, len(maps))
+        run.done(out=str(out), written=written)

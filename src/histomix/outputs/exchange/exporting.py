@@ -1,0 +1,104 @@
+"""Stored maps turned into files of other programs, by the name of the format."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+from anndata import AnnData
+from PIL import Image
+
+from ...errors import InputError, MissingExtraError
+from ...provenance import atomic_path
+from ..composition import composition_geojson, composition_table
+from .heatmap import write_heatmap
+from .scverse import to_scverse
+from .spatial_data import write_spatialdata
+
+
+def find_maps(folders: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """Folders with a composition map: those given, or those in them.
+
+    Raises
+    ------
+    InputError
+        A folder holds no map.
+    """
+    found: list[Path] = []
+    for folder in map(Path, folders):
+        here = [folder] if (folder / "composition.h5ad").is_file() else []
+        here = here or sorted(path.parent for path in folder.glob("*/composition.h5ad"))
+        if not here:
+            raise InputError("holds no composition map", where=folder, mend="Give folders made by histomix predict")
+        found += here
+    return found
+
+
+def export_map(folder: Path, to: str, out: str | os.PathLike[str]) -> Path:
+    """Write the map of a folder in a format of `FORMATS` as ``out/<folder's name><suffix>``.
+
+    Raises
+    ------
+    InputError
+        The format is unknown, or the map cannot be written in it.
+    MissingExtraError
+        A library that the format needs is not installed.
+    StorageError
+        The file cannot be written.
+    """
+    if to not in FORMATS:
+        raise InputError(f"there is no format {to!r}", mend=f"Choose one of: {', '.join(FORMATS)}")
+    suffix, write = FORMATS[to]
+    preview = folder / "preview.jpg"
+    thumbnail = None
+    if preview.is_file():
+        with Image.open(preview) as image:
+            thumbnail = np.asarray(image.convert("RGB"))
+    path = Path(out) / f"{folder.resolve().name}{suffix}"
+    write(path, ad.read_h5ad(folder / "composition.h5ad"), thumbnail)
+    return path
+
+
+def _anndata(path: Path, composition: AnnData, thumbnail: np.ndarray | None) -> None:
+    with atomic_path(path) as temporary:
+        to_scverse(composition, thumbnail).write_h5ad(temporary, compression="gzip")
+
+
+def _parquet(path: Path, composition: AnnData, _thumbnail: np.ndarray | None) -> None:
+    table = composition_table(composition)
+    try:
+        with atomic_path(path) as temporary:
+            table.to_parquet(temporary)
+    except ImportError as error:
+        raise MissingExtraError("pyarrow", "st", "writing Parquet") from error
+
+
+def _geojson(path: Path, composition: AnnData, _thumbnail: np.ndarray | None) -> None:
+    data = json.dumps(composition_geojson(composition), allow_nan=False).encode()
+    with atomic_path(path) as temporary:
+        # No time stamp: the same map gives the same bytes.
+        temporary.write_bytes(gzip.compress(data, mtime=0))
+
+
+def _heatmap(path: Path, composition: AnnData, _thumbnail: np.ndarray | None) -> None:
+    write_heatmap(path, composition)
+
+
+def _spatialdata(path: Path, composition: AnnData, thumbnail: np.ndarray | None) -> None:
+    write_spatialdata(path, composition, thumbnail)
+
+
+_Write = Callable[[Path, AnnData, np.ndarray | None], None]
+#: Format -> suffix of its file, and what writes it.
+FORMATS: dict[str, tuple[str, _Write]] = {
+    "spatialdata": (".zarr", _spatialdata),
+    "anndata": (".h5ad", _anndata),
+    "parquet": (".parquet", _parquet),
+    "ome-tiff": (".ome.tif", _heatmap),
+    "geojson.gz": (".geojson.gz", _geojson),
+}

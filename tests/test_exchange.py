@@ -1,0 +1,249 @@
+"""Maps opened by the programs they are written for."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from PIL import Image
+from typer.testing import CliRunner
+
+import histomix as hm
+from histomix.cli.app import app
+from histomix.errors import FeatureError, HeadError, InputError
+from histomix.outputs import write_composition
+from histomix.outputs.exchange import (
+    LazySlideHead,
+    add_composition_to_wsidata,
+    composition_raster,
+    to_scverse,
+    to_spatialdata,
+    write_heatmap,
+    write_spatialdata,
+)
+
+from .conftest import Job
+
+
+@pytest.fixture(scope="module")
+def composition(job: Job) -> ad.AnnData:
+    """A map of a phantom section in which one tile could not be read."""
+    found = hm.predict(job.image, job.head)
+    values = np.array(found.X)
+    values[3] = np.nan
+    found.X = values
+    found.obs.loc[found.obs_names[3], "read_ok"] = False
+    return found
+
+
+@pytest.fixture(scope="module")
+def thumbnail(job: Job) -> np.ndarray:
+    with hm.open_slide(job.image) as slide:
+        return slide.thumbnail(8.0)
+
+
+def _manifest(composition: ad.AnnData) -> dict[str, Any]:
+    return json.loads(composition.uns["manifest"])
+
+
+def test_spatialdata_opens_with_tiles_table_and_image_in_one_place(
+    composition: ad.AnnData, thumbnail: np.ndarray, tmp_path: Path
+) -> None:
+    spatialdata = pytest.importorskip("spatialdata")
+    features = composition.copy()
+    path = write_spatialdata(tmp_path / "map.zarr", composition, thumbnail, features)
+    found = spatialdata.read_zarr(path)
+    tiles, table = found.shapes["tiles"], found.tables["composition"]
+    assert len(tiles) == composition.n_obs and set(found.tables) == {"composition", "features"}
+    np.testing.assert_allclose(
+        np.stack([tiles.geometry.centroid.x, tiles.geometry.centroid.y], axis=1), composition.obsm["spatial"], atol=1e-6
+    )
+    np.testing.assert_allclose(tiles.geometry.area, _manifest(composition)["cell_px"] ** 2)
+    np.testing.assert_array_equal(np.asarray(table.X), np.asarray(composition.X))
+    joined = spatialdata.join_spatialelement_table(sdata=found, spatial_element_names="tiles", table_name="composition")
+    assert len(joined[0]["tiles"]) == composition.n_obs
+    extent = spatialdata.get_extent(found["thumbnail"], coordinate_system="global")
+    slide = _manifest(composition)["slide"]
+    assert extent["x"] == pytest.approx((0, slide["width_px"])) and extent["y"] == pytest.approx(
+        (0, slide["height_px"])
+    )
+    assert table.obs["dominant_type"].isna().sum() == 1
+    write_spatialdata(path, composition)
+    assert "thumbnail" not in spatialdata.read_zarr(path)
+
+
+def test_spots_are_circles(job: Job, tmp_path: Path) -> None:
+    pytest.importorskip("spatialdata")
+    found = to_spatialdata(hm.predict(job.image, job.head, at=job.spots))
+    assert set(found.shapes["tiles"].geometry.geom_type) == {"Point"}
+    assert found.shapes["tiles"]["radius"].nunique() == 1
+
+
+def test_spatialdata_does_not_replace_what_is_no_store(composition: ad.AnnData, tmp_path: Path) -> None:
+    pytest.importorskip("spatialdata")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file.txt").write_text("mine")
+    with pytest.raises(InputError, match="no Zarr store"):
+        write_spatialdata(tmp_path / "mine", composition)
+    with pytest.raises(InputError, match="not the"):
+        to_spatialdata(composition, features=composition[:5].copy())
+
+
+def test_anndata_has_the_keys_of_scanpy(composition: ad.AnnData, thumbnail: np.ndarray) -> None:
+    found = to_scverse(composition, thumbnail)
+    (entry,) = found.uns["spatial"].values()
+    assert entry["images"]["hires"] is thumbnail
+    scale = entry["scalefactors"]["tissue_hires_scalef"]
+    assert scale * _manifest(composition)["slide"]["width_px"] == pytest.approx(thumbnail.shape[1])
+    values = pd.DataFrame(np.asarray(composition.X), columns=composition.var_names)
+    expected = values.drop(index=3).idxmax(axis=1)
+    assert found.obs["dominant_type"].drop(index=found.obs_names[3]).tolist() == expected.tolist()
+    assert "spatial" not in composition.uns, "the map itself is left as it was"
+
+
+def test_scanpy_draws_it(composition: ad.AnnData, thumbnail: np.ndarray) -> None:
+    import matplotlib
+
+    matplotlib.use("agg")
+    scanpy = pytest.importorskip("scanpy")
+    axes = scanpy.pl.spatial(to_scverse(composition, thumbnail), color="dominant_type", show=False)
+    assert axes
+
+
+def test_the_raster_has_every_tile_in_its_place(composition: ad.AnnData) -> None:
+    raster, (left, top), cell = composition_raster(composition)
+    values = np.asarray(composition.X)
+    for row, (x, y) in enumerate(composition.obsm["spatial"]):
+        here = raster[:, int((y - top) // cell), int((x - left) // cell)]
+        np.testing.assert_array_equal(here, values[row])
+    assert np.isfinite(raster).all(axis=0).sum() == composition.n_obs - 1
+
+
+def test_the_heat_map_lies_over_the_slide(composition: ad.AnnData, tmp_path: Path) -> None:
+    path = write_heatmap(tmp_path / "map.ome.tif", composition)
+    raster, (left, top), cell = composition_raster(composition)
+    mpp = _manifest(composition)["slide"]["mpp"]
+    with tifffile.TiffFile(path) as tiff:
+        assert tiff.is_ome
+        np.testing.assert_array_equal(tiff.series[0].levels[0].asarray(), raster)
+        facts = tifffile.xml2dict(tiff.ome_metadata)["OME"]["Image"]["Pixels"]
+    assert [one["Name"] for one in facts["Channel"]] == [str(name) for name in composition.var_names]
+    assert facts["PhysicalSizeX"] == pytest.approx(cell * mpp)
+    assert facts["Plane"][0]["PositionX"] == pytest.approx(left * mpp)
+    assert facts["Plane"][0]["PositionY"] == pytest.approx(top * mpp)
+
+
+def test_the_levels_of_the_heat_map_are_means(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    side = 150
+    y, x = np.mgrid[0:side, 0:side]
+    values = rng.random((side * side, 2)).astype(np.float32)
+    table = ad.AnnData(values, var=pd.DataFrame(index=["a", "b"]))
+    table.obsm["spatial"] = np.stack([x.ravel() * 10.0 + 5, y.ravel() * 10.0 + 5], axis=1)
+    manifest = {"places": "grid", "cell_px": 10.0, "slide": {"mpp": 0.5, "file": "s.tif"}}
+    table.uns["manifest"] = json.dumps(manifest)
+    with tifffile.TiffFile(write_heatmap(tmp_path / "map.ome.tif", table)) as tiff:
+        levels = [level.asarray() for level in tiff.series[0].levels]
+    expected = values.T.reshape(2, 75, 2, 75, 2).mean(axis=(2, 4))
+    np.testing.assert_allclose(levels[1], expected, atol=1e-6)
+
+
+def test_every_format_by_its_command(composition: ad.AnnData, thumbnail: np.ndarray, tmp_path: Path) -> None:
+    geopandas = pytest.importorskip("geopandas")
+    write_composition(tmp_path / "maps" / "slide", composition, thumbnail)
+    for name, suffix in (
+        ("spatialdata", ".zarr"),
+        ("anndata", ".h5ad"),
+        ("parquet", ".parquet"),
+        ("ome-tiff", ".ome.tif"),
+        ("geojson.gz", ".geojson.gz"),
+    ):
+        result = CliRunner().invoke(
+            app, ["export", str(tmp_path / "maps"), "--to", name, "--out", str(tmp_path / "out")]
+        )
+        assert result.exit_code == 0, result.output
+        assert (tmp_path / "out" / f"slide{suffix}").exists()
+    table = pd.read_parquet(tmp_path / "out" / "slide.parquet")
+    np.testing.assert_allclose(table[list(composition.var_names)], np.asarray(composition.X))
+    (tmp_path / "tiles.geojson").write_bytes(gzip.decompress((tmp_path / "out" / "slide.geojson.gz").read_bytes()))
+    assert len(geopandas.read_file(tmp_path / "tiles.geojson")) == composition.n_obs
+    assert ad.read_h5ad(tmp_path / "out" / "slide.h5ad").uns["spatial"]
+    refused = CliRunner().invoke(app, ["export", str(tmp_path), "--to", "parquet", "--out", str(tmp_path / "out")])
+    assert refused.exit_code == 2
+
+
+def test_a_map_of_spots_is_no_raster(job: Job, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no grid"):
+        write_heatmap(tmp_path / "map.ome.tif", hm.predict(job.image, job.head, at=job.spots))
+    assert not list(tmp_path.iterdir())
+
+
+class TestLazySlide:
+    @pytest.fixture
+    def wsi(self, job: Job, tmp_path: Path) -> Any:
+        pytest.importorskip("lazyslide")
+        from wsidata import open_wsi
+
+        with hm.open_slide(job.image) as slide:
+            pixels = slide.read(0, 0, slide.width_px, slide.height_px, slide.mpp)
+        path = tmp_path / "slide.tif"
+        facts = {"resolution": (1e4 / 0.5, 1e4 / 0.5), "resolutionunit": "CENTIMETER"}
+        tifffile.imwrite(path, pixels, tile=(256, 256), photometric="rgb", **facts)
+        return open_wsi(path)
+
+    def test_a_head_is_served_by_feature_prediction(self, job: Job, wsi: Any) -> None:
+        import lazyslide as zs
+
+        from histomix.embedding import add_to_wsidata
+
+        name = hm.read_cohort(job.sheet).names[0]
+        features = hm.read_features(job.features)[name]
+        key = add_to_wsidata(features, wsi)
+        head = hm.load_head(job.head)
+        for name, smooth_um in (("plain", 0.0), ("smoothed", 150.0)):
+            head.estimator.smooth_um = smooth_um
+            model = LazySlideHead(head, mpp=0.5)
+            zs.tl.feature_prediction(wsi, model, key, batch_size=7, key_added=name, pbar=False)
+            table = wsi.tables[name]
+            expected = model.predict(features.X, np.asarray(features.obsm["spatial"]))
+            assert list(table.var_names) == [*head.card["cell_types"], "novelty"]
+            for column, values in expected.items():
+                np.testing.assert_allclose(np.asarray(table[:, column].X).ravel(), values, atol=1e-6)
+        plain = wsi.tables["plain"][:, head.card["cell_types"]].X
+        assert not np.allclose(plain, wsi.tables["smoothed"][:, head.card["cell_types"]].X)
+
+    def test_features_of_another_encoder_are_refused(self, job: Job) -> None:
+        model = LazySlideHead(hm.load_head(job.head), mpp=0.5)
+        with pytest.raises(FeatureError, match=r"1024 columns of builtin"):
+            model.predict(np.zeros((3, 5)))
+
+    def test_a_head_on_two_encoders_is_refused(self, job: Job) -> None:
+        head = hm.load_head(job.head)
+        head.card["encoders"].append(head.card["encoders"][0])
+        with pytest.raises(HeadError, match="joins 2 encoders"):
+            LazySlideHead(head, mpp=0.5)
+
+    def test_a_map_stands_in_its_keys(self, composition: ad.AnnData, wsi: Any) -> None:
+        key = add_composition_to_wsidata(composition, wsi)
+        assert key == f"{_manifest(composition)['head']['name']}_tiles"
+        np.testing.assert_array_equal(np.asarray(wsi.tables[key].X), np.asarray(composition.X))
+        bounds = wsi.shapes["tiles"].bounds
+        middle = np.stack([(bounds.minx + bounds.maxx) / 2, (bounds.miny + bounds.maxy) / 2], axis=1)
+        np.testing.assert_allclose(middle, composition.obsm["spatial"], atol=1.0)
+        assert wsi.shapes["tiles"]["read_ok"].sum() == composition.n_obs - 1
+
+
+def test_the_preview_is_optional(composition: ad.AnnData, tmp_path: Path) -> None:
+    write_composition(tmp_path / "slide", composition)
+    result = CliRunner().invoke(
+        app, ["export", str(tmp_path / "slide"), "--to", "anndata", "--out", str(tmp_path / "out"), "--json"]
+    )
+    assert json.loads(result.stdout)["written"] == [str(tmp_path / "out" / "slide.h5ad")]
+    Image.new("RGB", (5, 5)).save(tmp_path / "slide" / "preview.jpg")
