@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .applying import IN_SCOPE_PERCENTILE, HeadOutput
+from .applying import HeadOutput
 from .base import CompositionRegressor
 from .calibration import Intervals, calibrate
 from .context import Places
@@ -13,7 +13,7 @@ from .inner import inner_groups
 from .knn import KNNRegressor
 from .linear import MeanRegressor, RidgeRegressor
 from .mlp import MLPRegressor
-from .novelty import NoveltyModel
+from .novelty import IN_SCOPE_PERCENTILE, NoveltyModel
 from .registry import HEADS, make_estimator
 from .train import train
 

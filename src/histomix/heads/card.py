@@ -64,7 +64,8 @@ def make_card(
         "histomix": versions()["histomix"],
         "name": f"{kind}-{'-'.join(encoder['name'] for encoder in encoders)}",
         "head": {"kind": kind, "parameters": estimator.get_params(), "fitted": estimator.fitted()[1]},
-        "reach_um": estimator.reach_um,
+        # None for a head that looks at its whole slide.
+        "reach_um": estimator.reach_um if np.isfinite(estimator.reach_um) else None,
         "cell_types": training.cell_types,
         "unit": training.unit,
         **training.features,

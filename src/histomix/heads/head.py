@@ -96,6 +96,10 @@ class Head:
         _, X, places = self._matrix(features)
         return apply_head(self.estimator, self.novelty_model, self.intervals, X, places)
 
+    def scope(self, in_scope: np.ndarray) -> dict[str, Any]:
+        """Judge a slide by which of its readable tiles are in scope, bool ``(n,)``; see `NoveltyModel.scope`."""
+        return self.novelty_model.scope(in_scope)
+
     def predict_features(self, features: AnnData | Sequence[AnnData]) -> pd.DataFrame:
         """Predict the composition of tiles from their features.
 

@@ -194,6 +194,7 @@ def _composition_map(
             for name in ("name", "digest", "head", "encoders", "encoder_licences", "tissue", "training")
         },
         "calibration": head.card.get("calibration"),
+        "scope": head.scope(found.in_scope[obs["read_ok"].to_numpy()]),
     }
     composition.uns["manifest"] = json.dumps(manifest)
     return composition
