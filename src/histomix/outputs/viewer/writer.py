@@ -104,7 +104,7 @@ def write_viewer(
     Raises
     ------
     InputError
-        There is no slide, or ``out`` holds files that no viewer wrote.
+        There is no slide, or ``out`` is a file or holds files that no viewer wrote.
     SlideError
         A slide cannot be read.
     StorageError
@@ -113,6 +113,8 @@ def write_viewer(
     place = Path(out)
     if not slides:
         raise InputError("there is no slide to view", mend="Predict one, or give an evaluation with its slides")
+    if place.is_file():
+        raise InputError("is a file, and a viewer is a folder", where=place, mend="Choose a folder as --out")
     foreign = sorted(path.name for path in place.iterdir() if path.name not in _OURS) if place.is_dir() else []
     if foreign:
         raise InputError(

@@ -26,6 +26,7 @@ class App {
       if (this.pyramid) this.pyramid.close();
       const same = this.meta && meta.types.indexOf(this.meta.types[this.type]);
       this.meta = meta; this.data = data;
+      this.panes.forEach((pane) => { pane.picture = null; });  // they are of the slide before
       this.overlay = new Overlay(data);
       this.pyramid = new Pyramid(meta, () => this.redraw());
       this.selection.clear();
@@ -112,6 +113,7 @@ class App {
     this.speaking = setTimeout(() => { if (this.aiming && !this.selection.drawing) this.say(this.readout.words(i)); }, 300);
   }
   mark() {
+    clearTimeout(this.speaking);
     if (this.selection.drawing) this.selection.finish();
     else {
       this.selection.start(this.tool === "lasso" ? "lasso" : "rectangle", [this.view.x, this.view.y]);
