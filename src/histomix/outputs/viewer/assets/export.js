@@ -1,5 +1,5 @@
 // The view as a picture or a drawing, and the numbers of the selection.
-const DRAWN_AT_MOST = 20000, PICTURE_RATIO = 2;
+const DRAWN_AT_MOST = 20000, PICTURE_RATIO = 2, PAPER = "#ffffff";
 const FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif";
 function download(name, blob) {
   const link = element("a", null, { download: name, href: URL.createObjectURL(blob) });
@@ -35,7 +35,7 @@ class CanvasPen {
   pane(pane, x, y) {
     const own = document.createElement("canvas");
     own.width = Math.round(pane.width * PICTURE_RATIO); own.height = Math.round(pane.height * PICTURE_RATIO);
-    pane.draw(own.getContext("2d"), PICTURE_RATIO);
+    pane.draw(own.getContext("2d"), PICTURE_RATIO, { ground: PAPER });
     this.context.drawImage(own, x, y, pane.width, pane.height);
   }
   blob() { return new Promise((resolve) => this.canvas.toBlob(resolve, "image/png")); }
@@ -79,12 +79,13 @@ class DrawingPen {
       if (colour) shapes.push(shape(css(unpackedColour(colour))));
       if (app.hatching && app.overlay.stateOf(i)) hatched.push(shape(`url(#${app.overlay.stateOf(i)})`));
     }
+    const crisp = meta.spots ? "" : ' shape-rendering="crispEdges"';  // no seams between tiles
     const vector = shapes.length <= DRAWN_AT_MOST;
     own.width = Math.round(pane.width * PICTURE_RATIO); own.height = Math.round(pane.height * PICTURE_RATIO);
-    pane.draw(own.getContext("2d"), PICTURE_RATIO, { overlay: !vector, marks: false });
+    pane.draw(own.getContext("2d"), PICTURE_RATIO, { overlay: !vector, marks: false, ground: PAPER });
     this.add(`<svg x="${x}" y="${y}" width="${pane.width}" height="${pane.height}">`);
     this.add(`<image href="${own.toDataURL("image/jpeg", 0.92)}" width="${pane.width}" height="${pane.height}"/>`);
-    if (vector) this.add(`<g opacity="${app.opacity}">${shapes.join("")}</g><g>${hatched.join("")}</g>`);
+    if (vector) this.add(`<g opacity="${app.opacity}"${crisp}>${shapes.join("")}</g><g>${hatched.join("")}</g>`);
     const points = app.selection.points.map(([px, py]) => `${((px - left) * view.scale).toFixed(1)},${((py - top) * view.scale).toFixed(1)}`);
     if (points.length > 2) {
       for (const [colour, wide] of [["#fff", 4], ["#14141a", 1.8]]) this.add(`<polygon points="${points.join(" ")}" fill="none" stroke="${colour}" stroke-width="${wide}"/>`);
@@ -124,7 +125,7 @@ function drawFigure(app, Pen) {
   const tall = Math.max(0, ...legends.map((legend) => (!legend ? 0 : legend.map ? 56 : 30 + 17 * (legend.entries.length + (legend.rest ? 1 : 0)))));
   const wide = panes.reduce((sum, pane) => sum + pane.width + gap, gap), high = Math.max(...panes.map((pane) => pane.height));
   const pen = new Pen(wide, high + tall + 96, `${app.meta.name}: ${panes.map((pane) => app.layers.caption(pane.layer)).join(" | ")}`);
-  pen.rect(0, 0, wide, high + tall + 96, "#ffffff");
+  pen.rect(0, 0, wide, high + tall + 96, PAPER);
   pen.text(gap, 26, app.meta.name, { size: 15, weight: 650 });
   let left = gap;
   panes.forEach((pane, number) => {

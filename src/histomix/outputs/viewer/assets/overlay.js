@@ -1,6 +1,8 @@
 // What is drawn over the slide: one colour for each tile. Tiles on a grid are one small picture, enlarged; other places
 // are drawn one by one, spots as discs.
 const GRID_AT_MOST = 2 ** 24;
+// Radius in px up to which marks are written px by px: smooth edges where they are few, speed where they are many.
+const smallPx = (n) => (n > 20000 ? 24 : n > 3000 ? 6 : 1);
 class Overlay {
   constructor(data) {
     this.data = data;
@@ -23,28 +25,35 @@ class Overlay {
       if (before !== undefined) this.next[i] = before;
       this.first.set(place, i);
     }
-    const state = (i) => (data.read_ok[i] < 0.5 ? "unread" : data.in_scope[i] < 0.5 ? "outside" : "");
+    this.stateOf = (i) => (data.read_ok[i] < 0.5 ? "unread" : data.in_scope[i] < 0.5 ? "outside" : "");
     this.counts = { outside: 0, unread: 0 };
-    for (let i = 0; i < n; i++) if (state(i)) this.counts[state(i)]++;
+    this.boxes = { outside: [Infinity, Infinity, -Infinity, -Infinity], unread: [Infinity, Infinity, -Infinity, -Infinity] };
+    for (let i = 0; i < n; i++) {
+      const kind = this.stateOf(i);
+      if (!kind) continue;
+      const box = this.boxes[kind];
+      this.counts[kind]++;
+      box[0] = Math.min(box[0], x[i]); box[1] = Math.min(box[1], y[i]); box[2] = Math.max(box[2], x[i]); box[3] = Math.max(box[3], y[i]);
+    }
     this.masks = {};
     for (const kind of Object.keys(this.counts)) {
-      if (this.counts[kind]) this.masks[kind] = this.picture((i) => (state(i) === kind ? 0xff000000 : 0));
+      if (this.counts[kind]) this.masks[kind] = this.picture((i) => (this.stateOf(i) === kind ? 0xff000000 : 0));
     }
-    this.stateOf = state;
   }
   placeOf(x, y) { return Math.round((y - this.y0) / this.cell) * this.columns + Math.round((x - this.x0) / this.cell); }
-  // Colours made ready to draw: a small canvas, or rows by colour.
+  // Colours made ready to draw: a small canvas, or a list of them with the rows of each.
   picture(colourOf) {
     const { n } = this.data;
     if (!this.gridded) {
-      const groups = new Map();
+      const groups = new Map(), colours = new Uint32Array(n);
       for (let i = 0; i < n; i++) {
         const colour = colourOf(i);
         if (!colour) continue;
+        colours[i] = colour;
         const rows = groups.get(colour);
         if (rows) rows.push(i); else groups.set(colour, [i]);
       }
-      return groups;
+      return { groups, colours };
     }
     const canvas = document.createElement("canvas");
     canvas.width = this.columns; canvas.height = this.rows;
@@ -61,54 +70,73 @@ class Overlay {
       const { cell } = this;
       context.imageSmoothingEnabled = false;
       context.drawImage(picture, this.x0 - cell / 2, this.y0 - cell / 2, this.columns * cell, this.rows * cell);
-    } else this.marks(context, picture, view);
+    } else if (this.cell / 2 * view.scale < smallPx(this.data.n)) this.small(context, picture.colours, view);
+    else this.marks(context, picture.groups, view);
     context.restore();
   }
-  // Only what is in view; from a distance a disc is a square.
+  // One path for each colour, of what is in view.
   marks(context, groups, view) {
-    const half = this.cell / 2, { x, y } = this.data, square = !this.spots || half * view.scale < 2;
-    const side = square && this.spots ? half * Math.sqrt(Math.PI) : this.cell;
+    const half = this.cell / 2, { x, y } = this.data;
     const across = view.width / 2 / view.scale + half, down = view.height / 2 / view.scale + half;
     for (const [colour, rows] of groups) {
       context.fillStyle = css(unpackedColour(colour));
-      if (!square) context.beginPath();
+      context.beginPath();
       for (const i of rows) {
         if (Math.abs(x[i] - view.x) > across || Math.abs(y[i] - view.y) > down) continue;
-        if (square) context.fillRect(x[i] - side / 2, y[i] - side / 2, side, side);
-        else { context.moveTo(x[i] + half, y[i]); context.arc(x[i], y[i], half, 0, 2 * Math.PI); }
+        if (this.spots) { context.moveTo(x[i] + half, y[i]); context.arc(x[i], y[i], half, 0, 2 * Math.PI); }
+        else context.rect(x[i] - half, y[i] - half, this.cell, this.cell);
       }
-      if (!square) context.fill();
+      context.fill();
     }
   }
-  // Hatching is cut out of a pattern in screen px by the mask of the tiles.
+  // From afar there may be very many: their px are written one by one.
+  small(context, colours, view) {
+    const { width, height, scale } = view, { n, x, y } = this.data, radius = Math.max(0.5, this.cell / 2 * scale);
+    const sheet = this.sheet ||= document.createElement("canvas");
+    if (!this.image || sheet.width !== width || sheet.height !== height) {
+      sheet.width = width; sheet.height = height;
+      this.image = sheet.getContext("2d").createImageData(width, height);
+      this.pixels = new Uint32Array(this.image.data.buffer);
+    }
+    const { pixels } = this;
+    pixels.fill(0);
+    for (let i = 0; i < n; i++) {
+      if (!colours[i]) continue;
+      const across = (x[i] - view.x) * scale + width / 2, down = (y[i] - view.y) * scale + height / 2;
+      if (across < -radius || down < -radius || across > width + radius || down > height + radius) continue;
+      const last = Math.min(height, Math.round(down + radius));
+      for (let row = Math.max(0, Math.round(down - radius)); row < last; row++) {
+        const off = row + 0.5 - down, half = this.spots ? Math.sqrt(Math.max(0, radius * radius - off * off)) : radius;
+        const from = Math.max(0, Math.round(across - half)), to = Math.min(width, Math.round(across + half));
+        if (to > from) pixels.fill(colours[i], row * width + from, row * width + to);
+      }
+    }
+    sheet.getContext("2d").putImageData(this.image, 0, 0);
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.drawImage(sheet, 0, 0);
+  }
+  // Hatching is a pattern in screen px, cut out by the mask of the tiles, where there are any in view.
   hatch(context, transform, view, ratio) {
+    const layer = this.layer ||= document.createElement("canvas"), [scale, , , , e, f] = transform, half = this.cell / 2;
+    if (layer.width !== view.width || layer.height !== view.height) { layer.width = view.width; layer.height = view.height; }
+    const own = layer.getContext("2d");
     for (const [kind, mask] of Object.entries(this.masks)) {
-      const layer = this.layer ||= document.createElement("canvas");
-      if (layer.width !== view.width || layer.height !== view.height) { layer.width = view.width; layer.height = view.height; }
-      const own = layer.getContext("2d");
+      const [x0, y0, x1, y1] = this.boxes[kind];
+      const left = Math.max(0, Math.floor((x0 - half) * scale + e)), top = Math.max(0, Math.floor((y0 - half) * scale + f));
+      const wide = Math.min(view.width, Math.ceil((x1 + half) * scale + e)) - left;
+      const high = Math.min(view.height, Math.ceil((y1 + half) * scale + f)) - top;
+      if (wide <= 0 || high <= 0) continue;
       own.setTransform(1, 0, 0, 1, 0, 0);
-      own.globalCompositeOperation = "copy";
+      own.globalCompositeOperation = "source-over";
+      own.clearRect(left, top, wide, high);
+      own.setTransform(...transform);
+      this.draw(own, mask, 1, view);
+      own.setTransform(1, 0, 0, 1, 0, 0);
+      own.globalCompositeOperation = "source-in";
       own.fillStyle = hatchPattern(own, kind, ratio);
-      own.fillRect(0, 0, view.width, view.height);
-      own.globalCompositeOperation = "destination-in";
-      if (this.gridded) {
-        own.setTransform(...transform);
-        this.draw(own, mask, 1, view);
-      } else this.cut(own, mask, transform, view);
-      context.drawImage(layer, 0, 0);
+      own.fillRect(left, top, wide, high);
+      context.drawImage(layer, left, top, wide, high, left, top, wide, high);
     }
-  }
-  // Many marks together cut once: as one path, since each drawing of its own would clear all the others.
-  cut(own, groups, transform, view) {
-    const half = this.cell / 2, { x, y } = this.data;
-    own.setTransform(...transform);
-    own.beginPath();
-    for (const rows of groups.values()) for (const i of rows) {
-      if (this.spots) { own.moveTo(x[i] + half, y[i]); own.arc(x[i], y[i], half, 0, 2 * Math.PI); }
-      else own.rect(x[i] - half, y[i] - half, this.cell, this.cell);
-    }
-    own.fillStyle = "#000";
-    own.fill();
   }
   // The tile under a place of the slide, or -1.
   under(x, y) {

@@ -55,11 +55,11 @@ class Pane {
     return [scale, 0, 0, scale, this.width * ratio / 2 - this.view.x * scale, this.height * ratio / 2 - this.view.y * scale];
   }
   // The slide, and what lies over it; an export asks for the parts that it does not draw itself.
-  draw(context, ratio, { overlay = true, marks = true } = {}) {
+  draw(context, ratio, { overlay = true, marks = true, ground = this.app.stage } = {}) {
     const { app } = this, width = Math.round(this.width * ratio), height = Math.round(this.height * ratio);
     const view = { x: this.view.x, y: this.view.y, scale: this.view.scale * ratio, width, height };
     context.setTransform(1, 0, 0, 1, 0, 0);
-    context.fillStyle = app.stage;
+    context.fillStyle = ground;
     context.fillRect(0, 0, width, height);
     if (!app.overlay) return;
     context.setTransform(...this.transform(ratio));
@@ -70,6 +70,7 @@ class Pane {
     if (!marks) return;
     app.selection.draw(context, this.transform(ratio), ratio);
     this.scaleBar(context, ratio);
+    if (ground !== app.stage) return;
     if (app.aiming) this.cross(context, width / 2, height / 2, ratio);
     else if (app.cursor && app.cursor.pane !== this.number) {
       const [scale, , , , e, f] = this.transform(ratio), [x, y] = app.cursor.place;

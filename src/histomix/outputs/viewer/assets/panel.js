@@ -64,6 +64,8 @@ class Panel {
     $("beside").replaceChildren(...beside.map(([value, words]) => element("option", words, { value })));
     for (const input of $("layers").querySelectorAll("input")) input.parentElement.hidden = !app.layers.has(input.value);
     $("no-bounds").hidden = meta.has_bounds;
+    $("hatch-choice").hidden = !app.overlay.counts.outside && !app.overlay.counts.unread;
+    $("label-head").hidden = !meta.has_label;
     const unit = `${grouped(meta.n)} ${meta.spots ? "spots" : "tiles"}, unit: ${meta.unit}.`;
     $("about-head").textContent = meta.head;
     $("about").replaceChildren(...[unit, ...meta.notes].map((text) => element("li", text)));
@@ -141,7 +143,7 @@ class Panel {
     if (!selection.rows) return;
     const layers = await app.data.all();
     if (!selection.rows || meta !== app.meta) return;
-    const { count, unread, outside, means } = selection.means(layers), what = meta.spots ? "spots" : "tiles";
+    const { count, unread, outside, means, labels } = selection.means(layers), what = meta.spots ? "spots" : "tiles";
     const area = count * (meta.cell_px * meta.mpp / 1000) ** 2 * (meta.spots ? Math.PI / 4 : 1);
     const words = [`${grouped(count)} readable ${what}, ${area.toPrecision(3)} mm²`];
     if (outside) words.push(`${grouped(outside)} of them out of scope`);
@@ -156,7 +158,8 @@ class Panel {
       tick.style.left = `${100 * slide / top}%`;
       bar.append(fill, tick);
       name.append(meta.types[number], bar);
-      row.append(name, element("td", format(here, meta.unit)), element("td", format(slide, meta.unit)));
+      const cells = [here, ...(labels ? [labels[number]] : []), slide];
+      row.append(name, ...cells.map((value) => element("td", format(value, meta.unit))));
       return row;
     }));
     if (!selection.drawing) {

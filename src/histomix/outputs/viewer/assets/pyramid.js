@@ -21,7 +21,11 @@ class Pyramid {
     this.tiles.set(name, entry);
     HX.load(path, `data/${path}.js`)
       .then((text) => createImageBitmap(new Blob([bytesOf(text)], { type: "image/jpeg" })))
-      .then((picture) => { if (this.tiles.get(name) === entry) { entry.picture = picture; this.redraw(); } else picture.close(); })
+      .then((picture) => {
+        if (this.tiles.get(name) !== entry) { picture.close(); return; }
+        entry.picture = picture;
+        this.redraw();
+      })
       .catch(() => { entry.failed = true; });
     while (this.tiles.size > KEPT_TILES) {
       const [oldest, old] = this.tiles.entries().next().value;
@@ -32,31 +36,40 @@ class Pyramid {
   }
   get settled() { return [...this.tiles.values()].every((tile) => tile.picture || tile.failed); }
   close() { for (const tile of this.tiles.values()) if (tile.picture) tile.picture.close(); this.tiles.clear(); }
-  // Draws on a context in slide px (level 0); view: {x, y, scale, width, height}.
+  // Draws on a context in slide px (level 0); view: {x, y, scale, width, height}. Coarser pictures stand in for what has
+  // not come yet, and are left out where all has.
   draw(context, view) {
     const { meta } = this, chosen = this.levelFor(view.scale), coarsest = meta.levels.length - 1;
     context.fillStyle = "#ffffff";
     context.fillRect(0, 0, meta.width_px, meta.height_px);
-    context.imageSmoothingEnabled = true;
-    context.imageSmoothingQuality = "high";
-    const left = view.x - view.width / 2 / view.scale, top = view.y - view.height / 2 / view.scale;
-    for (let number = coarsest; number >= chosen; number--) {
-      if (number !== chosen && number !== coarsest && number - chosen > 3) continue;
-      const level = meta.levels[number], size = level.mpp / meta.mpp, step = FACTS.tile_px * size;
-      const first = [Math.max(0, Math.floor(left / step)), Math.max(0, Math.floor(top / step))];
-      const last = [
-        Math.min(level.columns - 1, Math.floor((left + view.width / view.scale) / step)),
-        Math.min(level.rows - 1, Math.floor((top + view.height / view.scale) / step)),
-      ];
-      for (let row = first[1]; row <= last[1]; row++) for (let column = first[0]; column <= last[0]; column++) {
-        if (!this.present[number].has(row * level.columns + column)) continue;
-        const known = this.tiles.get(`${number}_${column}_${row}`);
-        const wanted = number === chosen || number === coarsest;
-        const picture = wanted ? this.request(number, column, row) : known && known.picture;
-        if (picture) {
-          context.drawImage(picture, column * step, row * step, picture.width * size, picture.height * size);
-        }
+    const wanted = this.inView(chosen, view), coming = wanted.some(([column, row]) => !this.request(chosen, column, row));
+    if (coming && chosen !== coarsest) {
+      this.paint(context, coarsest, this.inView(coarsest, view), view, true);
+      for (let number = Math.min(chosen + 3, coarsest - 1); number > chosen; number--) {
+        this.paint(context, number, this.inView(number, view), view, false);
       }
+    }
+    this.paint(context, chosen, wanted, view, true);
+  }
+  inView(number, view) {
+    const level = this.meta.levels[number], step = FACTS.tile_px * level.mpp / this.meta.mpp, found = [];
+    const left = view.x - view.width / 2 / view.scale, top = view.y - view.height / 2 / view.scale;
+    const right = Math.min(level.columns - 1, Math.floor((left + view.width / view.scale) / step));
+    const bottom = Math.min(level.rows - 1, Math.floor((top + view.height / view.scale) / step));
+    for (let row = Math.max(0, Math.floor(top / step)); row <= bottom; row++) {
+      for (let column = Math.max(0, Math.floor(left / step)); column <= right; column++) {
+        if (this.present[number].has(row * level.columns + column)) found.push([column, row]);
+      }
+    }
+    return found;
+  }
+  paint(context, number, tiles, view, ask) {
+    const size = this.meta.levels[number].mpp / this.meta.mpp, step = FACTS.tile_px * size;
+    context.imageSmoothingEnabled = true;
+    context.imageSmoothingQuality = size * view.scale < 0.6 ? "medium" : "low";
+    for (const [column, row] of tiles) {
+      const picture = ask ? this.request(number, column, row) : this.tiles.get(`${number}_${column}_${row}`)?.picture;
+      if (picture) context.drawImage(picture, column * step, row * step, picture.width * size, picture.height * size);
     }
   }
 }

@@ -60,12 +60,13 @@ class Selection {
   means(layers) {
     const { data } = this.app, rows = this.rows.filter((i) => data.read_ok[i] > 0.5 && !Number.isNaN(data.dominant[i]));
     const mean = (values) => {
-      let sum = 0;
-      for (const i of rows) sum += values[i];
-      return rows.length ? sum / rows.length : NaN;
+      let sum = 0, count = 0;
+      for (const i of rows) if (!Number.isNaN(values[i])) { sum += values[i]; count++; }
+      return count ? sum / count : NaN;
     };
     let outside = 0;
     for (const i of rows) if (data.in_scope[i] < 0.5) outside++;
-    return { count: rows.length, unread: this.rows.length - rows.length, outside, means: layers.map((layer) => mean(layer.value)) };
+    const labels = this.app.meta.has_label ? layers.map((layer) => mean(layer.label)) : null;
+    return { count: rows.length, unread: this.rows.length - rows.length, outside, means: layers.map((layer) => mean(layer.value)), labels };
   }
 }
