@@ -192,7 +192,6 @@ def join_bands(job: SlideJob, plan: Plan, head: Head) -> Path:
                 )
             joined[band.start : band.stop] = values
             release(joined)
-        joined.flush()
         del joined
     write_json(job.work / FACTS, {"key": key, "digest": digest_file(path)})
     shutil.rmtree(job.work / "bands", ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 from dataclasses import dataclass
@@ -31,8 +32,10 @@ MASK_PX = 12_000_000
 #: A head that sees finer pixels than the slide has by more than this factor is refused.
 MAX_UPSAMPLING = 4.0
 TILE = np.dtype(
-    [("x_px", "<f8"), ("y_px", "<f8"), ("tissue", "<f4"), ("column", "<i4"), ("row", "<i4"), ("piece", "<i4")]
-    + [("region", "<i4"), ("place", "<i8")]
+    {
+        "names": ["x_px", "y_px", "tissue", "column", "row", "piece", "region", "place"],
+        "formats": ["<f8", "<f8", "<f4", "<i4", "<i4", "<i4", "<i4", "<i8"],
+    }
 )
 
 
@@ -104,7 +107,7 @@ class Plan:
                 if start - ends[-1] >= BAND_TILES:
                     ends.append(start)
         ends.append(len(self))
-        return [Band(number, a, b) for number, (a, b) in enumerate(zip(ends[:-1], ends[1:], strict=True))]
+        return [Band(number, a, b) for number, (a, b) in enumerate(itertools.pairwise(ends))]
 
     def identity(self) -> str:
         """Digest of the tiles and of the slide under them."""
@@ -193,7 +196,7 @@ def plan_tiles(
     mask = bounded_mask(slide) if mask is None else mask
     regions = [] if settings.regions is None else _shifted(read_regions(settings.regions), slide)
     labels, count = label_pieces(mask)
-    facts = {
+    facts: dict[str, Any] = {
         "slide": {**slide_facts(slide, spec), "bounds_px": list(slide.bounds_px), "digest": digest},
         "tile": spec.to_dict(),
         "places": "grid" if spots is None else "spots",
@@ -221,7 +224,8 @@ def plan_tiles(
         tiles = tiles[tiles["region"] >= 0]
         if not len(tiles):
             raise SlideError(
-                f"no tile of tissue has its centre in the regions of {settings.regions} ({', '.join(facts['regions'])})",
+                f"no tile of tissue has its centre in the regions of {settings.regions} "
+                f"({', '.join(facts['regions'])})",
                 where=slide.path,
                 mend="Check that the regions were drawn on this slide, at its full resolution",
             )
@@ -230,9 +234,7 @@ def plan_tiles(
     return Plan(tiles, keys, facts)
 
 
-def _at_spots(
-    slide: Slide, spec: TileSpec, mask: TissueMask, spots: pd.DataFrame
-) -> tuple[np.ndarray, np.ndarray]:
+def _at_spots(slide: Slide, spec: TileSpec, mask: TissueMask, spots: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Tiles around spots from top to bottom, so that bands of them lie together; ``place`` keeps their own order."""
     from ..slides import tiles_at_spots
 

@@ -98,9 +98,7 @@ def predict(
     trained = head if isinstance(head, Head) else load_head(head)
     loaded = list(encoders) if encoders is not None else load_head_encoders(trained, weights, threads)
     check_encoders(trained, loaded)
-    settings = Settings.of(
-        trained.card["digest"], regions=regions, batch_size=batch_size, stride_um=stride_um
-    )
+    settings = Settings.of(trained.card["digest"], regions=regions, batch_size=batch_size, stride_um=stride_um)
     spots = read_spots(at) if at is not None and not isinstance(at, pd.DataFrame) else at
     with contextlib.ExitStack() as stack:
         opened = slide if isinstance(slide, Slide) else stack.enter_context(open_slide(slide, mpp))
@@ -114,9 +112,7 @@ def predict(
     return next(blocks(plan, maps, trained, manifest, label_area_um2(trained), size=None))
 
 
-def _embed(
-    slide: Slide, plan: Plan, encoders: Sequence[Encoder], settings: Settings, progress: Progress
-) -> np.ndarray:
+def _embed(slide: Slide, plan: Plan, encoders: Sequence[Encoder], settings: Settings, progress: Progress) -> np.ndarray:
     """Features of all tiles, in the bands and batches that a run on disk has."""
     parts = []
     for band in plan.bands:
@@ -133,5 +129,3 @@ def _embed(
         )
         parts.append(np.concatenate([values for values, _ in found], axis=1))
     return np.concatenate(parts)
-
-

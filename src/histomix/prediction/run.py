@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
@@ -20,7 +19,18 @@ from ..provenance import atomic_path, digest_json
 from ..slides import Slide, open_slide
 from ..slides.files import slide_digest
 from ..spots import read_spots
-from .bands import FACTS, FEATURES, check_slide, disk_array, embed_band, features_key, join_bands, kept_features, load_plan, release
+from .bands import (
+    FACTS,
+    FEATURES,
+    check_slide,
+    disk_array,
+    embed_band,
+    features_key,
+    join_bands,
+    kept_features,
+    load_plan,
+    release,
+)
 from .job import Settings, SlideJob, SlideResult
 from .maps import Maps, apply_head, blocks
 from .plan import Band, Plan, bounded_mask, manifest_text, plan_tiles
@@ -244,7 +254,7 @@ def _keep_or_remove(job: SlideJob, settings: Settings, plan: Plan, head: Head, f
         with atomic_path(kept) as temporary:
             temporary.mkdir()
             for name in (FEATURES, FACTS):
-                os.replace(job.work / name, temporary / name)
+                (job.work / name).replace(temporary / name)
     elif kept.is_dir() and kept_features([kept], key) is None:
         shutil.rmtree(kept, ignore_errors=True)  # of a slide or of tiles that are no more
     shutil.rmtree(job.work, ignore_errors=True)

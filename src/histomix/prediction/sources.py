@@ -51,9 +51,7 @@ def slide_jobs(
             found += [(str(slide), mpp, name, ()) for slide, name in _search(path)]
         else:
             found.append((text, mpp, path.name if path.is_dir() and path.suffix != ".zarr" else path.stem, ()))
-    jobs = [
-        SlideJob(slide, Path(out) / name, scale, name, facts) for slide, scale, name, facts in found
-    ]
+    jobs = [SlideJob(slide, Path(out) / name, scale, name, facts) for slide, scale, name, facts in found]
     folders: dict[Path, SlideJob] = {}
     for job in jobs:
         twin = folders.setdefault(job.folder, job)
@@ -106,8 +104,11 @@ def _search(folder: Path) -> list[tuple[Path, str]]:
 
 def _is_slide_folder(path: Path) -> bool:
     """Whether a folder is itself a slide: an image of OME-Zarr, or DICOM files."""
-    return path.suffix.lower() == ".zarr" or (path / "zarr.json").is_file() or (path / ".zattrs").is_file() or any(
-        path.glob("*.dcm")
+    return (
+        path.suffix.lower() == ".zarr"
+        or (path / "zarr.json").is_file()
+        or (path / ".zattrs").is_file()
+        or any(path.glob("*.dcm"))
     )
 
 

@@ -72,7 +72,7 @@ def slide_digest(path: str | os.PathLike[str], known: Mapping[str, Any] | None =
     Returns
     -------
     dict
-        ``digest`` (sha256 of the content, ``"sha256:<hex>"``), and ``files`` and ``sample`` as `slide_state` gives them.
+        ``digest`` (of the content, ``"sha256:<hex>"``), and ``files`` and ``sample`` as `slide_state` gives them.
 
     Raises
     ------
