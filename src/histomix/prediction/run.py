@@ -151,9 +151,7 @@ def run_slide(
     try:
         kept = up_to_date(job, settings)
     except HistomixError as error:
-        # A map that is done stays done while its slide cannot be reached (a share that is not there today).
-        done = is_done(job, settings, read_status(job.folder))
-        return failure(job, error) if done else mark_failed(job, status, error)
+        return mark_failed(job, settings, status, error)
     if kept is not None:
         progress(f"predict {job.name}", kept.tiles, kept.tiles)
         return kept
@@ -165,7 +163,7 @@ def run_slide(
         mark_done(job, settings, status, result)
         return result
     except HistomixError as error:
-        return mark_failed(job, status, error)
+        return mark_failed(job, settings, status, error)
     except BaseException as error:
         with contextlib.suppress(HistomixError):
             status.update(state="queued", reason=f"interrupted ({error!r})", owner=None)
@@ -208,11 +206,16 @@ def mark_done(job: SlideJob, settings: Settings, status: Status, result: SlideRe
     status.finished(result, digests=digests, state_of_slide=state, files=sizes, mpp_given=job.mpp)
 
 
-def mark_failed(job: SlideJob, status: Status, error: HistomixError) -> SlideResult:
-    """Write that a slide failed and why; a map of an earlier run stays, and the status tells that it is older."""
+def mark_failed(job: SlideJob, settings: Settings, status: Status, error: HistomixError) -> SlideResult:
+    """Write that a slide failed and why.
+
+    A map of an earlier run stays, and the status tells that it is older. Where the status says that the very map asked
+    for is done, it stays too: the slide could not be reached (a share that is not there today).
+    """
     result = failure(job, error)
     with contextlib.suppress(HistomixError):  # a full disk has no room for the status either; the result tells it
-        status.finished(result)
+        if not is_done(job, settings, read_status(job.folder)):
+            status.finished(result)
     return result
 
 
