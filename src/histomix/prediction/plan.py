@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import logging
@@ -127,7 +128,10 @@ class Plan:
         arrays = {"tiles": self.tiles} if self.keys is None else {"tiles": self.tiles, "keys": self.keys}
         for name, array in arrays.items():
             with atomic_path(folder / f"{name}.npy") as temporary:
-                np.save(temporary, array, allow_pickle=False)
+                # Not np.save to the file: it may lose what a full disk has no room for without a word.
+                buffer = io.BytesIO()
+                np.save(buffer, array, allow_pickle=False)
+                temporary.write_bytes(buffer.getbuffer())
         facts = {**self.facts, "n_tiles": len(self)}
         write_json(folder / "plan.json", {"request": request, "identity": self.identity(), "facts": facts})
 
