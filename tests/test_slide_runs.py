@@ -354,9 +354,9 @@ def test_an_interrupted_slide_says_so(slide: Path, head: Head, tmp_path: Path) -
 
 
 def test_a_slide_too_coarse_for_the_head_is_refused_before_it_is_read(slide: Path, head: Head, tmp_path: Path) -> None:
-    job = SlideJob(str(slide), tmp_path / "A", mpp=10.0)
+    job = SlideJob(str(slide), tmp_path / "A", mpp=40.0)
     found = run_slide(job, Settings.of(head.card["digest"]), head, [Colours()])
-    assert isinstance(found.error, HeadError) and "5.0 times coarser" in str(found.error)
+    assert isinstance(found.error, HeadError) and "20.0 times coarser" in str(found.error)
     wide = predict(slide, head, tmp_path / "B", Colours(mpp=4.0))
     assert isinstance(wide.error, FeatureError) and "mpp 4.0, not 2.0" in str(wide.error)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,15 @@ def test_every_file_of_a_slide_counts(tmp_path: Path) -> None:
     for name in ("1.dcm", "2.dcm"):
         (dicom / name).write_bytes(name.encode())
     assert len(slide_files(dicom)) == len(slide_files(dicom / "2.dcm")) == 2
-    with pytest.raises(SlideError, match="d|1.dcm"):
+    with pytest.raises(SlideError, match="cannot be opened by OpenSlide"):
         open_slide(dicom)
     with pytest.raises(SlideError, match="cannot be read"):
         slide_digest(tmp_path / "none.svs")
+
+
+def test_a_folder_of_dicom_files_is_a_slide(data_dir: Path, tmp_path: Path) -> None:
+    shutil.copy(data_dir / "wsi" / "camelyon_jpeg.dcm", tmp_path / "2.dcm")
+    (tmp_path / "1.dcm").write_bytes(b"what a viewer left here")
+    with open_slide(tmp_path) as folder, open_slide(tmp_path / "2.dcm") as file:
+        assert (folder.width_px, folder.mpp, folder.reader) == (file.width_px, file.mpp, "openslide")
+        np.testing.assert_array_equal(folder.thumbnail(200), file.thumbnail(200))

@@ -31,7 +31,7 @@ BAND_TILES = 2048
 #: A tissue mask holds at most about this many pixels: on larger slides it is coarser.
 MASK_PX = 12_000_000
 #: A head that sees finer pixels than the slide has by more than this factor is refused.
-MAX_UPSAMPLING = 4.0
+MAX_UPSAMPLING = 16.0
 TILE = np.dtype(
     {
         "names": ["x_px", "y_px", "tissue", "column", "row", "piece", "region", "place"],
