@@ -3,10 +3,11 @@
 from .nuclei import Nuclei, count_nuclei, find_nuclei
 from .opening import open_slide
 from .slide import Reader, Slide
-from .tiles import TileSpec, read_tile, tiles_at_spots, tiles_on_grid
+from .tiles import GridPlaces, TileSpec, grid_places, read_tile, tiles_at_spots, tiles_on_grid
 from .tissue import TissueMask, tissue_mask
 
 __all__ = [
+    "GridPlaces",
     "Nuclei",
     "Reader",
     "Slide",
@@ -14,6 +15,7 @@ __all__ = [
     "TissueMask",
     "count_nuclei",
     "find_nuclei",
+    "grid_places",
     "open_slide",
     "read_tile",
     "tiles_at_spots",
