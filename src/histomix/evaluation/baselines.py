@@ -139,7 +139,14 @@ def _section_counts(
     except (FeatureError, KeyError, TypeError) as error:
         raise InputError(f"the features do not say of which slide and tile they are ({error})") from error
     xy_px = table.obs[["x_px", "y_px"]].to_numpy(np.float64)
-    made_from = [_FORMAT, slide_facts["fingerprint"], slide_facts["mpp"], side_um, list(table.obs_names), xy_px.tolist()]
+    made_from = [
+        _FORMAT,
+        slide_facts["fingerprint"],
+        slide_facts["mpp"],
+        side_um,
+        list(table.obs_names),
+        xy_px.tolist(),
+    ]
     identity = digest_json(made_from)
     path = None if folder is None else Path(folder) / NUCLEI_FOLDER / f"{name}.json"
     if identity not in store and path is not None and path.is_file():

@@ -135,10 +135,8 @@ def picture_hash(image: np.ndarray) -> NDArray[np.bool_]:
     return frequencies > np.median(frequencies)
 
 
-def near_pictures(
-    sections: Mapping[str, NDArray[np.bool_]], pairs: list[tuple[str, str, str]]
-) -> list[dict[str, Any]]:
-    """Pairs (fold, test section, training section) whose pictures are near copies, with the share of bits that differ."""
+def near_pictures(sections: Mapping[str, NDArray[np.bool_]], pairs: list[tuple[str, str, str]]) -> list[dict[str, Any]]:
+    """Of pairs (fold, test section, training section), those that are near copies, and the share of bits that differ."""
     found = []
     for fold, test, train in pairs:
         if test in sections and train in sections:

@@ -95,9 +95,9 @@ def fitted_already(estimator: Any) -> list[str]:
     found = []
     parts = {"": estimator, **(estimator.get_params(deep=True) if hasattr(estimator, "get_params") else {})}
     for name, part in parts.items():
-        if type(part).__name__ == "FrozenEstimator":
-            found.append(name or "the estimator")
-        elif hasattr(part, "get_params") and not isinstance(part, type) and _has_fitted(part):
+        if type(part).__name__ == "FrozenEstimator" or (
+            hasattr(part, "get_params") and not isinstance(part, type) and _has_fitted(part)
+        ):
             found.append(name or "the estimator")
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import norm, t
 
+from ..heads import TrainingSet
 from .folds import Fold
 from .metrics import Array
 from .scoring import FOLD_METRICS, INTERVAL_METRICS, SECTION_METRICS
@@ -40,9 +42,10 @@ def summarise(metrics: pd.DataFrame, folds: list[dict[str, Any]], seed: int) -> 
     dict
         ``{target: {head: {metric: entry}}}``. An entry has the ``mean`` over units (sections; folds for the metrics
         over a fold) of the mean over cell types, its interval ``low`` to ``high`` (None with a single unit),
-        ``n_types``, ``n_sections``, ``n_donors``, ``types`` (mean, interval and n_units of each cell type), ``by_donor``
-        (mean and n_units of each donor; the interval is over its units) and, except for ridge, ``vs_ridge``: the paired
-        difference with its interval. Undefined values are left out of means and counted by the ``n_``.
+        ``n_types``, ``n_sections``, ``n_donors``, ``types`` (mean, interval and n_units of each cell type),
+        ``by_donor`` (mean and n_units of each donor; the interval is over its units) and, except for ridge,
+        ``vs_ridge``: the paired difference with its interval. Undefined values are left out of means and counted by the
+        ``n_``.
     """
     members = {fold["name"]: fold["sections"] for fold in folds}
     scores: dict[str, Any] = {}
@@ -68,8 +71,13 @@ def summarise(metrics: pd.DataFrame, folds: list[dict[str, Any]], seed: int) -> 
     return scores
 
 
-def describe_folds(folds: list[Fold], section: NDArray[np.str_], donor: NDArray[np.str_]) -> list[dict[str, Any]]:
-    """Name what each fold holds out, and count the test donors that its training rows know."""
+def describe_folds(folds: list[Fold], training: TrainingSet) -> list[dict[str, Any]]:
+    """Name what each fold holds out, and count the test donors that its training rows know.
+
+    ``types_not_in_training`` are the cell types that the test rows have and the training rows have not.
+    """
+    section, donor = np.asarray(training.section, dtype=str), np.asarray(training.donor, dtype=str)
+    types = np.asarray(training.cell_types)
     return [
         {
             "name": fold.name,
@@ -79,6 +87,9 @@ def describe_folds(folds: list[Fold], section: NDArray[np.str_], donor: NDArray[
             "n_test": len(fold.test),
             "n_train_donors": len(np.unique(donor[fold.train])),
             "test_donors_in_training": len(np.intersect1d(donor[fold.test], donor[fold.train])),
+            "types_not_in_training": types[
+                training.Y[fold.test].any(axis=0) & ~training.Y[fold.train].any(axis=0)
+            ].tolist(),
         }
         for fold in folds
     ]
@@ -172,7 +183,11 @@ def mean_and_interval(values: Array, weights: Array, groups: NDArray[np.intp]) -
 def percentiles(groups: NDArray[np.intp]) -> tuple[float, float]:
     """Which quantiles of the bootstrap bound an interval of `LEVEL` over some donors (over units, with one donor)."""
     n = len(np.unique(groups))
-    n = len(groups) if n < 2 else n
+    return _percentiles(len(groups) if n < 2 else n)
+
+
+@lru_cache
+def _percentiles(n: int) -> tuple[float, float]:
     outer = float(norm.sf(np.sqrt(n / (n - 1)) * t.ppf((1 + LEVEL) / 2, n - 1)))
     return outer, 1 - outer
 
