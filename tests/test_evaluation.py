@@ -282,9 +282,7 @@ def test_leaky_folds_score_higher_where_only_the_donor_can_be_learnt(make_data: 
         return 3 + np.clip(X[:, [at, at + 1]], -3, 3)
 
     data = make_data({"a1": ("A", 80), "b1": ("B", 80), "c1": ("C", 80), "d1": ("D", 80)}, own_rule)
-    scores = {
-        folds: data.run(folds=folds).summary["scores"]["label"]["ridge"]["pearson"]["mean"] for folds in FOLDS
-    }
+    scores = {folds: data.run(folds=folds).summary["scores"]["label"]["ridge"]["pearson"]["mean"] for folds in FOLDS}
     assert scores["random"] > 0.9
     assert abs(scores["donor"]) < 0.5
     assert scores["section"] == pytest.approx(scores["donor"])
@@ -328,7 +326,12 @@ def test_an_absent_type_is_counted_not_averaged(make_data: MakeData) -> None:
     t_cell, b_cell = (entry["types"][name]["mean"] for name in TYPES[:2])
     assert entry["mean"] < (t_cell + b_cell) / 2
     only_b = make_data({"b1": ("B", 40), "c1": ("C", 40)}, label).run().summary["scores"]["label"]["ridge"]["pearson"]
-    assert only_b["n_types"] == 2 and only_b["types"]["Tumour"] == {"mean": None, "low": None, "high": None, "n_units": 0}
+    assert only_b["n_types"] == 2 and only_b["types"]["Tumour"] == {
+        "mean": None,
+        "low": None,
+        "high": None,
+        "n_units": 0,
+    }
     assert only_b["mean"] > 0.9
 
 

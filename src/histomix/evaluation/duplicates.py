@@ -136,7 +136,7 @@ def picture_hash(image: np.ndarray) -> NDArray[np.bool_]:
 
 
 def near_pictures(sections: Mapping[str, NDArray[np.bool_]], pairs: list[tuple[str, str, str]]) -> list[dict[str, Any]]:
-    """Of pairs (fold, test section, training section), those that are near copies, and the share of bits that differ."""
+    """Of pairs (fold, test, training section) those that are near copies, with the share of bits that differ."""
     found = []
     for fold, test, train in pairs:
         if test in sections and train in sections:
