@@ -105,7 +105,7 @@ def preview(folder: Path, name: str, seed: int, change: Callable[[np.ndarray], n
     """A picture of tissue with some structure on white glass."""
     rng = np.random.default_rng(seed)
     grey = Image.fromarray(rng.random((9, 11)).astype(np.float32)).resize((220, 180), Image.Resampling.BICUBIC)
-    rows, columns = np.mgrid[-1 : 1 : 180j, -1 : 1 : 220j]
+    rows, columns = np.mgrid[-1:1:180j, -1:1:220j]
     tissue = rows**2 / rng.uniform(0.5, 0.9) + columns**2 / rng.uniform(0.5, 0.9) < 1
     picture = np.where(tissue[..., None], 90 + 120 * np.asarray(grey)[..., None] * [1.0, 0.7, 1.0], 242)
     (folder / "previews").mkdir(exist_ok=True)
