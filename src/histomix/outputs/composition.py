@@ -95,14 +95,10 @@ def write_composition(folder: str | os.PathLike[str], composition: AnnData, prev
     StorageError
         The folder cannot be written, or the disk is full.
     """
-    place = Path(folder)
-    at_spots = json.loads(composition.uns["manifest"])["places"] == "spots"
+    from .streaming import composition_writer
+
     if preview is not None:
-        with atomic_path(place / "preview.jpg") as temporary:
+        with atomic_path(Path(folder) / "preview.jpg") as temporary:
             Image.fromarray(preview).save(temporary, quality=88)
-    with atomic_path(place / "composition.csv") as temporary:
-        composition_table(composition).to_csv(temporary, index=at_spots, float_format="%.6g")
-    with atomic_path(place / "tiles.geojson") as temporary:
-        temporary.write_text(json.dumps(composition_geojson(composition), allow_nan=False), encoding="utf-8")
-    with atomic_path(place / "composition.h5ad") as temporary:
-        composition.write_h5ad(temporary, compression="gzip")
+    with composition_writer(folder) as append:
+        append(composition)

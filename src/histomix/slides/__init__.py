@@ -6,10 +6,11 @@ from .remote import SlideCache, is_remote
 from .remote_files import remote_name
 from .slide import Reader, Slide
 from .store import Retry, shown
-from .tiles import TileSpec, read_tile, tiles_at_spots, tiles_on_grid
+from .tiles import GridPlaces, TileSpec, grid_places, read_tile, tiles_at_spots, tiles_on_grid
 from .tissue import TissueMask, tissue_mask
 
 __all__ = [
+    "GridPlaces",
     "Nuclei",
     "Reader",
     "Retry",
@@ -19,7 +20,10 @@ __all__ = [
     "TissueMask",
     "count_nuclei",
     "find_nuclei",
+<<<<<<< HEAD
     "is_remote",
+=======
+    "grid_places",
     "open_slide",
     "read_tile",
     "remote_name",
