@@ -20,10 +20,8 @@ __all__ = [
     "TissueMask",
     "count_nuclei",
     "find_nuclei",
-<<<<<<< HEAD
-    "is_remote",
-=======
     "grid_places",
+    "is_remote",
     "open_slide",
     "read_tile",
     "remote_name",
