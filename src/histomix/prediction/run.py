@@ -119,7 +119,7 @@ def finish_slide(job: SlideJob, settings: Settings, head: Head) -> SlideResult:
         counts = _write_maps(job, settings, head, plan, maps)
     shutil.rmtree(results, ignore_errors=True)
     _keep_or_remove(job, settings, plan, head, features)
-    return SlideResult(Path(job.slide).name, job.folder, len(plan), *counts, remarks=_remarks(plan, *counts))
+    return SlideResult(job.file_name, job.folder, len(plan), *counts, remarks=_remarks(plan, *counts))
 
 
 def run_slide(
