@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from ..abundance import Abundance
+from ..embedding import feature_manifest
 from ..errors import HeadError, InputError
 from ..heads import TrainingSet, assemble, inner_groups, make_estimator
 from ..progress import Progress, silent
@@ -117,7 +118,8 @@ def evaluate(
     rows = ceiling_rows(labels, training, splits, folds)
     metrics = pd.concat([metrics, rows], ignore_index=True) if len(rows) else metrics
     sections, donors = list(dict.fromkeys(section.tolist())), np.unique(donor).tolist()
-    positions = _positions(features if isinstance(features, Mapping) else features[0], sections, section, training.keys)
+    first = features if isinstance(features, Mapping) else features[0]
+    positions = _positions(first, sections, section, training.keys)
 
     def tables(values: Array) -> dict[str, pd.DataFrame]:
         types = [str(name) for name in training.cell_types]
@@ -135,6 +137,7 @@ def evaluate(
         "unit": training.unit,
         "cell_types": [str(name) for name in training.cell_types],
         "sections": sections,
+        "sections_mpp": {name: feature_manifest(first[name])["slide"]["mpp"] for name in sections},
         "donors": donors,
         "n_sections": len(sections),
         "n_donors": len(donors),
