@@ -12,7 +12,7 @@ import pytest
 
 import histomix as hm
 from histomix.errors import InputError
-from histomix.evaluation import Evaluation
+from histomix.evaluation import Evaluation, spatial_null
 from histomix.evaluation.domains import choose_domains, composition_domains, partition_agreement
 from histomix.evaluation.regions import read_regions, read_section_regions
 from histomix.evaluation.spatial import adjusted, colocalisation, moran, off_diagonal, pitch_um, spatial_weights
@@ -111,16 +111,28 @@ def test_agreement_is_found_where_it_is_and_not_where_it_is_not() -> None:
     rng = np.random.default_rng(4)
     good = VALUES * np.exp(0.4 * rng.normal(size=VALUES.shape))
     found = compare_colocalisation(VALUES, good, XY, weights, n_permutations=99)
-    expected = np.corrcoef(
-        off_diagonal(colocalisation(VALUES, weights)), off_diagonal(colocalisation(good, weights))
-    )[0, 1]
+    expected = np.corrcoef(off_diagonal(colocalisation(VALUES, weights)), off_diagonal(colocalisation(good, weights)))[
+        0, 1
+    ]
     assert found.correlation == pytest.approx(expected, abs=1e-12)
     assert found.p <= 0.05 and found.n_pairs == 15 and found.n_permutations == 99
-    assert found.patchiness_kept > 0.7 and abs(found.null_mean) < 0.5
+    # Shares are tied to each other by their sum: maps that know nothing of each other agree too, and the null says so.
+    assert found.patchiness_kept > 0.7 and 0.2 < found.null_mean < found.correlation - 2 * found.null_sd
     again = compare_colocalisation(VALUES, good, XY, weights, n_permutations=99)
     assert again.p == found.p and again.null_mean == found.null_mean
     constant = compare_colocalisation(VALUES, np.ones_like(VALUES), XY, weights)
     assert constant.correlation == 0.0 and np.isnan(constant.p)
+
+
+@pytest.mark.parametrize("adjust", ["share", "residual", "none"])
+def test_a_draw_of_the_null_is_the_matrix_of_shifted_maps(adjust: str) -> None:
+    weights = spatial_weights(XY, 100.0)
+    values = VALUES.copy()
+    values[5] = 0.0
+    maps = random_shifts(XY, 6, seed=2)
+    moved = np.stack([values[source, one] for one, source in enumerate(maps)], axis=1)
+    found = spatial_null._Null(values, weights, adjust).draw(maps)
+    np.testing.assert_allclose(found, colocalisation(moved, weights, adjust), atol=1e-5)
 
 
 def test_the_null_holds_its_level() -> None:
@@ -161,7 +173,9 @@ def test_the_summary_has_every_head_section_and_type(scores: Evaluation, tmp_pat
     found = spatial_summary(scores, n_permutations=19)
     sections, types = scores.summary["sections"], scores.summary["cell_types"]
     assert found["radius_um"] == pytest.approx(100.0, abs=1.0)
-    assert {(r["section"], r["head"]) for r in found["domains"]} == {(s, h) for s in sections for h in ("mean", "ridge")}
+    assert {(r["section"], r["head"]) for r in found["domains"]} == {
+        (s, h) for s in sections for h in ("mean", "ridge")
+    }
     assert {r["cell_type"] for r in found["moran"]} == set(types)
     row = next(r for r in found["moran"] if r["head"] == "ridge" and r["label"] is not None)
     name, place = row["section"], types.index(row["cell_type"])

@@ -17,9 +17,9 @@ _STARTS = 10
 
 #: What the numbers are, for the files that carry them.
 DOMAINS = (
-    "k-means (10 starts, seeded) on the square roots of each spot's shares (Hellinger distance), section by section; the "
-    "number of domains is that of the regions, else the one from 2 to 8 with the best silhouette of the labels, and is "
-    "never chosen on a prediction; adjusted Rand index: 1 is the same partition, 0 what chance gives"
+    "k-means (10 starts, seeded) on the square roots of each spot's shares (Hellinger distance), section by section; "
+    "the number of domains is that of the regions, else the one from 2 to 8 with the best silhouette of the labels, "
+    "and is never chosen on a prediction; adjusted Rand index: 1 is the same partition, 0 what chance gives"
 )
 
 

@@ -27,7 +27,7 @@ _PLACES = (("x_px", "y_px"), ("pixel_x", "pixel_y"), ("pxl_col_in_fullres", "pxl
 _ARRAY = ("x", "y")
 #: Names, in lower case, by which a spot is said to belong to no region.
 _NOWHERE = frozenset({"", "nan", "na", "none", "undetermined", "unknown", "unlabeled", "unlabelled"})
-_MEND = "Give a table with a column spot (or x_px, y_px) and a column region, or GeoJSON polygons as QuPath exports them"
+_MEND = "Give a table with a column spot (or x_px, y_px) and a column region, or GeoJSON polygons as of QuPath"
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +37,8 @@ class Regions:
     Attributes
     ----------
     polygons
-        ``(name, rings)``: each ring (n, 2) in level-0 px less the slide's bounds; a place is inside where it lies within
-        an odd number of rings (so holes are rings).
+        ``(name, rings)``: each ring (n, 2) in level-0 px less the slide's bounds; a place is inside where it lies
+        within an odd number of rings (so holes are rings).
     keys
         Spot keys that are known by name; several spellings of one table.
     places_px, names
@@ -90,7 +90,9 @@ class Regions:
                 where=self.source,
                 mend="Give the regions of this section, with the same keys or in level-0 px of the same image",
             )
-        return np.where([name is None or str(name).strip().lower() in _NOWHERE for name in found], None, found)
+        nowhere = [name is None or str(name).strip().lower() in _NOWHERE for name in found]
+        found[np.array(nowhere, dtype=bool)] = None
+        return found
 
 
 def read_regions(path: str | os.PathLike[str]) -> Regions:

@@ -120,11 +120,13 @@ def colocalisation(values: ArrayLike, weights: SpatialWeights, adjust: str = "sh
         See `adjusted`: without it, every pair of types seems to attract where spots differ in how many cells they hold.
     """
     z = standardised(adjusted(np.asarray(values, dtype=np.float64), adjust))
-    return matrices(z[None], weights)[0]
+    found = z.T @ (weights.matrix @ z)
+    # Symmetric to the last bit, whatever the order of the sums.
+    return np.asarray((found + found.T) / 2) + _undefined(weights)
 
 
 def adjusted(values: Array, how: str = "share") -> Array:
-    """Abundance with the total of each spot taken out, shape as given: (..., n_spots, n_types).
+    """Abundance with the total of each spot taken out, shape (n_spots, n_types).
 
     ``"share"`` divides by the spot's total (values below 0 are taken as 0; a spot without cells gets the mean share,
     and so has no part); shares of abundant types are tied to each other by their sum of 1. ``"residual"`` takes out of
@@ -141,48 +143,29 @@ def adjusted(values: Array, how: str = "share") -> Array:
         return values
     if how == "share":
         cells = np.clip(values, 0.0, None)
-        total = cells.sum(axis=-1, keepdims=True)
+        total = cells.sum(axis=1, keepdims=True)
         shares = np.divide(cells, total, out=np.zeros_like(cells), where=total > 0)
-        occupied = np.maximum((total > 0).sum(axis=-2, keepdims=True), 1)
-        return np.where(total > 0, shares, shares.sum(axis=-2, keepdims=True) / occupied)
-    total = values.sum(axis=-1, keepdims=True)
-    about = total - total.mean(axis=-2, keepdims=True)
-    spread = (about**2).sum(axis=-2, keepdims=True)
-    level = np.abs(total).max(axis=-2, keepdims=True)
+        return np.where(total > 0, shares, shares.sum(axis=0) / max((total > 0).sum(), 1))
+    total = values.sum(axis=1)
     # Totals that are equal but for rounding (proportions) tell nothing.
-    about = np.where(np.ptp(total, axis=-2, keepdims=True) <= _CONSTANT * level, 0.0, about)
-    slope = np.divide((about * values).sum(axis=-2, keepdims=True), spread, out=np.zeros_like(level + values[..., :1, :]),
-                      where=spread > 0)  # fmt: skip
-    return values - slope * about
+    if np.ptp(total) <= _CONSTANT * np.abs(total).max():
+        return values
+    about = total - total.mean()
+    return np.asarray(values - np.outer(about, about @ values / (about @ about)))
 
 
 def standardised(values: Array) -> Array:
-    """Columns (over the last axis but one) as deviations from their mean, of length 1; NaN for a constant column."""
-    largest = np.abs(values).max(axis=-2, keepdims=True)
-    constant = np.ptp(values, axis=-2, keepdims=True) <= _CONSTANT * largest
-    deviations = values - values.mean(axis=-2, keepdims=True)
-    length = np.sqrt((deviations**2).sum(axis=-2, keepdims=True))
-    return np.where(constant, np.nan, deviations / np.where(constant | (length == 0), 1.0, length))
-
-
-def matrices(z: Array, weights: SpatialWeights) -> Array:
-    """``z'Wz`` of several sets of standardised columns, shape (n_sets, n_types, n_types) from (n_sets, n_spots, n_types)."""
-    sets, spots, types = z.shape
-    flat = np.ascontiguousarray(z.transpose(1, 0, 2)).reshape(spots, sets * types)
-    # Of the symmetric weights one half does: the other half of the result is its transpose.
-    lag = (_upper(weights) @ flat).reshape(spots, sets, types)
-    half = np.matmul(z.transpose(0, 2, 1), lag.transpose(1, 0, 2))
-    return half + half.transpose(0, 2, 1) + _undefined(weights)
+    """Columns as deviations from their mean, of length 1; NaN for a constant column."""
+    constant = np.ptp(values, axis=0) <= _CONSTANT * np.abs(values).max(axis=0)
+    deviations = values - values.mean(axis=0)
+    length = np.sqrt((deviations**2).sum(axis=0))
+    return np.asarray(np.where(constant, np.nan, deviations / np.where(constant | (length == 0), 1.0, length)))
 
 
 def off_diagonal(matrix: Array) -> Array:
     """The pairs of different types of symmetric matrices, shape (..., n_types * (n_types - 1) / 2)."""
     rows, columns = np.triu_indices(matrix.shape[-1], k=1)
     return matrix[..., rows, columns]
-
-
-def _upper(weights: SpatialWeights) -> sparse.csr_matrix:
-    return sparse.triu(weights.matrix, k=1, format="csr")
 
 
 def _undefined(weights: SpatialWeights) -> float:

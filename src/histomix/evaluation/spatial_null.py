@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 from scipy.spatial import cKDTree
+from threadpoolctl import threadpool_limits
 
-from .spatial import Array, SpatialWeights, adjusted, colocalisation, matrices, off_diagonal, pitch_um, standardised
+from .spatial import Array, SpatialWeights, colocalisation, off_diagonal, pitch_um
 
 #: Random shifts that the types draw theirs from, a new one for every permutation.
-SHIFTS = 256
+SHIFTS = 128
 #: Fewer pairs of types than this have no correlation worth a number.
 MIN_PAIRS = 3
-#: Values in memory at once.
-_BATCH = 3_000_000
+#: A Moran's I below this has no share that could be kept.
+_PATCHY = 0.05
+#: Share of the variation that single precision makes of nothing.
+_ROUNDING = 1e-10
 
 #: What the null is, for the files that carry its numbers.
 NULL = (
     "each predicted map is mirrored and shifted at random on the torus of the section's bounding box, every type by a "
-    "shift of its own, and the spots' totals are taken out anew: types stay as abundant and about as patchy as predicted "
-    "(patchiness_kept is the share of their Moran's I that survives) but lie where they lie by chance; null_mean is what "
-    "such maps reach. The shift tears maps at the seam and fills places off the tissue from the nearest spot, so on ragged "
-    "or small sections the null is somewhat less patchy than the prediction; p is one-sided and cannot be below 1 / "
-    "(n_permutations + 1)"
+    "shift of its own, and the spots' totals are taken out anew: types stay as abundant and about as patchy as "
+    "predicted (patchiness_kept is the share of their Moran's I that survives) but lie where they lie by chance; "
+    "null_mean is what such maps reach. The shift tears maps at the seam and fills places off the tissue from the "
+    "nearest spot, so on ragged or small sections the null is somewhat less patchy than the prediction; p is one-sided "
+    "and cannot be below 1 / (n_permutations + 1)"
 )
 
 
@@ -105,16 +108,16 @@ def compare_colocalisation(
         return Colocalisation(observed, found, correlation, np.nan, np.nan, np.nan, np.nan, int(use.sum()), 0)
     rng = np.random.default_rng(seed)
     maps = random_shifts(xy_um, max(SHIFTS, predicted.shape[1]), seed) if shifts is None else shifts
-    drawn, kept = [], []
-    for batch in _shifted(predicted, maps, n_permutations, rng):
-        null = matrices(standardised(adjusted(batch, adjust)), weights)
-        drawn.append(_correlations(target[use], off_diagonal(null)[:, use]))
-        kept.append(np.diagonal(null, axis1=1, axis2=2))
-    values = np.concatenate(drawn)
+    null, types = _Null(predicted, weights, adjust), predicted.shape[1]
+    with threadpool_limits(1):
+        # No two types of one draw share a shift: they would keep their places to each other.
+        draws = np.stack([null.draw(maps[rng.permutation(len(maps))[:types]]) for _ in range(n_permutations)])
+    values = _correlations(target[use], off_diagonal(draws)[:, use])
     values = values[np.isfinite(values)]
     own = np.diagonal(found)
-    patchy = own > 0.05  # a share of next to nothing says nothing
-    share = float(np.nanmean(np.concatenate(kept)[:, patchy] / own[patchy])) if patchy.any() else np.nan
+    patchy = np.nan_to_num(own) > _PATCHY
+    kept = np.diagonal(draws, axis1=1, axis2=2)[:, patchy] / own[patchy]
+    share = float(kept[np.isfinite(kept)].mean()) if np.isfinite(kept).any() else np.nan
     return Colocalisation(
         observed,
         found,
@@ -150,20 +153,53 @@ def random_shifts(xy_um: ArrayLike, count: int, seed: int = 0) -> NDArray[np.int
     return found
 
 
-def _shifted(values: Array, maps: NDArray[np.intp], count: int, rng: np.random.Generator) -> Iterator[Array]:
-    """Sets of maps in which every type is shifted by a motion of its own, (n_sets, n_spots, n_types) at a time."""
-    spots, types = values.shape
-    size = max(1, _BATCH // max(1, spots * types))
-    columns = np.arange(types)
-    for start in range(0, count, size):
-        here = min(size, count - start)
-        # No two types of one set share a motion: they would keep their places to each other.
-        chosen = np.argsort(rng.random((here, len(maps))), axis=1)[:, :types]
-        yield values[maps[chosen].transpose(0, 2, 1), columns]
+class _Null:
+    """Matrices of one prediction whose types are shifted apart.
+
+    In single precision and one thread: a draw of the null needs neither more digits nor bits that depend on the
+    number of threads.
+    """
+
+    def __init__(self, values: Array, weights: SpatialWeights, adjust: str) -> None:
+        cells = np.clip(values, 0.0, None) if adjust == "share" else values
+        largest = np.abs(cells).max(axis=0)
+        # Of one size, so that single precision suits cells and proportions alike; a share depends on their ratios.
+        scale = largest.max() if largest.max() > 0 else 1.0
+        self.columns = np.ascontiguousarray((cells / scale).T, dtype=np.float32)
+        self.upper = sparse.triu(weights.matrix, k=1, format="csr").astype(np.float32)
+        self.adjust = adjust
+
+    def draw(self, maps: NDArray[np.intp]) -> Array:
+        """The matrix when type ``t`` takes its values from the spots ``maps[t]``, (n_types, n_types)."""
+        moved = np.empty_like(self.columns)
+        for column, source, into in zip(self.columns, maps, moved, strict=True):
+            np.take(column, source, out=into)
+        if self.adjust == "share":
+            self._close(moved)
+        moved -= moved.mean(axis=1, keepdims=True)
+        if self.adjust == "residual":
+            total = moved.sum(axis=0)
+            spread = float(total @ total)
+            # Totals that are equal but for rounding tell nothing.
+            if spread > _ROUNDING * float((moved**2).sum()):
+                moved -= np.outer(moved @ total / spread, total)
+        length = np.sqrt(np.einsum("ij,ij->i", moved, moved, dtype=np.float64))
+        half = moved @ (self.upper @ np.ascontiguousarray(moved.T))
+        scale = np.where(length > 0, length, np.nan)
+        return np.asarray((half + half.T) / np.outer(scale, scale), dtype=np.float64)
+
+    @staticmethod
+    def _close(moved: NDArray[np.float32]) -> None:
+        """Divide by the total of each spot; a spot without cells gets the mean share."""
+        total = moved.sum(axis=0)
+        empty = total <= 0
+        moved /= np.where(empty, 1.0, total).astype(np.float32)
+        if empty.any() and not empty.all():
+            moved[:, empty] = moved[:, ~empty].mean(axis=1, keepdims=True)
 
 
 def _correlations(target: Array, rows: Array) -> Array:
-    """Pearson correlation of each row with the target; pairs that a row lacks are left out of it, NaN where constant."""
+    """Pearson correlation of each row with the target, over the pairs that the row has; NaN where it is constant."""
     known = np.isfinite(rows)
     count = known.sum(axis=1, keepdims=True)
     a, b = np.where(known, target, 0.0), np.where(known, rows, 0.0)

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..progress import Progress, silent
 from .domains import DOMAINS, choose_domains, composition_domains, partition_agreement
-from .regions import read_section_regions
+from .regions import Regions, read_section_regions
 from .result import Evaluation
 from .spatial import KERNELS, REACH, Array, SpatialWeights, colocalisation, moran, pitch_um, spatial_weights
 from .spatial_null import NULL, SHIFTS, compare_colocalisation, random_shifts
@@ -21,21 +22,23 @@ from .summary import LEVEL, resample_weights
 #: A section with fewer spots has no spatial scores.
 MIN_SPOTS = 20
 PERMUTATIONS = 200
+_Domains = tuple[NDArray[np.intp], NDArray[np.object_] | None, int]
 _SCORES = ("moran", "colocalisation", "ari_label", "ari_prediction", "ari_regions")
 
 _RULES = {
-    "weights": "Gaussian of the distance of two spots with standard deviation radius_um, cut off at three of them (band: "
-    "1 within radius_um); a spot is no neighbour of itself; where no radius is given it is the pitch of the spots (median "
-    "distance to the nearest neighbour, median over sections)",
+    "weights": "Gaussian of the distance of two spots with standard deviation radius_um, cut off at three of them "
+    "(band: 1 within radius_um); a spot is no neighbour of itself; where no radius is given it is the pitch of the "
+    "spots (median distance to the nearest neighbour, median over sections)",
     "moran": "Moran's I per cell type and section of the values as they are; a constant prediction has 0, a type whose "
-    "label is constant is left out; moran_agreement is the Pearson correlation of the I of labels and prediction across "
-    "types, 0 for a prediction that is constant in every type",
+    "label is constant is left out; moran_agreement is the Pearson correlation of the I of labels and prediction "
+    "across types, 0 for a prediction that is constant in every type",
     "colocalisation": "bivariate Moran's R of every pair of types, of values with the total of each spot taken out "
-    "(adjust; share: divided by it; residual: a straight line on it taken out); correlation is that of the off-diagonal "
-    "entries of labels and prediction, so that the diagonal (Moran's I) lends it nothing; 0 for a constant prediction",
-    "domains": f"{DOMAINS}; ari_label: domains of the prediction against domains of the labels; ari_prediction: domains "
-    "of the prediction against the given regions; ari_regions: domains of the labels against the given regions, which is "
-    "what a perfect prediction of the labels would reach",
+    "(adjust; share: divided by it; residual: a straight line on it taken out); correlation is that of the "
+    "off-diagonal entries of labels and prediction, so that the diagonal (Moran's I) lends it nothing; 0 for a "
+    "constant prediction",
+    "domains": f"{DOMAINS}; ari_label: domains of the prediction against domains of the labels; ari_prediction: "
+    "domains of the prediction against the given regions; ari_regions: domains of the labels against the given "
+    "regions, which is what a perfect prediction of the labels would reach",
     "scores": "means over sections with the grouped bootstrap of the other scores (donors, then their sections)",
 }
 
@@ -209,7 +212,7 @@ class _Section:
             "n_permutations": found.n_permutations,
         }
 
-    def label_domains(self, regions: Any, n_domains: int | None) -> tuple[Array, Array | None, int]:
+    def label_domains(self, regions: Regions | None, n_domains: int | None) -> _Domains:
         """Domains of the labels, region of each spot, and how many domains there are."""
         names = None
         if regions is not None:
@@ -222,7 +225,7 @@ class _Section:
         count = count or choose_domains(self.values, self.seed)
         return composition_domains(self.values, count, self.seed), names, count
 
-    def domains(self, head: str, values: Array, given: tuple[Array, Array | None, int]) -> dict[str, Any]:
+    def domains(self, head: str, values: Array, given: _Domains) -> dict[str, Any]:
         ours, names, count = given
         theirs = composition_domains(values, count, self.seed)
         row: dict[str, Any] = {
