@@ -242,7 +242,8 @@ def test_polygons_with_holes(tmp_path: Path) -> None:
     keys = pd.Index(["in", "hole", "island", "out"])
     xy = np.array([[10.0, 10.0], [50.0, 50.0], [210.0, 210.0], [150.0, 150.0]])
     assert read_regions(path).at(keys, xy).tolist() == ["tumour", None, "tumour", None]
-    assert read_regions(path).at(keys, xy + [7, 9], bounds_px=(7, 9)).tolist() == ["tumour", None, "tumour", None]
+    moved = read_regions(path).at(keys, xy + np.array([7, 9]), bounds_px=(7, 9))
+    assert moved.tolist() == ["tumour", None, "tumour", None]
     with pytest.raises(InputError, match="lies in a region"):
         read_regions(path).at(keys, xy + 1e6)
     path.write_text("{")

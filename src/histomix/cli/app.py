@@ -20,6 +20,7 @@ from . import (
     label,
     predict,
     report,
+    score,
     train,
     view,
 )
@@ -62,6 +63,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("benchmark")(benchmark.benchmark)
 app.command("train")(train.train)
 app.command("predict")(predict.predict)
+app.command("score")(score.score)
 app.command("report")(report.report)
 app.command("view")(view.view)
 app.command("export")(export.export)
