@@ -90,10 +90,11 @@ def colocalisation_tables(
         return None
     types = [str(name) for name in rows[0]["cell_types"]]
     rows = [one for one in rows if [str(name) for name in one["cell_types"]] == types]
-    label, predicted = (
-        pd.DataFrame(np.nanmean([np.array(one[name], dtype=float) for one in rows], axis=0), index=types, columns=types)
-        for name in ("label", "prediction")
-    )
+    means = []
+    for name in ("label", "prediction"):
+        known = np.ma.masked_invalid([np.array(one[name], dtype=float) for one in rows])
+        means.append(pd.DataFrame(known.mean(axis=0).filled(np.nan), index=types, columns=types))
+    label, predicted = means
     return label, predicted, rows
 
 
