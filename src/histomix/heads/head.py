@@ -232,7 +232,9 @@ def load_head(folder: str | os.PathLike[str]) -> Head:
     kind, parameters = card["head"], card["head"]["parameters"]
     try:
         # JSON has no tuples; the constructors take nothing else in their place.
-        given = {key: tuple(value) if isinstance(value, list) else value for key, value in parameters.items()}
+        given: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in parameters.items()
+        }
         estimator = make_estimator(kind["kind"], **given).restore(arrays[WEIGHTS], kind["fitted"])
         if len(estimator.present_) != len(card["cell_types"]):
             raise HeadError(
