@@ -55,6 +55,18 @@ def predict(
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", min=1, help="Tiles encoded at once.", show_default="32")
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, help="Processes of this machine.", show_default="none", metavar="N"),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option("--scheduler", help="A running Dask cluster: tcp://HOST:PORT or its file.", show_default=False),
+    ] = None,
+    resources: Annotated[
+        str | None,
+        typer.Option("--resources", help="What a worker must have (GPU=1).", show_default=False),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     seed: Seed = 0,
@@ -79,6 +91,9 @@ def predict(
             weights=weights,
             batch_size=batch_size,
             threads=threads,
+            workers=workers,
+            scheduler=scheduler,
+            resources=resources,
             progress=run.progress,
         )
         for result in results:

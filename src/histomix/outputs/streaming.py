@@ -146,3 +146,5 @@ def _extend(dataset: h5py.Dataset, values: np.ndarray) -> None:
     start = dataset.shape[0]
     dataset.resize(start + len(values), axis=0)
     dataset[start:] = values
+    # Left to the end, chunks are written in an order that changes from run to run, and with it the file's bytes.
+    dataset.flush()

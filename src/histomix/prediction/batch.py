@@ -13,10 +13,11 @@ from ..embedding.storage import FolderBusyError, folder_lock
 from ..heads import load_head
 from ..progress import Progress, silent
 from ..spots import read_spots
+from .cluster import predict_with_dask
 from .job import Settings, SlideJob, SlideResult
 from .loading import load_head_encoders
 from .regions import read_regions
-from .run import run_slide
+from .remote import run_anywhere
 from .sources import slide_jobs
 from .status import Status, is_done, read_status
 
@@ -42,6 +43,9 @@ def predict_slides(
     weights: Sequence[str | os.PathLike[str]] | None = None,
     batch_size: int | None = None,
     threads: int | None = None,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    resources: str | None = None,
     progress: Progress = silent,
 ) -> list[SlideResult]:
     """Predict every slide into a folder of its own under ``out``; parameters as in `histomix.predict`, and:
@@ -61,6 +65,13 @@ def predict_slides(
     batch_size
         Tiles encoded at once (32 where left out); it never follows the free memory, so that the same command gives the
         same bytes.
+    workers
+        Use so many processes of this machine (`histomix.prediction.cluster.local_cluster`).
+    scheduler
+        Use the Dask cluster whose scheduler has this address; its workers must see slides, head and ``out`` under the
+        same paths.
+    resources
+        What a worker must have to be given work, ``"GPU=1"``.
 
     A slide whose ``status.json`` says that the same slide (by its content), head and settings are done is kept, and an
     interrupted one goes on at its finished bands. A slide that fails does not stop the others: its result and its
@@ -74,6 +85,8 @@ def predict_slides(
         The spots, the regions or a sheet cannot be read.
     FeatureError
         Another run writes to ``out``.
+    ClusterError
+        The scheduler cannot be reached, or is gone; the same call goes on where it stopped.
     """
     jobs = slide_jobs(slides, out, mpp)
     if at is not None:
@@ -102,7 +115,11 @@ def predict_slides(
         encoders()
     with output_lock(Path(out), wait):
         queue(jobs, settings)
-        return [run_slide(job, settings, trained, encoders, progress) for job in jobs]
+        if workers is not None or scheduler is not None:
+            return predict_with_dask(
+                jobs, settings, head, workers, scheduler, resources, weights=weights, threads=threads, progress=progress
+            )
+        return [run_anywhere(job, settings, trained, encoders, progress) for job in jobs]
 
 
 def queue(jobs: Sequence[SlideJob], settings: Settings) -> None:

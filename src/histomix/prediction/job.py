@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from ..errors import HistomixError
 from ..provenance import digest_file, digest_json
+from ..slides import is_remote, remote_name, shown
 
 #: Raised when the same inputs give other maps, so that older ones are made again.
 FORMAT = 1
@@ -53,6 +54,16 @@ class SlideJob:
     def path(self) -> Path:
         """The file to read."""
         return Path(self.slide) if self.local is None else self.local
+
+    @property
+    def file_name(self) -> str:
+        """The name of the slide's file, whose address may hold secrets."""
+        return remote_name(self.slide) if is_remote(self.slide) else Path(self.slide).name
+
+    @property
+    def source(self) -> str:
+        """The path, or the address without its secrets."""
+        return shown(self.slide) if is_remote(self.slide) else self.slide
 
     @property
     def work(self) -> Path:

@@ -289,12 +289,13 @@ def _no_tissue(slide: Slide, spec: TileSpec, mask: TissueMask) -> SlideError:
 
 def manifest_of(plan: Plan, head: Head) -> dict[str, Any]:
     """What the map says of itself."""
-    names = ("name", "digest", "head", "encoders", "encoder_licences", "tissue", "training", "calibration")
+    names = ("name", "digest", "head", "encoders", "encoder_licences", "tissue", "training")
     return {
         **{name: plan.facts[name] for name in ("slide", "tile", "places", "cell_px", "grid", "regions", "pieces")},
         "tissue_mm2": plan.facts["tissue_mm2"],
         "unit": head.card["unit"],
         "head": {name: head.card[name] for name in names if name in head.card},
+        "calibration": head.card.get("calibration"),
     }
 
 

@@ -119,7 +119,7 @@ def finish_slide(job: SlideJob, settings: Settings, head: Head) -> SlideResult:
         counts = _write_maps(job, settings, head, plan, maps)
     shutil.rmtree(results, ignore_errors=True)
     _keep_or_remove(job, settings, plan, head, features)
-    return SlideResult(Path(job.slide).name, job.folder, len(plan), *counts, remarks=_remarks(plan, *counts))
+    return SlideResult(job.file_name, job.folder, len(plan), *counts, remarks=_remarks(plan, *counts))
 
 
 def run_slide(
@@ -241,7 +241,8 @@ def _on_disk(folder: Path) -> Callable[[str, tuple[int, ...], str], np.ndarray]:
 def _write_maps(job: SlideJob, settings: Settings, head: Head, plan: Plan, maps: Maps) -> tuple[int, int]:
     """Stream the map to its files; returns how many tiles were unreadable and how many are in scope."""
     area = label_area_um2(head)
-    more: dict[str, Any] = {"facts": dict(job.facts), "name": job.name, **unit_facts(head, plan.facts)}
+    scope = head.scope(maps.in_scope[maps.read_ok])
+    more: dict[str, Any] = {"facts": dict(job.facts), "name": job.name, **unit_facts(head, plan.facts), "scope": scope}
     manifest = manifest_text(plan, head, more)
     unreadable = in_scope = 0
     with composition_writer(job.folder, settings.gzip) as append:

@@ -57,7 +57,7 @@ def slide_jobs(
         twin = folders.setdefault(job.folder, job)
         if twin is not job:
             raise HeadError(
-                f"{twin.slide} and {job.slide} would both be written to {job.folder}",
+                f"{twin.source} and {job.source} would both be written to {job.folder}",
                 mend="Rename one of them, name them in the column 'name' of a sheet, or use different --out folders",
             )
     return jobs

@@ -28,8 +28,8 @@ class Status:
     def __init__(self, job: SlideJob, settings: Settings) -> None:
         self.path = job.folder / STATUS
         self.facts: dict[str, Any] = {
-            "slide": Path(job.slide).name,
-            "source": job.slide,
+            "slide": job.file_name,
+            "source": job.source,
             "name": job.name,
             "folder": str(job.folder),
             "facts": dict(job.facts),
@@ -106,7 +106,7 @@ def up_to_date(job: SlideJob, settings: Settings) -> SlideResult | None:
         write_json(job.folder / STATUS, {**before, "state_of_slide": found})
     names = ("tiles", "unreadable_tiles", "in_scope_tiles")
     tiles, unreadable, in_scope = (int(before.get(name) or 0) for name in names)
-    return SlideResult(Path(job.slide).name, job.folder, tiles, unreadable, in_scope, kept=True)
+    return SlideResult(job.file_name, job.folder, tiles, unreadable, in_scope, kept=True)
 
 
 def is_done(job: SlideJob, settings: Settings, status: dict[str, Any]) -> bool:
@@ -126,4 +126,4 @@ def is_done(job: SlideJob, settings: Settings, status: dict[str, Any]) -> bool:
 
 def failure(job: SlideJob, error: HistomixError) -> SlideResult:
     """The result of a slide that failed."""
-    return SlideResult(Path(job.slide).name, job.folder, error=error)
+    return SlideResult(job.file_name, job.folder, error=error)
