@@ -20,7 +20,7 @@ from .coupling import coupled_labels, coupling_notes
 from .detect import detectability
 from .fitting import BASELINES, prototypes
 from .folds import PROTOCOLS
-from .gathering import CohortData, Gathered, gather, positions
+from .gathering import CohortData, Gathered, gather, positions, slide_scales
 from .groups import check_groups, group_rows, groups_from_labels, summarise_groups
 from .metrics import RULES, Array
 from .probe import section_probe
@@ -145,6 +145,7 @@ def evaluate(
         "baselines": [*BASELINES, *([NUCLEI] if NUCLEI in first.scores["label"] else [])],
         "oracles": [ORACLE],
         "features": training.features,
+        "sections_mpp": slide_scales(gathered, sections),
         "dropped": training.dropped,
         "seed": seed,
         "rules": RULES,
