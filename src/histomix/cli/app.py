@@ -21,6 +21,7 @@ from . import (
     label,
     predict,
     report,
+    score,
     train,
     view,
 )
@@ -64,6 +65,7 @@ app.command("benchmark")(benchmark.benchmark)
 app.command("train")(train.train)
 app.command("predict")(predict.predict)
 app.command("cohort")(cohort.cohort)
+app.command("score")(score.score)
 app.command("report")(report.report)
 app.command("view")(view.view)
 app.command("export")(export.export)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import logging
@@ -30,7 +31,7 @@ BAND_TILES = 2048
 #: A tissue mask holds at most about this many pixels: on larger slides it is coarser.
 MASK_PX = 12_000_000
 #: A head that sees finer pixels than the slide has by more than this factor is refused.
-MAX_UPSAMPLING = 4.0
+MAX_UPSAMPLING = 16.0
 TILE = np.dtype(
     {
         "names": ["x_px", "y_px", "tissue", "column", "row", "piece", "region", "place"],
@@ -127,7 +128,10 @@ class Plan:
         arrays = {"tiles": self.tiles} if self.keys is None else {"tiles": self.tiles, "keys": self.keys}
         for name, array in arrays.items():
             with atomic_path(folder / f"{name}.npy") as temporary:
-                np.save(temporary, array, allow_pickle=False)
+                # Not np.save to the file: it may lose what a full disk has no room for without a word.
+                buffer = io.BytesIO()
+                np.save(buffer, array, allow_pickle=False)
+                temporary.write_bytes(buffer.getbuffer())
         facts = {**self.facts, "n_tiles": len(self)}
         write_json(folder / "plan.json", {"request": request, "identity": self.identity(), "facts": facts})
 
@@ -285,12 +289,13 @@ def _no_tissue(slide: Slide, spec: TileSpec, mask: TissueMask) -> SlideError:
 
 def manifest_of(plan: Plan, head: Head) -> dict[str, Any]:
     """What the map says of itself."""
-    names = ("name", "digest", "head", "encoders", "encoder_licences", "tissue", "training", "calibration")
+    names = ("name", "digest", "head", "encoders", "encoder_licences", "tissue", "training")
     return {
         **{name: plan.facts[name] for name in ("slide", "tile", "places", "cell_px", "grid", "regions", "pieces")},
         "tissue_mm2": plan.facts["tissue_mm2"],
         "unit": head.card["unit"],
         "head": {name: head.card[name] for name in names if name in head.card},
+        "calibration": head.card.get("calibration"),
     }
 
 

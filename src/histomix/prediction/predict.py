@@ -108,7 +108,8 @@ def predict(
         plan = plan_tiles(opened, trained, settings, spots, digest=slide_digest(opened.path)["digest"])
         X = _embed(opened, plan, loaded, settings, progress)
     maps = apply_head(trained, X, plan)
-    manifest = manifest_text(plan, trained, unit_facts(trained, plan.facts))
+    more = {**unit_facts(trained, plan.facts), "scope": trained.scope(maps.in_scope[maps.read_ok])}
+    manifest = manifest_text(plan, trained, more)
     return next(blocks(plan, maps, trained, manifest, label_area_um2(trained), size=None))
 
 

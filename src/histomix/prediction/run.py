@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import HistomixError, ScaleWarning, SlideError
+from ..errors import HistomixError, ScaleWarning, SlideError, StorageError
 from ..outputs.streaming import composition_writer
 from ..outputs.tissue import write_tissue_preview
 from ..progress import Progress, silent
@@ -34,7 +34,7 @@ from .bands import (
 from .job import Settings, SlideJob, SlideResult
 from .maps import Maps, apply_head, blocks
 from .plan import Band, Plan, bounded_mask, manifest_text, plan_tiles
-from .status import Status, failure, up_to_date
+from .status import Status, failure, is_done, read_status, up_to_date
 from .units import label_area_um2, unit_facts
 
 if TYPE_CHECKING:
@@ -150,39 +150,46 @@ def run_slide(
     status = Status(job, settings)
     try:
         kept = up_to_date(job, settings)
-        if kept is not None:
-            progress(f"predict {job.name}", kept.tiles, kept.tiles)
-            return kept
-        status.running()
+    except HistomixError as error:
+        return mark_failed(job, settings, status, error)
+    if kept is not None:
+        progress(f"predict {job.name}", kept.tiles, kept.tiles)
+        return kept
+    try:
+        with contextlib.suppress(StorageError):  # what stands in the way will stop the work itself, with its name
+            status.running()
         remove_leftovers(job)
-
-        def told(task: str, done: int, total: int) -> None:
-            progress(task, done, total)
-            status.progress(done, total)
-
-        with contextlib.ExitStack() as stack:
-            opened = stack.enter_context(open_slide(job.path, job.mpp))
-            bands = plan_bands(job, settings, head, opened)
-            if bands:
-                plan = load_plan(job)
-                loaded = encoders() if callable(encoders) else encoders
-                for band in bands:
-                    embed_band(
-                        job,
-                        band,
-                        head,
-                        loaded,
-                        batch_size=settings.batch_size,
-                        plan=plan,
-                        slide=opened,
-                        progress=told,
-                    )
-        result = finish_slide(job, settings, head)
-        progress(f"predict {job.name}", result.tiles, result.tiles)
+        result = _predict(job, settings, head, encoders, status, progress)
         mark_done(job, settings, status, result)
         return result
     except HistomixError as error:
         return mark_failed(job, settings, status, error)
+    except BaseException as error:
+        with contextlib.suppress(HistomixError):
+            status.update(state="queued", reason=f"interrupted ({error!r})", owner=None)
+        raise
+
+
+def _predict(
+    job: SlideJob, settings: Settings, head: Head, encoders: Encoders, status: Status, progress: Progress
+) -> SlideResult:
+    def told(task: str, done: int, total: int) -> None:
+        progress(task, done, total)
+        with contextlib.suppress(StorageError):  # how far it is may be lost; the features may not
+            status.progress(done, total)
+
+    with contextlib.ExitStack() as stack:
+        opened = stack.enter_context(open_slide(job.path, job.mpp))
+        bands = plan_bands(job, settings, head, opened)
+        if bands:
+            plan = load_plan(job)
+            loaded = encoders() if callable(encoders) else encoders
+            size = settings.batch_size
+            for band in bands:
+                embed_band(job, band, head, loaded, batch_size=size, plan=plan, slide=opened, progress=told)
+    result = finish_slide(job, settings, head)
+    progress(f"predict {job.name}", result.tiles, result.tiles)
+    return result
 
 
 def mark_done(job: SlideJob, settings: Settings, status: Status, result: SlideResult) -> None:
@@ -200,14 +207,15 @@ def mark_done(job: SlideJob, settings: Settings, status: Status, result: SlideRe
 
 
 def mark_failed(job: SlideJob, settings: Settings, status: Status, error: HistomixError) -> SlideResult:
-    """Write that a slide failed and why; a map that an earlier run made of something else is taken away."""
+    """Write that a slide failed and why.
+
+    A map of an earlier run stays, and the status tells that it is older. Where the status says that the very map asked
+    for is done, it stays too: the slide could not be reached (a share that is not there today).
+    """
     result = failure(job, error)
-    for name in settings.files:
-        if name not in ("preview.jpg", "tissue.png"):
-            with contextlib.suppress(OSError):
-                (job.folder / name).unlink(missing_ok=True)
     with contextlib.suppress(HistomixError):  # a full disk has no room for the status either; the result tells it
-        status.finished(result)
+        if not is_done(job, settings, read_status(job.folder)):
+            status.finished(result)
     return result
 
 
@@ -233,7 +241,8 @@ def _on_disk(folder: Path) -> Callable[[str, tuple[int, ...], str], np.ndarray]:
 def _write_maps(job: SlideJob, settings: Settings, head: Head, plan: Plan, maps: Maps) -> tuple[int, int]:
     """Stream the map to its files; returns how many tiles were unreadable and how many are in scope."""
     area = label_area_um2(head)
-    more: dict[str, Any] = {"facts": dict(job.facts), "name": job.name, **unit_facts(head, plan.facts)}
+    scope = head.scope(maps.in_scope[maps.read_ok])
+    more: dict[str, Any] = {"facts": dict(job.facts), "name": job.name, **unit_facts(head, plan.facts), "scope": scope}
     manifest = manifest_text(plan, head, more)
     unreadable = in_scope = 0
     with composition_writer(job.folder, settings.gzip) as append:

@@ -8,7 +8,7 @@ from scipy import ndimage
 from .tissue import TissueMask
 
 #: Fragments nearer to each other than this belong to one piece.
-GAP_UM = 200.0
+GAP_UM = 100.0
 
 
 def label_pieces(mask: TissueMask, gap_um: float = GAP_UM) -> tuple[np.ndarray, int]:
