@@ -16,6 +16,7 @@ from . import (
     evaluate,
     export,
     fetch,
+    head,
     inspect,
     label,
     predict,
@@ -65,3 +66,4 @@ app.command("predict")(predict.predict)
 app.command("report")(report.report)
 app.command("view")(view.view)
 app.command("export")(export.export)
+app.add_typer(head.head)
