@@ -14,8 +14,12 @@ from ..abundance import UNITS
 from ..embedding import encoder_identity, feature_manifest, require_same_encoder
 from ..errors import FeatureError, HeadError, InputError
 from ..provenance import atomic_path, digest_bytes, digest_json, read_json, write_json
+from .applying import HeadOutput, apply_head, novelty_of, readable_rows
 from .base import CompositionRegressor
-from .dataset import join_blocks
+from .calibration import Intervals
+from .card import FORMAT
+from .context import Places
+from .dataset import join_blocks, places_um
 from .novelty import NoveltyModel
 from .registry import HEADS, make_estimator
 
@@ -23,9 +27,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-#: Of the folder's layout; a head of a newer format is refused.
-FORMAT = 1
 CARD, WEIGHTS, NOVELTY = "card.json", "weights.safetensors", "novelty.safetensors"
+#: Only in the folder of a head that is calibrated.
+INTERVALS = "intervals.safetensors"
 _MEND = "Train it again, or restore it from a copy"
 
 
@@ -41,11 +45,60 @@ class Head:
         The fitted estimator.
     novelty_model
         Tells how unlike the training tiles a tile is.
+    intervals
+        Intervals around the predictions; None where the head is not calibrated.
     """
 
     card: dict[str, Any]
     estimator: CompositionRegressor
     novelty_model: NoveltyModel
+    intervals: Intervals | None = None
+
+    @property
+    def reach_um(self) -> float:
+        """How far around a tile the head looks, um from centre to centre; 0 when it sees the tile alone."""
+        return self.estimator.reach_um
+
+    def apply(self, X: Any, xy_um: np.ndarray, section: Any = "slide") -> HeadOutput:
+        """Apply the head to tiles of one slide.
+
+        Parameters
+        ----------
+        X
+            Embeddings, ``(n, n_features)``; several encoders stand side by side in the order of the card. Any array
+            that gives rows by their numbers will do: it is read in chunks, so that a memory-mapped file is not loaded
+            whole. A row with NaN could not be read: it is NaN in the result, and nobody's neighbour.
+        xy_um
+            Tile centres, ``(n, 2)``, um from the corner of their slide.
+        section
+            Name of the slide, or one name a row: rows of two slides are never neighbours.
+
+        Returns
+        -------
+        HeadOutput
+
+        Raises
+        ------
+        HeadError
+            The features have another number of columns, or there is not one place a row.
+        """
+        places = None
+        if self.estimator.needs_places or self.reach_um:
+            names = np.broadcast_to(np.asarray(section), (len(X),))
+            places = Places(names, np.asarray(xy_um, dtype=np.float64))
+        return apply_head(self.estimator, self.novelty_model, self.intervals, X, places)
+
+    def output(self, features: AnnData | Sequence[AnnData]) -> HeadOutput:
+        """Apply the head to features of one slide: what `apply` gives, for the tiles of `predict_features`.
+
+        Takes what `predict_features` takes and raises the same.
+        """
+        _, X, places = self._matrix(features)
+        return apply_head(self.estimator, self.novelty_model, self.intervals, X, places)
+
+    def scope(self, in_scope: np.ndarray) -> dict[str, Any]:
+        """Judge a slide by which of its readable tiles are in scope, bool ``(n,)``; see `NoveltyModel.scope`."""
+        return self.novelty_model.scope(in_scope)
 
     def predict_features(self, features: AnnData | Sequence[AnnData]) -> pd.DataFrame:
         """Predict the composition of tiles from their features.
@@ -67,8 +120,11 @@ class Head:
         """
         import pandas as pd
 
-        keys, X = self._matrix(features)
-        values = _rowwise(self.estimator.predict, X, (len(X), len(self.card["cell_types"])))
+        keys, X, places = self._matrix(features)
+        rows = readable_rows(X)
+        values = np.full((len(X), len(self.card["cell_types"])), np.nan)
+        if len(rows):
+            values[rows] = self.estimator.predict(X[rows], None if places is None else places[rows])
         return pd.DataFrame(values, index=keys, columns=self.card["cell_types"])
 
     def novelty(self, features: AnnData | Sequence[AnnData]) -> np.ndarray:
@@ -76,8 +132,8 @@ class Head:
 
         Takes what `predict_features` takes and raises the same.
         """
-        _, X = self._matrix(features)
-        return _rowwise(self.novelty_model, X, (len(X),))
+        _, X, _ = self._matrix(features)
+        return novelty_of(self.novelty_model, X, readable_rows(X))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write ``card.json`` and the arrays to a folder, whole or not at all.
@@ -91,18 +147,18 @@ class Head:
         """
         target = Path(folder)
         if target.is_file() or (
-            target.is_dir() and not {path.name for path in target.iterdir()} <= {CARD, WEIGHTS, NOVELTY}
+            target.is_dir() and not {path.name for path in target.iterdir()} <= {CARD, WEIGHTS, NOVELTY, INTERVALS}
         ):
             raise HeadError(
                 "the place to save to holds other files", where=target, mend="Name a new folder for the head"
             )
         with atomic_path(target) as temporary:
             temporary.mkdir()
-            for name, data in _files(self.estimator, self.novelty_model).items():
+            for name, data in _files(self.estimator, self.novelty_model, self.intervals).items():
                 (temporary / name).write_bytes(data)
             write_json(temporary / CARD, self.card)
 
-    def _matrix(self, features: AnnData | Sequence[AnnData]) -> tuple[pd.Index, np.ndarray]:
+    def _matrix(self, features: AnnData | Sequence[AnnData]) -> tuple[pd.Index, np.ndarray, Places | None]:
         tables = list(features) if isinstance(features, Sequence) else [features]
         encoders = self.card["encoders"]
         names = ", ".join(encoder["name"] for encoder in encoders)
@@ -121,12 +177,19 @@ class Head:
                 raise FeatureError(
                     "the features do not have the dimension or the tiles expected", where=where, mend=mend
                 )
-        return join_blocks(tables)
+        keys, X = join_blocks(tables)
+        looks = self.estimator.needs_places or self.reach_um
+        return keys, X, Places(np.zeros(len(X), int), places_um(tables[0], keys)) if looks else None
 
 
-def seal(card: Mapping[str, Any], estimator: CompositionRegressor, novelty_model: NoveltyModel) -> dict[str, Any]:
+def seal(
+    card: Mapping[str, Any],
+    estimator: CompositionRegressor,
+    novelty_model: NoveltyModel,
+    intervals: Intervals | None = None,
+) -> dict[str, Any]:
     """Complete a card with the digests of the arrays and, last, of the card itself."""
-    files = {name: digest_bytes(data) for name, data in _files(estimator, novelty_model).items()}
+    files = {name: digest_bytes(data) for name, data in _files(estimator, novelty_model, intervals).items()}
     complete = {**card, "files": files}
     return {**complete, "digest": digest_json(complete)}
 
@@ -150,7 +213,9 @@ def load_head(folder: str | os.PathLike[str]) -> Head:
     except InputError as error:
         raise HeadError(error.what, where=error.where, mend=error.mend) from error
     _check_card(card, folder / CARD)
-    arrays = {name: _read_arrays(folder / name, card["files"].get(name)) for name in (WEIGHTS, NOVELTY)}
+    calibration = card.get("calibration")
+    wanted = (WEIGHTS, NOVELTY) if calibration is None else (WEIGHTS, NOVELTY, INTERVALS)
+    arrays = {name: _read_arrays(folder / name, card["files"].get(name)) for name in wanted}
     kind = card["head"]
     try:
         estimator = make_estimator(kind["kind"], **kind["parameters"]).restore(arrays[WEIGHTS], kind["fitted"])
@@ -163,11 +228,14 @@ def load_head(folder: str | os.PathLike[str]) -> Head:
                 f"the arrays are for {estimator.n_features_in_} features, not for those of the card's encoders"
             )
         novelty_model = NoveltyModel.restored(arrays[NOVELTY], estimator.n_features_in_)
+        intervals = None
+        if calibration is not None:
+            intervals = Intervals.restored(arrays[INTERVALS], card["unit"], len(card["cell_types"]), calibration)
     except HeadError as error:
         raise HeadError(error.what, where=folder, mend=error.mend or _MEND) from error
     except TypeError as error:
         raise HeadError(f"the card's parameters are not those of a head ({error})", where=folder, mend=_MEND) from error
-    return Head(card, estimator, novelty_model)
+    return Head(card, estimator, novelty_model, intervals)
 
 
 def _check_card(card: Mapping[str, Any], where: Path) -> None:
@@ -186,6 +254,7 @@ def _check_card(card: Mapping[str, Any], where: Path) -> None:
         known = isinstance(card["format"], int) and card["unit"] in UNITS and card["unit"] == kind["parameters"]["unit"]
         known = known and all(isinstance(value, dict) for value in (kind["fitted"], card["files"]))
         known = known and all(isinstance(name, str) for name in card["cell_types"])
+        known = known and isinstance(card.get("calibration"), dict | None)
         for encoder in encoders:
             encoder_identity({"encoder": encoder, "tile": encoder})
             known = known and isinstance(encoder["dim"], int)
@@ -215,16 +284,10 @@ def _read_arrays(path: Path, digest: str | None) -> dict[str, np.ndarray]:
         raise HeadError(f"the file is not in the safetensors format ({error})", where=path, mend=_MEND) from error
 
 
-def _files(estimator: CompositionRegressor, novelty_model: NoveltyModel) -> dict[str, bytes]:
+def _files(
+    estimator: CompositionRegressor, novelty_model: NoveltyModel, intervals: Intervals | None
+) -> dict[str, bytes]:
     from safetensors.numpy import save
 
-    return {WEIGHTS: save(estimator.fitted()[0]), NOVELTY: save(novelty_model.arrays())}
-
-
-def _rowwise(function: Any, X: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Apply to the finite rows; NaN elsewhere."""
-    readable = np.isfinite(X).all(axis=1)
-    result = np.full(shape, np.nan)
-    if readable.any():
-        result[readable] = function(X[readable])
-    return result
+    files = {WEIGHTS: save(estimator.fitted()[0]), NOVELTY: save(novelty_model.arrays())}
+    return files if intervals is None else {**files, INTERVALS: save(intervals.arrays())}
