@@ -231,10 +231,14 @@ def test_inner_splits_of_training_are_by_donor(job: Any, monkeypatch: pytest.Mon
     given: list[Any] = []
     original = RidgeRegressor.fit
     monkeypatch.setattr(
-        RidgeRegressor, "fit", lambda self, X, Y, groups: given.append(groups) or original(self, X, Y, groups)
+        RidgeRegressor,
+        "fit",
+        lambda self, X, Y, groups, places: given.extend([groups, places]) or original(self, X, Y, groups, None, places),
     )
     train(*job, head="ridge")
     assert given[0].tolist() == ["A"] * 80 + ["B"] * 40
+    assert given[1].section.tolist() == ["A1"] * 40 + ["A2"] * 40 + ["B1"] * 40
+    np.testing.assert_allclose(given[1].xy_um[:40], job[1]["A1"].obsm["spatial"] * MPP)
 
 
 def test_estimators_that_cannot_be_heads_are_refused(job: Any) -> None:
@@ -277,6 +281,69 @@ def test_a_slide_without_one_readable_tile_is_all_nan(saved: Path) -> None:
     slide.X[:] = np.nan
     head: Head = load_head(saved)
     assert head.predict_features(slide).isna().all(axis=None) and np.isnan(head.novelty(slide)).all()
+
+
+class Disk:
+    """A table on disk: it gives rows, counts them, and is never read whole."""
+
+    def __init__(self, X: np.ndarray, path: Path) -> None:
+        np.save(path, X)
+        self.table = np.load(path, mmap_mode="r")
+        self.shape = self.table.shape
+        self.largest = 0
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        found = self.table[rows]
+        self.largest = max(self.largest, len(found))
+        return found
+
+
+@pytest.mark.parametrize("context", [{}, {"rings_um": (300.0,)}, {"smooth_um": 150.0}])
+def test_a_head_applied_to_rows_on_disk_is_that_head_on_features(job: Any, tmp_path: Path, context: Any) -> None:
+    head = train(*job, head=RidgeRegressor(**context))
+    assert head.reach_um == (300.0 if "rings_um" in context else 450.0 if context else 0.0)
+    slide = features_of("S9", n=9000)
+    slide.X[[3, 8500]] = np.nan
+    xy_um = slide.obsm["spatial"] * MPP
+    disk = Disk(slide.X, tmp_path / "X.npy")
+    found, same = head.apply(disk, xy_um), head.output(slide)
+    assert disk.largest <= 8192
+    np.testing.assert_allclose(found.values, same.values, rtol=1e-5)
+    np.testing.assert_allclose(found.values, head.predict_features(slide), rtol=1e-5)
+    np.testing.assert_allclose(found.novelty, head.novelty(slide), rtol=1e-6)
+    assert found.values.dtype == np.float32 and found.lower is None and found.upper is None
+    assert np.flatnonzero(np.isnan(found.values).any(axis=1)).tolist() == [3, 8500]
+    assert not found.in_scope[[3, 8500]].any() and found.in_scope.mean() > 0.5
+
+
+@pytest.mark.parametrize("context", [{"rings_um": (300.0,)}, {"smooth_um": 150.0}])
+def test_an_unreadable_tile_is_nobodys_neighbour(job: Any, context: Any) -> None:
+    head, slide = train(*job, head=RidgeRegressor(**context)), features_of("S9", n=200)
+    slide.X[5] = np.nan
+    without = np.delete(np.arange(200), 5)
+    found = head.output(slide)
+    np.testing.assert_allclose(found.values[without], head.output(slide[without].copy()).values, rtol=1e-6)
+
+
+def test_two_slides_are_not_neighbours(job: Any) -> None:
+    head = train(*job, head=RidgeRegressor(rings_um=(300.0,), smooth_um=100.0))
+    one, two = features_of("S8"), features_of("S9")
+    X, xy_um = np.concatenate([one.X, two.X]), np.concatenate([t.obsm["spatial"] * MPP for t in (one, two)])
+    both = head.apply(X, xy_um, np.repeat(["S8", "S9"], 40))
+    np.testing.assert_allclose(both.values[:40], head.output(one).values, rtol=1e-5)
+    np.testing.assert_allclose(both.values[40:], head.output(two).values, rtol=1e-5)
+    assert np.abs(head.apply(X, xy_um).values - both.values).max() > 1e-3
+
+
+def test_features_without_places_are_refused_by_a_head_that_looks_around(job: Any) -> None:
+    slide = features_of("S9")
+    del slide.obsm["spatial"]
+    assert np.isfinite(train(*job, head="ridge").output(slide).values).all()
+    with pytest.raises(FeatureError, match="do not say where their tiles are"):
+        train(*job, head=RidgeRegressor(smooth_um=100.0)).output(slide)
 
 
 # files

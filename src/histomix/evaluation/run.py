@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..abundance import Abundance
 from ..errors import HeadError, InputError
-from ..heads import TrainingSet, assemble, inner_groups, make_estimator
+from ..heads import CompositionRegressor, TrainingSet, assemble, inner_groups, make_estimator
 from ..progress import Progress, silent
 from ..provenance import versions
 from .ceiling import CEILING, LABELS, ceiling_rows, summarise_ceiling
@@ -185,11 +185,14 @@ def _predict(name: str, prototype: Any, training: TrainingSet, fold: Fold, cost:
 
     rows = fold.train
     groups = inner_groups(training.section[rows], training.donor[rows], training.xy_um[rows])
+    # Estimators of other libraries do not know of places.
+    known = isinstance(prototype, CompositionRegressor)
+    here, there = ({"places": training.places[part]} if known else {} for part in (rows, fold.test))
     start = time.perf_counter()
     try:
-        estimator = clone(prototype).fit(training.X[rows], training.Y[rows], groups=groups)
+        estimator = clone(prototype).fit(training.X[rows], training.Y[rows], groups=groups, **here)
         fitted = time.perf_counter()
-        values = np.asarray(estimator.predict(training.X[fold.test]), dtype=np.float64)
+        values = np.asarray(estimator.predict(training.X[fold.test], **there), dtype=np.float64)
     except HeadError as error:
         raise HeadError(error.what, where=f"head {name}, fold {fold.name}", mend=error.mend) from error
     cost["fit_seconds"] += fitted - start

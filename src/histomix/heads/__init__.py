@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from .applying import IN_SCOPE_PERCENTILE, HeadOutput
 from .base import CompositionRegressor
+from .calibration import Intervals
 from .context import Places
 from .dataset import TrainingSet, assemble
 from .head import Head, load_head
@@ -16,8 +18,11 @@ from .train import train
 
 __all__ = [
     "HEADS",
+    "IN_SCOPE_PERCENTILE",
     "CompositionRegressor",
     "Head",
+    "HeadOutput",
+    "Intervals",
     "KNNRegressor",
     "MLPRegressor",
     "MeanRegressor",

@@ -12,7 +12,7 @@ from sklearn.exceptions import NotFittedError
 
 from ..abundance import UNITS
 from ..errors import HeadError
-from .context import Neighbourhood, Places, smooth, with_rings
+from .context import SMOOTH_REACH, Neighbourhood, Places, smooth, with_rings
 from .threads import threads_for
 
 #: Rows of proportions may miss 1 by this much (rounding in a published table) before they are refused.
@@ -172,6 +172,11 @@ class CompositionRegressor(RegressorMixin, BaseEstimator):
                 block = _matrix(block, "X", rows=0, first=start)
                 result[rows, self.present_] = function(block, None if places is None else places[rows])
         return self._smoothed(result, neighbourhood)
+
+    @property
+    def reach_um(self) -> float:
+        """How far around a tile the head looks, um from centre to centre; 0 when it sees the tile alone."""
+        return max(self.rings_um, default=0.0) + SMOOTH_REACH * self.smooth_um
 
     def _neighbourhood(self, places: Places | None, n_rows: int) -> Neighbourhood | None:
         """Check that places are there where the head needs them, and find neighbours where it looks for any."""

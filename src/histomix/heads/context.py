@@ -14,7 +14,7 @@ from ..errors import HeadError
 
 _ROWS = 2048
 #: A Gaussian is cut off at this many standard deviations.
-_REACH = 3.0
+SMOOTH_REACH = 3.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +113,7 @@ def smooth(values: np.ndarray, neighbourhood: Neighbourhood, sd_um: float) -> np
     everything = np.flatnonzero(known)
     for start in range(0, len(everything), _ROWS):
         rows = everything[start : start + _ROWS]
-        here, there, distance = neighbourhood.pairs(rows, _REACH * sd_um)
+        here, there, distance = neighbourhood.pairs(rows, SMOOTH_REACH * sd_um)
         use = known[there]
         weight = np.exp(-0.5 * np.square(distance[use] / sd_um))
         kernel = sparse.csr_matrix((weight, (here[use], there[use])), shape=(len(rows), len(values)))

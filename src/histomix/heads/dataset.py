@@ -122,6 +122,23 @@ def join_blocks(tables: Sequence[AnnData]) -> tuple[pd.Index, np.ndarray]:
     return keys, np.concatenate([np.asarray(table[keys].X, dtype=np.float32) for table in tables], axis=1)
 
 
+def places_um(table: AnnData, keys: pd.Index) -> np.ndarray:
+    """Centres of the tiles named by ``keys``, float64 ``(n, 2)``, um from the corner of their slide.
+
+    Raises
+    ------
+    FeatureError
+        The table does not say where its tiles are.
+    """
+    mpp = feature_manifest(table)["slide"].get("mpp")
+    if "spatial" not in table.obsm or not mpp:
+        raise FeatureError(
+            "the features do not say where their tiles are (obsm['spatial'] and the slide's mpp)",
+            mend="Make features with: histomix embed",
+        )
+    return np.asarray(table.obsm["spatial"], dtype=np.float64)[table.obs_names.get_indexer(keys)] * mpp
+
+
 def _common_encoder(block: Mapping[str, AnnData], sections: Sequence[str]) -> dict[str, Any]:
     """Facts of the one encoder and tile that all sections of a block share."""
     absent = [name for name in sections if name not in block]
@@ -187,7 +204,7 @@ def _section(
     if not len(keys):
         raise FeatureError("no labelled tile could be read", where=where, mend="Check the slide and embed it again")
     Y = joined.values.loc[keys, list(cell_types)].to_numpy(np.float64)
-    xy_um = np.asarray(tables[0][tiles[rows]].obsm["spatial"], dtype=np.float64) * slides[0]["mpp"]
+    xy_um = places_um(tables[0], keys)
     lost = {
         "labels without a tile": len(labels.values) - len(joined.values),
         "tiles without a label": len(tables[0].obs_names) - len(joined.values),

@@ -14,8 +14,11 @@ from ..abundance import UNITS
 from ..embedding import encoder_identity, feature_manifest, require_same_encoder
 from ..errors import FeatureError, HeadError, InputError
 from ..provenance import atomic_path, digest_bytes, digest_json, read_json, write_json
+from .applying import HeadOutput, apply_head, novelty_of, readable_rows
 from .base import CompositionRegressor
-from .dataset import join_blocks
+from .calibration import Intervals
+from .context import Places
+from .dataset import join_blocks, places_um
 from .novelty import NoveltyModel
 from .registry import HEADS, make_estimator
 
@@ -41,11 +44,56 @@ class Head:
         The fitted estimator.
     novelty_model
         Tells how unlike the training tiles a tile is.
+    intervals
+        Intervals around the predictions; None where the head is not calibrated.
     """
 
     card: dict[str, Any]
     estimator: CompositionRegressor
     novelty_model: NoveltyModel
+    intervals: Intervals | None = None
+
+    @property
+    def reach_um(self) -> float:
+        """How far around a tile the head looks, um from centre to centre; 0 when it sees the tile alone."""
+        return self.estimator.reach_um
+
+    def apply(self, X: Any, xy_um: np.ndarray, section: Any = "slide") -> HeadOutput:
+        """Apply the head to tiles of one slide.
+
+        Parameters
+        ----------
+        X
+            Embeddings, ``(n, n_features)``; several encoders stand side by side in the order of the card. Any array
+            that gives rows by their numbers will do: it is read in chunks, so that a memory-mapped file is not loaded
+            whole. A row with NaN could not be read: it is NaN in the result, and nobody's neighbour.
+        xy_um
+            Tile centres, ``(n, 2)``, um from the corner of their slide.
+        section
+            Name of the slide, or one name a row: rows of two slides are never neighbours.
+
+        Returns
+        -------
+        HeadOutput
+
+        Raises
+        ------
+        HeadError
+            The features have another number of columns, or there is not one place a row.
+        """
+        places = None
+        if self.estimator.needs_places or self.reach_um:
+            names = np.broadcast_to(np.asarray(section), (len(X),))
+            places = Places(names, np.asarray(xy_um, dtype=np.float64))
+        return apply_head(self.estimator, self.novelty_model, self.intervals, X, places)
+
+    def output(self, features: AnnData | Sequence[AnnData]) -> HeadOutput:
+        """Apply the head to features of one slide: what `apply` gives, for the tiles of `predict_features`.
+
+        Takes what `predict_features` takes and raises the same.
+        """
+        _, X, places = self._matrix(features)
+        return apply_head(self.estimator, self.novelty_model, self.intervals, X, places)
 
     def predict_features(self, features: AnnData | Sequence[AnnData]) -> pd.DataFrame:
         """Predict the composition of tiles from their features.
@@ -67,8 +115,11 @@ class Head:
         """
         import pandas as pd
 
-        keys, X = self._matrix(features)
-        values = _rowwise(self.estimator.predict, X, (len(X), len(self.card["cell_types"])))
+        keys, X, places = self._matrix(features)
+        rows = readable_rows(X)
+        values = np.full((len(X), len(self.card["cell_types"])), np.nan)
+        if len(rows):
+            values[rows] = self.estimator.predict(X[rows], None if places is None else places[rows])
         return pd.DataFrame(values, index=keys, columns=self.card["cell_types"])
 
     def novelty(self, features: AnnData | Sequence[AnnData]) -> np.ndarray:
@@ -76,8 +127,8 @@ class Head:
 
         Takes what `predict_features` takes and raises the same.
         """
-        _, X = self._matrix(features)
-        return _rowwise(self.novelty_model, X, (len(X),))
+        _, X, _ = self._matrix(features)
+        return novelty_of(self.novelty_model, X, readable_rows(X))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write ``card.json`` and the arrays to a folder, whole or not at all.
@@ -102,7 +153,7 @@ class Head:
                 (temporary / name).write_bytes(data)
             write_json(temporary / CARD, self.card)
 
-    def _matrix(self, features: AnnData | Sequence[AnnData]) -> tuple[pd.Index, np.ndarray]:
+    def _matrix(self, features: AnnData | Sequence[AnnData]) -> tuple[pd.Index, np.ndarray, Places | None]:
         tables = list(features) if isinstance(features, Sequence) else [features]
         encoders = self.card["encoders"]
         names = ", ".join(encoder["name"] for encoder in encoders)
@@ -121,7 +172,9 @@ class Head:
                 raise FeatureError(
                     "the features do not have the dimension or the tiles expected", where=where, mend=mend
                 )
-        return join_blocks(tables)
+        keys, X = join_blocks(tables)
+        looks = self.estimator.needs_places or self.reach_um
+        return keys, X, Places(np.zeros(len(X), int), places_um(tables[0], keys)) if looks else None
 
 
 def seal(card: Mapping[str, Any], estimator: CompositionRegressor, novelty_model: NoveltyModel) -> dict[str, Any]:
@@ -219,12 +272,3 @@ def _files(estimator: CompositionRegressor, novelty_model: NoveltyModel) -> dict
     from safetensors.numpy import save
 
     return {WEIGHTS: save(estimator.fitted()[0]), NOVELTY: save(novelty_model.arrays())}
-
-
-def _rowwise(function: Any, X: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Apply to the finite rows; NaN elsewhere."""
-    readable = np.isfinite(X).all(axis=1)
-    result = np.full(shape, np.nan)
-    if readable.any():
-        result[readable] = function(X[readable])
-    return result

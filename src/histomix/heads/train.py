@@ -88,7 +88,7 @@ def train(
         raise HeadError(f"the estimator predicts {estimator.unit}, but the labels are in {training.unit}")
     progress(f"train {kind}", 0, 1)
     groups = inner_groups(training.section, training.donor, training.xy_um)
-    estimator.fit(training.X, training.Y, groups=groups)
+    estimator.fit(training.X, training.Y, groups=groups, places=training.places)
     novelty_model = NoveltyModel().fit(training.X, groups)
     names = [row.tissue for row in cohort.rows] if tissue is None else [tissue] if isinstance(tissue, str) else tissue
     card = {

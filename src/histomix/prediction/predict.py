@@ -25,9 +25,6 @@ from ..spots import read_spots
 if TYPE_CHECKING:
     from ..encoders import Encoder
 
-#: A tile is in scope while it is no more novel than this share of held-out training tiles.
-IN_SCOPE_PERCENTILE = 0.99
-
 
 def predict(
     slide: str | os.PathLike[str] | Slide,
@@ -74,7 +71,8 @@ def predict(
         Tiles x cell types in the head's unit. ``obs`` has ``x_px, y_px`` (tile centre, level-0 px), ``tissue`` (share
         of the tile on tissue), ``novelty`` (percentile among held-out training tiles, 0 to 1), ``in_scope`` and
         ``read_ok``; the places are in ``obsm["spatial"]`` too and the facts of the run as JSON in ``uns["manifest"]``.
-        A tile that could not be read is NaN with ``read_ok`` false.
+        A tile that could not be read is NaN with ``read_ok`` false. A calibrated head adds the layers ``lower`` and
+        ``upper``.
 
     Raises
     ------
@@ -174,14 +172,15 @@ def _places(slide: Slide, spec: TileSpec, at: str | os.PathLike[str] | pd.DataFr
 def _composition_map(
     head: Head, features: list[ad.AnnData], slide: Slide, spec: TileSpec, *, at_spots: bool
 ) -> ad.AnnData:
-    predicted, novelty = head.predict_features(features), head.novelty(features)
-    read_ok = np.logical_and.reduce([np.isfinite(table.X).all(axis=1) for table in features])
+    found = head.output(features)
     obs = features[0].obs[["x_px", "y_px", "tissue"]].copy()
-    obs["novelty"] = novelty.astype(np.float32)
-    obs["in_scope"] = read_ok & (np.nan_to_num(novelty, nan=np.inf) <= IN_SCOPE_PERCENTILE)
-    obs["read_ok"] = read_ok
-    types = pd.DataFrame(index=[str(name) for name in predicted.columns])
-    composition = ad.AnnData(predicted.to_numpy(np.float32), obs=obs, var=types)
+    obs["novelty"] = found.novelty.astype(np.float32)
+    obs["in_scope"] = found.in_scope
+    obs["read_ok"] = np.isfinite(found.values).all(axis=1)
+    types = pd.DataFrame(index=[str(name) for name in head.card["cell_types"]])
+    composition = ad.AnnData(found.values, obs=obs, var=types)
+    if found.lower is not None and found.upper is not None:
+        composition.layers["lower"], composition.layers["upper"] = found.lower, found.upper
     composition.obsm["spatial"] = obs[["x_px", "y_px"]].to_numpy(float)
     side_um = spec.size_um if at_spots else (spec.stride_um or spec.size_um)
     manifest = {
@@ -194,6 +193,7 @@ def _composition_map(
             name: head.card[name]
             for name in ("name", "digest", "head", "encoders", "encoder_licences", "tissue", "training")
         },
+        "calibration": head.card.get("calibration"),
     }
     composition.uns["manifest"] = json.dumps(manifest)
     return composition
