@@ -61,7 +61,7 @@ class RidgeRegressor(CompositionRegressor):
         cell type's is taken relative to its training variance, so that rare types count as much as common ones.
     alphas
         The penalties to choose among, all solved from one eigendecomposition per inner fold.
-    rings_um, smooth_um
+    rings_um, smooth_um, slide_scale
         What the head sees around a tile; see `CompositionRegressor`.
 
     Attributes
@@ -79,14 +79,16 @@ class RidgeRegressor(CompositionRegressor):
         unit: str = "proportion",
         alpha: float | None = None,
         alphas: tuple[float, ...] = ALPHAS,
-        rings_um: tuple[float, ...] = (),
-        smooth_um: float = 0.0,
+        rings_um: tuple[float, ...] | str = (),
+        smooth_um: float | str = 0.0,
+        slide_scale: bool = False,
     ) -> None:
         self.unit = unit
         self.alpha = alpha
         self.alphas = alphas
         self.rings_um = rings_um
         self.smooth_um = smooth_um
+        self.slide_scale = slide_scale
 
     def _fit(
         self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, places: Places | None
