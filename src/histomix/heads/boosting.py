@@ -122,5 +122,5 @@ class BoostingRegressor(CompositionRegressor):
             "components_": ("features", "components"),
             "base_": ("types",),
             "root_": ("trees",),
-            **{name: ("nodes",) for name in ("column_", "threshold_", "left_", "right_", "value_")},
+            **dict.fromkeys(("column_", "threshold_", "left_", "right_", "value_"), ("nodes",)),
         }

@@ -144,9 +144,7 @@ class Committee:
         mask = np.repeat(np.repeat(sees, self._per_view, axis=0), self.n_components, axis=1)
         recipe = Recipe(**{**vars(self.recipe), "members": members})
         seeds = [int(np.random.SeedSequence([self.seed, fold]).generate_state(1)[0]) for fold in range(len(parts))]
-        return [
-            epochs(recipe, *train, self.loss, seed, mask) for (train, *_), seed in zip(parts, seeds, strict=True)
-        ]
+        return [epochs(recipe, *train, self.loss, seed, mask) for (train, *_), seed in zip(parts, seeds, strict=True)]
 
     def _of_view(self, layers: Layers, view: int) -> Layers:
         here = slice(view * self._per_view, (view + 1) * self._per_view)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.spatial import cKDTree
 
+from ..spots.pitch import spot_pitch
 from .context import SMOOTH_REACH, Neighbourhood, Places, smooth
 
 _ROWS = 4096
@@ -100,13 +100,9 @@ def _by_slide(X: Any, code: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 
 def spot_pitch_um(places: Places) -> float:
-    """Median over sections of the median distance to the nearest neighbour, um; 0 if no section has two rows."""
-    found = []
-    for name in np.unique(places.section):
-        xy = places.xy_um[places.section == name]
-        if len(xy) > 1:
-            found.append(float(np.median(cKDTree(xy).query(xy, k=2)[0][:, 1])))
-    return float(np.median(found)) if found else 0.0
+    """Median over sections of the spots' pitch, um; 0 if no section has enough rows to tell."""
+    found = [spot_pitch(places.xy_um[places.section == name]) for name in np.unique(places.section)]
+    return float(np.median([pitch.px for pitch in found if pitch is not None] or [0.0]))
 
 
 def choose_rings(places: Places) -> tuple[float, ...]:
@@ -115,7 +111,9 @@ def choose_rings(places: Places) -> tuple[float, ...]:
     return tuple(round(factor * pitch, 1) for factor in RINGS) if pitch > 0 else ()
 
 
-def choose_smoothing(held_out: np.ndarray, Y: np.ndarray, places: Places, lengths: Sequence[float]) -> float:
+def choose_smoothing(
+    held_out: np.ndarray, Y: np.ndarray, places: Places, lengths: Sequence[float] = SMOOTHING
+) -> float:
     """The smoothing, um, of held-out predictions that correlates best with their labels within sections."""
     neighbourhood, pitch = Neighbourhood(places), spot_pitch_um(places)
     scores = []

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from ..errors import HeadError
 
-#: Batches of an epoch at most: beyond, they grow up to `MAX_BATCH` rows, and then an epoch is a random part of the rows,
+#: Batches of an epoch at most. Beyond, they grow up to `MAX_BATCH` rows; then an epoch is a random part of the rows,
 #: drawn anew each time, so that it stays a unit of early stopping.
 MAX_BATCHES = 50
 MAX_BATCH = 256
@@ -55,9 +55,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def new_layers(
-    recipe: Recipe, n_in: int, n_out: int, rng: torch.Generator, mask: Tensor | None = None
-) -> Layers:
+def new_layers(recipe: Recipe, n_in: int, n_out: int, rng: torch.Generator, mask: Tensor | None = None) -> Layers:
     """Draw the parameters of every member, uniform in +-1/sqrt(fan in) as torch's own Linear.
 
     Without LayerNorm, weights of hidden layers are larger by sqrt(6), so that deep signals keep their size (He et al.

@@ -1,4 +1,4 @@
-"""The heads by name. Each is imported when it is first asked for, and those on torch import torch when they are fitted."""
+"""The heads by name, each imported when it is first asked for; those on torch import it when they are fitted."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ _PLACES = {
     "sun2025": ("sun2025", "Sun2025Regressor"),
     "pcr": ("reference", "PCRRegressor"),
     "gbm": ("boosting", "BoostingRegressor"),
+    "hist2cell": ("hist2cell", "Hist2CellRegressor"),
+    "hist2cell-tiles": ("hist2cell", "Hist2CellTilesRegressor"),
 }
 
 

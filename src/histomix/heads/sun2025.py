@@ -94,7 +94,7 @@ class Sun2025Regressor(CompositionRegressor):
         from .network import one_thread
 
         self._check_parameters()
-        if (X == X[0]).all():
+        if (X[0] == X).all():
             raise HeadError("the features are the same in every training spot", mend="Check the tiles and the encoder")
         with one_thread():
             if self.epochs is None:
@@ -108,9 +108,7 @@ class Sun2025Regressor(CompositionRegressor):
         for name in layer_axes(len(self.hidden), norm=False):
             setattr(self, name, layers[name].detach().numpy().copy())
 
-    def _choose_epochs(
-        self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray
-    ) -> None:
+    def _choose_epochs(self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray) -> None:
         """Train on every inner split in step; keep the held-out predictions of the best epoch."""
         import torch
 
