@@ -126,7 +126,7 @@ class Committee:
         self.held_out = to_unit(means[chosen].mean(axis=0))
         self.held_out_spread = np.full(Y.shape, np.nan)
         for fold, test in enumerate(rows):
-            members = np.concatenate([self._outputs(fold, view) for view in chosen])
+            members = np.concatenate([self._outputs(fold, view) for view in chosen.tolist()])
             self.held_out_spread[test] = np.std([to_unit(member) for member in members], axis=0)
         return chosen
 

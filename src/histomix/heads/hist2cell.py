@@ -62,6 +62,7 @@ class Hist2CellRegressor(CompositionRegressor):
         "edges": "the nearest six spots at most, within 1.3 spot pitches",
         "features": "frozen embeddings, z-scored, through one linear layer in the place of the ResNet18",
         "initial weights": "torch's; the heads start at the mean labels",
+        "last ReLU": "in training with a slope of 0.1 below zero, so that no cell type dies",
         "transformer": "8 attention heads, perceptrons four times as wide",
         "epochs": "a fixed number",
     }
@@ -122,9 +123,9 @@ class Hist2CellRegressor(CompositionRegressor):
             torch.manual_seed(self.seed)
             network = self._network(Y.shape[1])
             with torch.no_grad():
-                for name, values in network.named_parameters():
+                for name, parameter in network.named_parameters():
                     if "heads." in name and name.endswith("bias"):
-                        values.copy_((importance @ target) / importance.sum())
+                        parameter.copy_((importance @ target) / importance.sum())
             optimiser = torch.optim.Adam(
                 network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
             )
@@ -143,7 +144,7 @@ class Hist2CellRegressor(CompositionRegressor):
                     loss.backward()
                     optimiser.step()
                     schedule.step()
-        for name, values in network.state_dict().items():
+        for name, values in _saved(network).items():
             setattr(self, f"{name}_", values.detach().numpy().copy())
 
     def _centres(self, network: nn.Module, X: np.ndarray, places: Places, graph: SpotGraph, centres: np.ndarray) -> Any:
@@ -161,8 +162,8 @@ class Hist2CellRegressor(CompositionRegressor):
         places = self._checked(places)
         graph = SpotGraph.of(places, self.pitch_um_)
         network = self._network(int(self.present_.sum()))
-        own = {name: torch.from_numpy(np.asarray(getattr(self, f"{name}_"))) for name in network.state_dict()}
-        network.load_state_dict(own)
+        own = {name: torch.from_numpy(np.asarray(getattr(self, f"{name}_"))) for name in _saved(network)}
+        network.load_state_dict(own, strict=False)
         network.eval()
         result = np.empty((len(X), int(self.present_.sum())))
         with torch.no_grad():
@@ -180,12 +181,17 @@ class Hist2CellRegressor(CompositionRegressor):
         import torch
 
         with torch.device("meta"):
-            state: Mapping[str, Tensor] = self._network(int(self._n_types())).state_dict()
+            state = _saved(self._network(self._n_types()))
         axes = {f"{name}_": tuple(f"{size} of {name}" for size in part.shape) for name, part in state.items()}
         return {"mean_": ("own features",), "scale_": ("own features",), **axes}
 
     def _n_types(self) -> int:
         return int(self.present_.sum()) if hasattr(self, "present_") else 1
+
+
+def _saved(network: nn.Module) -> dict[str, Tensor]:
+    """The network's parameters and running statistics, without counters that prediction does not need."""
+    return {name: part for name, part in network.state_dict().items() if not name.endswith("num_batches_tracked")}
 
 
 class Hist2CellTilesRegressor(Hist2CellRegressor):

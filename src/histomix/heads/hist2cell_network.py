@@ -19,6 +19,8 @@ WIDTH, BACKBONE, HEADS, DEPTH = 256, 512, 8, 3
 #: Spots nearer than this many pitches are joined: the 4 of a square lattice, the 6 of a hexagonal one.
 _EDGE = 1.3
 _MAX_NEIGHBOURS = 6
+#: Of the last ReLU below zero, in training alone.
+_SLOPE = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +174,9 @@ class Hist2CellGraph(nn.Module):
         ]
         views.append(functional.relu(self.fuse(torch.cat(views, dim=1))))
         outputs = [head(view) for head, view in zip(self.heads, views, strict=True)]
-        return functional.relu(torch.stack(outputs).mean(dim=0))
+        mean = torch.stack(outputs).mean(dim=0)
+        # A type that is below zero everywhere would learn nothing more through a ReLU.
+        return functional.leaky_relu(mean, _SLOPE) if self.training else functional.relu(mean)
 
 
 class Hist2CellTiles(nn.Module):

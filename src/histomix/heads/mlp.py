@@ -179,7 +179,8 @@ class MLPRegressor(CompositionRegressor):
     def _project(self, X: np.ndarray, fold: int) -> np.ndarray:
         """Components of a tile and of each ring about it, side by side."""
         parts = X.reshape(-1, self.n_features_in_)
-        return rotate(parts, self.mean_[fold], self.scale_[fold], self.components_[fold]).reshape(len(X), -1)
+        width = X.shape[1] // self.n_features_in_ * self.components_.shape[2]
+        return rotate(parts, self.mean_[fold], self.scale_[fold], self.components_[fold]).reshape(len(X), width)
 
     def predict_spread(self, X: Any, places: Places | None = None) -> np.ndarray | None:
         """Standard deviation between the members, ``(n, n_types)``, smoothed over neighbours as predictions are."""
