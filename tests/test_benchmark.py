@@ -15,7 +15,8 @@ import histomix as hm
 from histomix.encoders import card, register_encoder
 from histomix.encoders import user as user_module
 from histomix.errors import HistomixError, InputError
-from histomix.evaluation.benchmark import Benchmark, BenchmarkCohort, benchmark, common_spots
+from histomix.evaluation.benchmark import Benchmark, BenchmarkCohort, benchmark
+from histomix.evaluation.benchmark_cells import common_spots
 from histomix.outputs import write_benchmark_page
 from histomix.slides import TileSpec
 
