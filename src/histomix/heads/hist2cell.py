@@ -56,6 +56,7 @@ class Hist2CellRegressor(CompositionRegressor):
 
     _fitted_numbers = ("pitch_um_",)
     needs_places = True
+    _frozen: ClassVar[bool] = True
     #: What the paper does not give, and was chosen here; a head's card carries it.
     own_choices: ClassVar[dict[str, str]] = {
         "neighbourhood": "each spot's own two steps, not those of its batch",
@@ -180,13 +181,19 @@ class Hist2CellRegressor(CompositionRegressor):
     def _fitted_arrays(self) -> dict[str, tuple[str, ...]]:
         import torch
 
-        with torch.device("meta"):
-            state = _saved(self._network(self._n_types()))
-        axes = {f"{name}_": tuple(f"{size} of {name}" for size in part.shape) for name, part in state.items()}
-        return {"mean_": ("own features",), "scale_": ("own features",), **axes}
+        from .hist2cell_network import Hist2CellGraph, Hist2CellTiles
 
-    def _n_types(self) -> int:
-        return int(self.present_.sum()) if hasattr(self, "present_") else 1
+        with torch.device("meta"):  # names and numbers of axes alone
+            network = Hist2CellGraph(1, 1, project=True) if self._frozen else Hist2CellTiles(1)
+        axes: dict[str, tuple[str, ...]] = {"mean_": ("own features",), "scale_": ("own features",)}
+        for name, part in _saved(network).items():
+            names = [f"{name} {axis}" for axis in range(part.ndim)]
+            if name == "project.weight":
+                names[1] = "own features"
+            if name.removeprefix("rest.").startswith("heads."):
+                names[0] = "types"
+            axes[f"{name}_"] = tuple(names)
+        return axes
 
 
 def _saved(network: nn.Module) -> dict[str, Tensor]:
@@ -206,6 +213,7 @@ class Hist2CellTilesRegressor(Hist2CellRegressor):
         Initial weights of the ResNet18, by parameter name; at random when left out.
     """
 
+    _frozen = False
     own_choices: ClassVar[dict[str, str]] = {
         **{name: words for name, words in Hist2CellRegressor.own_choices.items() if name != "features"},
         "ResNet18": "from random weights unless some are given",
