@@ -1,8 +1,8 @@
 """The viewer with 100,000 tiles and 30 cell types in headless Chromium: first view, switching types, moving.
 
-A synthetic slide (20,000 x 20,000 px, written as a pyramid) and a map of random compositions with bounds. Each figure is
-the median of several rounds, with the least and the greatest; every round is a new browser page, seen when the map and
-all pictures of the slide in view are drawn. A switch ends two frames later, when the new colours are on the screen.
+A synthetic slide (20,000 x 20,000 px, written as a pyramid) and a map of random compositions with bounds. Each figure
+is the median of several rounds, with the least and the greatest; every round is a new browser page, seen when the map
+and all pictures of the slide in view are drawn. A switch ends two frames later, when the new colours are on the screen.
 Needs Chromium.
 """
 
