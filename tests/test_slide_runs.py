@@ -450,3 +450,29 @@ def test_the_command_with_its_options(slide: Path, head_folder: Path, encoder: C
     assert ad.read_h5ad(tmp_path / "out" / "A" / "composition.h5ad").layers["super_resolved"].shape[0] > 100
     refused = CliRunner().invoke(app, [str(word) for word in [*words, "--regions", tmp_path / "none.geojson"]])
     assert refused.exit_code == 2 and "none.geojson" in refused.stderr
+
+
+def test_an_unforeseen_error_on_one_slide_does_not_cost_the_next(
+    slide: Path, head_folder: Path, encoder: Colours, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.tif").write_bytes(slide.read_bytes())
+    whole = run.finish_slide
+
+    def fail(job: SlideJob, *words: Any) -> SlideResult:
+        if job.name == "a":
+            raise KeyError("surprise")
+        return whole(job, *words)
+
+    monkeypatch.setattr(run, "finish_slide", fail)
+    first, second = predict_slides([tmp_path / "a.tif", tmp_path / "b.tif"], head_folder, tmp_path / "out")
+    assert "KeyError('surprise')" in str(first.error) and second.error is None
+    assert "surprise" in status(tmp_path / "out" / "a")["traceback"]
+
+
+def test_an_encoder_that_cannot_be_loaded_stops_the_run_once(
+    slide: Path, head_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(HeadError, match="none that histomix knows by name"):
+        predict_slides([slide], head_folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
