@@ -60,6 +60,15 @@ def make_data(monkeypatch: pytest.MonkeyPatch) -> MakeData:
             Y = label(X, donor)
             labels[name] = Abundance(pd.DataFrame(Y, keys, TYPES[: Y.shape[1]]), unit)
             features[name] = AnnData(X.astype(np.float32), obs=places)
+            features[name].uns["manifest"] = json.dumps(
+                {
+                    "section": name,
+                    "identity": name,
+                    "slide": {"fingerprint": name, "mpp": 0.5},
+                    "encoder": {"name": "fake", "digest": "x", "dim": 8, "views": 1},
+                    "tile": {"size_px": 224, "mpp": 0.5},
+                }
+            )
             frames.append((X, Y, keys, [name] * count, [donor] * count, places.to_numpy() / 2))
         X, Y, keys, section, donor_, xy = (np.concatenate(part) for part in zip(*frames, strict=True))
         training = TrainingSet(

@@ -259,6 +259,7 @@ def _facts(
             seed=seed,
         ),
         "probe": probe,
+        "calibration": first.calibration,
     }, [part for part in rows if len(part)]
 
 
