@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from .._version import __version__
 from ..evaluation.benchmark import Benchmark
 from ..provenance import atomic_path
-from .report import PROTOCOL_BADGES, page_environment
+from .page import page_environment
+from .report import PROTOCOL_BADGES
 from .scores import against, number
 
 PAGE = "page"
