@@ -13,7 +13,7 @@ from .metrics import MIN_SPOTS, Array, pearson, unit_deviations
 from .testing import ALPHA, adjusted
 
 #: Shifts tried, fewer where a cohort is large, and the work (shifts x spots x types) that they may cost.
-MOST_SHIFTS, FEWEST_SHIFTS, _WORK = 999, 199, 4e9
+MOST_SHIFTS, FEWEST_SHIFTS, _WORK = 999, 199, 2e9
 
 
 def shift_null(
