@@ -20,6 +20,7 @@ from histomix.abundance import Abundance
 from histomix.errors import HeadError, InputError, LabelError
 from histomix.evaluation import PROTOCOLS, CohortData, Evaluation, evaluate, make_folds, read_evaluation
 from histomix.evaluation.baselines import NUCLEI, ORACLE
+from histomix.evaluation.gathering import gather
 from histomix.evaluation.summary import DRAWS, resample_weights
 from histomix.heads import TrainingSet, calibrate, make_estimator
 from histomix.slides import find_nuclei
@@ -796,6 +797,13 @@ def test_train_on_one_cohort_and_test_on_another(job: Job, tmp_path: Path) -> No
     other = next(one for one in whole.predictions["ridge"] if one != name)
     np.testing.assert_allclose(result.predictions["ridge"][name], whole.predictions["ridge"][other], rtol=1e-9)
     assert read_evaluation(tmp_path / "eval").summary == json.loads(json.dumps(facts))
+    # Pixels, for heads that read them, are those of the row's own cohort.
+    training, (first, second) = gather(train, test).training, (gather(one).training for one in (train, test))
+    assert training.tiles is not None and first.tiles is not None and second.tiles is not None
+    n, rows = len(first.Y), np.array([0, 7])
+    np.testing.assert_array_equal(training.tiles(rows), first.tiles(rows))
+    np.testing.assert_array_equal(training.tiles(n + rows), second.tiles(rows))
+    assert (training.tiles(rows) != training.tiles(n + rows)).any()
     with pytest.raises(InputError, match="not in donor folds"):
         evaluate(train.cohort, train.features, train.labels, folds="donor", test=test)
 

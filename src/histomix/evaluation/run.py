@@ -157,6 +157,7 @@ def evaluate(
             *notes,
             *uncounted,
             *small_sections(training.section[gathered.tested]),
+            *([facts["probe"]["statement"]] if facts["probe"] and facts["probe"]["strong"] else []),
         ],
         "audit": [one.to_dict() for one in findings],
         "coupled_labels": coupled,
