@@ -6,6 +6,7 @@ import gzip
 import json
 import re
 import uuid
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,15 @@ def test_a_class_has_one_colour_and_a_tile_out_of_scope_says_so(composition: ad.
     assert [row for row, one in enumerate(features) if "in scope" in one["properties"].get("measurements", {})] == [3]
     assert features[3]["properties"]["measurements"]["in scope"] == 0 and features[3]["properties"]["metadata"]
     assert set(features[7]["properties"]) == {"objectType", "name"}, "an unread tile is there without numbers"
+
+
+def test_the_zip_that_qupath_opens(composition: ad.AnnData, tmp_path: Path) -> None:
+    write_composition(tmp_path / "slide", composition)
+    first, second = (export_map(tmp_path / "slide", "geojson.zip", tmp_path / name) for name in ("one", "two"))
+    assert first.name == "slide.geojson.zip" and first.read_bytes() == second.read_bytes()
+    with zipfile.ZipFile(first) as archive:
+        assert archive.namelist() == ["slide.geojson"]
+        check_qupath(json.loads(archive.read("slide.geojson")))
 
 
 @pytest.mark.parametrize("packed", [False, True])

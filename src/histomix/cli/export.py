@@ -20,6 +20,7 @@ class Format(StrEnum):
     csv = "csv"
     ome_tiff = "ome-tiff"
     geojson_gz = "geojson.gz"
+    geojson_zip = "geojson.zip"
 
 
 def export(
@@ -36,7 +37,7 @@ def export(
     threads: Threads = None,
 ) -> None:
     """Write maps for other programs: SpatialData, AnnData in scverse keys, Parquet, CSV for a spreadsheet,
-    OME-TIFF, QuPath (gzip)."""
+    OME-TIFF, QuPath (zip, gzip)."""
     with session(as_json, quiet, threads) as run:
         from ..errors import HistomixError
         from ..outputs.exchange import export_map, find_maps

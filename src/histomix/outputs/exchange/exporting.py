@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -115,6 +116,15 @@ def _geojson(path: Path, composition: AnnData, _thumbnail: np.ndarray | None) ->
         temporary.write_bytes(gzip.compress(data, mtime=0))
 
 
+def _geojson_zip(path: Path, composition: AnnData, _thumbnail: np.ndarray | None) -> None:
+    """What QuPath opens as it is: it unpacks zip archives, and no gzip."""
+    data = json.dumps(composition_geojson(composition), allow_nan=False).encode()
+    entry = zipfile.ZipInfo(path.name.removesuffix(".zip"), (1980, 1, 1, 0, 0, 0))
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        archive.writestr(entry, data)
+
+
 def _heatmap(path: Path, composition: AnnData, _thumbnail: np.ndarray | None) -> None:
     write_heatmap(path, composition)
 
@@ -132,4 +142,5 @@ FORMATS: dict[str, tuple[str, _Write]] = {
     "csv": (".csv", _csv),
     "ome-tiff": (".ome.tif", _heatmap),
     "geojson.gz": (".geojson.gz", _geojson),
+    "geojson.zip": (".geojson.zip", _geojson_zip),
 }
