@@ -22,8 +22,8 @@ class CompositionDescription:
     Attributes
     ----------
     table
-        One row a cell type: ``mean``, ``q95`` over readable tiles, ``most_abundant_in`` (share of tiles), and ``lower``,
-        ``upper`` (mean bounds of a tile) of a calibrated head.
+        One row a cell type: ``mean``, ``q95`` over readable tiles, ``most_abundant_in`` (share of tiles), and
+        ``lower``, ``upper`` (mean bounds of a tile) of a calibrated head.
     facts
         Slide, tiles, how many are readable and in scope, unit and head.
     """

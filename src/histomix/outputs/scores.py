@@ -92,8 +92,9 @@ def score_table(evaluation: Evaluation, target: str, shown: str) -> dict[str, An
         if paired is None:
             cells.append({"text": "", "small": ""})
         else:
-            interval = "" if paired["low"] is None else f"{paired['low']:+.3f} to {paired['high']:+.3f}"
-            cells.append({"text": f"{paired['mean']:+.3f}", "small": interval})
+            ends = [paired["low"], paired["high"]]
+            interval = "" if None in ends else " to ".join(_signed(end) for end in ends)
+            cells.append({"text": _signed(paired["mean"]), "small": interval})
         cells += [*beside, {"text": str(entry["pearson"]["n_types"]), "small": ""}]
         rows.append({"cells": cells, "strong": head == shown})
     level = round(100 * facts["interval"]["level"])
@@ -139,3 +140,7 @@ def type_intervals(evaluation: Evaluation, target: str) -> pd.DataFrame | None:
 def number(value: float | None) -> str:
     """A score as text, a dash where it is undefined."""
     return "–" if value is None or not math.isfinite(value) else f"{value:.3f}".replace("-", "−")
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None or not math.isfinite(value) else f"{value:+.3f}".replace("-", "−")
