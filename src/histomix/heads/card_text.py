@@ -119,6 +119,7 @@ def _made_with(card: Mapping[str, Any]) -> str:
     lines = [f"- {name}: {version}" for name, version in card.get("versions", {}).items()]
     lines.append(f"- seed: {card.get('seed')}")
     lines += [f"- {name}: `{value}`" for name, value in {**kind["parameters"], **kind["fitted"]}.items()]
+    lines += [f"- chosen here, since the paper does not say: {k}: {v}" for k, v in kind.get("own_choices", {}).items()]
     if card.get("digest"):
         lines.append(f"- digest of the card: `{card['digest']}`")
     return "\n".join(lines)

@@ -229,9 +229,11 @@ def load_head(folder: str | os.PathLike[str]) -> Head:
     calibration = card.get("calibration")
     wanted = (WEIGHTS, NOVELTY) if calibration is None else (WEIGHTS, NOVELTY, INTERVALS)
     arrays = {name: _read_arrays(folder / name, card["files"].get(name)) for name in wanted}
-    kind = card["head"]
+    kind, parameters = card["head"], card["head"]["parameters"]
     try:
-        estimator = make_estimator(kind["kind"], **kind["parameters"]).restore(arrays[WEIGHTS], kind["fitted"])
+        # JSON has no tuples; the constructors take nothing else in their place.
+        given = {key: tuple(value) if isinstance(value, list) else value for key, value in parameters.items()}
+        estimator = make_estimator(kind["kind"], **given).restore(arrays[WEIGHTS], kind["fitted"])
         if len(estimator.present_) != len(card["cell_types"]):
             raise HeadError(
                 f"the arrays are of {len(estimator.present_)} cell types, the card of {len(card['cell_types'])}"
