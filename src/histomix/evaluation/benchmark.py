@@ -36,12 +36,17 @@ class Benchmark:
         Settings, what each cell cost, and which failed.
     statement
         The protocol in words, Markdown, for a methods section.
+    tests
+        Paired tests between encoders with one head, and between heads on one encoder; see `compare`.
+    failures
+        Encoders and cells that failed.
     """
 
     table: pd.DataFrame
     ranking: pd.DataFrame
     summary: dict[str, Any]
     statement: str
+    tests: list[dict[str, Any]] = field(default_factory=list)
     failures: list[HistomixError] = field(default_factory=list)
 
 
@@ -118,7 +123,7 @@ def benchmark(
         "failures": [str(error) for error in run.failures],
         "versions": versions(*LIBRARIES),
     }
-    found = Benchmark(table, ranking, summary, statement, run.failures)
+    found = Benchmark(table, ranking, summary, statement, [], run.failures)
     _write(found, place)
     return found
 

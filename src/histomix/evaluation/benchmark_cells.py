@@ -66,6 +66,7 @@ class Cell:
     evaluation: Evaluation
     embedding: dict[str, Any]
     dim: int
+    parameters: float | None
 
     def rows(self) -> pd.DataFrame:
         table = self.evaluation.metrics.copy()
@@ -79,6 +80,7 @@ class Cell:
             "encoder": self.encoder,
             "protocol": self.evaluation.summary["protocol"],
             "dim": self.dim,
+            "parameters": self.parameters,
             "tiles_per_second": self.embedding.get("tiles_per_second"),
         }
 
@@ -187,7 +189,10 @@ class Run:
             joined = {}
             if all(value is not None for value in seconds):
                 joined["tiles_per_second"] = round(costs[0]["tiles"] / sum(seconds), 2)
-        return Cell(one.name, encoder, found, joined, sum(next(iter(block.values())).n_vars for block in blocks))
+        known = [parameters(part) for part in encoder.split(PLUS)]
+        total = sum(count for count in known if count is not None) if None not in known else None
+        dim = sum(next(iter(block.values())).n_vars for block in blocks)
+        return Cell(one.name, encoder, found, joined, dim, total)
 
     def _attempt(self, work: Callable[[], Any], *names: str) -> Any:
         """Let one encoder or cell fail without the others; what cannot be mended by going on is raised."""
@@ -258,9 +263,14 @@ def encoder_facts(run: Run) -> list[dict[str, Any]]:
     facts = []
     for name, one in run.facts.items():
         entry = {key: one.get(key) for key in ("name", "revision", "digest", "licence", "dim", "size_px", "mpp")}
-        try:
-            entry["parameters"] = card(name).parameters
-        except (EncoderError, MissingExtraError):  # the user's own encoder, which has no card here
-            entry["parameters"] = None
+        entry["parameters"] = parameters(name)
         facts.append(entry)
     return facts
+
+
+def parameters(name: str) -> float | None:
+    """Parameters of an encoder by its card; None for one that has no card here."""
+    try:
+        return card(name).parameters
+    except (EncoderError, MissingExtraError):
+        return None
