@@ -19,9 +19,13 @@ from sklearn.base import BaseEstimator
 from histomix.abundance import Abundance
 from histomix.errors import HeadError, InputError, LabelError
 from histomix.evaluation import PROTOCOLS, Evaluation, evaluate, make_folds, read_evaluation
+from histomix.evaluation.baselines import ORACLE
 from histomix.evaluation.summary import DRAWS, resample_weights
 from histomix.heads import TrainingSet, make_estimator
+from histomix.spots import Cohort
+from histomix.spots.sheet import SheetRow
 
+FOLDS = [name for name in PROTOCOLS if name != "transfer"]
 TYPES = ["T cell", "B cell", "Tumour"]
 CELLS = "cells per spot"
 
@@ -31,7 +35,7 @@ class Data(SimpleNamespace):
 
     def run(self, **options: Any) -> Evaluation:
         options = {"heads": (), **options}
-        return evaluate(None, self.features, self.labels, **options)  # type: ignore[arg-type]
+        return evaluate(self.cohort, self.features, self.labels, **options)
 
 
 MakeData = Callable[..., Data]
@@ -66,8 +70,11 @@ def make_data(monkeypatch: pytest.MonkeyPatch) -> MakeData:
             unit=unit,
             features={"encoder": {"name": "fake"}},
         )
-        monkeypatch.setattr("histomix.evaluation.run.assemble", lambda *_: training)
-        return Data(features=features, labels=labels, training=training)
+        monkeypatch.setattr("histomix.evaluation.detect.MOST_SHIFTS", 49)  # what they find is told elsewhere
+        monkeypatch.setattr("histomix.evaluation.detect.FEWEST_SHIFTS", 49)
+        monkeypatch.setattr("histomix.evaluation.gathering.assemble", lambda *_: training)
+        rows = [SheetRow(name, donor, Path(), None, "csv", "", site=donor) for name, (donor, _) in sections.items()]
+        return Data(cohort=Cohort(Path("sheet.csv"), rows), features=features, labels=labels, training=training)
 
     return make
 
@@ -106,19 +113,22 @@ def _fresh_spy(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- folds
 
 
-@pytest.mark.parametrize("protocol", list(PROTOCOLS))
+@pytest.mark.parametrize("protocol", FOLDS)
 @pytest.mark.parametrize("n", [None, 2])
 def test_every_row_is_tested_once_and_never_trained_on(protocol: str, n: int | None) -> None:
     section = np.repeat(["s1", "s2", "s3", "s4", "s5"], [30, 3, 20, 9, 50])
     donor = np.repeat(["d1", "d1", "d2", "d3", "d3"], [30, 3, 20, 9, 50])
-    folds = make_folds(section, donor, protocol, n)
-    assert len(folds) == (n or {"donor": 3, "section": 5, "random": 5}[protocol])
+    site = np.repeat(["north", "north", "south", "east", "east"], [30, 3, 20, 9, 50])
+    folds = make_folds(section, donor, protocol, n, site=site)
+    assert len(folds) == (n or {"donor": 3, "site": 3, "section": 5, "random": 5}[protocol])
     assert sorted(np.concatenate([fold.test for fold in folds])) == list(range(112))
     for fold in folds:
         assert sorted([*fold.train, *fold.test]) == list(range(112))
         if protocol != "random":
             assert not set(section[fold.train]) & set(section[fold.test])
-        if protocol == "donor":
+        if protocol == "site":
+            assert not set(site[fold.train]) & set(site[fold.test])
+        if protocol in ("donor", "site"):
             assert not set(donor[fold.train]) & set(donor[fold.test])
 
 
@@ -143,8 +153,11 @@ def test_folds_are_named_balanced_and_seeded() -> None:
         (
             ["d", "e", "e", "e"],
             {"protocol": "patient"},
-            "no folds called 'patient'. Choose from donor, section",
+            "no folds called 'patient'. Choose from donor, site, section",
         ),
+        (["d", "e", "e", "e"], {"protocol": "transfer"}, "need a second cohort"),
+        (["d", "e", "e", "e"], {"protocol": "site"}, "1 sections have no site (s)"),
+        (["d", "e", "e", "e"], {"protocol": "site", "site": ["x"] * 4}, "1 site cannot make 2 folds"),
     ],
 )
 def test_folds_that_cannot_be(donor: list[str], options: dict[str, Any], message: str) -> None:
@@ -156,7 +169,7 @@ def test_folds_that_cannot_be(donor: list[str], options: dict[str, Any], message
 # --- what is fitted, and on what
 
 
-@pytest.mark.parametrize("protocol", list(PROTOCOLS))
+@pytest.mark.parametrize("protocol", FOLDS)
 def test_no_head_sees_a_row_that_it_is_tested_on(make_data: MakeData, protocol: str) -> None:
     data = make_data(COHORT, linear(0.1))
     steps: list[tuple[int, int]] = []
@@ -246,7 +259,12 @@ def test_scores_are_those_of_the_files_recomputed(make_data: MakeData, tmp_path:
     entry = summary["scores"]["label"]["ridge"]["pearson"]
     assert entry["mean"] == pytest.approx(np.mean(found), abs=1e-10)
     assert (entry["n_types"], entry["n_sections"], entry["n_donors"]) == (3, 4, 3)
-    assert entry["types"]["Tumour"] == {"mean": pytest.approx(np.mean(found[2::3])), "n_units": 4}
+    tumour = entry["types"]["Tumour"]
+    assert (tumour["mean"], tumour["n_units"]) == (pytest.approx(np.mean(found[2::3])), 4)
+    assert tumour["low"] <= tumour["mean"] <= tumour["high"]
+    assert {name: one["n_units"] for name, one in entry["by_donor"].items()} == {"A": 2, "B": 1, "C": 1}
+    assert entry["by_donor"]["A"]["mean"] == pytest.approx(np.mean(found[:6]), abs=1e-10)
+    assert entry["by_donor"]["B"]["low"] is None
     assert entry["low"] < entry["mean"] < entry["high"]
     assert summary["scores"]["label"]["ridge"]["js_composition"]["n_types"] == 3
     assert summary["scores"]["label"]["mean"]["pearson"]["vs_ridge"]["mean"] == pytest.approx(-entry["mean"])
@@ -264,9 +282,7 @@ def test_leaky_folds_score_higher_where_only_the_donor_can_be_learnt(make_data: 
         return 3 + np.clip(X[:, [at, at + 1]], -3, 3)
 
     data = make_data({"a1": ("A", 80), "b1": ("B", 80), "c1": ("C", 80), "d1": ("D", 80)}, own_rule)
-    scores = {
-        folds: data.run(folds=folds).summary["scores"]["label"]["ridge"]["pearson"]["mean"] for folds in PROTOCOLS
-    }
+    scores = {folds: data.run(folds=folds).summary["scores"]["label"]["ridge"]["pearson"]["mean"] for folds in FOLDS}
     assert scores["random"] > 0.9
     assert abs(scores["donor"]) < 0.5
     assert scores["section"] == pytest.approx(scores["donor"])
@@ -310,7 +326,12 @@ def test_an_absent_type_is_counted_not_averaged(make_data: MakeData) -> None:
     t_cell, b_cell = (entry["types"][name]["mean"] for name in TYPES[:2])
     assert entry["mean"] < (t_cell + b_cell) / 2
     only_b = make_data({"b1": ("B", 40), "c1": ("C", 40)}, label).run().summary["scores"]["label"]["ridge"]["pearson"]
-    assert only_b["n_types"] == 2 and only_b["types"]["Tumour"] == {"mean": None, "n_units": 0}
+    assert only_b["n_types"] == 2 and only_b["types"]["Tumour"] == {
+        "mean": None,
+        "low": None,
+        "high": None,
+        "n_units": 0,
+    }
     assert only_b["mean"] > 0.9
 
 
@@ -350,7 +371,7 @@ def test_the_label_is_the_bar_against_the_truth(make_data: MakeData) -> None:
     truth["elsewhere"] = truth["a1"]
     result = data.run(truth=truth)
     against = result.summary["scores"]["truth"]
-    assert list(against) == ["mean", "ridge", "label"]
+    assert list(against) == ["mean", "ridge", ORACLE, "label"]
     found = [
         pearsonr(data.labels[s].values[name], truth[s].values.loc[data.labels[s].values.index, name]).statistic
         for s in COHORT
@@ -363,7 +384,7 @@ def test_the_label_is_the_bar_against_the_truth(make_data: MakeData) -> None:
     assert result.summary["scores"]["label"]["ridge"]["pearson"]["mean"] < 0.9
     assert "label" not in result.summary["scores"]["label"]
     assert "against the truth" in result.text()
-    assert list(result.table("truth").index) == ["mean", "ridge", "label"]
+    assert list(result.table("truth").index) == ["mean", "ridge", ORACLE, "label"]
 
 
 def test_truth_in_cells_is_turned_into_proportions_never_back(make_data: MakeData) -> None:
@@ -421,7 +442,7 @@ def with_facts(data: Data, reliability: dict[str, list[float]], fitted_with: dic
     return data
 
 
-@pytest.mark.parametrize("protocol", list(PROTOCOLS))
+@pytest.mark.parametrize("protocol", FOLDS)
 def test_the_reliability_of_labels_stands_beside_the_scores(make_data: MakeData, protocol: str) -> None:
     data = make_data(COHORT, linear(0.5))
     plain = data.run(folds=protocol)
@@ -430,7 +451,7 @@ def test_the_reliability_of_labels_stands_beside_the_scores(make_data: MakeData,
     assert set(rows["head"]) == {"labels"} and set(rows["target"]) == {"label"} and set(rows["protocol"]) == {protocol}
     found = rows.pivot(index="section", columns="cell_type", values="value")[TYPES]
     np.testing.assert_array_equal(found.loc[list(COHORT)].to_numpy(), np.array(list(RELIABLE.values())))
-    expected_fold = {"donor": "A", "section": "a2", "random": ""}[protocol]
+    expected_fold = {"donor": "A", "site": "A", "section": "a2", "random": ""}[protocol]
     only = rows[rows["section"] == "a2"]
     assert set(only["fold"]) == {expected_fold} and set(only["donor"]) == {"A"} and set(only["n_spots"]) == {50}
 
@@ -632,7 +653,7 @@ def test_the_table_is_numbers_and_asks_for_a_target_it_has(make_data: MakeData) 
     result = make_data(COHORT, linear(1.0)).run()
     table = result.table()
     assert list(table)[:4] == ["pearson", "interval", "pearson_pooled", "pearson_within"]
-    assert list(table)[4:] == ["rmse", "js_composition", "ceiling", "n_types"]
+    assert list(table)[4:] == ["rmse", "js_composition", "ceiling", "share", "n_types"]
     assert table.loc["ridge", "pearson"] == result.summary["scores"]["label"]["ridge"]["pearson"]["mean"]
     with pytest.raises(InputError, match="against 'truth'"):
         result.table("truth")

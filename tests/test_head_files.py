@@ -197,6 +197,7 @@ def test_a_saved_head_predicts_the_same(job: Any, name: str, unit: str, tmp_path
     assert np.flatnonzero(np.isnan(head.novelty(slide))).tolist() == [3]
     assert sorted(path.name for path in (tmp_path / "head").iterdir()) == [
         "card.json",
+        "intervals.safetensors",
         "novelty.safetensors",
         "weights.safetensors",
     ]
@@ -307,6 +308,7 @@ def test_a_head_applied_to_rows_on_disk_is_that_head_on_features(job: Any, tmp_p
     assert head.reach_um == (300.0 if "rings_um" in context else 450.0 if context else 0.0)
     slide = features_of("S9", n=9000)
     slide.X[[3, 8500]] = np.nan
+    slide.obsm["spatial"][:, 1] = np.sort(10 * slide.obsm["spatial"][:, 1])  # row after row, as a grid is
     xy_um = slide.obsm["spatial"] * MPP
     disk = Disk(slide.X, tmp_path / "X.npy")
     found, same = head.apply(disk, xy_um), head.output(slide)
@@ -314,7 +316,11 @@ def test_a_head_applied_to_rows_on_disk_is_that_head_on_features(job: Any, tmp_p
     np.testing.assert_allclose(found.values, same.values, rtol=1e-5)
     np.testing.assert_allclose(found.values, head.predict_features(slide), rtol=1e-5)
     np.testing.assert_allclose(found.novelty, head.novelty(slide), rtol=1e-6)
-    assert found.values.dtype == np.float32 and found.lower is None and found.upper is None
+    np.testing.assert_allclose(found.lower, same.lower, rtol=1e-5)
+    np.testing.assert_allclose(found.upper, same.upper, rtol=1e-5)
+    seen = np.isfinite(found.values)
+    assert (found.lower[seen] <= found.values[seen]).all() and (found.values[seen] <= found.upper[seen]).all()
+    assert all(a.dtype == np.float32 for a in (found.values, found.lower, found.upper))
     assert np.flatnonzero(np.isnan(found.values).any(axis=1)).tolist() == [3, 8500]
     assert not found.in_scope[[3, 8500]].any() and found.in_scope.mean() > 0.5
 
@@ -386,6 +392,19 @@ def _flip_byte(folder: Path) -> None:
     (folder / "weights.safetensors").write_bytes(data)
 
 
+@pytest.mark.parametrize("name", ["card.json", "intervals.safetensors", "novelty.safetensors", "weights.safetensors"])
+def test_a_changed_byte_anywhere_is_refused(saved: Path, name: str) -> None:
+    whole = (saved / name).read_bytes()
+    for place in np.unique(np.linspace(0, len(whole) - 2, 60).astype(int)).tolist():
+        changed = bytearray(whole)
+        changed[place] ^= 1
+        (saved / name).write_bytes(changed)
+        with pytest.raises(HeadError, match=name):
+            load_head(saved)
+    (saved / name).write_bytes(whole)
+    load_head(saved)
+
+
 def _truncate(folder: Path) -> None:
     data = (folder / "weights.safetensors").read_bytes()
     (folder / "weights.safetensors").write_bytes(data[: len(data) // 2])
@@ -425,6 +444,11 @@ def _truncate(folder: Path) -> None:
         (_edit_arrays(lambda arrays: arrays["coef_"].fill(np.nan)), "coef_ holds NaN"),
         (_edit_arrays(lambda arrays: arrays.update(present_=np.ones(3))), "present_ is not boolean"),
         (_edit_arrays(lambda arrays: arrays.pop("axes"), "novelty"), "novelty score have shapes"),
+        (lambda folder: (folder / "intervals.safetensors").unlink(), "intervals.safetensors: cannot be read"),
+        (_edit_card(lambda card: card["files"].pop("intervals.safetensors")), "intervals.safetensors: .*sha256"),
+        (_edit_card(lambda card: card.update(calibration="yes")), "not those of a head"),
+        (_edit_arrays(lambda arrays: arrays.pop("multiplier"), "intervals"), "intervals have shapes"),
+        (_edit_arrays(lambda arrays: arrays["variance"].fill(-1), "intervals"), "intervals hold negative"),
     ],
 )
 def test_a_damaged_head_is_refused(saved: Path, spoil: Callable[[Path], None], message: str) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .evaluation import evaluate
     from .heads import Head, load_head, train
     from .outputs import write_composition, write_report
+    from .outputs.cohort import cohort_tables
     from .prediction import predict
     from .slides import Slide, TileSpec, open_slide
     from .spots import Cohort, Section, inspect_data, read_cohort
@@ -30,6 +31,7 @@ _ROOM_OF = {
     "Slide": "slides",
     "TileSpec": "slides",
     "cards": "encoders",
+    "cohort_tables": "outputs.cohort",
     "embed": "embedding",
     "evaluate": "evaluation",
     "inspect_data": "spots",
@@ -57,6 +59,7 @@ __all__ = [
     "TileSpec",
     "__version__",
     "cards",
+    "cohort_tables",
     "embed",
     "evaluate",
     "inspect_data",

@@ -98,5 +98,9 @@ class StorageError(HistomixError):
     """A result could not be written (disk full, no permission); nothing half-written was left."""
 
 
+class ClusterError(HistomixError):
+    """A cluster cannot be reached, or lost its scheduler; what its workers finished is kept."""
+
+
 class ScaleWarning(UserWarning):
     """Pixels were asked for at a finer scale than the slide has, so they are interpolated."""

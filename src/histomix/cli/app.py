@@ -9,6 +9,7 @@ import typer
 from .._version import __version__
 from . import (
     benchmark,
+    cohort,
     demo,
     doctor,
     embed,
@@ -63,6 +64,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("benchmark")(benchmark.benchmark)
 app.command("train")(train.train)
 app.command("predict")(predict.predict)
+app.command("cohort")(cohort.cohort)
 app.command("score")(score.score)
 app.command("report")(report.report)
 app.command("view")(view.view)

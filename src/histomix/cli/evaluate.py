@@ -10,6 +10,8 @@ import typer
 from .session import Json, Quiet, Seed, Sheet, Threads, session
 from .train import Features, Labels
 
+_TEST = "Second cohort"
+
 
 def evaluate(
     sheet: Sheet,
@@ -20,32 +22,90 @@ def evaluate(
         str, typer.Option("--heads", help="Heads to compare; mean and ridge always stand beside them.")
     ] = "mean,ridge,mlp",
     folds: Annotated[
-        str, typer.Option("--folds", help="donor (honest), section (optimistic) or random (leaky).")
-    ] = "donor",
+        str | None,
+        typer.Option(
+            "--folds",
+            help="donor or site (honest), section (optimistic), random (leaky). Several, with commas, stand side by "
+            "side: the most honest is the result.",
+            show_default="donor",
+        ),
+    ] = None,
+    n_folds: Annotated[
+        int | None,
+        typer.Option("--n-folds", min=2, help="Fewer folds, each of whole donors.", show_default="one a donor"),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse to score when the audit finds a leak or the signs of one.")
+    ] = False,
     truth: Annotated[
         Path | None,
         typer.Option("--truth", help="Folder of known abundances to score against as well.", show_default=False),
+    ] = None,
+    groups: Annotated[
+        Path | None,
+        typer.Option(
+            "--groups", help="Coarser groups of cell types: CSV cell_type,group or YAML.", show_default="by the labels"
+        ),
+    ] = None,
+    nuclei: Annotated[
+        bool, typer.Option("--nuclei/--no-nuclei", help="Count nuclei in the slides, for a baseline.")
+    ] = True,
+    test_sheet: Annotated[
+        Path | None,
+        typer.Option(
+            "--test-sheet",
+            help="Train on SHEET, test on this cohort.",
+            show_default=False,
+            rich_help_panel=_TEST,
+        ),
+    ] = None,
+    test_features: Annotated[
+        list[Path] | None,
+        typer.Option("--test-features", help="Its features, as --features.", show_default=False, rich_help_panel=_TEST),
+    ] = None,
+    test_labels: Annotated[
+        Path | None,
+        typer.Option("--test-labels", help="Its labels.", show_default="its labels column", rich_help_panel=_TEST),
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     seed: Seed = 0,
     threads: Threads = None,
 ) -> None:
-    """Score heads on held-out donors (or sections), with baselines beside them."""
+    """Score heads on held-out donors, sites or another cohort, with baselines beside them."""
     with session(as_json, quiet, threads) as run:
         from ..abundance import cohort_labels, read_labels
         from ..embedding import read_features
+        from ..errors import InputError
+        from ..evaluation import CohortData, read_groups
         from ..evaluation import evaluate as evaluate_heads
         from ..spots import read_cohort
 
-        cohort = read_cohort(sheet)
+        if (test_sheet is None) != (not test_features) or (test_labels is not None and test_sheet is None):
+            raise InputError(
+                "a second cohort needs its sheet and its features",
+                mend="Give --test-sheet and --test-features together (and --test-labels), or none of them",
+            )
+
+        def data(one: Path, folders: list[Path], tables: Path | None) -> CohortData:
+            cohort = read_cohort(one)
+            found = cohort_labels(cohort) if tables is None else read_labels(tables)
+            return CohortData(cohort, [read_features(folder) for folder in folders], found, folders)
+
+        train = data(sheet, features, labels)
         result = evaluate_heads(
-            cohort,
-            [read_features(folder) for folder in features],
-            cohort_labels(cohort) if labels is None else read_labels(labels),
+            train.cohort,
+            train.features,
+            train.labels,
             heads=tuple(name.strip() for name in heads.split(",") if name.strip()),
             folds=folds,
+            n_folds=n_folds,
+            test=None if test_sheet is None else data(test_sheet, test_features or [], test_labels),
+            strict=strict,
             truth=None if truth is None else read_labels(truth),
+            groups=None if groups is None else read_groups(groups),
+            nuclei=nuclei,
+            features_folders=features,
             out=out,
             seed=seed,
             progress=run.progress,

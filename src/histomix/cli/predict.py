@@ -11,7 +11,14 @@ from .session import Json, Quiet, Seed, Threads, session
 
 
 def predict(
-    slides: Annotated[list[Path], typer.Argument(help="H&E slides.", show_default=False, metavar="SLIDE...")],
+    slides: Annotated[
+        list[str],
+        typer.Argument(
+            help="H&E slides, folders of slides, or sheets (CSV with the column slide, and mpp, name, patient, ...).",
+            show_default=False,
+            metavar="SLIDE...",
+        ),
+    ],
     head: Annotated[Path, typer.Option("--head", help="Folder made by train.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", help="Folder for the maps, one folder a slide.", show_default=False)],
     mpp: Annotated[
@@ -24,6 +31,21 @@ def predict(
     stride_um: Annotated[
         float | None, typer.Option("--stride-um", help="Distance of the grid's tiles.", show_default="tile size")
     ] = None,
+    regions: Annotated[
+        Path | None,
+        typer.Option(
+            "--regions", help="GeoJSON of regions of interest: only tiles in them are predicted.", show_default=False
+        ),
+    ] = None,
+    keep_features: Annotated[
+        bool, typer.Option("--keep-features", help="Keep the features of each slide for another head.")
+    ] = False,
+    reuse: Annotated[
+        Path | None,
+        typer.Option("--reuse", help="The --out of an earlier run whose kept features may serve.", show_default=False),
+    ] = None,
+    gzip: Annotated[bool, typer.Option("--gzip", help="Write tiles.geojson.gz.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for another run that writes to --out.")] = False,
     weights: Annotated[
         list[Path] | None,
         typer.Option(
@@ -31,7 +53,19 @@ def predict(
         ),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", min=1, help="Tiles encoded at once.", show_default="by free memory")
+        int | None, typer.Option("--batch-size", min=1, help="Tiles encoded at once.", show_default="32")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, help="Processes of this machine.", show_default="none", metavar="N"),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option("--scheduler", help="A running Dask cluster: tcp://HOST:PORT or its file.", show_default=False),
+    ] = None,
+    resources: Annotated[
+        str | None,
+        typer.Option("--resources", help="What a worker must have (GPU=1).", show_default=False),
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -49,9 +83,17 @@ def predict(
             mpp=mpp,
             at=at,
             stride_um=stride_um,
+            regions=regions,
+            keep_features=keep_features,
+            reuse=reuse,
+            gzip=gzip,
+            wait=wait,
             weights=weights,
             batch_size=batch_size,
             threads=threads,
+            workers=workers,
+            scheduler=scheduler,
+            resources=resources,
             progress=run.progress,
         )
         for result in results:
@@ -60,4 +102,6 @@ def predict(
                 continue
             kept = " (kept: nothing has changed)" if result.kept else ""
             run.say(f"{result.slide}: {result.tiles:,} tiles{kept}: {result.folder}")
+            for remark in result.remarks:
+                run.remark(f"warning: {result.slide}: {remark}")
         run.done(out=str(out), slides=[result.to_dict() for result in results])

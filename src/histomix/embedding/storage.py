@@ -17,6 +17,10 @@ from ..errors import FeatureError, InputError, StorageError
 from ..provenance import atomic_path, digest_bytes, read_json
 
 
+class FolderBusyError(FeatureError):
+    """Another process writes to the folder."""
+
+
 class Shards:
     """Finished stretches of one array, kept in a folder until the whole array is written.
 
@@ -66,8 +70,8 @@ class Shards:
 
 
 @contextlib.contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
-    """Be the only process that writes to ``folder``.
+def folder_lock(folder: Path, content: str = "features") -> Iterator[None]:
+    """Be the only process that writes ``content`` to ``folder``.
 
     The lock is a file that names the process and its computer. A lock whose process no longer runs on this computer
     is taken over, and what it left half-written is removed; one of another computer is respected, since nothing can be
@@ -75,7 +79,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
 
     Raises
     ------
-    FeatureError
+    FolderBusyError
         Another process is writing to the folder.
     StorageError
         The folder cannot be made or written.
@@ -85,9 +89,9 @@ def folder_lock(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not _create(path, mine):
-            _remove_stale(path)
+            _remove_stale(path, content)
             if not _create(path, mine):
-                raise _busy(path)
+                raise _busy(path, content)
     except OSError as error:
         mend = "Check the folder's permissions and space, or choose another --out"
         raise StorageError(f"cannot write ({error.strerror or error})", where=folder, mend=mend) from error
@@ -108,7 +112,7 @@ def _create(path: Path, owner: dict) -> bool:
     return True
 
 
-def _remove_stale(path: Path) -> None:
+def _remove_stale(path: Path, content: str) -> None:
     try:
         text = path.read_text(encoding="utf-8")
         owner = json.loads(text)
@@ -116,26 +120,26 @@ def _remove_stale(path: Path) -> None:
     except FileNotFoundError:
         return  # its process has just finished
     except (ValueError, KeyError, TypeError) as error:
-        raise _busy(path) from error
+        raise _busy(path, content) from error
     if not stale:
-        raise _busy(path)
+        raise _busy(path, content)
     aside = path.with_name(f".lock-stale-{os.getpid()}")
     with contextlib.suppress(FileNotFoundError):
         path.rename(aside)
         if aside.read_text(encoding="utf-8") != text:  # another process took the stale lock over in between
             aside.rename(path)
-            raise _busy(path)
+            raise _busy(path, content)
         aside.unlink()
 
 
-def _busy(path: Path) -> FeatureError:
+def _busy(path: Path, content: str) -> FolderBusyError:
     try:
         owner = json.loads(path.read_text(encoding="utf-8"))
         who = f"process {owner['pid']} on {owner['host']}"
     except (OSError, ValueError, KeyError, TypeError):
         who = "another process"
-    return FeatureError(
-        f"{who} is writing features to this folder",
+    return FolderBusyError(
+        f"{who} is writing {content} to this folder",
         where=path.parent,
         mend=f"Wait for it, or choose another --out; if no such process runs any more, remove {path}",
     )

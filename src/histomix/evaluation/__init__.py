@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from .audit import AUDIT_RULES, Finding, audit
+from .fitting import BASELINES
 from .folds import PROTOCOLS, Fold, make_folds
+from .gathering import CohortData
+from .groups import read_groups
 from .metrics import RULES
 from .result import Evaluation, read_evaluation
-from .run import BASELINES, evaluate
+from .run import evaluate
 from .scoring import score
 
 __all__ = [
+    "AUDIT_RULES",
     "BASELINES",
     "PROTOCOLS",
     "RULES",
+    "CohortData",
     "Evaluation",
+    "Finding",
     "Fold",
+    "audit",
     "evaluate",
     "make_folds",
     "read_evaluation",
+    "read_groups",
     "score",
 ]

@@ -15,11 +15,18 @@ from ..errors import HistomixError, InputError
 from ..progress import Progress, silent
 from ..provenance import atomic_path, versions, write_json
 from .benchmark_cells import LIBRARIES, PLUS, BenchmarkCohort, Run, encoder_facts
+from .comparing import compare
 from .folds import PROTOCOLS
 from .ranking import rank
 from .statement import protocol_statement
 
-TABLE, RANKING, STATEMENT, SUMMARY = "results.csv", "ranking.csv", "protocol.md", "benchmark.json"
+TABLE, RANKING, TESTS = "results.csv", "ranking.csv", "tests.csv"
+STATEMENT, SUMMARY = "protocol.md", "benchmark.json"
+#: Columns of the table of tests, in order.
+_TESTS = (
+    *("cohort", "protocol", "target", "compared", "fixed", "a", "b", "metric", "n_donors", "difference", "low", "high"),
+    *("p", "p_adjusted", "smallest_p", "statement"),
+)
 
 
 @dataclass
@@ -78,7 +85,7 @@ def benchmark(
         Names of heads; the baselines always stand beside them.
     out
         Folder for ``features/``, ``evaluations/``, ``results.csv`` (and ``.parquet`` where pyarrow is installed),
-        ``ranking.csv``, ``protocol.md`` and ``benchmark.json``.
+        ``ranking.csv``, ``tests.csv``, ``protocol.md`` and ``benchmark.json``.
     protocols
         Names in `histomix.evaluation.PROTOCOLS`.
     weights
@@ -123,7 +130,8 @@ def benchmark(
         "failures": [str(error) for error in run.failures],
         "versions": versions(*LIBRARIES),
     }
-    found = Benchmark(table, ranking, summary, statement, [], run.failures)
+    tests = compare([(cell.cohort, cell.encoder, cell.evaluation) for cell in run.cells], seed)
+    found = Benchmark(table, ranking, summary, statement, tests, run.failures)
     _write(found, place)
     return found
 
@@ -146,7 +154,8 @@ def _check(
 
 
 def _write(found: Benchmark, place: Path) -> None:
-    for name, table in ((TABLE, found.table), (RANKING, found.ranking)):
+    tests = pd.DataFrame(found.tests).reindex(columns=list(_TESTS))
+    for name, table in ((TABLE, found.table), (RANKING, found.ranking), (TESTS, tests)):
         with atomic_path(place / name) as temporary:
             table.to_csv(temporary, index=False)
     if importlib.util.find_spec("pyarrow") is not None:

@@ -169,6 +169,7 @@ class Run:
                 "labels": {name: _digest(table) for name, table in labels.items()},
                 "truth": {name: _digest(table) for name, table in (one.truth or {}).items()},
                 "donors": one.cohort.donors,
+                "sites": {row.section: row.site for row in one.cohort.rows},
                 "heads": self.heads,
                 "protocol": protocol,
                 "seed": self.seed,
@@ -180,7 +181,19 @@ class Run:
         if found is None:
             note.unlink(missing_ok=True)
             cohort = one.cohort.subset(sections)
-            found = evaluate(cohort, blocks, labels, self.heads, protocol, one.truth, folder, self.seed, self.progress)
+            places = [self.out / "features" / one.name / _slug(part) for part in encoder.split(PLUS)]
+            found = evaluate(
+                cohort,
+                blocks,
+                labels,
+                self.heads,
+                protocol,
+                one.truth,
+                folder,
+                self.seed,
+                self.progress,
+                features_folders=places,
+            )
             write_json(note, {"identity": wanted})
         costs = [self.costs[one.name][part] for part in encoder.split(PLUS)]
         seconds = [cost.get("seconds") for cost in costs]

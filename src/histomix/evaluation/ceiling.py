@@ -33,6 +33,8 @@ def ceiling_rows(
             continue
         rows = section == name
         by = [fold for fold, names in tested.items() if name in names]
+        if not by:
+            continue
         parts.append(
             pd.DataFrame(
                 {
@@ -81,6 +83,19 @@ def summarise_ceiling(rows: pd.DataFrame, n_sections: int) -> tuple[dict[str, An
     if len(values) == n_sections:
         return found, []
     return found, [f"the ceiling is that of {len(values)} of {n_sections} sections: other labels carry no reliability"]
+
+
+def shares_of_ceiling(metrics: pd.DataFrame, rows: pd.DataFrame) -> dict[str, float]:
+    """Mean Pearson of each head as a share of the mean bound, over the same sections and cell types."""
+    scores = metrics[(metrics["metric"] == "pearson") & (metrics["target"] == "label")]
+    means = scores.groupby(["head", "section", "cell_type"], sort=False)["value"].mean()
+    bounds = np.sqrt(rows.set_index(["section", "cell_type"])["value"].clip(lower=0))
+    found = {}
+    for head in means.index.unique("head"):
+        both = pd.concat([means[head], bounds.rename("bound")], axis=1).dropna()
+        if both["bound"].sum() > 0:
+            found[str(head)] = float(both["value"].sum() / both["bound"].sum())
+    return found
 
 
 def ceiling_words(ceiling: Mapping[str, Any] | None) -> str:

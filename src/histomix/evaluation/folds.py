@@ -1,4 +1,4 @@
-"""Which spots train and which test: by donor (honest), by section (optimistic) or at random (leaky)."""
+"""Which spots train and which test: by donor or site (honest), by section (optimistic) or at random (leaky)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,15 @@ from ..errors import InputError
 #: What each protocol measures, in words that go into every file that carries its scores.
 PROTOCOLS = {
     "donor": "held-out donors",
+    "site": "held-out sites: every donor of a site is held out with it",
     "section": "optimistic: other sections of the same donor are in training",
     "random": "leaky: neighbouring spots of the same section are in training; a diagnostic only",
+    "transfer": "trained on one cohort, tested on another",
 }
+#: Protocols from the most honest to the least.
+HONESTY = ("transfer", "site", "donor", "section", "random")
+#: Protocols under which a donor stands in training and in test by design.
+OPTIMISTIC = ("section", "random")
 #: Folds of the random protocol when no number is given.
 RANDOM_FOLDS = 5
 
@@ -37,7 +43,12 @@ class Fold:
 
 
 def make_folds(
-    section: ArrayLike, donor: ArrayLike, protocol: str = "donor", n: int | None = None, seed: int = 0
+    section: ArrayLike,
+    donor: ArrayLike,
+    protocol: str = "donor",
+    n: int | None = None,
+    seed: int = 0,
+    site: ArrayLike | None = None,
 ) -> list[Fold]:
     """Split rows (spots) into folds; every row is in the test set of exactly one.
 
@@ -46,20 +57,23 @@ def make_folds(
     section, donor
         Section and donor of each row, shape (n_spots,).
     protocol
-        A key of `PROTOCOLS`.
+        A key of `PROTOCOLS` other than ``"transfer"``, which is a split of two cohorts.
     n
-        How many folds. Default: one per donor or per section; 5 for ``"random"``. Fewer folds than donors (sections)
-        put several, whole, into one fold.
+        How many folds. Default: one per donor, site or section; 5 for ``"random"``. Fewer folds than donors (sites,
+        sections) put several, whole, into one fold.
     seed
-        Seed of the shuffle (used by ``"random"``, and where folds hold several donors or sections).
+        Seed of the shuffle (used by ``"random"``, and where folds hold several donors, sites or sections).
+    site
+        Site (hospital, laboratory, scanner) of each row; needed for ``"site"``.
 
     Raises
     ------
     InputError
-        The protocol is unknown, a donor or section is nameless, or there are too few of them for two folds.
+        The protocol is unknown, a donor, section or site is nameless, or there are too few of them for two folds.
     """
-    if protocol not in PROTOCOLS:
-        raise InputError(f"there are no folds called {protocol!r}", mend=f"Choose from {', '.join(PROTOCOLS)}")
+    check_protocol(protocol)
+    if protocol == "transfer":
+        raise InputError("folds called 'transfer' need a second cohort", mend="Give the cohort to test on as well")
     sections, donors = np.asarray(section, dtype=str), np.asarray(donor, dtype=str)
     for what, names in (("section", sections), ("donor", donors)):
         if (np.char.strip(names) == "").any():
@@ -74,13 +88,37 @@ def make_folds(
         fold_of = np.empty(len(sections), dtype=np.intp)
         fold_of[dealt] = np.arange(len(dealt)) % n
         return _folds(fold_of, [f"fold {number + 1}" for number in range(n)])
-    groups, codes = np.unique(donors if protocol == "donor" else sections, return_inverse=True)
-    mend = "Add donors, or use --folds section, which is optimistic" if protocol == "donor" else "Add sections"
+    named = {"donor": donors, "section": sections}
+    if protocol == "site":
+        named["site"] = _sites(sections, site)
+    groups, codes = np.unique(named[protocol], return_inverse=True)
+    mend = {
+        "donor": "Add donors, or use --folds section, which is optimistic",
+        "site": "Add sections of another site, or use --folds donor",
+        "section": "Add sections",
+    }[protocol]
     n = len(groups) if n is None else n
     _check_count(n, len(groups), f"{protocol}{'' if len(groups) == 1 else 's'}", mend)
     if n == len(groups):
         return _folds(codes, [str(name) for name in groups])
     return _folds(_spread(np.bincount(codes), n, rng)[codes], [f"fold {number + 1}" for number in range(n)])
+
+
+def check_protocol(name: str) -> None:
+    """Refuse a protocol that there is not (InputError)."""
+    if name not in PROTOCOLS:
+        raise InputError(f"there are no folds called {name!r}", mend=f"Choose from {', '.join(PROTOCOLS)}")
+
+
+def _sites(sections: NDArray[np.str_], site: ArrayLike | None) -> NDArray[np.str_]:
+    sites = np.full(len(sections), "") if site is None else np.asarray(site, dtype=str)
+    nameless = np.unique(sections[np.char.strip(sites) == ""]).tolist()
+    if nameless:
+        raise InputError(
+            f"{len(nameless)} sections have no site ({', '.join(nameless[:3])})",
+            mend="Fill in the column site of the cohort sheet",
+        )
+    return sites
 
 
 def _check_count(n: int, available: int, what: str, mend: str) -> None:

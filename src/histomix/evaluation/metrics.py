@@ -58,7 +58,7 @@ def pearson(observed: Array, predicted: Array) -> Array:
     """
     if len(observed) < MIN_SPOTS:
         return np.full(observed.shape[1], np.nan)
-    a, b = _unit_deviations(observed), _unit_deviations(predicted)
+    a, b = unit_deviations(observed), unit_deviations(predicted)
     varies = a.any(axis=0)
     return np.where(varies, np.clip((a * b).sum(axis=0), -1.0, 1.0), np.nan)
 
@@ -122,7 +122,7 @@ def _deviations(values: Array) -> Array:
     return np.where(_is_constant(values), 0.0, values - values.mean(axis=0))
 
 
-def _unit_deviations(values: Array) -> Array:
+def unit_deviations(values: Array) -> Array:
     """Deviations from the mean as columns of length 1; constant columns are all 0."""
     deviations = _deviations(values)
     largest = np.abs(deviations).max(axis=0)

@@ -11,8 +11,9 @@ import pandas as pd
 
 from ..errors import InputError
 from ..provenance import atomic_path, read_json, write_json
-from .ceiling import CEILING, ceiling_words
+from .ceiling import CEILING
 from .folds import PROTOCOLS
+from .words import in_words
 
 _OURS = {"metrics.csv", "summary.json", "predictions", "labels", "truth"}
 _COORDINATES = ["x_px", "y_px"]
@@ -30,7 +31,8 @@ class Evaluation:
     metrics
         Long table: head, protocol, fold, donor, section, cell_type, metric, value, target (``"label"`` or ``"truth"``),
         n_spots. ``section`` is empty for metrics over a whole fold, ``cell_type`` for metrics over all types. The head
-        ``"labels"`` has the metric ``"ceiling"`` alone: the reliability of the labels, where they carry one.
+        ``"labels"`` has the metric ``"ceiling"`` alone: the reliability of the labels, where they carry one. The metric
+        ``"pearson_group"`` has the name of a group of cell types as its ``cell_type``.
     predictions
         ``{head: {section: spots x cell types}}``: each spot as predicted by the fold that held it out.
     summary
@@ -40,6 +42,9 @@ class Evaluation:
         ``{section: spots x cell types}`` that the predictions were scored against; ``truth`` may be empty.
     positions
         ``{section: DataFrame}`` with x_px, y_px of every spot, level-0 px.
+    others
+        Scores under other protocols, where several were asked for: the columns of ``metrics``. In the folder they stand
+        in ``metrics.csv`` below those of the protocol of the summary.
     """
 
     metrics: pd.DataFrame
@@ -48,11 +53,13 @@ class Evaluation:
     labels: Tables = field(default_factory=dict)
     truth: Tables = field(default_factory=dict)
     positions: Tables = field(default_factory=dict)
+    others: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def table(self, target: str = "label") -> pd.DataFrame:
         """Mean scores, one row per head, as numbers; ``interval`` is that of ``pearson``.
 
-        Against the labels, ``ceiling`` is the mean reliability of the labels, NaN where that is unknown.
+        Against the labels, ``ceiling`` is the mean reliability of the labels and ``share`` the part of the bound of
+        pearson that a head reaches; NaN where that is unknown.
 
         Raises
         ------
@@ -64,6 +71,7 @@ class Evaluation:
             raise InputError(f"there are no scores against {target!r}", mend=f"Choose from {', '.join(scores)}")
         rows = {}
         ceiling = self.summary.get(CEILING) or {"mean": None}
+        shares = ceiling.get("shares") or {}
         for head, entry in scores[target].items():
             low, high = entry["pearson"]["low"], entry["pearson"]["high"]
             rows[head] = {
@@ -72,7 +80,7 @@ class Evaluation:
                 **{
                     name: entry[name]["mean"] for name in ("pearson_pooled", "pearson_within", "rmse", "js_composition")
                 },
-                **({CEILING: ceiling["mean"]} if target == "label" else {}),
+                **({CEILING: ceiling["mean"], "share": shares.get(head)} if target == "label" else {}),
                 "n_types": entry["pearson"]["n_types"],
             }
         table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("head")
@@ -81,19 +89,7 @@ class Evaluation:
 
     def text(self) -> str:
         """The tables with the words that belong to them, for a terminal."""
-        facts = self.summary
-        lines = [
-            f"{facts['protocol']} folds ({facts['protocol_means']}): {len(facts['folds'])} folds, {facts['n_donors']} "
-            f"donors, {facts['n_sections']} sections, {facts['n_spots']} spots, {len(facts['cell_types'])} cell types; "
-            f"{facts['unit']}"
-        ]
-        for target in facts["scores"]:
-            lines += ["", f"against the {'labels' if target == 'label' else 'truth'}", _format(self.table(target))]
-            lines += [ceiling_words(facts.get(CEILING))] if target == "label" else []
-        caution = facts["interval"]["caution"]
-        return "\n".join(
-            [*lines, "", *([f"note: {caution}"] if caution else []), *(f"note: {n}" for n in facts["notes"])]
-        )
+        return in_words(self.summary, {target: self.table(target) for target in self.summary["scores"]})
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the folder whole or not at all; an earlier evaluation there is replaced.
@@ -108,7 +104,8 @@ class Evaluation:
         check_folder(folder)
         with atomic_path(folder) as path:
             path.mkdir()
-            self.metrics.to_csv(path / "metrics.csv", index=False)
+            parts = [part for part in (self.metrics, self.others) if len(part)]
+            pd.concat(parts, ignore_index=True).to_csv(path / "metrics.csv", index=False)
             for head, tables in self.predictions.items():
                 self._write(path / "predictions" / head, tables)
             self._write(path / "labels", self.labels)
@@ -154,6 +151,7 @@ def read_evaluation(folder: str | os.PathLike[str]) -> Evaluation:
     if missing or summary["protocol"] not in PROTOCOLS:
         raise InputError("is not the summary of an evaluation", where=path / "summary.json", mend=mend)
     metrics = _read_csv(path / "metrics.csv", _TEXT)
+    ours = metrics["protocol"] == summary["protocol"]
     columns = [*_COORDINATES, *summary["cell_types"]]
 
     def tables(place: Path, sections: list[str]) -> Tables:
@@ -167,7 +165,7 @@ def read_evaluation(folder: str | os.PathLike[str]) -> Evaluation:
     with_truth = summary["truth"]["sections"] if summary.get("truth") else []
     types = summary["cell_types"]
     return Evaluation(
-        metrics=metrics,
+        metrics=metrics[ours].reset_index(drop=True),
         predictions={
             head: {
                 name: table[types] for name, table in tables(path / "predictions" / head, summary["sections"]).items()
@@ -178,6 +176,7 @@ def read_evaluation(folder: str | os.PathLike[str]) -> Evaluation:
         labels={name: table[types] for name, table in labels.items()},
         truth={name: table[types] for name, table in tables(path / "truth", with_truth).items()},
         positions={name: table[_COORDINATES] for name, table in labels.items()},
+        others=metrics[~ours].reset_index(drop=True),
     )
 
 
@@ -199,7 +198,3 @@ def _read_csv(path: Path, text: list[str]) -> pd.DataFrame:
     if not set(text) <= set(table.columns):
         raise InputError(f"lacks the column {min(set(text) - set(table.columns))}", where=path, mend=mend)
     return table
-
-
-def _format(table: pd.DataFrame) -> str:
-    return table.reset_index().to_string(index=False, float_format=lambda value: f"{value:.3f}", na_rep="-")

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
 
 from ..abundance import Abundance
 from ..embedding import feature_manifest
-from ..errors import HeadError, InputError
-from ..heads import CompositionRegressor, TrainingSet, assemble, inner_groups, make_estimator
 from ..progress import Progress, silent
 from ..provenance import versions
-from .ceiling import CEILING, LABELS, ceiling_rows, summarise_ceiling
+from .audit import audit, refuse_leaks
+from .baselines import NUCLEI, ORACLE, count_in_tiles
+from .ceiling import CEILING, ceiling_rows, shares_of_ceiling, summarise_ceiling
 from .coupling import coupled_labels, coupling_notes
-from .folds import PROTOCOLS, Fold, make_folds
+from .detect import detectability
+from .fitting import BASELINES, prototypes
+from .folds import PROTOCOLS
+from .gathering import CohortData, Gathered, gather, positions
+from .groups import check_groups, group_rows, groups_from_labels, summarise_groups
 from .metrics import RULES, Array
+from .probe import section_probe
+from .protocols import COLUMNS, Scored, absent_types, chosen_protocols, inflation, run_protocol
 from .result import Evaluation, check_folder
-from .scoring import score
-from .summary import REFERENCE, describe_folds, interval_words, small_sections, summarise
+from .summary import interval_words, small_sections
+from .testing import paired_tests
 from .truth import truth_rows
 
 if TYPE_CHECKING:
@@ -32,29 +36,29 @@ if TYPE_CHECKING:
 
     from ..spots import Cohort
 
-#: Heads that stand beside every other.
-BASELINES = ("mean", REFERENCE)
-#: The labels themselves, scored against the truth: the bar that a head trained on them may approach.
-LABEL = "label"
-
 
 def evaluate(
     cohort: Cohort,
     features: Mapping[str, AnnData] | Sequence[Mapping[str, AnnData]],
     labels: Mapping[str, Abundance],
     heads: Sequence[str] | Mapping[str, Any] = ("mean", "ridge", "mlp"),
-    folds: str = "donor",
+    folds: str | Sequence[str] | None = None,
     truth: Mapping[str, Abundance] | None = None,
     out: str | os.PathLike[str] | None = None,
     seed: int = 0,
     progress: Progress = silent,
     *,
     n_folds: int | None = None,
+    test: CohortData | None = None,
+    strict: bool = False,
+    groups: Mapping[str, str] | None = None,
+    nuclei: bool = True,
+    features_folders: Sequence[str | os.PathLike[str]] = (),
 ) -> Evaluation:
     """Score heads on spots that they were not trained on.
 
     Every head is fitted anew in each fold, on that fold's training rows alone; all it chooses for itself, it chooses on
-    inner splits of those by donor (by section where one donor is left).
+    inner splits of those by donor (by section where one donor is left). Before any fit, an audit looks for leaks.
 
     Parameters
     ----------
@@ -62,10 +66,11 @@ def evaluate(
         As for `histomix.heads.assemble`. The ``reliability`` of labels becomes the metric ``"ceiling"``; their
         ``provenance["fitted_with"]`` tells which test labels were fitted together with training donors.
     heads
-        Names of heads, or names with unfitted scikit-learn estimators whose ``fit`` takes ``groups``. The mean and
-        ridge are always added.
+        Names of heads, or names with unfitted scikit-learn estimators whose ``fit`` takes ``groups``. The mean, ridge,
+        a regression on nuclei (where slides can be opened) and the section mean are always beside them.
     folds
-        ``"donor"``, ``"section"`` (optimistic) or ``"random"`` (leaky); see `PROTOCOLS`.
+        ``"donor"`` (None means it), ``"site"``, ``"section"`` (optimistic) or ``"random"`` (leaky); see `PROTOCOLS`.
+        Several show how much the less honest add: the most honest is the result, the others are in ``inflation``.
     truth
         Known abundances by section, in the unit of the labels or in cells per spot. Every head is scored against them
         as well, and so are the labels (as the head ``"label"``): the bar to approach.
@@ -77,6 +82,16 @@ def evaluate(
         Told of each head in each fold.
     n_folds
         How many folds (see `make_folds`).
+    test
+        A second cohort: heads are trained on the first and tested on this one.
+    strict
+        Refuse to score when the audit finds an error or a warning.
+    groups
+        Coarser group of each cell type (see `read_groups`); None: chosen by the correlation of the labels.
+    nuclei
+        Count nuclei in the slides for the baseline of cellularity.
+    features_folders
+        Folders of the features: previews in them are compared, and counts of nuclei are kept in the first.
 
     Returns
     -------
@@ -85,149 +100,189 @@ def evaluate(
     Raises
     ------
     InputError
-        The cohort cannot make the folds (with one donor ``folds="section"`` is left, which is optimistic), or ``out``
-        holds other files.
+        The cohort cannot make the folds (with one donor ``folds="section"`` is left, which is optimistic), ``out``
+        holds other files, or the audit found something and is ``strict``.
     HeadError
         A head is unknown, cannot be fitted in a fold, or predicts values that are not finite.
     LabelError
-        The truth has other cell types than the labels, covers no spot, or is in proportions while labels count cells.
+        The truth has other cell types than the labels, covers no spot, or is in proportions while labels count cells;
+        or two cohorts have labels that do not fit together.
     """
     if out is not None:
         check_folder(out)
-    training = assemble(cohort, features, labels)
-    section, donor = np.asarray(training.section, dtype=str), np.asarray(training.donor, dtype=str)
-    splits = make_folds(section, donor, folds, n_folds, seed)
-    prototypes = _prototypes(heads, training.unit, seed)
+    gathered = gather(CohortData(cohort, features, labels, features_folders), test)
+    training = gathered.training
+    names = chosen_protocols(folds, gathered.transfer)
+    splits = {name: gathered.folds(name, n_folds, seed) for name in names}
+    estimators = prototypes(heads, training.unit, seed)
+    coarse = None if groups is None else check_groups(groups, training.cell_types)
     known, notes = (None, []) if truth is None else truth_rows(truth, training)
 
-    observed = np.asarray(training.Y, dtype=np.float64)
-    predicted = {name: np.full(observed.shape, np.nan) for name in prototypes}
-    cost = {name: {"fit_seconds": 0.0, "predict_seconds": 0.0} for name in prototypes}
-    progress("evaluate", 0, len(splits) * len(prototypes))
-    for index, fold in enumerate(splits):
-        for number, (name, prototype) in enumerate(prototypes.items(), start=1):
-            predicted[name][fold.test] = _predict(name, prototype, training, fold, cost[name])
-            progress("evaluate", index * len(prototypes) + number, len(splits) * len(prototypes))
+    main = names[0]
+    coupled = coupled_labels(gathered.labels, training, splits[main])
+    findings = audit(
+        training,
+        splits[main],
+        main,
+        blocks=gathered.blocks,
+        labels=gathered.labels,
+        coupled=coupled,
+        estimators=estimators,
+        folders=[path for part, _ in gathered.parts for path in part.paths],
+        seed=seed,
+    )
+    if strict:
+        refuse_leaks(findings)
+    counts, uncounted = _nuclei(gathered, progress) if nuclei else ({}, [])
 
-    metrics = _metrics(folds, splits, training, {"label": (observed, predicted)})
-    if known is not None:
-        against = {"truth": (known, {**predicted, LABEL: observed})}
-        metrics = pd.concat([metrics, _metrics(folds, splits, training, against)], ignore_index=True)
-    described = describe_folds(splits, section, donor)
-    scores = summarise(metrics, described, seed)
-    rows = ceiling_rows(labels, training, splits, folds)
-    metrics = pd.concat([metrics, rows], ignore_index=True) if len(rows) else metrics
-    sections, donors = list(dict.fromkeys(section.tolist())), np.unique(donor).tolist()
-    first = features if isinstance(features, Mapping) else features[0]
-    positions = _positions(first, sections, section, training.keys)
-
-    def tables(values: Array) -> dict[str, pd.DataFrame]:
-        types = [str(name) for name in training.cell_types]
-        frames = {name: pd.DataFrame(values[section == name], positions[name].index, types) for name in sections}
-        return {name: frame.dropna() for name, frame in frames.items() if frame.notna().to_numpy().any()}
-
-    truths = {} if known is None else tables(known)
-    ceiling, ceiling_notes = summarise_ceiling(rows, len(sections))
-    coupled = coupled_labels(labels, training, splits)
+    step = _Steps(progress, sum(map(len, splits.values())) * len(estimators))
+    results = [run_protocol(name, splits[name], gathered, estimators, counts, known, step, seed) for name in names]
+    first, rest = results[0], results[1:]
+    facts, rows = _facts(first, gathered, coarse, known, seed)
+    sections = facts["sections"]
     summary = {
-        "protocol": folds,
-        "protocol_means": PROTOCOLS[folds],
-        "folds": described,
-        "heads": list(prototypes),
-        "unit": training.unit,
-        "cell_types": [str(name) for name in training.cell_types],
-        "sections": sections,
-        "sections_mpp": {name: feature_manifest(first[name])["slide"]["mpp"] for name in sections},
-        "donors": donors,
-        "n_sections": len(sections),
-        "n_donors": len(donors),
-        "n_spots": len(observed),
-        "truth": {"sections": list(truths), "n_spots": sum(map(len, truths.values()))} if truths else None,
-        "dropped": training.dropped,
+        **facts,
+        "heads": list(estimators),
+        "baselines": [*BASELINES, *([NUCLEI] if NUCLEI in first.scores["label"] else [])],
+        "oracles": [ORACLE],
         "features": training.features,
+        "dropped": training.dropped,
         "seed": seed,
         "rules": RULES,
-        "interval": interval_words(len(donors), len(sections)),
-        "notes": [*coupling_notes(coupled), *ceiling_notes, *notes, *small_sections(section)],
-        CEILING: ceiling,
+        "notes": [
+            *coupling_notes(coupled),
+            *facts["notes"],
+            *gathered.notes,
+            *absent_types(first.described),
+            *notes,
+            *uncounted,
+            *small_sections(training.section[gathered.tested]),
+        ],
+        "audit": [one.to_dict() for one in findings],
         "coupled_labels": coupled,
-        "scores": scores,
+        "inflation": inflation(results) if rest else [],
         "versions": versions("numpy", "scipy", "scikit-learn", "torch"),
-        "cost": cost,
+        "cost": first.fits.cost,
     }
-    predictions = {name: tables(values) for name, values in predicted.items()}
-    result = Evaluation(metrics, predictions, summary, tables(observed), truths, positions)
+    tables = partial(_tables, gathered=gathered, sections=sections)
+    result = Evaluation(
+        metrics=pd.concat([first.metrics, *rows], ignore_index=True),
+        predictions={name: tables(values) for name, values in first.fits.predicted.items()},
+        summary=summary,
+        labels=tables(np.asarray(training.Y, dtype=np.float64)),
+        truth={} if known is None else tables(known),
+        positions=positions(gathered, sections),
+        others=pd.concat([one.metrics for one in rest], ignore_index=True) if rest else pd.DataFrame(columns=COLUMNS),
+    )
     if out is not None:
         result.save(out)
     return result
 
 
-def _positions(
-    features: Mapping[str, AnnData], sections: list[str], section: NDArray[np.str_], keys: ArrayLike
-) -> dict[str, pd.DataFrame]:
-    """Level-0 position of every spot, by section."""
-    spots = np.asarray(keys).astype(str)
-    tables = {name: features[name].obs.loc[spots[section == name], ["x_px", "y_px"]] for name in sections}
-    return {name: table.astype(np.float64).rename_axis("spot") for name, table in tables.items()}
+class _Steps:
+    """Counts heads fitted, and tells."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self.progress, self.total, self.done = progress, total, 0
+        progress("evaluate", 0, total)
+
+    def __call__(self) -> None:
+        self.done += 1
+        self.progress("evaluate", self.done, self.total)
 
 
-def _prototypes(heads: Sequence[str] | Mapping[str, Any], unit: str, seed: int) -> dict[str, Any]:
-    """Unfitted estimators by name, the baselines first."""
-    given = dict(heads) if isinstance(heads, Mapping) else dict.fromkeys([heads] if isinstance(heads, str) else heads)
-    for name in given:
-        # The name becomes a folder.
-        if name in (LABEL, LABELS, "", "..") or Path(name).name != name:
-            raise InputError(f"a head cannot be called {name!r}", mend="Choose another name")
-    names = dict.fromkeys([*BASELINES, *given])
-    return {name: make_estimator(name, unit, seed) if given.get(name) is None else given[name] for name in names}
+def _facts(
+    first: Scored, gathered: Gathered, coarse: Mapping[str, list[str]] | None, known: Array | None, seed: int
+) -> tuple[dict[str, Any], list[pd.DataFrame]]:
+    """What the summary says of the scores of the main protocol, and the rows that belong beside them."""
+    training = gathered.training
+    tested = gathered.tested
+    section, donor = (np.asarray(values, dtype=str)[tested] for values in (training.section, training.donor))
+    observed, xy_um = np.asarray(training.Y, dtype=np.float64)[tested], training.xy_um[tested]
+    types = [str(name) for name in training.cell_types]
+    sections, donors = list(dict.fromkeys(section.tolist())), np.unique(donor).tolist()
+
+    rows = [ceiling_rows(gathered.labels, training, first.folds, first.protocol)]
+    ceiling, notes = summarise_ceiling(rows[0], len(sections))
+    if ceiling is not None:
+        ceiling["shares"] = shares_of_ceiling(first.metrics, rows[0])
+    heads = list(first.fits.predicted)
+    shown = next((name for name in reversed(heads) if name not in BASELINES), heads[-1])
+    source = "user" if coarse is not None else "labels"
+    if coarse is None:
+        coarse = groups_from_labels(observed, section, types)
+    grouped = None
+    if coarse:
+        table = group_rows(
+            np.asarray(training.Y, dtype=np.float64),
+            first.fits.predicted,
+            coarse,
+            types,
+            section=np.asarray(training.section, dtype=str),
+            donor=np.asarray(training.donor, dtype=str),
+            folds=[(fold.name, fold.test) for fold in first.folds],
+        )
+        rows.append(table.assign(protocol=first.protocol, target="label")[COLUMNS])
+        grouped = summarise_groups(table, coarse, source, seed)
+    probe = section_probe(training.X[tested], section, donor, xy_um, seed)
+    truths = 0 if known is None else int(np.isfinite(known[tested]).all(axis=1).sum())
+    with_truth = [] if known is None else [s for s in sections if np.isfinite(known[training.section == s]).any()]
+    ranked = [*heads, NUCLEI]
+    return {
+        "protocol": first.protocol,
+        "protocol_means": PROTOCOLS[first.protocol],
+        "folds": first.described,
+        "unit": training.unit,
+        "cell_types": types,
+        "sections": sections,
+        "sections_mpp": {name: feature_manifest(gathered.blocks[0][name])["slide"]["mpp"] for name in sections},
+        "donors": donors,
+        "n_sections": len(sections),
+        "n_donors": len(donors),
+        "n_spots": int(tested.sum()),
+        "truth": {"sections": with_truth, "n_spots": truths} if with_truth else None,
+        "interval": interval_words(len(donors), len(sections)),
+        "notes": notes,
+        CEILING: ceiling,
+        "scores": first.scores,
+        "tests": paired_tests(first.metrics, [*ranked, "label"], seed),
+        "groups": grouped,
+        "detectability": detectability(
+            shown,
+            observed,
+            first.fits.predicted[shown][tested],
+            xy_um,
+            section,
+            types,
+            scores=first.scores["label"][shown]["pearson"]["types"],
+            ceiling=ceiling,
+            groups=coarse,
+            seed=seed,
+        ),
+        "probe": probe,
+    }, [part for part in rows if len(part)]
 
 
-def _predict(name: str, prototype: Any, training: TrainingSet, fold: Fold, cost: dict[str, float]) -> Array:
-    """Fit on the training rows of a fold and predict its test rows."""
-    from sklearn.base import clone
-
-    rows = fold.train
-    groups = inner_groups(training.section[rows], training.donor[rows], training.xy_um[rows])
-    # Estimators of other libraries do not know of places.
-    known = isinstance(prototype, CompositionRegressor)
-    here, there = ({"places": training.places[part]} if known else {} for part in (rows, fold.test))
-    start = time.perf_counter()
-    try:
-        estimator = clone(prototype).fit(training.X[rows], training.Y[rows], groups=groups, **here)
-        fitted = time.perf_counter()
-        values = np.asarray(estimator.predict(training.X[fold.test], **there), dtype=np.float64)
-    except HeadError as error:
-        raise HeadError(error.what, where=f"head {name}, fold {fold.name}", mend=error.mend) from error
-    cost["fit_seconds"] += fitted - start
-    cost["predict_seconds"] += time.perf_counter() - fitted
-    expected = (len(fold.test), len(training.cell_types))
-    if values.shape != expected or not np.isfinite(values).all():
-        what = f"the prediction has shape {values.shape}, not {expected}"
-        if values.shape == expected:
-            bad = int((~np.isfinite(values)).any(axis=1).sum())
-            what = f"{bad} of {len(values)} predicted spots are not finite"
-        raise HeadError(what, where=f"head {name}, fold {fold.name}", mend="Check the head; nothing was scored")
-    return values
+def _nuclei(gathered: Gathered, progress: Progress) -> tuple[dict[str, pd.Series], list[str]]:
+    counts: dict[str, pd.Series] = {}
+    notes: list[str] = []
+    for part, names in gathered.parts:
+        folder = part.paths[0] if part.paths else None
+        found, missing = count_in_tiles(part.cohort, part.blocks[0], folder, progress)
+        counts |= {names[name]: series for name, series in found.items()}
+        notes += missing
+    return counts, notes
 
 
-def _metrics(
-    protocol: str, folds: list[Fold], training: TrainingSet, scored: dict[str, tuple[Array, dict[str, Array]]]
-) -> pd.DataFrame:
-    """Score every head in every fold; rows without an observed value (a spot without truth) are left out."""
-    parts = []
-    for target, (observed, predicted) in scored.items():
-        for name, values in predicted.items():
-            for fold in folds:
-                rows = fold.test[np.isfinite(observed[fold.test]).all(axis=1)]
-                part = score(
-                    observed[rows],
-                    values[rows],
-                    section=training.section[rows],
-                    donor=training.donor[rows],
-                    cell_types=training.cell_types,
-                    unit=training.unit,
-                )
-                parts.append(part.assign(head=name, protocol=protocol, fold=fold.name, target=target))
-    table = pd.concat([part for part in parts if len(part)], ignore_index=True)
-    columns = ["head", "protocol", "fold", "donor", "section", "cell_type", "metric", "value", "target", "n_spots"]
-    return table[columns].astype({"value": np.float64, "n_spots": np.int64})
+def _tables(values: Array, gathered: Gathered, sections: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """Values of the tested rows by section; a row without any is left out."""
+    training = gathered.training
+    types = [str(name) for name in training.cell_types]
+    keys = np.asarray(training.keys).astype(str)
+    frames = {}
+    for name in sections:
+        rows = training.section == name
+        frame = pd.DataFrame(values[rows], pd.Index(keys[rows], name="spot"), types).dropna()
+        if len(frame):
+            frames[name] = frame
+    return frames

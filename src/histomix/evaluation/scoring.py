@@ -15,6 +15,8 @@ from .metrics import auroc, centre_within, is_present, js_distance, mae, pearson
 SECTION_METRICS = ("pearson", "spearman", "rmse", "mae", "auroc_present", "js_composition")
 #: Metrics with one value per fold.
 FOLD_METRICS = ("pearson_pooled", "pearson_within")
+#: Metrics of the intervals of a calibrated head, with one value per section.
+INTERVAL_METRICS = ("coverage", "width")
 
 _COLUMNS = ["donor", "section", "cell_type", "metric", "value", "n_spots"]
 

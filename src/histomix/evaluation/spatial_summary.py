@@ -17,7 +17,7 @@ from .regions import Regions, read_section_regions
 from .result import Evaluation
 from .spatial import KERNELS, REACH, Array, SpatialWeights, colocalisation, moran, pitch_um, spatial_weights
 from .spatial_null import NULL, SHIFTS, compare_colocalisation, random_shifts
-from .summary import LEVEL, resample_weights
+from .summary import mean_and_interval, resample_weights
 
 #: A section with fewer spots has no spatial scores.
 MIN_SPOTS = 20
@@ -262,21 +262,13 @@ def _scores(parts: Mapping[str, list[dict[str, Any]]], donors: Mapping[str, str]
         if rows.empty:
             continue
         table = rows.pivot(index="section", columns="head", values=column).astype(np.float64)
-        weights = resample_weights(pd.factorize(table.index.map(donors))[0].astype(np.intp), seed)
+        groups = pd.factorize(table.index.map(donors))[0].astype(np.intp)
+        weights = resample_weights(groups, seed)
         for head in table:
-            found.setdefault(str(head), {})[score] = _mean(table[head].to_numpy(np.float64), weights)
+            values = table[head].to_numpy(np.float64)
+            entry: dict[str, Any] = mean_and_interval(values, weights, groups)
+            found.setdefault(str(head), {})[score] = {**entry, "n_sections": int(np.isfinite(values).sum())}
     return found
-
-
-def _mean(values: Array, weights: Array) -> dict[str, Any]:
-    finite = np.isfinite(values)
-    mean = _number(values[finite].mean()) if finite.any() else None
-    low = high = None
-    if finite.sum() > 1:
-        total = weights @ finite
-        means = (weights @ np.where(finite, values, 0.0))[total > 0] / total[total > 0]
-        low, high = (float(edge) for edge in np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
-    return {"mean": mean, "low": low, "high": high, "n_sections": int(finite.sum())}
 
 
 def _matrix(values: Array) -> list[list[float | None]]:

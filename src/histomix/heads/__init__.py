@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from .applying import IN_SCOPE_PERCENTILE, HeadOutput
+from .applying import HeadOutput
 from .base import CompositionRegressor
-from .calibration import Intervals
+from .calibration import Intervals, calibrate
 from .context import Places
 from .dataset import TrainingSet, assemble
 from .head import Head, load_head
+from .held_out import held_out_predictions
 from .inner import inner_groups
 from .knn import KNNRegressor
 from .linear import MeanRegressor, RidgeRegressor
 from .mlp import MLPRegressor
-from .novelty import NoveltyModel
+from .novelty import IN_SCOPE_PERCENTILE, NoveltyModel
 from .registry import HEADS, make_estimator
 from .train import train
 
@@ -31,6 +32,8 @@ __all__ = [
     "RidgeRegressor",
     "TrainingSet",
     "assemble",
+    "calibrate",
+    "held_out_predictions",
     "inner_groups",
     "load_head",
     "make_estimator",

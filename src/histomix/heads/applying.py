@@ -9,14 +9,12 @@ import numpy as np
 
 from ..errors import HeadError
 from .context import Places
+from .novelty import IN_SCOPE_PERCENTILE, NoveltyModel
 
 if TYPE_CHECKING:
     from .base import CompositionRegressor
     from .calibration import Intervals
-    from .novelty import NoveltyModel
 
-#: A tile is in scope while it is no more novel than this share of held-out training tiles.
-IN_SCOPE_PERCENTILE = 0.99
 _ROWS = 8192
 
 

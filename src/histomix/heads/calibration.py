@@ -2,17 +2,260 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import numpy as np
+from scipy.optimize import nnls
+
+from ..errors import HeadError
+
+LEVEL = 0.9
+#: The error's variance is never taken below this share of its mean: a tile is not certain because it is predicted as 0.
+_FLOOR = 0.01
+#: Scores at which a cell type's distributions are compared, at most; what lies between is rounded up.
+_GRID = 4096
 
 
 @dataclass(frozen=True, eq=False)
 class Intervals:
-    """Intervals around predictions."""
+    """Intervals around the predictions of a head; made by `calibrate`.
 
-    needs_spread: bool = False
+    Parameters
+    ----------
+    variance
+        Coefficients of the expected squared error of each type: constant, per predicted value, per squared spread of
+        the committee, and the least value it takes; non-negative float64 ``(4, n_types)``.
+    multiplier
+        Half the width of an interval over the expected error, float64 ``(n_types,)``.
+    unit
+        "proportion" (ends lie in 0 to 1) or "cells per spot" (not below 0).
+    described
+        What `facts` returns.
+    """
+
+    variance: np.ndarray
+    multiplier: np.ndarray
+    unit: str
+    described: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def needs_spread(self) -> bool:
+        """Whether the width depends on the spread of a committee."""
+        return bool(self.variance[2].any())
 
     def bounds(self, values: np.ndarray, spread: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """Ends of the intervals around predictions, each ``(n, n_types)``."""
-        raise NotImplementedError
+        """Ends of the intervals around predictions, each float64 ``(n, n_types)``.
+
+        Parameters
+        ----------
+        values, spread
+            What `predict` and `predict_spread` of the head give, ``(n, n_types)``; the spread may be None where
+            `needs_spread` is false.
+
+        Raises
+        ------
+        HeadError
+            The spread is needed and None.
+        """
+        if spread is None and self.needs_spread:
+            raise HeadError("the intervals depend on the spread of a committee, and none was given")
+        half = self.multiplier * _expected_error(self.variance, values, spread)
+        highest = 1.0 if self.unit == "proportion" else np.inf
+        return np.clip(values - half, 0.0, highest), np.clip(values + half, 0.0, highest)
+
+    def facts(self) -> dict[str, Any]:
+        """What a card says of the calibration: level, donors, coverage of donors left out, and a statement."""
+        return dict(self.described)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the fitted arrays."""
+        return {name: np.ascontiguousarray(getattr(self, name)) for name in ("variance", "multiplier")}
+
+    @classmethod
+    def restored(cls, arrays: Mapping[str, np.ndarray], unit: str, n_types: int, described: Mapping[str, Any]) -> Self:
+        """Make intervals from what `arrays` and `facts` returned.
+
+        Raises
+        ------
+        HeadError
+            An array is missing or unknown, has the wrong shape, or holds negative or infinite values.
+        """
+        shapes = {"variance": (4, n_types), "multiplier": (n_types,)}
+        found = {name: array.shape for name, array in arrays.items()}
+        if found != shapes:
+            raise HeadError(f"the arrays of the intervals have shapes {found}; expected {shapes}")
+        if not all(np.isfinite(array).all() and (array >= 0).all() for array in arrays.values()):
+            raise HeadError("the arrays of the intervals hold negative or infinite values")
+        return cls(arrays["variance"], arrays["multiplier"], unit, dict(described))
+
+
+def calibrate(
+    Y: np.ndarray,
+    held_out: np.ndarray,
+    spread: np.ndarray | None,
+    groups: np.ndarray,
+    level: float = LEVEL,
+    *,
+    unit: str = "proportion",
+    kind: str = "donor",
+) -> Intervals:
+    """Make intervals from predictions of donors that the predicting fits had not seen.
+
+    The score of a spot is its absolute error over the error expected of it, whose square is linear in the prediction
+    and in the squared spread of the committee (non-negative least squares, donors weighted equally). Of K donors, each
+    has its own distribution of scores. Pooling them with equal weights ("CDF pooling", Dunn, Wasserman and Ramdas,
+    2023, J. Am. Stat. Assoc. 118:2491) has the level in the long run, and guarantees a new, exchangeable donor
+    ``level * K / (K + 1)`` whatever the distributions are, by the bound of hierarchical conformal prediction (Lee,
+    Barber and Willett 2023, arXiv 2306.06342), which puts a mass of 1 / (K + 1) at infinity for the new donor. To
+    guarantee the level itself takes at least ``level / (1 - level)`` donors, and with so few it takes the greatest
+    error ever seen. So here the new donor's mass is put where the worst donor's is: intervals are wider the
+    fewer and the more different the donors are, and tend to the pooled ones as donors are added.
+
+    Parameters
+    ----------
+    Y
+        Labels, ``(n, n_types)``.
+    held_out
+        Predictions of each row by a fit without its group, ``(n, n_types)``; rows with NaN are left out.
+    spread
+        What `predict_spread` is for those fits, ``(n, n_types)``, or None.
+    groups
+        Donor of each row, ``(n,)``.
+    level
+        Share of labels that an interval is to hold, 0.5 to 0.99.
+    unit
+        Of the labels: "proportion" or "cells per spot".
+    kind
+        What the groups are: "donor", or "section" where there is but one donor.
+
+    Returns
+    -------
+    Intervals
+        Its `facts` have ``level``, ``method``, ``kind``, ``n_donors``, ``n_groups``, ``n_spots``, ``guaranteed``,
+        ``coverage`` (each group judged by the others: mean, least, greatest, and mean by position of the type),
+        ``width`` (mean, and by type) and a ``statement``.
+
+    Raises
+    ------
+    HeadError
+        The level is out of range, or fewer than two groups have held-out predictions.
+    """
+    if not 0.5 <= level <= 0.99:
+        raise HeadError(f"the level of an interval must be from 0.5 to 0.99; it is {level!r}")
+    known = np.isfinite(held_out).all(axis=1)
+    if spread is not None:
+        known &= np.isfinite(spread).all(axis=1)
+    names, group = np.unique(np.asarray(groups)[known], return_inverse=True)
+    if len(names) < 2:
+        raise HeadError(
+            f"intervals need held-out predictions of at least two {kind}s; there are those of {len(names)}",
+            mend=f"Add {kind}s, or go without intervals",
+        )
+    observed, values = np.asarray(Y, dtype=np.float64)[known], held_out[known]
+    width_of = None if spread is None else spread[known]
+    share = 1 / (np.bincount(group)[group] * len(names))
+    variance = _fit_variance(np.square(observed - values), values, width_of, share)
+    expected = _expected_error(variance, values, width_of)
+    score = np.divide(np.abs(observed - values), expected, out=np.zeros_like(expected), where=expected > 0)
+    found = [_quantile(score[:, column], group, len(names), level) for column in range(score.shape[1])]
+    multiplier = np.array([quantile for quantile, _ in found])
+    left_out = np.stack([coverage for _, coverage in found], axis=1)
+    unnamed = Intervals(variance, multiplier, unit)
+    lower, upper = unnamed.bounds(values, width_of)
+    width = share @ (upper - lower)
+    facts = {
+        "level": level,
+        "method": "conformal, every group held out whole and weighted equally, the next one taken to be as bad as the "
+        "worst seen",
+        "kind": kind,
+        "n_donors": len(names) if kind == "donor" else 1,
+        "n_groups": len(names),
+        "n_spots": len(values),
+        "guaranteed": round(level * len(names) / (len(names) + 1), 3),
+        "coverage": {
+            "mean": _round(left_out.mean()),
+            "least": _round(left_out.mean(axis=1).min()),
+            "greatest": _round(left_out.mean(axis=1).max()),
+            "by_type": [_round(value) for value in left_out.mean(axis=0)],
+        },
+        "width": {"mean": _round(width.mean()), "by_type": [_round(value) for value in width]},
+    }
+    return Intervals(variance, multiplier, unit, {**facts, "statement": _statement(facts)})
+
+
+def _expected_error(variance: np.ndarray, values: np.ndarray, spread: np.ndarray | None) -> np.ndarray:
+    square = variance[0] + variance[1] * np.maximum(values, 0.0)
+    if spread is not None:
+        square = square + variance[2] * np.square(spread)
+    return np.sqrt(np.maximum(square, variance[3]))
+
+
+def _fit_variance(square: np.ndarray, values: np.ndarray, spread: np.ndarray | None, share: np.ndarray) -> np.ndarray:
+    """Regress squared errors on the prediction and the squared spread; once more with rows of large errors shrunk."""
+    result = np.zeros((4, square.shape[1]))
+    for column, error in enumerate(square.T):
+        level = float(share @ error)
+        result[3, column] = _FLOOR * level
+        if level == 0:  # never present and never predicted
+            continue
+        parts = [np.ones(len(error)), values[:, column]]
+        if spread is not None:
+            parts.append(np.square(spread[:, column]))
+        table = np.stack(parts, axis=1)
+        size = np.abs(table).max(axis=0)
+        table = table / np.where(size > 0, size, 1.0)  # of one magnitude, or the solver loses small columns
+        fitted = np.full(len(error), level)
+        for _ in range(2):
+            # The variance of a squared error goes with the square of its mean.
+            weight = np.sqrt(share) / np.maximum(fitted, _FLOOR * level)
+            coefficients, _ = nnls(table * weight[:, None], error * weight)
+            fitted = table @ coefficients
+        result[: len(parts), column] = coefficients / np.where(size > 0, size, np.inf)
+    return result
+
+
+def _quantile(score: np.ndarray, group: np.ndarray, n_groups: int, level: float) -> tuple[float, np.ndarray]:
+    """The multiplier of one type, and each group's coverage under the multiplier of the others, ``(n_groups,)``."""
+    ordered = np.sort(score)
+    if len(ordered) > _GRID:
+        ordered = ordered[np.unique(np.linspace(0, len(ordered) - 1, _GRID).round().astype(int))]
+    below = np.stack(
+        [
+            np.searchsorted(np.sort(score[group == one]), ordered, side="right") / (group == one).sum()
+            for one in range(n_groups)
+        ]
+    )
+    coverage = np.empty(n_groups)
+    for one in range(n_groups):
+        coverage[one] = below[one, _first(np.delete(below, one, axis=0), level)]
+    return float(ordered[_first(below, level)]), coverage
+
+
+def _first(below: np.ndarray, level: float) -> int:
+    """First score at which groups, and one more as bad as the worst of them, have the level on average."""
+    share = (below.sum(axis=0) + below.min(axis=0)) / (len(below) + 1)
+    return int(np.argmax(share >= level - 1e-12))  # the last share is 1
+
+
+def _round(value: float) -> float:
+    return round(float(value), 4)
+
+
+def _statement(facts: Mapping[str, Any]) -> str:
+    level, coverage, kind, n = facts["level"], facts["coverage"], facts["kind"], facts["n_groups"]
+    who = f"{n} donors" if kind == "donor" else f"{n} sections of one donor"
+    text = (
+        f"Intervals of level {level:.2f} for the label of a spot, calibrated on {who} ({facts['n_spots']:,} spots), "
+        f"each predicted by fits without it. Judged by the others, a {kind} has {coverage['mean']:.2f} of its labels "
+        f"inside ({coverage['least']:.2f} to {coverage['greatest']:.2f}). "
+    )
+    if kind != "donor":
+        return text + "They say nothing of other donors, whose errors are larger: add donors for intervals that do."
+    needed = int(np.ceil(level / (1 - level) - 1e-9))
+    text += (
+        f"Whatever donors are like, a new one of the same kind has at least {facts['guaranteed']:.2f} on average; a "
+        f"guarantee of {level:.2f} needs at least {needed} donors"
+    )
+    return text + ("." if n >= needed else f", so with {n} they are widened, not guaranteed.")

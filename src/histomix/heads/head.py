@@ -17,6 +17,7 @@ from ..provenance import atomic_path, digest_bytes, digest_json, read_json, writ
 from .applying import HeadOutput, apply_head, novelty_of, readable_rows
 from .base import CompositionRegressor
 from .calibration import Intervals
+from .card import FORMAT
 from .context import Places
 from .dataset import join_blocks, places_um
 from .novelty import NoveltyModel
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-#: Of the folder's layout; a head of a newer format is refused.
-FORMAT = 1
 CARD, WEIGHTS, NOVELTY = "card.json", "weights.safetensors", "novelty.safetensors"
+#: Only in the folder of a head that is calibrated.
+INTERVALS = "intervals.safetensors"
 _MEND = "Train it again, or restore it from a copy"
 
 
@@ -95,6 +96,10 @@ class Head:
         _, X, places = self._matrix(features)
         return apply_head(self.estimator, self.novelty_model, self.intervals, X, places)
 
+    def scope(self, in_scope: np.ndarray) -> dict[str, Any]:
+        """Judge a slide by which of its readable tiles are in scope, bool ``(n,)``; see `NoveltyModel.scope`."""
+        return self.novelty_model.scope(in_scope)
+
     def predict_features(self, features: AnnData | Sequence[AnnData]) -> pd.DataFrame:
         """Predict the composition of tiles from their features.
 
@@ -142,14 +147,14 @@ class Head:
         """
         target = Path(folder)
         if target.is_file() or (
-            target.is_dir() and not {path.name for path in target.iterdir()} <= {CARD, WEIGHTS, NOVELTY}
+            target.is_dir() and not {path.name for path in target.iterdir()} <= {CARD, WEIGHTS, NOVELTY, INTERVALS}
         ):
             raise HeadError(
                 "the place to save to holds other files", where=target, mend="Name a new folder for the head"
             )
         with atomic_path(target) as temporary:
             temporary.mkdir()
-            for name, data in _files(self.estimator, self.novelty_model).items():
+            for name, data in _files(self.estimator, self.novelty_model, self.intervals).items():
                 (temporary / name).write_bytes(data)
             write_json(temporary / CARD, self.card)
 
@@ -177,9 +182,14 @@ class Head:
         return keys, X, Places(np.zeros(len(X), int), places_um(tables[0], keys)) if looks else None
 
 
-def seal(card: Mapping[str, Any], estimator: CompositionRegressor, novelty_model: NoveltyModel) -> dict[str, Any]:
+def seal(
+    card: Mapping[str, Any],
+    estimator: CompositionRegressor,
+    novelty_model: NoveltyModel,
+    intervals: Intervals | None = None,
+) -> dict[str, Any]:
     """Complete a card with the digests of the arrays and, last, of the card itself."""
-    files = {name: digest_bytes(data) for name, data in _files(estimator, novelty_model).items()}
+    files = {name: digest_bytes(data) for name, data in _files(estimator, novelty_model, intervals).items()}
     complete = {**card, "files": files}
     return {**complete, "digest": digest_json(complete)}
 
@@ -203,7 +213,9 @@ def load_head(folder: str | os.PathLike[str]) -> Head:
     except InputError as error:
         raise HeadError(error.what, where=error.where, mend=error.mend) from error
     _check_card(card, folder / CARD)
-    arrays = {name: _read_arrays(folder / name, card["files"].get(name)) for name in (WEIGHTS, NOVELTY)}
+    calibration = card.get("calibration")
+    wanted = (WEIGHTS, NOVELTY) if calibration is None else (WEIGHTS, NOVELTY, INTERVALS)
+    arrays = {name: _read_arrays(folder / name, card["files"].get(name)) for name in wanted}
     kind = card["head"]
     try:
         estimator = make_estimator(kind["kind"], **kind["parameters"]).restore(arrays[WEIGHTS], kind["fitted"])
@@ -216,11 +228,14 @@ def load_head(folder: str | os.PathLike[str]) -> Head:
                 f"the arrays are for {estimator.n_features_in_} features, not for those of the card's encoders"
             )
         novelty_model = NoveltyModel.restored(arrays[NOVELTY], estimator.n_features_in_)
+        intervals = None
+        if calibration is not None:
+            intervals = Intervals.restored(arrays[INTERVALS], card["unit"], len(card["cell_types"]), calibration)
     except HeadError as error:
         raise HeadError(error.what, where=folder, mend=error.mend or _MEND) from error
     except TypeError as error:
         raise HeadError(f"the card's parameters are not those of a head ({error})", where=folder, mend=_MEND) from error
-    return Head(card, estimator, novelty_model)
+    return Head(card, estimator, novelty_model, intervals)
 
 
 def _check_card(card: Mapping[str, Any], where: Path) -> None:
@@ -239,6 +254,7 @@ def _check_card(card: Mapping[str, Any], where: Path) -> None:
         known = isinstance(card["format"], int) and card["unit"] in UNITS and card["unit"] == kind["parameters"]["unit"]
         known = known and all(isinstance(value, dict) for value in (kind["fitted"], card["files"]))
         known = known and all(isinstance(name, str) for name in card["cell_types"])
+        known = known and isinstance(card.get("calibration"), dict | None)
         for encoder in encoders:
             encoder_identity({"encoder": encoder, "tile": encoder})
             known = known and isinstance(encoder["dim"], int)
@@ -268,7 +284,10 @@ def _read_arrays(path: Path, digest: str | None) -> dict[str, np.ndarray]:
         raise HeadError(f"the file is not in the safetensors format ({error})", where=path, mend=_MEND) from error
 
 
-def _files(estimator: CompositionRegressor, novelty_model: NoveltyModel) -> dict[str, bytes]:
+def _files(
+    estimator: CompositionRegressor, novelty_model: NoveltyModel, intervals: Intervals | None
+) -> dict[str, bytes]:
     from safetensors.numpy import save
 
-    return {WEIGHTS: save(estimator.fitted()[0]), NOVELTY: save(novelty_model.arrays())}
+    files = {WEIGHTS: save(estimator.fitted()[0]), NOVELTY: save(novelty_model.arrays())}
+    return files if intervals is None else {**files, INTERVALS: save(intervals.arrays())}

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.base import clone
 
 from ..abundance import Abundance
-from ..encoders import card as encoder_card
-from ..errors import EncoderError, HeadError, MissingExtraError
+from ..errors import HeadError
 from ..progress import Progress, silent
-from ..provenance import versions
 from .base import CompositionRegressor
+from .calibration import LEVEL, Intervals, calibrate
+from .card import evaluation_scores, inner_scores, make_card
 from .dataset import TrainingSet, assemble
-from .head import FORMAT, Head, seal
+from .head import Head, seal
+from .held_out import held_out_predictions
 from .inner import inner_groups
 from .novelty import NoveltyModel
 from .registry import HEADS, make_estimator
@@ -28,13 +27,8 @@ if TYPE_CHECKING:
 
     from ..spots import Cohort
 
-NOT_DECLARED = "not declared"
-INTENDED_USE = "Research on H&E slides of the tissue, preparation and scanner kind of the training sections."
-LIMITS = (
-    "Not for diagnosis. The labels are estimates from spatial transcriptomics, so the head cannot be better than they "
-    "are. Accuracy on donors unlike those of training is unknown: read the novelty score, and evaluate with held-out "
-    "donors. Cell types absent from training are never predicted."
-)
+
+NOT_CALIBRATED = "The head's predictions have no intervals: {}."
 
 
 def train(
@@ -47,6 +41,7 @@ def train(
     tissue: str | Sequence[str] | None = None,
     progress: Progress = silent,
     scores: Mapping[str, Any] | None = None,
+    level: float | None = LEVEL,
 ) -> Head:
     """Train a head on all sections of a cohort.
 
@@ -68,7 +63,13 @@ def train(
     progress
         Told when training begins and ends.
     scores
-        Scores to carry in the card, with their protocol.
+        Scores to carry in the card, with their protocol; or the ``summary`` of an evaluation, of which this head's are
+        taken. Without, the card carries the score of the inner splits.
+    level
+        Share of labels that the intervals of the head are to hold; None for a head without intervals and without inner
+        score. A head that makes no held-out predictions of its own is fitted once more on each inner split for them.
+        Intervals are calibrated by donor; with one donor by section, which the card says; with one section there are
+        none.
 
     Raises
     ------
@@ -90,71 +91,40 @@ def train(
     groups = inner_groups(training.section, training.donor, training.xy_um)
     estimator.fit(training.X, training.Y, groups=groups, places=training.places)
     novelty_model = NoveltyModel().fit(training.X, groups)
+    intervals, inner, notes = None, None, [NOT_CALIBRATED.format("none were asked for")]
+    if level is not None:
+        held_out, spread = held_out_predictions(estimator, training.X, training.Y, groups, training.places)
+        apart = _held_apart(training)
+        inner = inner_scores(training, held_out, apart)
+        intervals, notes = _calibrated(training, held_out, spread, level, apart)
+    if scores is None:
+        scores = inner
+    elif "scores" in scores and "protocol_means" in scores:
+        scores = evaluation_scores(scores, kind, training)
     names = [row.tissue for row in cohort.rows] if tissue is None else [tissue] if isinstance(tissue, str) else tissue
-    card = {
-        "format": FORMAT,
-        "histomix": versions()["histomix"],
-        "name": f"{kind}-{'-'.join(encoder['name'] for encoder in training.features['encoders'])}",
-        "head": {"kind": kind, "parameters": estimator.get_params(), "fitted": estimator.fitted()[1]},
-        "cell_types": training.cell_types,
-        "unit": training.unit,
-        **training.features,
-        "encoder_licences": [_licence(encoder) for encoder in training.features["encoders"]],
-        "tissue": sorted({name for name in names if name}) or NOT_DECLARED,
-        "training": _training_facts(training, labels),
-        "seed": seed,
-        "scores": scores,
-        "intended_use": INTENDED_USE,
-        "limits": LIMITS,
-        "versions": versions("numpy", "scipy", "scikit-learn", "torch", "safetensors"),
-    }
-    # Through JSON once, so that a card in memory equals the same card loaded (lists, not tuples).
-    card = json.loads(json.dumps(card, default=_plain, allow_nan=False))
-    trained = Head(seal(card, estimator, novelty_model), estimator, novelty_model)
+    card = make_card(training, labels, kind, estimator, intervals, tissue=names, seed=seed, scores=scores, notes=notes)
+    trained = Head(seal(card, estimator, novelty_model, intervals), estimator, novelty_model, intervals)
     if out is not None:
         trained.save(out)
     progress(f"train {kind}", 1, 1)
     return trained
 
 
-def _training_facts(training: TrainingSet, labels: Mapping[str, Abundance]) -> dict[str, Any]:
-    sections, counts = np.unique(training.section, return_counts=True)
-    donors = sorted(set(training.donor.tolist()))
-    absent = [
-        name for name, here in zip(training.cell_types, np.any(training.Y, axis=0).tolist(), strict=True) if not here
-    ]
-    sources: list[dict[str, Any]] = []
-    for name in sections.tolist():
-        provenance = dict(labels[name].provenance)
-        if "file" in provenance:  # its name says enough, and a path may name a person
-            provenance["file"] = Path(str(provenance["file"])).name
-        match = next((source for source in sources if source["provenance"] == provenance), None)
-        if match is None:
-            sources.append({"sections": [name], "unit": labels[name].unit, "provenance": provenance})
-        else:
-            match["sections"].append(name)
-    return {
-        "n_spots": len(training.X),
-        "n_sections": len(sections),
-        "n_donors": len(donors),
-        "donors": donors,
-        "sections": dict(zip(sections.tolist(), counts.tolist(), strict=True)),
-        "dropped": training.dropped,
-        "cell_types_without_labels": absent,
-        "labels": sources,
-    }
+def _held_apart(training: TrainingSet) -> str:
+    """What `inner_groups` keeps together in these rows, in words."""
+    if len(np.unique(training.donor)) > 1:
+        return "donors"
+    return "sections" if len(np.unique(training.section)) > 1 else "strips of the one section"
 
 
-def _licence(encoder: Mapping[str, Any]) -> dict[str, Any]:
-    commercial_use: bool | str | None
-    try:
-        commercial_use = encoder_card(encoder["name"]).commercial_use
-    except (EncoderError, MissingExtraError):  # the caller's own encoder, which has no card here
-        commercial_use = NOT_DECLARED
-    return {"encoder": encoder["name"], "licence": encoder["licence"], "commercial_use": commercial_use}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    return str(value)
+def _calibrated(
+    training: TrainingSet, held_out: np.ndarray, spread: np.ndarray | None, level: float, apart: str
+) -> tuple[Intervals | None, list[str]]:
+    """Intervals, or none and the sentence that says why."""
+    if apart not in ("donors", "sections"):
+        return None, [NOT_CALIBRATED.format("one section cannot tell how far other sections err")]
+    groups = training.donor if apart == "donors" else training.section
+    held = len(np.unique(groups[np.isfinite(held_out).all(axis=1)]))
+    if held < 2:
+        return None, [NOT_CALIBRATED.format(f"only {held} of the {apart} could be held out")]
+    return calibrate(training.Y, held_out, spread, groups, level, unit=training.unit, kind=apart.removesuffix("s")), []

@@ -18,22 +18,24 @@ from .palette import type_colours
 
 #: Columns of ``composition.csv`` that are no cell types, before and after them.
 PLACE_COLUMNS = ("x_px", "y_px")
-STATE_COLUMNS = ("novelty", "in_scope", "tissue", "read_ok")
+STATE_COLUMNS = ("novelty", "in_scope", "tissue", "read_ok", "region", "piece")
+#: Layers that hold the ends of intervals.
+BOUNDS = ("lower", "upper")
+_FADED = 0.7
 #: UUIDs of tiles are derived from the slide's fingerprint, so that the same tile has the same id in every run.
 _NAMESPACE = uuid.UUID("6f3f1c52-6a0e-5d0c-9d63-0d7cf0a5a9b1")
 
 
 def composition_table(composition: AnnData) -> pd.DataFrame:
-    """A composition map as one table: place, one column per cell type, then novelty and the tile's state."""
+    """A composition map as one table: place, one column per cell type, then novelty and the tile's state.
+
+    ``region`` follows where regions were given, and ``piece`` where the slide has several pieces of tissue.
+    """
     values = pd.DataFrame(composition.X, index=composition.obs_names, columns=composition.var_names)
-    table = pd.concat(
-        [
-            composition.obs[list(PLACE_COLUMNS)],
-            values,
-            composition.obs[[c for c in STATE_COLUMNS if c in composition.obs]],
-        ],
-        axis=1,
-    )
+    states = [name for name in STATE_COLUMNS if name in composition.obs]
+    if json.loads(composition.uns["manifest"]).get("pieces", 1) == 1 and "piece" in states:
+        states.remove("piece")
+    table = pd.concat([composition.obs[list(PLACE_COLUMNS)], values, composition.obs[states]], axis=1)
     table.index.name = "spot"
     return table
 
@@ -42,7 +44,9 @@ def composition_geojson(composition: AnnData) -> dict[str, Any]:
     """A composition map as a QuPath FeatureCollection of tile objects.
 
     Coordinates are level-0 px relative to the slide's bounds, as QuPath counts them. Each tile carries its composition
-    as measurements and is classified by its dominant cell type; an unreadable tile carries no measurements.
+    as measurements (with ``<type> lower`` and ``<type> upper`` of a calibrated head) and is classified by its dominant
+    cell type. A tile out of scope is told by the measurement ``in scope`` of 0, by words in its metadata, and by a
+    colour faded to grey; an unreadable tile carries no measurements.
     """
     manifest = json.loads(composition.uns["manifest"])
     slide = manifest["slide"]
@@ -51,7 +55,11 @@ def composition_geojson(composition: AnnData) -> dict[str, Any]:
     types = [str(name) for name in composition.var_names]
     colours = {name: [round(255 * channel) for channel in colour] for name, colour in type_colours(types).items()}
     values = np.asarray(composition.X, dtype=float)
+    bounds = {name: np.asarray(composition.layers[name], float) for name in BOUNDS if name in composition.layers}
     novelty = composition.obs["novelty"].to_numpy(float)
+    in_scope = (
+        composition.obs["in_scope"].to_numpy(bool) if "in_scope" in composition.obs else np.ones(len(values), bool)
+    )
     features = []
     for row, (key, x, y) in enumerate(
         zip(composition.obs_names, composition.obs["x_px"], composition.obs["y_px"], strict=True)
@@ -62,10 +70,17 @@ def composition_geojson(composition: AnnData) -> dict[str, Any]:
         properties: dict[str, Any] = {"objectType": "tile", "name": str(key)}
         if np.isfinite(values[row]).all():
             dominant = types[int(values[row].argmax())]
-            properties["classification"] = {"name": dominant, "color": colours[dominant]}
-            measurements = {name: round(float(value), 6) for name, value in zip(types, values[row], strict=True)}
+            colour = colours[dominant]
+            measurements = _numbers(types, values[row])
+            for bound, array in bounds.items():
+                measurements |= _numbers([f"{name} {bound}" for name in types], array[row])
             if np.isfinite(novelty[row]):
                 measurements["novelty"] = round(float(novelty[row]), 4)
+            if not in_scope[row]:
+                measurements["in scope"] = 0
+                colour = [round(_FADED * 160 + (1 - _FADED) * channel) for channel in colour]
+                properties["metadata"] = {"scope": "out of scope: unlike the tiles that the head was trained on"}
+            properties["classification"] = {"name": dominant, "color": colour}
             properties["measurements"] = measurements
         features.append(
             {
@@ -76,6 +91,11 @@ def composition_geojson(composition: AnnData) -> dict[str, Any]:
             }
         )
     return {"type": "FeatureCollection", "features": features}
+
+
+def _numbers(names: list[str], values: np.ndarray) -> dict[str, float]:
+    """Measurements that are numbers; QuPath's reader refuses others."""
+    return {name: round(float(value), 6) for name, value in zip(names, values, strict=True) if np.isfinite(value)}
 
 
 def write_composition(folder: str | os.PathLike[str], composition: AnnData, preview: np.ndarray | None = None) -> None:
@@ -95,14 +115,10 @@ def write_composition(folder: str | os.PathLike[str], composition: AnnData, prev
     StorageError
         The folder cannot be written, or the disk is full.
     """
-    place = Path(folder)
-    at_spots = json.loads(composition.uns["manifest"])["places"] == "spots"
+    from .streaming import composition_writer
+
     if preview is not None:
-        with atomic_path(place / "preview.jpg") as temporary:
+        with atomic_path(Path(folder) / "preview.jpg") as temporary:
             Image.fromarray(preview).save(temporary, quality=88)
-    with atomic_path(place / "composition.csv") as temporary:
-        composition_table(composition).to_csv(temporary, index=at_spots, float_format="%.6g")
-    with atomic_path(place / "tiles.geojson") as temporary:
-        temporary.write_text(json.dumps(composition_geojson(composition), allow_nan=False), encoding="utf-8")
-    with atomic_path(place / "composition.h5ad") as temporary:
-        composition.write_h5ad(temporary, compression="gzip")
+    with composition_writer(folder) as append:
+        append(composition)

@@ -2,56 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import pandas as pd
-
-from ..errors import HeadError, HistomixError
+from ..embedding.storage import FolderBusyError, folder_lock
 from ..heads import load_head
-from ..outputs import write_composition
 from ..progress import Progress, silent
-from ..provenance import digest_file, digest_json, fingerprint, read_json, versions, write_json
-from ..slides import open_slide
 from ..spots import read_spots
-from .predict import load_head_encoders, predict
+from .cluster import predict_with_dask
+from .job import Settings, SlideJob, SlideResult
+from .loading import load_head_encoders
+from .regions import read_regions
+from .remote import run_anywhere
+from .sources import slide_jobs
+from .status import Status, is_done, read_status
 
 if TYPE_CHECKING:
     from ..encoders import Encoder
-    from ..heads import Head
 
-PREVIEW_UM = 8.0
-FILES = ("composition.h5ad", "composition.csv", "tiles.geojson", "preview.jpg")
-
-
-@dataclass(frozen=True)
-class SlideResult:
-    """What became of one slide."""
-
-    slide: str
-    folder: Path
-    tiles: int = 0
-    unreadable: int = 0
-    in_scope: int = 0
-    kept: bool = False
-    error: HistomixError | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The result as plain values."""
-        return {
-            "slide": self.slide,
-            "folder": str(self.folder),
-            "state": "done" if self.error is None else "failed",
-            "reason": None if self.error is None else str(self.error),
-            "tiles": self.tiles,
-            "unreadable_tiles": self.unreadable,
-            "in_scope_tiles": self.in_scope,
-            "kept": self.kept,
-        }
+_WAIT_S = 1.0
 
 
 def predict_slides(
@@ -62,98 +35,118 @@ def predict_slides(
     mpp: float | None = None,
     at: str | os.PathLike[str] | None = None,
     stride_um: float | None = None,
+    regions: str | os.PathLike[str] | None = None,
+    keep_features: bool = False,
+    reuse: str | os.PathLike[str] | None = None,
+    gzip: bool = False,
+    wait: bool = False,
     weights: Sequence[str | os.PathLike[str]] | None = None,
     batch_size: int | None = None,
     threads: int | None = None,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    resources: str | None = None,
     progress: Progress = silent,
 ) -> list[SlideResult]:
-    """Predict every slide into a folder of its own under ``out``; parameters as in `histomix.predict`.
+    """Predict every slide into a folder of its own under ``out``; parameters as in `histomix.predict`, and:
 
-    A slide whose ``status.json`` says that the same slide, head and settings are done is kept. A slide that fails does
-    not stop the others: its result and its ``status.json`` carry the error.
+    Parameters
+    ----------
+    slides
+        Slides, folders of slides, and sheets; see `histomix.prediction.sources.slide_jobs`.
+    keep_features
+        Keep the features in ``<slide>/features``: another head on the same encoders then needs no encoder.
+    reuse
+        The ``out`` of an earlier run whose kept features may serve.
+    gzip
+        Write ``tiles.geojson.gz``.
+    wait
+        Wait for another run that writes to ``out``, instead of refusing.
+    batch_size
+        Tiles encoded at once (32 where left out); it never follows the free memory, so that the same command gives the
+        same bytes.
+    workers
+        Use so many processes of this machine (`histomix.prediction.cluster.local_cluster`).
+    scheduler
+        Use the Dask cluster whose scheduler has this address; its workers must see slides, head and ``out`` under the
+        same paths.
+    resources
+        What a worker must have to be given work, ``"GPU=1"``.
+
+    A slide whose ``status.json`` says that the same slide (by its content), head and settings are done is kept, and an
+    interrupted one goes on at its finished bands. A slide that fails does not stop the others: its result and its
+    ``status.json`` carry the error.
 
     Raises
     ------
     HeadError
         Two slides would share one folder, or the head cannot be loaded.
-    SectionError
-        The spots file cannot be read.
+    SectionError, InputError
+        The spots, the regions or a sheet cannot be read.
+    FeatureError
+        Another run writes to ``out``.
+    ClusterError
+        The scheduler cannot be reached, or is gone; the same call goes on where it stopped.
     """
-    paths = [Path(slide) for slide in slides]
-    folders = [Path(out) / path.stem for path in paths]
-    for place, folder in enumerate(folders):
-        if folder in folders[:place]:
-            twin = paths[folders.index(folder)]
-            raise HeadError(
-                f"{twin} and {paths[place]} would both be written to {folder}",
-                mend="Rename one of them, or predict them with different --out folders",
-            )
-    spots = None if at is None else read_spots(at)
+    jobs = slide_jobs(slides, out, mpp)
+    if at is not None:
+        read_spots(at)  # refused here, before any work
+    if regions is not None:
+        read_regions(regions)
     trained = load_head(head)
-    encoders = load_head_encoders(trained, weights, threads)
-    settings = {
-        "head": trained.card["digest"],
-        "mpp": mpp,
-        "stride_um": stride_um,
-        "at": None if at is None else digest_file(at),
-        "versions": versions("torch", "onnxruntime", "numpy"),
-    }
-    return [
-        _predict_one(path, folder, trained, encoders, settings, mpp, spots, stride_um, batch_size, progress)
-        for path, folder in zip(paths, folders, strict=True)
-    ]
+    settings = Settings.of(
+        trained.card["digest"],
+        at=at,
+        regions=regions,
+        reuse=reuse,
+        batch_size=batch_size,
+        stride_um=stride_um,
+        keep_features=keep_features,
+        gzip=gzip,
+    )
+    loaded: list[Encoder] = []
 
+    def encoders() -> list[Encoder]:
+        if not loaded:
+            loaded.extend(load_head_encoders(trained, weights, threads))
+        return loaded
 
-def _predict_one(
-    path: Path,
-    folder: Path,
-    head: Head,
-    encoders: list[Encoder],
-    settings: dict[str, Any],
-    mpp: float | None,
-    spots: pd.DataFrame | None,
-    stride_um: float | None,
-    batch_size: int | None,
-    progress: Progress,
-) -> SlideResult:
-    started = time.time()
-    status = folder / "status.json"
-    try:
-        with open_slide(path, mpp) as slide:
-            identity = digest_json({**settings, "slide": fingerprint(path)})
-            before = _finished(status, identity)
-            if before is not None:
-                progress(f"predict {slide.name}", before["tiles"], before["tiles"])
-                counts = {
-                    "tiles": before["tiles"],
-                    "unreadable": before["unreadable_tiles"],
-                    "in_scope": before["in_scope_tiles"],
-                }
-                return SlideResult(path.name, folder, **counts, kept=True)
-            composition = predict(
-                slide, head, at=spots, stride_um=stride_um, encoders=encoders, batch_size=batch_size, progress=progress
+    if weights is not None:
+        encoders()
+    with output_lock(Path(out), wait):
+        queue(jobs, settings)
+        if workers is not None or scheduler is not None:
+            return predict_with_dask(
+                jobs, settings, head, workers, scheduler, resources, weights=weights, threads=threads, progress=progress
             )
-            write_composition(folder, composition, slide.thumbnail(max(PREVIEW_UM, slide.mpp)))
-        result = SlideResult(
-            path.name,
-            folder,
-            tiles=composition.n_obs,
-            unreadable=int((~composition.obs["read_ok"]).sum()),
-            in_scope=int(composition.obs["in_scope"].sum()),
-        )
-    except HistomixError as error:
-        result, identity = SlideResult(path.name, folder, error=error), None
-    facts = {**result.to_dict(), "identity": identity, "started": started, "seconds": round(time.time() - started, 3)}
-    facts["versions"] = settings["versions"]
-    try:
-        write_json(status, facts)
-    except HistomixError as error:
-        return result if result.error is not None else SlideResult(path.name, folder, error=error)
-    return result
+        return [run_anywhere(job, settings, trained, encoders, progress) for job in jobs]
 
 
-def _finished(status: Path, identity: str) -> dict[str, Any] | None:
-    if not status.is_file() or not all((status.parent / name).is_file() for name in FILES):
-        return None
-    facts = read_json(status, mend="Delete it to predict this slide again")
-    return facts if facts.get("state") == "done" and facts.get("identity") == identity else None
+def queue(jobs: Sequence[SlideJob], settings: Settings) -> None:
+    """Write ``queued`` for every slide that is not done."""
+    for job in jobs:
+        if not is_done(job, settings, read_status(job.folder)):
+            Status(job, settings).queued()
+
+
+@contextlib.contextmanager
+def output_lock(out: Path, wait: bool = False) -> Iterator[None]:
+    """Be the only run that writes to an output folder; that of a process that died is taken over.
+
+    Raises
+    ------
+    FeatureError
+        Another run writes to the folder, and ``wait`` is False; the message names its process.
+    StorageError
+        The folder cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(folder_lock(out, "maps"))
+                break
+            except FolderBusyError:
+                if not wait:
+                    raise
+                time.sleep(_WAIT_S)
+        yield

@@ -2,20 +2,30 @@
 
 from .nuclei import Nuclei, count_nuclei, find_nuclei
 from .opening import open_slide
+from .remote import SlideCache, is_remote
+from .remote_files import remote_name
 from .slide import Reader, Slide
-from .tiles import TileSpec, read_tile, tiles_at_spots, tiles_on_grid
+from .store import Retry, shown
+from .tiles import GridPlaces, TileSpec, grid_places, read_tile, tiles_at_spots, tiles_on_grid
 from .tissue import TissueMask, tissue_mask
 
 __all__ = [
+    "GridPlaces",
     "Nuclei",
     "Reader",
+    "Retry",
     "Slide",
+    "SlideCache",
     "TileSpec",
     "TissueMask",
     "count_nuclei",
     "find_nuclei",
+    "grid_places",
+    "is_remote",
     "open_slide",
     "read_tile",
+    "remote_name",
+    "shown",
     "tiles_at_spots",
     "tiles_on_grid",
     "tissue_mask",

@@ -25,8 +25,8 @@ DECODE_ERRORS = (
 )  # fmt: skip
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _UM_PER_UNIT = {"µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
-_COLOURS = (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.MINISWHITE)
-_ALPHAS = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
+COLOURS = (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.MINISWHITE)
+ALPHAS = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ def _open_pillow(path: Path, plugin: type[Image.Image], end: bytes) -> FlatImage
 def _open_tiff(path: Path) -> FlatImage:
     try:
         with tifffile.TiffFile(path) as tif:
-            _check_whole(tif, path)
-            size = _check_kind(tif, path)
+            check_whole(tif, path)
+            size = check_kind(tif, path)
             mpp_xy = ome_mpp(tif)
     except SlideError:
         raise
@@ -119,7 +119,7 @@ def _open_tiff(path: Path) -> FlatImage:
             rgb = np.broadcast_to(samples[..., :colours], (*samples.shape[:2], 3))
             if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
                 rgb = 255 - rgb
-            if samples.shape[-1] > colours and page.extrasamples[:1] and page.extrasamples[0] in _ALPHAS:
+            if samples.shape[-1] > colours and page.extrasamples[:1] and page.extrasamples[0] in ALPHAS:
                 rgba = np.concatenate([rgb, samples[..., colours : colours + 1]], axis=-1)
                 rgb = on_white(rgba, premultiplied=page.extrasamples[0] == tifffile.EXTRASAMPLE.ASSOCALPHA)
             return np.ascontiguousarray(rgb)
@@ -127,7 +127,7 @@ def _open_tiff(path: Path) -> FlatImage:
     return FlatImage(size, mpp_xy, decode)
 
 
-def _check_whole(tif: tifffile.TiffFile, path: Path) -> None:
+def check_whole(tif: tifffile.TiffFile, path: Path) -> None:
     """Refuse a file whose directories or pixels lie beyond its end: tifffile would drop the rest or fill it up."""
     cut = SlideError("is truncated: it points to data beyond its end", where=path, mend=_DAMAGED)
     stream, size = tif.filehandle, tif.tiff.offsetsize
@@ -147,7 +147,7 @@ def _check_whole(tif: tifffile.TiffFile, path: Path) -> None:
         raise SlideError("is unfinished: some of its strips or tiles hold no data", where=path, mend=_DAMAGED)
 
 
-def _check_kind(tif: tifffile.TiffFile, path: Path) -> tuple[int, int]:
+def check_kind(tif: tifffile.TiffFile, path: Path) -> tuple[int, int]:
     """Width and height, once the samples are known to be 8-bit grey or RGB(A)."""
     series, page = tif.series[0], tif.series[0].keyframe
     sizes = dict(zip(series.axes, series.shape, strict=True))
@@ -161,7 +161,7 @@ def _check_kind(tif: tifffile.TiffFile, path: Path) -> tuple[int, int]:
         raise SlideError(f"has samples of the type {series.dtype}, not 8-bit", where=path, mend=_TO_8_BIT)
     # The JPEG codec hands over RGB.
     in_jpeg = page.photometric == tifffile.PHOTOMETRIC.YCBCR and page.compression == tifffile.COMPRESSION.JPEG
-    if page.photometric not in _COLOURS and not in_jpeg:
+    if page.photometric not in COLOURS and not in_jpeg:
         raise SlideError(f"has colours of the kind {page.photometric!r}, not grey or RGB", where=path, mend=_TO_8_BIT)
     return sizes["X"], sizes["Y"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 from pathlib import Path
 
 import openslide
@@ -15,6 +16,7 @@ from .array_reader import ArrayReader
 from .flat import DECODE_ERRORS, ome_mpp
 from .openslide_reader import OpenSlideReader
 from .slide import Reader, Slide
+from .tiff_pyramid import TiffPyramid, suits_tiles
 from .zarr_reader import is_image_group, open_spatialdata_image
 
 logger = logging.getLogger(__name__)
@@ -25,16 +27,23 @@ MPP_TOLERANCE = 0.05
 MAX_MPP = 100.0
 # OpenSlide ends the process when a damaged header makes it ask for more memory than there is.
 _MAX_TILE_PX = 1 << 26
+# How Aperio describes the pictures beside a slide, and how exports of them are named.
+_LABEL_PAGE = re.compile(r"\b(label|macro) \d+x\d+", re.IGNORECASE)
+_LABEL_NAME = re.compile(r"(^|[^a-z])(label|macro)([ _-]?image)?$", re.IGNORECASE)
+_LABEL_PX = 4000
 _GIVE_MPP = "Give the um per pixel of level 0: --mpp, or the mpp column of the cohort sheet"
 
 
 def open_slide(path: str | os.PathLike[str], mpp: float | None = None) -> Slide:
-    """Open a whole-slide image (anything OpenSlide reads), a flat JPEG, PNG or TIFF, or an image of OME-Zarr.
+    """Open a whole-slide image (anything OpenSlide reads), a pyramid of OME-TIFF, a flat image, or one of OME-Zarr.
+
+    Flat images are JPEG, PNG or TIFF.
 
     Parameters
     ----------
     path
-        The slide; of a SpatialData store, ``STORE.zarr/images/NAME``, or the store itself if it has one image.
+        The slide; of DICOM, one of its files or their folder; of a SpatialData store, ``STORE.zarr/images/NAME``, or
+        the store itself if it has one image.
     mpp
         um per level-0 pixel. Needed where the file does not say (flat images; a JPEG's dpi is not believed); where
         the file says otherwise, the given value is taken and a warning is logged.
@@ -42,12 +51,12 @@ def open_slide(path: str | os.PathLike[str], mpp: float | None = None) -> Slide:
     Raises
     ------
     SlideError
-        The file is absent, empty, damaged or of no known format; its scale is unknown, differs between x and y by
-        over 5 %, or is not between 0 and 100 um per pixel.
+        The file is absent, empty, damaged, of no known format, or the picture of a label; its scale is unknown, differs
+        between x and y by over 5 %, or is not between 0 and 100 um per pixel.
     """
     path = Path(path)
     if path.is_dir():
-        return _with_scale(path, _zarr_reader(path), mpp)
+        return _with_scale(path, _folder_reader(path), mpp)
     try:
         size = path.stat().st_size
         with path.open("rb"):
@@ -68,7 +77,15 @@ def _with_scale(path: Path, reader: Reader, mpp: float | None) -> Slide:
     return Slide(path, reader, value, source)
 
 
-def _zarr_reader(path: Path) -> Reader:
+def _folder_reader(path: Path) -> Reader:
+    dicom = sorted(path.glob("*.dcm"))
+    for number, file in enumerate(dicom, start=1):
+        # Beside those of the slide there may be files of a label or an overview, which OpenSlide does not open.
+        try:
+            return OpenSlideReader(file)
+        except SlideError:
+            if number == len(dicom):
+                raise
     if not is_image_group(path) and path.suffix != ".zarr":
         raise SlideError("is a folder, not a slide", where=path, mend="Name the slide file in it")
     return open_spatialdata_image(path)[0]
@@ -79,12 +96,13 @@ def _reader(path: Path) -> Reader:
         vendor = openslide.OpenSlide.detect_format(path)
     except openslide.OpenSlideError:
         vendor = None
-    if vendor is None:
-        return ArrayReader(path)
-    planes, mpp_xy = False, None
+    by_tiles, planes, mpp_xy = False, False, None
     try:
         with tifffile.TiffFile(path) as tif:
             first = tif.pages.first
+            if _LABEL_PAGE.search(first.description or ""):
+                raise _no_slide(path)
+            by_tiles = vendor in (None, "generic-tiff") and suits_tiles(tif)
             if first.tile and math.prod(first.tile) > _MAX_TILE_PX:
                 raise SlideError(
                     f"is damaged: its tiles are {first.tile} px", where=path, mend="Copy or export it again"
@@ -92,13 +110,28 @@ def _reader(path: Path) -> Reader:
             # OpenSlide knows nothing of OME: it shows the first of separate planes as grey, and takes no scale from it.
             if vendor == "generic-tiff" and tif.is_ome:
                 planes, mpp_xy = first.samplesperpixel == 1 and tif.series[0].axes != "YX", ome_mpp(tif)
+            # The levels of a plain pyramid are pages, which OpenSlide reads; those in SubIFDs it does not see.
+            by_tiles = by_tiles and (vendor is None or planes or bool(first.subifds))
     except DECODE_ERRORS as error:
         logger.debug("%s: not read as TIFF (%s)", path, error)
-    if planes:
-        return ArrayReader(path)
+    if by_tiles:
+        return TiffPyramid(path)
+    if vendor is None or planes:
+        flat = ArrayReader(path)
+        if _LABEL_NAME.search(path.stem) and max(flat.size_px) <= _LABEL_PX:
+            raise _no_slide(path)
+        return flat
     reader = OpenSlideReader(path)
     reader.mpp_xy = mpp_xy or reader.mpp_xy
     return reader
+
+
+def _no_slide(path: Path) -> SlideError:
+    return SlideError(
+        "is the picture of a slide's label or of the whole glass, not the slide",
+        where=path,
+        mend="Name the slide file itself (a picture that is one all the same can be renamed or exported again)",
+    )
 
 
 def _scale(path: Path, given: float | None, in_file: tuple[float, float] | None) -> tuple[float, str]:

@@ -73,7 +73,7 @@ class Slide:
     mpp, mpp_source
         um per level-0 pixel, and who said so: ``"given"`` or ``"file"``.
     reader
-        ``"openslide"`` or ``"array"``.
+        ``"openslide"``, ``"tifffile"``, ``"array"`` or ``"zarr"``.
     bounds_px
         Left and top of the scanned part in level-0 px (QuPath counts from here), else (0, 0).
     """

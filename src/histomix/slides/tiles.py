@@ -16,6 +16,8 @@ from .slide import Slide
 from .tissue import TissueMask, tissue_mask
 
 _STRIP_TILES = 8
+# Places of a grid that are looked up on the tissue mask at once.
+_GRID_PLACES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,44 @@ def tiles_on_grid(
     -------
     As `tiles_at_spots`; keys are ``{column}x{row}`` of the grid.
     """
+    found = grid_places(slide, spec, tissue_mask(slide) if mask is None else mask, min_tissue)
+    names = pd.Series(found.column.astype(str)) + "x" + pd.Series(found.row.astype(str))
+    table = {"x_px": found.x_px, "y_px": found.y_px, "tissue": found.tissue}
+    return pd.DataFrame(table, index=pd.Index(names.astype(object), name="key"))
+
+
+@dataclass(frozen=True, eq=False)
+class GridPlaces:
+    """Places of a regular grid that lie on tissue, row by row.
+
+    Parameters
+    ----------
+    column, row
+        (n,) int32 numbers of each place in the grid.
+    x_px, y_px
+        (n,) centres, level-0 px.
+    tissue
+        (n,) share of the tile on tissue, 0 to 1.
+    shape
+        Columns and rows of the whole grid.
+    """
+
+    column: np.ndarray
+    row: np.ndarray
+    x_px: np.ndarray
+    y_px: np.ndarray
+    tissue: np.ndarray
+    shape: tuple[int, int]
+
+
+def grid_places(slide: Slide, spec: TileSpec, mask: TissueMask, min_tissue: float = 0.5) -> GridPlaces:
+    """What `tiles_on_grid` finds, as arrays; memory follows the places on tissue, not the whole grid.
+
+    Raises
+    ------
+    InputError
+        ``min_tissue`` is no share.
+    """
     if not 0 <= min_tissue <= 1:
         raise InputError(f"min_tissue is a share between 0 and 1, not {min_tissue}")
     half = spec.size_um / slide.mpp / 2
@@ -123,10 +163,17 @@ def tiles_on_grid(
         start + half + stride * np.arange(max(1, math.ceil((side - start - half) / stride)))
         for start, side in zip(slide.bounds_px, (slide.width_px, slide.height_px), strict=True)
     )
-    row, column = (number.ravel() for number in np.indices((len(y), len(x))))
-    names = pd.Series(column.astype(str)) + "x" + pd.Series(row.astype(str))
-    tiles = _table(slide, pd.Index(names, name="key"), x[column], y[row], spec, mask)
-    return tiles[tiles["tissue"] >= min_tissue]
+    step = max(1, _GRID_PLACES // len(x))
+    parts: list[tuple[np.ndarray, ...]] = []
+    for first in range(0, len(y), step):
+        row, column = (number.ravel() for number in np.indices((len(y[first : first + step]), len(x))))
+        row = row + first
+        share = mask.share(x[column], y[row], spec.size_um, slide.mpp)
+        keep = share >= min_tissue
+        column, row = column[keep], row[keep]
+        parts.append((column.astype(np.int32), row.astype(np.int32), x[column], y[row], share[keep]))
+    columns, rows, x_px, y_px, tissue = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return GridPlaces(columns, rows, x_px, y_px, tissue, (len(x), len(y)))
 
 
 def read_tile(slide: Slide, x_px: float, y_px: float, spec: TileSpec) -> np.ndarray:

@@ -29,11 +29,34 @@ def packed_positions(values: np.ndarray) -> str:
     return base64.b64encode(np.ascontiguousarray(values, dtype="<f4").tobytes()).decode()
 
 
-def write_layer(folder: Path, key: str, name: str, arrays: Mapping[str, np.ndarray], greatest: float) -> None:
-    """Write ``folder/<name>.js`` with packed arrays on one scale: value, and bounds where there are any."""
+def write_layer(
+    folder: Path,
+    key: str,
+    name: str,
+    arrays: Mapping[str, np.ndarray],
+    greatest: float,
+    scales: Mapping[str, float] | None = None,
+) -> None:
+    """Write ``folder/<name>.js`` with packed arrays, all on the scale from 0 to ``greatest``.
+
+    Parameters
+    ----------
+    folder, key, name
+        Where to write, what the page calls the slide, and what it calls the layer.
+    arrays
+        Arrays of one value per tile: the value, and bounds and label where there are any.
+    greatest
+        The greatest value of them all.
+    scales
+        Further numbers, for the legend.
+    """
     parts = {part: packed(np.asarray(values, dtype=float), greatest) for part, values in arrays.items()}
-    text = json.dumps({"max": greatest, **parts})
-    (folder / f"{name}.js").write_text(f'HX.put("{key}/{name}",{text})', encoding="ascii")
+    write_script(folder, key, name, {"max": greatest, **(scales or {}), **parts})
+
+
+def write_script(folder: Path, key: str, name: str, value: Any) -> None:
+    """Write ``folder/<name>.js``, which hands a JSON value to the page under ``<key>/<name>``."""
+    (folder / f"{name}.js").write_text(f'HX.put("{key}/{name}",{script_json(value)})', encoding="ascii")
 
 
 def greatest_of(*arrays: np.ndarray) -> float:

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ...slides import Slide
+from .encode import write_script
 
 TILE_PX = 512
 _QUALITY = 82
@@ -75,7 +76,7 @@ def write_pyramid(
                 Image.fromarray(pixels).save(data, "JPEG", quality=_QUALITY)
                 text = base64.b64encode(data.getvalue()).decode()
                 name = f"{number}_{column}_{row}"
-                (folder / f"{name}.js").write_text(f'HX.put("{key}/{name}","{text}")', encoding="ascii")
+                write_script(folder, key, name, text)
                 here.append(row * level.columns + column)
             done += 1
             wrote(done)

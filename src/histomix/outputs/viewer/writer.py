@@ -1,9 +1,17 @@
-"""The viewer: slides, composition and labels in one folder that opens from disk."""
+"""The viewer: slides, composition and labels in one folder that opens from disk.
+
+The page's own program (``assets/*.js``, about a thousand lines on the browser's canvas) draws it, without a library. A
+hundred thousand tiles are one small picture whose pixels are the tiles, made anew for each cell type in a few
+milliseconds and enlarged by the canvas; the slide beneath is a pyramid of JPEGs. Bokeh would draw each tile as a glyph
+and has no image pyramid; OpenSeadragon has the pyramid but comes from npm, and reads its pictures with requests that a
+page opened from disk may not make, or from image elements that bar it from exporting what it drew.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import json
 import os
 import re
@@ -23,7 +31,7 @@ from ...progress import Progress, silent
 from ...provenance import atomic_path
 from ...slides import Slide
 from ..palette import type_colours
-from .encode import greatest_of, packed_positions, script_json, write_layer
+from .encode import greatest_of, packed_positions, script_json, write_layer, write_script
 from .pyramid import TILE_PX, pyramid_levels, write_pyramid
 
 if TYPE_CHECKING:
@@ -32,8 +40,9 @@ if TYPE_CHECKING:
 #: The finest scale stored: nuclei have a shape, and a slide takes a quarter of what it does at 0.25.
 VIEW_MPP = 0.5
 COLOUR_MAPS = ("viridis", "cividis", "magma")
-_SCRIPTS = ("core", "pyramid", "overlay", "pane", "selection", "export", "panel", "main")
+_SCRIPTS = ("core", "pyramid", "colours", "overlay", "pane", "selection", "readout", "export", "panel", "main")
 _OURS = {"index.html", "data"}
+NOVELTY_WORDS = "novelty, percentile of held-out training tiles"
 
 
 @dataclass(frozen=True)
@@ -95,7 +104,7 @@ def write_viewer(
     Raises
     ------
     InputError
-        There is no slide, or ``out`` holds files that no viewer wrote.
+        There is no slide, or ``out`` is a file or holds files that no viewer wrote.
     SlideError
         A slide cannot be read.
     StorageError
@@ -104,6 +113,8 @@ def write_viewer(
     place = Path(out)
     if not slides:
         raise InputError("there is no slide to view", mend="Predict one, or give an evaluation with its slides")
+    if place.is_file():
+        raise InputError("is a file, and a viewer is a folder", where=place, mend="Choose a folder as --out")
     foreign = sorted(path.name for path in place.iterdir() if path.name not in _OURS) if place.is_dir() else []
     if foreign:
         raise InputError(
@@ -134,18 +145,14 @@ def _write_slide(one: ViewerSlide, key: str, data: Path, mpp: float, progress: P
     xy_px = np.asarray(composition.obsm["spatial"], dtype=float)
     values = np.asarray(composition.X, dtype=float)
     types = [str(name) for name in composition.var_names]
+    colours = type_colours(types)
     label = None if one.label is None else one.label.reindex(index=composition.obs_names, columns=types).to_numpy(float)
     bounds = {
         name: np.asarray(composition.layers[name], dtype=float)
         for name in ("lower", "upper")
         if name in composition.layers
     }
-    for number in range(len(types)):
-        here = [values[:, number], *(table[:, number] for table in bounds.values())]
-        here += [] if label is None else [label[:, number]]
-        arrays = {"value": here[0], **dict(zip(bounds, here[1:], strict=False))}
-        arrays |= {} if label is None else {"label": label[:, number]}
-        write_layer(folder, key, f"type{number}", arrays, greatest_of(*here))
+    tops = [_write_type(folder, key, number, values, bounds, label) for number in range(len(types))]
     state = {
         "novelty": obs["novelty"].to_numpy(float) if "novelty" in obs else np.full(len(obs), np.nan),
         "in_scope": obs["in_scope"].to_numpy(float) if "in_scope" in obs else np.ones(len(obs)),
@@ -155,12 +162,13 @@ def _write_slide(one: ViewerSlide, key: str, data: Path, mpp: float, progress: P
     }
     # Codes of types are told from "none" by the missing mark, so every array of the state has the scale of the codes.
     write_layer(folder, key, "state", state, float(max(len(types), 2)))
-    text = json.dumps(packed_positions(xy_px))
-    (folder / "places.js").write_text(f'HX.put("{key}/places",{text})', encoding="ascii")
+    write_script(folder, key, "places", packed_positions(xy_px))
+    write_script(folder, key, "ids", [str(name) for name in composition.obs_names])
     means = {"value": _means(values), "label": None if label is None else _means(label)}
     return {
         "key": key,
         "name": one.name,
+        "kind": "Maps" if label is None else "Sections with labels",
         "head": one.head,
         "notes": [str(note) for note in one.notes],
         "width_px": slide.width_px,
@@ -171,16 +179,44 @@ def _write_slide(one: ViewerSlide, key: str, data: Path, mpp: float, progress: P
             for level, numbers in zip(levels, present, strict=True)
         ],
         "types": types,
-        "colours": [[round(255 * part) for part in colour] for colour in type_colours(types).values()],
+        "colours": [[round(255 * part) for part in colours[name]] for name in types],
         "unit": manifest["unit"],
         "n": composition.n_obs,
         "cell_px": manifest["cell_px"],
         "spots": manifest["places"] == "spots",
         "has_bounds": len(bounds) == 2,
         "has_label": label is not None,
-        "has_novelty": "novelty" in obs,
+        "has_scope": "in_scope" in obs,
+        "has_novelty": bool(np.isfinite(state["novelty"]).any()),
+        "interval_words": _interval_words(manifest),
+        "novelty_words": NOVELTY_WORDS,
+        "top": max(tops, default=1.0),
         "means": means,
     }
+
+
+def _write_type(
+    folder: Path, key: str, number: int, values: np.ndarray, bounds: Mapping[str, np.ndarray], label: np.ndarray | None
+) -> float:
+    """Write one cell type; the top of its scale is returned."""
+    arrays = {"value": values[:, number], **{name: table[:, number] for name, table in bounds.items()}}
+    arrays |= {} if label is None else {"label": label[:, number]}
+    read = [arrays[name] for name in ("value", "label") if name in arrays]
+    known = np.concatenate([one[np.isfinite(one)] for one in read])
+    top = greatest_of(*read)
+    scales = {"top": top, "usual": float(np.percentile(known, 99)) if known.size else top}
+    scales["usual"] = scales["usual"] if scales["usual"] > 0 else top
+    if len(bounds) == 2:
+        scales["width"] = greatest_of(arrays["upper"] - arrays["lower"])
+    write_layer(folder, key, f"type{number}", arrays, greatest_of(*arrays.values()), scales)
+    return top
+
+
+def _interval_words(manifest: Mapping[str, Any]) -> str:
+    """What the intervals are, with their level where the map says it."""
+    facts = manifest.get("calibration") or manifest.get("head", {}).get("calibration") or {}
+    level = facts.get("level")
+    return f"{100 * level:g} % interval" if isinstance(level, int | float) else "interval"
 
 
 def _dominant(values: np.ndarray) -> np.ndarray:
@@ -210,7 +246,7 @@ def _page(title: str, facts: Mapping[str, Any]) -> str:
     style = (assets / "viewer.css").read_text(encoding="utf-8")
     page = (assets / "viewer.html").read_text(encoding="utf-8")
     parts = {
-        "TITLE": _escaped(title),
+        "TITLE": html.escape(title),
         "SCRIPT_HASH": _hash(script),
         "STYLE_HASH": _hash(style),
         "STYLE": style,
@@ -221,9 +257,3 @@ def _page(title: str, facts: Mapping[str, Any]) -> str:
 
 def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _escaped(text: str) -> str:
-    import html
-
-    return html.escape(text)

@@ -1,4 +1,5 @@
-// Loading: a page opened from disk may run scripts beside it, so numbers and pictures come as scripts that call HX.put.
+// Loading: a page opened from disk may run scripts beside it but not read files, so numbers and pictures come as
+// scripts that call HX.put.
 const MISSING = 65535;
 const HX = {
   waiting: new Map(),
@@ -6,7 +7,6 @@ const HX = {
     const found = HX.waiting.get(key);
     if (found) found.resolve(payload);
   },
-  // One script, run once; the promise is kept so that a second call costs nothing.
   load(key, path) {
     const known = HX.waiting.get(key);
     if (known) return known.promise;
@@ -15,12 +15,15 @@ const HX = {
     HX.waiting.set(key, entry);
     const script = document.createElement("script");
     script.src = path;
-    script.onload = () => script.remove();
-    script.onerror = () => { script.remove(); HX.waiting.delete(key); entry.reject(new Error(`${path} cannot be read`)); };
+    script.onload = () => { script.remove(); HX.waiting.delete(key); };
+    script.onerror = () => {
+      script.remove();
+      HX.waiting.delete(key);
+      entry.reject(new Error(`${path} cannot be read; keep index.html beside its data folder`));
+    };
     document.head.append(script);
     return entry.promise;
   },
-  forget(key) { HX.waiting.delete(key); },
 };
 
 function bytesOf(text) {
@@ -31,49 +34,49 @@ function bytesOf(text) {
 }
 
 function unpacked(text, max) {
-  const codes = new Uint16Array(bytesOf(text).buffer), values = new Float32Array(codes.length), step = max / (MISSING - 1);
+  const codes = new Uint16Array(bytesOf(text).buffer), values = new Float32Array(codes.length);
+  const step = max / (MISSING - 1);
   for (let i = 0; i < codes.length; i++) values[i] = codes[i] === MISSING ? NaN : codes[i] * step;
   return values;
 }
 
-function greatest(...arrays) {
-  let top = 0;
-  for (const values of arrays) for (let i = 0; i < values.length; i++) if (values[i] > top) top = values[i];
-  return top || 1;
-}
-
 // One slide's numbers, loaded as they are asked for.
 class SlideData {
-  constructor(meta) { this.meta = meta; this.layers = new Map(); }
-  path(name) { return `data/${this.meta.key}/${name}.js`; }
+  constructor(meta) { this.meta = meta; this.layers = new Map(); this.coming = new Map(); }
+  load(name) { return HX.load(`${this.meta.key}/${name}`, `data/${this.meta.key}/${name}.js`); }
   async open() {
-    const key = this.meta.key;
-    const [places, state] = await Promise.all([
-      HX.load(`${key}/places`, this.path("places")), HX.load(`${key}/state`, this.path("state")),
-    ]);
+    const [places, state] = await Promise.all([this.load("places"), this.load("state")]);
     const xy = new Float32Array(bytesOf(places).buffer);
     this.n = xy.length / 2;
     this.x = new Float32Array(this.n); this.y = new Float32Array(this.n);
     for (let i = 0; i < this.n; i++) { this.x[i] = xy[2 * i]; this.y[i] = xy[2 * i + 1]; }
-    for (const name of ["novelty", "in_scope", "read_ok", "dominant", "label_dominant"]) this[name] = unpacked(state[name], state.max);
+    for (const name of ["novelty", "in_scope", "read_ok", "dominant", "label_dominant"]) {
+      this[name] = unpacked(state[name], state.max);
+    }
     return this;
   }
-  async type(number) {
-    if (!this.layers.has(number)) {
-      const found = await HX.load(`${this.meta.key}/type${number}`, this.path(`type${number}`));
-      const layer = { number };
-      for (const part of ["value", "lower", "upper", "label"]) layer[part] = found[part] ? unpacked(found[part], found.max) : null;
-      layer.top = greatest(layer.value, ...(layer.label ? [layer.label] : []));
-      if (layer.lower) {
-        layer.width = new Float32Array(this.n);
-        for (let i = 0; i < this.n; i++) layer.width[i] = layer.upper[i] - layer.lower[i];
-        layer.widthTop = greatest(layer.width);
-      }
-      this.layers.set(number, layer);
+  type(number) {
+    if (!this.coming.has(number)) {
+      const made = this.load(`type${number}`).then((found) => this.unpack(number, found));
+      made.catch(() => this.coming.delete(number));
+      this.coming.set(number, made);
     }
-    return this.layers.get(number);
+    return this.coming.get(number);
   }
-  all() { return Promise.all(this.meta.types.map((_, number) => this.type(number))); }
+  unpack(number, found) {
+    const layer = { number, top: found.top, usual: found.usual, widthTop: found.width };
+    for (const part of ["value", "lower", "upper", "label"]) {
+      layer[part] = found[part] ? unpacked(found[part], found.max) : null;
+    }
+    if (layer.lower) layer.width = layer.upper.map((value, i) => value - layer.lower[i]);
+    this.layers.set(number, layer);
+    return layer;
+  }
+  // One after the other, so that moving and switching stay smooth while the rest comes in.
+  async all() {
+    for (let number = 0; number < this.meta.types.length; number++) await this.type(number);
+    return this.meta.types.map((_, number) => this.layers.get(number));
+  }
 }
 
 function element(tag, text, attributes = {}) {
@@ -83,4 +86,18 @@ function element(tag, text, attributes = {}) {
   return made;
 }
 const $ = (id) => document.getElementById(id);
-const shown = (value) => (Number.isNaN(value) ? "–" : value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(3));
+const css = ([red, green, blue]) => `rgb(${red},${green},${blue})`;
+
+function swatch(colour) {
+  const made = element("span", null, { class: "swatch", "aria-hidden": "true" });
+  made.style.backgroundColor = css(colour);
+  return made;
+}
+
+// A number as a reader wants it: proportions in per cent, other units with as many digits as say something.
+function format(value, unit, digits = 1) {
+  if (Number.isNaN(value)) return "–";
+  if (unit === "proportion") return `${(100 * value).toFixed(digits)} %`;
+  return value.toFixed(value >= 100 ? 0 : value >= 10 ? 1 : 2);
+}
+const grouped = (number) => number.toLocaleString("en");

@@ -2,137 +2,185 @@
 class App {
   constructor() {
     this.view = new View();
-    this.layer = "type"; this.type = 0; this.map = Object.keys(FACTS.maps)[0]; this.beside = "off";
-    this.opacity = 0.75; this.hatching = true; this.tool = "pan"; this.opened = 0;
+    this.layer = "type"; this.type = 0; this.map = Object.keys(FACTS.maps)[0]; this.range = "max"; this.beside = "off";
+    this.opacity = 0.75; this.hatching = true; this.tool = "pan"; this.turns = 0; this.shows = 0;
+    this.aiming = false; this.cursor = null; this.stage = "#fff";
+    this.layers = new Layers(this);
     this.selection = new Selection(this);
+    this.readout = new Readout(this);
     this.panel = new Panel(this);
     this.panes = [0, 1].map((number) => new Pane($(`pane-${number}`), this.view, this, number));
+    this.view.listeners.push(() => this.moved());
   }
   visiblePanes() { return this.panes.slice(0, this.beside === "off" ? 1 : 2); }
   redraw() { this.panes.forEach((pane) => pane.redraw()); }
   status(text) { $("status").textContent = text; }
+  say(text) { $("said").textContent = text; }
 
   async open(number) {
-    const turn = ++this.opened, meta = FACTS.slides[number];
-    this.status(`loading ${meta.name}`);
+    const turn = ++this.turns, meta = FACTS.slides[number];
+    this.status(`Loading ${meta.name}`);
     try {
       const data = await new SlideData(meta).open();
-      if (turn !== this.opened) return;
+      if (turn !== this.turns) return;
+      if (this.pyramid) this.pyramid.close();
+      const same = this.meta && meta.types.indexOf(this.meta.types[this.type]);
       this.meta = meta; this.data = data;
+      this.panes.forEach((pane) => { pane.picture = null; });  // they are of the slide before
       this.overlay = new Overlay(data);
       this.pyramid = new Pyramid(meta, () => this.redraw());
       this.selection.clear();
-      this.type = Math.min(this.type, meta.types.length - 1);
-      if (turn === 1) this.type = meta.means.value.indexOf(Math.max(...meta.means.value));
-      if (this.layer === "width" && !meta.has_bounds) this.layer = "type";
+      // The type stays where the slide has it; at first the most abundant one is shown.
+      this.type = same >= 0 ? same : meta.means.value.indexOf(Math.max(...meta.means.value));
+      if (!this.layers.has(this.layer)) this.layer = "type";
       this.beside = meta.has_label ? "label" : "off";
-      this.panel.opened();
+      $("slide").value = number;
       $("second").hidden = this.beside === "off";
-      this.view.fit(meta, this.panes[0].width, this.panes[0].height);
+      this.panel.opened();
+      this.fit();
       await this.show({});
       this.selectionChanged();
       this.status("");
       document.documentElement.dataset.ready = meta.key;
-      data.all().catch(() => {});
+      data.all().catch((error) => this.status(error.message));
     } catch (error) { this.status(`${meta.name}: ${error.message}`); }
   }
 
   // Change what is shown; only the picture of colours is made anew.
   async show(change) {
-    const begun = performance.now();
+    const turn = ++this.shows, resized = change.beside && (change.beside === "off") !== (this.beside === "off");
     Object.assign(this, change);
-    const turn = this.turn = (this.turn || 0) + 1;
-    await this.data.type(this.type);
-    if (turn !== this.turn) return;
-    $("second").hidden = this.beside === "off";
-    const besideLayer = this.beside === "label" ? (this.layer === "dominant" ? "label_dominant" : "label") : this.beside;
-    this.colourOf = this.colours(this.layer);
-    this.panes[0].picture = this.colourOf && this.overlay.picture(this.colourOf);
-    const other = this.beside === "off" ? null : this.colours(besideLayer);
-    this.panes[1].picture = other && this.overlay.picture(other);
-    this.panel.shown();
-    this.redraw();
-    document.documentElement.dataset.switchMs = (performance.now() - begun).toFixed(1);
-  }
-  colours(layer) {
-    const { data, meta } = this, chosen = data.layers.get(this.type), map = FACTS.maps[this.map];
-    switch (layer) {
-      case "type": return colourByValue(chosen.value, chosen.top, map);
-      case "label": return chosen.label && colourByValue(chosen.label, chosen.top, map);
-      case "width": return chosen.width && colourByValue(chosen.width, chosen.widthTop, map);
-      case "novelty": return colourByValue(data.novelty, 1, map);
-      case "dominant": return colourByCode(data.dominant, meta.colours);
-      case "label_dominant": return colourByCode(data.label_dominant, meta.colours);
-      default: return null;
+    try { await this.data.type(this.type); } catch (error) { this.status(error.message); return; }
+    if (turn !== this.shows) return;
+    const twin = { type: "label", dominant: "label_dominant" }[this.layer];
+    this.panes[0].layer = this.layer;
+    this.panes[1].layer = this.beside === "off" ? "none" : this.beside === "label" && twin ? twin : this.beside;
+    for (const pane of this.panes) {
+      const colours = this.layers.colours(pane.layer);
+      pane.picture = colours && this.overlay.picture(colours);
     }
+    $("second").hidden = this.beside === "off";
+    this.panel.shown();
+    if (resized) this.panes.forEach((pane) => pane.resize());
+    this.redraw();
   }
-  caption(number) {
-    const name = this.meta.types[this.type], layer = number ? this.beside : this.layer;
-    return {
-      type: `${name}: predicted`, dominant: "dominant type: predicted", width: `${name}: width of the interval`, novelty: "novelty",
-      none: "H&E", off: "", label: this.layer === "dominant" ? "dominant type: label" : `${name}: label`,
-    }[layer];
-  }
-  legend() {
-    const { meta } = this, chosen = this.data.layers.get(this.type), map = FACTS.maps[this.map];
-    if (this.layer === "type") return { kind: "scale", map, top: chosen.top, text: meta.unit };
-    if (this.layer === "width") return { kind: "scale", map, top: chosen.widthTop, text: `interval, ${meta.unit}` };
-    if (this.layer === "novelty") return { kind: "scale", map, top: 1, text: "percentile of held-out training tiles" };
-    return { kind: "types", entries: this.layer === "dominant" ? meta.types.map((name, i) => [name, meta.colours[i]]) : [] };
+  chooseType(type) {
+    const ofType = ["type", "label", "lower", "upper", "width"].includes(this.layer);
+    return this.show({ type, layer: ofType ? this.layer : "type" });
   }
   stepType(step) {
-    const names = this.meta.types.map((_, number) => number).filter((number) => !$(`type-${number}`).hidden);
-    if (!names.length) return;
-    const place = names.indexOf(this.type);
-    this.show({ type: names[(place + step + names.length) % names.length], layer: this.layer === "width" ? "width" : "type" });
+    const names = this.panel.visible(), at = names.indexOf(this.type);
+    if (names.length) this.chooseType(names[(at + step + names.length) % names.length]);
+    this.say(this.meta.types[this.type]);
   }
-  setOpacity(value) { this.opacity = Math.min(1, Math.max(0, value)); $("opacity").value = Math.round(100 * this.opacity); this.redraw(); }
-  setHatching(on) { this.hatching = on; $("hatch").checked = on; this.redraw(); }
+  setOpacity(value) {
+    this.opacity = Math.min(1, Math.max(0, value));
+    $("opacity").value = Math.round(100 * this.opacity);
+    $("opacity-shown").textContent = `${Math.round(100 * this.opacity)} %`;
+    this.redraw();
+  }
+  setHatching(on) { this.hatching = on; $("hatch").checked = on; this.panel.legends(); this.redraw(); }
   setTool(tool) {
     this.tool = tool;
     for (const name of ["pan", "rectangle", "lasso"]) $(`tool-${name}`).setAttribute("aria-pressed", name === tool);
     this.panes.forEach((pane) => pane.canvas.classList.toggle("selecting", tool !== "pan"));
   }
-  selectionChanged() { this.panel.selected(); this.redraw(); }
+  selectionChanged() { this.panel.selected().catch((error) => this.status(error.message)); this.redraw(); }
   drop() { this.selection.clear(); this.selectionChanged(); }
-  hover(event, place) { if (this.overlay) this.panel.readout(event, event ? this.overlay.under(...place) : -1); }
   fit() { this.view.fit(this.meta, this.panes[0].width, this.panes[0].height); }
-  theme() {
-    const root = document.documentElement;
-    root.dataset.theme = root.dataset.theme === "dark" ? "light" : "dark";
+
+  // The pointer: its tile is read, and the other pane shows where it is.
+  hover(event, place, pane) {
+    if (!this.overlay) return;
+    this.cursor = event && { place, pane };
+    if (event) this.aiming = false;
+    if (this.visiblePanes().length > 1) this.redraw();
+    if (!event) { this.readout.hide(); return; }
+    const box = $("panes").getBoundingClientRect();
+    this.readout.show(this.overlay.under(...place), event.clientX - box.left, event.clientY - box.top);
+  }
+  // The keyboard: a cross in the middle of the view, under which the slide moves.
+  aim(on) { this.aiming = on; if (on) this.moved(); else this.readout.hide(); this.redraw(); }
+  moved() {
+    if (!this.overlay) return;
+    if (!this.aiming) { this.readout.hide(); return; }
+    this.cursor = null;
+    if (this.selection.drawing) this.selection.extend([this.view.x, this.view.y]);
+    const { canvas } = this.panes.find((pane) => pane.canvas === document.activeElement) || this.panes[0];
+    const box = $("panes").getBoundingClientRect(), own = canvas.getBoundingClientRect(), i = this.overlay.under(this.view.x, this.view.y);
+    this.readout.show(i, own.left + own.width / 2 - box.left, own.top + own.height / 2 - box.top);
+    clearTimeout(this.speaking);
+    this.speaking = setTimeout(() => { if (this.aiming && !this.selection.drawing) this.say(this.readout.words(i)); }, 300);
+  }
+  mark() {
+    clearTimeout(this.speaking);
+    if (this.selection.drawing) this.selection.finish();
+    else {
+      this.selection.start(this.tool === "lasso" ? "lasso" : "rectangle", [this.view.x, this.view.y]);
+      this.say("Selection begun: move with the arrow keys, Enter ends it, Escape drops it");
+    }
     this.redraw();
   }
-  keys() { const open = $("keys").hidden; $("keys").hidden = !open; $("help").setAttribute("aria-expanded", open); }
+
+  setTheme(theme) {
+    document.documentElement.dataset.theme = theme;
+    $("theme").setAttribute("aria-pressed", theme === "dark");
+    this.stage = getComputedStyle(document.documentElement).getPropertyValue("--stage");
+    this.redraw();
+  }
+  theme() { this.setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"); }
+  help() { if (!$("keys").open) $("keys").showModal(); }
+
   key(event) {
-    if (event.target.matches("input, select") || event.ctrlKey || event.metaKey || event.altKey) return;
-    const layers = Object.keys(LAYERS), number = Number(event.key);
-    if (number >= 1 && number <= layers.length) {
-      if (!document.querySelector(`[data-layer=${layers[number - 1]}]`).disabled) this.show({ layer: layers[number - 1] });
-      return;
-    }
-    const actions = {
-      ArrowLeft: () => this.view.move(60, 0), ArrowRight: () => this.view.move(-60, 0), ArrowUp: () => this.view.move(0, 60), ArrowDown: () => this.view.move(0, -60),
-      "+": () => this.view.zoom(1.4, this.meta), "=": () => this.view.zoom(1.4, this.meta), "-": () => this.view.zoom(1 / 1.4, this.meta), 0: () => this.fit(),
-      "[": () => this.stepType(-1), "]": () => this.stepType(1), ",": () => this.setOpacity(this.opacity - 0.1), ".": () => this.setOpacity(this.opacity + 0.1),
-      h: () => this.setHatching(!this.hatching), t: () => this.theme(), v: () => this.setTool("pan"), r: () => this.setTool("rectangle"), l: () => this.setTool("lasso"),
-      "/": () => $("search").focus(), "?": () => this.keys(), Escape: () => this.drop(),
+    const { target } = event;
+    if (!this.meta || event.ctrlKey || event.metaKey || event.altKey || $("keys").open) return;
+    if (event.key === "Escape") { this.drop(); return; }
+    if (target.matches("input[type=search], select")) return;
+    const onSlide = target.matches(".pane canvas") || target === document.body;
+    const step = event.shiftKey ? 10 : 60;
+    const moves = {
+      ArrowLeft: () => this.view.move(step, 0), ArrowRight: () => this.view.move(-step, 0), ArrowUp: () => this.view.move(0, step),
+      ArrowDown: () => this.view.move(0, -step), Enter: () => this.aiming && this.mark(), " ": () => this.aiming && this.mark(),
     };
-    const action = actions[event.key];
+    const zoom = (factor) => () => this.view.zoom(factor, this.meta);
+    const letters = {
+      "+": zoom(1.4), "=": zoom(1.4), "-": zoom(1 / 1.4), _: zoom(1 / 1.4), 0: () => this.fit(),
+      "[": () => this.stepType(-1), "]": () => this.stepType(1),
+      ",": () => this.setOpacity(this.opacity - 0.1), ".": () => this.setOpacity(this.opacity + 0.1),
+      h: () => this.setHatching(!this.hatching), t: () => this.theme(), v: () => this.setTool("pan"), r: () => this.setTool("rectangle"),
+      l: () => this.setTool("lasso"), "/": () => $("search").focus(), "?": () => this.help(),
+    };
+    Object.keys(LAYERS).forEach((layer, i) => { letters[i + 1] = () => this.layers.has(layer) && this.show({ layer }); });
+    const action = (onSlide && moves[event.key]) || ($("single").checked && letters[event.key]);
     if (action) { event.preventDefault(); action(); }
+  }
+  // A link may name the slide: index.html#slide=P4S1
+  linked() {
+    const wanted = new URLSearchParams(location.hash.slice(1)).get("slide");
+    return Math.max(0, FACTS.slides.findIndex((slide) => slide.name === wanted));
   }
 }
 
-if (window.matchMedia("(prefers-color-scheme: dark)").matches) document.documentElement.dataset.theme = "dark";
 const app = new App();
+app.setTheme(window.matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+app.setOpacity(app.opacity);
 document.addEventListener("keydown", (event) => app.key(event));
-for (const name of ["pan", "rectangle", "lasso"]) $(`tool-${name}`).addEventListener("click", () => app.setTool(name));
-$("zoom-in").addEventListener("click", () => app.view.zoom(1.6, app.meta));
-$("zoom-out").addEventListener("click", () => app.view.zoom(1 / 1.6, app.meta));
-$("zoom-fit").addEventListener("click", () => app.fit());
-$("theme").addEventListener("click", () => app.theme());
-$("help").addEventListener("click", () => app.keys());
-$("drop").addEventListener("click", () => app.drop());
-$("export-png").addEventListener("click", async () => download(`${safeName(app.meta.name)}.png`, await exportPicture(app)));
-$("export-svg").addEventListener("click", () => download(`${safeName(app.meta.name)}.svg`, exportDrawing(app)));
-$("export-csv").addEventListener("click", async () => download(`${safeName(app.meta.name)}_selection.csv`, await exportTable(app)));
-app.open(0);
+window.addEventListener("hashchange", () => app.open(app.linked()));
+const clicks = {
+  "tool-pan": () => app.setTool("pan"), "tool-rectangle": () => app.setTool("rectangle"), "tool-lasso": () => app.setTool("lasso"),
+  "zoom-in": () => app.view.zoom(1.6, app.meta), "zoom-out": () => app.view.zoom(1 / 1.6, app.meta), "zoom-fit": () => app.fit(),
+  theme: () => app.theme(), help: () => app.help(), "keys-close": () => $("keys").close(), drop: () => app.drop(),
+};
+for (const [id, act] of Object.entries(clicks)) $(id).addEventListener("click", () => { if (app.meta || id === "help") act(); });
+const exports = {
+  "export-png": ["png", () => drawFigure(app, CanvasPen)], "export-svg": ["svg", () => drawFigure(app, DrawingPen)],
+  "export-csv": ["csv", () => exportTable(app)],
+};
+for (const [id, [ending, make]] of Object.entries(exports)) {
+  $(id).addEventListener("click", async () => {
+    if (!app.meta) return;
+    const name = `${safeName(app.meta.name)}${ending === "csv" ? "_selection" : ""}.${ending}`;
+    try { download(name, await make()); app.say(`Saved ${name}`); } catch (error) { app.status(`${name}: ${error.message}`); }
+  });
+}
+app.open(app.linked());

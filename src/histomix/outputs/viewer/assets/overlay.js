@@ -1,114 +1,156 @@
-// What is drawn over the slide: one colour for each tile. Tiles on a grid are one small picture, enlarged; spots are discs.
+// What is drawn over the slide: one colour for each tile. Tiles on a grid are one small picture, enlarged; other places
+// are drawn one by one, spots as discs.
+const GRID_AT_MOST = 2 ** 24;
+// Radius in px up to which marks are written px by px: smooth edges where they are few, speed where they are many.
+const smallPx = (n) => (n > 20000 ? 24 : n > 3000 ? 6 : 1);
 class Overlay {
   constructor(data) {
     this.data = data;
     const { meta, n, x, y } = data;
-    this.cell = meta.cell_px;
-    this.spots = meta.spots;
-    this.x0 = Infinity; this.y0 = Infinity; let x1 = -Infinity, y1 = -Infinity;
+    this.cell = meta.cell_px; this.spots = meta.spots;
+    let [x0, y0, x1, y1] = [Infinity, Infinity, -Infinity, -Infinity];
     for (let i = 0; i < n; i++) {
-      this.x0 = Math.min(this.x0, x[i]); this.y0 = Math.min(this.y0, y[i]); x1 = Math.max(x1, x[i]); y1 = Math.max(y1, y[i]);
+      x0 = Math.min(x0, x[i]); y0 = Math.min(y0, y[i]); x1 = Math.max(x1, x[i]); y1 = Math.max(y1, y[i]);
     }
-    this.columns = Math.round((x1 - this.x0) / this.cell) + 1;
-    this.rows = Math.round((y1 - this.y0) / this.cell) + 1;
-    this.at = new Map();
-    this.place = new Int32Array(n);
+    this.x0 = x0; this.y0 = y0;
+    this.columns = Math.round((x1 - x0) / this.cell) + 1;
+    this.rows = Math.round((y1 - y0) / this.cell) + 1;
+    this.gridded = !this.spots && this.columns * this.rows <= GRID_AT_MOST;
+    // Rows of the table by grid place, chained: head of the chain by place, next row by row.
+    this.first = new Map(); this.next = new Int32Array(n).fill(-1); this.place = new Float64Array(n);
     for (let i = 0; i < n; i++) {
-      const column = Math.round((x[i] - this.x0) / this.cell), row = Math.round((y[i] - this.y0) / this.cell);
-      this.place[i] = row * this.columns + column;
-      const list = this.at.get(this.place[i]);
-      if (list) list.push(i); else this.at.set(this.place[i], [i]);
+      const place = this.placeOf(x[i], y[i]);
+      this.place[i] = place;
+      const before = this.first.get(place);
+      if (before !== undefined) this.next[i] = before;
+      this.first.set(place, i);
     }
-    this.hatchMask = this.picture((i) => (data.in_scope[i] < 0.5 || data.read_ok[i] < 0.5 ? 0xff000000 : 0));
-    this.anyHatched = data.in_scope.some((value) => value < 0.5);
+    this.stateOf = (i) => (data.read_ok[i] < 0.5 ? "unread" : data.in_scope[i] < 0.5 ? "outside" : "");
+    this.counts = { outside: 0, unread: 0 };
+    this.boxes = { outside: [Infinity, Infinity, -Infinity, -Infinity], unread: [Infinity, Infinity, -Infinity, -Infinity] };
+    for (let i = 0; i < n; i++) {
+      const kind = this.stateOf(i);
+      if (!kind) continue;
+      const box = this.boxes[kind];
+      this.counts[kind]++;
+      box[0] = Math.min(box[0], x[i]); box[1] = Math.min(box[1], y[i]); box[2] = Math.max(box[2], x[i]); box[3] = Math.max(box[3], y[i]);
+    }
+    this.masks = {};
+    for (const kind of Object.keys(this.counts)) {
+      if (this.counts[kind]) this.masks[kind] = this.picture((i) => (this.stateOf(i) === kind ? 0xff000000 : 0));
+    }
   }
+  placeOf(x, y) { return Math.round((y - this.y0) / this.cell) * this.columns + Math.round((x - this.x0) / this.cell); }
+  // Colours made ready to draw: a small canvas, or a list of them with the rows of each.
   picture(colourOf) {
-    if (this.spots) {
-      const colours = new Uint32Array(this.data.n);
-      for (let i = 0; i < this.data.n; i++) colours[i] = colourOf(i);
-      return colours;
+    const { n } = this.data;
+    if (!this.gridded) {
+      const groups = new Map(), colours = new Uint32Array(n);
+      for (let i = 0; i < n; i++) {
+        const colour = colourOf(i);
+        if (!colour) continue;
+        colours[i] = colour;
+        const rows = groups.get(colour);
+        if (rows) rows.push(i); else groups.set(colour, [i]);
+      }
+      return { groups, colours };
     }
     const canvas = document.createElement("canvas");
     canvas.width = this.columns; canvas.height = this.rows;
     const context = canvas.getContext("2d"), image = context.createImageData(this.columns, this.rows);
     const pixels = new Uint32Array(image.data.buffer);
-    for (let i = 0; i < this.data.n; i++) pixels[this.place[i]] = colourOf(i);
+    for (let i = 0; i < n; i++) pixels[this.place[i]] = colourOf(i);
     context.putImageData(image, 0, 0);
     return canvas;
   }
-  draw(context, picture, alpha) {
+  draw(context, picture, alpha, view) {
     context.save();
     context.globalAlpha = alpha;
-    if (this.spots) this.discs(context, picture);
-    else {
+    if (this.gridded) {
+      const { cell } = this;
       context.imageSmoothingEnabled = false;
-      context.drawImage(picture, this.x0 - this.cell / 2, this.y0 - this.cell / 2, this.columns * this.cell, this.rows * this.cell);
-    }
+      context.drawImage(picture, this.x0 - cell / 2, this.y0 - cell / 2, this.columns * cell, this.rows * cell);
+    } else if (this.cell / 2 * view.scale < smallPx(this.data.n)) this.small(context, picture.colours, view);
+    else this.marks(context, picture.groups, view);
     context.restore();
   }
-  discs(context, colours) {
-    const byColour = new Map();
-    for (let i = 0; i < colours.length; i++) {
-      if (!colours[i]) continue;
-      const list = byColour.get(colours[i]);
-      if (list) list.push(i); else byColour.set(colours[i], [i]);
-    }
-    const radius = this.cell / 2, { x, y } = this.data;
-    for (const [colour, rows] of byColour) {
-      context.fillStyle = `rgb(${colour & 255} ${(colour >> 8) & 255} ${(colour >> 16) & 255})`;
+  // One path for each colour, of what is in view.
+  marks(context, groups, view) {
+    const half = this.cell / 2, { x, y } = this.data;
+    const across = view.width / 2 / view.scale + half, down = view.height / 2 / view.scale + half;
+    for (const [colour, rows] of groups) {
+      context.fillStyle = css(unpackedColour(colour));
       context.beginPath();
-      for (const i of rows) { context.moveTo(x[i] + radius, y[i]); context.arc(x[i], y[i], radius, 0, 2 * Math.PI); }
+      for (const i of rows) {
+        if (Math.abs(x[i] - view.x) > across || Math.abs(y[i] - view.y) > down) continue;
+        if (this.spots) { context.moveTo(x[i] + half, y[i]); context.arc(x[i], y[i], half, 0, 2 * Math.PI); }
+        else context.rect(x[i] - half, y[i] - half, this.cell, this.cell);
+      }
       context.fill();
     }
   }
-  // Hatching is cut out of a pattern in screen px, so that it looks the same at every zoom.
-  hatch(context, transform, width, height) {
-    if (!this.anyHatched) return;
-    const layer = document.createElement("canvas");
-    layer.width = width; layer.height = height;
-    const own = layer.getContext("2d");
-    own.setTransform(...transform);
-    this.draw(own, this.hatchMask, 1);
-    own.setTransform(1, 0, 0, 1, 0, 0);
-    own.globalCompositeOperation = "source-in";
-    own.fillStyle = Overlay.pattern(own);
-    own.fillRect(0, 0, width, height);
-    context.drawImage(layer, 0, 0);
-  }
-  static pattern(context) {
-    const cell = document.createElement("canvas");
-    cell.width = cell.height = 8;
-    const own = cell.getContext("2d");
-    for (const [colour, shift] of [["rgb(255 255 255 / .85)", 1.2], ["rgb(20 20 30 / .9)", 0]]) {
-      own.strokeStyle = colour; own.lineWidth = 1.2;
-      own.beginPath();
-      for (const start of [-8, 0, 8]) { own.moveTo(start + shift, 8); own.lineTo(start + 8 + shift, 0); }
-      own.stroke();
+  // From afar there may be very many: their px are written one by one.
+  small(context, colours, view) {
+    const { width, height, scale } = view, { n, x, y } = this.data, radius = Math.max(0.5, this.cell / 2 * scale);
+    const sheet = this.sheet ||= document.createElement("canvas");
+    if (!this.image || sheet.width !== width || sheet.height !== height) {
+      sheet.width = width; sheet.height = height;
+      this.image = sheet.getContext("2d").createImageData(width, height);
+      this.pixels = new Uint32Array(this.image.data.buffer);
     }
-    return context.createPattern(cell, "repeat");
+    const { pixels } = this;
+    pixels.fill(0);
+    for (let i = 0; i < n; i++) {
+      if (!colours[i]) continue;
+      const across = (x[i] - view.x) * scale + width / 2, down = (y[i] - view.y) * scale + height / 2;
+      if (across < -radius || down < -radius || across > width + radius || down > height + radius) continue;
+      const last = Math.min(height, Math.round(down + radius));
+      for (let row = Math.max(0, Math.round(down - radius)); row < last; row++) {
+        const off = row + 0.5 - down, half = this.spots ? Math.sqrt(Math.max(0, radius * radius - off * off)) : radius;
+        const from = Math.max(0, Math.round(across - half)), to = Math.min(width, Math.round(across + half));
+        if (to > from) pixels.fill(colours[i], row * width + from, row * width + to);
+      }
+    }
+    sheet.getContext("2d").putImageData(this.image, 0, 0);
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.drawImage(sheet, 0, 0);
+  }
+  // Hatching is a pattern in screen px, cut out by the mask of the tiles, where there are any in view.
+  hatch(context, transform, view, ratio) {
+    const layer = this.layer ||= document.createElement("canvas"), [scale, , , , e, f] = transform, half = this.cell / 2;
+    if (layer.width !== view.width || layer.height !== view.height) { layer.width = view.width; layer.height = view.height; }
+    const own = layer.getContext("2d");
+    for (const [kind, mask] of Object.entries(this.masks)) {
+      const [x0, y0, x1, y1] = this.boxes[kind];
+      const left = Math.max(0, Math.floor((x0 - half) * scale + e)), top = Math.max(0, Math.floor((y0 - half) * scale + f));
+      const wide = Math.min(view.width, Math.ceil((x1 + half) * scale + e)) - left;
+      const high = Math.min(view.height, Math.ceil((y1 + half) * scale + f)) - top;
+      if (wide <= 0 || high <= 0) continue;
+      own.setTransform(1, 0, 0, 1, 0, 0);
+      own.globalCompositeOperation = "source-over";
+      own.clearRect(left, top, wide, high);
+      own.setTransform(...transform);
+      this.draw(own, mask, 1, view);
+      own.setTransform(1, 0, 0, 1, 0, 0);
+      own.globalCompositeOperation = "source-in";
+      own.fillStyle = hatchPattern(own, kind, ratio);
+      own.fillRect(left, top, wide, high);
+      context.drawImage(layer, left, top, wide, high, left, top, wide, high);
+    }
   }
   // The tile under a place of the slide, or -1.
   under(x, y) {
     const column = Math.round((x - this.x0) / this.cell), row = Math.round((y - this.y0) / this.cell);
-    let best = -1, nearest = this.spots ? this.cell / 2 : Infinity;
+    let best = -1, nearest = this.cell / 2 + 1e-3;
     for (let down = -1; down <= 1; down++) for (let along = -1; along <= 1; along++) {
       if (column + along < 0 || column + along >= this.columns) continue;
-      for (const i of this.at.get((row + down) * this.columns + column + along) || []) {
+      let i = this.first.get((row + down) * this.columns + column + along) ?? -1;
+      for (; i >= 0; i = this.next[i]) {
         const dx = Math.abs(this.data.x[i] - x), dy = Math.abs(this.data.y[i] - y);
         const distance = this.spots ? Math.hypot(dx, dy) : Math.max(dx, dy);
-        if (distance <= Math.min(nearest, this.cell / 2 + 1e-3)) { nearest = distance; best = i; }
+        if (distance <= nearest) { nearest = distance; best = i; }
       }
     }
     return best;
   }
-}
-
-const packedColour = (red, green, blue) => (255 << 24 | blue << 16 | green << 8 | red) >>> 0;
-function colourByValue(values, top, map) {
-  const table = Uint32Array.from(map, ([red, green, blue]) => packedColour(red, green, blue));
-  return (i) => (Number.isNaN(values[i]) ? 0 : table[Math.max(0, Math.min(255, Math.round(255 * values[i] / top)))]);
-}
-function colourByCode(codes, colours) {
-  const table = Uint32Array.from(colours, ([red, green, blue]) => packedColour(red, green, blue));
-  return (i) => (Number.isNaN(codes[i]) ? 0 : table[Math.round(codes[i])]);
 }

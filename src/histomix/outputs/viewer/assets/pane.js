@@ -1,13 +1,17 @@
 // One canvas on the slide. Panes share the view, so they always show the same place.
+const CLOSEST_UM = 0.1, CLICK_PX = 4;
 class View {
-  constructor() { this.x = 0; this.y = 0; this.scale = 1; this.listeners = []; }
-  changed() { this.listeners.forEach((listener) => listener()); }
-  set(x, y, scale) { this.x = x; this.y = y; this.scale = scale; this.changed(); }
-  fit(meta, width, height) { this.set(meta.width_px / 2, meta.height_px / 2, 0.96 * Math.min(width / meta.width_px, height / meta.height_px)); }
+  constructor() { this.x = 0; this.y = 0; this.scale = 1; this.whole = true; this.listeners = []; }
+  set(x, y, scale, whole = false) { Object.assign(this, { x, y, scale, whole }); this.listeners.forEach((listener) => listener()); }
+  fit(meta, width, height) {
+    const scale = 0.96 * Math.min(width / meta.width_px, height / meta.height_px);
+    this.set(meta.width_px / 2, meta.height_px / 2, scale, true);
+  }
   move(dx, dy) { this.set(this.x - dx / this.scale, this.y - dy / this.scale, this.scale); }
-  // Zoom about a point of the pane, given from its middle in screen px; 0.2 um a screen px is the closest.
+  // Zoom about a point of the pane, given from its middle in screen px.
   zoom(factor, meta, dx = 0, dy = 0) {
-    const next = Math.min(Math.max(this.scale * factor, 1e-4), meta.mpp / 0.1);
+    const farthest = 40 / Math.max(meta.width_px, meta.height_px);
+    const next = Math.min(Math.max(this.scale * factor, farthest), meta.mpp / CLOSEST_UM);
     this.set(this.x + dx / this.scale - dx / next, this.y + dy / this.scale - dy / next, next);
   }
 }
@@ -15,15 +19,19 @@ class View {
 class Pane {
   constructor(canvas, view, app, number) {
     this.canvas = canvas; this.view = view; this.app = app; this.number = number;
-    this.frame = 0; this.picture = null; this.pointer = null;
+    this.frame = 0; this.picture = null; this.pointers = new Map(); this.layer = "none";
     view.listeners.push(() => this.redraw());
     new ResizeObserver(() => this.resize()).observe(canvas);
-    canvas.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
-    canvas.addEventListener("pointerdown", (event) => this.down(event));
-    canvas.addEventListener("pointermove", (event) => this.moved(event));
-    canvas.addEventListener("pointerup", (event) => this.up(event));
-    canvas.addEventListener("pointerleave", () => this.app.hover(null));
-    canvas.addEventListener("dblclick", (event) => { const [dx, dy] = this.fromMiddle(event); this.view.zoom(2, this.app.meta, dx, dy); });
+    const on = (name, act, options) => canvas.addEventListener(name, act, options);
+    on("wheel", (event) => this.wheel(event), { passive: false });
+    on("pointerdown", (event) => this.down(event));
+    on("pointermove", (event) => this.moved(event));
+    on("pointerup", (event) => this.up(event));
+    on("pointercancel", (event) => this.up(event));
+    on("pointerleave", () => this.app.hover(null));
+    on("dblclick", (event) => this.view.zoom(2, this.app.meta, ...this.fromMiddle(event)));
+    on("focus", () => this.app.aim(canvas.matches(":focus-visible")));
+    on("blur", () => this.app.aim(false));
     this.resize();
   }
   get width() { return this.canvas.clientWidth; }
@@ -32,70 +40,109 @@ class Pane {
     const ratio = window.devicePixelRatio || 1;
     this.canvas.width = Math.max(1, Math.round(this.width * ratio));
     this.canvas.height = Math.max(1, Math.round(this.height * ratio));
+    // A whole slide stays whole when its pane grows or shrinks.
+    if (this.number === 0 && this.app.meta && this.view.whole && this.width) this.app.fit();
     this.redraw();
   }
-  redraw() { if (!this.frame) this.frame = requestAnimationFrame(() => { this.frame = 0; this.draw(this.canvas.getContext("2d"), window.devicePixelRatio || 1); }); }
+  redraw() {
+    this.frame ||= requestAnimationFrame(() => {
+      this.frame = 0;
+      if (this.width) this.draw(this.canvas.getContext("2d"), window.devicePixelRatio || 1);
+    });
+  }
   transform(ratio) {
     const scale = this.view.scale * ratio;
     return [scale, 0, 0, scale, this.width * ratio / 2 - this.view.x * scale, this.height * ratio / 2 - this.view.y * scale];
   }
-  draw(context, ratio) {
-    const { app } = this, width = this.width * ratio, height = this.height * ratio;
+  // The slide, and what lies over it; an export asks for the parts that it does not draw itself.
+  draw(context, ratio, { overlay = true, marks = true, ground = this.app.stage } = {}) {
+    const { app } = this, width = Math.round(this.width * ratio), height = Math.round(this.height * ratio);
+    const view = { x: this.view.x, y: this.view.y, scale: this.view.scale * ratio, width, height };
     context.setTransform(1, 0, 0, 1, 0, 0);
-    context.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--stage");
+    context.fillStyle = ground;
     context.fillRect(0, 0, width, height);
     if (!app.overlay) return;
     context.setTransform(...this.transform(ratio));
-    app.pyramid.draw(context, { x: this.view.x, y: this.view.y, scale: this.view.scale * ratio, width, height });
-    if (this.picture) app.overlay.draw(context, this.picture, app.opacity);
+    app.pyramid.draw(context, view);
+    if (overlay && this.picture) app.overlay.draw(context, this.picture, app.opacity, view);
     context.setTransform(1, 0, 0, 1, 0, 0);
-    if (this.picture && app.hatching) app.overlay.hatch(context, this.transform(ratio), width, height);
+    if (overlay && this.picture && app.hatching) app.overlay.hatch(context, this.transform(ratio), view, ratio);
+    if (!marks) return;
     app.selection.draw(context, this.transform(ratio), ratio);
     this.scaleBar(context, ratio);
+    if (ground !== app.stage) return;
+    if (app.aiming) this.cross(context, width / 2, height / 2, ratio);
+    else if (app.cursor && app.cursor.pane !== this.number) {
+      const [scale, , , , e, f] = this.transform(ratio), [x, y] = app.cursor.place;
+      this.cross(context, x * scale + e, y * scale + f, ratio);
+    }
+  }
+  cross(context, x, y, ratio) {
+    for (const [colour, wide] of [["rgb(255,255,255)", 4], ["rgb(20,20,26)", 1.6]]) {
+      context.strokeStyle = colour; context.lineWidth = wide * ratio;
+      context.beginPath();
+      for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
+        context.moveTo(x + 4 * dx * ratio, y + 4 * dy * ratio); context.lineTo(x + 12 * dx * ratio, y + 12 * dy * ratio);
+      }
+      context.stroke();
+    }
+  }
+  // A round length near 120 screen px: [screen px, words].
+  scale() {
+    const perPx = this.app.meta.mpp / this.view.scale, target = perPx * 120, power = 10 ** Math.floor(Math.log10(target));
+    const length = power * [5, 2, 1].find((step) => step * power <= target);
+    return [length / perPx, length >= 1000 ? `${length / 1000} mm` : `${+length.toPrecision(3)} µm`];
   }
   scaleBar(context, ratio) {
-    const perPx = this.app.meta.mpp / this.view.scale, target = perPx * 140;
-    const power = 10 ** Math.floor(Math.log10(target));
-    const length = power * [5, 2, 1].find((step) => step * power <= target);
-    const long = length / perPx * ratio, right = (this.width - 16) * ratio, bottom = (this.height - 18) * ratio;
-    const text = length >= 1000 ? `${length / 1000} mm` : `${+length.toPrecision(3)} µm`;
+    const [long, words] = this.scale(), right = (this.width - 20) * ratio, bottom = (this.height - 20) * ratio;
     context.font = `600 ${12 * ratio}px system-ui, sans-serif`;
-    const wide = Math.max(long, context.measureText(text).width);
-    context.fillStyle = "rgb(255 255 255 / .88)";
-    context.fillRect(right - wide - 8 * ratio, bottom - 20 * ratio, wide + 16 * ratio, 30 * ratio);
+    const wide = Math.max(long * ratio, context.measureText(words).width);
+    context.fillStyle = "rgb(255 255 255 / .9)";
+    context.beginPath();
+    context.roundRect(right - wide - 10 * ratio, bottom - 22 * ratio, wide + 20 * ratio, 33 * ratio, 7 * ratio);
+    context.fill();
     context.fillStyle = "#1a1a1f";
-    context.fillRect(right - long, bottom, long, 3 * ratio);
-    context.textAlign = "right"; context.textBaseline = "bottom";
-    context.fillText(text, right, bottom - 3 * ratio);
+    context.fillRect(right - wide / 2 - long * ratio / 2, bottom, long * ratio, 3 * ratio);
+    context.textAlign = "center"; context.textBaseline = "bottom";
+    context.fillText(words, right - wide / 2, bottom - 3 * ratio);
   }
   fromMiddle(event) {
     const box = this.canvas.getBoundingClientRect();
     return [event.clientX - box.left - box.width / 2, event.clientY - box.top - box.height / 2];
   }
-  place(event) { const [dx, dy] = this.fromMiddle(event); return [this.view.x + dx / this.view.scale, this.view.y + dy / this.view.scale]; }
+  place(event) {
+    const [dx, dy] = this.fromMiddle(event);
+    return [this.view.x + dx / this.view.scale, this.view.y + dy / this.view.scale];
+  }
   wheel(event) {
     event.preventDefault();
-    const [dx, dy] = this.fromMiddle(event);
-    this.view.zoom(Math.exp(-event.deltaY * (event.deltaMode ? 0.05 : 0.0016)), this.app.meta, dx, dy);
+    const step = event.deltaMode ? 0.05 : event.ctrlKey ? 0.01 : 0.0016;
+    this.view.zoom(Math.exp(-event.deltaY * step), this.app.meta, ...this.fromMiddle(event));
   }
   down(event) {
     if (event.button !== 0) return;
     this.canvas.setPointerCapture(event.pointerId);
-    this.pointer = [event.clientX, event.clientY];
-    if (this.app.tool === "pan") this.canvas.classList.add("dragging");
+    this.pointers.set(event.pointerId, event);
+    if (this.app.tool === "pan" || this.pointers.size > 1) this.canvas.classList.add("dragging");
     else this.app.selection.start(this.app.tool, this.place(event));
   }
   moved(event) {
-    if (!this.pointer) { this.app.hover(event, this.place(event)); return; }
-    if (this.app.tool === "pan") {
-      this.view.move(event.clientX - this.pointer[0], event.clientY - this.pointer[1]);
-      this.pointer = [event.clientX, event.clientY];
-    } else this.app.selection.extend(this.place(event));
+    const before = this.pointers.get(event.pointerId);
+    if (!before) { this.app.hover(event, this.place(event), this.number); return; }
+    if (this.pointers.size > 1) this.pinch(before, event);
+    else if (this.app.tool === "pan") this.view.move(event.clientX - before.clientX, event.clientY - before.clientY);
+    else this.app.selection.extend(this.place(event), CLICK_PX / this.view.scale);
+    this.pointers.set(event.pointerId, event);
   }
-  up() {
-    if (!this.pointer) return;
-    this.pointer = null;
+  // Two fingers: zoom by the change of their distance, about the one that stays.
+  pinch(before, event) {
+    const still = [...this.pointers.values()].find((other) => other.pointerId !== event.pointerId);
+    const distance = (one) => Math.hypot(one.clientX - still.clientX, one.clientY - still.clientY) || 1;
+    this.view.zoom(distance(event) / distance(before), this.app.meta, ...this.fromMiddle(still));
+  }
+  up(event) {
+    if (!this.pointers.delete(event.pointerId) || this.pointers.size) return;
     this.canvas.classList.remove("dragging");
-    if (this.app.tool !== "pan") this.app.selection.finish();
+    if (this.app.tool !== "pan" && this.app.selection.drawing) this.app.selection.finish();
   }
 }

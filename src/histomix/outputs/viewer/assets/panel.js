@@ -1,129 +1,170 @@
-// The side panel: layers, cell types, legend, selection.
-const LAYERS = { type: "Abundance", dominant: "Dominant type", width: "Uncertainty", novelty: "Novelty", none: "H&E" };
-const BESIDE = { off: "off", label: "label", none: "H&E", dominant: "dominant type", width: "uncertainty", novelty: "novelty" };
-
+// The side panel: layers, cell types, selection; and the legend of each pane.
 class Panel {
   constructor(app) {
     this.app = app;
     for (const [name, words] of Object.entries(LAYERS)) {
-      const button = element("button", words, { role: "radio", "data-layer": name });
-      button.addEventListener("click", () => app.show({ layer: name }));
-      $("layers").append(button);
+      const label = element("label", null, { class: "segment" });
+      const input = element("input", null, { type: "radio", name: "layer", value: name });
+      input.addEventListener("change", () => app.show({ layer: name }));
+      label.append(input, element("span", words));
+      $("layers").append(label);
     }
     for (const name of Object.keys(FACTS.maps)) $("map").append(element("option", name, { value: name }));
-    FACTS.slides.forEach((slide, number) => $("slide").append(element("option", slide.name, { value: number })));
-    $("slide").addEventListener("change", () => app.open(+$("slide").value));
-    $("map").addEventListener("change", () => app.show({ map: $("map").value }));
-    $("beside").addEventListener("change", () => app.show({ beside: $("beside").value }));
-    $("opacity").addEventListener("input", () => app.setOpacity($("opacity").value / 100));
-    $("hatch").addEventListener("change", () => app.setHatching($("hatch").checked));
-    $("search").addEventListener("input", () => this.filter());
-    $("type-list").addEventListener("keydown", (event) => {
-      const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-      if (step) { event.preventDefault(); event.stopPropagation(); app.stepType(step); }
+    this.slides();
+    const on = (id, name, act) => $(id).addEventListener(name, act);
+    on("slide", "change", () => app.open(+$("slide").value));
+    on("map", "change", () => app.show({ map: $("map").value }));
+    on("range", "change", () => app.show({ range: $("range").value }));
+    on("beside", "change", () => app.show({ beside: $("beside").value }));
+    on("opacity", "input", () => app.setOpacity($("opacity").value / 100));
+    on("hatch", "change", () => app.setHatching($("hatch").checked));
+    on("search", "input", () => this.filter());
+    on("search", "keydown", (event) => this.searched(event));
+    on("type-list", "keydown", (event) => this.listed(event));
+  }
+  // Maps and sections apart, since a slide may be there as both.
+  slides() {
+    const groups = new Map();
+    FACTS.slides.forEach((slide, number) => {
+      if (!groups.has(slide.kind)) groups.set(slide.kind, element("optgroup", null, { label: slide.kind }));
+      groups.get(slide.kind).append(element("option", slide.name, { value: number }));
     });
+    $("slide").append(...(groups.size > 1 ? groups.values() : [...groups.values()].flatMap((group) => [...group.children])));
+  }
+  visible() { return this.app.meta.types.map((_, number) => number).filter((number) => !$(`type-${number}`).hidden); }
+  listed(event) {
+    const names = this.visible(), at = names.indexOf(this.app.type), last = names.length - 1;
+    const to = { ArrowDown: Math.min(last, at + 1), ArrowUp: Math.max(0, at - 1), Home: 0, End: last }[event.key];
+    if (to === undefined || last < 0) return;
+    event.preventDefault();
+    this.app.chooseType(names[to]);
+  }
+  searched(event) {
+    const [first] = this.visible();
+    if (event.key === "Escape") { $("search").value = ""; this.filter(); }
+    else if ((event.key === "Enter" || event.key === "ArrowDown") && first !== undefined) {
+      event.preventDefault();
+      this.app.chooseType(first);
+      $("type-list").focus();
+    } else return;
+    event.stopPropagation();
   }
   opened() {
-    const { meta } = this.app, list = $("type-list");
-    list.replaceChildren();
-    meta.types.forEach((name, number) => {
+    const { app } = this, { meta } = app, top = Math.max(...meta.means.value) || 1;
+    $("type-list").replaceChildren(...meta.types.map((name, number) => {
       const item = element("li", null, { role: "option", id: `type-${number}`, "aria-selected": "false" });
-      const mean = meta.means.value[number];
-      item.append(swatch(meta.colours[number]), element("span", name), element("small", shown(mean), { title: "mean over the slide" }));
-      item.addEventListener("click", () => this.app.show({ type: number, layer: "type" }));
-      list.append(item);
-    });
-    $("beside").replaceChildren();
-    for (const [value, words] of Object.entries(BESIDE)) {
-      if ((value === "label" && !meta.has_label) || (value === "width" && !meta.has_bounds)) continue;
-      $("beside").append(element("option", words, { value }));
-    }
-    document.querySelector("[data-layer=width]").disabled = !meta.has_bounds;
-    document.querySelector("[data-layer=width]").title = meta.has_bounds ? "width of the interval of the chosen type" : "this head gives no intervals";
-    document.querySelector("[data-layer=novelty]").disabled = !meta.has_novelty;
-    const unit = `${meta.n.toLocaleString("en")} ${meta.spots ? "spots" : "tiles"}, unit: ${meta.unit}.`;
-    $("about").textContent = [meta.head, unit, ...meta.notes].filter(Boolean).join(" ");
+      const mean = meta.means.value[number], bar = element("i", null, { "aria-hidden": "true" });
+      bar.style.width = `${100 * mean / top}%`; bar.style.backgroundColor = css(meta.colours[number]);
+      item.append(swatch(meta.colours[number]), element("span", name, { class: "name" }), element("small", format(mean, meta.unit)), bar);
+      item.title = `${name}: mean over the slide ${format(mean, meta.unit)}`;
+      item.addEventListener("click", () => app.chooseType(number));
+      return item;
+    }));
+    const beside = Object.entries({ off: "Off", ...LAYERS }).filter(([name]) => app.layers.has(name));
+    $("beside").replaceChildren(...beside.map(([value, words]) => element("option", words, { value })));
+    for (const input of $("layers").querySelectorAll("input")) input.parentElement.hidden = !app.layers.has(input.value);
+    $("no-bounds").hidden = meta.has_bounds;
+    $("hatch-choice").hidden = !app.overlay.counts.outside && !app.overlay.counts.unread;
+    $("label-head").hidden = !meta.has_label;
+    const unit = `${grouped(meta.n)} ${meta.spots ? "spots" : "tiles"}, unit: ${meta.unit}.`;
+    $("about-head").textContent = meta.head;
+    $("about").replaceChildren(...[unit, ...meta.notes].map((text) => element("li", text)));
+    $("slide-mean").textContent = `Bars: mean over the slide, ${meta.unit}.`;
     this.filter();
   }
   filter() {
-    const wanted = $("search").value.trim().toLowerCase();
-    this.app.meta.types.forEach((name, number) => { $(`type-${number}`).hidden = !name.toLowerCase().includes(wanted); });
+    const wanted = $("search").value.trim().toLowerCase(), { types } = this.app.meta;
+    types.forEach((name, number) => { $(`type-${number}`).hidden = !name.toLowerCase().includes(wanted); });
+    const found = this.visible().length;
+    $("found").textContent = wanted ? (found ? `${found} of ${types.length} cell types` : "No cell type has this in its name") : "";
+    this.marked();
+  }
+  // Only a type that is in the list may be named as its current one.
+  marked() {
+    const item = $(`type-${this.app.type}`);
+    if (item.hidden) $("type-list").removeAttribute("aria-activedescendant");
+    else $("type-list").setAttribute("aria-activedescendant", item.id);
   }
   shown() {
     const { app } = this;
-    for (const button of $("layers").children) button.setAttribute("aria-checked", button.dataset.layer === app.layer);
+    document.querySelector(`input[name=layer][value=${app.layer}]`).checked = true;
     app.meta.types.forEach((_, number) => $(`type-${number}`).setAttribute("aria-selected", number === app.type));
-    $("type-list").setAttribute("aria-activedescendant", `type-${app.type}`);
-    $(`type-${app.type}`).scrollIntoView({ block: "nearest" });
-    $("beside").value = app.beside; $("map").value = app.map;
-    $("caption-0").textContent = app.caption(0);
-    $("caption-1").textContent = app.caption(1);
-    this.legend();
-  }
-  legend() {
-    const legend = this.app.legend(), box = $("legend");
-    box.replaceChildren();
-    if (legend.kind === "scale") {
-      const bar = document.createElement("canvas");
-      bar.width = 256; bar.height = 1;
-      const context = bar.getContext("2d");
-      legend.map.forEach(([red, green, blue], i) => { context.fillStyle = `rgb(${red} ${green} ${blue})`; context.fillRect(i, 0, 1, 1); });
-      const ends = element("div", null, { class: "ends" });
-      ends.append(element("span", "0"), element("span", legend.text), element("span", shown(legend.top)));
-      box.append(bar, ends);
+    const item = $(`type-${app.type}`), list = $("type-list");
+    if (item.offsetTop < list.scrollTop) list.scrollTop = item.offsetTop;
+    const below = item.offsetTop + item.offsetHeight - list.clientHeight;
+    if (below > list.scrollTop) list.scrollTop = below;
+    this.marked();
+    $("beside").value = app.beside; $("map").value = app.map; $("range").value = app.range;
+    for (const pane of app.panes) {
+      const words = app.layers.caption(pane.layer);
+      $(`caption-${pane.number}`).textContent = words;
+      pane.canvas.setAttribute("aria-label", `Slide ${app.meta.name}: ${words}`);
     }
+    this.legends();
+  }
+  legends() {
+    let before = "";
+    for (const pane of this.app.panes) {
+      const legend = this.app.layers.legend(pane.layer), box = $(`legend-${pane.number}`);
+      box.hidden = !legend;
+      if (legend) box.replaceChildren(...this.legend(legend));
+      box.classList.toggle("same", before === (before = JSON.stringify(legend)));
+    }
+  }
+  legend(legend) {
+    const parts = [element("p", legend.title)];
+    if (legend.map) {
+      const bar = element("canvas", null, { width: 256, height: 1, "aria-hidden": "true" }), context = bar.getContext("2d");
+      legend.map.forEach((colour, i) => { context.fillStyle = css(colour); context.fillRect(i, 0, 1, 1); });
+      const ends = element("div", null, { class: "ends" });
+      ends.append(...legend.ends.map((words) => element("span", words)));
+      parts.push(bar, ends);
+    } else {
+      for (const [name, colour, share] of legend.entries) {
+        const row = element("div", null, { class: "entry" });
+        row.append(swatch(colour), element("span", name), element("span", format(share, "proportion")));
+        parts.push(row);
+      }
+      if (legend.rest) parts.push(element("p", legend.rest));
+    }
+    for (const [kind, words] of legend.marks) {
+      const row = element("div", null, { class: "entry" }), key = element("canvas", null, { width: 44, height: 24, "aria-hidden": "true" });
+      const context = key.getContext("2d");
+      context.fillStyle = "#9aa0aa"; context.fillRect(0, 0, 44, 24);
+      context.fillStyle = hatchPattern(context, kind, 2); context.fillRect(0, 0, 44, 24);
+      row.append(key, element("span", words));
+      parts.push(row);
+    }
+    return parts;
   }
   async selected() {
     const { app } = this, { selection, meta } = app;
     $("selected").hidden = !selection.rows;
     if (!selection.rows) return;
     const layers = await app.data.all();
-    if (!selection.rows) return;
-    const { count, means } = selection.means(layers);
+    if (!selection.rows || meta !== app.meta) return;
+    const { count, unread, outside, means, labels } = selection.means(layers), what = meta.spots ? "spots" : "tiles";
     const area = count * (meta.cell_px * meta.mpp / 1000) ** 2 * (meta.spots ? Math.PI / 4 : 1);
-    $("selected-text").textContent = `${count.toLocaleString("en")} readable ${meta.spots ? "spots" : "tiles"}, ${area.toPrecision(3)} mm²`;
+    const words = [`${grouped(count)} readable ${what}, ${area.toPrecision(3)} mm²`];
+    if (outside) words.push(`${grouped(outside)} of them out of scope`);
+    if (unread) words.push(`${grouped(unread)} could not be read`);
+    $("selected-text").textContent = `${words.join("; ")}.`;
     const order = meta.types.map((_, number) => number).sort((a, b) => means[b] - means[a]);
+    const top = Math.max(...means, ...meta.means.value) || 1;
     $("selected-rows").replaceChildren(...order.map((number) => {
-      const row = element("tr"), name = element("td");
-      name.append(swatch(meta.colours[number]), " ", meta.types[number]);
-      row.append(name, element("td", shown(means[number])), element("td", shown(meta.means.value[number])));
+      const row = element("tr"), name = element("th", null, { scope: "row" }), here = means[number], slide = meta.means.value[number];
+      const bar = element("div", null, { class: "compare", "aria-hidden": "true" }), fill = element("i"), tick = element("b");
+      fill.style.width = `${100 * (here || 0) / top}%`; fill.style.backgroundColor = css(meta.colours[number]);
+      tick.style.left = `${100 * slide / top}%`;
+      bar.append(fill, tick);
+      name.append(meta.types[number], bar);
+      const cells = [here, ...(labels ? [labels[number]] : []), slide];
+      row.append(name, ...cells.map((value) => element("td", format(value, meta.unit))));
       return row;
     }));
-  }
-  readout(event, i) {
-    const box = $("readout"), { app } = this, { meta, data } = app;
-    if (i < 0 || !event) { box.hidden = true; return; }
-    const table = element("table");
-    const layers = meta.types.map((_, number) => data.layers.get(number)).filter(Boolean);
-    const value = (layer) => (Number.isNaN(layer.value[i]) ? -1 : layer.value[i]);
-    const order = [...layers].sort((a, b) => value(b) - value(a)).slice(0, 5);
-    const chosen = data.layers.get(app.type);
-    if (chosen && !order.includes(chosen)) order.push(chosen);
-    for (const layer of order) {
-      const row = element("tr");
-      row.append(element("td", meta.types[layer.number]), element("td", shown(layer.value[i])));
-      if (layer.lower) row.append(element("td", `${shown(layer.lower[i])} – ${shown(layer.upper[i])}`));
-      if (layer.label) row.append(element("td", `label ${shown(layer.label[i])}`));
-      table.append(row);
+    if (!selection.drawing) {
+      const strongest = order.slice(0, 3).map((number) => `${meta.types[number]} ${format(means[number], meta.unit)}`);
+      app.say(`Selection: ${words.join("; ")}. ${strongest.join(", ")}`);
     }
-    const dominant = Number.isNaN(data.dominant[i]) ? "unreadable" : meta.types[Math.round(data.dominant[i])];
-    const state = data.read_ok[i] < 0.5 ? "could not be read" : data.in_scope[i] < 0.5 ? "out of scope" : "in scope";
-    const novelty = Number.isNaN(data.novelty[i]) ? "" : `, novelty ${data.novelty[i].toFixed(2)}`;
-    box.replaceChildren(element("b", dominant), element("div", `${state}${novelty}`), table);
-    box.hidden = false;
-    const area = $("panes").getBoundingClientRect(), own = box.getBoundingClientRect();
-    const x = event.clientX - area.left + 16, y = event.clientY - area.top + 16;
-    box.style.left = `${Math.max(4, x + own.width > area.width ? x - own.width - 32 : x)}px`;
-    box.style.top = `${Math.max(4, y + own.height > area.height ? y - own.height - 32 : y)}px`;
   }
-}
-
-function swatch([red, green, blue]) {
-  const made = document.createElement("canvas");
-  made.width = made.height = 1;
-  made.setAttribute("aria-hidden", "true");
-  const context = made.getContext("2d");
-  context.fillStyle = `rgb(${red} ${green} ${blue})`;
-  context.fillRect(0, 0, 1, 1);
-  return made;
 }

@@ -1,26 +1,32 @@
 // The slide's pictures: the level that fits the zoom, over coarser ones until it has come.
-const KEPT_TILES = 400;
+const KEPT_TILES = 240;
 class Pyramid {
   constructor(meta, redraw) {
     this.meta = meta; this.redraw = redraw; this.tiles = new Map();
     this.present = meta.levels.map((level) => new Set(level.tiles));
   }
+  // The coarsest level that needs no (or little) enlarging.
   levelFor(scale) {
     let chosen = 0;
     this.meta.levels.forEach((level, number) => { if (scale * level.mpp / this.meta.mpp <= 1.25) chosen = number; });
     return chosen;
   }
   request(number, column, row) {
-    const name = `${number}_${column}_${row}`;
-    const known = this.tiles.get(name);
-    if (known) { this.tiles.delete(name); this.tiles.set(name, known); return known.picture; }
-    const entry = { picture: null };
+    const name = `${number}_${column}_${row}`, known = this.tiles.get(name);
+    if (known) {
+      this.tiles.delete(name); this.tiles.set(name, known);  // the last used stands last
+      return known.picture;
+    }
+    const entry = { picture: null, failed: false }, path = `${this.meta.key}/tiles/${name}`;
     this.tiles.set(name, entry);
-    const key = `${this.meta.key}/tiles/${name}`;
-    HX.load(key, `data/${key}.js`)
+    HX.load(path, `data/${path}.js`)
       .then((text) => createImageBitmap(new Blob([bytesOf(text)], { type: "image/jpeg" })))
-      .then((picture) => { entry.picture = picture; HX.forget(key); this.redraw(); })
-      .catch(() => HX.forget(key));
+      .then((picture) => {
+        if (this.tiles.get(name) !== entry) { picture.close(); return; }
+        entry.picture = picture;
+        this.redraw();
+      })
+      .catch(() => { entry.failed = true; });
     while (this.tiles.size > KEPT_TILES) {
       const [oldest, old] = this.tiles.entries().next().value;
       if (old.picture) old.picture.close();
@@ -28,33 +34,42 @@ class Pyramid {
     }
     return null;
   }
-  // Draws on a context in slide px (level 0); view: {x, y, scale, width, height}.
+  get settled() { return [...this.tiles.values()].every((tile) => tile.picture || tile.failed); }
+  close() { for (const tile of this.tiles.values()) if (tile.picture) tile.picture.close(); this.tiles.clear(); }
+  // Draws on a context in slide px (level 0); view: {x, y, scale, width, height}. Coarser pictures stand in for what has
+  // not come yet, and are left out where all has.
   draw(context, view) {
-    const meta = this.meta, chosen = this.levelFor(view.scale);
+    const { meta } = this, chosen = this.levelFor(view.scale), coarsest = meta.levels.length - 1;
     context.fillStyle = "#ffffff";
     context.fillRect(0, 0, meta.width_px, meta.height_px);
-    context.imageSmoothingEnabled = true;
-    let whole = true;
-    for (let number = meta.levels.length - 1; number >= chosen; number--) {
-      if (number !== chosen && number !== meta.levels.length - 1 && number - chosen > 3) continue;
-      const level = meta.levels[number], step = FACTS.tile_px * level.mpp / meta.mpp;
-      const left = view.x - view.width / 2 / view.scale, top = view.y - view.height / 2 / view.scale;
-      const from = [Math.max(0, Math.floor(left / step)), Math.max(0, Math.floor(top / step))];
-      const to = [
-        Math.min(level.columns - 1, Math.floor((left + view.width / view.scale) / step)),
-        Math.min(level.rows - 1, Math.floor((top + view.height / view.scale) / step)),
-      ];
-      for (let row = from[1]; row <= to[1]; row++) for (let column = from[0]; column <= to[0]; column++) {
-        if (!this.present[number].has(row * level.columns + column)) continue;
-        const wanted = number === chosen || number === meta.levels.length - 1;
-        const known = this.tiles.get(`${number}_${column}_${row}`);
-        const picture = wanted ? this.request(number, column, row) : known && known.picture;
-        if (picture) {
-          const size = level.mpp / meta.mpp;
-          context.drawImage(picture, column * step, row * step, picture.width * size, picture.height * size);
-        } else if (number === chosen) whole = false;
+    const wanted = this.inView(chosen, view), coming = wanted.some(([column, row]) => !this.request(chosen, column, row));
+    if (coming && chosen !== coarsest) {
+      this.paint(context, coarsest, this.inView(coarsest, view), view, true);
+      for (let number = Math.min(chosen + 3, coarsest - 1); number > chosen; number--) {
+        this.paint(context, number, this.inView(number, view), view, false);
       }
     }
-    return whole;
+    this.paint(context, chosen, wanted, view, true);
+  }
+  inView(number, view) {
+    const level = this.meta.levels[number], step = FACTS.tile_px * level.mpp / this.meta.mpp, found = [];
+    const left = view.x - view.width / 2 / view.scale, top = view.y - view.height / 2 / view.scale;
+    const right = Math.min(level.columns - 1, Math.floor((left + view.width / view.scale) / step));
+    const bottom = Math.min(level.rows - 1, Math.floor((top + view.height / view.scale) / step));
+    for (let row = Math.max(0, Math.floor(top / step)); row <= bottom; row++) {
+      for (let column = Math.max(0, Math.floor(left / step)); column <= right; column++) {
+        if (this.present[number].has(row * level.columns + column)) found.push([column, row]);
+      }
+    }
+    return found;
+  }
+  paint(context, number, tiles, view, ask) {
+    const size = this.meta.levels[number].mpp / this.meta.mpp, step = FACTS.tile_px * size;
+    context.imageSmoothingEnabled = true;
+    context.imageSmoothingQuality = size * view.scale < 0.6 ? "medium" : "low";
+    for (const [column, row] of tiles) {
+      const picture = ask ? this.request(number, column, row) : this.tiles.get(`${number}_${column}_${row}`)?.picture;
+      if (picture) context.drawImage(picture, column * step, row * step, picture.width * size, picture.height * size);
+    }
   }
 }

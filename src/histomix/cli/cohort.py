@@ -1,0 +1,60 @@
+"""``histomix cohort``: many maps as one table, beside the clinical data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .session import Json, Quiet, Seed, Threads, session
+
+
+def cohort(
+    maps: Annotated[
+        list[Path],
+        typer.Argument(help="Folders made by predict, or folders of them.", show_default=False, metavar="MAPS..."),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the tables.", show_default=False)],
+    clinical: Annotated[
+        Path | None,
+        typer.Option("--clinical", help="CSV, TSV or Parquet with a column slide or patient.", show_default=False),
+    ] = None,
+    b_types: Annotated[
+        list[str] | None,
+        typer.Option("--b-cells", help="A cell type of the B lineage (repeat).", show_default=False, metavar="TYPE"),
+    ] = None,
+    t_types: Annotated[
+        list[str] | None,
+        typer.Option("--t-cells", help="A cell type of the T lineage (repeat).", show_default=False, metavar="TYPE"),
+    ] = None,
+    in_scope_only: Annotated[bool, typer.Option("--in-scope-only", help="Leave out tiles outside the scope.")] = False,
+    patient_pattern: Annotated[
+        str | None,
+        typer.Option(
+            "--patient-pattern", help="Regular expression: the patient in a slide's name.", show_default=False
+        ),
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    seed: Seed = 0,
+    threads: Threads = None,
+) -> None:
+    """Measure maps: composition, density, mixing, interfaces, TLS-like hot spots, novelty; with clinical data."""
+    with session(as_json, quiet, threads) as run:
+        from ..outputs.cohort import TlsRule, cohort_tables, write_cohort
+
+        rule = TlsRule(tuple(b_types or ()), tuple(t_types or ())) if b_types or t_types else None
+        tables = cohort_tables(
+            maps,
+            clinical=clinical,
+            rule=rule,
+            in_scope_only=in_scope_only,
+            patient_pattern=patient_pattern,
+            progress=run.progress,
+        )
+        written = write_cohort(tables, out)
+        for failure in tables.failures:
+            run.failed(failure)
+        run.say(f"{len(tables.slides)} slides, {len(tables.tidy):,} rows: {out}")
+        run.done(out=str(out), slides=len(tables.slides), files={name: str(path) for name, path in written.items()})

@@ -1,0 +1,194 @@
+"""Coarser groups of cell types: what can still be told where fine types cannot."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from .metrics import Array, pearson
+from .summary import mean_and_interval, resample_weights, units_by_head
+
+#: The metric of a group in the table; ``cell_type`` is the name of the group.
+GROUP_METRIC = "pearson_group"
+#: Cell types per group, about, where the labels choose the groups.
+_PER_GROUP = 3
+_MEND = "Give a CSV with the columns cell_type and group, or YAML with a list of cell types under each group"
+
+
+def read_groups(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Read which group each cell type belongs to: CSV (``cell_type,group``) or YAML (``group: [cell types]``).
+
+    Raises
+    ------
+    InputError
+        The file is absent, is neither, or puts a cell type into two groups.
+    """
+    place = Path(path)
+    try:
+        pairs = _from_yaml(place) if place.suffix.lower() in (".yaml", ".yml") else _from_csv(place)
+    except FileNotFoundError as error:
+        raise InputError("there is no such file", where=place, mend=_MEND) from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be read ({error})", where=place, mend=_MEND) from error
+    found: dict[str, str] = {}
+    for cell_type, group in pairs:
+        if found.setdefault(cell_type, group) != group:
+            raise InputError(f"{cell_type!r} is in {found[cell_type]!r} and in {group!r}", where=place, mend=_MEND)
+    if not found:
+        raise InputError("names no group", where=place, mend=_MEND)
+    return found
+
+
+def _from_csv(place: Path) -> list[tuple[str, str]]:
+    table = pd.read_csv(place, dtype=str, keep_default_na=False)
+    if not {"cell_type", "group"} <= set(table.columns):
+        raise InputError("lacks the columns cell_type and group", where=place, mend=_MEND)
+    return list(zip(table["cell_type"].str.strip(), table["group"].str.strip(), strict=True))
+
+
+def _from_yaml(place: Path) -> list[tuple[str, str]]:
+    import yaml
+
+    try:
+        content = yaml.safe_load(place.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(str(error).splitlines()[0]) from error
+    if not isinstance(content, Mapping) or not all(isinstance(types, list) for types in content.values()):
+        raise InputError("is not a list of cell types under each group", where=place, mend=_MEND)
+    return [(str(one), str(group)) for group, types in content.items() for one in types]
+
+
+def check_groups(groups: Mapping[str, str], cell_types: Sequence[str]) -> dict[str, list[str]]:
+    """Group -> its cell types among those of the labels; a type that no group names is left out.
+
+    Raises
+    ------
+    InputError
+        No cell type of the labels is in any group.
+    """
+    found: dict[str, list[str]] = {}
+    for name in cell_types:
+        if name in groups:
+            found.setdefault(groups[name], []).append(name)
+    if not found:
+        raise InputError(
+            f"the groups name no cell type of the labels ({', '.join(cell_types[:5])})",
+            mend="Spell cell types as the labels do",
+        )
+    return found
+
+
+def groups_from_labels(Y: Array, section: NDArray[np.str_], cell_types: Sequence[str]) -> dict[str, list[str]]:
+    """Put cell types whose labels go together into groups, about three types each.
+
+    Average linkage on 1 - r, with r the correlation of two types over the spots of a section, averaged over sections
+    (UPGMA, Sokal and Michener 1958). No prediction has a part in it.
+
+    Returns
+    -------
+    Group -> cell types; a group is called by its members. Empty with fewer than four types that vary.
+    """
+    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.spatial.distance import squareform
+
+    varies = np.flatnonzero(np.ptp(Y, axis=0) > 0)
+    if len(varies) < 4:
+        return {}
+    total, known = np.zeros((len(varies), len(varies))), np.zeros((len(varies), len(varies)))
+    for name in np.unique(section):
+        part = Y[section == name][:, varies]
+        if len(part) < 3:
+            continue
+        with np.errstate(invalid="ignore", divide="ignore"):
+            r = np.corrcoef(part, rowvar=False)
+        total += np.nan_to_num(r)
+        known += np.isfinite(r)
+    r = np.divide(total, known, out=np.zeros_like(total), where=known > 0)
+    distance = 1 - (r + r.T) / 2
+    np.fill_diagonal(distance, 0.0)
+    tree = linkage(squareform(np.clip(distance, 0, 2), checks=False), method="average")
+    code = fcluster(tree, max(2, round(len(varies) / _PER_GROUP)), criterion="maxclust")
+    members = [[cell_types[i] for i in varies[code == one]] for one in dict.fromkeys(code.tolist())]
+    return {" + ".join(types): types for types in members}
+
+
+def group_rows(
+    observed: Array,
+    predicted: Mapping[str, Array],
+    groups: Mapping[str, Sequence[str]],
+    cell_types: Sequence[str],
+    *,
+    section: NDArray[np.str_],
+    donor: NDArray[np.str_],
+    folds: Sequence[tuple[str, NDArray[np.intp]]],
+) -> pd.DataFrame:
+    """Pearson correlation of the sums over each group, per head, fold and section: rows of metric ``pearson_group``.
+
+    Parameters
+    ----------
+    observed, predicted
+        Abundances ``(n_spots, n_types)``; predictions by head.
+    groups, cell_types
+        Cell types of each group; names of the columns.
+    section, donor
+        Of each row.
+    folds
+        Name and test rows of each.
+
+    Returns
+    -------
+    DataFrame with the columns of `Evaluation.metrics` but ``protocol`` and ``target``.
+    """
+    member = np.array([[name in types for types in groups.values()] for name in cell_types], dtype=np.float64)
+    observed_sums = observed @ member
+    parts = []
+    for head, values in predicted.items():
+        sums = values @ member
+        for fold, test in folds:
+            for name in dict.fromkeys(section[test].tolist()):
+                rows = test[section[test] == name]
+                parts.append(
+                    pd.DataFrame(
+                        {
+                            "head": head,
+                            "fold": fold,
+                            "donor": str(donor[rows][0]),
+                            "section": name,
+                            "cell_type": list(groups),
+                            "metric": GROUP_METRIC,
+                            "value": pearson(observed_sums[rows], sums[rows]),
+                            "n_spots": len(rows),
+                        }
+                    )
+                )
+    return pd.concat(parts, ignore_index=True)
+
+
+def summarise_groups(rows: pd.DataFrame, groups: Mapping[str, Sequence[str]], source: str, seed: int) -> dict[str, Any]:
+    """Mean over sections of each group's Pearson correlation, by head.
+
+    Returns
+    -------
+    dict
+        ``source`` (``"user"``, or ``"labels"``), ``groups`` (name -> cell types) and ``scores``: head -> group ->
+        ``mean, low, high, n_units``.
+    """
+    scores: dict[str, Any] = {}
+    for head, table in units_by_head(rows, GROUP_METRIC).items():
+        codes = pd.factorize(table.index.get_level_values("donor"))[0].astype(np.intp)
+        weights = resample_weights(codes, seed)
+        scores[head] = {
+            str(name): {
+                **mean_and_interval(column.to_numpy(), weights, codes),
+                "n_units": int(column.notna().sum()),
+            }
+            for name, column in table.items()
+        }
+    return {"source": source, "groups": {name: list(types) for name, types in groups.items()}, "scores": scores}

@@ -1,0 +1,143 @@
+"""One protocol from folds to scores; several, side by side, show what leakage adds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..errors import InputError
+from ..heads import TrainingSet
+from .baselines import NUCLEI, ORACLE, nuclei_of_rows, nuclei_predictions, section_mean
+from .fitting import LABEL, Fits, fit_folds
+from .folds import HONESTY, Fold, check_protocol
+from .gathering import Gathered
+from .metrics import Array
+from .scoring import score
+from .summary import describe_folds, summarise
+
+COLUMNS = ["head", "protocol", "fold", "donor", "section", "cell_type", "metric", "value", "target", "n_spots"]
+#: Metrics whose inflation is told.
+INFLATED = ("pearson", "pearson_pooled", "pearson_within")
+
+
+@dataclass
+class Scored:
+    """What one protocol gave."""
+
+    protocol: str
+    folds: list[Fold]
+    fits: Fits
+    metrics: pd.DataFrame
+    described: list[dict[str, Any]]
+    scores: dict[str, Any]
+
+
+def chosen_protocols(folds: str | Sequence[str] | None, transfer: bool) -> list[str]:
+    """Names of the protocols asked for, the most honest first.
+
+    Raises
+    ------
+    InputError
+        One is unknown or stands twice; or two cohorts were given with folds of one, or the reverse.
+    """
+    asked = [folds] if isinstance(folds, str) else list(folds or [])
+    names = [one.strip() for name in asked for one in name.split(",")] or ["transfer" if transfer else "donor"]
+    for name in names:
+        check_protocol(name)
+        if names.count(name) > 1:
+            raise InputError(f"the folds {name!r} stand twice", mend="Name each once")
+        if (name == "transfer") != transfer:
+            if transfer:
+                mend = "Leave the folds out, or leave out the test cohort"
+                raise InputError(f"a second cohort is tested whole, not in {name} folds", mend=mend)
+            raise InputError("folds called 'transfer' need a second cohort", mend="Give the cohort to test on as well")
+    return sorted(names, key=HONESTY.index)
+
+
+def run_protocol(
+    protocol: str,
+    folds: list[Fold],
+    gathered: Gathered,
+    estimators: Mapping[str, Any],
+    counts: Mapping[str, pd.Series],
+    truth: Array | None,
+    step: Callable[[], None],
+    seed: int,
+    fits: Fits | None = None,
+) -> Scored:
+    """Fit and score every head and baseline in the folds of one protocol."""
+    training = gathered.training
+    fits = fit_folds(estimators, training, folds, step, fits or Fits())
+    observed = np.asarray(training.Y, dtype=np.float64)
+    beside = references(training, folds, counts, seed)
+    scored = {"label": (observed, {**fits.predicted, **beside})}
+    if truth is not None:
+        scored["truth"] = (truth, {**fits.predicted, **beside, LABEL: observed})
+    metrics = score_folds(protocol, folds, training, scored)
+    described = describe_folds(folds, training)
+    return Scored(protocol, folds, fits, metrics, described, summarise(metrics, described, seed))
+
+
+def references(
+    training: TrainingSet, folds: list[Fold], counts: Mapping[str, pd.Series], seed: int
+) -> dict[str, Array]:
+    """Predictions of the baselines that are no heads: from nuclei, where they could be counted, and section means."""
+    found = {}
+    nuclei = nuclei_of_rows(training, counts)
+    if all(np.isfinite(nuclei[fold.train]).any() for fold in folds):
+        found[NUCLEI] = nuclei_predictions(training, folds, nuclei, seed)
+    return {**found, ORACLE: section_mean(training, folds)}
+
+
+def score_folds(
+    protocol: str, folds: list[Fold], training: TrainingSet, scored: Mapping[str, tuple[Array, dict[str, Array]]]
+) -> pd.DataFrame:
+    """Score every head in every fold; rows without an observed value (a spot without truth) are left out."""
+    parts = []
+    for target, (observed, predicted) in scored.items():
+        for name, values in predicted.items():
+            for fold in folds:
+                rows = fold.test[np.isfinite(observed[fold.test]).all(axis=1)]
+                part = score(
+                    observed[rows],
+                    values[rows],
+                    section=training.section[rows],
+                    donor=training.donor[rows],
+                    cell_types=training.cell_types,
+                    unit=training.unit,
+                )
+                parts.append(part.assign(head=name, protocol=protocol, fold=fold.name, target=target))
+    table = pd.concat([part for part in parts if len(part)], ignore_index=True)
+    return table[COLUMNS].astype({"value": np.float64, "n_spots": np.int64})
+
+
+def inflation(results: Sequence[Scored]) -> list[dict[str, Any]]:
+    """Mean scores of every head under every protocol: ``protocol, head, metric, mean, low, high``."""
+    return [
+        {
+            "protocol": one.protocol,
+            "head": head,
+            "metric": metric,
+            **{k: entry[metric][k] for k in ("mean", "low", "high")},
+        }
+        for one in results
+        for head, entry in one.scores["label"].items()
+        for metric in INFLATED
+    ]
+
+
+def absent_types(described: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Remarks on cell types that a fold's test rows have and its training rows have not."""
+    lost: dict[str, int] = {}
+    for one in described:
+        for name in one["types_not_in_training"]:
+            lost[name] = lost.get(name, 0) + 1
+    return [
+        f"{name} is absent from the training donors in {count} of {len(described)} folds that test it: no head "
+        "can tell it there"
+        for name, count in lost.items()
+    ]

@@ -1,0 +1,275 @@
+"""What one map says of its slide, its pieces of tissue and its regions, as rows of a tidy table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+
+from .hotspots import HotSpots, TlsRule, tls_like
+from .indices import evenness, joins, mixing, morisita_horn, one_hot, shannon
+from .lattice import lattice_step, neighbour_pairs
+
+#: A tile more novel than this share of the held-out training tiles is novel; 5 % are, on tissue like the training's.
+NOVEL = 0.95
+#: Measure -> (unit, what it is, formula, source). What a table holds, in the words that go into its manifest.
+DEFINITIONS: dict[str, tuple[str, str]] = {
+    "tiles": ("tiles", "tiles of the map"),
+    "tiles_used": ("tiles", "readable tiles (with in_scope_only: those in scope), which all that follows is made of"),
+    "unreadable_share": ("share of tiles", "tiles that could not be read"),
+    "in_scope_share": ("share of readable tiles", "tiles no more novel than 99 % of held-out training tiles"),
+    "novel_share": ("share of readable tiles", f"tiles more novel than {NOVEL:.0%} of held-out training tiles"),
+    "novelty_mean": ("percentile, 0 to 1", "mean novelty of the readable tiles; 0.5 on tissue like the training's"),
+    "cell_um": ("um", "side of a cell of the map; indices of neighbours compare only between equal ones"),
+    "tissue_mm2": ("mm2", "tissue under the tiles used: sum of tissue share times area of a cell of the map"),
+    "proportion": ("share of cells", "mean over tiles of x_a / sum_b x_b, x clipped at 0"),
+    "cells": ("cells", "sum over tiles of the predicted cells in a cell of the map (heads that count cells, grids)"),
+    "density": ("cells per mm2", "cells / tissue_mm2"),
+    "dominant_share": ("share of tiles", "tiles in which the type has the largest share"),
+    "shannon": ("nats", "-sum p ln p of the mean proportions (Shannon 1948)"),
+    "evenness": ("0 to 1", "shannon / ln k (Pielou 1966)"),
+    "shannon_tile": ("nats", "mean over tiles of the Shannon entropy of the tile"),
+    "pairs": ("pairs of tiles", "tiles that share a side (four neighbours on a square grid, six on a hexagonal one)"),
+    "mixing": ("share of pairs", "neighbouring tiles of different dominant types (join counts, Cliff and Ord 1981)"),
+    "mixing_expected": ("share of pairs", "mixing if the tiles were laid out at random: 1 - sum n_a (n_a-1) / n (n-1)"),
+    "joins": ("pairs of tiles", "neighbouring tiles of which one is dominated by each type (Cliff and Ord 1981)"),
+    "joins_expected": ("pairs of tiles", "joins if the tiles were laid out at random"),
+    "interface": ("mm per mm2", "joins of two types times the side of a cell, over tissue_mm2 (grids)"),
+    "contact_ratio": ("ratio", "joins of shares instead of dominant types, over their expectation; 1: as at random"),
+    "morisita_horn": (
+        "0 to 1",
+        "2 sum p_ia p_ib / sum (p_ia^2 + p_ib^2), p_ia: part of all of a in tile i (Horn 1966)",
+    ),
+    "tls_like": (
+        "hot spots",
+        "connected tiles hot for B and T lineage (Gi*, Ord and Getis 1995): no diagnosis of a TLS",
+    ),
+    "tls_like_mm2": ("mm2", "area of the TLS-like hot spots"),
+    "tls_like_largest_mm2": ("mm2", "area of the largest one"),
+    "tls_like_share": ("share of tissue", "tls_like_mm2 / tissue_mm2"),
+    "tls_like_density": ("hot spots per mm2", "tls_like / tissue_mm2"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Tissue:
+    """A map ready to be measured: only the tiles that are used, with their neighbours.
+
+    Parameters
+    ----------
+    types
+        Names of the k cell types.
+    shares
+        float64 (n, k), each row adds up to 1.
+    cells
+        float64 (n, k), cells in a cell of the map; None where the head predicts no counts, or at spots.
+    xy_px
+        float64 (n, 2), centres in level-0 px.
+    mm2
+        float64 (n,), tissue under each tile.
+    pairs
+        int64 (pairs, 2).
+    hot
+        TLS-like hot spots; None where no lineages were declared.
+    """
+
+    types: list[str]
+    shares: np.ndarray
+    cells: np.ndarray | None
+    xy_px: np.ndarray
+    mm2: np.ndarray
+    pairs: np.ndarray
+    cell_mm: float
+    on_grid: bool
+    hot: HotSpots | None = field(default=None)
+
+    def part(self, rows: np.ndarray) -> Tissue:
+        """Some of the tiles (bool (n,)), and the pairs among them; hot spots stay those of the slide."""
+        place = np.cumsum(rows) - 1
+        inside = rows[self.pairs].all(axis=1) if len(self.pairs) else np.zeros(0, bool)
+        hot = None if self.hot is None else HotSpots(self.hot.label[rows], len(set(self.hot.label[rows]) - {0}))
+        cells = None if self.cells is None else self.cells[rows]
+        return Tissue(
+            self.types, self.shares[rows], cells, self.xy_px[rows], self.mm2[rows],
+            place[self.pairs[inside]], self.cell_mm, self.on_grid, hot,
+        )  # fmt: skip
+
+
+def map_rows(composition: AnnData, rule: TlsRule | None = None, in_scope_only: bool = False) -> list[dict[str, Any]]:
+    """Measure a map: as a whole (``level`` "slide"), and by its pieces and regions where it has several.
+
+    Parameters
+    ----------
+    composition
+        A map from `histomix.predict`.
+    rule
+        Which types are of the B and T lineage, and what is hot; None: no hot spots.
+    in_scope_only
+        Use only tiles in scope.
+
+    Returns
+    -------
+    Rows with ``level, part, measure, cell_type, other_type, value``; see `DEFINITIONS`.
+
+    Raises
+    ------
+    InputError
+        The rule names a type that the map does not have.
+    """
+    obs = composition.obs
+    tissue, used = tissue_of(composition, rule, in_scope_only)
+    rows = list(_rows("slide", "", composition, np.ones(len(obs), bool), tissue, used))
+    for level in ("piece", "region"):
+        if level not in obs:
+            continue
+        names = obs[level].astype(object).where(obs[level].notna(), None)
+        present = list(dict.fromkeys(sorted(filter(_named, names), key=str)))
+        if level == "piece":
+            present.sort(key=float)
+        if level == "piece" and len(present) < 2:
+            continue
+        for name in present:
+            here = (names == name).to_numpy(bool)
+            rows += _rows(level, str(name), composition, here, tissue.part(here[used]), used & here)
+    return rows
+
+
+def tissue_of(composition: AnnData, rule: TlsRule | None, in_scope_only: bool) -> tuple[Tissue, np.ndarray]:
+    """The tiles of a map that are used, and which they are (bool (n,)). Raises as `map_rows`."""
+    manifest, obs = json.loads(composition.uns["manifest"]), composition.obs
+    mpp, on_grid = float(manifest["slide"]["mpp"]), manifest["places"] != "spots"
+    cell_mm = float(manifest["cell_px"]) * mpp / 1000
+    values = np.clip(np.asarray(composition.X, float), 0, None)
+    total = values.sum(axis=1)
+    used = obs["read_ok"].to_numpy(bool) & np.isfinite(total) & (total > 0)
+    if in_scope_only:
+        used &= obs["in_scope"].to_numpy(bool)
+    xy = np.asarray(composition.obsm["spatial"], float)[used]
+    share = obs["tissue"].to_numpy(float)[used] if "tissue" in obs else np.ones(len(xy))
+    per_cell = manifest.get("area", {}).get("cells_per_map_cell")
+    pairs = neighbour_pairs(xy, float(manifest["cell_px"]) if on_grid else lattice_step(xy))
+    types = [str(name) for name in composition.var_names]
+    shares = values[used] / total[used, None]
+    hot = None if rule is None else tls_like(shares, types, pairs, cell_mm**2, rule)
+    counts = values[used] * float(per_cell) if per_cell is not None else None
+    return Tissue(types, shares, counts, xy, share * cell_mm**2, pairs, cell_mm, on_grid, hot), used
+
+
+def _rows(
+    level: str, part: str, composition: AnnData, here: np.ndarray, tissue: Tissue, used: np.ndarray
+) -> Iterator[dict[str, Any]]:
+    def row(measure: str, value: float, a: str = "", b: str = "") -> dict[str, Any]:
+        return {
+            "level": level, "part": part, "measure": measure, "cell_type": a, "other_type": b, "value": float(value)
+        }  # fmt: skip
+
+    yield from (row(measure, value) for measure, value in _state(composition, here, used, tissue).items())
+    if not len(tissue.shares):
+        return
+    for measure, values in _by_type(tissue).items():
+        yield from (row(measure, value, name) for name, value in zip(tissue.types, values, strict=True))
+    yield from (row(measure, value) for measure, value in _of_all(tissue).items())
+    for measure, table in _by_pair(tissue).items():
+        diagonal = measure not in ("morisita_horn", "interface")
+        for a, name in enumerate(tissue.types):
+            for b in range(a if diagonal else a + 1, len(tissue.types)):
+                if np.isfinite(table[a, b]):
+                    yield row(measure, table[a, b], name, tissue.types[b])
+    if tissue.hot is not None:
+        yield from (row(measure, value) for measure, value in _hot(tissue, tissue.hot).items())
+
+
+def _state(composition: AnnData, here: np.ndarray, used: np.ndarray, tissue: Tissue) -> dict[str, float]:
+    obs = composition.obs[here]
+    ok = obs["read_ok"].to_numpy(bool)
+    novelty = obs["novelty"].to_numpy(float)[ok]
+    share = {"unreadable_share": 1 - ok.mean() if len(ok) else np.nan}
+    if ok.any():
+        share["in_scope_share"] = obs["in_scope"].to_numpy(bool)[ok].mean()
+        share["novel_share"] = (novelty > NOVEL).mean()
+        share["novelty_mean"] = float(np.nanmean(novelty)) if np.isfinite(novelty).any() else np.nan
+    sizes = {"cell_um": tissue.cell_mm * 1000, "tissue_mm2": tissue.mm2.sum()}
+    return {"tiles": len(ok), "tiles_used": int(used.sum()), **share, **sizes}
+
+
+def _by_type(tissue: Tissue) -> dict[str, np.ndarray]:
+    found = {"proportion": tissue.shares.mean(axis=0)}
+    if tissue.cells is not None:
+        cells = tissue.cells.sum(axis=0)
+        if tissue.on_grid:
+            found["cells"] = cells
+        if tissue.mm2.sum() > 0:
+            found["density"] = cells / tissue.mm2.sum()
+    dominant = tissue.shares.argmax(axis=1)
+    found["dominant_share"] = np.bincount(dominant, minlength=len(tissue.types)) / len(dominant)
+    return found
+
+
+def _of_all(tissue: Tissue) -> dict[str, float]:
+    mean = tissue.shares.mean(axis=0)
+    dominant = one_hot(tissue.shares.argmax(axis=1), len(tissue.types))
+    found = {"shannon": shannon(mean), "evenness": evenness(mean)}
+    found["shannon_tile"] = float(np.mean([shannon(share) for share in tissue.shares]))
+    found["pairs"] = len(tissue.pairs)
+    if len(tissue.pairs):
+        observed, expected = joins(dominant, tissue.pairs)
+        found["mixing"], found["mixing_expected"] = mixing(observed), mixing(expected)
+    return found
+
+
+def _by_pair(tissue: Tissue) -> dict[str, np.ndarray]:
+    found = {"morisita_horn": morisita_horn(tissue.shares if tissue.cells is None else tissue.cells)}
+    if not len(tissue.pairs):
+        return found
+    dominant = one_hot(tissue.shares.argmax(axis=1), len(tissue.types))
+    observed, expected = joins(dominant, tissue.pairs)
+    # Types that dominate nowhere have no joins to speak of.
+    there = np.outer(dominant.any(axis=0), dominant.any(axis=0))
+    found["joins"], found["joins_expected"] = (np.where(there, table, np.nan) for table in (observed, expected))
+    if tissue.on_grid and tissue.mm2.sum() > 0:
+        found["interface"] = found["joins"] * tissue.cell_mm / tissue.mm2.sum()
+    observed, expected = joins(tissue.shares, tissue.pairs)
+    found["contact_ratio"] = np.divide(observed, expected, out=np.full_like(observed, np.nan), where=expected > 0)
+    return found
+
+
+def _hot(tissue: Tissue, hot: HotSpots) -> dict[str, float]:
+    sizes = np.bincount(hot.label)[1:] * tissue.cell_mm**2
+    area, mm2 = float(sizes.sum()), float(tissue.mm2.sum())
+    found = {"tls_like": float(hot.count), "tls_like_mm2": area, "tls_like_largest_mm2": float(sizes.max(initial=0))}
+    if mm2 > 0:
+        found |= {"tls_like_share": area / mm2, "tls_like_density": hot.count / mm2}
+    return found
+
+
+def hot_spot_rows(tissue: Tissue, rule: TlsRule) -> list[dict[str, Any]]:
+    """One row for each TLS-like hot spot: number, centre (level-0 px), tiles, area, mean shares of both lineages."""
+    if tissue.hot is None:
+        return []
+    b, t = rule.columns(tissue.types)
+    found = []
+    for number in range(1, tissue.hot.count + 1):
+        rows = tissue.hot.label == number
+        x, y = tissue.xy_px[rows].mean(axis=0)
+        shares = tissue.shares[rows]
+        found.append(
+            {
+                "hot_spot": number,
+                "x_px": float(x),
+                "y_px": float(y),
+                "tiles": int(rows.sum()),
+                "area_mm2": float(rows.sum() * tissue.cell_mm**2),
+                "b_share": float(shares[:, b].sum(axis=1).mean()),
+                "t_share": float(shares[:, t].sum(axis=1).mean()),
+            }
+        )
+    return found
+
+
+def _named(value: object) -> bool:
+    """Whether a piece or a region is one: pieces count from 1, and a tile in no region has no name."""
+    return value is not None and value != "" and not (isinstance(value, (int, np.integer)) and value < 1)

@@ -1,0 +1,50 @@
+"""A picture of what was taken for tissue, to be checked at a glance."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+from PIL import Image
+
+from ..provenance import atomic_path
+
+LONGEST_PX = 1600
+_EDGE = (0, 140, 90)
+_FADED = 0.55
+
+
+def write_tissue_preview(path: str | os.PathLike[str], pixels: np.ndarray, mask: np.ndarray) -> None:
+    """Write the slide with its tissue outlined in green and all else faded.
+
+    Parameters
+    ----------
+    path
+        A PNG.
+    pixels
+        The slide at low resolution, uint8 (height, width, 3).
+    mask
+        bool (rows, columns) over the same area, at any resolution.
+
+    Raises
+    ------
+    StorageError
+        The file cannot be written.
+    """
+    height, width = pixels.shape[:2]
+    scale = min(1.0, LONGEST_PX / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
+    tissue = np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR)) > 127
+    padded = np.pad(tissue, 2)
+    inner = np.logical_and.reduce(
+        [padded[2 + dy : padded.shape[0] - 2 + dy, 2 + dx : padded.shape[1] - 2 + dx] for dy, dx in _AROUND]
+    )
+    result = small.astype(np.float32)
+    result[~tissue] = 255 - (255 - result[~tissue]) * _FADED
+    result[tissue & ~inner] = _EDGE
+    with atomic_path(path) as temporary:
+        Image.fromarray(np.rint(result).astype(np.uint8)).save(temporary)
+
+
+_AROUND = ((-2, 0), (2, 0), (0, -2), (0, 2), (-1, -1), (1, 1), (-1, 1), (1, -1))

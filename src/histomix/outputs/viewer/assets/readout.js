@@ -1,0 +1,56 @@
+// What stands under the pointer (or under the cross, for the keyboard): the strongest types with their intervals.
+const READ_AT_MOST = 5;
+class Readout {
+  constructor(app) { this.app = app; this.box = $("readout"); }
+  hide() { this.box.hidden = true; }
+  // Rows of the table: [type, value, interval, label] in words.
+  rows(i) {
+    const { meta, data, type } = this.app, layers = [...data.layers.values()];
+    const value = (layer) => (Number.isNaN(layer.value[i]) ? -1 : layer.value[i]);
+    const order = layers.sort((a, b) => value(b) - value(a)).slice(0, READ_AT_MOST);
+    const chosen = data.layers.get(type);
+    if (chosen && !order.includes(chosen)) order.push(chosen);
+    const words = (number) => format(number, meta.unit);
+    return order.map((layer) => [
+      layer.number, words(layer.value[i]),
+      ...(layer.lower ? [`${words(layer.lower[i]).replace(" %", "")} – ${words(layer.upper[i])}`] : []),
+      ...(layer.label ? [words(layer.label[i])] : []),
+    ]);
+  }
+  state(i) {
+    const { data, meta } = this.app;
+    if (data.read_ok[i] < 0.5) return "could not be read";
+    if (!meta.has_scope) return "";
+    const novelty = Number.isNaN(data.novelty[i]) ? "" : `, novelty ${format(data.novelty[i], "")}`;
+    return (data.in_scope[i] < 0.5 ? "out of scope" : "in scope") + novelty;
+  }
+  // i: row of the map; x, y: where to stand, px from the corner of the stage.
+  show(i, x, y) {
+    const { box, app } = this, { meta, data } = app;
+    if (i < 0) { this.hide(); return; }
+    const table = element("table"), head = element("tr");
+    const names = ["cell type", "predicted", ...(meta.has_bounds ? [meta.interval_words] : []), ...(meta.has_label ? ["label"] : [])];
+    for (const name of names) head.append(element("th", name, { scope: "col" }));
+    table.append(head);
+    for (const [number, ...cells] of this.rows(i)) {
+      const row = element("tr", null, number === app.type ? { class: "chosen" } : {}), name = element("td");
+      name.append(swatch(meta.colours[number]), meta.types[number]);
+      row.append(name, ...cells.map((text) => element("td", text)));
+      table.append(row);
+    }
+    const readable = !Number.isNaN(data.dominant[i]);
+    const title = readable ? meta.types[Math.round(data.dominant[i])] : "No prediction";
+    const state = this.state(i);
+    box.replaceChildren(element("b", title), ...(state ? [element("div", state, { class: "quiet" })] : []), ...(readable ? [table] : []));
+    box.hidden = false;
+    const stage = $("panes"), wide = box.offsetWidth, high = box.offsetHeight;
+    const flip = (at, size, all) => Math.max(6, at + 18 + size > all ? at - size - 18 : at + 18);
+    box.style.left = `${flip(x, wide, stage.clientWidth)}px`;
+    box.style.top = `${flip(y, high, stage.clientHeight)}px`;
+  }
+  words(i) {
+    if (i < 0) return "no tile here";
+    const { meta } = this.app;
+    return `${this.state(i)} ${this.rows(i).map(([number, ...cells]) => `${meta.types[number]} ${cells.join(", ")}`).join("; ")}`;
+  }
+}

@@ -1,0 +1,177 @@
+"""What is predicted, how, and what became of it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from ..errors import HistomixError
+from ..provenance import digest_file, digest_json
+from ..slides import is_remote, remote_name, shown
+
+#: Raised when the same inputs give other maps, so that older ones are made again.
+FORMAT = 1
+#: Tiles encoded at once. Never found from the free memory: the same command gives the same bytes everywhere.
+BATCH_SIZE = 32
+#: What a finished slide's folder holds, besides ``status.json``.
+FILES = ("composition.h5ad", "composition.csv", "tiles.geojson", "preview.jpg", "tissue.png")
+
+
+@dataclass(frozen=True)
+class SlideJob:
+    """One slide to be predicted.
+
+    Parameters
+    ----------
+    slide
+        Its path, or a URL.
+    folder
+        The folder of its results.
+    mpp
+        Um per px of level 0; None: as the slide says.
+    name
+        The slide's name in tables; that of its folder where left out.
+    facts
+        What a sheet says of it besides (patient, ...), carried into ``status.json`` and the map.
+    local
+        The copy to read where ``slide`` is a URL.
+    """
+
+    slide: str
+    folder: Path
+    mpp: float | None = None
+    name: str = ""
+    facts: tuple[tuple[str, str], ...] = ()
+    local: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", self.folder.name)
+
+    @property
+    def path(self) -> Path:
+        """The file to read."""
+        return Path(self.slide) if self.local is None else self.local
+
+    @property
+    def file_name(self) -> str:
+        """The name of the slide's file, whose address may hold secrets."""
+        return remote_name(self.slide) if is_remote(self.slide) else Path(self.slide).name
+
+    @property
+    def source(self) -> str:
+        """The path, or the address without its secrets."""
+        return shown(self.slide) if is_remote(self.slide) else self.slide
+
+    @property
+    def work(self) -> Path:
+        """The folder of unfinished work."""
+        return self.folder / ".work"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How slides are predicted; make it with `Settings.of`.
+
+    Parameters
+    ----------
+    head
+        Digest of the head.
+    stride_um
+        Distance of the grid's tiles; None: side by side.
+    at, regions
+        Paths of a spots file and of a GeoJSON with regions of interest.
+    at_digest, regions_digest
+        Digests of their content.
+    min_tissue
+        Tiles with a smaller share of tissue are left out of a grid.
+    keep_features
+        Keep the features of every slide for another head.
+    reuse
+        Output folder of an earlier run whose kept features may serve.
+    gzip
+        Compress the GeoJSON.
+    batch_size
+        Tiles encoded at once.
+    """
+
+    head: str
+    stride_um: float | None = None
+    at: str | None = None
+    at_digest: str | None = None
+    regions: str | None = None
+    regions_digest: str | None = None
+    min_tissue: float = 0.5
+    keep_features: bool = False
+    reuse: str | None = None
+    gzip: bool = False
+    batch_size: int = BATCH_SIZE
+
+    @classmethod
+    def of(
+        cls,
+        head: str,
+        *,
+        at: str | os.PathLike[str] | None = None,
+        regions: str | os.PathLike[str] | None = None,
+        reuse: str | os.PathLike[str] | None = None,
+        batch_size: int | None = None,
+        **others: Any,
+    ) -> Self:
+        """Settings with the digests of the files that they name."""
+        return cls(
+            head=head,
+            at=None if at is None else os.fspath(at),
+            at_digest=None if at is None else digest_file(at),
+            regions=None if regions is None else os.fspath(regions),
+            regions_digest=None if regions is None else digest_file(regions),
+            reuse=None if reuse is None else os.fspath(reuse),
+            batch_size=batch_size or BATCH_SIZE,
+            **others,
+        )
+
+    @property
+    def places(self) -> dict[str, Any]:
+        """What decides where tiles are."""
+        names = ("stride_um", "at_digest", "regions_digest", "min_tissue")
+        return {name: value for name, value in asdict(self).items() if name in names}
+
+    @property
+    def identity(self) -> str:
+        """Digest of everything but the slide that decides what a map holds."""
+        return digest_json({"format": FORMAT, "head": self.head, "gzip": self.gzip, **self.places})
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of the files of a finished slide."""
+        return tuple(f"{name}.gz" if self.gzip and name.endswith(".geojson") else name for name in FILES)
+
+
+@dataclass(frozen=True)
+class SlideResult:
+    """What became of one slide."""
+
+    slide: str
+    folder: Path
+    tiles: int = 0
+    unreadable: int = 0
+    in_scope: int = 0
+    kept: bool = False
+    error: HistomixError | None = None
+    remarks: tuple[str, ...] = field(default=())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain values."""
+        return {
+            "slide": self.slide,
+            "folder": str(self.folder),
+            "state": "done" if self.error is None else "failed",
+            "reason": None if self.error is None else str(self.error),
+            "tiles": self.tiles,
+            "unreadable_tiles": self.unreadable,
+            "in_scope_tiles": self.in_scope,
+            "kept": self.kept,
+            "remarks": list(self.remarks),
+        }

@@ -1,0 +1,77 @@
+"""The encoders that a head's card names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..embedding import with_field_of_view
+from ..encoders import card, load_encoder
+from ..encoders.runtimes import optimise
+from ..errors import EncoderError, HeadError
+from ..heads import Head
+
+if TYPE_CHECKING:
+    from ..encoders import Encoder
+
+
+def load_head_encoders(
+    head: Head, weights: Sequence[str | os.PathLike[str]] | None = None, threads: int | None = None
+) -> list[Encoder]:
+    """Load the encoders that a head's card names, in its order, each on the tile that the head was trained on.
+
+    Parameters
+    ----------
+    head
+        A trained head.
+    weights
+        Local weights, one for each encoder that does not bring its own, in the order of the card; for an encoder that a
+        card file describes, that file.
+    threads
+        CPU threads of each encoder.
+
+    Raises
+    ------
+    HeadError
+        The number of ``weights`` is not the number of encoders that take any, or the card file of one is missing.
+    EncoderError
+        An encoder cannot be loaded.
+    """
+    entries = head.card["encoders"]
+    names = [encoder["name"] for encoder in entries]
+    taking = [name for name in names if _source(name) not in ("builtin", "python")]
+    if weights and len(weights) != len(taking):
+        raise HeadError(
+            f"{len(weights)} weights were given, and {len(taking)} of the head's encoders take any "
+            f"({', '.join(taking) or 'the built-in one brings its own'})",
+            mend="Give --weights once for each of these, in this order",
+        )
+    files = dict(zip(taking, weights, strict=True)) if weights else {}
+    loaded = []
+    for entry in entries:
+        found = _load(entry["name"], files.get(entry["name"]), threads)
+        found = optimise(found, "int8" if entry.get("precision") == "int8" else "auto", threads)
+        spec = found.tile_spec()
+        own = (spec.size_px, spec.mpp) == (entry["size_px"], entry["mpp"])
+        loaded.append(found if own else with_field_of_view(found, entry["size_px"] * entry["mpp"]))
+    return loaded
+
+
+def _source(name: str) -> str:
+    """Where an encoder comes from; one that is known by no name is described by a card file."""
+    try:
+        return card(name).source
+    except EncoderError:
+        return "file"
+
+
+def _load(name: str, file: str | os.PathLike[str] | None, threads: int | None) -> Encoder:
+    if _source(name) != "file":
+        return load_encoder(name, weights=file, threads=threads)
+    if file is None:
+        raise HeadError(
+            f"the head's encoder {name} is none that histomix knows by name",
+            mend="Give its card file (YAML or JSON) with --weights",
+        )
+    return load_encoder(os.fspath(file), threads=threads)

@@ -1,0 +1,198 @@
+"""A head over the features of a whole slide, a stretch at a time; overlapping tiles combined."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+
+from .plan import Plan
+
+if TYPE_CHECKING:
+    from ..heads import Head
+
+#: Rows that a head is applied to at once, and that the outputs are written by.
+BLOCK = 4096
+COMBINED, DENSITY = "super_resolved", "density per mm2"
+
+#: Makes an array of a name, shape and dtype: in memory, or on disk.
+Make = Callable[[str, tuple[int, ...], str], np.ndarray]
+
+
+def in_memory(_name: str, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """The `Make` of small slides."""
+    return np.empty(shape, dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Maps:
+    """What a head says of each tile of a plan, in the plan's order; ``None`` where it does not say it.
+
+    Parameters
+    ----------
+    values, lower, upper, combined
+        float32 (n, types): the prediction, its interval, and the super-resolved map.
+    novelty
+        float64 (n,), NaN where a tile could not be read.
+    read_ok, in_scope
+        bool (n,).
+    """
+
+    values: np.ndarray
+    lower: np.ndarray | None
+    upper: np.ndarray | None
+    combined: np.ndarray | None
+    novelty: np.ndarray
+    read_ok: np.ndarray
+    in_scope: np.ndarray
+
+
+def apply_head(head: Head, X: np.ndarray, plan: Plan, make: Make = in_memory) -> Maps:
+    """Apply a head to the features of a slide.
+
+    A head that looks around its tiles gets each stretch with all tiles within its reach, so that the result is that of
+    the whole slide at once; memory follows the stretch.
+
+    Parameters
+    ----------
+    head
+        The head.
+    X
+        (n, features) in the order of the plan; an array on disk is read in stretches. A row with NaN is unreadable.
+    plan
+        The tiles.
+    make
+        Where the results live.
+    """
+    n, types = len(plan), len(head.card["cell_types"])
+    values = make("values", (n, types), "float32")
+    novelty, scope = make("novelty", (n,), "float64"), make("in_scope", (n,), "bool")
+    bounds: dict[str, np.ndarray] = {}
+    for start, stop, low, high in _stretches(plan, _reach_um(head)):
+        found = head.apply(X[low:high], plan.xy_um[low:high])
+        core = slice(start - low, stop - low)
+        values[start:stop], novelty[start:stop] = found.values[core], found.novelty[core]
+        scope[start:stop] = found.in_scope[core]
+        for name in ("lower", "upper"):
+            part = getattr(found, name)
+            if part is not None:
+                bounds.setdefault(name, make(name, (n, types), "float32"))[start:stop] = part[core]
+    read_ok = np.isfinite(novelty)
+    combined = _combined(plan, values, make) if _overlap(plan) > 1 else None
+    return Maps(values, bounds.get("lower"), bounds.get("upper"), combined, novelty, read_ok, scope)
+
+
+def _reach_um(head: Head) -> float:
+    """How far a head looks; infinite for one on the graph of all tiles."""
+    return float("inf") if head.estimator.needs_places else float(head.reach_um)
+
+
+def _stretches(plan: Plan, reach_um: float) -> Iterator[tuple[int, int, int, int]]:
+    """(start, stop) of each stretch and (low, high) of what must be seen for it; tiles run from top to bottom."""
+    n, y_um = len(plan), plan.tiles["y_px"] * plan.facts["slide"]["mpp"]
+    if not np.isfinite(reach_um):
+        yield 0, n, 0, n
+        return
+    for start in range(0, n, BLOCK):
+        stop = min(start + BLOCK, n)
+        if reach_um == 0:
+            yield start, stop, start, stop
+            continue
+        low = int(np.searchsorted(y_um, y_um[start] - reach_um, "left"))
+        high = int(np.searchsorted(y_um, y_um[stop - 1] + reach_um, "right"))
+        yield start, stop, low, high
+
+
+def _overlap(plan: Plan) -> float:
+    """How many tiles of a row of the grid lie over one another."""
+    if plan.at_spots:
+        return 1.0
+    tile = plan.facts["tile"]
+    return tile["size_px"] * tile["mpp"] / (tile["stride_um"] or tile["size_px"] * tile["mpp"])
+
+
+def tent(overlap: float) -> np.ndarray:
+    """Weights of the tiles 0, 1, 2, ... strides from a cell's centre, along one axis, one side.
+
+    A tile weighs by the share of the cell that it covers, times ``1 - distance / half a tile``, so that tiles centred
+    on the cell, which see it whole and amid its surroundings, count most.
+    """
+    half = overlap / 2
+    distance = np.arange(int(np.ceil(half + 0.5)))
+    covered = np.clip(half - distance + 0.5, 0, 1)
+    # The mean distance of the covered part from the tile's centre, so that a cell on a tile's edge keeps some weight.
+    return covered * np.clip(1 - np.maximum(distance - (1 - covered) / 2, 0) / half, 0, 1)
+
+
+def _combined(plan: Plan, values: np.ndarray, make: Make) -> np.ndarray:
+    """The weighted mean, in every cell of the grid that has a tile of its own, of all tiles that cover it."""
+    from scipy.ndimage import convolve1d
+
+    side = tent(_overlap(plan))
+    kernel = np.concatenate([side[:0:-1], side])
+    reach = len(side) - 1
+    columns = plan.facts["grid"][0]
+    row, column = np.asarray(plan.tiles["row"]), np.asarray(plan.tiles["column"])
+    result = make(COMBINED, values.shape, "float32")
+    step = max(1, BLOCK * 8 // columns)
+    for top in range(int(row[0]), int(row[-1]) + 1, step):
+        first, last = np.searchsorted(row, (top, top + step))
+        if first == last:
+            continue
+        low, high = np.searchsorted(row, (top - reach, top + step + reach))
+        dense = np.zeros((step + 2 * reach, columns, values.shape[1]))
+        known = np.zeros((*dense.shape[:2], 1))
+        place = row[low:high] - top + reach, column[low:high]
+        some = np.asarray(values[low:high], float)
+        ok = np.isfinite(some).all(axis=1)
+        dense[place] = np.where(ok[:, None], some, 0)
+        known[place] = ok[:, None]
+        for axis in (0, 1):
+            dense = convolve1d(dense, kernel, axis=axis, mode="constant")
+            known = convolve1d(known, kernel, axis=axis, mode="constant")
+        here = row[first:last] - top + reach, column[first:last]
+        weight = known[here]
+        result[first:last] = np.where(weight > 0, dense[here] / np.where(weight > 0, weight, 1), np.nan)
+    return result
+
+
+def blocks(
+    plan: Plan, maps: Maps, head: Head, manifest: str, density_of_um2: float | None = None, size: int | None = BLOCK
+) -> Iterator[ad.AnnData]:
+    """The composition map in the order of its outputs, ``size`` tiles at a time (None: all at once)."""
+    types = pd.DataFrame(index=[str(name) for name in head.card["cell_types"]])
+    place = np.asarray(plan.tiles["place"])
+    # On a grid the output's order is the plan's; spots are given back in their own.
+    order = np.argsort(place) if plan.at_spots else None
+    size = size or max(1, len(plan))
+    for start in range(0, len(plan), size):
+        rows = np.arange(start, min(start + size, len(plan))) if order is None else order[start : start + size]
+        yield _block(plan, maps, types, manifest, density_of_um2, rows)
+
+
+def _block(
+    plan: Plan, maps: Maps, types: pd.DataFrame, manifest: str, density_of_um2: float | None, rows: np.ndarray
+) -> ad.AnnData:
+    some = np.asarray(plan.tiles[rows])
+    obs: dict[str, Any] = {name: np.array(some[name]) for name in ("x_px", "y_px")}
+    obs["tissue"] = some["tissue"].astype(float)
+    obs["novelty"] = maps.novelty[rows].astype(np.float32)
+    obs["in_scope"], obs["read_ok"] = np.array(maps.in_scope[rows]), np.array(maps.read_ok[rows])
+    obs["piece"] = np.array(some["piece"])
+    regions = plan.facts["regions"]
+    if regions:
+        obs["region"] = pd.Categorical.from_codes(some["region"], categories=regions)
+    table = pd.DataFrame(obs, index=pd.Index(plan.names(rows), name="spot" if plan.at_spots else "key"))
+    block = ad.AnnData(np.array(maps.values[rows]), obs=table, var=types.copy())
+    for name, layer in (("lower", maps.lower), ("upper", maps.upper), (COMBINED, maps.combined)):
+        if layer is not None:
+            block.layers[name] = np.array(layer[rows])
+    if density_of_um2 is not None:
+        block.layers[DENSITY] = (block.X * (1e6 / density_of_um2)).astype(np.float32)
+    block.obsm["spatial"] = table[["x_px", "y_px"]].to_numpy(float)
+    block.uns["manifest"] = manifest
+    return block

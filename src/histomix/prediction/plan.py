@@ -1,0 +1,304 @@
+"""Where the tiles of a slide are, in which bands they are embedded, and what the map will say of them."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from ..embedding.manifest import slide_facts
+from ..errors import HeadError, InputError, SlideError
+from ..provenance import atomic_path, digest_bytes, digest_json, read_json, write_json
+from ..slides import Slide, TileSpec, TissueMask, grid_places, tissue_mask
+from ..slides.pieces import label_pieces, piece_at
+from .job import FORMAT, Settings
+from .regions import Region, read_regions, region_at
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..heads import Head
+
+_LOG = logging.getLogger(__name__)
+#: Tiles of one band, at least: whole rows of the grid, so that few file tiles are decoded for two bands.
+BAND_TILES = 2048
+#: A tissue mask holds at most about this many pixels: on larger slides it is coarser.
+MASK_PX = 12_000_000
+#: A head that sees finer pixels than the slide has by more than this factor is refused.
+MAX_UPSAMPLING = 16.0
+TILE = np.dtype(
+    {
+        "names": ["x_px", "y_px", "tissue", "column", "row", "piece", "region", "place"],
+        "formats": ["<f8", "<f8", "<f4", "<i4", "<i4", "<i4", "<i4", "<i8"],
+    }
+)
+
+
+@dataclass(frozen=True)
+class Band:
+    """A stretch of a slide's tiles that is embedded at once: rows ``start`` to ``stop`` of its plan."""
+
+    number: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The tiles of one slide.
+
+    Parameters
+    ----------
+    tiles
+        Structured array (n,) of `TILE`: centre (level-0 px), share on tissue, column and row of the grid (-1 at spots),
+        piece of tissue (from 1), region (from 0, -1 for none) and place in the output, from top to bottom.
+    keys
+        Names of the spots in the order of ``tiles``; None on a grid, whose keys are ``{column}x{row}``.
+    facts
+        ``slide``, ``tile``, ``places``, ``cell_px``, ``grid``, ``regions``, ``pieces``, ``tissue_mm2``: plain values.
+    """
+
+    tiles: np.ndarray
+    keys: np.ndarray | None
+    facts: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    @property
+    def xy_um(self) -> np.ndarray:
+        """Centres, float64 (n, 2), um from the corner of level 0."""
+        return np.stack([self.tiles["x_px"], self.tiles["y_px"]], axis=1) * self.facts["slide"]["mpp"]
+
+    @property
+    def at_spots(self) -> bool:
+        """Whether the tiles are around given spots, not on a grid."""
+        return self.keys is not None
+
+    def names(self, rows: np.ndarray) -> list[str]:
+        """Keys of some tiles."""
+        if self.keys is not None:
+            return [str(key) for key in self.keys[rows]]
+        some = self.tiles[rows]
+        return [f"{column}x{row}" for column, row in zip(some["column"].tolist(), some["row"].tolist(), strict=True)]
+
+    def table(self, band: Band) -> pd.DataFrame:
+        """The tile table of a band, as the engine takes it."""
+        import pandas as pd
+
+        some = self.tiles[band.start : band.stop]
+        columns = {name: np.array(some[name], float) for name in ("x_px", "y_px", "tissue")}
+        return pd.DataFrame(columns, index=pd.Index(self.names(np.arange(band.start, band.stop)), name="key"))
+
+    @property
+    def bands(self) -> list[Band]:
+        """The bands: they depend on the tiles alone, never on who embeds them."""
+        row = self.tiles["row"]
+        ends = [0]
+        if self.at_spots:
+            ends += list(range(BAND_TILES, len(self), BAND_TILES))
+        else:
+            for start in (np.flatnonzero(np.diff(row)) + 1).tolist():
+                if start - ends[-1] >= BAND_TILES:
+                    ends.append(start)
+        ends.append(len(self))
+        return [Band(number, a, b) for number, (a, b) in enumerate(itertools.pairwise(ends))]
+
+    def identity(self) -> str:
+        """Digest of the tiles and of the slide under them."""
+        slide = {name: self.facts["slide"][name] for name in ("digest", "mpp")}
+        keys = None if self.keys is None else self.keys.tolist()
+        tiles = np.stack([self.tiles["x_px"], self.tiles["y_px"]]).tobytes()
+        return digest_json({"format": FORMAT, "slide": slide, "keys": keys, "tiles": digest_bytes(tiles)})
+
+    def save(self, folder: Path, request: str) -> None:
+        """Write the plan; ``request`` is what it was asked for by.
+
+        Raises
+        ------
+        StorageError
+            The folder cannot be written.
+        """
+        arrays = {"tiles": self.tiles} if self.keys is None else {"tiles": self.tiles, "keys": self.keys}
+        for name, array in arrays.items():
+            with atomic_path(folder / f"{name}.npy") as temporary:
+                # Not np.save to the file: it may lose what a full disk has no room for without a word.
+                buffer = io.BytesIO()
+                np.save(buffer, array, allow_pickle=False)
+                temporary.write_bytes(buffer.getbuffer())
+        facts = {**self.facts, "n_tiles": len(self)}
+        write_json(folder / "plan.json", {"request": request, "identity": self.identity(), "facts": facts})
+
+    @classmethod
+    def load(cls, folder: Path, request: str | None = None) -> Self | None:
+        """Read a plan; None where there is none, or it answers another request."""
+        try:
+            found = read_json(folder / "plan.json")
+            tiles = np.load(folder / "tiles.npy", mmap_mode="r", allow_pickle=False)
+            keys_file = folder / "keys.npy"
+            at_spots = found["facts"]["places"] == "spots"
+            keys = np.load(keys_file, mmap_mode="r", allow_pickle=False) if at_spots else None
+        except (InputError, OSError, ValueError, KeyError, EOFError):
+            return None
+        if request is not None and found.get("request") != request:
+            return None
+        return cls(tiles, keys, found["facts"]) if len(tiles) == found["facts"].get("n_tiles") else None
+
+
+def tile_of(head: Head, stride_um: float | None = None) -> TileSpec:
+    """The tile of a head's first encoder, which a grid is made of."""
+    first = head.card["encoders"][0]
+    return TileSpec(first["size_px"], first["mpp"], stride_um)
+
+
+def bounded_mask(slide: Slide) -> TissueMask:
+    """The slide's tissue mask, at 8 um per px or, on a very large slide, as coarse as keeps it within `MASK_PX`."""
+    area_um2 = slide.width_px * slide.height_px * slide.mpp**2
+    return tissue_mask(slide, max(8.0, (area_um2 / MASK_PX) ** 0.5))
+
+
+def plan_tiles(
+    slide: Slide,
+    head: Head,
+    settings: Settings,
+    spots: pd.DataFrame | None = None,
+    mask: TissueMask | None = None,
+    digest: str | None = None,
+) -> Plan:
+    """Find the tiles of a slide.
+
+    Parameters
+    ----------
+    slide
+        The open slide.
+    head
+        Says which tile.
+    settings
+        Say where: on a grid, in regions.
+    spots
+        The spots to predict at instead of a grid (``x_px``, ``y_px``, indexed by key).
+    mask
+        Tissue, where it has been found already.
+    digest
+        Of the slide's content.
+
+    Raises
+    ------
+    SlideError
+        There is no tissue, none in the regions, or the slide is smaller than a tile.
+    HeadError
+        The slide is far too coarse for the head.
+    """
+    spec = tile_of(head, settings.stride_um)
+    _check_scale(slide, head, spec)
+    mask = bounded_mask(slide) if mask is None else mask
+    regions = [] if settings.regions is None else _shifted(read_regions(settings.regions), slide)
+    labels, count = label_pieces(mask)
+    facts: dict[str, Any] = {
+        "slide": {**slide_facts(slide, spec), "bounds_px": list(slide.bounds_px), "digest": digest},
+        "tile": spec.to_dict(),
+        "places": "grid" if spots is None else "spots",
+        "cell_px": (spec.size_um if spots is not None else (spec.stride_um or spec.size_um)) / slide.mpp,
+        "grid": None,
+        "regions": [region.name for region in regions],
+        "pieces": count,
+        "tissue_mm2": mask.area_mm2,
+    }
+    if spots is None:
+        found = grid_places(slide, spec, mask, settings.min_tissue)
+        facts["grid"] = list(found.shape)
+        tiles = np.zeros(len(found.x_px), TILE)
+        for name in ("x_px", "y_px", "tissue", "column", "row"):
+            tiles[name] = getattr(found, name)
+        keys = None
+        if not len(tiles):
+            raise _no_tissue(slide, spec, mask)
+    else:
+        tiles, keys = _at_spots(slide, spec, mask, spots)
+    xy_px = np.stack([tiles["x_px"], tiles["y_px"]], axis=1)
+    tiles["piece"] = piece_at(labels, mask.mpp, xy_px, slide.mpp)
+    tiles["region"] = region_at(regions, xy_px)
+    if regions and spots is None:
+        tiles = tiles[tiles["region"] >= 0]
+        if not len(tiles):
+            raise SlideError(
+                f"no tile of tissue has its centre in the regions of {settings.regions} "
+                f"({', '.join(facts['regions'])})",
+                where=slide.path,
+                mend="Check that the regions were drawn on this slide, at its full resolution",
+            )
+    if spots is None:
+        tiles["place"] = np.arange(len(tiles))
+    return Plan(tiles, keys, facts)
+
+
+def _at_spots(slide: Slide, spec: TileSpec, mask: TissueMask, spots: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Tiles around spots from top to bottom, so that bands of them lie together; ``place`` keeps their own order."""
+    from ..slides import tiles_at_spots
+
+    table = tiles_at_spots(slide, spots[["x_px", "y_px"]].to_numpy(float), spots.index, spec, mask=mask)
+    order = np.lexsort((table["x_px"].to_numpy(), table["y_px"].to_numpy()))
+    tiles = np.zeros(len(table), TILE)
+    for name in ("x_px", "y_px", "tissue"):
+        tiles[name] = table[name].to_numpy()[order]
+    tiles["column"] = tiles["row"] = -1
+    tiles["place"] = order
+    return tiles, np.array([str(key) for key in table.index[order]], dtype=np.str_)
+
+
+def _shifted(regions: list[Region], slide: Slide) -> list[Region]:
+    """Regions in level-0 px: QuPath counts from the corner of the scanned part."""
+    return [
+        Region(region.name, tuple(tuple(ring + slide.bounds_px for ring in rings) for rings in region.polygons))
+        for region in regions
+    ]
+
+
+def _check_scale(slide: Slide, head: Head, spec: TileSpec) -> None:
+    for encoder in head.card["encoders"]:
+        if slide.upsampling(encoder["mpp"]) > MAX_UPSAMPLING:
+            raise HeadError(
+                f"the head reads {encoder['mpp']:.3g} um/px and the slide has {slide.mpp:.3g} um/px, "
+                f"{slide.mpp / encoder['mpp']:.1f} times coarser: there are no cells to be seen on it",
+                where=slide.path,
+                mend="Give the slide's true um per px with --mpp, or take a scan of higher magnification",
+            )
+    wide_px = spec.size_um / slide.mpp
+    if wide_px > 2 * max(slide.width_px, slide.height_px):
+        raise SlideError(
+            f"the head's tile of {spec.size_um:g} um is {wide_px:.0f} px wide, and the slide has "
+            f"{slide.width_px} x {slide.height_px} px",
+            where=slide.path,
+            mend="Check that this is the slide itself, not a label or an overview, and that its mpp is right",
+        )
+
+
+def _no_tissue(slide: Slide, spec: TileSpec, mask: TissueMask) -> SlideError:
+    return SlideError(
+        f"no tissue was found (tissue mask: {mask.area_mm2:.3g} mm2, less than half a tile of {spec.size_um:g} um)",
+        where=slide.path,
+        mend="Check that this is an H&E slide and that its mpp is right; --at predicts at places you name",
+    )
+
+
+def manifest_of(plan: Plan, head: Head) -> dict[str, Any]:
+    """What the map says of itself."""
+    names = ("name", "digest", "head", "encoders", "encoder_licences", "tissue", "training")
+    return {
+        **{name: plan.facts[name] for name in ("slide", "tile", "places", "cell_px", "grid", "regions", "pieces")},
+        "tissue_mm2": plan.facts["tissue_mm2"],
+        "unit": head.card["unit"],
+        "head": {name: head.card[name] for name in names if name in head.card},
+        "calibration": head.card.get("calibration"),
+    }
+
+
+def manifest_text(plan: Plan, head: Head, more: dict[str, Any]) -> str:
+    """`manifest_of` as JSON."""
+    return json.dumps({**manifest_of(plan, head), **more})

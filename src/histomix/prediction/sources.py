@@ -1,0 +1,161 @@
+"""Which slides: paths, folders of slides, and sheets of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import HeadError, InputError
+from ..slides.files import SUFFIXES
+from .job import SlideJob
+
+_SHEETS = (".csv", ".tsv")
+_FLAT = (".png", ".jpg", ".jpeg")
+_REMOTE = "://"
+
+
+def slide_jobs(
+    slides: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], mpp: float | None = None
+) -> list[SlideJob]:
+    """The jobs of what a user named.
+
+    Parameters
+    ----------
+    slides
+        Slides (paths or URLs), folders that are searched for slides at any depth, and sheets: CSV or TSV with a column
+        ``slide`` (paths relative to the sheet, or URLs) and optional ``mpp`` and ``name``; every other column
+        (``patient``, ...) is carried into the results.
+    out
+        Folder of the results, one folder a slide.
+    mpp
+        Um per px of level 0 of every slide; a sheet's own values go before it.
+
+    Raises
+    ------
+    InputError
+        A folder holds no slide, or a sheet cannot be used; the message names the row.
+    HeadError
+        Two slides would share one folder.
+    """
+    found: list[tuple[str, float | None, str, tuple[tuple[str, str], ...]]] = []
+    for item in slides:
+        text = os.fspath(item)
+        path = Path(text)
+        if _REMOTE in text:
+            found.append((text, mpp, _stem(text), ()))
+        elif path.suffix.lower() in _SHEETS:
+            found += _sheet(path, mpp)
+        elif path.is_dir() and not _is_slide_folder(path):
+            found += [(str(slide), mpp, name, ()) for slide, name in _search(path)]
+        else:
+            found.append((text, mpp, path.name if path.is_dir() and path.suffix != ".zarr" else path.stem, ()))
+    jobs = [SlideJob(slide, Path(out) / name, scale, name, facts) for slide, scale, name, facts in found]
+    folders: dict[Path, SlideJob] = {}
+    for job in jobs:
+        twin = folders.setdefault(job.folder, job)
+        if twin is not job:
+            raise HeadError(
+                f"{twin.source} and {job.source} would both be written to {job.folder}",
+                mend="Rename one of them, name them in the column 'name' of a sheet, or use different --out folders",
+            )
+    return jobs
+
+
+def find_slides(folder: Path) -> list[Path]:
+    """Slides in a folder, at any depth, in the order of their names.
+
+    Files with the suffix of a slide, OME-Zarr images, and folders of DICOM files, which are one slide each. The pixel
+    folder beside a MIRAX slide is not entered, hidden folders are not, and flat PNG and JPEG images count only in a
+    folder without other slides, where they are no pictures of those.
+    """
+    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    if _is_slide_folder(folder):
+        return [folder]
+    pixels = {path.with_suffix("") for path in entries if path.suffix.lower() == ".mrxs"}
+    files = [path for path in entries if path.is_file() and path.suffix.lower() in SUFFIXES]
+    whole = [path for path in files if path.suffix.lower() not in _FLAT]
+    found = [path for path in (whole or files) if path.suffix.lower() != ".dat"]
+    for path in entries:
+        if path.is_dir() and path not in pixels:
+            found += find_slides(path)
+    return found
+
+
+def _search(folder: Path) -> list[tuple[Path, str]]:
+    """Slides of a folder with a name each: the file's, or with the folders above it where that is not unique."""
+    paths = find_slides(folder)
+    if not paths:
+        raise InputError(
+            "holds no slide", where=folder, mend=f"Name a folder with slides ({', '.join(SUFFIXES)}), or the slides"
+        )
+    stems = [path.name if path.is_dir() and path.suffix != ".zarr" else path.stem for path in paths]
+    names = []
+    for path, stem in zip(paths, stems, strict=True):
+        parts = path.relative_to(folder).parts[:-1] if path != folder else ()
+        names.append("__".join((*parts, stem)) if stems.count(stem) > 1 else stem)
+    # a.svs beside a.ndpi in one folder
+    return [
+        (path, f"{name}{path.suffix.replace('.', '_')}" if names.count(name) > 1 else name)
+        for path, name in zip(paths, names, strict=True)
+    ]
+
+
+def _is_slide_folder(path: Path) -> bool:
+    """Whether a folder is itself a slide: an image of OME-Zarr, or DICOM files."""
+    return (
+        path.suffix.lower() == ".zarr"
+        or (path / "zarr.json").is_file()
+        or (path / ".zattrs").is_file()
+        or any(path.glob("*.dcm"))
+    )
+
+
+def _sheet(path: Path, mpp: float | None) -> list[tuple[str, float | None, str, tuple[tuple[str, str], ...]]]:
+    import pandas as pd
+
+    separator = "\t" if path.suffix.lower() == ".tsv" else ","
+    try:
+        table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be read as a sheet ({error})", where=path, mend="Give a CSV with slide") from error
+    table.columns = [str(column).strip() for column in table.columns]
+    if "slide" not in table:
+        raise InputError(
+            f"the sheet has no column 'slide'; it has: {', '.join(table.columns)}",
+            where=path,
+            mend="Name the slides in a column 'slide'; mpp, name, patient and others may stand beside it",
+        )
+    if not len(table):
+        raise InputError("the sheet has no rows", where=path, mend="Name one slide a row")
+    found = []
+    for number, row in enumerate(table.to_dict("records"), start=2):
+        values = {str(name): str(value).strip() for name, value in row.items()}
+        slide = values.pop("slide")
+        if not slide:
+            raise InputError(f"row {number} names no slide", where=path, mend="Fill in the column 'slide'")
+        scale = _number(values.pop("mpp", ""), number, path)
+        name = values.pop("name", "") or _stem(slide)
+        if "/" in name or "\\" in name or name in (".", ".."):
+            raise InputError(f"row {number}: the name '{name}' cannot be a folder's", where=path, mend="Rename it")
+        place = slide if _REMOTE in slide else str(path.parent / slide)
+        found.append((place, mpp if scale is None else scale, name, _facts(values)))
+    return found
+
+
+def _facts(values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    return tuple((name, value) for name, value in values.items() if value)
+
+
+def _number(text: str, row: int, path: Path) -> float | None:
+    if not text:
+        return None
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InputError(f"row {row}: the mpp '{text}' is no number", where=path, mend="Give um per px") from error
+
+
+def _stem(slide: str) -> str:
+    return Path(slide.split("?")[0].rstrip("/")).stem

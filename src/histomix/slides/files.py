@@ -1,0 +1,95 @@
+"""The files that make a slide, and whether their content is still the same."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ..errors import SlideError
+from ..provenance import digest_file, digest_json, fingerprint
+
+#: Suffixes that a folder is searched for.
+SUFFIXES = (
+    *(".svs", ".ndpi", ".mrxs", ".scn", ".tif", ".tiff", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".dcm"),
+    *(".btf", ".png", ".jpg", ".jpeg"),
+)
+
+
+def slide_files(path: str | os.PathLike[str]) -> list[Path]:
+    """Every file of a slide, the named one first.
+
+    A MIRAX slide keeps its pixels in a folder beside it, a DICOM slide and a Hamamatsu VMS in further files of its
+    folder, an image of OME-Zarr in the files of its own.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if file.is_file())
+    suffix = path.suffix.lower()
+    if suffix == ".mrxs":
+        beside = path.with_suffix("")
+        return [path, *sorted(file for file in beside.rglob("*") if file.is_file())]
+    if suffix == ".dcm":
+        return [path, *sorted(file for file in path.parent.glob("*.dcm") if file != path)]
+    if suffix in (".vms", ".vmu"):
+        return [path, *sorted(file for file in path.parent.glob(f"{path.stem}*") if file != path and file.is_file())]
+    return [path]
+
+
+def slide_state(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """How the files of a slide look from outside: size and modification time of each, and a sample of their content.
+
+    Raises
+    ------
+    SlideError
+        A file cannot be read.
+    """
+    files = slide_files(path)
+    try:
+        stats = [file.stat() for file in files]
+        samples = [fingerprint(file) for file in files]
+    except OSError as error:
+        raise SlideError(f"cannot be read ({error.strerror or error})", where=path, mend="Check the path") from error
+    return {
+        "files": [[file.name, stat.st_size, stat.st_mtime_ns] for file, stat in zip(files, stats, strict=True)],
+        "sample": samples[0] if len(samples) == 1 else digest_json(samples),
+    }
+
+
+def slide_digest(path: str | os.PathLike[str], known: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Identify a slide by its whole content.
+
+    Parameters
+    ----------
+    path
+        The slide.
+    known
+        An earlier result for the same path. Where sizes, times and samples are as they were, its digest is taken over;
+        otherwise every byte is read again, so that a new time alone changes nothing and a changed byte is seen.
+
+    Returns
+    -------
+    dict
+        ``digest`` (of the content, ``"sha256:<hex>"``), and ``files`` and ``sample`` as `slide_state` gives them.
+
+    Raises
+    ------
+    SlideError
+        A file cannot be read.
+    """
+    state = slide_state(path)
+    if known is not None and all(known.get(name) == state[name] for name in state) and known.get("digest"):
+        return {**state, "digest": str(known["digest"])}
+    return {**state, "digest": _digest(os.fspath(path), digest_json(state))}
+
+
+@lru_cache(maxsize=256)
+def _digest(path: str, state: str) -> str:
+    files = slide_files(path)
+    try:
+        found = [digest_file(file) for file in files]
+    except OSError as error:
+        raise SlideError(f"cannot be read ({error.strerror or error})", where=path, mend="Check the path") from error
+    return found[0] if len(found) == 1 else digest_json([[f.name, d] for f, d in zip(files, found, strict=True)])

@@ -1,0 +1,279 @@
+"""Every rule of the audit finds the leak that is planted for it, and nothing in a clean cohort."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from PIL import Image
+from sklearn.decomposition import PCA
+from sklearn.linear_model import Ridge
+from sklearn.preprocessing import StandardScaler
+
+from histomix.abundance import Abundance
+from histomix.errors import InputError
+from histomix.evaluation import AUDIT_RULES, Finding, audit, make_folds
+from histomix.evaluation.audit import refuse_leaks
+from histomix.evaluation.coupling import coupled_labels
+from histomix.evaluation.duplicates import picture_hash
+from histomix.heads import TrainingSet
+
+TYPES = ["T cell", "B cell", "Tumour", "Stroma"]
+DONOR = {"a1": "A", "a2": "A", "b1": "B", "c1": "C", "d1": "D"}
+SPOTS, DIM = 120, 24
+
+
+class Planted(SimpleNamespace):
+    """A cohort as the audit is given it; change anything before `run`."""
+
+    def run(self, protocol: str = "donor", site: Any = None, **options: Any) -> list[Finding]:
+        section = np.repeat(list(self.donor), SPOTS)
+        donor = np.array([self.donor[name] for name in section])
+        training = TrainingSet(
+            X=np.concatenate(list(self.X.values())).astype(np.float32),
+            Y=np.concatenate([table.values.to_numpy() for table in self.labels.values()]),
+            keys=np.tile(np.arange(SPOTS).astype(str), len(self.donor)),
+            section=section,
+            donor=donor,
+            xy_um=np.tile(np.random.default_rng(0).random((SPOTS, 2)) * 1000, (len(self.donor), 1)),
+            cell_types=TYPES,
+            unit="cells per spot",
+            features={},
+        )
+        sites = None if site is None else np.array([site[name] for name in section])
+        folds = make_folds(section, donor, protocol, site=sites)
+        block = {}
+        for name, X in self.X.items():
+            table = AnnData(np.asarray(X, dtype=np.float32))
+            facts = {
+                "section": name,
+                "identity": name,
+                "slide": {"fingerprint": self.prints[name], "mpp": 0.5},
+                "encoder": {"name": "fake", "digest": "x", "dim": DIM, "views": 1},
+                "tile": {"size_px": 224, "mpp": 0.5},
+                **self.facts.get(name, {}),
+            }
+            table.uns["manifest"] = json.dumps(facts)
+            block[name] = table
+        return audit(
+            training,
+            folds,
+            protocol,
+            blocks=[block],
+            labels=self.labels,
+            coupled=coupled_labels(self.labels, training, folds),
+            **options,
+        )
+
+
+@pytest.fixture
+def cohort() -> Planted:
+    """Five sections of four donors whose tiles share a stain within a section, labels fitted by donor."""
+    rng = np.random.default_rng(0)
+    basis = rng.normal(size=(6, DIM))
+    X, labels = {}, {}
+    for name, donor in DONOR.items():
+        X[name] = rng.normal(size=(SPOTS, 6)) @ basis + 0.4 * rng.normal(size=(SPOTS, DIM)) + rng.normal(size=DIM) + 2
+        together = [other for other in DONOR if DONOR[other] == donor]
+        values = pd.DataFrame(rng.gamma(2.0, size=(SPOTS, 4)), columns=TYPES)
+        labels[name] = Abundance(values, "cells per spot", provenance={"fitted_with": together})
+    return Planted(donor=dict(DONOR), X=X, labels=labels, prints={name: f"print {name}" for name in DONOR}, facts={})
+
+
+def only(findings: list[Finding], rule: str, severity: str) -> Finding:
+    """The one finding there is."""
+    assert [(one.rule, one.severity) for one in findings] == [(rule, severity)]
+    assert rule in AUDIT_RULES and findings[0].numbers and findings[0].message
+    json.dumps(findings[0].to_dict(), allow_nan=False)
+    return findings[0]
+
+
+def labelled_alone(cohort: Planted) -> None:
+    for name in cohort.labels:
+        cohort.labels[name] = replace(cohort.labels[name], provenance={"fitted_with": [name]})
+
+
+def preview(folder: Path, name: str, seed: int, change: Callable[[np.ndarray], np.ndarray] = lambda x: x) -> None:
+    """A picture of tissue with some structure on white glass."""
+    rng = np.random.default_rng(seed)
+    grey = Image.fromarray(rng.random((9, 11)).astype(np.float32)).resize((220, 180), Image.Resampling.BICUBIC)
+    rows, columns = np.mgrid[-1:1:180j, -1:1:220j]
+    tissue = rows**2 / rng.uniform(0.5, 0.9) + columns**2 / rng.uniform(0.5, 0.9) < 1
+    picture = np.where(tissue[..., None], 90 + 120 * np.asarray(grey)[..., None] * [1.0, 0.7, 1.0], 242)
+    (folder / "previews").mkdir(exist_ok=True)
+    Image.fromarray(change(np.clip(picture, 0, 255).astype(np.uint8))).save(folder / "previews" / f"{name}.jpg")
+
+
+def test_a_clean_cohort_has_no_findings(cohort: Planted, tmp_path: Path) -> None:
+    for seed, name in enumerate(DONOR):
+        preview(tmp_path, name, seed)
+    assert cohort.run(folders=[tmp_path], estimators={"ridge": Ridge()}) == []
+    refuse_leaks([])
+    # Sections of one site are whole in a fold, and donors with them.
+    assert cohort.run("site", site={"a1": "x", "a2": "x", "b1": "y", "c1": "z", "d1": "z"}) == []
+
+
+def test_a_donor_at_two_sites_stands_on_both_sides_of_a_fold(cohort: Planted) -> None:
+    labelled_alone(cohort)
+    found = only(
+        cohort.run("site", site={"a1": "x", "a2": "y", "b1": "y", "c1": "z", "d1": "z"}), "donors across folds", "error"
+    )
+    assert found.numbers == {"n_donors": 1, "n_folds": 2, "donors": ["A"]}
+    with pytest.raises(InputError, match=r"strict.*\n.*donors across folds: 1 of 4 donors \(A\)"):
+        refuse_leaks([found])
+
+
+def test_optimistic_folds_are_told_as_what_they_are(cohort: Planted) -> None:
+    labelled_alone(cohort)
+    found = only(cohort.run("section"), "donors across folds", "error")
+    assert "by the choice of section folds (optimistic" in found.message
+
+
+@pytest.mark.parametrize(("one", "other"), [("P-01", "p 01"), ("Patient_7", "PATIENT7")])
+def test_one_donor_under_two_names(cohort: Planted, one: str, other: str) -> None:
+    cohort.donor.update(b1=one, c1=other)
+    found = only(cohort.run(), "donors of like names", "warning")
+    assert found.numbers["names"] == [sorted([one, other])]
+
+
+def test_two_sections_of_one_image_file(cohort: Planted) -> None:
+    cohort.prints["c1"] = cohort.prints["b1"]
+    assert only(cohort.run(), "one slide twice", "error").numbers == {"sections": ["b1", "c1"]}
+    # Within a donor it is no leak: they are always held out together.
+    cohort.prints.update(c1="its own", a2=cohort.prints["a1"])
+    assert cohort.run() == []
+
+
+def test_a_section_under_another_donor_is_found_by_its_tiles(cohort: Planted) -> None:
+    rng = np.random.default_rng(1)
+    # The same tiles, in another order and encoded from another compression.
+    cohort.X["d1"] = rng.permutation(cohort.X["b1"]) + 0.02 * rng.normal(size=(SPOTS, DIM))
+    found = only(cohort.run(), "near-duplicate tiles", "error")
+    assert {(one["section"], one["with"], one["n_near"]) for one in found.numbers["sections"]} == {
+        ("b1", "d1", SPOTS),
+        ("d1", "b1", SPOTS),
+    }
+    assert all(one["ratio"] < 0.1 for one in found.numbers["sections"])
+
+
+def test_a_few_copied_tiles_are_a_warning_and_empty_glass_is_none(cohort: Planted) -> None:
+    cohort.X["d1"][:12] = cohort.X["b1"][20:32]
+    found = only(cohort.run(), "near-duplicate tiles", "warning")
+    assert {one["n_near"] for one in found.numbers["sections"]} == {12}
+    rng = np.random.default_rng(2)
+    cohort.X["d1"][:12] = rng.normal(size=(12, DIM))
+    for name in DONOR:  # white tiles are alike everywhere, also within a section
+        cohort.X[name][:30] = 5 + 1e-3 * rng.normal(size=(30, DIM))
+    assert cohort.run() == []
+
+
+def test_copied_tiles_are_found_in_many_dimensions(cohort: Planted) -> None:
+    rng = np.random.default_rng(3)
+    wide = {name: np.hstack([X, rng.normal(size=(SPOTS, 300))]) for name, X in cohort.X.items()}
+    wide["d1"] = wide["b1"] + 1e-3 * rng.normal(size=wide["b1"].shape)
+    cohort.X = wide
+    assert only(cohort.run(), "near-duplicate tiles", "error").numbers["sections"][0]["n_near"] == SPOTS
+
+
+def test_a_picture_that_stands_twice(cohort: Planted, tmp_path: Path) -> None:
+    for seed, name in enumerate(DONOR):
+        preview(tmp_path, name, seed)
+    # b1 again: brighter, with a wider margin of glass, at another size.
+    brighter = lambda x: np.asarray(  # noqa: E731
+        Image.fromarray(
+            np.pad(np.clip(x * 1.04 + 3, 0, 255).astype(np.uint8), ((9, 40), (30, 5), (0, 0)), constant_values=252)
+        ).resize((333, 290))
+    )
+    preview(tmp_path, "d1", 2, brighter)
+    found = only(cohort.run(folders=[tmp_path]), "near-duplicate sections", "warning")
+    assert {(one["section"], one["with"]) for one in found.numbers["pairs"]} == {("b1", "d1"), ("d1", "b1")}
+    (tmp_path / "previews" / "d1.jpg").write_bytes(b"not a picture")
+    assert cohort.run(folders=[tmp_path]) == []
+
+
+def test_hashes_of_unrelated_pictures_differ_in_about_half_their_bits(tmp_path: Path) -> None:
+    hashes = []
+    for seed in range(8):
+        preview(tmp_path, str(seed), seed)
+        with Image.open(tmp_path / "previews" / f"{seed}.jpg") as image:
+            hashes.append(picture_hash(np.asarray(image)))
+    differences = [(a != b).mean() for i, a in enumerate(hashes) for b in hashes[:i]]
+    assert min(differences) > 0.25
+
+
+def test_labels_fitted_together(cohort: Planted) -> None:
+    for name in cohort.labels:
+        cohort.labels[name] = replace(cohort.labels[name], provenance={"fitted_with": list(DONOR)})
+    found = only(cohort.run(), "label coupling", "warning")
+    assert found.numbers["count"] == 5 and "5 of 5 test sections" in found.message
+    for name in cohort.labels:
+        cohort.labels[name] = replace(cohort.labels[name], provenance={})
+    found = only(cohort.run(), "label coupling", "note")
+    assert found.numbers["unknown"] == 5
+    refuse_leaks([found])  # what is not known is not a leak
+
+
+def test_labels_scaled_over_the_cohort(cohort: Planted) -> None:
+    top = np.max([table.values.max() for table in cohort.labels.values()], axis=0)
+    for name, table in cohort.labels.items():
+        cohort.labels[name] = replace(table, values=table.values / top)
+    assert only(cohort.run(), "labels fitted outside training", "warning").numbers == {"greatest": pytest.approx(1)}
+
+
+@pytest.mark.parametrize("part", ["top", "encoder"])
+def test_features_that_say_they_were_normalised_together(cohort: Planted, part: str) -> None:
+    said = {"fitted_with": ["b1", "c1"]}
+    manifest = {"name": "fake", "digest": "x", "dim": DIM, "views": 1}
+    cohort.facts["b1"] = said if part == "top" else {"encoder": {**manifest, **said}}
+    found = only(cohort.run(), "features fitted outside training", "error")
+    assert found.numbers["sections"] == ["b1", "c1"]
+    cohort.facts["b1"] = {"fitted_with": ["b1"]}
+    assert cohort.run() == []
+
+
+def test_features_standardised_on_the_whole_cohort(cohort: Planted) -> None:
+    scaler = StandardScaler().fit(np.concatenate(list(cohort.X.values())))
+    raw = cohort.X
+    cohort.X = {name: scaler.transform(X) for name, X in raw.items()}
+    found = only(cohort.run(), "features fitted outside training", "warning")
+    assert found.numbers["standardised"] == 1 and "standardised on all of it" in found.message
+    # Standardised without the last donor, as a head does inside a fold: nothing to find.
+    honest = StandardScaler().fit(np.concatenate([X for name, X in raw.items() if name != "d1"]))
+    cohort.X = {name: honest.transform(X) for name, X in raw.items()}
+    assert cohort.run() == []
+
+
+def test_features_projected_on_components_of_the_whole_cohort(cohort: Planted) -> None:
+    projection = PCA(8).fit(np.concatenate(list(cohort.X.values())))
+    cohort.X = {name: projection.transform(X) for name, X in cohort.X.items()}
+    found = only(cohort.run(), "features fitted outside training", "warning")
+    assert found.numbers["decorrelated"] and "principal components" in found.message
+
+
+def test_an_estimator_that_knows_something_already(cohort: Planted) -> None:
+    from sklearn.frozen import FrozenEstimator
+    from sklearn.pipeline import make_pipeline
+
+    X, Y = np.random.default_rng(0).normal(size=(2, 50, 4))
+    fitted = Ridge().fit(X, Y)
+    found = only(cohort.run(estimators={"mine": fitted, "plain": Ridge()}), "fitted estimators", "warning")
+    assert found.numbers == {"head": "mine", "parts": ["the estimator"]}
+    # A frozen part goes through cloning with what it learnt.
+    frozen = make_pipeline(FrozenEstimator(StandardScaler().fit(X)), Ridge())
+    found = only(cohort.run(estimators={"frozen": frozen}), "fitted estimators", "warning")
+    assert found.numbers["parts"] == ["frozenestimator", "frozenestimator__estimator"]
+
+
+def test_the_gravest_finding_comes_first(cohort: Planted) -> None:
+    cohort.labels["a1"] = replace(cohort.labels["a1"], provenance={})
+    cohort.donor.update(b1="P-01", c1="p 01")
+    cohort.prints["c1"] = cohort.prints["b1"]
+    assert [one.severity for one in cohort.run()] == ["error", "warning", "note"]

@@ -1,0 +1,182 @@
+"""Intervals: the quantile by hand, coverage of donors that were not there, and honesty about how few there were."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from histomix.errors import HeadError
+from histomix.heads import Intervals, calibrate, held_out_predictions, make_estimator
+
+Data = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def cohort(n_donors: int, seed: int, *, between: float = 0.3, n: int = 120, n_types: int = 3) -> Data:
+    """Labels, predictions, spreads and donors: errors grow with the spread, and donors differ in how large they are."""
+    rng = np.random.default_rng(seed)
+    donor = np.repeat(np.arange(n_donors), n)
+    values = rng.gamma(2.0, 1.0, (len(donor), n_types))
+    spread = rng.uniform(0.1, 1.0, values.shape)
+    size = np.exp(between * rng.standard_normal(n_donors))[donor][:, None]
+    return np.maximum(values + size * spread * rng.standard_normal(values.shape), 0), values, spread, donor
+
+
+def inside(intervals: Intervals, data: Data) -> np.ndarray:
+    Y, values, spread, _ = data
+    lower, upper = intervals.bounds(values, spread)
+    return (lower <= Y) & (upper >= Y)
+
+
+def test_the_multiplier_by_hand() -> None:
+    Y, values, _, donor = cohort(4, 0, n=25)
+    donor = np.where(np.arange(len(donor)) < 40, 0, donor)  # donors of unequal size
+    found = calibrate(Y, values, None, donor, 0.8, unit="cells per spot")
+    assert not found.needs_spread
+    for column in range(3):
+        a, b, _, least = found.variance[:, column]
+        score = np.abs(Y - values)[:, column] / np.sqrt(np.maximum(a + b * values[:, column], least))
+
+        def share(limit: float, score: np.ndarray = score) -> float:
+            own = [(score[donor == name] <= limit).mean() for name in np.unique(donor)]
+            return float((sum(own) + min(own)) / (len(own) + 1))
+
+        assert found.multiplier[column] == pytest.approx(min(s for s in score if share(s) >= 0.8))
+        weight = (1 / np.bincount(donor)[donor]).astype(float)
+        pooled = np.quantile(score, 0.8, weights=weight, method="inverted_cdf")
+        worst = max(np.quantile(score[donor == name], 0.8, method="inverted_cdf") for name in np.unique(donor))
+        assert pooled <= found.multiplier[column] <= worst
+
+
+@pytest.mark.parametrize("level", [0.8, 0.9])
+@pytest.mark.parametrize("n_donors", [2, 3, 8, 30])
+def test_new_donors_are_covered_within_five_points(n_donors: int, level: float) -> None:
+    coverage = []
+    for seed in range(40):
+        fitted = calibrate(*cohort(n_donors, seed), level, unit="cells per spot")
+        coverage.append(inside(fitted, cohort(20, 1000 + seed)).mean())
+    assert level - 0.05 < np.mean(coverage) < level + 0.05
+    assert np.mean(coverage) > level * n_donors / (n_donors + 1)
+
+
+def test_intervals_are_wider_the_fewer_and_the_more_different_the_donors_are() -> None:
+    def width(n_donors: int, between: float) -> float:
+        fits = [calibrate(*cohort(n_donors, seed, between=between), unit="cells per spot") for seed in range(30)]
+        *_, values, spread, _ = cohort(5, 99)
+        return float(np.mean([np.subtract(*fit.bounds(values, spread)[::-1]) for fit in fits]))
+
+    assert width(3, 0.5) > width(3, 0.1)
+    # Against the pooled quantile of as many donors, which is what the intervals tend to.
+    Y, values, spread, donor = cohort(3, 1, between=0.8)
+    fit = calibrate(Y, values, spread, donor, unit="cells per spot")
+    assert inside(fit, (Y, values, spread, donor)).mean() > 0.91
+    Y, values, spread, donor = cohort(60, 1, between=0.8)
+    many = calibrate(Y, values, spread, donor, unit="cells per spot")
+    assert inside(many, (Y, values, spread, donor)).mean() == pytest.approx(0.9, abs=0.01)
+
+
+def test_the_width_follows_what_tells_the_error() -> None:
+    data = cohort(8, 0)
+    Y, values, spread, donor = data
+    informed, blind = (calibrate(Y, values, s, donor, unit="cells per spot") for s in (spread, None))
+    assert informed.needs_spread and not blind.needs_spread
+    narrow, wide = (np.subtract(*fit.bounds(values, spread)[::-1]).mean() for fit in (informed, blind))
+    assert narrow < 0.97 * wide
+    low = spread < np.median(spread)
+    spread_coverage = [inside(informed, data)[rows].mean() for rows in (low, ~low)]
+    blind_coverage = [inside(blind, data)[rows].mean() for rows in (low, ~low)]
+    assert abs(np.subtract(*spread_coverage)) < 0.03 < abs(np.subtract(*blind_coverage))
+    with pytest.raises(HeadError, match="spread of a committee"):
+        informed.bounds(values, None)
+
+
+def test_ends_stay_in_the_unit_and_an_absent_type_has_no_width() -> None:
+    rng = np.random.default_rng(0)
+    Y = np.insert(rng.dirichlet(np.ones(3), 300), 1, 0.0, axis=1)
+    values = np.insert(rng.dirichlet(np.ones(3), 300), 1, 0.0, axis=1)
+    fit = calibrate(Y, values, None, np.arange(300) % 3)
+    lower, upper = fit.bounds(values, None)
+    assert (lower >= 0).all() and (upper <= 1).all() and (lower <= values).all() and (values <= upper).all()
+    assert not upper[:, 1].any() and (upper[:, 0] > 0).all()
+    cells = calibrate(50 * Y, 50 * values, None, np.arange(300) % 3, unit="cells per spot")
+    assert cells.bounds(50 * values, None)[1].max() > 1
+    # A tile that is predicted as nothing is not certain.
+    assert (fit.bounds(np.zeros((1, 4)), None)[1][0, [0, 2, 3]] > 0).all()
+
+
+def test_rows_without_held_out_predictions_are_left_out() -> None:
+    Y, values, spread, donor = cohort(4, 0)
+    holes = values.copy()
+    holes[donor == 2] = np.nan
+    some, kept = calibrate(Y, holes, spread, donor, unit="cells per spot"), donor != 2
+    same = calibrate(Y[kept], values[kept], spread[kept], donor[kept], unit="cells per spot")
+    np.testing.assert_array_equal(some.multiplier, same.multiplier)
+    assert some.facts() == same.facts() and some.facts()["n_donors"] == 3
+
+
+def test_facts_say_how_many_donors_and_what_they_guarantee() -> None:
+    few = calibrate(*cohort(3, 0), unit="cells per spot").facts()
+    assert (few["level"], few["n_donors"], few["n_spots"], few["guaranteed"]) == (0.9, 3, 360, 0.675)
+    assert "calibrated on 3 donors (360 spots)" in few["statement"]
+    assert "a guarantee of 0.90 needs at least 9 donors, so with 3 they are widened" in few["statement"]
+    assert "widened" not in calibrate(*cohort(9, 0), unit="cells per spot").facts()["statement"]
+    sections = calibrate(*cohort(3, 0), unit="cells per spot", kind="section").facts()
+    assert sections["n_donors"] == 1 and sections["n_groups"] == 3
+    assert "3 sections of one donor" in sections["statement"] and "nothing of other donors" in sections["statement"]
+
+
+def test_a_donor_in_the_facts_is_judged_by_the_others() -> None:
+    data = cohort(5, 3, between=0.6)
+    Y, values, spread, donor = data
+    facts = calibrate(*data, unit="cells per spot").facts()
+    found = []
+    for name in range(5):
+        rest = donor != name
+        others = calibrate(Y[rest], values[rest], spread[rest], donor[rest], unit="cells per spot")
+        found.append(inside(others, tuple(part[~rest] for part in data)).mean())  # type: ignore[arg-type]
+    # The expected error is fitted once, on all donors, so the two differ a little.
+    assert facts["coverage"]["mean"] == pytest.approx(np.mean(found), abs=0.01)
+    assert facts["coverage"]["least"] == pytest.approx(min(found), abs=0.02)
+    assert len(facts["coverage"]["by_type"]) == len(facts["width"]["by_type"]) == 3
+
+
+def test_too_few_donors_and_strange_levels_are_refused() -> None:
+    Y, values, spread, donor = cohort(2, 0)
+    with pytest.raises(HeadError, match="at least two donors; there are those of 1"):
+        calibrate(Y, values, spread, np.zeros(len(Y)))
+    with pytest.raises(HeadError, match="those of 0"):
+        calibrate(Y, np.full_like(values, np.nan), spread, donor)
+    for level in (0.2, 1.0, 90):
+        with pytest.raises(HeadError, match=r"from 0\.5 to 0\.99"):
+            calibrate(Y, values, spread, donor, level)
+
+
+def test_many_spots_are_thinned_on_the_safe_side() -> None:
+    data = cohort(4, 0, n=5000, n_types=1)
+    Y, values, spread, donor = data
+    found = calibrate(*data, unit="cells per spot")
+    a, b, c, least = found.variance[:, 0]
+    score = np.abs(Y - values)[:, 0] / np.sqrt(np.maximum(a + b * values[:, 0] + c * spread[:, 0] ** 2, least))
+    own = [(score[donor == name] <= found.multiplier[0]).mean() for name in range(4)]
+    assert 0.9 <= (sum(own) + min(own)) / 5 < 0.901
+
+
+@pytest.mark.parametrize("name", ["mean", "knn", "ridge"])
+def test_every_head_has_held_out_predictions(name: str) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((200, 6)).astype(np.float32)
+    Y, groups = rng.dirichlet(np.ones(3), 200), np.repeat(list("abcd"), 50)
+    head = make_estimator(name).fit(X, Y, groups)
+    values, spread = held_out_predictions(head, X, Y, groups)
+    assert values.shape == Y.shape and np.isfinite(values).all() and spread is None
+    if head.held_out_ is None:
+        for one in "abcd":
+            rest = groups != one
+            expected = make_estimator(name).fit(X[rest], Y[rest], groups[rest]).predict(X[~rest])
+            np.testing.assert_array_equal(values[~rest], expected)
+    # Labels of a donor have no part in its own predictions.
+    changed: Any = Y.copy()
+    changed[groups == "a"] = Y[groups == "a"][:, ::-1]
+    again, _ = held_out_predictions(make_estimator(name).fit(X, changed, groups), X, changed, groups)
+    np.testing.assert_allclose(again[groups == "a"], values[groups == "a"], atol=0.02 if name == "ridge" else 1e-12)

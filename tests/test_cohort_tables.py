@@ -1,0 +1,354 @@
+"""Cohort tables against plain loops, other packages, and small maps whose answers are known."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from histomix.cli.app import app
+from histomix.errors import InputError
+from histomix.outputs.cohort import (
+    DEFINITIONS,
+    TlsRule,
+    cohort_tables,
+    getis_ord,
+    joins,
+    map_rows,
+    mixing,
+    morisita_horn,
+    shannon,
+    write_cohort,
+)
+from histomix.outputs.cohort.clinical import patient_of
+from histomix.outputs.cohort.lattice import neighbour_pairs
+
+TYPES = ["B", "T", "Tumour", "Stroma"]
+RULE = TlsRule(("B",), ("T",))
+
+
+def _map(
+    values: np.ndarray, *, side: int, cell_um: float = 100.0, mpp: float = 0.5, places: str = "grid", head: str = "h1"
+) -> ad.AnnData:
+    """A map on a square of ``side`` tiles; values (side * side, 4)."""
+    row, column = np.divmod(np.arange(len(values)), side)
+    cell_px = cell_um / mpp
+    xy = np.stack([column + 0.5, row + 0.5], axis=1) * cell_px
+    obs = pd.DataFrame(
+        {
+            "x_px": xy[:, 0], "y_px": xy[:, 1], "tissue": 1.0, "novelty": np.float32(0.5), "in_scope": True,
+            "read_ok": np.isfinite(values).all(axis=1),
+        },
+        index=[f"{c}x{r}" for c, r in zip(column, row, strict=True)],
+    )  # fmt: skip
+    found = ad.AnnData(values.astype(np.float32), obs=obs, var=pd.DataFrame(index=TYPES))
+    found.obsm["spatial"] = xy
+    area = {"cells_per_map_cell": cell_um**2 / (math.pi / 4 * 55**2)}
+    manifest = {
+        "slide": {"mpp": mpp}, "places": places, "cell_px": cell_px, "unit": "cells per spot", "head": {"digest": head},
+        "area": area,
+    }  # fmt: skip
+    found.uns["manifest"] = json.dumps(manifest)
+    return found
+
+
+def _random(side: int = 9, seed: int = 0) -> ad.AnnData:
+    return _map(np.random.default_rng(seed).gamma(0.7, 2, (side * side, 4)), side=side)
+
+
+def _value(
+    rows: list[dict] | pd.DataFrame, measure: str, a: str = "", b: str = "", level: str = "slide", part: str = ""
+):
+    table = pd.DataFrame(rows)
+    found = table[
+        (table["measure"] == measure) & (table["cell_type"] == a) & (table["other_type"] == b)
+        & (table["level"] == level) & (table["part"] == part)
+    ]  # fmt: skip
+    assert len(found) == 1, f"{measure} {a} {b} {level} {part}: {len(found)} rows"
+    return found["value"].iloc[0]
+
+
+def _pairs_by_loop(side: int) -> list[tuple[int, int]]:
+    found = []
+    for row, column in itertools.product(range(side), range(side)):
+        if column + 1 < side:
+            found.append((row * side + column, row * side + column + 1))
+        if row + 1 < side:
+            found.append((row * side + column, (row + 1) * side + column))
+    return sorted(found)
+
+
+def test_neighbours_share_a_side() -> None:
+    xy = np.array([(column, row) for row in range(7) for column in range(7)], float) * 200 + 31
+    assert neighbour_pairs(xy, 200).tolist() == [list(pair) for pair in _pairs_by_loop(7)]
+    hexagon = np.array([(0, 0), *[(math.cos(a), math.sin(a)) for a in np.arange(6) * math.pi / 3]])
+    pairs = neighbour_pairs(hexagon, 1.0)
+    assert len(pairs) == 12 and (pairs[:, 0] == 0).sum() == 6
+
+
+def test_join_counts_and_their_expectation_are_those_of_counting_and_of_shuffling() -> None:
+    rng = np.random.default_rng(0)
+    dominant = rng.integers(0, 3, 36)
+    pairs = np.array(_pairs_by_loop(6))
+    observed, expected = joins(np.eye(3)[dominant], pairs)
+    counted = np.zeros((3, 3))
+    for i, j in pairs:
+        a, b = sorted((dominant[i], dominant[j]))
+        counted[a, b] += 1
+    np.testing.assert_array_equal(np.triu(observed), counted)
+    assert mixing(observed) == pytest.approx(np.mean([dominant[i] != dominant[j] for i, j in pairs]))
+    shuffled = np.mean([np.triu(joins(np.eye(3)[rng.permutation(dominant)], pairs)[0]) for _ in range(4000)], axis=0)
+    np.testing.assert_allclose(np.triu(expected), shuffled, atol=0.25)
+    n = np.bincount(dominant)
+    assert mixing(expected) == pytest.approx(1 - (n * (n - 1)).sum() / (36 * 35))
+
+
+def test_joins_of_shares_are_the_sums_of_their_definition() -> None:
+    rng = np.random.default_rng(1)
+    shares = rng.dirichlet([0.5, 1, 2], 25)
+    pairs = np.array(_pairs_by_loop(5))
+    observed, expected = joins(shares, pairs)
+    for a, b in itertools.combinations_with_replacement(range(3), 2):
+        by_hand = sum(shares[i, a] * shares[j, b] + (shares[j, a] * shares[i, b] if a != b else 0) for i, j in pairs)
+        assert observed[a, b] == pytest.approx(by_hand)
+        ordered = [(i, j) for i in range(25) for j in range(25) if i != j]
+        mean = np.mean([shares[i, a] * shares[j, b] for i, j in ordered])
+        assert expected[a, b] == pytest.approx(len(pairs) * mean * (2 if a != b else 1))
+    assert np.triu(observed).sum() == pytest.approx(len(pairs))
+
+
+def test_the_join_counts_of_two_types_are_those_of_esda() -> None:
+    esda, libpysal = pytest.importorskip("esda"), pytest.importorskip("libpysal")
+    black = np.random.default_rng(2).integers(0, 2, 64)
+    pairs = np.array(_pairs_by_loop(8))
+    theirs = esda.Join_Counts(black, libpysal.weights.lat2W(8, 8), permutations=0)
+    observed, _ = joins(np.eye(2)[black], pairs)
+    assert (observed[1, 1], observed[0, 1], observed[0, 0]) == (theirs.bb, theirs.bw, theirs.ww)
+
+
+def test_gi_star_is_that_of_esda() -> None:
+    esda, libpysal = pytest.importorskip("esda"), pytest.importorskip("libpysal")
+    values = np.random.default_rng(3).gamma(1, 1, 100)
+    weights = libpysal.weights.fill_diagonal(libpysal.weights.lat2W(10, 10), 1.0)
+    theirs = esda.G_Local(values, weights, transform="B", star=True, permutations=0)
+    np.testing.assert_allclose(getis_ord(values, np.array(_pairs_by_loop(10))), theirs.Zs, rtol=1e-6)
+    assert (getis_ord(np.ones(100), np.array(_pairs_by_loop(10))) == 0).all()
+
+
+def test_morisita_horn_and_shannon_are_their_formulas() -> None:
+    amounts = np.random.default_rng(4).gamma(0.5, 1, (30, 3))
+    found = morisita_horn(amounts)
+    for a, b in itertools.product(range(3), range(3)):
+        x, y = amounts[:, a], amounts[:, b]
+        simpson_x, simpson_y = (x**2).sum() / x.sum() ** 2, (y**2).sum() / y.sum() ** 2
+        by_hand = 2 * (x * y).sum() / ((simpson_x + simpson_y) * x.sum() * y.sum())
+        assert found[a, b] == pytest.approx(by_hand)
+    apart = np.array([[1.0, 0], [0, 2]])
+    np.testing.assert_allclose(morisita_horn(apart), np.eye(2))
+    from scipy.stats import entropy
+
+    assert shannon(amounts[0]) == pytest.approx(entropy(amounts[0]))
+    assert shannon(np.array([3.0, 0, 0])) == 0
+
+
+def test_composition_and_density_of_a_slide() -> None:
+    composition = _random()
+    composition.obs["tissue"] = np.linspace(0.5, 1, 81)
+    composition.X[3] = np.nan
+    composition.obs.loc[composition.obs_names[3], ["read_ok", "in_scope"]] = False
+    composition.obs.loc[composition.obs_names[:8], "novelty"] = 0.999
+    composition.obs.loc[composition.obs_names[:8], "in_scope"] = False
+    rows = map_rows(composition)
+    ok = np.arange(81) != 3
+    X = composition.X[ok].astype(float)
+    for number, name in enumerate(TYPES):
+        assert _value(rows, "proportion", name) == pytest.approx((X[:, number] / X.sum(axis=1)).mean())
+        # Cells in a 55 um spot, times the 100 um cell of the map over the spot's area.
+        cells = X[:, number].sum() * 100**2 / (math.pi * 27.5**2)
+        area = composition.obs["tissue"].to_numpy()[ok].sum() * 0.01
+        assert _value(rows, "cells", name) == pytest.approx(cells)
+        assert _value(rows, "density", name) == pytest.approx(cells / area)
+        assert _value(rows, "dominant_share", name) == pytest.approx((X.argmax(axis=1) == number).mean())
+    assert _value(rows, "unreadable_share") == pytest.approx(1 / 81)
+    assert _value(rows, "in_scope_share") == pytest.approx(1 - 7 / 80)
+    assert _value(rows, "novel_share") == pytest.approx(7 / 80)
+    assert _value(rows, "tissue_mm2") == pytest.approx(area)
+    # Neighbours of a missing tile have no pair across it.
+    assert _value(rows, "pairs") == 2 * 9 * 8 - 3
+    strict = map_rows(composition, in_scope_only=True)
+    assert _value(strict, "tiles_used") == 73 and _value(strict, "in_scope_share") == pytest.approx(1 - 7 / 80)
+    assert {row["measure"] for row in rows} <= set(DEFINITIONS)
+
+
+def test_a_checkerboard_is_mixed_and_two_halves_are_not() -> None:
+    side = 10
+    row, column = np.divmod(np.arange(side * side), side)
+    board, halves = (row + column) % 2, (column >= 5).astype(int)
+    for dominant, share, joined in ((board, 1.0, 180), (halves, 10 / 180, 10)):
+        rows = map_rows(_map(np.eye(4)[2 + dominant] * 5, side=side))
+        assert _value(rows, "mixing") == pytest.approx(share)
+        assert _value(rows, "mixing_expected") == pytest.approx(1 - 2 * 50 * 49 / (100 * 99))
+        assert _value(rows, "joins", "Tumour", "Stroma") == joined
+        assert _value(rows, "interface", "Tumour", "Stroma") == pytest.approx(joined * 0.1 / 1.0)  # mm per mm2
+        expected = _value(rows, "joins_expected", "Tumour", "Stroma")
+        assert _value(rows, "contact_ratio", "Tumour", "Stroma") == pytest.approx(joined / expected)
+
+
+def test_pieces_and_regions_are_slides_of_their_own() -> None:
+    values = np.random.default_rng(5).gamma(0.7, 2, (64, 4))
+    whole = _map(values, side=8)
+    left = whole.obsm["spatial"][:, 0] < 4 * 200
+    whole.obs["piece"] = np.where(left, 1, 2)
+    whole.obs["region"] = pd.Categorical(np.where(left, "core", None))
+    rows = map_rows(whole, RULE)
+    alone = map_rows(whole[left].copy())
+    for level, part in (("piece", "1"), ("region", "core")):
+        for measure, a, b in (
+            ("proportion", "B", ""),
+            ("mixing", "", ""),
+            ("contact_ratio", "B", "T"),
+            ("pairs", "", ""),
+        ):
+            assert _value(rows, measure, a, b, level, part) == pytest.approx(_value(alone, measure, a, b))
+    assert {(row["level"], row["part"]) for row in rows} == {
+        ("slide", ""), ("piece", "1"), ("piece", "2"), ("region", "core")
+    }  # fmt: skip
+
+
+def _with_follicle(b_share: float = 0.5) -> ad.AnnData:
+    """20 x 20 tiles of tumour with a 3 x 3 and a 1 x 1 area of B and T cells, and a T zone without B cells."""
+    side = 20
+    values = np.tile([0.0, 0.05, 0.75, 0.2], (side * side, 1)).reshape(side, side, 4)
+    mixed = [b_share, 0.35, 0.05, 0.1]
+    values[4:7, 4:7] = mixed
+    values[14, 14] = mixed
+    values[10:13, 2:5] = [0.0, 0.9, 0.05, 0.05]
+    return _map(values.reshape(-1, 4), side=side)
+
+
+def test_tls_like_hot_spots_are_where_b_and_t_cells_are_together() -> None:
+    rows = map_rows(_with_follicle(), RULE)
+    # T cells alone are none, and neither is a single tile amid tumour.
+    assert _value(rows, "tls_like") == 1
+    assert _value(rows, "tls_like_mm2") == pytest.approx(0.09)
+    assert _value(rows, "tls_like_largest_mm2") == pytest.approx(0.09)
+    assert _value(rows, "tls_like_share") == pytest.approx(0.09 / 4)
+    assert _value(rows, "tls_like_density") == pytest.approx(1 / 4)
+    both = map_rows(_with_follicle(), TlsRule(("B",), ("T",), min_z=0.5, min_area_mm2=0.01))
+    assert _value(both, "tls_like") == 2
+    # The hottest place of a slide without B cells is none.
+    assert _value(map_rows(_with_follicle(0.01), RULE), "tls_like") == 0
+    assert not [row for row in map_rows(_with_follicle()) if row["measure"].startswith("tls")]
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        (TlsRule(("B cells",), ("T",)), "B cells of the B lineage is no cell type"),
+        (TlsRule(("B",), ()), "no cell type is declared to be of the T lineage"),
+        (TlsRule(("B",), ("B", "T")), "cannot be of both"),
+    ],
+)
+def test_lineages_are_checked(rule: TlsRule, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        map_rows(_random(), rule)
+
+
+@pytest.fixture
+def maps(tmp_path: Path) -> Path:
+    for number, name in enumerate(("P1-a", "P1-b", "P12-a")):
+        folder = tmp_path / "maps" / name
+        folder.mkdir(parents=True)
+        (_with_follicle() if number == 0 else _random(20, number)).write_h5ad(folder / "composition.h5ad")
+    return tmp_path / "maps"
+
+
+def test_a_clinical_table_joins_by_slide_or_by_patient(maps: Path, tmp_path: Path) -> None:
+    by_patient = tmp_path / "patients.csv"
+    by_patient.write_text("Patient ID,stage,mixing\nP1,II,9\nP12,III,8\nP3,I,7\n")
+    tables = cohort_tables([maps], clinical=by_patient, rule=RULE)
+    slides = tables.slides.set_index("slide")
+    assert slides["patient"].to_dict() == {"P1-a": "P1", "P1-b": "P1", "P12-a": "P12"}
+    assert slides["stage"].tolist() == ["II", "II", "III"]
+    assert slides["clinical_mixing"].tolist() == [9, 9, 8]
+    assert slides.loc["P1-a", "tls_like"] == 1
+    assert slides.loc["P1-b", "joins:B:T"] == _value(map_rows(_random(20, 1)), "joins", "B", "T")
+    assert tables.facts["clinical_without_slide"] == ["P3"]
+    by_slide = tmp_path / "slides.tsv"
+    by_slide.write_text("slide\tage\nP1-b.svs\t71\nP12-a\t52\n")
+    tables = cohort_tables([maps], clinical=by_slide)
+    assert tables.slides["age"].tolist()[1:] == [71, 52] and math.isnan(tables.slides["age"][0])
+    assert tables.facts["slides_without_clinical"] == ["P1-a"]
+
+
+def test_the_sheet_of_the_prediction_knows_the_patient_best(maps: Path, tmp_path: Path) -> None:
+    status = {"state": "done", "name": "P1-a", "facts": {"Patient": "Q9"}}
+    (maps / "P1-a" / "status.json").write_text(json.dumps(status))
+    tables = cohort_tables([maps])
+    assert tables.slides["patient"].tolist() == ["Q9", "", ""]
+    tables = cohort_tables([maps], patient_pattern=r"^(P\d+)-")
+    assert tables.slides["patient"].tolist() == ["P1", "P1", "P12"]
+    assert patient_of("TCGA-A1-X.svs", ["TCGA-A", "TCGA-A1"], None) == "TCGA-A1"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("who,age\nP1,3\n", "names no slides and no patients"),
+        ("slide,age\nP1-a,3\nP1-a,4\n", "names slide P1-a in several rows"),
+        ("slide,age\nX,3\n", "none of the 3 slides"),
+        ("patient,age\nX,3\n", "--patient-pattern"),
+    ],
+)
+def test_clinical_tables_that_fit_nothing_are_refused(maps: Path, tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "clinical.csv").write_text(text)
+    with pytest.raises(InputError) as raised:
+        cohort_tables([maps], clinical=tmp_path / "clinical.csv")
+    assert words in str(raised.value)
+
+
+def test_maps_that_do_not_compare_are_refused(maps: Path) -> None:
+    (maps / "P2").mkdir()
+    _map(np.ones((4, 4)), side=2, head="h2").write_h5ad(maps / "P2" / "composition.h5ad")
+    with pytest.raises(InputError, match="2 heads"):
+        cohort_tables([maps])
+
+
+def test_maps_with_cells_of_other_sizes_are_remarked(maps: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (maps / "P2").mkdir()
+    _map(np.ones((4, 4)), side=2, cell_um=50).write_h5ad(maps / "P2" / "composition.h5ad")
+    assert cohort_tables([maps]).facts["cell_um"] == [50, 100]
+    assert "do not compare" in caplog.text
+
+
+def test_the_verb_writes_tables_that_read_back_and_names_broken_maps(maps: Path, tmp_path: Path) -> None:
+    (maps / "broken").mkdir()
+    (maps / "broken" / "composition.h5ad").write_bytes(b"nothing")
+    out = tmp_path / "out"
+    command = ["cohort", str(maps), "--out", str(out), "--b-cells", "B", "--t-cells", "T", "--json"]
+    ran = CliRunner().invoke(app, command)
+    assert ran.exit_code == 1
+    answer = json.loads(ran.stdout)
+    assert answer["slides"] == 3 and "broken" in answer["failures"][0]
+    tidy = pd.read_csv(out / "cohort.csv", keep_default_na=False, dtype={"part": str})
+    same = pd.read_parquet(out / "cohort.parquet")
+    assert list(tidy.columns) == list(same.columns) and len(tidy) == len(same)
+    np.testing.assert_allclose(tidy["value"].astype(float), same["value"], rtol=1e-6)
+    assert not tidy.duplicated(["slide", "level", "part", "measure", "cell_type", "other_type"]).any()
+    assert set(tidy["unit"]) == {DEFINITIONS[name][0] for name in tidy["measure"]}
+    spots = pd.read_csv(out / "tls_like.csv")
+    first = spots[spots["slide"] == "P1-a"].iloc[0]
+    assert (first["x_px"], first["y_px"]) == pytest.approx((5.5 * 200, 5.5 * 200))
+    assert first["b_share"] == pytest.approx(0.5)
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["measures"]["mixing"]["what"] and manifest["tls_like"]["b_types"] == ["B"]
+    again = write_cohort(cohort_tables([maps], rule=RULE), tmp_path / "again")
+    assert again["cohort"].read_bytes() == (out / "cohort.csv").read_bytes()
+    assert CliRunner().invoke(app, ["cohort", str(tmp_path / "none"), "--out", str(out)]).exit_code == 2

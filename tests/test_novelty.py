@@ -1,0 +1,157 @@
+"""Novelty: foreign tiles are flagged, tiles of a donor that was not there are not, and a slide gets a verdict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.spatial import cKDTree
+
+from histomix.errors import HeadError
+from histomix.heads import IN_SCOPE_PERCENTILE, NoveltyModel
+from histomix.heads.novelty import _prototypes
+
+
+def donors(n_donors: int, n: int = 150, seed: int = 0, shift: float = 0.3) -> tuple[np.ndarray, np.ndarray]:
+    """Features of rank 12 with noise; every donor is shifted a little of its own."""
+    rng = np.random.default_rng(seed)
+    mixing = np.random.default_rng(7).standard_normal((12, 40))
+    donor = np.repeat(np.arange(n_donors), n)
+    own = shift * rng.standard_normal((n_donors, 12))
+    latent = rng.standard_normal((len(donor), 12)) + own[donor]
+    X = latent @ mixing + 0.5 * rng.standard_normal((len(donor), 40))
+    return X.astype(np.float32), donor
+
+
+def flagged(model: NoveltyModel, X: np.ndarray) -> float:
+    return float((model(X) > IN_SCOPE_PERCENTILE).mean())
+
+
+def test_a_new_donor_is_in_scope_and_foreign_tiles_are_not() -> None:
+    X, donor = donors(5)
+    new = donor == 4
+    model = NoveltyModel().fit(X[~new], donor[~new])
+    assert flagged(model, X[new]) < 0.06
+    rng = np.random.default_rng(1)
+    assert flagged(model, rng.permuted(X[new], axis=0)) > 0.9  # each column as seen, but not together
+    assert flagged(model, X[new] + 15) > 0.99
+    assert flagged(model, 6 * X[new]) > 0.95
+
+
+def test_a_tile_between_the_kinds_that_were_seen_is_found_by_its_neighbours() -> None:
+    rng = np.random.default_rng(0)
+    kind = rng.integers(2, size=600)
+    X = (rng.standard_normal((600, 20)) + 12 * np.outer(2 * kind - 1, np.ones(20))).astype(np.float32)
+    model = NoveltyModel().fit(X, np.arange(600) % 4)
+    middle = rng.standard_normal((50, 20)).astype(np.float32)
+    assert flagged(model, middle) > 0.95  # at the mean of all, where no Mahalanobis distance is great
+    assert np.median(model._distance(middle)) < np.median(model._distance(X))
+
+
+def test_a_few_strange_training_tiles_do_not_widen_the_scope() -> None:
+    X, donor = donors(4)
+    rng = np.random.default_rng(3)
+    X[::20] += 30 * rng.standard_normal((30, 40)).astype(np.float32)  # one tile in twenty is a fold, or glass, or pen
+    foreign = donors(1, seed=9)[0] + 12 * rng.standard_normal((150, 40)).astype(np.float32)
+    model = NoveltyModel().fit(X, donor)
+    assert flagged(model, foreign) > 0.9
+    assert flagged(model, donors(1, seed=5)[0]) < 0.1
+
+
+def test_the_percentile_is_of_the_greater_distance_among_held_out_tiles() -> None:
+    X, donor = donors(4)
+    model = NoveltyModel().fit(X, donor)
+    assert model(X).min() >= 0 and model(X).max() <= 1
+    log = np.log([model._distance(X), model._nearest(X)])
+    greater = ((log - model.usual[:, :1]) / model.usual[:, 1:]).max(axis=0)
+    np.testing.assert_allclose(model(X), np.interp(greater, model.quantiles, np.linspace(0, 1, 1001)))
+    held_out = []
+    for name in range(4):
+        part = NoveltyModel()
+        part._fit_distances(X[donor != name], donor[donor != name])
+        held_out.append(part._distances(X[donor == name]))
+    distances = np.concatenate(held_out, axis=1)
+    np.testing.assert_allclose(model.usual[:, 0], np.median(distances, axis=1), rtol=0.01)
+
+
+def test_the_neighbour_distance_is_that_of_the_fifth_nearest_tile() -> None:
+    X, donor = donors(3)
+    model = NoveltyModel().fit(X, donor)
+    Z = (X - X.mean(axis=0)) / X.std(axis=0)
+    _, vectors = np.linalg.eigh(np.cov(Z.T, bias=True))
+    r = model.prototypes.shape[1]
+    P = Z @ vectors[:, ::-1][:, :r]
+    expected = cKDTree(P).query(P[:50], 5)[0][:, 4]
+    np.testing.assert_allclose(model._nearest(X[:50]), expected, rtol=0.02)
+
+
+def test_prototypes_are_bounded_and_shared_among_donors() -> None:
+    groups = np.repeat(["a", "b", "c"], [9000, 1500, 300])
+    rows = _prototypes(len(groups), groups)
+    assert len(rows) == 2000 and len(np.unique(rows)) == 2000
+    assert pd.Series(groups[rows]).value_counts().to_dict() == {"a": 850, "b": 850, "c": 300}
+    np.testing.assert_array_equal(rows, _prototypes(len(groups), groups))
+    np.testing.assert_array_equal(_prototypes(30, None), np.arange(30))
+
+
+def test_a_slide_is_judged_beside_held_out_donors() -> None:
+    X, donor = donors(4)
+    model = NoveltyModel().fit(X, donor)
+    assert model.shares.shape == (4,) and model.shares.min() > 0.8
+    verdicts = {share: model.scope(np.arange(100) < 100 * share)["verdict"] for share in (1.0, 0.92, 0.6, 0.3)}
+    assert verdicts == {1.0: "in scope", 0.92: "in scope", 0.6: "partly in scope", 0.3: "out of scope"}
+    assert "30.0% of the tiles are in scope" in model.scope(np.arange(10) < 3)["words"]
+    nothing = model.scope(np.zeros(0, bool))
+    assert nothing["share"] is None and nothing["verdict"] == "unreadable"
+    model.shares = np.array([0.2, 0.99])  # where donors are strange among themselves, half is still asked for
+    assert model.scope(np.arange(10) < 4)["verdict"] == "out of scope"
+    assert model.scope(np.arange(10) < 6)["verdict"] == "in scope"
+
+
+@pytest.mark.parametrize("groups", [None, np.zeros(40, int), np.arange(40) % 2])
+def test_few_tiles_and_few_groups_are_enough(groups: np.ndarray | None) -> None:
+    X = np.random.default_rng(0).standard_normal((40, 6)).astype(np.float32)
+    model = NoveltyModel().fit(X, groups)
+    assert np.isfinite(model(X)).all() and flagged(model, X + 50) == 1
+    arrays = model.arrays()
+    np.testing.assert_array_equal(NoveltyModel.restored(arrays, 6)(X), model(X))
+    for name in arrays:
+        with pytest.raises(HeadError, match="novelty score have shapes"):
+            NoveltyModel.restored({key: value for key, value in arrays.items() if key != name}, 6)
+
+
+def test_real_pictures_of_other_kinds_are_flagged(data_dir: Path, tmp_path: Path) -> None:
+    """Trained on two sections of one patient: the third is in scope, and hardly a tile of anything else is."""
+    from PIL import Image
+    from skimage import data
+
+    from histomix.encoders import load_encoder
+    from histomix.slides import open_slide, read_tile
+
+    encoder, rng = load_encoder("builtin"), np.random.default_rng(0)
+    spec = encoder.tile_spec()
+
+    def embed(path: Path, mpp: float, places: np.ndarray | None = None, n: int = 8) -> np.ndarray:
+        with open_slide(path, mpp) as slide:
+            if places is None:
+                size = np.array([slide.width_px, slide.height_px])
+                half = np.minimum(spec.size_px * spec.mpp / mpp / 2, size / 2)
+                places = rng.uniform(half, np.maximum(size - half, half + 1e-6), (n, 2))
+            return encoder.embed(np.stack([read_tile(slide, x, y, spec) for x, y in places])).astype(np.float32)
+
+    parts = {}
+    for name in ("C2", "C3", "C4"):
+        spots = pd.read_csv(data_dir / "her2st" / "spots" / f"{name}_selection.tsv", sep="\t")
+        places = spots.sample(60, random_state=0)[["pixel_x", "pixel_y"]].to_numpy(float)
+        parts[name] = embed(data_dir / "her2st" / "images" / f"{name}.jpg", 0.69, places)
+    X, section = np.concatenate([parts["C2"], parts["C3"]]), np.repeat(["C2", "C3"], 60)
+    model = NoveltyModel().fit(X, section)
+    assert flagged(model, parts["C4"]) < 0.1
+    Image.fromarray(data.immunohistochemistry()).save(tmp_path / "ihc.png")
+    others = {tmp_path / "ihc.png": 0.5, data_dir / "he_images" / "squidpy_mousebrain_crop.jpg": 1.0}
+    for path, mpp in others.items():
+        assert flagged(model, embed(path, mpp)) > 0.8, path.name
+    tiles = np.stack([np.full((spec.size_px, spec.size_px, 3), 244, np.uint8), np.zeros((112, 112, 3), np.uint8)])
+    assert flagged(model, encoder.embed(tiles).astype(np.float32)) == 1

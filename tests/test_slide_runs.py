@@ -1,0 +1,430 @@
+"""One slide and many: kept, continued, locked, and what is said when something is wrong."""
+
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+from histomix.embedding import storage
+from histomix.errors import FeatureError, HeadError, InputError, SlideError
+from histomix.heads import Head
+from histomix.prediction import Settings, SlideJob, SlideResult, batch, predict_slides, run, run_slide, slide_jobs
+from histomix.prediction import maps as maps_module
+from histomix.prediction import plan as plan_module
+from histomix.slides import open_slide
+
+from .slide_files import block_mean, write_pyramid
+from .slide_heads import Colours, colour_head, tissue_pixels, tissue_slide
+
+OUTPUTS = ("composition.h5ad", "composition.csv", "tiles.geojson", "preview.jpg", "tissue.png")
+
+
+@pytest.fixture(autouse=True)
+def small_bands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bands and stretches so small that a small slide has many."""
+    monkeypatch.setattr(plan_module, "BAND_TILES", 60)
+    monkeypatch.setattr(maps_module, "BLOCK", 100)
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tissue_slide(tmp_path_factory.mktemp("slides") / "A.tif")
+
+
+@pytest.fixture(scope="module")
+def head() -> Head:
+    return colour_head([Colours()])
+
+
+@pytest.fixture(scope="module")
+def head_folder(head: Head, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("heads") / "head"
+    head.save(folder)
+    return folder
+
+
+@pytest.fixture
+def encoder(monkeypatch: pytest.MonkeyPatch) -> Colours:
+    """What `predict_slides` gets for the head's encoder."""
+    found = Colours()
+    monkeypatch.setattr(batch, "load_head_encoders", lambda *_: [found])
+    return found
+
+
+def predict(slide: Path, head: Head, folder: Path, encoder: Colours | None = None, **settings: Any) -> SlideResult:
+    job = SlideJob(str(slide), folder)
+    return run_slide(job, Settings.of(head.card["digest"], **settings), head, [encoder or Colours()])
+
+
+def outputs(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in OUTPUTS}
+
+
+def status(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "status.json").read_text())
+
+
+def test_a_slide_gives_its_files_and_a_status_that_says_of_what(slide: Path, head: Head, tmp_path: Path) -> None:
+    result = predict(slide, head, tmp_path / "A")
+    assert result.error is None and result.tiles > 200
+    assert sorted(path.name for path in (tmp_path / "A").iterdir()) == sorted((*OUTPUTS, "status.json"))
+    found = status(tmp_path / "A")
+    assert found["state"] == "done" and found["tiles"] == result.tiles and found["owner"] is None
+    assert found["digests"]["head"] == head.card["digest"] and found["digests"]["slide"].startswith("sha256:")
+    assert found["started"] <= found["finished"] and found["versions"]["histomix"]
+    table = pd.read_csv(tmp_path / "A" / "composition.csv")
+    composition = ad.read_h5ad(tmp_path / "A" / "composition.h5ad")
+    np.testing.assert_allclose(table[list(composition.var_names)], composition.X, rtol=1e-5)
+    assert len(json.loads((tmp_path / "A" / "tiles.geojson").read_text())["features"]) == result.tiles
+
+
+class Killing(Colours):
+    """Ends its process, as the kernel does when memory runs out, after some tiles."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.after = after
+
+    def embed(self, tiles: np.ndarray) -> np.ndarray:
+        if self.tiles >= self.after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().embed(tiles)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")
+def test_a_run_that_was_killed_goes_on_and_ends_in_the_same_bytes(slide: Path, head: Head, tmp_path: Path) -> None:
+    whole = predict(slide, head, tmp_path / "whole" / "A")
+    interrupted = tmp_path / "interrupted" / "A"
+    process = multiprocessing.get_context("fork").Process(
+        target=predict, args=(slide, head, interrupted, Killing(after=200))
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert status(interrupted)["state"] == "running" and status(interrupted)["owner"]["pid"] == process.pid
+    assert not (interrupted / "composition.csv").exists()
+    encoder = Colours()
+    result = predict(slide, head, interrupted, encoder)
+    assert result.error is None and encoder.tiles <= whole.tiles - 100  # the finished bands were not embedded again
+    assert outputs(interrupted) == outputs(tmp_path / "whole" / "A")
+    assert not list(interrupted.rglob(".partial-*")) and not (interrupted / ".work").exists()
+
+
+def test_the_order_in_which_bands_are_embedded_changes_no_byte(slide: Path, head: Head, tmp_path: Path) -> None:
+    predict(slide, head, tmp_path / "once" / "A")
+    job, settings = SlideJob(str(slide), tmp_path / "apart" / "A"), Settings.of(head.card["digest"])
+    bands = run.plan_bands(job, settings, head)
+    assert len(bands) > 3
+    for band in reversed(bands):
+        assert run.embed_band(job, band, head, [Colours()], batch_size=settings.batch_size)
+    assert not run.embed_band(job, bands[0], head, [Colours()], batch_size=settings.batch_size)
+    run.finish_slide(job, settings, head)
+    assert outputs(job.folder) == outputs(tmp_path / "once" / "A")
+
+
+def test_only_what_is_stale_is_done_again(
+    slide: Path, head: Head, head_folder: Path, encoder: Colours, tmp_path: Path
+) -> None:
+    copy, out = tmp_path / "A.tif", tmp_path / "out"
+    copy.write_bytes(slide.read_bytes())
+
+    def again(**settings: Any) -> bool:
+        return predict_slides([copy], head_folder, out, **settings)[0].kept
+
+    assert not again() and again()
+    os.utime(copy, (1, 1))
+    assert again()
+    data = bytearray(copy.read_bytes())
+    data[len(data) // 2] ^= 1  # one bit, in a file of the same size and time
+    copy.write_bytes(data)
+    os.utime(copy, (1, 1))
+    assert not again() and again()
+    assert not again(stride_um=24.0)
+    assert not again() and again()
+    with (out / "A" / "composition.csv").open("a") as table:
+        table.write("1,2\n")
+    assert not again() and again()
+    other = tmp_path / "other"
+    colour_head([Colours()], seed=1).save(other)
+    assert not predict_slides([copy], other, out)[0].kept
+    assert predict_slides([copy], other, out)[0].kept
+
+
+def test_a_done_map_survives_while_its_slide_is_away(
+    slide: Path, head_folder: Path, encoder: Colours, tmp_path: Path
+) -> None:
+    copy, out = tmp_path / "A.tif", tmp_path / "out"
+    copy.write_bytes(slide.read_bytes())
+    predict_slides([copy], head_folder, out)
+    before = outputs(out / "A")
+    copy.rename(tmp_path / "away")
+    found = predict_slides([copy], head_folder, out)[0]
+    assert found.error is not None and "A.tif" in str(found.error)
+    assert outputs(out / "A") == before
+    (tmp_path / "away").rename(copy)
+    assert predict_slides([copy], head_folder, out)[0].kept
+
+
+def test_kept_features_serve_the_next_head_without_an_encoder(slide: Path, head: Head, tmp_path: Path) -> None:
+    second = colour_head([Colours()], seed=1)
+    first = predict(slide, head, tmp_path / "one" / "A", keep_features=True)
+    assert (tmp_path / "one" / "A" / "features" / "features.npy").is_file()
+    plain = predict(slide, second, tmp_path / "plain" / "A")
+    assert plain.tiles == first.tiles
+    idle = Colours()
+    assert predict(slide, second, tmp_path / "one" / "A", idle).error is None
+    assert predict(slide, second, tmp_path / "two" / "A", idle, reuse=tmp_path / "one").error is None
+    assert idle.tiles == 0
+    for folder in ("one", "two"):
+        assert outputs(tmp_path / folder / "A") == outputs(tmp_path / "plain" / "A")
+    assert predict(slide, second, tmp_path / "two" / "A", idle, reuse=tmp_path / "one", stride_um=64.0).error is None
+    assert idle.tiles > 0  # other tiles are no features of these
+    with (tmp_path / "one" / "A" / "features" / "features.npy").open("r+b") as stream:
+        stream.seek(4096)
+        stream.write(b"damage")
+    careful = Colours()
+    assert predict(slide, head, tmp_path / "one" / "A", careful).error is None
+    assert careful.tiles == first.tiles
+
+
+def test_a_slide_replaced_while_it_is_read_is_refused_and_then_predicted_anew(
+    slide: Path, head: Head, tmp_path: Path
+) -> None:
+    copy, other = tmp_path / "A.tif", tissue_slide(tmp_path / "other.tif", seed=5)
+    copy.write_bytes(slide.read_bytes())
+
+    class Replacing(Colours):
+        def embed(self, tiles: np.ndarray) -> np.ndarray:
+            if self.tiles == 0:
+                os.replace(other, copy)  # noqa: PTH105
+            return super().embed(tiles)
+
+    found = predict(copy, head, tmp_path / "out" / "A", Replacing())
+    assert isinstance(found.error, SlideError) and "replaced or changed while it was being read" in str(found.error)
+    assert status(tmp_path / "out" / "A")["state"] == "failed"
+    assert not (tmp_path / "out" / "A" / "composition.csv").exists()
+    assert predict(copy, head, tmp_path / "out" / "A").error is None
+    predict(copy, head, tmp_path / "fresh" / "A")
+    assert outputs(tmp_path / "out" / "A") == outputs(tmp_path / "fresh" / "A")
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="needs posix_fallocate")
+@pytest.mark.parametrize("name", ["features.npy", "values.npy", "composition.h5ad"])
+def test_a_full_disk_is_named_and_the_same_command_goes_on(
+    slide: Path, head: Head, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict(slide, head, tmp_path / "whole" / "A")
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with monkeypatch.context() as patch:
+        if name == "composition.h5ad":
+            from histomix.outputs import streaming
+
+            def no_room(*_: object) -> None:
+                raise full
+
+            patch.setattr(streaming, "append_h5ad", no_room)
+        else:
+            real = os.posix_fallocate
+
+            def limited(descriptor: int, offset: int, size: int) -> None:
+                if Path(f"/proc/self/fd/{descriptor}").readlink().name == name:
+                    raise full
+                real(descriptor, offset, size)
+
+            patch.setattr(os, "posix_fallocate", limited)
+        found = predict(slide, head, tmp_path / "out" / "A")
+    assert "the disk is full" in str(found.error) and "it goes on where it stopped" in str(found.error)
+    assert not any((tmp_path / "out" / "A" / output).exists() for output in OUTPUTS[:3])
+    encoder = Colours()
+    assert predict(slide, head, tmp_path / "out" / "A", encoder).error is None
+    assert encoder.tiles == 0
+    assert outputs(tmp_path / "out" / "A") == outputs(tmp_path / "whole" / "A")
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from tests.test_slide_runs import predict
+from tests.slide_heads import Colours, colour_head
+resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, resource.RLIM_INFINITY))
+found = predict(Path(sys.argv[1]), colour_head([Colours()]), Path(sys.argv[2]))
+print(found.error)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file size limits are POSIX")
+def test_a_file_size_limit_fails_the_slide_with_its_reason(slide: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", LIMITED, str(slide), str(tmp_path / "A")]
+    root = Path(__file__).parent.parent
+    found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)
+    assert "the disk is full" in found.stdout, found.stderr
+    assert status(tmp_path / "A")["state"] == "failed" and "the disk is full" in status(tmp_path / "A")["reason"]
+
+
+def test_two_runs_on_one_folder(slide: Path, head_folder: Path, encoder: Colours, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    entered, leave = threading.Event(), threading.Event()
+    plain = encoder.embed
+
+    def held(tiles: np.ndarray) -> np.ndarray:
+        entered.set()
+        leave.wait(60)
+        return plain(tiles)
+
+    encoder.embed = held  # type: ignore[method-assign]
+    first = threading.Thread(target=predict_slides, args=([slide], head_folder, out))
+    first.start()
+    assert entered.wait(60)
+    with pytest.raises(FeatureError, match=f"process {os.getpid()} on .* is writing maps to this folder"):
+        predict_slides([slide], head_folder, out)
+    results: list[SlideResult] = []
+    second = threading.Thread(target=lambda: results.extend(predict_slides([slide], head_folder, out, wait=True)))
+    second.start()
+    leave.set()
+    first.join(120)
+    second.join(120)
+    assert results[0].kept  # it waited, and found the work done
+
+
+def test_the_lock_of_a_process_that_died_is_taken_over(
+    slide: Path, head_folder: Path, encoder: Colours, tmp_path: Path
+) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    (tmp_path / "out").mkdir()
+    owner = {"host": socket.gethostname(), "pid": gone.pid, "started": "1"}
+    (tmp_path / "out" / ".lock").write_text(json.dumps(owner))
+    assert predict_slides([slide], head_folder, tmp_path / "out")[0].error is None
+    (tmp_path / "out" / ".lock").write_text(json.dumps({**owner, "host": "elsewhere"}))
+    with pytest.raises(FeatureError, match="on elsewhere is writing maps"):
+        predict_slides([slide], head_folder, tmp_path / "out")
+    assert storage.FolderBusyError.__mro__[1] is FeatureError
+
+
+def test_one_bad_slide_in_the_middle_does_not_stop_the_others(
+    slide: Path, head_folder: Path, encoder: Colours, tmp_path: Path
+) -> None:
+    data = slide.read_bytes()
+    for name, content in (("a", data), ("b", data[: len(data) // 2]), ("c", data)):
+        (tmp_path / f"{name}.tif").write_bytes(content)
+    results = predict_slides([tmp_path / f"{name}.tif" for name in "abc"], head_folder, tmp_path / "out")
+    assert [result.error is None for result in results] == [True, False, True]
+    found = status(tmp_path / "out" / "b")
+    assert found["state"] == "failed" and "b.tif" in found["reason"] and found["finished"]
+
+
+def test_slides_wait_as_queued_and_the_running_one_names_its_process(
+    slide: Path, head_folder: Path, encoder: Colours, tmp_path: Path
+) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.tif").write_bytes(slide.read_bytes())
+    seen: list[dict[str, Any]] = []
+
+    def watch(task: str, done: int, total: int) -> None:
+        if not seen and done:
+            seen.extend(status(tmp_path / "out" / name) for name in "ab")
+
+    predict_slides([tmp_path / "a.tif", tmp_path / "b.tif"], head_folder, tmp_path / "out", progress=watch)
+    assert [found["state"] for found in seen] == ["running", "queued"]
+    assert seen[0]["owner"] == {"pid": os.getpid(), "host": socket.gethostname()}
+
+
+def test_an_interrupted_slide_says_so(slide: Path, head: Head, tmp_path: Path) -> None:
+    class Interrupted(Colours):
+        def embed(self, tiles: np.ndarray) -> np.ndarray:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict(slide, head, tmp_path / "A", Interrupted())
+    assert status(tmp_path / "A")["state"] == "queued" and "interrupted" in status(tmp_path / "A")["reason"]
+
+
+def test_a_slide_too_coarse_for_the_head_is_refused_before_it_is_read(slide: Path, head: Head, tmp_path: Path) -> None:
+    job = SlideJob(str(slide), tmp_path / "A", mpp=40.0)
+    found = run_slide(job, Settings.of(head.card["digest"]), head, [Colours()])
+    assert isinstance(found.error, HeadError) and "20.0 times coarser" in str(found.error)
+    wide = predict(slide, head, tmp_path / "B", Colours(mpp=4.0))
+    assert isinstance(wide.error, FeatureError) and "mpp 4.0, not 2.0" in str(wide.error)
+
+
+def test_a_slide_smaller_than_a_tile_says_so(head: Head, tmp_path: Path) -> None:
+    path = write_pyramid(tmp_path / "small.tif", tissue_pixels()[500:520, 400:420], 0.5, factors=())
+    found = predict(path, head, tmp_path / "A")
+    assert "tile of 32 um is 64 px wide, and the slide has 20 x 20 px" in str(found.error)
+
+
+def test_a_slide_without_tissue_leaves_the_picture_that_shows_it(head: Head, tmp_path: Path) -> None:
+    path = write_pyramid(tmp_path / "blank.tif", np.full((900, 900, 3), 244, np.uint8))
+    found = predict(path, head, tmp_path / "A")
+    assert "no tissue was found" in str(found.error)
+    assert (tmp_path / "A" / "tissue.png").is_file()
+
+
+def test_level_0_of_a_tenth_of_a_um(head: Head, tmp_path: Path) -> None:
+    fine = tissue_pixels()[400:800, 200:700].repeat(5, axis=0).repeat(5, axis=1)
+    coarse = np.rint(block_mean(fine, 5)).astype(np.uint8)
+    maps = []
+    for name, pixels, mpp in (("fine", fine, 0.1), ("coarse", coarse, 0.5)):
+        path = write_pyramid(tmp_path / f"{name}.tif", pixels, mpp, factors=())
+        assert predict(path, head, tmp_path / name).error is None
+        maps.append(ad.read_h5ad(tmp_path / name / "composition.h5ad"))
+    np.testing.assert_allclose(maps[0].obsm["spatial"] / 5, maps[1].obsm["spatial"])
+    np.testing.assert_allclose(maps[0].X, maps[1].X, atol=0.01)
+
+
+def test_folders_and_sheets_of_slides(slide: Path, head_folder: Path, encoder: Colours, tmp_path: Path) -> None:
+    root = tmp_path / "slides"
+    for name in ("a.tif", "deep/b.svs", "deep/er/a.tif", ".hidden/c.tif", "m.mrxs", "m/Data0001.dat", "m/x.tif"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"x")
+    (root / "d").mkdir()
+    for name in ("1.dcm", "2.dcm"):
+        (root / "d" / name).write_bytes(b"x")
+    (root / "deep" / "b.jpg").write_bytes(b"a picture of the slide beside it")
+    found = {str(Path(job.slide).relative_to(root)): job.name for job in slide_jobs([root], tmp_path / "out")}
+    assert found == {"a.tif": "a", "m.mrxs": "m", "d": "d", "deep/b.svs": "b", "deep/er/a.tif": "deep__er__a"}
+    with pytest.raises(InputError, match="holds no slide"):
+        slide_jobs([head_folder], tmp_path)
+
+    sheet = tmp_path / "sheet.csv"
+    relative = os.path.relpath(slide, tmp_path)
+    sheet.write_text(f"slide,mpp,patient,name\n{relative},0.5,P1,first\ns3://bucket/x.svs?v=1,,P2,\n")
+    first, second = slide_jobs([sheet], tmp_path / "out", mpp=0.25)
+    assert (first.name, first.mpp, first.facts) == ("first", 0.5, (("patient", "P1"),))
+    assert (second.name, second.mpp, second.slide) == ("x", 0.25, "s3://bucket/x.svs?v=1")
+    sheet.write_text(f"slide,patient\n{relative},P1\n")
+    assert predict_slides([sheet], head_folder, tmp_path / "out")[0].error is None
+    assert status(tmp_path / "out" / "A")["facts"] == {"patient": "P1"}
+    manifest = json.loads(ad.read_h5ad(tmp_path / "out" / "A" / "composition.h5ad").uns["manifest"])
+    assert manifest["facts"] == {"patient": "P1"}
+    for text, what in (("image\nx\n", "no column 'slide'"), ("slide,mpp\nx,fine\n", "row 2: the mpp 'fine'")):
+        sheet.write_text(text)
+        with pytest.raises(InputError, match=what):
+            slide_jobs([sheet], tmp_path)
+
+
+def test_the_scale_of_the_user_goes_before_that_of_the_file(
+    slide: Path, head_folder: Path, encoder: Colours, tmp_path: Path
+) -> None:
+    own = predict_slides([slide], head_folder, tmp_path / "own")[0]
+    given = predict_slides([slide], head_folder, tmp_path / "given", mpp=0.25)[0]
+    assert given.tiles < own.tiles / 3
+    unknown = tissue_slide(tmp_path / "unknown.tif", mpp=None)
+    found = predict_slides([unknown], head_folder, tmp_path / "out")[0]
+    assert "does not say its scale" in str(found.error) and "--mpp" in str(found.error)
+    with open_slide(slide) as opened:
+        assert opened.mpp == pytest.approx(0.5)
