@@ -62,6 +62,7 @@ def _cohort(job: Job, **changes: Any) -> BenchmarkCohort:
 
 def _run(job: Job, out: Path, *names: str, **options: Any) -> Benchmark:
     cohort = options.pop("cohort", None) or _cohort(job)
+    options.setdefault("nuclei", False)
     return benchmark([cohort], names or ("colours", "shades", "colours+shades"), ["knn"], out, **options)
 
 

@@ -65,6 +65,7 @@ def benchmark(
     *,
     protocols: Sequence[str] = ("donor",),
     weights: Mapping[str, str | os.PathLike[str]] | None = None,
+    nuclei: bool = True,
     seed: int = 0,
     threads: int | None = None,
     progress: Progress = silent,
@@ -90,6 +91,8 @@ def benchmark(
         Names in `histomix.evaluation.PROTOCOLS`.
     weights
         Local weights by the name of the encoder.
+    nuclei
+        Count nuclei in the slides, for the baseline of cellularity.
     seed, threads
         Seed of everything random; CPU threads of the encoders.
     progress
@@ -104,7 +107,7 @@ def benchmark(
     """
     _check(cohorts, encoders, heads, protocols)
     place = Path(out)
-    run = Run(place, tuple(heads), seed, progress, total=len(cohorts) * len(encoders) * len(protocols))
+    run = Run(place, tuple(heads), seed, progress, total=len(cohorts) * len(encoders) * len(protocols), nuclei=nuclei)
     singles = list(dict.fromkeys(name for joined in encoders for name in joined.split(PLUS)))
     for one in cohorts:
         run.cohort(one, singles, encoders, protocols, weights or {}, threads)

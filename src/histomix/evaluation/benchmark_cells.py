@@ -94,6 +94,7 @@ class Run:
     seed: int
     progress: Progress
     total: int
+    nuclei: bool = True
     done: int = 0
     cells: list[Cell] = field(default_factory=list)
     failures: list[HistomixError] = field(default_factory=list)
@@ -172,6 +173,7 @@ class Run:
                 "sites": {row.section: row.site for row in one.cohort.rows},
                 "heads": self.heads,
                 "protocol": protocol,
+                "nuclei": self.nuclei,
                 "seed": self.seed,
                 "versions": versions(*LIBRARIES),
             }
@@ -192,6 +194,7 @@ class Run:
                 folder,
                 self.seed,
                 self.progress,
+                nuclei=self.nuclei,
                 features_folders=places,
             )
             write_json(note, {"identity": wanted})

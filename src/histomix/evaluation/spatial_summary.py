@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -143,6 +144,22 @@ def spatial_summary(
         **parts,
         "scores": _scores(parts, donors, seed),
     }
+
+
+def add_spatial(
+    evaluation: Evaluation,
+    radius_um: float | None = None,
+    seed: int = 0,
+    *,
+    regions: str | os.PathLike[str] | None = None,
+    progress: Progress = silent,
+) -> Evaluation:
+    """The evaluation with ``summary["spatial"]`` (see `spatial_summary`); a remark where sections are too small."""
+    if all(len(table) < MIN_SPOTS for table in evaluation.labels.values()):
+        notes = [*evaluation.summary["notes"], f"no section has {MIN_SPOTS} spots, too few for spatial scores"]
+        return replace(evaluation, summary={**evaluation.summary, "notes": notes})
+    found = spatial_summary(evaluation, radius_um, seed, regions=regions, progress=progress)
+    return replace(evaluation, summary={**evaluation.summary, "spatial": found})
 
 
 class _Section:
