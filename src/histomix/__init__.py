@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .encoders import cards, load_encoder
     from .evaluation import evaluate, score_map
     from .heads import Head, load_head, train
-    from .outputs import write_composition, write_report
+    from .outputs import pl, write_composition, write_report
     from .outputs.cohort import cohort_tables
     from .prediction import predict
     from .slides import Slide, TileSpec, open_slide
@@ -69,6 +69,7 @@ __all__ = [
     "load_head",
     "make_phantom",
     "open_slide",
+    "pl",
     "predict",
     "read_abundance",
     "read_cohort",
@@ -82,6 +83,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "pl":  # the figures, as a module: hm.pl.composition(...)
+        return importlib.import_module(".outputs.pl", __name__)
     if name in _ROOM_OF:
         return getattr(importlib.import_module(f".{_ROOM_OF[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -219,3 +219,8 @@ def positions(gathered: Gathered, sections: Sequence[str]) -> dict[str, pd.DataF
         name: gathered.blocks[0][name].obs.loc[spots[training.section == name], ["x_px", "y_px"]] for name in sections
     }
     return {name: table.astype(np.float64).rename_axis("spot") for name, table in tables.items()}
+
+
+def slide_scales(gathered: Gathered, sections: Sequence[str]) -> dict[str, float]:
+    """Um per px of every section's slide."""
+    return {name: float(feature_manifest(gathered.blocks[0][name])["slide"]["mpp"]) for name in sections}

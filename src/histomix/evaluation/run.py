@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from ..abundance import Abundance
-from ..embedding import feature_manifest
 from ..progress import Progress, silent
 from ..provenance import versions
 from .audit import audit, refuse_leaks
@@ -21,7 +20,7 @@ from .coupling import coupled_labels, coupling_notes
 from .detect import detectability
 from .fitting import BASELINES, prototypes
 from .folds import PROTOCOLS
-from .gathering import CohortData, Gathered, gather, positions
+from .gathering import CohortData, Gathered, gather, positions, slide_scales
 from .groups import check_groups, group_rows, groups_from_labels, summarise_groups
 from .metrics import RULES, Array
 from .probe import section_probe
@@ -146,6 +145,7 @@ def evaluate(
         "baselines": [*BASELINES, *([NUCLEI] if NUCLEI in first.scores["label"] else [])],
         "oracles": [ORACLE],
         "features": training.features,
+        "sections_mpp": slide_scales(gathered, sections),
         "dropped": training.dropped,
         "seed": seed,
         "rules": RULES,
@@ -235,7 +235,6 @@ def _facts(
         "unit": training.unit,
         "cell_types": types,
         "sections": sections,
-        "sections_mpp": {name: feature_manifest(gathered.blocks[0][name])["slide"]["mpp"] for name in sections},
         "donors": donors,
         "n_sections": len(sections),
         "n_donors": len(donors),

@@ -14,7 +14,7 @@ from .._version import __version__
 from ..evaluation.benchmark import Benchmark
 from ..provenance import atomic_path
 from .forest import Axis
-from .report import page_environment
+from .page import page_environment
 from .scores import against, number
 
 PAGE = "page"

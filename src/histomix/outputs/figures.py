@@ -14,10 +14,10 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .palette import ABUNDANCE_MAP, HEAD_COLOURS, type_colours
+from .charts import quiet_axes
+from .naming import plain_text
+from .palette import ABUNDANCE_MAP, AXIS, HEAD_COLOURS, INK, QUIET, type_colours
 
-INK = "#23262b"
-QUIET = "#6a7078"
 PANEL_INCHES = 2.5
 
 
@@ -96,9 +96,9 @@ def draw_marks(axes: Axes, canvas: Canvas, xy_px: np.ndarray, colours: np.ndarra
     axes.add_collection(marks)
 
 
-def value_colours(values: np.ndarray, norm: Normalize) -> np.ndarray:
+def value_colours(values: np.ndarray, norm: Normalize, cmap: str | None = None) -> np.ndarray:
     """RGBA of abundances on a colour scale; a place without a value is transparent."""
-    colours = np.array(ScalarMappable(norm, ABUNDANCE_MAP).to_rgba(np.nan_to_num(values)))
+    colours = np.array(ScalarMappable(norm, cmap or ABUNDANCE_MAP).to_rgba(np.nan_to_num(values)))
     colours[~np.isfinite(values), 3] = 0
     return colours
 
@@ -137,9 +137,10 @@ def composition_figure(
     for axes, (title, table) in zip(others, tables.items(), strict=True):
         draw_slide(axes, canvas, frame, faded=True)
         draw_marks(axes, canvas, xy_px, dominant_colours(table, colours))
-        axes.set_title(title, fontsize=10, color=INK)
+        axes.set_title(plain_text(title), fontsize=10, color=INK)
     handles = [
-        first.plot([], [], marker="o", linestyle="", color=colour, label=name)[0] for name, colour in colours.items()
+        first.plot([], [], marker="o", linestyle="", color=colour, label=plain_text(name))[0]
+        for name, colour in colours.items()
     ]
     columns = min(len(handles), max(2, round(panels * panel_inches / 1.7)))
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
@@ -154,6 +155,19 @@ def dominant_colours(table: pd.DataFrame, colours: Mapping[str, tuple[float, flo
     return np.array([(*colours[name], 1.0 if ok else 0.0) for name, ok in zip(names, known, strict=True)])
 
 
+def thumbnail_figure(canvas: Canvas, xy_px: np.ndarray, table: pd.DataFrame, inches: float = 1.9) -> Figure:
+    """The most abundant cell type of each place on the faded slide, small and without words."""
+    frame = crop_to(canvas, xy_px)
+    side = max(frame[1] - frame[0], frame[3] - frame[2])
+    middle = ((frame[0] + frame[1]) / 2, (frame[2] + frame[3]) / 2)
+    frame = (middle[0] - side / 2, middle[0] + side / 2, middle[1] - side / 2, middle[1] + side / 2)
+    figure = Figure(figsize=(inches, inches))
+    axes = figure.add_axes((0, 0, 1, 1))
+    draw_slide(axes, canvas, frame, faded=True)
+    draw_marks(axes, canvas, xy_px, dominant_colours(table, type_colours(list(table.columns))))
+    return figure
+
+
 def map_figure(canvas: Canvas, xy_px: np.ndarray, table: pd.DataFrame, columns: int = 4) -> Figure:
     """One map per cell type on the faded slide, each on a colour scale of its own."""
     frame = crop_to(canvas, xy_px)
@@ -162,7 +176,7 @@ def map_figure(canvas: Canvas, xy_px: np.ndarray, table: pd.DataFrame, columns: 
         norm = abundance_norm(table[name])
         draw_slide(axes, canvas, frame, faded=True)
         draw_marks(axes, canvas, xy_px, value_colours(table[name].to_numpy(float), norm))
-        axes.set_title(str(name), fontsize=9, color=INK)
+        axes.set_title(plain_text(name), fontsize=9, color=INK)
         _colour_bar(figure, axes, norm)
     draw_scale_bar(panels[0], canvas, frame)
     return figure
@@ -189,52 +203,17 @@ def beside_figure(canvas: Canvas, xy_px: np.ndarray, maps: Mapping[str, pd.Serie
     for axes, (title, values) in zip(map_axes, maps.items(), strict=True):
         draw_slide(axes, canvas, frame, faded=True)
         draw_marks(axes, canvas, xy_px, value_colours(values.to_numpy(float), norm))
-        axes.set_title(title, fontsize=10, color=QUIET)
+        axes.set_title(plain_text(title), fontsize=10, color=QUIET)
     draw_scale_bar(map_axes[0], canvas, frame)
     _colour_bar(figure, map_axes[-1], norm)
     (first_title, first), *_, (last_title, last) = maps.items()
     scatter.scatter(first, last, s=9, color=HEAD_COLOURS["mlp"], alpha=0.55, linewidths=0)
     top = float(np.nanmax([first.max(), last.max(), 1e-9])) * 1.04
-    scatter.plot([0, top], [0, top], color="#c9ccd1", linewidth=1, zorder=0)
-    scatter.set(xlim=(0, top), ylim=(0, top), xlabel=first_title, ylabel=last_title)
+    scatter.plot([0, top], [0, top], color=AXIS, linewidth=1, zorder=0)
+    scatter.set(xlim=(0, top), ylim=(0, top), xlabel=plain_text(first_title), ylabel=plain_text(last_title))
     scatter.set_box_aspect(1)
     scatter.set_title(score, fontsize=10, color=QUIET)
-    _quiet_axes(scatter)
-    return figure
-
-
-def score_figure(scores: pd.DataFrame, metric: str = "Pearson") -> Figure:
-    """Scores per cell type as dots, one row a cell type and one colour a head.
-
-    Parameters
-    ----------
-    scores
-        Cell types x heads.
-    metric
-        Name under the axis.
-    """
-    order = scores[scores.columns[0]].sort_values().index
-    figure = Figure(figsize=(6.4, 0.34 * len(order) + 1.2), layout="constrained")
-    axes = figure.subplots()
-    for place, name in enumerate(order):
-        row = scores.loc[name]
-        axes.plot([row.min(), row.max()], [place, place], color="#e1e3e6", linewidth=2, zorder=0)
-    for head in scores.columns:
-        colour = HEAD_COLOURS.get(head, INK)
-        axes.scatter(
-            scores.loc[order, head],
-            range(len(order)),
-            s=46,
-            color=colour,
-            label=head,
-            edgecolors="white",
-            linewidths=0.8,
-        )
-    axes.axvline(0, color="#c9ccd1", linewidth=1, zorder=0)
-    axes.set_yticks(range(len(order)), [str(name) for name in order])
-    axes.set_xlabel(metric)
-    figure.legend(loc="outside upper left", ncols=len(scores.columns), frameon=False, fontsize=8, handletextpad=0.1)
-    _quiet_axes(axes)
+    quiet_axes(scatter)
     return figure
 
 
@@ -244,13 +223,3 @@ def _colour_bar(figure: Figure, axes: Axes, norm: Normalize) -> None:
     bar.locator = MaxNLocator(3)
     bar.update_ticks()
     bar.ax.tick_params(labelsize=7, colors=QUIET, length=0)
-
-
-def _quiet_axes(axes: Axes) -> None:
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color("#c9ccd1")
-    axes.tick_params(labelsize=8, colors=QUIET, length=0)
-    axes.xaxis.label.set(color=QUIET, fontsize=9)
-    axes.yaxis.label.set(color=QUIET, fontsize=9)

@@ -42,6 +42,7 @@ class Material:
     labels: list[dict[str, Any]] = field(default_factory=list)
     heads: list[dict[str, Any]] = field(default_factory=list)
     maps: list[SlideMap] = field(default_factory=list)
+    viewers: list[Path] = field(default_factory=list)
 
 
 def gather(folders: Sequence[str | os.PathLike[str]]) -> Material:
@@ -69,13 +70,15 @@ def gather(folders: Sequence[str | os.PathLike[str]]) -> Material:
             material.maps += [_read_map(path) for path in maps]
         elif any(folder.glob("*.h5ad")):
             _add_features(material, folder)
+        elif (folder / "index.html").is_file() and (folder / "data").is_dir():
+            material.viewers.append(folder / "index.html")
         elif (folder / "manifest.json").is_file():
             material.labels.append(read_json(folder / "manifest.json"))
         else:
             raise InputError(
                 "holds nothing that a report can show",
                 where=folder,
-                mend="Give folders made by label, embed, train, evaluate or predict",
+                mend="Give folders made by label, embed, train, evaluate, predict or view",
             )
     return material
 

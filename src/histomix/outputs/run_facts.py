@@ -10,24 +10,21 @@ from .material import Material
 
 _EVALUATION = ("protocol", "protocol_means", "seed", "unit", "rules", "versions")
 _LABELS = ("method", "unit", "reference", "seed", "versions")
-_HEAD = ("head", "cell_types", "unit", "tissue", "encoder_licences", "intended_use", "limits", "digest", "versions")
-_TRAINING = ("n_spots", "n_sections", "n_donors", "donors", "dropped", "cell_types_without_labels")
 #: Hexadecimal digits of a digest that are shown: enough to tell two apart, and the files have the rest.
 _DIGITS = 12
 
 
 def run_facts(material: Material) -> list[dict[str, Any]]:
     """Groups of facts for the page: a title and rows of name and words."""
-    groups = [("Evaluation", _rows(one.summary, _EVALUATION)) for one in material.evaluations]
-    groups += [("Labels", _rows(labels, _LABELS)) for labels in material.labels]
+    groups = [("Evaluation", fact_rows(one.summary, _EVALUATION)) for one in material.evaluations]
+    groups += [("Labels", fact_rows(labels, _LABELS)) for labels in material.labels]
     if material.features:
-        groups.append(("Features", _rows(material.features, ("encoder", "tile"))))
-    for card in material.heads:
-        groups.append(("Head", [*_rows(card, _HEAD), *_rows(card.get("training", {}), _TRAINING)]))
+        groups.append(("Features", fact_rows(material.features, ("encoder", "tile"))))
     return [{"title": title, "rows": rows} for title, rows in groups]
 
 
-def _rows(facts: Mapping[str, Any], names: Sequence[str]) -> list[tuple[str, str]]:
+def fact_rows(facts: Mapping[str, Any], names: Sequence[str]) -> list[tuple[str, str]]:
+    """Named facts as rows of name and words; absent and empty ones are left out."""
     found = ((name.removeprefix("n_").replace("_", " "), _words(facts.get(name), name)) for name in names)
     return [(name, words) for name, words in found if words]
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ..evaluation import Evaluation
+from ..evaluation.summary import resample_weights
 
 _METRICS = {
     "pearson": "Pearson",
@@ -106,23 +108,44 @@ def score_table(evaluation: Evaluation, target: str, shown: str) -> dict[str, An
     }
 
 
-def type_scores(evaluation: Evaluation, target: str) -> pd.DataFrame:
-    """Mean Pearson, cell types x heads; types that no section lets score are left out.
+def type_scores(evaluation: Evaluation, target: str) -> tuple[pd.DataFrame, pd.Series | None]:
+    """Mean Pearson, cell types x heads, without those that no section lets score; and the bound that the labels set.
 
-    Where the reliability of the labels is known, the last column is the bound that it sets.
+    The shown head comes first, the training mean (which is 0 by rule) is left out. The bound is None where the
+    reliability of the labels is unknown, and against the truth.
     """
     scores = evaluation.summary["scores"][target]
-    heads = [head for head in ("mlp", "knn", "ridge", "mean", "label") if head in scores]
-    heads = [head for head in scores if head not in (*heads, "mean")] + [head for head in heads if head != "mean"]
+    shown = shown_head(evaluation)
+    heads = [shown, *(head for head in scores if head not in (shown, "mean"))]
     table = pd.DataFrame(
         {head: {name: one["mean"] for name, one in scores[head]["pearson"]["types"].items()} for head in heads}
     ).astype(float)
     table = table.dropna(how="all")
     ceiling = ceiling_of(evaluation, target)
-    if ceiling is not None:
-        bounds = {name: one["bound"] for name, one in ceiling["types"].items()}
-        table["bound of the labels"] = pd.Series(bounds, dtype=float).reindex(table.index)
-    return table
+    if ceiling is None:
+        return table, None
+    bounds = {name: one["bound"] for name, one in ceiling["types"].items()}
+    return table, pd.Series(bounds, dtype=float).reindex(table.index)
+
+
+def type_intervals(evaluation: Evaluation, target: str) -> pd.DataFrame | None:
+    """Intervals of the shown head's Pearson by cell type: its bootstrap over donors, as that of the mean.
+
+    None where there is a single unit to draw.
+    """
+    rows = evaluation.metrics
+    rows = rows[(rows["metric"] == "pearson") & (rows["head"] == shown_head(evaluation)) & (rows["target"] == target)]
+    values = rows.pivot_table(index=["donor", "section"], columns="cell_type", values="value", dropna=False)
+    if len(values) < 2:
+        return None
+    donors = pd.factorize(values.index.get_level_values("donor"))[0].astype(np.intp)
+    weights = resample_weights(donors, int(evaluation.summary["seed"]))
+    known = values.notna().to_numpy(float)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = (weights @ np.nan_to_num(values.to_numpy(float))) / (weights @ known)
+    level = evaluation.summary["interval"]["level"]
+    ends = np.nanquantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return pd.DataFrame(ends.T, index=values.columns.astype(str), columns=["low", "high"])
 
 
 def number(value: float | None) -> str:

@@ -1,0 +1,66 @@
+"""Names that came from a user, made fit for files, pictures and spreadsheets."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+#: Bytes of a file name: file systems allow 255, and suffixes and temporary names are added to it.
+_LONGEST = 120
+_FORBIDDEN = re.compile(r'[/\\:*?"<>|]')
+# Devices of Windows, which no file may be named after, whatever its suffix.
+_DEVICES = {"con", "prn", "aux", "nul", *(f"{kind}{number}" for kind in ("com", "lpt") for number in range(1, 10))}
+# What a spreadsheet takes for the start of a formula (OWASP, "CSV Injection").
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+
+
+def safe_file_name(name: str, fallback: str = "unnamed") -> str:
+    """Turn any text into the name of a file that every common file system takes.
+
+    Path separators, marks that Windows forbids, control and direction marks become ``_``; leading dots and trailing
+    dots and spaces go; names of devices get a ``_`` in front; the length is at most 120 bytes. A name that had to be
+    changed ends in ``-`` and 8 digits of its digest, so that two names never become one; a safe name stays as it is.
+    """
+    plain = unicodedata.normalize("NFC", str(name))
+    safe = _FORBIDDEN.sub("_", "".join("_" if _is_hidden(mark) else mark for mark in plain))
+    safe = safe.strip().lstrip(".").rstrip(". ")
+    if safe.split(".")[0].strip().casefold() in _DEVICES:
+        safe = f"_{safe}"
+    if safe == plain and len(safe.encode()) <= _LONGEST:
+        return safe
+    ending = "-" + hashlib.sha256(str(name).encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    room = _LONGEST - len(ending)
+    return (safe.encode("utf-8", "replace")[:room].decode("utf-8", "ignore").rstrip(". ") or fallback) + ending
+
+
+def _is_hidden(mark: str) -> bool:
+    """Control, format (such as right-to-left override), surrogate and line marks."""
+    return unicodedata.category(mark) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def plain_text(text: object) -> str:
+    """A user's text for a figure: no mathematics in dollar marks, no hidden marks, no ``_`` that legends hide."""
+    shown = "".join(" " if _is_hidden(mark) else mark for mark in str(text))
+    shown = f" {shown}" if shown.startswith("_") else shown
+    return shown.replace("\\$", "$").replace("$", r"\$")
+
+
+def spreadsheet_cell(value: Any) -> Any:
+    """Text that a spreadsheet would run as a formula, with an apostrophe in front; anything else as it is."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+def spreadsheet_table(table: pd.DataFrame) -> pd.DataFrame:
+    """A copy in which neither a heading, nor an index, nor a cell of text is a formula; numbers are untouched."""
+    safe = table.copy()
+    safe.columns = pd.Index([spreadsheet_cell(name) for name in table.columns], name=table.columns.name)
+    safe.index = pd.Index([spreadsheet_cell(name) for name in table.index], name=table.index.name)
+    for place, kind in enumerate(table.dtypes):
+        if not (pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_bool_dtype(kind)):
+            safe.isetitem(place, np.array([spreadsheet_cell(value) for value in table.iloc[:, place]], dtype=object))
+    return safe

@@ -1,0 +1,218 @@
+"""The report as a page: whole, safe against hostile names, and looked at in a browser."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import re
+import shutil
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import histomix as hm
+from histomix.abundance import Abundance
+from histomix.evaluation import read_evaluation
+from histomix.outputs import write_composition, write_report
+from histomix.outputs.page import Drawer, darkened, with_policy
+from histomix.outputs.palette import DARK, INK, QUIET
+from histomix.outputs.panels import evaluation_panels
+from histomix.outputs.section_parts import Budget
+from histomix.outputs.statement import statement_blocks
+
+from .conftest import Job
+from .rich_summary import HOSTILE, enriched
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+class _Page(HTMLParser):
+    """Elements, attributes and the text of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.words: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+@pytest.fixture(scope="module")
+def page(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Everything that a report can show, with hostile cell types and titles."""
+    folder = tmp_path_factory.mktemp("report")
+    cohort, features = hm.read_cohort(job.sheet), hm.read_features(job.features)
+    labels = {}
+    for name, table in hm.read_labels(job.labels).items():
+        types = [*HOSTILE, *table.cell_types][: len(table.cell_types)]
+        labels[name] = Abundance(table.values.set_axis(types, axis=1), table.unit)
+    found = hm.evaluate(cohort, features, labels, heads=("ridge",))
+    dataclasses.replace(found, summary=enriched(found.summary, "ridge")).save(folder / "evaluation")
+    composition = hm.predict(job.image, job.head)
+    for layer, shift in (("lower", -0.05), ("upper", 0.05)):
+        composition.layers[layer] = np.clip(np.asarray(composition.X) + shift, 0, 1)
+    write_composition(folder / "map" / "a '<b>' & c", composition, np.full((100, 100, 3), 200, np.uint8))
+    (folder / "viewer" / "data").mkdir(parents=True)
+    (folder / "viewer" / "index.html").write_text("<!doctype html><title>viewer</title>")
+    parts = ["evaluation", "map", "viewer"]
+    sources = [*(folder / name for name in parts), job.labels, job.features, job.head]
+    return write_report(sources, folder / "report", title="@@CONTENT_SECURITY_POLICY@@ </title><script>1</script>")
+
+
+def test_every_part_is_there(page: Path) -> None:
+    reader = _Page()
+    reader.feed(page.read_text(encoding="utf-8"))
+    text = " ".join(reader.words)
+    for words in (
+        *("The run at a glance", "The cohort", "Is one head better than another?", "Which cell types can be read"),
+        *("Do the intervals hold", "What is taken for what?", "Who lives beside whom?", "What leaky folds", "Audit"),
+        *("Protocol, for a methods section", "Model card", "Run facts", "zoomable viewer", "Features name the section"),
+    ):
+        assert words in text, words
+    assert "+0.500" in text and "−0.010" in text and "< 0.001" in text
+    assert "91 % of held-out values" in text and "1 error" in text
+    ids = {value for name, value in reader.attributes if name == "id"}
+    links = [str(value) for name, value in reader.attributes if name == "href"]
+    assert {link[1:] for link in links if link.startswith("#")} <= ids
+    for link in [link for link in links if not link.startswith("#")]:
+        assert (page.parent / link).resolve().is_file(), link
+
+
+def test_a_hostile_name_stays_text(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    reader = _Page()
+    reader.feed(text)
+    assert reader.tags.count("script") == 1 and reader.tags.count("style") == 1
+    assert not [name for name, _ in reader.attributes if name.startswith("on")]
+    assert not [value for name, value in reader.attributes if name in ("src", "href") and ":" in str(value)]
+    for name in HOSTILE:
+        assert name in " ".join(reader.words)
+
+
+def test_the_policy_allows_only_the_page_itself(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)[1]  # type: ignore[index]
+    assert "unsafe" not in policy and "http" not in policy and policy.startswith("default-src 'none'")
+    for name in ("style", "script"):
+        (part,) = re.findall(rf"<{name}>(.*?)</{name}>", text, flags=re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(part.encode()).digest()).decode()
+        assert f"{name}-src 'sha256-{digest}'" in policy
+    assert 'style="' not in text, "a style attribute would be refused by the policy"
+    assert with_policy("<p>x</p>") == "<p>x</p>"
+
+
+def test_charts_have_a_dark_twin(page: Path) -> None:
+    charts = [path for path in (page.parent / "figures").glob("*.svg") if not path.stem.endswith("-dark")]
+    assert len(charts) >= 8
+    for path in charts:
+        twin = path.with_name(f"{path.stem}-dark.svg").read_text()
+        light = path.read_text()
+        assert QUIET in light and QUIET not in twin and DARK[QUIET] in twin and (INK in light) == (DARK[INK] in twin)
+        assert path.with_suffix(".png").is_file()
+    assert darkened(f"{INK} #123456") == f"{DARK[INK]} #123456"
+
+
+def test_the_same_folders_give_the_same_page(page: Path, job: Job, tmp_path: Path) -> None:
+    sources = [page.parent.parent / "evaluation", job.head]
+    first, second = (write_report(sources, tmp_path / name) for name in ("first", "second"))
+    assert first.read_bytes() == second.read_bytes()
+    for path in (first.parent / "figures").iterdir():
+        assert path.read_bytes() == (second.parent / "figures" / path.name).read_bytes(), path.name
+
+
+def test_a_part_is_there_only_where_the_summary_has_it(page: Path, tmp_path: Path) -> None:
+    found = read_evaluation(page.parent.parent / "evaluation")
+    parts = ("audit", "tests", "detectability", "calibration", "spatial", "inflation", "probe")
+    bare = {key: value for key, value in found.summary.items() if key not in parts}
+    shown = {"spatial": ["colocalisation", "spatial"], "probe": ["audit"]}
+    for name in parts:
+        (tmp_path / name).mkdir()
+        one = dataclasses.replace(found, summary={**bare, name: found.summary[name]})
+        panels = evaluation_panels(one, "ridge", "label", Drawer(tmp_path / name))
+        assert [panel["key"] for panel in panels if panel["key"] != "confusion"] == shown.get(name, [name])
+    (tmp_path / "empty").mkdir()
+    empty = bare | {"audit": [], "tests": [], "spatial": {}, "calibration": {}, "detectability": None, "probe": None}
+    panels = evaluation_panels(dataclasses.replace(found, summary=empty), "ridge", "label", Drawer(tmp_path / "empty"))
+    assert [panel["key"] for panel in panels] == ["audit", "confusion"]
+    assert "nothing to report" in panels[0]["lead"]
+
+
+def test_many_types_in_many_sections_are_drawn_from_best_to_worst(page: Path) -> None:
+    found = read_evaluation(page.parent.parent / "evaluation")
+    assert Budget(found, 2).types == found.summary["cell_types"]
+    few = Budget(found, 80)
+    assert len(few.types) == 3 and "3 of 8" in few.words
+    means = found.metrics[found.metrics["metric"] == "pearson"].groupby("cell_type")["value"].mean()
+    assert {means.idxmax(), means.idxmin()} <= set(few.types)
+
+
+def test_blocks_of_a_statement() -> None:
+    text = "# Protocol\n\n## Data\n\n- **a**: one\n- b <i>\n\nWords `x`\nmore."
+    assert statement_blocks(text) == [
+        {"kind": "heading", "text": "Data"},
+        {"kind": "list", "items_": ["a: one", "b <i>"]},
+        {"kind": "paragraph", "text": "Words x more."},
+    ]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    with sync_api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield found
+        found.close()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_in_a_browser(page: Path, browser: Any, width: int) -> None:
+    faults: list[str] = []
+    requests: list[str] = []
+    tab = browser.new_page(viewport={"width": width, "height": 900})
+    tab.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+    tab.on("pageerror", lambda error: faults.append(str(error)))
+    tab.on("dialog", lambda dialog: faults.append(dialog.message))
+    tab.on("request", lambda request: requests.append(request.url))
+    tab.goto(page.resolve().as_uri())
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width, "the page never scrolls sideways"
+    second = tab.get_by_role("tab").nth(1)
+    second.click()
+    assert second.get_attribute("aria-selected") == "true"
+    assert tab.locator("[role=tabpanel]:visible").count() == 1
+    tab.locator("a.thumb").first.click()
+    assert tab.get_by_role("tab").nth(0).get_attribute("aria-selected") == "true"
+    before = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    tab.locator("#theme").click()
+    assert tab.evaluate("getComputedStyle(document.body).backgroundColor") != before
+    dark = tab.locator("img.on-dark").first
+    assert dark.is_visible()
+    tab.emulate_media(media="print")
+    assert tab.locator("[role=tabpanel]:visible").count() == 2, "paper has every section"
+    assert not dark.is_visible()
+    assert all(url.startswith("file:") for url in requests)
+    assert not faults
+    tab.close()
+
+
+def test_the_page_is_accessible(page: Path, browser: Any) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    tab = browser.new_page(viewport={"width": 1280, "height": 900}, bypass_csp=True)
+    for scheme in ("light", "dark"):
+        tab.emulate_media(color_scheme=scheme)
+        tab.goto(page.resolve().as_uri())
+        found = axe.Axe().run(tab, options={"runOnly": ["wcag2a", "wcag2aa"]})
+        assert not [(one["id"], one["nodes"][0]["html"]) for one in found.response["violations"]], scheme
+    tab.close()
