@@ -18,12 +18,15 @@ from sklearn.base import BaseEstimator
 
 from histomix.abundance import Abundance
 from histomix.errors import HeadError, InputError, LabelError
-from histomix.evaluation import PROTOCOLS, Evaluation, evaluate, make_folds, read_evaluation
-from histomix.evaluation.baselines import ORACLE
+from histomix.evaluation import PROTOCOLS, CohortData, Evaluation, evaluate, make_folds, read_evaluation
+from histomix.evaluation.baselines import NUCLEI, ORACLE
 from histomix.evaluation.summary import DRAWS, resample_weights
 from histomix.heads import TrainingSet, make_estimator
+from histomix.slides import find_nuclei
 from histomix.spots import Cohort
 from histomix.spots.sheet import SheetRow
+
+from .conftest import Job
 
 FOLDS = [name for name in PROTOCOLS if name != "transfer"]
 TYPES = ["T cell", "B cell", "Tumour"]
@@ -657,3 +660,188 @@ def test_the_table_is_numbers_and_asks_for_a_target_it_has(make_data: MakeData) 
     assert table.loc["ridge", "pearson"] == result.summary["scores"]["label"]["ridge"]["pearson"]["mean"]
     with pytest.raises(InputError, match="against 'truth'"):
         result.table("truth")
+
+
+# --- several protocols, two cohorts, and what stands beside the scores
+
+
+def test_protocols_side_by_side_keep_the_honest_one_as_the_result(make_data: MakeData, tmp_path: Path) -> None:
+    data = make_data(COHORT, linear(1.0))
+    alone = data.run(seed=2)
+    result = data.run(folds="random,section,donor", seed=2, out=tmp_path / "eval")
+    assert result.summary["protocol"] == "donor" and alone.summary["inflation"] == []
+    assert result.summary["scores"] == alone.summary["scores"]
+    pd.testing.assert_frame_equal(result.metrics, alone.metrics)
+    for protocol in ("donor", "section", "random"):
+        expected = data.run(folds=protocol, seed=2).summary["scores"]["label"]
+        found = {
+            (one["head"], one["metric"]): (one["mean"], one["low"], one["high"])
+            for one in result.summary["inflation"]
+            if one["protocol"] == protocol
+        }
+        assert set(found) == {
+            (head, metric) for head in expected for metric in ("pearson", "pearson_pooled", "pearson_within")
+        }
+        for (head, metric), numbers in found.items():
+            assert numbers == tuple(expected[head][metric][name] for name in ("mean", "low", "high"))
+    written = pd.read_csv(tmp_path / "eval/metrics.csv", keep_default_na=False)
+    assert list(written.columns[:8]) == ["head", "protocol", "fold", "donor", "section", "cell_type", "metric", "value"]
+    assert list(dict.fromkeys(written["protocol"])) == ["donor", "section", "random"]
+    read = read_evaluation(tmp_path / "eval")
+    pd.testing.assert_frame_equal(read.metrics, result.metrics)
+    pd.testing.assert_frame_equal(read.others, result.others)
+    assert set(read.others["protocol"]) == {"section", "random"}
+    assert read.text() == result.text() and "what the protocol adds" in result.text()
+
+
+@pytest.mark.parametrize(
+    ("folds", "message"),
+    [
+        ("donor,donor", "stand twice"),
+        ("donor,patient", "no folds called 'patient'"),
+        ("transfer", "need a second cohort"),
+    ],
+)
+def test_protocols_that_cannot_be(make_data: MakeData, folds: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make_data(COHORT, linear(0.1)).run(folds=folds, progress=lambda *_: pytest.fail("work had begun"))
+
+
+def test_strict_refuses_before_any_fit_and_else_the_audit_stands_in_the_summary(make_data: MakeData) -> None:
+    data = with_facts(make_data(COHORT, linear(0.5)), {}, {name: list(COHORT) for name in COHORT})
+    with pytest.raises(InputError, match="label coupling: the labels of 4 of 4 test sections"):
+        data.run(strict=True, progress=lambda *_: pytest.fail("work had begun"))
+    result = data.run()
+    assert [(one["rule"], one["severity"]) for one in result.summary["audit"]] == [("label coupling", "warning")]
+    assert result.text().count("were fitted together with sections") == 1
+    clean = with_facts(data, {}, {name: [name] for name in COHORT}).run(strict=True)
+    assert clean.summary["audit"] == []
+
+
+def test_a_type_that_no_training_donor_has_is_reported(make_data: MakeData) -> None:
+    def label(X: np.ndarray, donor: str) -> np.ndarray:
+        Y = 3 + np.clip(X[:, :3], -3, 3)
+        Y[:, 2] *= donor == "A"
+        return Y
+
+    result = make_data(COHORT, label).run()
+    assert [fold["types_not_in_training"] for fold in result.summary["folds"]] == [["Tumour"], [], []]
+    assert "Tumour is absent from the training donors in 1 of 3 folds" in result.text()
+
+
+def test_groups_of_the_user_are_scored_beside_the_types(make_data: MakeData, tmp_path: Path) -> None:
+    groups = {"T cell": "Lymphoid", "B cell": "Lymphoid"}
+    result = make_data(COHORT, linear(1.0)).run(groups=groups, out=tmp_path / "eval")
+    assert result.summary["groups"]["groups"] == {"Lymphoid": ["T cell", "B cell"]}
+    rows = result.metrics[(result.metrics["metric"] == "pearson_group") & (result.metrics["head"] == "ridge")]
+    assert set(rows["cell_type"]) == {"Lymphoid"} and set(rows["section"]) == set(COHORT)
+    y, p = (tables["b1"][["T cell", "B cell"]].sum(axis=1) for tables in (result.labels, result.predictions["ridge"]))
+    assert rows.set_index("section")["value"]["b1"] == pytest.approx(pearsonr(y, p).statistic, abs=1e-10)
+    by_type = {row["cell_type"]: row["group"] for row in result.summary["detectability"]}
+    assert by_type == {"T cell": "Lymphoid", "B cell": "Lymphoid", "Tumour": None}
+
+
+def test_shares_of_the_ceiling_are_over_the_same_sections_and_types(make_data: MakeData) -> None:
+    data = with_facts(make_data(COHORT, linear(1.0)), {"a1": RELIABLE["a1"], "b1": RELIABLE["b1"]}, {})
+    result = data.run()
+    pearson = result.metrics[(result.metrics["metric"] == "pearson") & (result.metrics["head"] == "ridge")]
+    found = pearson.set_index(["section", "cell_type"])["value"]
+    bounds = {("a1", "T cell"): 0.9, ("a1", "B cell"): 0.7, ("b1", "T cell"): 1.0, ("b1", "B cell"): 0.6}
+    expected = sum(found[key] for key in bounds) / sum(bounds.values())
+    assert result.summary["ceiling"]["shares"]["ridge"] == pytest.approx(expected)
+    assert result.table().loc["ridge", "share"] == pytest.approx(expected)
+
+
+def two_cohorts(job: Job, tmp_path: Path) -> tuple[CohortData, CohortData]:
+    """The donors of a phantom, as two cohorts whose sections and donors have the same names."""
+    import histomix as hm
+
+    cohort, labels, features = hm.read_cohort(job.sheet), hm.read_labels(job.labels), hm.read_features(job.features)
+    first, second = (cohort.subset([name]) for name in cohort.names)
+    again = Cohort(cohort.sheet, [replace(second.rows[0], section=first.names[0], donor=first.rows[0].donor)])
+    return (
+        CohortData(first, features, labels),
+        CohortData(again, {first.names[0]: features[second.names[0]]}, {first.names[0]: labels[second.names[0]]}),
+    )
+
+
+def test_train_on_one_cohort_and_test_on_another(job: Job, tmp_path: Path) -> None:
+    train, test = two_cohorts(job, tmp_path)
+    name = train.cohort.names[0]
+    result = evaluate(
+        train.cohort, train.features, train.labels, heads=["ridge"], test=test, nuclei=False, out=tmp_path / "eval"
+    )
+    facts = result.summary
+    assert (facts["protocol"], facts["sections"], facts["n_donors"]) == ("transfer", [name], 1)
+    assert len(facts["folds"]) == 1 and facts["folds"][0]["sections"] == [name]
+    assert facts["folds"][0]["n_train"] == len(train.labels[name].values)
+    assert set(result.predictions["ridge"]) == {name} and set(result.labels) == {name}
+    # Two cohorts that both have a donor of one name: it may be one donor.
+    assert "donors across folds" in {one["rule"] for one in facts["audit"]}
+    # The same numbers as heads trained on the one donor and tested on the other in one cohort.
+    import histomix as hm
+
+    whole = evaluate(
+        hm.read_cohort(job.sheet), train.features, train.labels, heads=["ridge"], folds="donor", nuclei=False
+    )
+    other = next(one for one in whole.predictions["ridge"] if one != name)
+    np.testing.assert_allclose(result.predictions["ridge"][name], whole.predictions["ridge"][other], rtol=1e-9)
+    assert read_evaluation(tmp_path / "eval").summary == json.loads(json.dumps(facts))
+    with pytest.raises(InputError, match="not in donor folds"):
+        evaluate(train.cohort, train.features, train.labels, folds="donor", test=test)
+
+
+def test_only_types_of_both_cohorts_are_scored(job: Job, tmp_path: Path) -> None:
+    train, test = two_cohorts(job, tmp_path)
+    name = train.cohort.names[0]
+    table = test.labels[name]
+    lacking = table.values.drop(columns=table.cell_types[0])
+    lacking = lacking.div(lacking.sum(axis=1), axis=0).rename(columns={table.cell_types[1]: "Mast"})
+    test = replace(test, labels={name: Abundance(lacking, "proportion", provenance=table.provenance)})
+    result = evaluate(train.cohort, train.features, train.labels, heads=(), test=test, nuclei=False)
+    assert result.summary["cell_types"] == table.cell_types[2:]
+    assert f"training cohort alone and are not scored: {table.cell_types[0]}" in result.text()
+    assert "test cohort alone and are not scored: Mast" in result.text()
+    np.testing.assert_allclose(result.labels[name].sum(axis=1), 1)
+    none = Abundance(pd.DataFrame({"Mast": 1.0}, index=lacking.index), "proportion")
+    with pytest.raises(LabelError, match="no cell type in common"):
+        evaluate(train.cohort, train.features, train.labels, test=replace(test, labels={name: none}))
+    counted = Abundance(table.values, CELLS)
+    with pytest.raises(LabelError, match="in cells per spot"):
+        evaluate(train.cohort, train.features, train.labels, test=replace(test, labels={name: counted}))
+
+
+def test_nuclei_are_counted_once_and_kept_beside_the_features(job: Job, tmp_path: Path) -> None:
+    import histomix as hm
+
+    cohort, labels, features = hm.read_cohort(job.sheet), hm.read_labels(job.labels), hm.read_features(job.features)
+    tasks: list[str] = []
+
+    def run(**options: Any) -> Evaluation:
+        tasks.clear()
+        options = {"features_folders": [tmp_path], **options}
+        return evaluate(cohort, features, labels, (), progress=lambda task, *_: tasks.append(task), **options)
+
+    first = run()
+    assert first.summary["baselines"] == ["mean", "ridge", NUCLEI] and "nuclei" not in first.predictions
+    assert {f"nuclei {name}" for name in cohort.names} <= set(tasks)
+    counts = json.loads((tmp_path / f"nuclei/{cohort.names[0]}.json").read_text())["nuclei"]
+    table = features[cohort.names[0]]
+    tile = json.loads(table.uns["manifest"])["tile"]
+    side = tile["size_px"] * tile["mpp"]
+    with cohort.section(cohort.names[0]).slide() as slide:
+        xy = table.obs[["x_px", "y_px"]].to_numpy()
+        expected = find_nuclei(slide, xy, side).in_squares(xy, side)
+    np.testing.assert_allclose(np.array(counts, dtype=float), expected)
+    # Again: read, not counted; a damaged file is made again; and without pixels it is said.
+    again = run()
+    assert set(tasks) == {"evaluate"}
+    pd.testing.assert_frame_equal(again.metrics, first.metrics)
+    (tmp_path / f"nuclei/{cohort.names[0]}.json").write_text("{")
+    run()
+    assert f"nuclei {cohort.names[0]}" in tasks and f"nuclei {cohort.names[1]}" not in tasks
+    blind = Cohort(cohort.sheet, [replace(row, image=None) for row in cohort.rows])
+    result = evaluate(blind, features, labels, ())
+    assert result.summary["baselines"] == ["mean", "ridge"]
+    assert "no nuclei were counted in 2 of 2 sections" in result.text()
+    assert NUCLEI not in run(nuclei=False).summary["scores"]["label"]

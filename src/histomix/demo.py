@@ -1,4 +1,4 @@
-"""The whole job in one call: labels, features, evaluation, a head, the map of a held-out section, and the report."""
+"""The whole job in one call: labels, features, evaluation, a head, the map of a held-out section, viewer and report."""
 
 from __future__ import annotations
 
@@ -79,7 +79,8 @@ def run_demo(
     Parameters
     ----------
     out
-        Folder for everything: ``labels/``, ``features/``, ``evaluation/``, ``head/``, ``map/`` and ``report/``.
+        Folder for everything: ``labels/``, ``features/``, ``evaluation/``, ``head/``, ``map/``, ``viewer/`` and
+        ``report/``.
     cohort
         ``"her2st"`` (sections C2, C3 and C4 of one patient, in the folder that the environment variable HISTOMIX_DATA
         names), ``"phantom"`` (synthetic, four donors), or ``"auto"``: her2st where it is, else the phantom.
@@ -98,6 +99,7 @@ def run_demo(
     from .evaluation import evaluate
     from .heads import train
     from .outputs import write_report
+    from .outputs.viewer import viewer_slides, write_viewer
     from .prediction import predict_slides
     from .spots import read_cohort
 
@@ -140,6 +142,9 @@ def run_demo(
         if result.error is not None:
             raise result.error
         say(f"map: {result.tiles:,} tiles of {result.slide}, which the head has not seen")
+    with viewer_slides([folder / "map", folder / "evaluation"], cohort=sections) as views:
+        viewer = write_viewer(views, folder / "viewer", title=chosen.title, progress=progress)
+    say(f"viewer: {viewer}, {len(views)} slides")
     report = write_report(
         [folder / name for name in ("evaluation", "labels", "features", "head", "map")],
         folder / "report",

@@ -17,6 +17,7 @@ from . import (
     evaluate,
     export,
     fetch,
+    head,
     inspect,
     label,
     predict,
@@ -69,3 +70,4 @@ app.command("score")(score.score)
 app.command("report")(report.report)
 app.command("view")(view.view)
 app.command("export")(export.export)
+app.add_typer(head.head)

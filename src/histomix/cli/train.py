@@ -23,7 +23,33 @@ def train(
     features: Features,
     out: Annotated[Path, typer.Option("--out", help="Folder for the head.", show_default=False)],
     labels: Labels = None,
-    head: Annotated[str, typer.Option("--head", help="mlp, ridge, knn or mean.")] = "mlp",
+    head: Annotated[
+        str,
+        typer.Option(
+            "--head",
+            help="mlp; or one to stand beside it: ridge, knn, mean, pcr, gbm, sun2025, hist2cell, hist2cell-tiles.",
+        ),
+    ] = "mlp",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="A parameter of the head, again for more: smooth_um=80, rings_um=150,300.",
+            show_default=False,
+            metavar="NAME=VALUE",
+        ),
+    ] = None,
+    level: Annotated[
+        float, typer.Option("--level", help="Share of labels that intervals are to hold; 0 for no intervals.")
+    ] = 0.9,
+    scores: Annotated[
+        Path | None,
+        typer.Option(
+            "--scores",
+            help="Folder made by evaluate, whose scores of this head go into its card.",
+            show_default="those of the inner splits",
+        ),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     seed: Seed = 0,
@@ -33,11 +59,15 @@ def train(
     with session(as_json, quiet, threads) as run:
         from ..abundance import cohort_labels, read_labels
         from ..embedding import read_features
+        from ..heads import parse_settings
         from ..heads import train as train_head
+        from ..provenance import read_json
         from ..spots import read_cohort
 
         cohort = read_cohort(sheet)
         tables = cohort_labels(cohort) if labels is None else read_labels(labels)
+        parameters = parse_settings(head, settings or [])
+        summary = None if scores is None else read_json(scores / "summary.json", mend="Run histomix evaluate again")
         trained = train_head(
             cohort,
             [read_features(folder) for folder in features],
@@ -46,6 +76,11 @@ def train(
             seed=seed,
             out=out,
             progress=run.progress,
+            scores=summary,
+            level=level or None,
+            parameters=parameters,
         )
         run.say(f"{head} head for {len(trained.card['cell_types'])} cell types ({trained.card['unit']}): {out}")
+        if trained.intervals is not None:
+            run.say(trained.card["calibration"]["statement"])
         run.done(out=str(out), card=trained.card)

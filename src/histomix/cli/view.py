@@ -12,15 +12,23 @@ from .session import Json, Quiet, Seed, Threads, session
 
 def view(
     folders: Annotated[
-        list[Path], typer.Argument(help="Folders made by predict and evaluate.", show_default=False, metavar="DIR...")
+        list[Path],
+        typer.Argument(
+            help="Folders made by predict (maps) and by evaluate (labels beside predictions).",
+            show_default=False,
+            metavar="DIR...",
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder of the viewer.", show_default=False)],
     slides: Annotated[
         list[Path] | None,
-        typer.Option("--slides", help="The predicted slides, or folders of them.", show_default=False),
+        typer.Option("--slides", help="A slide, or a folder of slides; may be given again.", show_default=False),
     ] = None,
     sheet: Annotated[
-        Path | None, typer.Option("--sheet", help="Cohort sheet that names the images.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--sheet", help="Cohort sheet that names the images of an evaluation's sections.", show_default=False
+        ),
     ] = None,
     head: Annotated[
         str | None, typer.Option("--head", help="Head of an evaluation to show.", show_default="the last, no baseline")
@@ -32,7 +40,11 @@ def view(
     seed: Seed = 0,
     threads: Threads = None,
 ) -> None:
-    """Write a viewer that opens from disk: zoom to cells, switch types, compare with labels, select, export."""
+    """Write a viewer that opens from disk: zoom to cells, switch types, compare with labels, select, export.
+
+    The pictures of the slides are copied into it, so it can be handed on as one folder, and shows what they show.
+    Slides are found by their names and must be the files that were predicted.
+    """
     with session(as_json, quiet, threads) as run:
         from ..outputs.viewer import viewer_slides, write_viewer
         from ..spots import read_cohort

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .applying import HeadOutput
 from .base import CompositionRegressor
 from .calibration import Intervals, calibrate
+from .card_text import card_markdown
 from .context import Places
 from .dataset import TrainingSet, assemble
 from .head import Head, load_head
@@ -15,6 +16,7 @@ from .linear import MeanRegressor, RidgeRegressor
 from .mlp import MLPRegressor
 from .novelty import IN_SCOPE_PERCENTILE, NoveltyModel
 from .registry import HEADS, make_estimator
+from .settings import parse_settings
 from .train import train
 
 __all__ = [
@@ -33,9 +35,11 @@ __all__ = [
     "TrainingSet",
     "assemble",
     "calibrate",
+    "card_markdown",
     "held_out_predictions",
     "inner_groups",
     "load_head",
     "make_estimator",
+    "parse_settings",
     "train",
 ]

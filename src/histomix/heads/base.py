@@ -12,7 +12,8 @@ from sklearn.exceptions import NotFittedError
 
 from ..abundance import UNITS
 from ..errors import HeadError
-from .context import SMOOTH_REACH, Neighbourhood, Places, smooth, with_rings
+from .context import Places
+from .looking import Looking
 from .threads import threads_for
 
 #: Rows of proportions may miss 1 by this much (rounding in a published table) before they are refused.
@@ -22,7 +23,7 @@ MIN_SPOTS = 10
 _PREDICT_ROWS = 2048
 
 
-class CompositionRegressor(RegressorMixin, BaseEstimator):
+class CompositionRegressor(Looking, RegressorMixin, BaseEstimator):
     """Base of the estimators that map embeddings to cell-type abundances.
 
     Subclasses implement `_fit` and `_predict` on checked arrays that hold only the cell types seen in training; a type
@@ -44,13 +45,7 @@ class CompositionRegressor(RegressorMixin, BaseEstimator):
 
     #: Numbers, besides `n_features_in_`, that a fitted estimator is saved with.
     _fitted_numbers: ClassVar[tuple[str, ...]] = ()
-    #: A head on the graph of the spots: it is given all rows of a prediction at once, with their places.
-    needs_places: ClassVar[bool] = False
     unit: str
-    #: Outer radii, um, of the rings around a tile whose mean features are joined to its own.
-    rings_um: tuple[float, ...] = ()
-    #: Standard deviation, um, of the Gaussian that predictions of one section are smoothed with; 0 for none.
-    smooth_um: float = 0.0
     held_out_: np.ndarray | None = None
     held_out_spread_: np.ndarray | None = None
 
@@ -87,15 +82,13 @@ class CompositionRegressor(RegressorMixin, BaseEstimator):
         )
         if not np.isfinite(weight).all() or (weight < 0).any() or not weight.any():
             raise HeadError("sample_weight must be finite and non-negative, and not all zero")
-        n_rows, neighbourhood = len(X), self._neighbourhood(places, len(X))
-        kept = np.flatnonzero(weight > 0)
+        n_rows, kept = len(X), np.flatnonzero(weight > 0)
         if len(kept) < MIN_SPOTS:
             raise HeadError(f"there are {len(kept)} training spots; at least {MIN_SPOTS} are needed")
         self.n_features_in_ = X.shape[1]
-        if neighbourhood is not None and self.rings_um:
-            X = with_rings(X, kept, neighbourhood, self.rings_um)
-        elif len(kept) < len(X):
-            X = X[kept]
+        self._start_looking(X, places, kept)
+        neighbourhood = self._neighbourhood(places, n_rows)
+        X = self._seen(X, kept, neighbourhood, None if places is None else self._scales(X, places))
         labels = None if groups is None else _column(groups, "groups", len(weight))[kept]
         Y, weight = Y[kept], weight[kept] / weight[kept].mean()
         self.present_ = Y.any(axis=0)
@@ -112,7 +105,12 @@ class CompositionRegressor(RegressorMixin, BaseEstimator):
                 whole = np.full((n_rows, len(self.present_)), np.nan)
                 whole[np.ix_(kept, self.present_)] = getattr(self, name)
                 whole[np.ix_(kept[np.isfinite(getattr(self, name)).all(axis=1)], ~self.present_)] = 0.0
-                setattr(self, name, self._smoothed(whole, neighbourhood))
+                setattr(self, name, whole)
+        if self.held_out_ is not None and places is not None:
+            self._choose_smoothing(self.held_out_[kept][:, self.present_], Y, places[kept])
+        for name in ("held_out_", "held_out_spread_"):
+            if getattr(self, name) is not None:
+                setattr(self, name, self._smoothed(getattr(self, name), neighbourhood))
         return self
 
     def predict(self, X: Any, places: Places | None = None) -> np.ndarray:
@@ -160,44 +158,15 @@ class CompositionRegressor(RegressorMixin, BaseEstimator):
                 mend="Embed with the encoder of the head",
             )
         neighbourhood = self._neighbourhood(places, len(X))
+        scales = None if places is None else self._scales(X, places)
         result = np.zeros((len(X), len(self.present_)))
         step = max(len(X), 1) if self.needs_places else _PREDICT_ROWS
         with threads_for(X.shape[0] * X.shape[1]):
             for start in range(0, len(X), step):
                 rows = slice(start, min(start + step, len(X)))
-                if neighbourhood is not None and self.rings_um:
-                    block = with_rings(X, np.arange(rows.start, rows.stop), neighbourhood, self.rings_um)
-                else:
-                    block = X[rows]
-                block = _matrix(block, "X", rows=0, first=start)
+                block = _matrix(self._seen(X, rows, neighbourhood, scales), "X", rows=0, first=start)
                 result[rows, self.present_] = function(block, None if places is None else places[rows])
         return self._smoothed(result, neighbourhood)
-
-    @property
-    def reach_um(self) -> float:
-        """How far around a tile the head looks, um from centre to centre; 0 when it sees the tile alone."""
-        return max(self.rings_um, default=0.0) + SMOOTH_REACH * self.smooth_um
-
-    def _neighbourhood(self, places: Places | None, n_rows: int) -> Neighbourhood | None:
-        """Check that places are there where the head needs them, and find neighbours where it looks for any."""
-        looks = bool(self.rings_um) or self.smooth_um > 0
-        if any(not 0 < radius < np.inf for radius in self.rings_um) or sorted(set(self.rings_um)) != [*self.rings_um]:
-            raise HeadError(f"rings_um must be positive radii, ascending; it is {self.rings_um!r}")
-        if not 0 <= self.smooth_um < np.inf:
-            raise HeadError(f"smooth_um must be a non-negative length; it is {self.smooth_um!r}")
-        if places is None:
-            if looks or self.needs_places:
-                raise HeadError(
-                    "this head looks at the neighbours of a tile, and no places were given",
-                    mend="Give places=Places(section, xy_um), or rings_um=() and smooth_um=0",
-                )
-            return None
-        if len(places) != n_rows:
-            raise HeadError(f"there are {len(places)} places and {n_rows} rows of features")
-        return Neighbourhood(places) if looks else None
-
-    def _smoothed(self, values: np.ndarray, neighbourhood: Neighbourhood | None) -> np.ndarray:
-        return smooth(values, neighbourhood, self.smooth_um) if neighbourhood is not None and self.smooth_um else values
 
     @abstractmethod
     def _fitted_arrays(self) -> dict[str, tuple[str, ...]]:
@@ -205,8 +174,13 @@ class CompositionRegressor(RegressorMixin, BaseEstimator):
 
     def fitted(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return the fitted arrays and numbers: with the parameters, all that prediction needs."""
-        arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in ("present_", *self._fitted_arrays())}
-        return arrays, {name: getattr(self, name) for name in ("n_features_in_", *self._fitted_numbers)}
+        looks, lengths = self._look_fitted()
+        names = ("present_", *looks, *self._fitted_arrays())
+        numbers = ("n_features_in_", *lengths, *self._fitted_numbers)
+        return (
+            {name: np.ascontiguousarray(getattr(self, name)) for name in names},
+            {name: getattr(self, name) for name in numbers},
+        )
 
     def restore(self, arrays: Mapping[str, np.ndarray], numbers: Mapping[str, Any]) -> Self:
         """Set what `fitted` returned.
@@ -216,18 +190,21 @@ class CompositionRegressor(RegressorMixin, BaseEstimator):
         HeadError
             An array or a number is missing, unknown or not finite, or the shapes do not fit together.
         """
-        wanted = {"present_": ("all types",), **self._fitted_arrays()}
+        looks, numbers_of_look = self._look_fitted()
+        wanted = {"present_": ("all types",), **looks, **self._fitted_arrays()}
         if set(arrays) != set(wanted):
             raise HeadError(f"the saved arrays are {sorted(arrays)}, but this kind of head has {sorted(wanted)}")
-        for name in ("n_features_in_", *self._fitted_numbers):
+        for name in ("n_features_in_", *numbers_of_look, *self._fitted_numbers):
             value = numbers.get(name)
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise HeadError(f"the fitted number {name} is {value!r}")
             setattr(self, name, value)
         if arrays["present_"].dtype != bool:
             raise HeadError("the saved array present_ is not boolean")
+        rings = arrays["rings_um_"] if self.rings_um == "auto" else self.rings_um
         lengths = {
-            "features": self.n_features_in_ * (1 + len(self.rings_um)),
+            "own features": self.n_features_in_,
+            "features": self.n_features_in_ * (1 + len(rings)),
             "types": int(arrays["present_"].sum()),
         }
         for name, axes in wanted.items():

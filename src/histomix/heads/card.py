@@ -183,10 +183,9 @@ def evaluation_scores(summary: Mapping[str, Any], head: str, training: TrainingS
             entry = found[metric]
             scores[metric] = {name: entry.get(name) for name in ("mean", "low", "high", "n_types")}
             if metric == "pearson" and isinstance(entry.get("types"), Mapping):
-                scores[metric]["by_type"] = {
-                    name: value["mean"] if isinstance(value, Mapping) else value
-                    for name, value in entry["types"].items()
-                }
+                types = entry["types"]
+                means = {name: value["mean"] if isinstance(value, Mapping) else value for name, value in types.items()}
+                scores[metric]["by_type"] = {name: means[name] for name in training.cell_types if name in means}
     return scores
 
 

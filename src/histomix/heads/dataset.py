@@ -12,7 +12,9 @@ import numpy as np
 from ..abundance import Abundance, join_spots
 from ..embedding import encoder_identity, feature_manifest, require_same_encoder
 from ..errors import FeatureError, LabelError
+from ..slides import TileSpec
 from .context import Places
+from .pixels import CohortTiles
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,6 +47,8 @@ class TrainingSet:
         ``{"encoders": [...]}``: facts of each encoder and its tile, in the order of the blocks of ``X``.
     dropped
         By section, how many labels had no features, tiles had no labels, and tiles were unreadable; zeros left out.
+    tiles
+        Gives the pixels of rows by their number; None where a section of the sheet has no image.
     """
 
     X: np.ndarray
@@ -57,11 +61,12 @@ class TrainingSet:
     unit: str
     features: dict[str, Any]
     dropped: dict[str, dict[str, int]] = field(default_factory=dict)
+    tiles: CohortTiles | None = None
 
     @property
     def places(self) -> Places:
-        """Where the rows are."""
-        return Places(self.section, self.xy_um)
+        """Where the rows are, and their pixels."""
+        return Places(self.section, self.xy_um, self.tiles)
 
 
 def assemble(
@@ -109,7 +114,9 @@ def assemble(
     X, Y, keys, xy_um = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     section = np.repeat(sections, [len(part[0]) for part in parts])
     donor = np.array([cohort.donors[name] for name in section.tolist()])
-    return TrainingSet(X, Y, keys, section, donor, xy_um, cell_types, unit, {"encoders": encoders}, dropped)
+    counts = [len(part[0]) for part in parts]
+    tiles = _tiles(cohort, blocks[0], encoders[0], np.repeat(np.arange(len(parts)), counts), xy_um)
+    return TrainingSet(X, Y, keys, section, donor, xy_um, cell_types, unit, {"encoders": encoders}, dropped, tiles)
 
 
 def join_blocks(tables: Sequence[AnnData]) -> tuple[pd.Index, np.ndarray]:
@@ -137,6 +144,18 @@ def places_um(table: AnnData, keys: pd.Index) -> np.ndarray:
             mend="Make features with: histomix embed",
         )
     return np.asarray(table.obsm["spatial"], dtype=np.float64)[table.obs_names.get_indexer(keys)] * mpp
+
+
+def _tiles(
+    cohort: Cohort, block: Mapping[str, AnnData], encoder: Mapping[str, Any], section: np.ndarray, xy_um: np.ndarray
+) -> CohortTiles | None:
+    """The pixels that the first encoder sees, read from the slides of the sheet."""
+    images = [image for row in cohort.rows if (image := getattr(row, "image", None)) is not None]
+    if len(images) < len(cohort.rows):
+        return None
+    mpp = np.array([feature_manifest(block[name])["slide"]["mpp"] for name in cohort.names])
+    slides = list(zip(images, mpp.tolist(), strict=True))
+    return CohortTiles(slides, section, xy_um / mpp[section][:, None], TileSpec(encoder["size_px"], encoder["mpp"]))
 
 
 def _common_encoder(block: Mapping[str, AnnData], sections: Sequence[str]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from .applying import HeadOutput, apply_head, novelty_of, readable_rows
 from .base import CompositionRegressor
 from .calibration import Intervals
 from .card import FORMAT
+from .card_text import card_markdown
 from .context import Places
 from .dataset import join_blocks, places_um
 from .novelty import NoveltyModel
@@ -59,7 +60,13 @@ class Head:
         """How far around a tile the head looks, um from centre to centre; 0 when it sees the tile alone."""
         return self.estimator.reach_um
 
-    def apply(self, X: Any, xy_um: np.ndarray, section: Any = "slide") -> HeadOutput:
+    def apply(
+        self,
+        X: Any,
+        xy_um: np.ndarray,
+        section: Any = "slide",
+        tiles: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> HeadOutput:
         """Apply the head to tiles of one slide.
 
         Parameters
@@ -72,6 +79,8 @@ class Head:
             Tile centres, ``(n, 2)``, um from the corner of their slide.
         section
             Name of the slide, or one name a row: rows of two slides are never neighbours.
+        tiles
+            Gives the pixels of rows by their number, for a head that was trained end to end.
 
         Returns
         -------
@@ -85,7 +94,7 @@ class Head:
         places = None
         if self.estimator.needs_places or self.reach_um:
             names = np.broadcast_to(np.asarray(section), (len(X),))
-            places = Places(names, np.asarray(xy_um, dtype=np.float64))
+            places = Places(names, np.asarray(xy_um, dtype=np.float64), tiles)
         return apply_head(self.estimator, self.novelty_model, self.intervals, X, places)
 
     def output(self, features: AnnData | Sequence[AnnData]) -> HeadOutput:
@@ -134,6 +143,10 @@ class Head:
         """
         _, X, _ = self._matrix(features)
         return novelty_of(self.novelty_model, X, readable_rows(X))
+
+    def card_markdown(self) -> str:
+        """The card as Markdown, for people; see `histomix.heads.card_markdown`."""
+        return card_markdown(self.card)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write ``card.json`` and the arrays to a folder, whole or not at all.

@@ -24,7 +24,7 @@ class KNNRegressor(CompositionRegressor):
         Neighbours averaged; all training spots where there are fewer.
     n_components
         Principal components kept.
-    rings_um, smooth_um
+    rings_um, smooth_um, slide_scale
         What the head sees around a tile; see `CompositionRegressor`.
 
     Attributes
@@ -41,12 +41,14 @@ class KNNRegressor(CompositionRegressor):
         unit: str = "proportion",
         n_neighbors: int = 30,
         n_components: int = 64,
-        rings_um: tuple[float, ...] = (),
-        smooth_um: float = 0.0,
+        rings_um: tuple[float, ...] | str = (),
+        smooth_um: float | str = 0.0,
+        slide_scale: bool = False,
     ) -> None:
         self.unit = unit
         self.rings_um = rings_um
         self.smooth_um = smooth_um
+        self.slide_scale = slide_scale
         self.n_neighbors = n_neighbors
         self.n_components = n_components
 

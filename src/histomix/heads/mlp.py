@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import HeadError
-from .base import CompositionRegressor, to_unit
+from .base import CompositionRegressor
 from .context import Places
 from .inner import inner_splits
 from .preprocess import principal_components, rotate
 
 if TYPE_CHECKING:
-    from .network import Layers, Loss
+    from .network import Loss, Recipe
 
 
 class MLPRegressor(CompositionRegressor):
@@ -25,8 +23,14 @@ class MLPRegressor(CompositionRegressor):
     Kullback-Leibler divergence through a softmax; cells per spot by the squared error on log1p, standardised per type,
     plus a Pearson term, after the loss of Sun, Zhu and Qiu (2025, arXiv 2507.07013).
 
-    One ensemble is trained per inner split, on the rows outside its held-out groups. All stop at the epoch where the
-    mean loss on the held-out groups is least, and the predictions of all members are averaged (a cross-validation
+    Where the places of the rows are given, a head looks around. Features are put on the scale of their slide, which
+    takes stain and scanner out of them (`SlideScale`); members see a tile alone, or one ring of neighbours too, or two;
+    and predictions are smoothed over neighbours as far as held-out labels say. Which of these views are averaged, and
+    how far predictions are smoothed, is chosen on held-out groups, so a head on tissue without structure at that scale
+    looks at the tile alone. No labels of the slide that is predicted have any part.
+
+    One ensemble is trained per inner split, on the rows outside its held-out groups. A view stops at the epoch where
+    its mean loss on the held-out groups is least, and the predictions of all members are averaged (a cross-validation
     committee, Krogh and Vedelsby 1995). Beside one ensemble trained on all rows for as many epochs, this has the same
     correlation with the labels and a smaller error on unseen sections.
 
@@ -39,30 +43,34 @@ class MLPRegressor(CompositionRegressor):
     n_components
         Principal components kept.
     members
-        Perceptrons per inner split, trained at once; they differ in initial weights, batches and dropout.
+        Perceptrons per inner split, shared out among the views and trained at once; those of a view differ in initial
+        weights, batches and dropout. Beyond 10,000 training rows there are fewer, at least one a view.
     dropout, learning_rate, weight_decay, batch_size
         Of the optimisation. The weight decay is AdamW's and spares biases and LayerNorm; batches are larger where an
-        epoch would have more than 50.
+        epoch would have more than 50, up to 256 rows.
     max_epochs, patience
         Training ends at `max_epochs`, or after `patience` epochs without a lower held-out loss.
     epochs
         A fixed number of epochs: one ensemble is trained on all rows, without inner splits.
     pearson
         Weight of the Pearson term (cells per spot only).
-    rings_um, smooth_um
-        What the head sees around a tile; see `CompositionRegressor`.
+    rings_um, smooth_um, slide_scale
+        What the head sees around a tile; see `CompositionRegressor`. Members see the first ring or the first two, and
+        so on.
     seed
         Of initial weights, batches and dropout.
 
     Attributes
     ----------
-    n_epochs_ : int
-    inner_loss_ : float64 array, (n_epochs_tried,), mean loss on held-out groups after each epoch, with inner splits
+    n_epochs_ : int, of the view that trained longest
+    views_ : int array, numbers of rings that members of the committee see
+    inner_loss_ : float64 array, (n_epochs_tried, n_views), mean loss on held-out groups after each epoch, with inner
+        splits
     mean_, scale_ : float32 arrays, (n_folds, n_features)
     components_ : float32 array, (n_folds, n_features, n_components): each fold's own projection
     target_ : float64 array, (3, n_present_types): mean, standard deviation and largest value of log1p labels;
         predictions of cells per spot do not exceed the largest label seen
-    weight_i_, bias_i_, gain_i_, shift_i_ : float32 arrays, one row per member, fold after fold
+    weight_i_, bias_i_, gain_i_, shift_i_ : float32 arrays, one row per member, fold after fold and view after view
     """
 
     _fitted_numbers = ("n_epochs_",)
@@ -72,7 +80,7 @@ class MLPRegressor(CompositionRegressor):
         unit: str = "proportion",
         hidden: tuple[int, ...] = (128,),
         n_components: int = 128,
-        members: int = 5,
+        members: int = 6,
         dropout: float = 0.5,
         learning_rate: float = 1e-3,
         weight_decay: float = 0.3,
@@ -81,8 +89,9 @@ class MLPRegressor(CompositionRegressor):
         patience: int = 10,
         epochs: int | None = None,
         pearson: float = 2.0,
-        rings_um: tuple[float, ...] = (),
-        smooth_um: float = 0.0,
+        rings_um: tuple[float, ...] | str = "auto",
+        smooth_um: float | str = "auto",
+        slide_scale: bool = True,
         seed: int = 0,
     ) -> None:
         self.unit = unit
@@ -99,69 +108,54 @@ class MLPRegressor(CompositionRegressor):
         self.pearson = pearson
         self.rings_um = rings_um
         self.smooth_um = smooth_um
+        self.slide_scale = slide_scale
         self.seed = seed
 
     def _fit(
         self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, places: Places | None
     ) -> None:
-        from .network import one_thread
+        from .committee import Committee
 
         self._check_parameters()
         T = self._set_target(Y)
         everything = np.arange(len(X))
         splits = inner_splits(len(X), groups) if self.epochs is None else [(everything, everything[:0])]
+        own = X[:, : self.n_features_in_]
         # Each fold's own projection: in one fitted on all rows, the leading axes tell groups apart, and a fold
         # trained on some of the groups would carry its random initial weights along those axes to every new slide.
-        bases = [principal_components(X[rows], weight[rows], self.n_components) for rows, _ in splits]
+        bases = [principal_components(own[rows], weight[rows], self.n_components) for rows, _ in splits]
         rank = max(basis[2].shape[1] for basis in bases)
         self.mean_, self.scale_ = (np.stack([basis[i] for basis in bases]) for i in (0, 1))
         self.components_ = np.stack([np.pad(axes, ((0, 0), (0, rank - axes.shape[1]))) for _, _, axes in bases])
-        runs = [
-            self._train(self._project(X[rows], fold), T[rows], weight[rows], fold)
-            for fold, (rows, _) in enumerate(splits)
+        committee = Committee(
+            recipe=self._recipe(),
+            loss=self._loss(),
+            proportion=self.unit == "proportion",
+            n_views=X.shape[1] // self.n_features_in_,
+            n_components=rank,
+            seed=self.seed,
+        )
+        parts = [
+            [(self._project(X[rows], fold), T[rows], weight[rows]) for rows in split]
+            for fold, split in enumerate(splits)
         ]
-        with one_thread():
-            if self.epochs is None:
-                held_out = [
-                    (self._project(X[rows], fold), T[rows], weight[rows]) for fold, (_, rows) in enumerate(splits)
-                ]
-                layers = self._stop_early(runs, held_out)
-            else:
-                self.n_epochs_ = self.epochs
-                layers = _stacked([*itertools.islice(runs[0], self.epochs)][-1:])
-        for name, array in layers.items():
+        if self.epochs is None:
+            committee.stop_early(parts, self.max_epochs, self.patience)
+            names = np.zeros(len(X)) if groups is None else groups
+            self.views_ = committee.choose_views([rows for _, rows in splits], Y, names, self._to_unit)
+            self.held_out_, self.held_out_spread_ = committee.held_out, committee.held_out_spread
+            self.inner_loss_ = committee.curve
+        else:
+            committee.run(parts, self.epochs)
+            self.views_ = np.arange(committee.n_views)
+        self.n_epochs_ = int(committee.n_epochs[self.views_].max())
+        for name, array in committee.layers(self.views_).items():
             setattr(self, name, array)
 
-    def _stop_early(
-        self, runs: list[Iterator[Layers]], held_out: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
-    ) -> dict[str, np.ndarray]:
-        """Train all folds in step; return the parameters of the epoch with the least held-out loss over all folds."""
-        import torch
+    def _recipe(self) -> Recipe:
+        from .network import Recipe
 
-        from .network import averaged
-
-        unseen = [[torch.from_numpy(array.astype(np.float32)) for array in arrays] for arrays in held_out]
-        sizes = [len(arrays[0]) for arrays in held_out]
-        loss, proportion = self._loss(), self.unit == "proportion"
-        curve: list[float] = []
-        best: dict[str, np.ndarray] = {}
-        self.n_epochs_ = 0
-        while len(curve) < self.max_epochs and len(curve) - self.n_epochs_ <= self.patience:
-            live = [next(run) for run in runs]
-            losses = [
-                float(loss(averaged(layers, z, proportion), t, w))
-                for layers, (z, t, w) in zip(live, unseen, strict=True)
-            ]
-            curve.append(float(np.average(losses, weights=sizes)))
-            if not best or curve[-1] < min(curve[:-1]):
-                best, self.n_epochs_ = _stacked(live), len(curve)
-        self.inner_loss_ = np.array(curve)
-        return best
-
-    def _train(self, Z: np.ndarray, T: np.ndarray, weight: np.ndarray, fold: int) -> Iterator[Layers]:
-        from .network import Recipe, epochs
-
-        recipe = Recipe(
+        return Recipe(
             members=self.members,
             hidden=tuple(self.hidden),
             dropout=self.dropout,
@@ -169,8 +163,6 @@ class MLPRegressor(CompositionRegressor):
             weight_decay=self.weight_decay,
             batch_size=self.batch_size,
         )
-        seed = int(np.random.SeedSequence([self.seed, fold]).generate_state(1)[0])
-        return epochs(recipe, Z, T, weight, self._loss(), seed)
 
     def _loss(self) -> Loss:
         from .network import abundance_loss, kl_loss
@@ -185,30 +177,55 @@ class MLPRegressor(CompositionRegressor):
         return (Y if self.unit == "proportion" else (log - self.target_[0]) / self.target_[1]).astype(np.float32)
 
     def _project(self, X: np.ndarray, fold: int) -> np.ndarray:
-        return rotate(X, self.mean_[fold], self.scale_[fold], self.components_[fold])
+        """Components of a tile and of each ring about it, side by side."""
+        parts = X.reshape(-1, self.n_features_in_)
+        width = X.shape[1] // self.n_features_in_ * self.components_.shape[2]
+        return rotate(parts, self.mean_[fold], self.scale_[fold], self.components_[fold]).reshape(len(X), width)
+
+    def predict_spread(self, X: Any, places: Places | None = None) -> np.ndarray | None:
+        """Standard deviation between the members, ``(n, n_types)``, smoothed over neighbours as predictions are."""
+        return self._by_chunks(X, places, lambda rows, _: self._by_members(rows)[1])
 
     def _predict(self, X: np.ndarray, places: Places | None) -> np.ndarray:
+        return self._by_members(X)[0]
+
+    def _by_members(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Prediction, and standard deviation between members, of each row."""
         import torch
 
-        from .network import averaged
+        from .committee import member_outputs
+        from .network import one_thread
 
         layers = {name: torch.from_numpy(getattr(self, name)) for name in layer_axes(len(self.hidden))}
-        projected = torch.from_numpy(np.stack([self._project(X, fold) for fold in range(len(self.mean_))]))
-        members = len(layers["weight_0_"]) // len(projected)
-        proportion = self.unit == "proportion"
-        output = averaged(layers, projected.repeat_interleave(members, dim=0), proportion).double().numpy()
-        if proportion:
-            return to_unit(np.exp(output), self.unit)
+        members, folds = len(layers["weight_0_"]), len(self.mean_)
+        total = np.zeros((len(X), self.target_.shape[1]))
+        cells, squares = total.copy(), total.copy()
+        for fold in range(folds):
+            here = slice(fold * members // folds, (fold + 1) * members // folds)
+            inputs = torch.from_numpy(self._project(X, fold))
+            with one_thread():
+                outputs = member_outputs({k: v[here] for k, v in layers.items()}, inputs, self.unit == "proportion")
+            total += outputs.sum(axis=0) / members
+            each = self._to_unit(outputs)
+            cells += each.sum(axis=0) / members
+            squares += np.square(each).sum(axis=0) / members
+        return self._to_unit(total), np.sqrt(np.maximum(squares - np.square(cells), 0.0))
+
+    def _to_unit(self, outputs: np.ndarray) -> np.ndarray:
+        """From outputs of the network to the unit of the head."""
+        if self.unit == "proportion":
+            return np.asarray(outputs / outputs.sum(axis=-1, keepdims=True))
         mean, spread, largest = self.target_
-        return np.expm1(np.clip(output * spread + mean, 0.0, largest))
+        return np.expm1(np.clip(outputs * spread + mean, 0.0, largest))
 
     def _fitted_arrays(self) -> dict[str, tuple[str, ...]]:
         return {
-            "mean_": ("folds", "features"),
-            "scale_": ("folds", "features"),
-            "components_": ("folds", "features", "components"),
+            "mean_": ("folds", "own features"),
+            "scale_": ("folds", "own features"),
+            "components_": ("folds", "own features", "components"),
             "target_": ("3", "types"),
-            **layer_axes(len(self.hidden)),
+            "views_": ("views",),
+            **layer_axes(len(self.hidden), first="inputs"),
         }
 
     def _check_parameters(self) -> None:
@@ -225,18 +242,13 @@ class MLPRegressor(CompositionRegressor):
                 raise HeadError(f"{name} must be a non-negative number; it is {getattr(self, name)!r}")
 
 
-def layer_axes(n_hidden: int) -> dict[str, tuple[str, ...]]:
+def layer_axes(n_hidden: int, norm: bool = True, first: str = "inputs") -> dict[str, tuple[str, ...]]:
     """Names of the arrays of an ensemble with ``n_hidden`` hidden layers, with the names of their axes."""
-    widths = ["components", *(f"hidden {i}" for i in range(n_hidden)), "types"]
+    widths = [first, *(f"hidden {i}" for i in range(n_hidden)), "types"]
     axes: dict[str, tuple[str, ...]] = {}
     for i in range(n_hidden + 1):
         axes[f"weight_{i}_"] = ("members", widths[i], widths[i + 1])
         axes[f"bias_{i}_"] = ("members", widths[i + 1])
-        if i < n_hidden:
+        if norm and i < n_hidden:
             axes[f"gain_{i}_"] = axes[f"shift_{i}_"] = ("members", widths[i + 1])
     return axes
-
-
-def _stacked(parts: list[Layers]) -> dict[str, np.ndarray]:
-    """Copy the parameters of several ensembles into one, member after member."""
-    return {name: np.concatenate([layers[name].detach().numpy() for layers in parts]) for name in parts[0]}

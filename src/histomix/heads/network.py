@@ -15,8 +15,10 @@ from torch.nn import functional
 
 from ..errors import HeadError
 
-#: Batches of an epoch at most: on many rows the batches grow, and an epoch stays a unit of early stopping.
+#: Batches of an epoch at most. Beyond, they grow up to `MAX_BATCH` rows; then an epoch is a random part of the rows,
+#: drawn anew each time, so that it stays a unit of early stopping.
 MAX_BATCHES = 50
+MAX_BATCH = 256
 #: (outputs, targets, row weights), each (members, rows, types) or (members, rows) -> loss of each member.
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 Layers = dict[str, Tensor]
@@ -24,7 +26,10 @@ Layers = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the ensemble is built and optimised; the fields are those of `MLPRegressor`."""
+    """How the ensemble is built and optimised; the fields are those of `MLPRegressor`.
+
+    Without ``norm``, hidden layers have no LayerNorm and initial weights are He's.
+    """
 
     members: int
     hidden: tuple[int, ...]
@@ -32,6 +37,7 @@ class Recipe:
     learning_rate: float
     weight_decay: float
     batch_size: int
+    norm: bool = True
 
 
 @contextlib.contextmanager
@@ -49,31 +55,39 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def new_layers(recipe: Recipe, n_in: int, n_out: int, rng: torch.Generator) -> Layers:
-    """Draw the parameters of every member, uniform in +-1/sqrt(fan in) as torch's own Linear."""
+def new_layers(recipe: Recipe, n_in: int, n_out: int, rng: torch.Generator, mask: Tensor | None = None) -> Layers:
+    """Draw the parameters of every member, uniform in +-1/sqrt(fan in) as torch's own Linear.
+
+    Without LayerNorm, weights of hidden layers are larger by sqrt(6), so that deep signals keep their size (He et al.
+    2015). With a mask, ``(members, n_in)`` of zeros and ones, a member has weights for the inputs that it sees alone.
+    """
     widths = [n_in, *recipe.hidden, n_out]
     layers: Layers = {}
     for i, (before, after) in enumerate(itertools.pairwise(widths)):
         bound = 1 / math.sqrt(before)
-        layers[f"weight_{i}_"] = torch.empty(recipe.members, before, after).uniform_(-bound, bound, generator=rng)
+        wide = bound if recipe.norm or i == len(recipe.hidden) else bound * math.sqrt(6)
+        layers[f"weight_{i}_"] = torch.empty(recipe.members, before, after).uniform_(-wide, wide, generator=rng)
         layers[f"bias_{i}_"] = torch.empty(recipe.members, after).uniform_(-bound, bound, generator=rng)
-        if i < len(recipe.hidden):
+        if recipe.norm and i < len(recipe.hidden):
             layers[f"gain_{i}_"] = torch.ones(recipe.members, after)
             layers[f"shift_{i}_"] = torch.zeros(recipe.members, after)
+    if mask is not None:
+        layers["weight_0_"] *= (mask * (n_in / mask.sum(dim=1, keepdim=True)).sqrt())[:, :, None]
     return layers
 
 
 def forward(layers: Layers, x: Tensor, dropout: float = 0.0, rng: torch.Generator | None = None) -> Tensor:
     """Outputs (members, rows, types) of every member; ``x`` is (rows, components) or (members, rows, components).
 
-    Each hidden layer is Linear, LayerNorm, SiLU, and dropout when a generator is given.
+    Each hidden layer is Linear, LayerNorm where it has a gain, SiLU, and dropout when a generator is given.
     """
     members = layers["weight_0_"].shape[0]
     h = x if x.ndim == 3 else x.expand(members, *x.shape)
     i = 0
-    while f"gain_{i}_" in layers:
+    while f"weight_{i + 1}_" in layers:
         h = torch.baddbmm(layers[f"bias_{i}_"][:, None], h, layers[f"weight_{i}_"])
-        h = functional.layer_norm(h, h.shape[-1:]) * layers[f"gain_{i}_"][:, None] + layers[f"shift_{i}_"][:, None]
+        if f"gain_{i}_" in layers:
+            h = functional.layer_norm(h, h.shape[-1:]) * layers[f"gain_{i}_"][:, None] + layers[f"shift_{i}_"][:, None]
         h = functional.silu(h)
         if rng is not None and dropout:
             h = h * torch.empty_like(h).bernoulli_(1 - dropout, generator=rng) / (1 - dropout)
@@ -81,8 +95,18 @@ def forward(layers: Layers, x: Tensor, dropout: float = 0.0, rng: torch.Generato
     return torch.baddbmm(layers[f"bias_{i}_"][:, None], h, layers[f"weight_{i}_"])
 
 
-def epochs(recipe: Recipe, X: np.ndarray, Y: np.ndarray, weight: np.ndarray, loss: Loss, seed: int) -> Iterator[Layers]:
+def epochs(
+    recipe: Recipe,
+    X: np.ndarray,
+    Y: np.ndarray,
+    weight: np.ndarray,
+    loss: Loss,
+    seed: int,
+    mask: np.ndarray | None = None,
+) -> Iterator[Layers]:
     """Train without end, yielding the live parameters after each epoch; the caller decides when to stop.
+
+    With a mask, ``(members, n_inputs)`` of zeros and ones, each member sees its part of the inputs.
 
     Every random draw comes from a generator of its own: the same seed gives the same numbers, and
     torch's global state is neither read nor changed.
@@ -94,7 +118,8 @@ def epochs(recipe: Recipe, X: np.ndarray, Y: np.ndarray, weight: np.ndarray, los
     """
     rng = torch.Generator().manual_seed(seed)
     x, y, w = (torch.from_numpy(np.ascontiguousarray(a, dtype=np.float32)) for a in (X, Y, weight))
-    layers = new_layers(recipe, x.shape[1], y.shape[1], rng)
+    seen = None if mask is None or mask.all() else torch.from_numpy(mask.astype(np.float32))
+    layers = new_layers(recipe, x.shape[1], y.shape[1], rng, seen)
     for parameter in layers.values():
         parameter.requires_grad_()
     decayed = [p for name, p in layers.items() if name.startswith("weight")]
@@ -103,11 +128,13 @@ def epochs(recipe: Recipe, X: np.ndarray, Y: np.ndarray, weight: np.ndarray, los
     optimiser = torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
     # Equal batches: a last batch of a few rows would be noise to the Pearson term.
     n_batches = min(max(1, round(len(x) / recipe.batch_size)), MAX_BATCHES)
+    n_rows = min(len(x), n_batches * MAX_BATCH)
     while True:
         order = torch.rand(recipe.members, len(x), generator=rng).argsort(dim=1)  # each member has its own order
-        for rows in order.tensor_split(n_batches, dim=1):
+        for rows in order[:, :n_rows].tensor_split(n_batches, dim=1):
             optimiser.zero_grad(set_to_none=True)
-            value = loss(forward(layers, x[rows], recipe.dropout, rng), y[rows], w[rows]).sum()
+            batch = x[rows] if seen is None else x[rows] * seen[:, None]
+            value = loss(forward(layers, batch, recipe.dropout, rng), y[rows], w[rows]).sum()
             if not torch.isfinite(value):
                 raise HeadError(
                     "the training loss of the MLP is not finite",
@@ -127,14 +154,34 @@ def abundance_loss(pearson: float) -> Loss:
     """Make the weighted squared error plus ``pearson * (1 - r)``, r the mean over types of the batch's Pearson."""
 
     def loss(z: Tensor, y: Tensor, w: Tensor) -> Tensor:
-        share = (w / w.sum(-1, keepdim=True).clamp_min(1e-12))[..., None]
-        error = (share * (z - y).square()).sum(-2).mean(-1)
-        a, b = z - (share * z).sum(-2, keepdim=True), y - (share * y).sum(-2, keepdim=True)
-        # The floor makes r of a type that is constant in this batch 0, with a finite gradient.
-        norm = ((share * a.square()).sum(-2) * (share * b.square()).sum(-2)).clamp_min(1e-8).sqrt()
-        return error + pearson * (1 - ((share * a * b).sum(-2) / norm).mean(-1))
+        share = _shares(w)
+        return (share * (z - y).square()).sum(-2).mean(-1) + pearson * (1 - _pearson(z, y, share))
 
     return loss
+
+
+def sun2025_loss(l1: float, l2: float) -> Loss:
+    """Make ``MSE + l1 * MAE + l2 * (1 - r)``, r the mean over types of the batch's Pearson (Sun et al. 2025)."""
+
+    def loss(z: Tensor, y: Tensor, w: Tensor) -> Tensor:
+        share = _shares(w)
+        error = (share * ((z - y).square() + l1 * (z - y).abs())).sum(-2).mean(-1)
+        return error + l2 * (1 - _pearson(z, y, share))
+
+    return loss
+
+
+def _shares(w: Tensor) -> Tensor:
+    """Weights of the rows that sum to 1, with an axis for the types."""
+    return (w / w.sum(-1, keepdim=True).clamp_min(1e-12))[..., None]
+
+
+def _pearson(z: Tensor, y: Tensor, share: Tensor) -> Tensor:
+    """Weighted Pearson correlation over the rows, mean over types."""
+    a, b = z - (share * z).sum(-2, keepdim=True), y - (share * y).sum(-2, keepdim=True)
+    # The floor makes r of a type that is constant in this batch 0, with a finite gradient.
+    norm = ((share * a.square()).sum(-2) * (share * b.square()).sum(-2)).clamp_min(1e-8).sqrt()
+    return ((share * a * b).sum(-2) / norm).mean(-1)
 
 
 def averaged(layers: Layers, x: Tensor, proportion: bool) -> Tensor:

@@ -151,7 +151,9 @@ class NoveltyModel:
         noise = outside if outside > 0 else variance[-1]
         self.centre, self.scale = mean.astype(np.float32), scale.astype(np.float32)
         self.noise = np.array([noise])
-        self.axes = (vectors[:, :r] * np.sqrt(np.maximum(1 / noise - 1 / variance[:r], 0))).astype(np.float32)
+        axes = vectors[:, :r] * np.sqrt(np.maximum(1 / noise - 1 / variance[:r], 0))
+        # Laid out as it is when it is loaded: products differ in the last bit with the order in memory.
+        self.axes = np.ascontiguousarray(axes, dtype=np.float32)
         self.prototypes = (Z[_prototypes(len(Z), groups)] @ self._directions()).astype(np.float16)
 
     def _directions(self) -> np.ndarray:

@@ -42,6 +42,7 @@ def train(
     progress: Progress = silent,
     scores: Mapping[str, Any] | None = None,
     level: float | None = LEVEL,
+    parameters: Mapping[str, Any] | None = None,
 ) -> Head:
     """Train a head on all sections of a cohort.
 
@@ -70,6 +71,8 @@ def train(
         score. A head that makes no held-out predictions of its own is fitted once more on each inner split for them.
         Intervals are calibrated by donor; with one donor by section, which the card says; with one section there are
         none.
+    parameters
+        Of the head's constructor, where ``head`` is a name.
 
     Raises
     ------
@@ -79,7 +82,9 @@ def train(
         The head is unknown or cannot be fitted.
     """
     training = assemble(cohort, features, labels)
-    estimator = make_estimator(head, training.unit, seed) if isinstance(head, str) else clone(head)
+    estimator = (
+        make_estimator(head, training.unit, seed, **(parameters or {})) if isinstance(head, str) else clone(head)
+    )
     kind = next((name for name, cls in HEADS.items() if type(estimator) is cls), None)
     if kind is None:
         raise HeadError(

@@ -21,7 +21,6 @@ PLACE_COLUMNS = ("x_px", "y_px")
 STATE_COLUMNS = ("novelty", "in_scope", "tissue", "read_ok", "region", "piece")
 #: Layers that hold the ends of intervals.
 BOUNDS = ("lower", "upper")
-_FADED = 0.7
 #: UUIDs of tiles are derived from the slide's fingerprint, so that the same tile has the same id in every run.
 _NAMESPACE = uuid.UUID("6f3f1c52-6a0e-5d0c-9d63-0d7cf0a5a9b1")
 
@@ -45,8 +44,8 @@ def composition_geojson(composition: AnnData) -> dict[str, Any]:
 
     Coordinates are level-0 px relative to the slide's bounds, as QuPath counts them. Each tile carries its composition
     as measurements (with ``<type> lower`` and ``<type> upper`` of a calibrated head) and is classified by its dominant
-    cell type. A tile out of scope is told by the measurement ``in scope`` of 0, by words in its metadata, and by a
-    colour faded to grey; an unreadable tile carries no measurements.
+    cell type. A tile out of scope is told by the measurement ``in scope`` of 0 and by words in its metadata; an
+    unreadable tile carries no measurements.
     """
     manifest = json.loads(composition.uns["manifest"])
     slide = manifest["slide"]
@@ -70,7 +69,6 @@ def composition_geojson(composition: AnnData) -> dict[str, Any]:
         properties: dict[str, Any] = {"objectType": "tile", "name": str(key)}
         if np.isfinite(values[row]).all():
             dominant = types[int(values[row].argmax())]
-            colour = colours[dominant]
             measurements = _numbers(types, values[row])
             for bound, array in bounds.items():
                 measurements |= _numbers([f"{name} {bound}" for name in types], array[row])
@@ -78,9 +76,8 @@ def composition_geojson(composition: AnnData) -> dict[str, Any]:
                 measurements["novelty"] = round(float(novelty[row]), 4)
             if not in_scope[row]:
                 measurements["in scope"] = 0
-                colour = [round(_FADED * 160 + (1 - _FADED) * channel) for channel in colour]
                 properties["metadata"] = {"scope": "out of scope: unlike the tiles that the head was trained on"}
-            properties["classification"] = {"name": dominant, "color": colour}
+            properties["classification"] = {"name": dominant, "color": colours[dominant]}
             properties["measurements"] = measurements
         features.append(
             {

@@ -54,7 +54,7 @@ class LazySlideHead:
         self.name = _key(str(head.card["name"]))
         self.features_model_name = str(encoders[0]["name"])
         estimator = head.estimator
-        self.whole_slide = bool(estimator.rings_um) or estimator.smooth_um > 0 or estimator.needs_places
+        self.whole_slide = estimator.reach_um > 0 or estimator.needs_places
         self.needs_coords = self.whole_slide
 
     def to(self, device: Any) -> Self:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from ...spots import Cohort
 
 _MEND = "Name its file, or the folder it is in, with --slides; or its cohort sheet with --sheet"
+_SHEET = "Name the cohort sheet that has this section and its image with --sheet"
+#: What a folder that is one slide ends with; any other folder is one of slides.
+_STORE = ".zarr"
 
 
 @dataclass
@@ -79,7 +82,10 @@ def viewer_slides(
     for given in map(Path, slides):
         if not given.exists():
             raise InputError("there is no such slide or folder", where=given, mend="Check --slides")
-        found = sorted(path for path in given.iterdir() if path.is_file()) if given.is_dir() else [given]
+        inside = given.is_dir() and given.suffix != _STORE
+        found = (
+            sorted(path for path in given.iterdir() if path.is_file() or path.suffix == _STORE) if inside else [given]
+        )
         images.files |= {path.name: path for path in found}
     for row in () if cohort is None else cohort.rows:
         if row.image is not None:
@@ -88,6 +94,8 @@ def viewer_slides(
     with contextlib.ExitStack() as stack:
         views: list[ViewerSlide] = []
         for folder in map(Path, folders):
+            if not folder.is_dir():
+                raise InputError("there is no such folder", where=folder, mend="Check the command")
             maps = [folder] if (folder / "composition.h5ad").is_file() else []
             maps = maps or sorted(path.parent for path in folder.glob("*/composition.h5ad"))
             if (folder / "summary.json").is_file():
@@ -109,8 +117,7 @@ def viewer_slides(
 
 
 def _map(folder: Path, images: _Images) -> ViewerSlide:
-    composition = ad.read_h5ad(folder / "composition.h5ad")
-    manifest = json.loads(composition.uns["manifest"])
+    composition, manifest = _read_map(folder / "composition.h5ad")
     facts, head = manifest["slide"], manifest["head"]
     slide = images.open(facts["file"], facts["mpp"], facts["fingerprint"], str(folder))
     training = head.get("training", {})
@@ -124,6 +131,24 @@ def _map(folder: Path, images: _Images) -> ViewerSlide:
     return ViewerSlide(folder.name, slide, composition, head=f"{words}.", notes=notes)
 
 
+def _read_map(path: Path) -> tuple[ad.AnnData, dict[str, Any]]:
+    try:
+        composition = ad.read_h5ad(path)
+        manifest = json.loads(composition.uns["manifest"])
+        absent = {"slide", "head", "unit", "places", "cell_px"} - set(manifest)
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise InputError(
+            f"is damaged or no composition map ({error})", where=path, mend="Run predict again for this slide"
+        ) from error
+    if absent:
+        raise InputError(
+            f"is no composition map: its manifest lacks {', '.join(sorted(absent))}",
+            where=path,
+            mend="Give folders made by predict",
+        )
+    return composition, manifest
+
+
 def _sections(evaluation: Evaluation, images: _Images, head: str | None, folder: Path) -> Iterator[ViewerSlide]:
     chosen = head or shown_head(evaluation)
     if chosen not in evaluation.predictions:
@@ -135,7 +160,7 @@ def _sections(evaluation: Evaluation, images: _Images, head: str | None, folder:
     facts = evaluation.summary
     for name, predicted in evaluation.predictions[chosen].items():
         if name not in images.sections:
-            raise InputError(f"the image of section {name} was not found", where=folder, mend=_MEND)
+            raise InputError(f"the image of section {name} was not found", where=folder, mend=_SHEET)
         path, mpp = images.sections[name]
         slide = open_slide(path, mpp)
         yield ViewerSlide(

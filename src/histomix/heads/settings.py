@@ -1,0 +1,72 @@
+"""Parameters of a head from text: ``NAME=VALUE`` of the command line, read by the constructor's annotations."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import HeadError
+from .registry import HEADS
+
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "int": int,
+    "float": (int, float),
+    "bool": bool,
+    "str": str,
+    "tuple": tuple,
+}
+
+
+def parse_settings(head: str, texts: Sequence[str]) -> dict[str, Any]:
+    """Read parameters of a head.
+
+    Parameters
+    ----------
+    head
+        One of `HEADS`.
+    texts
+        ``NAME=VALUE``; a list of numbers is separated by commas, and "none" is None where the parameter may be that.
+
+    Raises
+    ------
+    HeadError
+        The head or the parameter is unknown, or the value is not of its kind.
+    """
+    if head not in HEADS:
+        raise HeadError(f"this version has no head named {head!r}", mend=f"Choose one of: {', '.join(HEADS)}")
+    signature = inspect.signature(HEADS[head]).parameters
+    known = [name for name in signature if name not in ("unit", "seed")]
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        name = name.strip()
+        if not equals or name not in known:
+            what = (
+                f"{text!r} is not NAME=VALUE" if not equals else f"the head {head!r} has no parameter {name!r} to set"
+            )
+            raise HeadError(what, mend=f"Its parameters: {', '.join(known) or 'none'}")
+        found[name] = _value(name, value.strip(), str(signature[name].annotation))
+    return found
+
+
+def _value(name: str, text: str, annotation: str) -> Any:
+    """The value of one parameter, whose annotation is that of the source."""
+    kinds = re.findall(r"\b(int|float|bool|str|tuple|None)\b", re.sub(r"\[.*?\]", "", annotation))
+    low = text.lower()
+    if "None" in kinds and low == "none":
+        return None
+    if "bool" in kinds and low in ("true", "false"):
+        return low == "true"
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text
+    if "tuple" in kinds and not isinstance(value, str):
+        value = tuple(value) if isinstance(value, tuple | list) else (value,)
+    for kind in kinds:
+        if kind != "None" and isinstance(value, _KINDS[kind]) and (kind == "bool" or not isinstance(value, bool)):
+            return value
+    raise HeadError(f"the parameter {name} is {annotation}; {text!r} is not that", mend=f"Give {name}=VALUE")

@@ -1,0 +1,134 @@
+"""What heads see around a tile: slide scale, automatic rings and smoothing, and the views of the MLP's committee."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from histomix.errors import HeadError
+from histomix.heads import KNNRegressor, MLPRegressor, Places, RidgeRegressor, make_estimator
+from histomix.heads.look import PRIOR_ROWS, SlideScale, choose_rings, choose_smoothing, spot_pitch_um, within_sections
+
+QUICK: dict[str, Any] = {"members": 3, "max_epochs": 8, "hidden": (16,), "n_components": 8}
+
+
+def tissue(n_sections: int = 4, side: int = 12, noise: float = 0.3, width: float = 2.0, seed: int = 0) -> Any:
+    """Sections on a square lattice of 200 um whose types vary over a few spots; each has a stain of its own."""
+    rng = np.random.default_rng(seed)
+    grid = np.stack(np.meshgrid(np.arange(side), np.arange(side)), axis=-1).reshape(-1, 2).astype(float)
+    near = np.exp(-0.5 * (np.linalg.norm(grid[:, None] - grid, axis=-1) / width) ** 2) if width else np.eye(len(grid))
+    near /= np.sqrt(np.square(near).sum(axis=1, keepdims=True))
+    axes = rng.standard_normal((4, 24))
+    X, Y = [], []
+    for _ in range(n_sections):
+        field = near @ rng.standard_normal((len(grid), 4))
+        clean = field @ axes + noise * 4 * rng.standard_normal((len(grid), 24))
+        X.append(clean * rng.uniform(0.5, 2, 24) + 3 * rng.standard_normal(24))
+        Y.append(np.exp(field[:, :3]))
+    cells = np.concatenate(Y)
+    section = np.repeat([f"s{i}" for i in range(n_sections)], len(grid))
+    places = Places(section, np.tile(200 * grid, (n_sections, 1)))
+    return np.concatenate(X).astype(np.float32), cells / cells.sum(axis=1, keepdims=True), section, places
+
+
+def test_slide_scale_is_that_of_each_slide_and_of_training_where_tiles_are_few() -> None:
+    X, _, section, places = tissue()
+    scale = SlideScale.fitted(X, places)
+    code, mean, spread = scale.of(X, places)
+    for number, name in enumerate(np.unique(section)):
+        rows = X[section == name].astype(float)
+        assert (code[section == name] == number).all()
+        share = len(rows) / (len(rows) + PRIOR_ROWS)
+        np.testing.assert_allclose(mean[number], share * rows.mean(axis=0) + (1 - share) * scale.mean, rtol=1e-4)
+        variance = share * rows.var(axis=0) + (1 - share) * scale.variance
+        np.testing.assert_allclose(spread[number], np.sqrt(variance), rtol=1e-4)
+    _, mean, spread = scale.of(X[:1], places[:1])
+    np.testing.assert_allclose(spread[0], np.sqrt(scale.variance * PRIOR_ROWS / (PRIOR_ROWS + 1)), rtol=1e-4)
+    assert np.abs(mean[0] - scale.mean).max() < np.abs(X[0] - scale.mean).max() / PRIOR_ROWS
+
+
+@pytest.mark.parametrize("kind", [RidgeRegressor, KNNRegressor])
+def test_a_slide_of_another_stain_is_predicted_as_before(kind: Any) -> None:
+    X, Y, section, places = tissue()
+    train = section != "s3"
+    head = kind(slide_scale=True).fit(X[train], Y[train], section[train], places=places[train])
+    there = places[~train]
+    expected = head.predict(X[~train], there)
+    stained = X[~train] * 1.7 + 5  # one scanner for another
+    plain = kind().fit(X[train], Y[train], section[train])
+    ours, theirs = (
+        np.abs(a - b).mean()
+        for a, b in ((head.predict(stained, there), expected), (plain.predict(stained), plain.predict(X[~train])))
+    )
+    assert ours < 0.2 * theirs
+    assert head.reach_um == np.inf  # every tile of the slide has a part
+    with pytest.raises(HeadError, match="no places were given"):
+        head.predict(X[~train])
+    assert kind(slide_scale=True).fit(X, Y, section).reach_um == 0  # without places there are no slides
+
+
+def test_pitch_and_rings_are_those_of_the_lattice() -> None:
+    square = tissue(side=6)[3]
+    assert spot_pitch_um(square) == 200 and choose_rings(square) == (300.0, 500.0)
+    rows, columns = np.mgrid[:8, :8]
+    hexagonal = np.column_stack([(columns + 0.5 * (rows % 2)).ravel() * 100, rows.ravel() * 100 * np.sqrt(0.75)])
+    assert choose_rings(Places(np.zeros(64), hexagonal)) == pytest.approx((150, 250), abs=0.1)
+    assert choose_rings(Places(np.arange(5), np.zeros((5, 2)))) == ()
+
+
+def test_smoothing_is_chosen_where_neighbours_are_alike_and_only_there() -> None:
+    for width, smooths in ((2.0, True), (0.0, False)):
+        _, Y, section, places = tissue(width=width)
+        noisy = Y + 0.15 * np.random.default_rng(1).standard_normal(Y.shape)
+        noisy[:5] = np.nan  # rows without a held-out prediction
+        assert (choose_smoothing(noisy, Y, places) > 0) == smooths
+        assert 0 < within_sections(noisy, Y, section) < 1
+
+
+def test_the_mlp_looks_around_and_a_saved_one_does_too() -> None:
+    X, Y, section, places = tissue(noise=1.0)
+    train = section != "s3"
+    head = MLPRegressor(**{**QUICK, "max_epochs": 30}).fit(X[train], Y[train], section[train], places=places[train])
+    alone = MLPRegressor(**{**QUICK, "max_epochs": 30}).fit(X[train], Y[train], section[train])
+    there = places[~train]
+    assert head.look.rings_um == (300.0, 500.0) and head.look.slide
+    assert len(head.weight_0_) == 3 * len(head.views_)
+    score, without = (
+        within_sections(values, Y[~train], section[~train])
+        for values in (head.predict(X[~train], there), alone.predict(X[~train]))
+    )
+    assert score > without + 0.05
+    restored = make_estimator("mlp", **QUICK).restore(*head.fitted())
+    np.testing.assert_array_equal(restored.predict(X[~train], there), head.predict(X[~train], there))
+    assert restored.look == head.look
+    assert alone.look.reach_um == 0 and alone.fitted()[0]["rings_um_"].size == 0
+
+
+def test_members_that_see_no_rings_have_no_weights_for_them() -> None:
+    X, Y, section, places = tissue()
+    head = MLPRegressor(**QUICK, smooth_um=0.0, epochs=2).fit(X, Y, section, places=places)
+    assert head.views_.tolist() == [0, 1, 2] and head.weight_0_.shape == (3, 24, 16)
+    assert not head.weight_0_[0, 8:].any() and not head.weight_0_[1, 16:].any()
+    assert head.weight_0_[1, :16].all() and head.weight_0_[2].all()
+
+
+def test_held_out_predictions_and_spread_are_of_members_that_did_not_see_the_row() -> None:
+    X, Y, section, places = tissue()
+    head = MLPRegressor(**QUICK, smooth_um=0.0).fit(X, Y, section, places=places)
+    assert head.held_out_ is not None and head.held_out_spread_ is not None
+    np.testing.assert_allclose(head.held_out_.sum(axis=1), 1, atol=1e-6)
+    seen = within_sections(head.predict(X, places), Y, section)
+    assert within_sections(head.held_out_, Y, section) < seen
+    spread = head.predict_spread(X, places)
+    assert spread is not None and spread.shape == Y.shape and (spread > 0).all()
+    # Labels of one section changed: its own held-out predictions come from the others, and stay as they were.
+    other = Y.copy()
+    other[section == "s1"] = other[section == "s1"][:, ::-1]
+    fixed = {**QUICK, "max_epochs": 1, "smooth_um": 0.0}
+    one, two = (MLPRegressor(**fixed).fit(X, labels, section, places=places) for labels in (Y, other))
+    rows = section == "s1"
+    if one.views_.tolist() == two.views_.tolist():
+        np.testing.assert_allclose(one.held_out_[rows], two.held_out_[rows], atol=1e-6)
+    assert np.abs(one.held_out_[~rows] - two.held_out_[~rows]).max() > 1e-3
