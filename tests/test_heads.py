@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 from histomix.errors import HeadError
 from histomix.heads import HEADS, MLPRegressor, NoveltyModel, RidgeRegressor, inner_groups, linear, make_estimator, mlp
+from histomix.heads.gram import components_without
 from histomix.heads.inner import inner_folds, inner_splits
 from histomix.heads.network import (
     abundance_loss,
@@ -29,7 +30,7 @@ from histomix.heads.network import (
     new_layers,
     poisson_loss,
 )
-from histomix.heads.preprocess import principal_components, spectrum, standardise
+from histomix.heads.preprocess import principal_components, rotate, spectrum, standardise
 
 UNITS = ("proportion", "cells per spot")
 QUICK: dict[str, dict[str, Any]] = {
@@ -268,6 +269,22 @@ def test_spectrum_is_that_of_the_svd(shape: tuple[int, int]) -> None:
     np.testing.assert_allclose(values, singular[:rank] ** 2)
     np.testing.assert_allclose(vectors.T @ vectors, np.eye(rank), atol=1e-10)
     np.testing.assert_allclose((X @ vectors) @ vectors.T, X, atol=1e-10)
+
+
+def test_components_of_all_folds_come_from_one_pass() -> None:
+    X, _, groups = simulate("proportion", n=400)
+    X[:, 4] = 3.0
+    X[groups != "a", 5] = 7.0  # constant in one fold's training rows
+    weight = np.random.default_rng(0).uniform(0.1, 2, len(X))
+    splits = inner_splits(len(X), groups)
+    shared = components_without(X, weight, [test for _, test in splits], 5)
+    for (train, test), (mean, scale, axes) in zip(splits, shared, strict=True):
+        expected = principal_components(X[train], weight[train], 5)
+        np.testing.assert_allclose(mean, expected[0], rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(np.delete(scale, 5), np.delete(expected[1], 5), rtol=1e-3)
+        rows = test[groups[test] != "a"]
+        ours, theirs = (rotate(X[rows], *basis) for basis in ((mean, scale, axes), expected))
+        np.testing.assert_allclose(np.abs(ours), np.abs(theirs), atol=2e-2)
 
 
 # ridge

@@ -9,6 +9,7 @@ import numpy as np
 from ..errors import HeadError
 from .base import CompositionRegressor
 from .context import Places
+from .gram import components_without
 from .inner import inner_splits
 from .preprocess import principal_components, rotate
 
@@ -132,7 +133,12 @@ class MLPRegressor(CompositionRegressor):
         own = X[:, : self.n_features_in_]
         # Each fold's own projection: in one fitted on all rows, the leading axes tell groups apart, and a fold
         # trained on some of the groups would carry its random initial weights along those axes to every new slide.
-        bases = [principal_components(own[rows], weight[rows], self.n_components) for rows, _ in splits]
+        if self.epochs is None and len(X) > 2 * self.n_features_in_:
+            bases = components_without(own, weight, [rows for _, rows in splits], self.n_components)
+        else:
+            bases = [principal_components(own[rows], weight[rows], self.n_components) for rows, _ in splits]
+        if any(not basis[2].size for basis in bases):
+            raise HeadError("the features are the same in every training spot", mend="Check the tiles and the encoder")
         rank = max(basis[2].shape[1] for basis in bases)
         self.mean_, self.scale_ = (np.stack([basis[i] for basis in bases]) for i in (0, 1))
         self.components_ = np.stack([np.pad(axes, ((0, 0), (0, rank - axes.shape[1]))) for _, _, axes in bases])
