@@ -120,7 +120,8 @@ def benchmark(
     )
     # One encoder of each cohort and protocol stands for all: they share spots, folds and labels.
     told = {f"{cell.cohort}, {cell.evaluation.summary['protocol']} folds": cell.evaluation for cell in run.cells}
-    statement = protocol_statement(told, encoders=encoder_facts(run))
+    labels = {one.name: _method(one) for one in cohorts if one.name in run.spots}
+    statement = protocol_statement(told, encoders=encoder_facts(run), labels=labels)
     summary = {
         "cohorts": [one.name for one in cohorts],
         "encoders": list(encoders),
@@ -137,6 +138,17 @@ def benchmark(
     found = Benchmark(table, ranking, summary, statement, tests, run.failures)
     _write(found, place)
     return found
+
+
+def _method(one: BenchmarkCohort) -> str:
+    """How the labels of a cohort were made, as far as they say it."""
+    facts = next(iter(one.labels.values())).provenance
+    words = [str(facts.get("method") or "made elsewhere, by a method that they do not name")]
+    if facts.get("reference"):
+        words.append(f"with the reference {str(facts['reference'])[:19]}")
+    if facts.get("vocabulary"):
+        words.append("cell types merged or renamed by a vocabulary")
+    return ", ".join(words)
 
 
 def _check(
