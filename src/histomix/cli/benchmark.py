@@ -30,7 +30,7 @@ def benchmark(
         str,
         typer.Option(
             "--folds",
-            help="Protocols: donor or site (honest), section (optimistic), random (leaky); transfer: from each sheet to "
+            help="Protocols: donor or site (honest), section (optimistic), random (leaky); transfer: each sheet to "
             "each other.",
         ),
     ] = "donor",
