@@ -18,7 +18,8 @@ from playwright.sync_api import sync_playwright
 SECTION = "P4S1"
 #: Corners of the free selection, in shares of the slide.
 _SHAPE = ((0.20, 0.17), (0.46, 0.13), (0.63, 0.30), (0.55, 0.52), (0.28, 0.46))
-_COLOURS = 128
+_WINDOW = {"viewport": {"width": 1320, "height": 800}, "reduced_motion": "reduce"}
+_COLOURS = 256
 
 
 def main(demo: Path, target: Path) -> None:
@@ -27,7 +28,7 @@ def main(demo: Path, target: Path) -> None:
     page = (demo / "viewer" / "index.html").resolve().as_uri()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        light = browser.new_page(viewport={"width": 1320, "height": 820}, color_scheme="light")
+        light = browser.new_page(**_WINDOW, color_scheme="light")
         light.goto(f"{page}#slide={SECTION}")
         light.wait_for_selector("html[data-ready]")
         light.evaluate(
@@ -41,7 +42,7 @@ def main(demo: Path, target: Path) -> None:
         )
         light.wait_for_selector("#selected-rows tr")
         _save(light, target)
-        dark = browser.new_page(viewport={"width": 1320, "height": 820}, color_scheme="dark")
+        dark = browser.new_page(**_WINDOW, color_scheme="dark")
         dark.goto(page)
         dark.wait_for_selector("html[data-ready]")
         sections = dark.locator("#slide option").all_inner_texts()
@@ -59,9 +60,8 @@ def _save(tab: Any, target: Path) -> None:
         tab.wait_for_timeout(50)
     tab.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     picture = Image.open(io.BytesIO(tab.screenshot())).convert("RGB")
-    picture.quantize(_COLOURS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.FLOYDSTEINBERG).save(
-        target, optimize=True
-    )
+    few = picture.quantize(_COLOURS, method=Image.Quantize.MAXCOVERAGE, kmeans=3, dither=Image.Dither.NONE)
+    few.save(target, optimize=True)
 
 
 if __name__ == "__main__":

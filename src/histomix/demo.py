@@ -146,7 +146,7 @@ def run_demo(
         viewer = write_viewer(views, folder / "viewer", title=chosen.title, progress=progress)
     say(f"viewer: {viewer}, {len(views)} slides")
     report = write_report(
-        [folder / name for name in ("evaluation", "labels", "features", "head", "map")],
+        [folder / name for name in ("evaluation", "labels", "features", "head", "map", "viewer")],
         folder / "report",
         title=chosen.title,
         lead=chosen.lead,

@@ -20,7 +20,7 @@ def demo(
     seed: Seed = 0,
     threads: Threads = None,
 ) -> None:
-    """Labels, features, evaluation, a head, the map of a held-out section, and the report."""
+    """Labels, features, evaluation, a head, the map of a held-out section, a zoomable viewer, and the report."""
     with session(as_json, quiet, threads) as run:
         from ..demo import run_demo
 

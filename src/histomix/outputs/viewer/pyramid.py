@@ -41,9 +41,7 @@ def pyramid_levels(width_px: int, height_px: int, slide_mpp: float, mpp: float) 
         scale *= 2
 
 
-def write_pyramid(
-    slide: Slide, folder: Path, key: str, levels: list[Level], wrote: Callable[[int], None]
-) -> list[list[int]]:
+def write_pyramid(slide: Slide, folder: Path, key: str, levels: list[Level], wrote: Callable[[int], None]) -> list[str]:
     """Write ``folder/<level>_<column>_<row>.js`` for every tile that shows anything.
 
     A page opened from disk may run scripts beside it but not read files, and a picture loaded from disk would bar it
@@ -64,12 +62,12 @@ def write_pyramid(
 
     Returns
     -------
-    Of each level, the numbers (row * columns + column) of the tiles that were written.
+    Of each level, which tiles were written: one bit each in the order of row * columns + column, base64.
     """
-    present: list[list[int]] = []
+    present: list[str] = []
     done = 0
     for number, level in enumerate(levels):
-        here: list[int] = []
+        here = np.zeros(level.columns * level.rows, dtype=bool)
         for column, row, pixels in _tiles(slide, level):
             if int(pixels.min()) < _WHITE:
                 data = io.BytesIO()
@@ -77,10 +75,10 @@ def write_pyramid(
                 text = base64.b64encode(data.getvalue()).decode()
                 name = f"{number}_{column}_{row}"
                 write_script(folder, key, name, text)
-                here.append(row * level.columns + column)
+                here[row * level.columns + column] = True
             done += 1
             wrote(done)
-        present.append(here)
+        present.append(base64.b64encode(np.packbits(here).tobytes()).decode())
     return present
 
 

@@ -175,8 +175,8 @@ def _write_slide(one: ViewerSlide, key: str, data: Path, mpp: float, progress: P
         "height_px": slide.height_px,
         "mpp": slide.mpp,
         "levels": [
-            {"mpp": level.mpp, "columns": level.columns, "rows": level.rows, "tiles": numbers}
-            for level, numbers in zip(levels, present, strict=True)
+            {"mpp": level.mpp, "columns": level.columns, "rows": level.rows, "tiles": tiles}
+            for level, tiles in zip(levels, present, strict=True)
         ],
         "types": types,
         "colours": [[round(255 * part) for part in colours[name]] for name in types],

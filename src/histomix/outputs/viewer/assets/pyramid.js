@@ -3,7 +3,7 @@ const KEPT_TILES = 240;
 class Pyramid {
   constructor(meta, redraw) {
     this.meta = meta; this.redraw = redraw; this.tiles = new Map();
-    this.present = meta.levels.map((level) => new Set(level.tiles));
+    this.present = meta.levels.map((level) => bytesOf(level.tiles));  // a bit for each tile; what has none is white
   }
   // The coarsest level that needs no (or little) enlarging.
   levelFor(scale) {
@@ -58,7 +58,8 @@ class Pyramid {
     const bottom = Math.min(level.rows - 1, Math.floor((top + view.height / view.scale) / step));
     for (let row = Math.max(0, Math.floor(top / step)); row <= bottom; row++) {
       for (let column = Math.max(0, Math.floor(left / step)); column <= right; column++) {
-        if (this.present[number].has(row * level.columns + column)) found.push([column, row]);
+        const place = row * level.columns + column;
+        if (this.present[number][place >> 3] & (128 >> (place & 7))) found.push([column, row]);
       }
     }
     return found;

@@ -38,6 +38,9 @@ class Readout {
       row.append(name, ...cells.map((text) => element("td", text)));
       table.append(row);
     }
+    if (data.layers.size < meta.types.length) {
+      table.append(element("caption", `${data.layers.size} of ${meta.types.length} cell types have come`, { class: "quiet" }));
+    }
     const readable = !Number.isNaN(data.dominant[i]);
     const title = readable ? meta.types[Math.round(data.dominant[i])] : "No prediction";
     const state = this.state(i);
