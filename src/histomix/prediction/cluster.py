@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import queue
+import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -77,11 +78,23 @@ def local_cluster(
             resources=dict(resources) if resources else None,
             silence_logs=logging.CRITICAL,
         )
-        stack.callback(cluster.close, timeout=10)
+        stack.callback(_close, cluster)
         client = stack.enter_context(distributed.Client(cluster, timeout=_CONNECT_S))
         if dashboard is not None:
             logger.info("dashboard: %s", client.dashboard_link)
         yield client
+
+
+def _close(cluster: Any) -> None:
+    """End a local cluster. A worker that is slow to go, or is just being started again, must not outlive it."""
+    pids = [pid for nanny in cluster.workers.values() if (pid := getattr(nanny, "pid", None))]
+    try:
+        cluster.close(timeout=_CONNECT_S)
+    except (OSError, TimeoutError) as error:
+        logger.debug("workers are ended by force (%r)", error)
+        for pid in pids:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
 
 
 @contextlib.contextmanager
