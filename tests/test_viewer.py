@@ -83,8 +83,8 @@ def test_bounds_width_and_novelty_have_layers(tab: Any, built: Built) -> None:
     layers = {
         "lower": (lower, top, "viridis"),
         "upper": (upper, top, "viridis"),
-        "width": (upper - lower, np.nanmax(upper - lower), "magma"),
-        "novelty": (novelty, 1.0, "magma"),
+        "width": (upper - lower, np.nanmax(upper - lower), "magma_r"),
+        "novelty": (novelty, 1.0, "magma_r"),
     }
     tab.evaluate("app.show({type: 0})")
     for name, (values, most, colours) in layers.items():
