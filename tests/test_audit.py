@@ -186,13 +186,14 @@ def test_copied_tiles_are_found_in_many_dimensions(cohort: Planted) -> None:
 def test_a_picture_that_stands_twice(cohort: Planted, tmp_path: Path) -> None:
     for seed, name in enumerate(DONOR):
         preview(tmp_path, name, seed)
-    # b1 again: brighter, with a wider margin of glass, at another size.
-    brighter = lambda x: np.asarray(  # noqa: E731
-        Image.fromarray(
-            np.pad(np.clip(x * 1.04 + 3, 0, 255).astype(np.uint8), ((9, 40), (30, 5), (0, 0)), constant_values=252)
-        ).resize((333, 290))
-    )
-    preview(tmp_path, "d1", 2, brighter)
+
+    def changed(x: np.ndarray) -> np.ndarray:
+        """Brighter, with a wider margin of glass, at another size, lying on its side."""
+        bright = np.clip(x * 1.04 + 3, 0, 255).astype(np.uint8)
+        framed = np.pad(bright, ((9, 40), (30, 5), (0, 0)), constant_values=252)
+        return np.rot90(np.asarray(Image.fromarray(framed).resize((333, 290))))
+
+    preview(tmp_path, "d1", 2, changed)
     found = only(cohort.run(folders=[tmp_path]), "near-duplicate sections", "warning")
     assert {(one["section"], one["with"]) for one in found.numbers["pairs"]} == {("b1", "d1"), ("d1", "b1")}
     (tmp_path / "previews" / "d1.jpg").write_bytes(b"not a picture")

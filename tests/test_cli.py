@@ -44,7 +44,7 @@ def test_the_whole_job_by_commands(job: Job, tmp_path: Path) -> None:
     metrics = pd.read_csv(root / "evaluation" / "metrics.csv")
     contract = ["head", "protocol", "fold", "donor", "section", "cell_type", "metric", "value"]
     assert list(metrics.columns[:8]) == contract
-    assert set(metrics["head"]) == {"labels", "mean", "ridge"}
+    assert set(metrics["head"]) == {"labels", "mean", "ridge", "nuclei", "section mean (oracle)"}
     assert set(metrics.loc[metrics["head"] == "labels", "metric"]) == {"ceiling"}
     assert (root / "evaluation" / "predictions" / "ridge" / "P2S1.csv").is_file()
 

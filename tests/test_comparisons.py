@@ -219,12 +219,13 @@ def test_what_is_told_is_detected_and_what_is_not_falls_back_on_its_group() -> N
     y, p = (np.column_stack([values, np.ones(512)]) for values in (y, p))
     xy, section = np.concatenate([lattice(16)] * 2), np.repeat(["s1", "s2"], 256)
     scores = {name: {"mean": 0.6, "low": 0.5, "high": 0.7} for name in TYPES}
-    ceiling = {"types": {name: {"bound": 0.8} for name in TYPES[:5]}}
+    ceiling = {"types": {name: {"mean": 0.64, "bound": 0.8} for name in TYPES[:5]}}
     rows = detectability(
         "mlp", y, p, xy, section, TYPES, scores=scores, ceiling=ceiling, groups={"Stroma + Vessel": TYPES[3:5]}
     )
     assert [row["detectable"] for row in rows] == [True, True, True, False, True, None]
     assert rows[0]["share_of_ceiling"] == pytest.approx(0.75) and rows[5]["ceiling"] is None
+    assert (rows[0]["ceiling"], rows[0]["bound"]) == (0.64, 0.8)
     assert rows[3]["group"] == "Stroma + Vessel" and rows[0]["group"] is None
     p_values = [row["p"] for row in rows[:5]]
     np.testing.assert_allclose([row["p_adjusted"] for row in rows[:5]], false_discovery_control(p_values))

@@ -20,8 +20,9 @@ from histomix.abundance import Abundance
 from histomix.errors import HeadError, InputError, LabelError
 from histomix.evaluation import PROTOCOLS, CohortData, Evaluation, evaluate, make_folds, read_evaluation
 from histomix.evaluation.baselines import NUCLEI, ORACLE
+from histomix.evaluation.gathering import gather
 from histomix.evaluation.summary import DRAWS, resample_weights
-from histomix.heads import TrainingSet, make_estimator
+from histomix.heads import TrainingSet, calibrate, make_estimator
 from histomix.slides import find_nuclei
 from histomix.spots import Cohort
 from histomix.spots.sheet import SheetRow
@@ -60,6 +61,15 @@ def make_data(monkeypatch: pytest.MonkeyPatch) -> MakeData:
             Y = label(X, donor)
             labels[name] = Abundance(pd.DataFrame(Y, keys, TYPES[: Y.shape[1]]), unit)
             features[name] = AnnData(X.astype(np.float32), obs=places)
+            features[name].uns["manifest"] = json.dumps(
+                {
+                    "section": name,
+                    "identity": name,
+                    "slide": {"fingerprint": name, "mpp": 0.5},
+                    "encoder": {"name": "fake", "digest": "x", "dim": 8, "views": 1},
+                    "tile": {"size_px": 224, "mpp": 0.5},
+                }
+            )
             frames.append((X, Y, keys, [name] * count, [donor] * count, places.to_numpy() / 2))
         X, Y, keys, section, donor_, xy = (np.concatenate(part) for part in zip(*frames, strict=True))
         training = TrainingSet(
@@ -787,6 +797,13 @@ def test_train_on_one_cohort_and_test_on_another(job: Job, tmp_path: Path) -> No
     other = next(one for one in whole.predictions["ridge"] if one != name)
     np.testing.assert_allclose(result.predictions["ridge"][name], whole.predictions["ridge"][other], rtol=1e-9)
     assert read_evaluation(tmp_path / "eval").summary == json.loads(json.dumps(facts))
+    # Pixels, for heads that read them, are those of the row's own cohort.
+    training, (first, second) = gather(train, test).training, (gather(one).training for one in (train, test))
+    assert training.tiles is not None and first.tiles is not None and second.tiles is not None
+    n, rows = len(first.Y), np.array([0, 7])
+    np.testing.assert_array_equal(training.tiles(rows), first.tiles(rows))
+    np.testing.assert_array_equal(training.tiles(n + rows), second.tiles(rows))
+    assert (training.tiles(rows) != training.tiles(n + rows)).any()
     with pytest.raises(InputError, match="not in donor folds"):
         evaluate(train.cohort, train.features, train.labels, folds="donor", test=test)
 
@@ -845,3 +862,36 @@ def test_nuclei_are_counted_once_and_kept_beside_the_features(job: Job, tmp_path
     assert result.summary["baselines"] == ["mean", "ridge"]
     assert "no nuclei were counted in 2 of 2 sections" in result.text()
     assert NUCLEI not in run(nuclei=False).summary["scores"]["label"]
+
+
+# --- intervals of heads
+
+
+def test_coverage_and_width_are_of_intervals_calibrated_on_training_donors(make_data: MakeData) -> None:
+    cohort = {f"{donor}1": (donor, 150) for donor in "ABCDEF"}
+    data = make_data(cohort, linear(0.7))
+    result = data.run()
+    curve = result.summary["calibration"]["ridge"]
+    assert curve["levels"] == [0.5, 0.6, 0.7, 0.8, 0.9, 0.95] and sorted(curve["coverage"]) == curve["coverage"]
+    # The donors are alike, so the intervals hold about what they promise.
+    np.testing.assert_allclose(curve["coverage"], curve["levels"], atol=0.06)
+    rows = result.metrics[(result.metrics["head"] == "ridge") & (result.metrics["section"] == "C1")]
+    rows = rows.set_index(["metric", "cell_type"])["value"].sort_index()
+    training = data.training
+    fold = next(fold for fold in make_folds(training.section, training.donor) if fold.name == "C")
+    train, test = fold.train, fold.test
+    fitted = make_estimator("ridge", CELLS).fit(training.X[train], training.Y[train], groups=training.donor[train])
+    intervals = calibrate(training.Y[train], fitted.held_out_, None, training.donor[train], 0.9, unit=CELLS)
+    lower, upper = intervals.bounds(fitted.predict(training.X[test]), None)
+    inside = ((training.Y[test] >= lower) & (training.Y[test] <= upper)).mean(axis=0)
+    for index, name in enumerate(TYPES):
+        assert rows["coverage", name] == pytest.approx(inside[index], abs=1e-12)
+        assert rows["width", name] == pytest.approx((upper - lower)[:, index].mean(), abs=1e-12)
+    entry = result.summary["scores"]["label"]["ridge"]
+    assert entry["coverage"]["mean"] == pytest.approx(curve["coverage"][4]) and entry["coverage"]["n_donors"] == 6
+    assert entry["width"]["mean"] == pytest.approx(curve["width"])
+    assert "ridge: intervals of level 0.90, calibrated on training donors, hold 0." in result.text()
+    # A head of another library has none, and neither has one that is calibrated on a single donor's one section.
+    assert "coverage" not in data.run(heads={"spy": Spy()}).summary["scores"]["label"]["spy"]
+    two = make_data({"a1": ("A", 60), "b1": ("B", 60)}, linear(0.7)).run()
+    assert "ridge" not in two.summary["calibration"]

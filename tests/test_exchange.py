@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 from pathlib import Path
@@ -20,9 +21,11 @@ from histomix.cli.app import app
 from histomix.errors import FeatureError, HeadError, InputError
 from histomix.outputs import write_composition
 from histomix.outputs.exchange import (
+    FORMATS,
     LazySlideHead,
     add_composition_to_wsidata,
     composition_raster,
+    export_map,
     to_scverse,
     to_spatialdata,
     write_heatmap,
@@ -162,6 +165,7 @@ def test_every_format_by_its_command(composition: ad.AnnData, thumbnail: np.ndar
         ("spatialdata", ".zarr"),
         ("anndata", ".h5ad"),
         ("parquet", ".parquet"),
+        ("csv", ".csv"),
         ("ome-tiff", ".ome.tif"),
         ("geojson.gz", ".geojson.gz"),
     ):
@@ -213,11 +217,53 @@ class TestLazySlide:
             zs.tl.feature_prediction(wsi, model, key, batch_size=7, key_added=name, pbar=False)
             table = wsi.tables[name]
             expected = model.predict(features.X, np.asarray(features.obsm["spatial"]))
-            assert list(table.var_names) == [*head.card["cell_types"], "novelty"]
+            assert list(table.var_names)[: len(head.card["cell_types"])] == head.card["cell_types"]
+            assert list(table.var_names)[-2:] == ["novelty", "in_scope"]
             for column, values in expected.items():
                 np.testing.assert_allclose(np.asarray(table[:, column].X).ravel(), values, atol=1e-6)
         plain = wsi.tables["plain"][:, head.card["cell_types"]].X
         assert not np.allclose(plain, wsi.tables["smoothed"][:, head.card["cell_types"]].X)
+
+    def test_what_it_predicts_is_what_histomix_predicts(self, job: Job, wsi: Any) -> None:
+        from lazyslide_models.base import FeaturePredictionModelProtocol
+
+        head = hm.load_head(job.head)
+        model = LazySlideHead(head, mpp=0.5)
+        assert isinstance(model, FeaturePredictionModelProtocol)
+        features = hm.read_features(job.features)[hm.read_cohort(job.sheet).names[0]]
+        found = model.predict(np.vstack([np.asarray(features.X), np.full((1, features.n_vars), np.nan)]))
+        expected = head.output(features)
+        for place, name in enumerate(head.card["cell_types"]):
+            np.testing.assert_allclose(found[name][:-1], expected.values[:, place], rtol=1e-5)
+            if expected.lower is not None and expected.upper is not None:
+                np.testing.assert_allclose(found[f"{name} lower"][:-1], expected.lower[:, place], rtol=1e-5, atol=1e-7)
+                np.testing.assert_allclose(found[f"{name} upper"][:-1], expected.upper[:, place], rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(found["novelty"][:-1], expected.novelty)
+        np.testing.assert_array_equal(found["in_scope"][:-1], expected.in_scope)
+        assert all(np.isnan(values[-1]) for values in found.values()), "a tile that could not be read"
+
+    def test_it_is_drawn_on_the_slide(self, composition: ad.AnnData, wsi: Any) -> None:
+        import lazyslide as zs
+        import matplotlib
+
+        matplotlib.use("agg")
+        from matplotlib import pyplot as plt
+
+        key = add_composition_to_wsidata(composition, wsi)
+        name = str(composition.var_names[0])
+        axes = plt.subplots(figsize=(4, 4))[1]
+        zs.pl.tiles(wsi, feature_key=key, color=name, ax=axes)
+        drawn = np.concatenate(
+            [np.ma.compressed(one.get_array()) for one in axes.collections if one.get_array() is not None]
+        )
+        values = np.asarray(composition.X)[:, 0]
+        assert set(np.round(drawn, 5)) <= set(np.round(values[np.isfinite(values)], 5)) and len(drawn) > 0.9 * len(
+            values
+        )
+        scored = plt.subplots(figsize=(4, 4))[1]
+        zs.pl.tiles(wsi, color="novelty", ax=scored)
+        assert scored.has_data()
+        plt.close("all")
 
     def test_features_of_another_encoder_are_refused(self, job: Job) -> None:
         model = LazySlideHead(hm.load_head(job.head), mpp=0.5)
@@ -247,3 +293,60 @@ def test_the_preview_is_optional(composition: ad.AnnData, tmp_path: Path) -> Non
     )
     assert json.loads(result.stdout)["written"] == [str(tmp_path / "out" / "slide.h5ad")]
     Image.new("RGB", (5, 5)).save(tmp_path / "slide" / "preview.jpg")
+
+
+HOSTILE = ["=cmd|' /C calc'!A0", "@SUM(1)", "-1+1", "T & B <b>", "+x"]
+
+
+@pytest.fixture
+def hostile(composition: ad.AnnData) -> ad.AnnData:
+    found = composition[:, :5].copy()
+    found.var_names = HOSTILE
+    return found
+
+
+def test_a_spreadsheet_runs_no_name(hostile: ad.AnnData, tmp_path: Path) -> None:
+    write_composition(tmp_path / "maps" / "slide", hostile)
+    path = export_map(tmp_path / "maps" / "slide", "csv", tmp_path / "out")
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        header, *rows = csv.reader(stream)
+    assert not [cell for cell in header if cell.startswith(("=", "+", "-", "@"))]
+    assert [cell.removeprefix("'") for cell in header][3:8] == HOSTILE
+    values = np.array([[float(cell or "nan") for cell in row[3:8]] for row in rows])
+    np.testing.assert_allclose(values, np.asarray(hostile.X), rtol=1e-5, err_msg="numbers are untouched")
+    contract = pd.read_csv(tmp_path / "maps" / "slide" / "composition.csv")
+    assert list(contract.columns)[2:7] == HOSTILE, "what programs read keeps the names"
+
+
+def test_hostile_names_pass_through_every_format(hostile: ad.AnnData, thumbnail: np.ndarray, tmp_path: Path) -> None:
+    spatialdata = pytest.importorskip("spatialdata")
+    ome_types = pytest.importorskip("ome_types")
+    write_composition(tmp_path / "a b", hostile, thumbnail)
+    paths = {name: export_map(tmp_path / "a b", name, tmp_path / "out") for name in FORMATS}
+    assert list(spatialdata.read_zarr(paths["spatialdata"]).tables["composition"].var_names) == HOSTILE
+    assert list(ad.read_h5ad(paths["anndata"]).var_names) == HOSTILE
+    assert set(HOSTILE) < set(pd.read_parquet(paths["parquet"]).columns)
+    described = ome_types.from_tiff(paths["ome-tiff"])
+    assert [channel.name for channel in described.images[0].pixels.channels] == HOSTILE
+    features = json.loads(gzip.decompress(paths["geojson.gz"].read_bytes()))["features"]
+    assert {
+        one["properties"]["classification"]["name"] for one in features if "classification" in one["properties"]
+    } <= set(HOSTILE)
+
+
+def test_kept_features_go_into_spatialdata(composition: ad.AnnData, tmp_path: Path) -> None:
+    spatialdata = pytest.importorskip("spatialdata")
+    folder = tmp_path / "slide"
+    write_composition(folder, composition)
+    values = np.random.default_rng(0).normal(size=(composition.n_obs, 7)).astype(np.float16)
+    (folder / "features").mkdir()
+    np.save(folder / "features" / "features.npy", values)
+    found = spatialdata.read_zarr(export_map(folder, "spatialdata", tmp_path / "out"))
+    np.testing.assert_array_equal(np.asarray(found.tables["features"].X), values.astype(np.float32))
+    assert found.tables["features"].obs["tile"].tolist() == found.shapes["tiles"].index.tolist()
+    np.save(folder / "features" / "features.npy", values[:3])
+    with pytest.raises(InputError, match="3 rows for a map"):
+        export_map(folder, "spatialdata", tmp_path / "out")
+    (folder / "features" / "features.npy").write_bytes(b"no array")
+    with pytest.raises(InputError, match="cannot be read as an array"):
+        export_map(folder, "spatialdata", tmp_path / "out")

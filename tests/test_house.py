@@ -19,6 +19,7 @@ ROOMS = [
     "errors",
     "progress",
     "provenance",
+    "notebook",
     "slides",
     "spots",
     "abundance",

@@ -16,7 +16,8 @@ from histomix.cli.app import app
 from histomix.errors import InputError
 from histomix.evaluation.blocks import block_interval, block_of
 from histomix.evaluation.cells import cells_in_tiles, read_cells
-from histomix.evaluation.orthogonal import score_map, with_spatial
+from histomix.evaluation.orthogonal import score_map
+from histomix.evaluation.spatial_summary import add_spatial
 
 from .conftest import Job
 
@@ -229,7 +230,7 @@ def test_what_cannot_be_scored_is_refused(counted: tuple[np.ndarray, Path], tmp_
 
 def test_patterns_against_cells(counted: tuple[np.ndarray, Path]) -> None:
     counts, path = counted
-    found = with_spatial(score_map(_map(counts, "cells per spot"), cells=path))
+    found = add_spatial(score_map(_map(counts, "cells per spot"), cells=path))
     spatial = found.summary["spatial"]
     assert spatial["radius_um"] == pytest.approx(100.0)
     rows = [row for row in spatial["moran"] if row["head"] == "map"]

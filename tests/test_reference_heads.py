@@ -17,6 +17,7 @@ from histomix.errors import HeadError
 from histomix.heads import HEADS, make_estimator
 from histomix.heads.network import sun2025_loss
 from histomix.heads.preprocess import rotate
+from histomix.heads.stacking import stacking_weights
 
 from .test_heads import pearson, simulate
 
@@ -74,6 +75,26 @@ def test_the_loss_of_sun2025_by_hand() -> None:
     r = np.mean([np.corrcoef(z[0, :, t], y[0, :, t])[0, 1] for t in range(3)])
     expected = np.square(z - y).mean() + 0.3 * np.abs(z - y).mean() + 0.7 * (1 - r)
     assert float(sun2025_loss(0.3, 0.7)(*(torch.from_numpy(a) for a in (z, y, w)))) == pytest.approx(expected)
+
+
+def test_a_stack_weighs_its_heads_by_what_they_did_not_see() -> None:
+    rng = np.random.default_rng(0)
+    Y = rng.random((400, 3))
+    groups = np.repeat(np.arange(4), 100)
+    level = rng.standard_normal((4, 3))[groups]  # of a donor, which no head can know: it has no part
+    noise = rng.standard_normal((3, *Y.shape)) * np.array([0.2, 0.3, 9.0])[:, None, None]
+    weights = stacking_weights(Y + noise + 5 * level, Y + level, groups, np.ones(400))
+    assert weights.sum() == pytest.approx(1, abs=1e-6) and (weights >= 0).all()
+    # Independent errors weigh inversely to their variance; the third is nothing beside them.
+    assert weights[:2] == pytest.approx([9 / 13, 4 / 13], abs=0.05) and weights[2] < 0.01
+
+    X, Y, names = simulate("proportion")
+    stack: Any = make_estimator("stack", heads=("ridge", "knn")).fit(X, Y, names)
+    parts = [member.predict(X) for member in stack.members_.values()]
+    np.testing.assert_allclose(stack.predict(X), np.tensordot(stack.weights_, parts, axes=1), atol=1e-9)
+    assert np.isfinite(stack.held_out_).all()
+    with pytest.raises(HeadError, match="different heads"):
+        make_estimator("stack", heads=("ridge", "ridge")).fit(X, Y)
 
 
 def test_the_list_of_heads_imports_no_torch() -> None:

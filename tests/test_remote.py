@@ -18,8 +18,12 @@ import numpy as np
 import pytest
 
 from histomix.errors import DownloadError, InputError, SlideError, StorageError
+from histomix.heads import load_head
+from histomix.prediction import Settings, predict_slides, slide_jobs
+from histomix.prediction.worker import Work, band_task, finish_task, slide_task
 from histomix.slides import Retry, SlideCache, is_remote, open_slide, remote_name, shown
 
+from .conftest import Job
 from .slide_files import PATTERN, write_pyramid
 
 QUICK = Retry(attempts=4, wait_s=0.01)
@@ -370,3 +374,61 @@ def test_a_slide_in_a_bucket(server: Server, tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match="no such file") as raised, cache.local("s3://bucket/some/b.svs"):
         pass
     assert "s3cret" not in str(raised.value)
+
+
+def _files(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file() and path.name != "status.json"}
+
+
+def test_remote_slides_are_predicted_like_local_ones_and_not_fetched_twice(
+    server: Server, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HISTOMIX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(SlideCache.__dataclass_fields__["retry"], "default_factory", lambda: QUICK)
+    name = job.image.name
+    server.files[f"/{name}"] = job.image.read_bytes()
+    url = f"{server.url}/{name}?sig=s3cret"
+    predict_slides([job.image], job.head, tmp_path / "local", mpp=0.5)
+    results = predict_slides([url, f"{server.url}/absent.svs"], job.head, tmp_path / "remote", mpp=0.5)
+    assert results[0].error is None and results[0].slide == name
+    assert isinstance(results[1].error, DownloadError)
+    assert _files(tmp_path / "remote" / job.image.stem) == _files(tmp_path / "local" / job.image.stem)
+    assert not list((tmp_path / "cache").rglob("*.tif"))
+    for path in (tmp_path / "remote").rglob("*"):
+        assert not path.is_file() or b"s3cret" not in path.read_bytes()
+    fetched = len(server.gets(f"/{name}"))
+    assert predict_slides([url], job.head, tmp_path / "remote", mpp=0.5)[0].kept
+    assert len(server.gets(f"/{name}")) == fetched
+
+    # Without the store nothing is known, and nothing that is done is lost.
+    image = server.files.pop(f"/{name}")
+    again = predict_slides([url], job.head, tmp_path / "remote", mpp=0.5)
+    assert isinstance(again[0].error, DownloadError)
+    assert _files(tmp_path / "remote" / job.image.stem) == _files(tmp_path / "local" / job.image.stem)
+
+    # Another version is another slide only if its content is: the new tag has it fetched, and the digest keeps the map.
+    server.files[f"/{name}"], server.tags[f"/{name}"] = image, '"two"'
+    fetched = len(server.gets(f"/{name}"))
+    assert predict_slides([url], job.head, tmp_path / "remote", mpp=0.5)[0].kept
+    assert len(server.gets(f"/{name}")) == fetched + 1
+
+
+def test_bands_of_a_remote_slide_share_one_copy(
+    server: Server, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("histomix.prediction.plan.BAND_TILES", 8)
+    server.files["/a.tif"] = job.image.read_bytes()
+    (one,) = slide_jobs([f"{server.url}/a.tif"], tmp_path / "out", 0.5)
+    cache = SlideCache(tmp_path / "cache", retry=QUICK)
+    settings = Settings.of(load_head(job.head).card["digest"])
+    work = Work(str(job.head), settings, threads=1, split_from=2, cache=cache)
+    planned = slide_task(one, work)
+    assert planned["bands"] > 2
+    for band in range(planned["bands"]):
+        assert band_task(one, band, work) == {"done": band}
+    assert list(cache.folder.rglob("a.tif")) and len(server.gets("/a.tif")) == 1
+    assert finish_task(one, work)["result"]["tiles"] == sum(planned["tiles"])
+    assert not list(cache.folder.rglob("a.tif")) and len(server.gets("/a.tif")) == 1
+    # A finish that is asked for twice finds it done; a band whose plan has gone says so.
+    assert finish_task(one, work)["result"]["kept"]
+    assert band_task(one, 0, work) == {"again": True}

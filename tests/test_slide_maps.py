@@ -293,3 +293,12 @@ def test_the_geojson_can_be_packed_and_carries_the_interval(tmp_path: Path) -> N
     table = pd.read_csv(tmp_path / "one" / "composition.csv")
     expected = composition_table(whole).reset_index(drop=True)
     pd.testing.assert_frame_equal(table, expected, check_dtype=False, check_categorical=False, rtol=1e-4)
+
+
+def test_a_head_that_counts_cells_says_how_wide_its_spots_were(tmp_path: Path) -> None:
+    from histomix.heads.train import _spot_diameter_um
+
+    sheet = hm.make_phantom(tmp_path / "p", donors=1, sections_per_donor=1, size_um=(500, 500), counts=False)
+    cohort = hm.read_cohort(sheet)
+    known = cohort.section(cohort.names[0], counts=False).spot_diameter_um
+    assert known is not None and _spot_diameter_um(cohort) == known

@@ -18,7 +18,9 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from histomix.cli.app import app
 from histomix.embedding import storage
 from histomix.errors import FeatureError, HeadError, InputError, SlideError
 from histomix.heads import Head
@@ -428,3 +430,49 @@ def test_the_scale_of_the_user_goes_before_that_of_the_file(
     assert "does not say its scale" in str(found.error) and "--mpp" in str(found.error)
     with open_slide(slide) as opened:
         assert opened.mpp == pytest.approx(0.5)
+
+
+def test_the_command_with_its_options(slide: Path, head_folder: Path, encoder: Colours, tmp_path: Path) -> None:
+    ring = [[200, 300], [600, 300], [600, 900], [200, 900], [200, 300]]
+    region = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": {"name": "r"}}
+    (tmp_path / "regions.geojson").write_text(json.dumps(region))
+    (tmp_path / "slides").mkdir()
+    (tmp_path / "slides" / "A.tif").write_bytes(slide.read_bytes())
+    (tmp_path / "slides" / "bad.svs").write_bytes(b"no slide")
+    words = ["predict", tmp_path / "slides", "--head", head_folder, "--out", tmp_path / "out", "--keep-features"]
+    words += ["--regions", tmp_path / "regions.geojson", "--gzip", "--stride-um", 16, "--json"]
+    found = CliRunner().invoke(app, [str(word) for word in words])
+    assert found.exit_code == 1 and "bad.svs" in found.stderr
+    facts = json.loads(found.stdout)
+    assert [one["state"] for one in facts["slides"]] == ["done", "failed"] and not facts["ok"]
+    names = {path.name for path in (tmp_path / "out" / "A").iterdir()}
+    assert names == {*OUTPUTS, "status.json", "features", "tiles.geojson.gz"} - {"tiles.geojson"}
+    assert ad.read_h5ad(tmp_path / "out" / "A" / "composition.h5ad").layers["super_resolved"].shape[0] > 100
+    refused = CliRunner().invoke(app, [str(word) for word in [*words, "--regions", tmp_path / "none.geojson"]])
+    assert refused.exit_code == 2 and "none.geojson" in refused.stderr
+
+
+def test_an_unforeseen_error_on_one_slide_does_not_cost_the_next(
+    slide: Path, head_folder: Path, encoder: Colours, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.tif").write_bytes(slide.read_bytes())
+    whole = run.finish_slide
+
+    def fail(job: SlideJob, *words: Any) -> SlideResult:
+        if job.name == "a":
+            raise KeyError("surprise")
+        return whole(job, *words)
+
+    monkeypatch.setattr(run, "finish_slide", fail)
+    first, second = predict_slides([tmp_path / "a.tif", tmp_path / "b.tif"], head_folder, tmp_path / "out")
+    assert "KeyError('surprise')" in str(first.error) and second.error is None
+    assert "surprise" in status(tmp_path / "out" / "a")["traceback"]
+
+
+def test_an_encoder_that_cannot_be_loaded_stops_the_run_once(
+    slide: Path, head_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(HeadError, match="none that histomix knows by name"):
+        predict_slides([slide], head_folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

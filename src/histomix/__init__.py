@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .datasets import make_phantom
     from .embedding import embed, read_features
     from .encoders import cards, load_encoder
-    from .evaluation import evaluate
+    from .evaluation import evaluate, score_map
     from .heads import Head, load_head, train
     from .outputs import pl, write_composition, write_report
     from .outputs.cohort import cohort_tables
@@ -45,6 +45,7 @@ _ROOM_OF = {
     "read_cohort": "spots",
     "read_features": "embedding",
     "read_labels": "abundance",
+    "score_map": "evaluation",
     "train": "heads",
     "write_composition": "outputs",
     "write_report": "outputs",
@@ -74,6 +75,7 @@ __all__ = [
     "read_cohort",
     "read_features",
     "read_labels",
+    "score_map",
     "train",
     "write_composition",
     "write_report",

@@ -58,6 +58,16 @@ class Abundance:
     median: pd.DataFrame | None = None
     reliability: pd.Series | None = None
 
+    def _repr_html_(self) -> str:
+        from ..notebook import card_html
+
+        means = self.values.mean(axis=0)
+        known = [None] * len(means) if self.reliability is None else self.reliability.reindex(means.index)
+        rows = [[name, float(mean), one] for (name, mean), one in zip(means.items(), known, strict=True)]
+        facts = [("unit", self.unit), ("method", self.provenance.get("method"))]
+        lead = f"{len(self.values):,} spots, {self.values.shape[1]} cell types"
+        return card_html("Abundance", lead, facts, ("cell type", "mean", "reliability"), rows)
+
     def __post_init__(self) -> None:
         where = self.provenance.get("file")
         check_unit(self.unit, where)

@@ -27,7 +27,7 @@ def benchmark(
     ] = None,
     heads: Annotated[str, typer.Option("--heads", help="Heads; the baselines always stand beside them.")] = "ridge,mlp",
     folds: Annotated[
-        str, typer.Option("--folds", help="Protocols: donor (honest), section (optimistic), random (leaky).")
+        str, typer.Option("--folds", help="Protocols: donor or site (honest), section (optimistic), random (leaky).")
     ] = "donor",
     labels: Annotated[
         list[Path] | None,
@@ -37,6 +37,9 @@ def benchmark(
         list[Path] | None,
         typer.Option("--truth", help="Folder of known abundances, one for each sheet.", show_default=False),
     ] = None,
+    nuclei: Annotated[
+        bool, typer.Option("--nuclei/--no-nuclei", help="Count nuclei in the slides, for a baseline.")
+    ] = True,
     as_json: Json = False,
     quiet: Quiet = False,
     seed: Seed = 0,
@@ -77,6 +80,7 @@ def benchmark(
             out,
             protocols=_listed(folds),
             weights=files,
+            nuclei=nuclei,
             seed=seed,
             threads=threads,
             progress=run.progress,

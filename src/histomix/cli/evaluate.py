@@ -50,6 +50,21 @@ def evaluate(
     nuclei: Annotated[
         bool, typer.Option("--nuclei/--no-nuclei", help="Count nuclei in the slides, for a baseline.")
     ] = True,
+    spatial: Annotated[
+        bool, typer.Option("--spatial/--no-spatial", help="Spatial patterns, co-localisation and domains.")
+    ] = True,
+    radius_um: Annotated[
+        float | None,
+        typer.Option("--radius-um", help="Length scale of the spatial scores.", show_default="the spots' pitch"),
+    ] = None,
+    regions: Annotated[
+        Path | None,
+        typer.Option(
+            "--regions",
+            help="Folder of regions that a pathologist named: <section>*.csv, .tsv or .geojson.",
+            show_default=False,
+        ),
+    ] = None,
     test_sheet: Annotated[
         Path | None,
         typer.Option(
@@ -77,8 +92,9 @@ def evaluate(
         from ..abundance import cohort_labels, read_labels
         from ..embedding import read_features
         from ..errors import InputError
-        from ..evaluation import CohortData, read_groups
+        from ..evaluation import CohortData, add_spatial, read_groups
         from ..evaluation import evaluate as evaluate_heads
+        from ..evaluation.regions import read_section_regions
         from ..spots import read_cohort
 
         if (test_sheet is None) != (not test_features) or (test_labels is not None and test_sheet is None):
@@ -93,6 +109,9 @@ def evaluate(
             return CohortData(cohort, [read_features(folder) for folder in folders], found, folders)
 
         train = data(sheet, features, labels)
+        if spatial and regions is not None:  # found wanting before the work, not after it
+            tested = train.cohort if test_sheet is None else read_cohort(test_sheet)
+            read_section_regions(regions, list(tested.names))
         result = evaluate_heads(
             train.cohort,
             train.features,
@@ -110,5 +129,8 @@ def evaluate(
             seed=seed,
             progress=run.progress,
         )
+        if spatial:
+            result = add_spatial(result, radius_um, seed, regions=regions, progress=run.progress)
+            result.save(out)
         run.say(result.text())
         run.done(out=str(out), summary=result.summary)

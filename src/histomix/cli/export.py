@@ -17,8 +17,10 @@ class Format(StrEnum):
     spatialdata = "spatialdata"
     anndata = "anndata"
     parquet = "parquet"
+    csv = "csv"
     ome_tiff = "ome-tiff"
     geojson_gz = "geojson.gz"
+    geojson_zip = "geojson.zip"
 
 
 def export(
@@ -34,7 +36,8 @@ def export(
     seed: Seed = 0,
     threads: Threads = None,
 ) -> None:
-    """Write maps for other programs: SpatialData, AnnData in scverse keys, Parquet, OME-TIFF, QuPath (gzip)."""
+    """Write maps for other programs: SpatialData, AnnData in scverse keys, Parquet, CSV for a spreadsheet,
+    OME-TIFF, QuPath (zip, gzip)."""
     with session(as_json, quiet, threads) as run:
         from ..errors import HistomixError
         from ..outputs.exchange import export_map, find_maps

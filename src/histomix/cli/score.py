@@ -74,8 +74,9 @@ def score(
     """Score a map against truth that no label had a part in: single cells, or a pathologist's regions."""
     with session(as_json, quiet, threads) as run:
         from ..errors import InputError
-        from ..evaluation.orthogonal import score_map, with_spatial
+        from ..evaluation.orthogonal import score_map
         from ..evaluation.orthogonal_text import orthogonal_text
+        from ..evaluation.spatial_summary import add_spatial
 
         declared: dict[str, list[str]] = {}
         for one in expect or []:
@@ -97,7 +98,7 @@ def score(
             seed=seed,
         )
         if spatial and cells is not None:
-            found = with_spatial(found, seed, run.progress)
+            found = add_spatial(found, seed=seed, progress=run.progress)
         found.save(out)
         run.say(orthogonal_text(found))
         run.done(out=str(out), summary=found.summary)

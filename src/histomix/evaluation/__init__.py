@@ -8,9 +8,11 @@ from .folds import PROTOCOLS, Fold, make_folds
 from .gathering import CohortData
 from .groups import read_groups
 from .metrics import RULES
+from .orthogonal import score_map
 from .result import Evaluation, read_evaluation
 from .run import evaluate
 from .scoring import score
+from .spatial_summary import add_spatial, spatial_summary
 
 __all__ = [
     "AUDIT_RULES",
@@ -21,10 +23,13 @@ __all__ = [
     "Evaluation",
     "Finding",
     "Fold",
+    "add_spatial",
     "audit",
     "evaluate",
     "make_folds",
     "read_evaluation",
     "read_groups",
     "score",
+    "score_map",
+    "spatial_summary",
 ]

@@ -35,6 +35,8 @@ AUDIT_RULES = {
     "fitted estimators": "estimators that were fitted before the folds were made",
 }
 SEVERITIES = ("error", "warning", "note")
+#: Examples that the numbers of a finding list at most.
+_EXAMPLES = 20
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,7 @@ def _pictures(found: list[dict[str, Any]]) -> list[Finding]:
         f"{first['section']} like {first['with']}: {first['difference']:.0%} of the bits of their picture hashes "
         "differ, about half do in unrelated ones)"
     )
-    return [Finding("near-duplicate sections", "warning", message, {"pairs": found})]
+    return [Finding("near-duplicate sections", "warning", message, {"n_pairs": len(found), "pairs": found[:_EXAMPLES]})]
 
 
 def _tiles(found: list[dict[str, Any]]) -> list[Finding]:
@@ -222,7 +224,8 @@ def _tiles(found: list[dict[str, Any]]) -> list[Finding]:
         f"{first['section']}: {first['n_near']} of {first['n_checked']} tiles lie at {first['ratio']:.3f} of the usual "
         f"distance from a tile of {first['with']})"
     )
-    return [Finding("near-duplicate tiles", "error" if copied > 0.5 else "warning", message, {"sections": found})]
+    numbers = {"n_sections": len({one["section"] for one in found}), "sections": found[:_EXAMPLES]}
+    return [Finding("near-duplicate tiles", "error" if copied > 0.5 else "warning", message, numbers)]
 
 
 def _coupling(coupled: Mapping[str, Any]) -> list[Finding]:

@@ -82,7 +82,6 @@ def count_in_tiles(
     features: Mapping[str, AnnData],
     folder: str | os.PathLike[str] | None = None,
     progress: Progress = silent,
-    memory: dict[str, list[float | None]] | None = None,
 ) -> tuple[dict[str, pd.Series], list[str]]:
     """Count the nuclei in every tile of a cohort (see `histomix.slides.find_nuclei`).
 
@@ -97,8 +96,6 @@ def count_in_tiles(
         are the same.
     progress
         Told ``"nuclei <section>"``.
-    memory
-        Counts by identity, shared between calls that keep no folder.
 
     Returns
     -------
@@ -106,14 +103,13 @@ def count_in_tiles(
     """
     counts: dict[str, pd.Series] = {}
     missing: dict[str, str] = {}
-    store = {} if memory is None else memory
     for row in cohort.rows:
         table = features[row.section]
         if row.image is None:
             missing[row.section] = "the sheet names no image"
             continue
         try:
-            values = _section_counts(cohort, row.section, table, folder, store, progress)
+            values = _section_counts(cohort, row.section, table, folder, progress)
         except InputError as error:
             missing[row.section] = error.what
             continue
@@ -129,7 +125,6 @@ def _section_counts(
     name: str,
     table: AnnData,
     folder: str | os.PathLike[str] | None,
-    store: dict[str, list[float | None]],
     progress: Progress,
 ) -> list[float | None]:
     try:
@@ -149,17 +144,13 @@ def _section_counts(
     ]
     identity = digest_json(made_from)
     path = None if folder is None else Path(folder) / NUCLEI_FOLDER / f"{name}.json"
-    if identity not in store and path is not None and path.is_file():
-        kept = _kept(path, identity, len(xy_px))
-        if kept is not None:
-            store[identity] = kept
-    if identity in store:
-        return store[identity]
+    kept = _kept(path, identity, len(xy_px)) if path is not None and path.is_file() else None
+    if kept is not None:
+        return kept
     with cohort.section(name, counts=False).slide() as slide, warnings.catch_warnings():
         warnings.simplefilter("ignore", ScaleWarning)
         found = _find(slide, xy_px, side_um, name, progress).in_squares(xy_px, side_um)
     values = [float(one) if np.isfinite(one) else None for one in found]
-    store[identity] = values
     if path is not None:
         try:
             write_json(path, {"identity": identity, "nuclei": values})

@@ -15,11 +15,18 @@ from ..errors import HistomixError, InputError
 from ..progress import Progress, silent
 from ..provenance import atomic_path, versions, write_json
 from .benchmark_cells import LIBRARIES, PLUS, BenchmarkCohort, Run, encoder_facts
+from .comparing import compare
 from .folds import PROTOCOLS
 from .ranking import rank
 from .statement import protocol_statement
 
-TABLE, RANKING, STATEMENT, SUMMARY = "results.csv", "ranking.csv", "protocol.md", "benchmark.json"
+TABLE, RANKING, TESTS = "results.csv", "ranking.csv", "tests.csv"
+STATEMENT, SUMMARY = "protocol.md", "benchmark.json"
+#: Columns of the table of tests, in order.
+_TESTS = (
+    *("cohort", "protocol", "target", "compared", "fixed", "a", "b", "metric", "n_donors", "difference", "low", "high"),
+    *("p", "p_adjusted", "smallest_p", "statement"),
+)
 
 
 @dataclass
@@ -36,12 +43,17 @@ class Benchmark:
         Settings, what each cell cost, and which failed.
     statement
         The protocol in words, Markdown, for a methods section.
+    tests
+        Paired tests between encoders with one head, and between heads on one encoder; see `compare`.
+    failures
+        Encoders and cells that failed.
     """
 
     table: pd.DataFrame
     ranking: pd.DataFrame
     summary: dict[str, Any]
     statement: str
+    tests: list[dict[str, Any]] = field(default_factory=list)
     failures: list[HistomixError] = field(default_factory=list)
 
 
@@ -53,6 +65,7 @@ def benchmark(
     *,
     protocols: Sequence[str] = ("donor",),
     weights: Mapping[str, str | os.PathLike[str]] | None = None,
+    nuclei: bool = True,
     seed: int = 0,
     threads: int | None = None,
     progress: Progress = silent,
@@ -73,11 +86,13 @@ def benchmark(
         Names of heads; the baselines always stand beside them.
     out
         Folder for ``features/``, ``evaluations/``, ``results.csv`` (and ``.parquet`` where pyarrow is installed),
-        ``ranking.csv``, ``protocol.md`` and ``benchmark.json``.
+        ``ranking.csv``, ``tests.csv``, ``protocol.md`` and ``benchmark.json``.
     protocols
         Names in `histomix.evaluation.PROTOCOLS`.
     weights
         Local weights by the name of the encoder.
+    nuclei
+        Count nuclei in the slides, for the baseline of cellularity.
     seed, threads
         Seed of everything random; CPU threads of the encoders.
     progress
@@ -92,7 +107,7 @@ def benchmark(
     """
     _check(cohorts, encoders, heads, protocols)
     place = Path(out)
-    run = Run(place, tuple(heads), seed, progress, total=len(cohorts) * len(encoders) * len(protocols))
+    run = Run(place, tuple(heads), seed, progress, total=len(cohorts) * len(encoders) * len(protocols), nuclei=nuclei)
     singles = list(dict.fromkeys(name for joined in encoders for name in joined.split(PLUS)))
     for one in cohorts:
         run.cohort(one, singles, encoders, protocols, weights or {}, threads)
@@ -118,7 +133,8 @@ def benchmark(
         "failures": [str(error) for error in run.failures],
         "versions": versions(*LIBRARIES),
     }
-    found = Benchmark(table, ranking, summary, statement, run.failures)
+    tests = compare([(cell.cohort, cell.encoder, cell.evaluation) for cell in run.cells], seed)
+    found = Benchmark(table, ranking, summary, statement, tests, run.failures)
     _write(found, place)
     return found
 
@@ -141,7 +157,8 @@ def _check(
 
 
 def _write(found: Benchmark, place: Path) -> None:
-    for name, table in ((TABLE, found.table), (RANKING, found.ranking)):
+    tests = pd.DataFrame(found.tests).reindex(columns=list(_TESTS))
+    for name, table in ((TABLE, found.table), (RANKING, found.ranking), (TESTS, tests)):
         with atomic_path(place / name) as temporary:
             table.to_csv(temporary, index=False)
     if importlib.util.find_spec("pyarrow") is not None:

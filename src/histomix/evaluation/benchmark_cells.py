@@ -66,6 +66,7 @@ class Cell:
     evaluation: Evaluation
     embedding: dict[str, Any]
     dim: int
+    parameters: float | None
 
     def rows(self) -> pd.DataFrame:
         table = self.evaluation.metrics.copy()
@@ -79,6 +80,7 @@ class Cell:
             "encoder": self.encoder,
             "protocol": self.evaluation.summary["protocol"],
             "dim": self.dim,
+            "parameters": self.parameters,
             "tiles_per_second": self.embedding.get("tiles_per_second"),
         }
 
@@ -92,6 +94,7 @@ class Run:
     seed: int
     progress: Progress
     total: int
+    nuclei: bool = True
     done: int = 0
     cells: list[Cell] = field(default_factory=list)
     failures: list[HistomixError] = field(default_factory=list)
@@ -167,8 +170,10 @@ class Run:
                 "labels": {name: _digest(table) for name, table in labels.items()},
                 "truth": {name: _digest(table) for name, table in (one.truth or {}).items()},
                 "donors": one.cohort.donors,
+                "sites": {row.section: row.site for row in one.cohort.rows},
                 "heads": self.heads,
                 "protocol": protocol,
+                "nuclei": self.nuclei,
                 "seed": self.seed,
                 "versions": versions(*LIBRARIES),
             }
@@ -178,7 +183,20 @@ class Run:
         if found is None:
             note.unlink(missing_ok=True)
             cohort = one.cohort.subset(sections)
-            found = evaluate(cohort, blocks, labels, self.heads, protocol, one.truth, folder, self.seed, self.progress)
+            places = [self.out / "features" / one.name / _slug(part) for part in encoder.split(PLUS)]
+            found = evaluate(
+                cohort,
+                blocks,
+                labels,
+                self.heads,
+                protocol,
+                one.truth,
+                folder,
+                self.seed,
+                self.progress,
+                nuclei=self.nuclei,
+                features_folders=places,
+            )
             write_json(note, {"identity": wanted})
         costs = [self.costs[one.name][part] for part in encoder.split(PLUS)]
         seconds = [cost.get("seconds") for cost in costs]
@@ -187,7 +205,10 @@ class Run:
             joined = {}
             if all(value is not None for value in seconds):
                 joined["tiles_per_second"] = round(costs[0]["tiles"] / sum(seconds), 2)
-        return Cell(one.name, encoder, found, joined, sum(next(iter(block.values())).n_vars for block in blocks))
+        known = [parameters(part) for part in encoder.split(PLUS)]
+        total = sum(count for count in known if count is not None) if None not in known else None
+        dim = sum(next(iter(block.values())).n_vars for block in blocks)
+        return Cell(one.name, encoder, found, joined, dim, total)
 
     def _attempt(self, work: Callable[[], Any], *names: str) -> Any:
         """Let one encoder or cell fail without the others; what cannot be mended by going on is raised."""
@@ -258,9 +279,14 @@ def encoder_facts(run: Run) -> list[dict[str, Any]]:
     facts = []
     for name, one in run.facts.items():
         entry = {key: one.get(key) for key in ("name", "revision", "digest", "licence", "dim", "size_px", "mpp")}
-        try:
-            entry["parameters"] = card(name).parameters
-        except (EncoderError, MissingExtraError):  # the user's own encoder, which has no card here
-            entry["parameters"] = None
+        entry["parameters"] = parameters(name)
         facts.append(entry)
     return facts
+
+
+def parameters(name: str) -> float | None:
+    """Parameters of an encoder by its card; None for one that has no card here."""
+    try:
+        return card(name).parameters
+    except (EncoderError, MissingExtraError):
+        return None

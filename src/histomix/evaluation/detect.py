@@ -13,7 +13,7 @@ from .metrics import MIN_SPOTS, Array, pearson, unit_deviations
 from .testing import ALPHA, adjusted
 
 #: Shifts tried, fewer where a cohort is large, and the work (shifts x spots x types) that they may cost.
-MOST_SHIFTS, FEWEST_SHIFTS, _WORK = 999, 199, 4e9
+MOST_SHIFTS, FEWEST_SHIFTS, _WORK = 999, 199, 2e9
 
 
 def shift_null(
@@ -114,15 +114,17 @@ def detectability(
     Returns
     -------
     list
-        Per type ``cell_type, head, pearson, low, high, p, p_adjusted`` (Benjamini-Hochberg), ``ceiling`` (the bound of
-        pearson), ``share_of_ceiling``, ``detectable`` (None where the type does not vary) and ``group``.
+        Per type ``cell_type, head, pearson, low, high, p, p_adjusted`` (Benjamini-Hochberg), ``ceiling`` (reliability
+        of the labels), ``bound`` (of pearson), ``share_of_ceiling`` (pearson over the bound), ``detectable`` (None
+        where the type does not vary) and ``group``.
     """
     mean, p = shift_null(observed, predicted, xy_um, section, seed)
     owner = {name: group for group, types in groups.items() for name in types}
     rows = []
     for index, (name, corrected) in enumerate(zip(cell_types, adjusted(p), strict=True)):
         score = scores.get(name, {"mean": None, "low": None, "high": None})
-        bound = None if ceiling is None else ceiling["types"].get(name, {}).get("bound")
+        limits = {} if ceiling is None else ceiling["types"].get(name, {})
+        bound = limits.get("bound")
         share = score["mean"] / bound if score["mean"] is not None and bound else None
         known = bool(np.isfinite(p[index]))
         rows.append(
@@ -134,7 +136,8 @@ def detectability(
                 "high": score["high"],
                 "p": float(p[index]) if known else None,
                 "p_adjusted": corrected,
-                "ceiling": bound,
+                "ceiling": limits.get("mean"),
+                "bound": bound,
                 "share_of_ceiling": share,
                 "detectable": bool(corrected < ALPHA and mean[index] > 0) if known and corrected is not None else None,
                 "group": owner.get(name),

@@ -50,19 +50,22 @@ def cohort_statistics(features: Mapping[str, AnnData], sections: Sequence[str]) 
         ``centred`` (share whose mean is 0) and ``decorrelated`` (the largest correlation between two of up to 96
         columns is 0: principal components).
     """
-    blocks = [np.asarray(features[name].X, dtype=np.float64) for name in sections]
-    X = np.concatenate([block[np.isfinite(block).all(axis=1)] for block in blocks])
-    spread = X.std(axis=0)
-    varies = spread > 0
-    if len(X) < _LEAST_TILES or varies.sum() < 2:
-        return {"n_columns": int(varies.sum()), "standardised": 0.0, "centred": 0.0, "decorrelated": False}
-    X, spread = X[:, varies], spread[varies]
-    centred = np.abs(X.mean(axis=0)) < TOLERANCE * spread
-    unit = np.abs(spread - 1) < TOLERANCE
-    few = X[:, np.unique(np.linspace(0, X.shape[1] - 1, _MOST_COLUMNS).astype(int))]
-    off = np.corrcoef(few, rowvar=False) - np.eye(few.shape[1])
+    blocks = [np.asarray(features[name].X) for name in sections]
+    blocks = [block[np.isfinite(block).all(axis=1)] for block in blocks]
+    n = sum(map(len, blocks))
+    # Section by section, so that a large cohort is not copied whole in double precision.
+    mean = np.sum([block.sum(axis=0, dtype=np.float64) for block in blocks], axis=0) / max(n, 1)
+    spread = np.sqrt(np.sum([np.square(block - mean).sum(axis=0) for block in blocks], axis=0) / max(n, 1))
+    varies = np.flatnonzero(spread > 0)
+    if n < _LEAST_TILES or len(varies) < 2:
+        return {"n_columns": len(varies), "standardised": 0.0, "centred": 0.0, "decorrelated": False}
+    centred = np.abs(mean[varies]) < TOLERANCE * spread[varies]
+    unit = np.abs(spread[varies] - 1) < TOLERANCE
+    chosen = varies[np.unique(np.linspace(0, len(varies) - 1, _MOST_COLUMNS).astype(int))]
+    few = np.concatenate([block[:, chosen] for block in blocks]).astype(np.float64)
+    off = np.corrcoef(few, rowvar=False) - np.eye(len(chosen))
     return {
-        "n_columns": int(varies.sum()),
+        "n_columns": len(varies),
         "standardised": float((centred & unit).mean()),
         "centred": float(centred.mean()),
         "decorrelated": bool(np.abs(off).max() < TOLERANCE),

@@ -16,6 +16,7 @@ from ..abundance import Abundance
 from ..embedding import encoder_identity, feature_manifest, require_same_encoder
 from ..errors import InputError, LabelError
 from ..heads import TrainingSet, assemble
+from ..heads.pixels import CohortTiles
 from .coupling import FITTED_WITH
 from .folds import Fold, make_folds
 
@@ -128,6 +129,7 @@ def gather(train: CohortData, test: CohortData | None = None) -> Gathered:
         donor=np.concatenate([first.donor, second.donor]),
         xy_um=np.concatenate([first.xy_um, second.xy_um]),
         section=np.concatenate([section, second.section]),
+        tiles=_joined(first.tiles, second.tiles),
         dropped={**{renamed[name]: lost for name, lost in first.dropped.items()}, **second.dropped},
     )
     return Gathered(
@@ -140,6 +142,18 @@ def gather(train: CohortData, test: CohortData | None = None) -> Gathered:
         tested=np.repeat([False, True], [len(first.Y), len(second.Y)]),
         parts=[(train, renamed), (test, {name: name for name in theirs})],
         notes=notes,
+    )
+
+
+def _joined(first: CohortTiles | None, second: CohortTiles | None) -> CohortTiles | None:
+    """Pixels of the rows of both cohorts; None where those of one are not there."""
+    if first is None or second is None:
+        return None
+    return replace(
+        first,
+        slides=[*first.slides, *second.slides],
+        section=np.concatenate([first.section, second.section + len(first.slides)]),
+        xy_px=np.concatenate([first.xy_px, second.xy_px]),
     )
 
 

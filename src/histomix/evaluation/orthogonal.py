@@ -14,7 +14,6 @@ import pandas as pd
 
 from ..abundance import Abundance, Vocabulary, read_vocabulary
 from ..errors import InputError
-from ..progress import Progress, silent
 from ..provenance import digest_file, versions
 from .blocks import BLOCKS, block_interval, block_of
 from .cells import cells_in_tiles, read_cells
@@ -23,7 +22,6 @@ from .region_scores import score_regions
 from .regions import read_regions
 from .result import Evaluation
 from .scoring import score
-from .spatial_summary import spatial_summary
 from .summary import summarise
 
 if TYPE_CHECKING:
@@ -151,11 +149,6 @@ def score_map(
     if out is not None:
         result.save(out)
     return result
-
-
-def with_spatial(found: Evaluation, seed: int = 0, progress: Progress = silent) -> Evaluation:
-    """The scores of a map against cells with ``summary["spatial"]`` (see `spatial_summary`)."""
-    return replace(found, summary={**found.summary, "spatial": spatial_summary(found, seed=seed, progress=progress)})
 
 
 def _opened(composition: AnnData | str | os.PathLike[str]) -> tuple[AnnData, str, str]:

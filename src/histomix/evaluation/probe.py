@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-#: Spots of a section that take part, components of the features, and blocks that a section is cut into.
-_SPOTS, _COMPONENTS, _BLOCKS = 300, 50, 5
+#: Spots that take part, at most and at least of a section, components of the features, strips of a section.
+_ALL_SPOTS, _MOST, _LEAST, _COMPONENTS, _BLOCKS = 6000, 300, 60, 50, 5
 #: From this share of the way from chance to certainty on, batch effects are warned of.
 STRONG = 0.5
 
@@ -31,7 +31,7 @@ def section_probe(
     xy_um
         Centres, ``(n, 2)``, um.
     seed
-        Chooses the tiles of a section that take part, at most 300.
+        Chooses the tiles of a section that take part: 300, or fewer where there are many sections.
 
     Returns
     -------
@@ -48,9 +48,11 @@ def section_probe(
 
     rng = np.random.default_rng(seed)
     chosen, strips = [], []
-    for name in np.unique(section):
+    sections = np.unique(section)
+    size = int(np.clip(_ALL_SPOTS // len(sections), _LEAST, _MOST))
+    for name in sections:
         rows = np.flatnonzero(section == name)
-        rows = np.sort(rng.permutation(rows)[:_SPOTS])
+        rows = np.sort(rng.permutation(rows)[:size])
         if len(rows) < 2 * _BLOCKS:
             continue
         chosen.append(rows)
@@ -62,10 +64,10 @@ def section_probe(
     told = np.empty(len(rows), dtype=names.dtype)
     for block in range(_BLOCKS):
         test = strip == block
-        size = min(_COMPONENTS, values.shape[1], int((~test).sum()) - 1)
+        components = min(_COMPONENTS, values.shape[1], int((~test).sum()) - 1)
         model = make_pipeline(
             StandardScaler(),
-            PCA(size, svd_solver="randomized", random_state=seed),
+            PCA(components, svd_solver="randomized", random_state=seed),
             StandardScaler(),
             LogisticRegression(C=0.1, max_iter=300),
         )

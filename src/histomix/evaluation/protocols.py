@@ -15,6 +15,7 @@ from .baselines import NUCLEI, ORACLE, nuclei_of_rows, nuclei_predictions, secti
 from .fitting import LABEL, Fits, fit_folds
 from .folds import HONESTY, Fold, check_protocol
 from .gathering import Gathered
+from .intervals import IntervalScores
 from .metrics import Array
 from .scoring import score
 from .summary import describe_folds, summarise
@@ -34,6 +35,7 @@ class Scored:
     metrics: pd.DataFrame
     described: list[dict[str, Any]]
     scores: dict[str, Any]
+    calibration: dict[str, Any]
 
 
 def chosen_protocols(folds: str | Sequence[str] | None, transfer: bool) -> list[str]:
@@ -67,19 +69,20 @@ def run_protocol(
     truth: Array | None,
     step: Callable[[], None],
     seed: int,
-    fits: Fits | None = None,
 ) -> Scored:
     """Fit and score every head and baseline in the folds of one protocol."""
     training = gathered.training
-    fits = fit_folds(estimators, training, folds, step, fits or Fits())
+    intervals = IntervalScores(training, protocol)
+    fits = fit_folds(estimators, training, folds, step, Fits(watch=intervals))
     observed = np.asarray(training.Y, dtype=np.float64)
     beside = references(training, folds, counts, seed)
     scored = {"label": (observed, {**fits.predicted, **beside})}
     if truth is not None:
         scored["truth"] = (truth, {**fits.predicted, **beside, LABEL: observed})
-    metrics = score_folds(protocol, folds, training, scored)
+    metrics = pd.concat([score_folds(protocol, folds, training, scored), *intervals.rows()], ignore_index=True)
     described = describe_folds(folds, training)
-    return Scored(protocol, folds, fits, metrics, described, summarise(metrics, described, seed))
+    scores = summarise(metrics, described, seed)
+    return Scored(protocol, folds, fits, metrics, described, scores, intervals.summary())
 
 
 def references(

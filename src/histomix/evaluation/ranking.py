@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .baselines import ORACLE
 from .result import Evaluation
-from .summary import LEVEL, resample_weights
+from .summary import mean_and_interval, resample_weights
 
 #: The score that ranks.
 METRIC = "pearson"
@@ -58,20 +59,27 @@ def _rank(members: Sequence[tuple[str, Evaluation]], target: str, seed: int) -> 
         # Mean over folds first (a section may be in several random folds), then over cell types.
         means = table.groupby(["head", "donor", "section", "cell_type"])["value"].mean().groupby(level=[0, 1, 2]).mean()
         for head in evaluation.summary["scores"][target]:
+            if head == ORACLE:  # knows the answer
+                continue
             key = ("" if _reads_nothing(head, members, target) else encoder, head)
             units.setdefault(key, means[head])
             entries.setdefault(key, (evaluation, head))
     scores = pd.DataFrame(units)
     donors = pd.factorize(scores.index.get_level_values("donor"))[0].astype(np.intp)
     weights = resample_weights(donors, seed)
+
+    def interval(values: np.ndarray) -> tuple[float, float]:
+        found = mean_and_interval(values, weights, donors)
+        return tuple(np.nan if found[edge] is None else found[edge] for edge in ("low", "high"))  # type: ignore[return-value]
+
     order = sorted(units, key=lambda key: (-np.nan_to_num(scores[key].mean(), nan=-np.inf), key))
     best, rows = scores[order[0]].to_numpy(float), []
     for place, key in enumerate(order, start=1):
         evaluation, head = entries[key]
         summary = evaluation.summary["scores"][target][head]
         values = scores[key].to_numpy(float)
-        low, high = _interval(values, weights)
-        gap_low, gap_high = (0.0, 0.0) if place == 1 else _interval(values - best, weights)
+        low, high = interval(values)
+        gap_low, gap_high = (0.0, 0.0) if place == 1 else interval(values - best)
         cost = evaluation.summary["cost"].get(head, {})
         rows.append(
             {
@@ -97,20 +105,9 @@ def _rank(members: Sequence[tuple[str, Evaluation]], target: str, seed: int) -> 
 def _reads_nothing(head: str, members: Sequence[tuple[str, Evaluation]], target: str) -> bool:
     """Whether a head predicts the same from every encoder's features, and so does not depend on them."""
     if len(members) == 1:
-        return head in ("mean", "label")
+        return head == "mean" or head not in members[0][1].predictions
     tables = [evaluation.predictions.get(head, evaluation.labels) for _, evaluation in members]
     return all(
         all(table[section].equals(tables[0][section]) for section in table) and set(table) == set(tables[0])
         for table in tables[1:]
     )
-
-
-def _interval(values: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean over units; NaN with fewer than two."""
-    finite = np.isfinite(values)
-    if finite.sum() < 2:
-        return np.nan, np.nan
-    total = weights @ finite
-    means = (weights @ np.where(finite, values, 0.0))[total > 0] / total[total > 0]
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)

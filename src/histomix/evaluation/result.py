@@ -87,6 +87,22 @@ class Evaluation:
         numbers = [name for name in table if name not in ("interval", "n_types")]
         return table.astype(dict.fromkeys(numbers, float))
 
+    def _repr_html_(self) -> str:
+        from ..notebook import card_html
+
+        facts, columns, rows = self.summary, ("head", "Pearson", "interval", "RMSE", "types"), []
+        for target in facts["scores"]:
+            words = "" if target == "label" else f" (against the {target})"
+            for head, row in self.table(target).iterrows():
+                rows.append([f"{head}{words}", row["pearson"], row["interval"], row["rmse"], row["n_types"]])
+        lead = (
+            f"{facts['protocol']} folds ({facts['protocol_means']}): {facts['n_donors']} donors, {facts['n_sections']} "
+            f"sections, {facts['n_spots']:,} spots"
+        )
+        found = [one["message"] for one in facts.get("audit") or [] if one["severity"] != "note"]
+        listed = [("unit", facts["unit"]), ("audit", "; ".join(found)), ("notes", "; ".join(facts["notes"]))]
+        return card_html("Evaluation", lead, listed, columns, rows)
+
     def text(self) -> str:
         """The tables with the words that belong to them, for a terminal."""
         return in_words(self.summary, {target: self.table(target) for target in self.summary["scores"]})

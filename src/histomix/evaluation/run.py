@@ -157,6 +157,7 @@ def evaluate(
             *notes,
             *uncounted,
             *small_sections(training.section[gathered.tested]),
+            *([facts["probe"]["statement"]] if facts["probe"] and facts["probe"]["strong"] else []),
         ],
         "audit": [one.to_dict() for one in findings],
         "coupled_labels": coupled,
@@ -259,6 +260,7 @@ def _facts(
             seed=seed,
         ),
         "probe": probe,
+        "calibration": first.calibration,
     }, [part for part in rows if len(part)]
 
 

@@ -25,7 +25,7 @@ _ROUNDING = 1e-10
 NULL = (
     "each predicted map is mirrored and shifted at random on the torus of the section's bounding box, every type by a "
     "shift of its own, and the spots' totals are taken out anew: types stay as abundant and about as patchy as "
-    "predicted (patchiness_kept is the share of their Moran's I that survives) but lie where they lie by chance; "
+    "predicted (patchiness_kept: the ratio of their Moran's I to the prediction's) but lie where they lie by chance; "
     "null_mean is what such maps reach. The shift tears maps at the seam and fills places off the tissue from the "
     "nearest spot, so on ragged or small sections the null is somewhat less patchy than the prediction; p is one-sided "
     "and cannot be below 1 / (n_permutations + 1)"
@@ -46,7 +46,7 @@ class Colocalisation:
     p, null_mean, null_sd
         Against the permutation null (see `NULL`); NaN where there is no null.
     patchiness_kept
-        Moran's I of the shifted maps as a share of that of the maps as predicted, mean over types and shifts.
+        Moran's I of the shifted maps over that of the maps as predicted, mean over types and shifts.
     n_pairs, n_permutations
         What they run over.
     """

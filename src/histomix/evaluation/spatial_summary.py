@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from .regions import Regions, read_section_regions
 from .result import Evaluation
 from .spatial import KERNELS, REACH, Array, SpatialWeights, colocalisation, moran, pitch_um, spatial_weights
 from .spatial_null import NULL, SHIFTS, compare_colocalisation, random_shifts
-from .summary import LEVEL, resample_weights
+from .summary import mean_and_interval, resample_weights
 
 #: A section with fewer spots has no spatial scores.
 MIN_SPOTS = 20
@@ -145,6 +146,22 @@ def spatial_summary(
     }
 
 
+def add_spatial(
+    evaluation: Evaluation,
+    radius_um: float | None = None,
+    seed: int = 0,
+    *,
+    regions: str | os.PathLike[str] | None = None,
+    progress: Progress = silent,
+) -> Evaluation:
+    """The evaluation with ``summary["spatial"]`` (see `spatial_summary`); a remark where sections are too small."""
+    if all(len(table) < MIN_SPOTS for table in evaluation.labels.values()):
+        notes = [*evaluation.summary["notes"], f"no section has {MIN_SPOTS} spots, too few for spatial scores"]
+        return replace(evaluation, summary={**evaluation.summary, "notes": notes})
+    found = spatial_summary(evaluation, radius_um, seed, regions=regions, progress=progress)
+    return replace(evaluation, summary={**evaluation.summary, "spatial": found})
+
+
 class _Section:
     """One section: its labels, and what is computed from them once for all heads."""
 
@@ -262,21 +279,13 @@ def _scores(parts: Mapping[str, list[dict[str, Any]]], donors: Mapping[str, str]
         if rows.empty:
             continue
         table = rows.pivot(index="section", columns="head", values=column).astype(np.float64)
-        weights = resample_weights(pd.factorize(table.index.map(donors))[0].astype(np.intp), seed)
+        groups = pd.factorize(table.index.map(donors))[0].astype(np.intp)
+        weights = resample_weights(groups, seed)
         for head in table:
-            found.setdefault(str(head), {})[score] = _mean(table[head].to_numpy(np.float64), weights)
+            values = table[head].to_numpy(np.float64)
+            entry: dict[str, Any] = mean_and_interval(values, weights, groups)
+            found.setdefault(str(head), {})[score] = {**entry, "n_sections": int(np.isfinite(values).sum())}
     return found
-
-
-def _mean(values: Array, weights: Array) -> dict[str, Any]:
-    finite = np.isfinite(values)
-    mean = _number(values[finite].mean()) if finite.any() else None
-    low = high = None
-    if finite.sum() > 1:
-        total = weights @ finite
-        means = (weights @ np.where(finite, values, 0.0))[total > 0] / total[total > 0]
-        low, high = (float(edge) for edge in np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
-    return {"mean": mean, "low": low, "high": high, "n_sections": int(finite.sum())}
 
 
 def _matrix(values: Array) -> list[list[float | None]]:

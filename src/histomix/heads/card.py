@@ -63,7 +63,13 @@ def make_card(
         "format": FORMAT,
         "histomix": versions()["histomix"],
         "name": f"{kind}-{'-'.join(encoder['name'] for encoder in encoders)}",
-        "head": {"kind": kind, "parameters": estimator.get_params(), "fitted": estimator.fitted()[1]},
+        "head": {
+            "kind": kind,
+            "parameters": estimator.get_params(),
+            "fitted": estimator.fitted()[1],
+            # Of a head after a paper: what the paper leaves open.
+            **({"own_choices": choices} if (choices := getattr(estimator, "own_choices", None)) else {}),
+        },
         # None for a head that looks at its whole slide.
         "reach_um": estimator.reach_um if np.isfinite(estimator.reach_um) else None,
         "cell_types": training.cell_types,

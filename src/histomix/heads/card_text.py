@@ -41,6 +41,24 @@ def card_markdown(card: Mapping[str, Any]) -> str:
     return "\n\n".join(_escaped(part) for part in parts) + "\n"
 
 
+def card_facts(card: Mapping[str, Any]) -> tuple[str, str, list[tuple[str, Any]]]:
+    """Title, lead, and the facts that a person looks for first, for a notebook."""
+    training = card["training"]
+    scores = (card.get("scores") or {}).get("pearson") or {}
+    facts = [
+        ("cell types", card["cell_types"]),
+        ("unit", card["unit"]),
+        ("tissue", card["tissue"]),
+        ("training", ", ".join(_counted(training[f"n_{what}s"], what) for what in ("spot", "section", "donor"))),
+        ("mean Pearson", scores.get("mean")),
+        ("intervals", (card.get("calibration") or {}).get("statement", "none")),
+        ("licences", [f"{one['encoder']}: {one['licence']}" for one in card["encoder_licences"]]),
+        ("digest", str(card.get("digest", ""))[:19]),
+    ]
+    encoders = ", ".join(f"{one['name']} ({one['size_px']} px at {one['mpp']:g} um/px)" for one in card["encoders"])
+    return f"Head {card['name']}", f"{card['head']['kind']} on {encoders}", facts
+
+
 def _training(training: Mapping[str, Any]) -> str:
     lines = [
         f"- Donors: {_listed(training['donors'])}",
@@ -119,6 +137,7 @@ def _made_with(card: Mapping[str, Any]) -> str:
     lines = [f"- {name}: {version}" for name, version in card.get("versions", {}).items()]
     lines.append(f"- seed: {card.get('seed')}")
     lines += [f"- {name}: `{value}`" for name, value in {**kind["parameters"], **kind["fitted"]}.items()]
+    lines += [f"- chosen here, since the paper does not say: {k}: {v}" for k, v in kind.get("own_choices", {}).items()]
     if card.get("digest"):
         lines.append(f"- digest of the card: `{card['digest']}`")
     return "\n".join(lines)

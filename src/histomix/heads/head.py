@@ -13,12 +13,13 @@ import numpy as np
 from ..abundance import UNITS
 from ..embedding import encoder_identity, feature_manifest, require_same_encoder
 from ..errors import FeatureError, HeadError, InputError
+from ..notebook import card_html
 from ..provenance import atomic_path, digest_bytes, digest_json, read_json, write_json
 from .applying import HeadOutput, apply_head, novelty_of, readable_rows
 from .base import CompositionRegressor
 from .calibration import Intervals
 from .card import FORMAT
-from .card_text import card_markdown
+from .card_text import card_facts, card_markdown
 from .context import Places
 from .dataset import join_blocks, places_um
 from .novelty import NoveltyModel
@@ -104,6 +105,9 @@ class Head:
         """
         _, X, places = self._matrix(features)
         return apply_head(self.estimator, self.novelty_model, self.intervals, X, places)
+
+    def _repr_html_(self) -> str:
+        return card_html(*card_facts(self.card))
 
     def scope(self, in_scope: np.ndarray) -> dict[str, Any]:
         """Judge a slide by which of its readable tiles are in scope, bool ``(n,)``; see `NoveltyModel.scope`."""
@@ -229,9 +233,13 @@ def load_head(folder: str | os.PathLike[str]) -> Head:
     calibration = card.get("calibration")
     wanted = (WEIGHTS, NOVELTY) if calibration is None else (WEIGHTS, NOVELTY, INTERVALS)
     arrays = {name: _read_arrays(folder / name, card["files"].get(name)) for name in wanted}
-    kind = card["head"]
+    kind, parameters = card["head"], card["head"]["parameters"]
     try:
-        estimator = make_estimator(kind["kind"], **kind["parameters"]).restore(arrays[WEIGHTS], kind["fitted"])
+        # JSON has no tuples; the constructors take nothing else in their place.
+        given: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in parameters.items()
+        }
+        estimator = make_estimator(kind["kind"], **given).restore(arrays[WEIGHTS], kind["fitted"])
         if len(estimator.present_) != len(card["cell_types"]):
             raise HeadError(
                 f"the arrays are of {len(estimator.present_)} cell types, the card of {len(card['cell_types'])}"

@@ -7,6 +7,7 @@ import numpy as np
 from ..errors import HeadError
 from .base import CompositionRegressor
 from .context import Places
+from .inner import inner_splits
 from .preprocess import principal_components, rotate
 
 
@@ -59,6 +60,14 @@ class KNNRegressor(CompositionRegressor):
             raise HeadError(
                 f"n_neighbors and n_components must be at least 1; they are {self.n_neighbors} and {self.n_components}"
             )
+        held_out = np.full(Y.shape, np.nan)
+        for train, test in inner_splits(len(X), groups):
+            self._remember(X[train], Y[train], weight[train])
+            held_out[test] = self._predict(X[test], None)
+        self._remember(X, Y, weight)
+        self.held_out_ = held_out
+
+    def _remember(self, X: np.ndarray, Y: np.ndarray, weight: np.ndarray) -> None:
         self.mean_, self.scale_, self.components_ = principal_components(X, weight, self.n_components)
         self.spots_ = self._embed(X).astype(np.float16)
         self.labels_ = Y.astype(np.float32)

@@ -15,6 +15,7 @@ _PLACES = {
     "ridge": ("linear", "RidgeRegressor"),
     "knn": ("knn", "KNNRegressor"),
     "mlp": ("mlp", "MLPRegressor"),
+    "stack": ("stacking", "StackRegressor"),
     "sun2025": ("sun2025", "Sun2025Regressor"),
     "pcr": ("reference", "PCRRegressor"),
     "gbm": ("boosting", "BoostingRegressor"),

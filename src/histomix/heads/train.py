@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.base import clone
 
 from ..abundance import Abundance
-from ..errors import HeadError
+from ..errors import HeadError, SectionError
 from ..progress import Progress, silent
 from .base import CompositionRegressor
 from .calibration import LEVEL, Intervals, calibrate
@@ -108,6 +108,8 @@ def train(
         scores = evaluation_scores(scores, kind, training)
     names = [row.tissue for row in cohort.rows] if tissue is None else [tissue] if isinstance(tissue, str) else tissue
     card = make_card(training, labels, kind, estimator, intervals, tissue=names, seed=seed, scores=scores, notes=notes)
+    if training.unit == "cells per spot":
+        card["training"]["spot_diameter_um"] = _spot_diameter_um(cohort)
     trained = Head(seal(card, estimator, novelty_model, intervals), estimator, novelty_model, intervals)
     if out is not None:
         trained.save(out)
@@ -133,3 +135,18 @@ def _calibrated(
     if held < 2:
         return None, [NOT_CALIBRATED.format(f"only {held} of the {apart} could be held out")]
     return calibrate(training.Y, held_out, spread, groups, level, unit=training.unit, kind=apart.removesuffix("s")), []
+
+
+def _spot_diameter_um(cohort: Cohort) -> float | None:
+    """Median diameter of the spots that cells were counted in; None where neither sheet nor spots files tell it."""
+    found = []
+    for row in cohort.rows:
+        diameter = row.spot_diameter_um
+        if diameter is None:
+            try:
+                diameter = cohort.section(row.section, counts=False).spot_diameter_um
+            except SectionError:  # features and labels are enough to train on: the spots may have been put away
+                continue
+        if diameter is not None:
+            found.append(float(diameter))
+    return float(np.median(found)) if found else None

@@ -2,12 +2,15 @@
 
 from .benchmark_page import write_benchmark_page
 from .composition import composition_geojson, composition_table, write_composition
+from .describe import CompositionDescription, describe_composition
 from .palette import type_colours
 from .report import write_report
 
 __all__ = [
+    "CompositionDescription",
     "composition_geojson",
     "composition_table",
+    "describe_composition",
     "type_colours",
     "write_benchmark_page",
     "write_composition",

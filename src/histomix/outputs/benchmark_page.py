@@ -1,4 +1,4 @@
-"""A benchmark as one static page."""
+"""A benchmark as one static page: what can be said, the ranking, the tests, the costs and the protocol."""
 
 from __future__ import annotations
 
@@ -9,149 +9,200 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from .._version import __version__
 from ..evaluation.benchmark import Benchmark
 from ..provenance import atomic_path
+from .forest import Axis
 from .page import page_environment
-from .report import PROTOCOL_BADGES
 from .scores import against, number
 
 PAGE = "page"
-_COLUMNS = (
-    *("#", "encoder", "head", "Pearson", "minus the best", "within", "pooled", "RMSE", "JS distance", "types"),
-    *("tiles/s", "fit, s"),
-)
-_ENCODER_COLUMNS = ("encoder", "features", "parameters", "tile", "licence", "revision")
-_CAPTION = (
-    "Pearson: per cell type over the spots of a section, averaged over types and sections, with its interval. Minus "
-    "the best: paired difference to the first row over the same sections; where its interval holds 0 (marked =), the "
-    "order of the two is not known. Within: centred per section. Pooled: over all spots of a fold. Tiles per second "
-    "through the encoder and seconds of all fits together, on the machine that ran this."
-)
+#: What each protocol is worth, in a class of the style and in words.
+BADGES = {
+    "transfer": ("honest", "honest: another cohort"),
+    "site": ("honest", "honest: held-out sites"),
+    "donor": ("honest", "honest: held-out donors"),
+    "section": ("optimistic", "optimistic: other sections of the same donor are in training"),
+    "random": ("leaky", "leaky: neighbouring spots are in training; a diagnostic only"),
+}
+_ENCODER_COLUMNS = ("encoder", "features", "parameters", "tile", "licence", "revision", "weights")
+_COST_COLUMNS = ("encoder", "head", "features", "encoder parameters", "encoder tiles/s", "all fits, s", "predict, s")
 
 
 def write_benchmark_page(benchmark: Benchmark, out: str | os.PathLike[str], *, title: str = "Benchmark") -> Path:
-    """Write ``out/page/index.html`` and its figures.
+    """Write ``out/page/index.html``, one file.
 
     Returns
     -------
     Path
-        The page. It opens from disk and loads nothing remote.
+        The page. It opens from disk, runs no script and loads nothing remote; it is light or dark as the reader's
+        system is, and prints.
 
     Raises
     ------
     StorageError
         The page cannot be written.
     """
+    summary, ranking = benchmark.summary, benchmark.ranking
+    several = len(summary["cohorts"]) > 1
+    groups = [
+        _group(str(cohort), str(protocol), str(target), rows, benchmark.tests, several)
+        for (cohort, protocol, target), rows in ranking.groupby(["cohort", "protocol", "target"], sort=False)
+    ]
+    page = (
+        page_environment()
+        .get_template("benchmark.html.j2")
+        .render(
+            title=title,
+            lead=f"{_count(summary['encoders'], 'encoder')} and {_count(summary['heads'], 'head')} on "
+            f"{_count(summary['cohorts'], 'cohort')}: every number of a table is over the same spots and folds.",
+            version=__version__,
+            groups=groups,
+            protocols=_protocols(ranking),
+            failures=summary["failures"],
+            left_out={name: one["left_out"] for name, one in summary["spots"].items() if one["left_out"]},
+            encoder_columns=_ENCODER_COLUMNS,
+            encoders=[_encoder(one) for one in summary["encoder_facts"]],
+            cost_columns=_COST_COLUMNS,
+            statement=benchmark.statement,
+        )
+    )
     with atomic_path(Path(out) / PAGE) as folder:
         folder.mkdir()
-        groups = [
-            _group(str(cohort), str(protocol), str(target), rows, place, folder, len(benchmark.summary["cohorts"]) > 1)
-            for place, ((cohort, protocol, target), rows) in enumerate(
-                benchmark.ranking.groupby(["cohort", "protocol", "target"], sort=False)
-            )
-        ]
-        summary = benchmark.summary
-        page = (
-            page_environment()
-            .get_template("benchmark.html.j2")
-            .render(
-                title=title,
-                lead=f"{_count(summary['encoders'], 'encoder')} and {_count(summary['heads'], 'head')} on "
-                f"{_count(summary['cohorts'], 'cohort')}: every number over the same spots and folds.",
-                version=__version__,
-                groups=groups,
-                columns=_COLUMNS,
-                caption=_CAPTION,
-                failures=summary["failures"],
-                encoder_columns=_ENCODER_COLUMNS,
-                encoders=[_encoder(one) for one in summary["encoder_facts"]],
-                statement=benchmark.statement,
-            )
-        )
         (folder / "index.html").write_text(page, encoding="utf-8")
     return Path(out) / PAGE / "index.html"
 
 
 def _group(
-    cohort: str, protocol: str, target: str, rows: pd.DataFrame, place: int, folder: Path, several: bool
+    cohort: str, protocol: str, target: str, rows: pd.DataFrame, tests: Sequence[Mapping[str, Any]], several: bool
 ) -> dict[str, Any]:
-    figure = f"ranking-{place}.png"
-    ranking_figure(rows).savefig(folder / figure, dpi=130)
-    badge, words = PROTOCOL_BADGES[protocol]
-    first = rows.iloc[0]
+    badge, words = BADGES.get(protocol, ("optimistic", protocol))
+    records = rows.to_dict("records")
+    first = records[0]
+    axis = Axis([row[name] for row in records for name in ("pearson", "low", "high")])
+    mine = [t for t in tests if (t["cohort"], t["protocol"], t["target"]) == (cohort, protocol, target)]
+    families = []
+    for kind, caption in (("encoders", "Encoders, with the same head"), ("heads", "Heads, on the same encoder")):
+        found = [_test(one) for one in mine if one["compared"] == kind]
+        families += [{"name": caption, "rows": found}] if found else []
     return {
         "name": f"{cohort + ': ' if several else ''}{protocol} folds, against the {against(target)}",
         "protocol": words,
         "protocol_class": badge,
-        "text": f"{first['n_sections']} sections of {first['n_donors']} donors, {first['n_types']} cell types.",
-        "figure": figure,
-        "rows": [_row(row) for row in rows.to_dict("records")],
+        "text": f"{first['n_sections']} sections of {_donors(first['n_donors'])}, {first['n_types']} cell types.",
+        "findings": _findings(records, badge),
+        "axis": axis.header(),
+        "rows": [_row(row, axis) for row in records],
+        "families": families,
+        "too_few": families and all(one["p"] is None or one["smallest_p"] > 0.05 for one in mine),
+        "n_donors": first["n_donors"],
+        "costs": [_cost(row) for row in records if row["encoder"]],
     }
 
 
-def _row(row: Mapping[Any, Any]) -> dict[str, Any]:
-    level = "= " if row["rank"] > 1 and row["level_with_best"] else ""
-    cells = [
-        (str(row["rank"]), ""),
-        (row["encoder"] or "–", ""),
-        (row["head"], ""),
-        (number(row["pearson"]), _interval(row["low"], row["high"])),
-        ("", "")
-        if row["rank"] == 1
-        else (
-            f"{level}{row['minus_best']:+.3f}".replace("-", "−"),
-            _interval(row["minus_best_low"], row["minus_best_high"], "+"),
-        ),
-        *((number(row.get(name)), "") for name in ("pearson_within", "pearson_pooled", "rmse", "js_composition")),
-        (str(row["n_types"]), ""),
-        (_plain(row.get("tiles_per_second")) if row["encoder"] else "–", ""),
-        (_plain(row.get("fit_seconds")), ""),
+def _findings(records: Sequence[Mapping[Any, Any]], badge: str) -> list[str]:
+    """What the ranking shows, in sentences that say no more than it does."""
+    first = records[0]
+    lines = [f"Highest mean Pearson: {_name(first)}, {_with_interval(first['pearson'], first['low'], first['high'])}."]
+    level = [_name(row) for row in records[1:] if row["level_with_best"]]
+    if level:
+        shown = ", ".join(level[:4]) + (f" and {len(level) - 4} more" if len(level) > 4 else "")
+        lines.append(f"Not told apart from it (the interval of the paired difference holds 0): {shown}.")
+    elif len(records) > 1 and first["n_donors"] > 1:
+        lines.append("The interval of the paired difference to every other row leaves out 0.")
+    ridge = next((row for row in records if row["head"] == "ridge"), None)
+    if ridge is not None and first["head"] != "ridge":
+        gap = first["pearson"] - ridge["pearson"]
+        lines.append(f"Best ridge: {_name(ridge)}, {ridge['pearson']:.3f}; the first row is {gap:+.3f} from it.")
+    if badge != "honest":
+        lines.append("These folds are not honest: the numbers say nothing of a new donor.")
+    return [line.replace("-0.", "−0.") for line in lines]
+
+
+def _row(row: Mapping[Any, Any], axis: Axis) -> dict[str, Any]:
+    strong, scored = row["rank"] == 1, _with_interval(row["pearson"], row["low"], row["high"])
+    level = not strong and bool(row["level_with_best"])
+    gap = "" if strong else f"{row['minus_best']:+.3f}".replace("-", "−")
+    return {
+        "rank": row["rank"],
+        "encoder": row["encoder"] or "any encoder",
+        "head": row["head"],
+        "strong": strong,
+        "level": level,
+        "forest": axis.row(row["pearson"], row["low"], row["high"], strong=strong, words=f"{_name(row)}: {scored}"),
+        "pearson": number(row["pearson"]),
+        "interval": _interval(row["low"], row["high"]),
+        "gap": gap,
+        "gap_interval": "" if strong else _interval(row["minus_best_low"], row["minus_best_high"], "+"),
+        "others": [number(row.get(name)) for name in ("pearson_within", "pearson_pooled", "rmse", "js_composition")],
+        "n_types": row["n_types"],
+    }
+
+
+def _test(one: Mapping[str, Any]) -> dict[str, Any]:
+    adjusted = one["p_adjusted"]
+    verdict = "one donor cannot tell"
+    if one["p"] is not None:
+        verdict = "too few donors to tell"
+        if one["smallest_p"] <= 0.05:
+            verdict = "a difference" if adjusted < 0.05 else "no difference shown"
+    return {
+        "fixed": one["fixed"],
+        "pair": f"{one['a']} − {one['b']}",
+        "difference": "–" if one["difference"] is None else f"{one['difference']:+.3f}".replace("-", "−"),
+        "interval": _interval(one["low"], one["high"], "+"),
+        "p": _p(one["p"]),
+        "p_adjusted": _p(adjusted),
+        "verdict": verdict,
+        "shown": verdict == "a difference",
+    }
+
+
+def _cost(row: Mapping[Any, Any]) -> list[str]:
+    return [
+        str(row["encoder"]),
+        str(row["head"]),
+        _whole(row.get("dim")),
+        _millions(row.get("parameters")),
+        _plain(row.get("tiles_per_second")),
+        _plain(row.get("fit_seconds")),
+        _plain(row.get("predict_seconds")),
     ]
-    return {"cells": [{"text": text, "small": small} for text, small in cells], "strong": row["rank"] == 1}
 
 
-def _encoder(one: dict[str, Any]) -> list[str]:
-    parameters = one.get("parameters")
+def _encoder(one: Mapping[str, Any]) -> list[str]:
     return [
         str(one["name"]),
         str(one["dim"]),
-        f"{parameters / 1e6:,.1f} M" if parameters else "–",
+        _millions(one.get("parameters")),
         f"{one['size_px']} px at {one['mpp']:g} µm/px",
         str(one.get("licence") or "–"),
-        str(one.get("revision") or "–"),
+        str(one.get("revision") or "–")[:12],
+        str(one.get("digest") or "–").removeprefix("sha256:")[:12],
     ]
 
 
-def ranking_figure(rows: pd.DataFrame) -> Figure:
-    """Every encoder and head with its mean Pearson and interval, best on top.
+def _protocols(ranking: pd.DataFrame) -> dict[str, Any] | None:
+    """Mean Pearson of every encoder and head by protocol, side by side, where there are several."""
+    names = list(dict.fromkeys(ranking["protocol"]))
+    if len(names) < 2:
+        return None
+    rows = []
+    for (cohort, target, encoder, head), part in ranking.groupby(["cohort", "target", "encoder", "head"], sort=False):
+        scores = part.set_index("protocol")["pearson"].reindex(names)
+        label = " · ".join(str(one) for one in (cohort, encoder or "any encoder", head, against(str(target))))
+        rows.append([label, *(number(value) for value in scores)])
+    return {"columns": ["cohort · encoder · head · against", *names], "rows": rows}
 
-    Parameters
-    ----------
-    rows
-        Those of one cohort, protocol and target of `Benchmark.ranking`.
-    """
-    figure = Figure(figsize=(8.4, 0.9 + 0.3 * len(rows)), layout="constrained")
-    axes = figure.subplots()
-    for place, row in enumerate(rows.to_dict("records")):
-        colour = "#6b2fb3" if place == 0 else "#8a8f98"
-        if math.isfinite(row["low"]):
-            axes.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=2.2, solid_capstyle="round")
-        axes.plot([row["pearson"]], [place], "o", color=colour, markersize=6)
-    axes.set_yticks(
-        range(len(rows)), [" · ".join(filter(None, pair)) for pair in zip(rows["encoder"], rows["head"], strict=True)]
-    )
-    axes.invert_yaxis()
-    axes.axvline(0, color="#e4e6ea", linewidth=1, zorder=0)
-    axes.grid(axis="x", color="#eef0f3", zorder=0)
-    axes.set_axisbelow(True)
-    axes.set_xlabel("mean Pearson correlation, with its interval")
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.tick_params(length=0)
-    return figure
+
+def _name(row: Mapping[Any, Any]) -> str:
+    return " · ".join(filter(None, (row["encoder"], row["head"])))
+
+
+def _with_interval(value: float, low: float | None, high: float | None) -> str:
+    interval = _interval(low, high)
+    return number(value) + (f" ({interval})" if interval else ", without an interval")
 
 
 def _interval(low: float | None, high: float | None, sign: str = "") -> str:
@@ -160,9 +211,25 @@ def _interval(low: float | None, high: float | None, sign: str = "") -> str:
     return f"{low:{sign}.3f} to {high:{sign}.3f}".replace("-", "−")
 
 
+def _p(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
+
+
+def _donors(count: int) -> str:
+    return f"{count} donor{'' if count == 1 else 's'}"
+
+
 def _count(things: Sequence[str], what: str) -> str:
     return f"{len(things)} {what}{'' if len(things) == 1 else 's'}"
 
 
 def _plain(value: float | None) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:,.1f}"
+
+
+def _whole(value: float | None) -> str:
+    return "–" if value is None or not math.isfinite(value) else f"{value:,.0f}"
+
+
+def _millions(value: float | None) -> str:
+    return "–" if value is None or not math.isfinite(value) else f"{value / 1e6:,.1f} M"

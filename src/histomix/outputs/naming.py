@@ -31,7 +31,7 @@ def safe_file_name(name: str, fallback: str = "unnamed") -> str:
     safe = safe.strip().lstrip(".").rstrip(". ")
     if safe.split(".")[0].strip().casefold() in _DEVICES:
         safe = f"_{safe}"
-    if safe == plain and len(safe.encode()) <= _LONGEST:
+    if safe and safe == plain == name and len(safe.encode()) <= _LONGEST:
         return safe
     ending = "-" + hashlib.sha256(str(name).encode("utf-8", "surrogatepass")).hexdigest()[:8]
     room = _LONGEST - len(ending)
@@ -39,8 +39,8 @@ def safe_file_name(name: str, fallback: str = "unnamed") -> str:
 
 
 def _is_hidden(mark: str) -> bool:
-    """Control, format (such as right-to-left override), surrogate and line marks."""
-    return unicodedata.category(mark) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+    """Control, format (such as right-to-left override), surrogate, unassigned and line marks, and odd spaces."""
+    return not mark.isprintable()
 
 
 def plain_text(text: object) -> str:

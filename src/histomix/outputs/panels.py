@@ -138,7 +138,7 @@ def _detectability(evaluation: Evaluation, shown: str, target: str, draw: Drawer
     order = table.sort_values("pearson", ascending=False)
     rows = order.rename(columns={"pearson": "value", "detectable": "sure"})[["value", "low", "high", "sure"]]
     if order["ceiling"].notna().any():
-        rows["bound"] = np.sqrt(order["ceiling"].clip(lower=0))
+        rows["bound"] = order["ceiling"]
     figure = Figure(figsize=(6.6, 1.0 + 0.32 * len(rows)), layout="constrained")
     draw_forest(figure.subplots(), rows, xlabel="Pearson, with its interval; bar: bound of the labels", zero="chance")
     told = int(order["detectable"].fillna(False).sum())
@@ -154,7 +154,7 @@ def _detectability(evaluation: Evaluation, shown: str, target: str, draw: Drawer
         ]
         for name, row in order.iterrows()
     ]
-    columns = ["cell type", "group", "Pearson", "ceiling", "of the ceiling", "p adjusted", "detectable"]
+    columns = ["cell type", "group", "Pearson", "bound", "of the bound", "p adjusted", "detectable"]
     caption = "Filled: detectable, adjusted p below 0.05. A type that is not should not be read from a map."
     unseen = "donors" if evaluation.summary["protocol"] == "donor" else "spots"
     return {

@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from ..evaluation import Evaluation
-from ..evaluation.summary import resample_weights
 
 _METRICS = {
     "pearson": "Pearson",
@@ -34,7 +32,8 @@ def against(target: str) -> str:
 
 def shown_head(evaluation: Evaluation) -> str:
     """The head whose maps are drawn: the last one asked for that is no baseline."""
-    others = [head for head in evaluation.predictions if head not in ("mean", "ridge")]
+    baselines = {"mean", "ridge", *evaluation.summary.get("baselines", ()), *evaluation.summary.get("oracles", ())}
+    others = [head for head in evaluation.predictions if head not in baselines]
     return others[-1] if others else "ridge"
 
 
@@ -93,8 +92,9 @@ def score_table(evaluation: Evaluation, target: str, shown: str) -> dict[str, An
         if paired is None:
             cells.append({"text": "", "small": ""})
         else:
-            interval = "" if paired["low"] is None else f"{paired['low']:+.3f} to {paired['high']:+.3f}"
-            cells.append({"text": f"{paired['mean']:+.3f}", "small": interval})
+            ends = [paired["low"], paired["high"]]
+            interval = "" if None in ends else " to ".join(_signed(end) for end in ends)
+            cells.append({"text": _signed(paired["mean"]), "small": interval})
         cells += [*beside, {"text": str(entry["pearson"]["n_types"]), "small": ""}]
         rows.append({"cells": cells, "strong": head == shown})
     level = round(100 * facts["interval"]["level"])
@@ -111,12 +111,13 @@ def score_table(evaluation: Evaluation, target: str, shown: str) -> dict[str, An
 def type_scores(evaluation: Evaluation, target: str) -> tuple[pd.DataFrame, pd.Series | None]:
     """Mean Pearson, cell types x heads, without those that no section lets score; and the bound that the labels set.
 
-    The shown head comes first, the training mean (which is 0 by rule) is left out. The bound is None where the
-    reliability of the labels is unknown, and against the truth.
+    The shown head comes first; the training mean (which is 0 by rule) and oracles are left out. The bound is None
+    where the reliability of the labels is unknown, and against the truth.
     """
     scores = evaluation.summary["scores"][target]
     shown = shown_head(evaluation)
-    heads = [shown, *(head for head in scores if head not in (shown, "mean"))]
+    left_out = {shown, "mean", *evaluation.summary.get("oracles", ())}
+    heads = [shown, *(head for head in scores if head not in left_out)]
     table = pd.DataFrame(
         {head: {name: one["mean"] for name, one in scores[head]["pearson"]["types"].items()} for head in heads}
     ).astype(float)
@@ -129,25 +130,17 @@ def type_scores(evaluation: Evaluation, target: str) -> tuple[pd.DataFrame, pd.S
 
 
 def type_intervals(evaluation: Evaluation, target: str) -> pd.DataFrame | None:
-    """Intervals of the shown head's Pearson by cell type: its bootstrap over donors, as that of the mean.
-
-    None where there is a single unit to draw.
-    """
-    rows = evaluation.metrics
-    rows = rows[(rows["metric"] == "pearson") & (rows["head"] == shown_head(evaluation)) & (rows["target"] == target)]
-    values = rows.pivot_table(index=["donor", "section"], columns="cell_type", values="value", dropna=False)
-    if len(values) < 2:
-        return None
-    donors = pd.factorize(values.index.get_level_values("donor"))[0].astype(np.intp)
-    weights = resample_weights(donors, int(evaluation.summary["seed"]))
-    known = values.notna().to_numpy(float)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means = (weights @ np.nan_to_num(values.to_numpy(float))) / (weights @ known)
-    level = evaluation.summary["interval"]["level"]
-    ends = np.nanquantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return pd.DataFrame(ends.T, index=values.columns.astype(str), columns=["low", "high"])
+    """Intervals of the shown head's Pearson by cell type, columns ``low`` and ``high``; None where there are none."""
+    types = evaluation.summary["scores"][target][shown_head(evaluation)]["pearson"]["types"]
+    ends = {name: {end: one.get(end) for end in ("low", "high")} for name, one in types.items()}
+    table = pd.DataFrame.from_dict(ends, orient="index", columns=["low", "high"]).astype(float)
+    return None if table.isna().to_numpy().all() else table
 
 
 def number(value: float | None) -> str:
     """A score as text, a dash where it is undefined."""
     return "–" if value is None or not math.isfinite(value) else f"{value:.3f}".replace("-", "−")
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None or not math.isfinite(value) else f"{value:+.3f}".replace("-", "−")

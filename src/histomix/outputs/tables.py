@@ -16,7 +16,10 @@ _DETECTABILITY = ("pearson", "low", "high", "p_adjusted", "ceiling", "share_of_c
 
 
 def detectability_table(evaluation: Evaluation) -> pd.DataFrame | None:
-    """``summary["detectability"]`` as a table with cell types as its index; None where it was not asked for."""
+    """``summary["detectability"]`` as a table with cell types as its index; None where it was not asked for.
+
+    ``ceiling`` is the bound that the reliability of the labels sets to Pearson.
+    """
     rows = evaluation.summary.get("detectability")
     if not rows:
         return None

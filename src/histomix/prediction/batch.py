@@ -111,15 +111,24 @@ def predict_slides(
             loaded.extend(load_head_encoders(trained, weights, threads))
         return loaded
 
-    if weights is not None:
-        encoders()
+    waiting = [job for job in jobs if not is_done(job, settings, read_status(job.folder))]
+    on_cluster = workers is not None or scheduler is not None
+    if weights is not None or (not on_cluster and any(not _may_be_kept(job, settings) for job in waiting)):
+        encoders()  # one that cannot be loaded stops the run here, not on every slide
     with output_lock(Path(out), wait):
         queue(jobs, settings)
-        if workers is not None or scheduler is not None:
+        if on_cluster:
             return predict_with_dask(
                 jobs, settings, head, workers, scheduler, resources, weights=weights, threads=threads, progress=progress
             )
         return [run_anywhere(job, settings, trained, encoders, progress) for job in jobs]
+
+
+def _may_be_kept(job: SlideJob, settings: Settings) -> bool:
+    """Whether an earlier run kept features for a slide, which may then need no encoder."""
+    return (job.folder / "features").is_dir() or (
+        settings.reuse is not None and (Path(settings.reuse) / job.folder.name / "features").is_dir()
+    )
 
 
 def queue(jobs: Sequence[SlideJob], settings: Settings) -> None:

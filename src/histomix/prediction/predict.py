@@ -24,6 +24,7 @@ from .job import Settings
 from .loading import load_head_encoders
 from .maps import apply_head, blocks
 from .plan import Plan, manifest_text, plan_tiles
+from .regions import read_regions
 from .units import label_area_um2, unit_facts
 
 if TYPE_CHECKING:
@@ -98,6 +99,8 @@ def predict(
     trained = head if isinstance(head, Head) else load_head(head)
     loaded = list(encoders) if encoders is not None else load_head_encoders(trained, weights, threads)
     check_encoders(trained, loaded)
+    if regions is not None:
+        read_regions(regions)  # refused here, before any work
     settings = Settings.of(trained.card["digest"], regions=regions, batch_size=batch_size, stride_um=stride_um)
     spots = read_spots(at) if at is not None and not isinstance(at, pd.DataFrame) else at
     with contextlib.ExitStack() as stack:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import shutil
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
     from ..encoders import Encoder
     from ..heads import Head
 
+_LOG = logging.getLogger(__name__)
+_REPORT = "Its trace is in status.json: please report it with the kind of slide"
 PREVIEW_UM = 8.0
 PREVIEW_PX = 4096
 Encoders = Sequence["Encoder"] | Callable[[], Sequence["Encoder"]]
@@ -164,6 +168,12 @@ def run_slide(
         return result
     except HistomixError as error:
         return mark_failed(job, settings, status, error)
+    except Exception as error:  # noqa: BLE001
+        # A fault that nobody foresaw on one slide must not cost the thousands after it; the status keeps its trace.
+        _LOG.debug("%s", job.slide, exc_info=True)
+        status.facts["traceback"] = traceback.format_exc()
+        unforeseen = SlideError(f"stopped on an error that was not foreseen ({error!r})", where=job.slide, mend=_REPORT)
+        return mark_failed(job, settings, status, unforeseen)
     except BaseException as error:
         with contextlib.suppress(HistomixError):
             status.update(state="queued", reason=f"interrupted ({error!r})", owner=None)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SlideError
-from ..provenance import digest_file, digest_json, fingerprint
+from ..provenance import digest_file, digest_json
 
 #: Suffixes that a folder is searched for.
 SUFFIXES = (
@@ -39,22 +39,25 @@ def slide_files(path: str | os.PathLike[str]) -> list[Path]:
 
 
 def slide_state(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """How the files of a slide look from outside: size and modification time of each, and a sample of their content.
+    """How the files of a slide look from outside: name, size, and times of change of each, without reading them.
+
+    The time of a file's last change of any kind (``ctime``) is among them, which no program can set back.
 
     Raises
     ------
     SlideError
-        A file cannot be read.
+        A file cannot be found.
     """
     files = slide_files(path)
     try:
         stats = [file.stat() for file in files]
-        samples = [fingerprint(file) for file in files]
     except OSError as error:
         raise SlideError(f"cannot be read ({error.strerror or error})", where=path, mend="Check the path") from error
     return {
-        "files": [[file.name, stat.st_size, stat.st_mtime_ns] for file, stat in zip(files, stats, strict=True)],
-        "sample": samples[0] if len(samples) == 1 else digest_json(samples),
+        "files": [
+            [file.name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+            for file, stat in zip(files, stats, strict=True)
+        ]
     }
 
 
@@ -66,13 +69,13 @@ def slide_digest(path: str | os.PathLike[str], known: Mapping[str, Any] | None =
     path
         The slide.
     known
-        An earlier result for the same path. Where sizes, times and samples are as they were, its digest is taken over;
-        otherwise every byte is read again, so that a new time alone changes nothing and a changed byte is seen.
+        An earlier result for the same path. Where sizes and times are as they were, its digest is taken over; otherwise
+        every byte is read again, so that a new time alone changes nothing and a changed byte is seen.
 
     Returns
     -------
     dict
-        ``digest`` (of the content, ``"sha256:<hex>"``), and ``files`` and ``sample`` as `slide_state` gives them.
+        ``digest`` (of the content, ``"sha256:<hex>"``), and ``files`` as `slide_state` gives them.
 
     Raises
     ------
@@ -80,7 +83,7 @@ def slide_digest(path: str | os.PathLike[str], known: Mapping[str, Any] | None =
         A file cannot be read.
     """
     state = slide_state(path)
-    if known is not None and all(known.get(name) == state[name] for name in state) and known.get("digest"):
+    if known is not None and known.get("files") == state["files"] and known.get("digest"):
         return {**state, "digest": str(known["digest"])}
     return {**state, "digest": _digest(os.fspath(path), digest_json(state))}
 

@@ -123,6 +123,17 @@ class Cohort:
     def __iter__(self) -> Iterator[Section]:
         return (_read_section(row, counts=True) for row in self.rows)
 
+    def _repr_html_(self) -> str:
+        from ..notebook import card_html
+
+        donors = len(set(self.donors.values()))
+        facts = [("sheet", self.sheet.name), ("tissue", sorted({row.tissue for row in self.rows if row.tissue}))]
+        rows = [
+            [row.section, row.donor, row.format, row.image.name if row.image else None, row.mpp] for row in self.rows
+        ]
+        lead = f"{len(self)} section{'s' if len(self) != 1 else ''} of {donors} donor{'s' if donors != 1 else ''}"
+        return card_html("Cohort", lead, facts, ("section", "donor", "format", "image", "um per px"), rows)
+
     def section(self, name: str, counts: bool = True) -> Section:
         """Read one section.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from PIL import Image
 from ...errors import InputError, MissingExtraError
 from ...provenance import atomic_path
 from ..composition import composition_geojson, composition_table
+from ..naming import safe_file_name, spreadsheet_table
 from .heatmap import write_heatmap
 from .scverse import to_scverse
 from .spatial_data import write_spatialdata
@@ -59,9 +61,30 @@ def export_map(folder: Path, to: str, out: str | os.PathLike[str]) -> Path:
     if preview.is_file():
         with Image.open(preview) as image:
             thumbnail = np.asarray(image.convert("RGB"))
-    path = Path(out) / f"{folder.resolve().name}{suffix}"
-    write(path, ad.read_h5ad(folder / "composition.h5ad"), thumbnail)
+    path = Path(out) / f"{safe_file_name(folder.resolve().name)}{suffix}"
+    composition = ad.read_h5ad(folder / "composition.h5ad")
+    if to == "spatialdata":
+        write_spatialdata(path, composition, thumbnail, _kept_features(folder, composition))
+    else:
+        write(path, composition, thumbnail)
     return path
+
+
+def _kept_features(folder: Path, composition: AnnData) -> AnnData | None:
+    """The features that ``histomix predict --keep-features`` left beside the map; None where there are none."""
+    path = folder / "features" / "features.npy"
+    if not path.is_file():
+        return None
+    try:
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be read as an array ({error})", where=path, mend="Predict the slide again") from error
+    if values.shape[:1] != (composition.n_obs,):
+        what = f"has {len(values)} rows for a map of {composition.n_obs} tiles"
+        raise InputError(what, where=path, mend="Predict the slide again")
+    found = AnnData(np.asarray(values, dtype=np.float32), obs=composition.obs[["x_px", "y_px"]].copy())
+    found.obsm["spatial"] = np.asarray(composition.obsm["spatial"])
+    return found
 
 
 def _anndata(path: Path, composition: AnnData, thumbnail: np.ndarray | None) -> None:
@@ -78,11 +101,28 @@ def _parquet(path: Path, composition: AnnData, _thumbnail: np.ndarray | None) ->
         raise MissingExtraError("pyarrow", "st", "writing Parquet") from error
 
 
+def _csv(path: Path, composition: AnnData, _thumbnail: np.ndarray | None) -> None:
+    """A table for a spreadsheet: numbers as they are, and no name that would be run as a formula."""
+    table = spreadsheet_table(composition_table(composition))
+    with atomic_path(path) as temporary:
+        # The mark of byte order tells a spreadsheet that names are in UTF-8.
+        table.to_csv(temporary, index=True, float_format="%.6g", encoding="utf-8-sig")
+
+
 def _geojson(path: Path, composition: AnnData, _thumbnail: np.ndarray | None) -> None:
     data = json.dumps(composition_geojson(composition), allow_nan=False).encode()
     with atomic_path(path) as temporary:
         # No time stamp: the same map gives the same bytes.
         temporary.write_bytes(gzip.compress(data, mtime=0))
+
+
+def _geojson_zip(path: Path, composition: AnnData, _thumbnail: np.ndarray | None) -> None:
+    """What QuPath opens as it is: it unpacks zip archives, and no gzip."""
+    data = json.dumps(composition_geojson(composition), allow_nan=False).encode()
+    entry = zipfile.ZipInfo(path.name.removesuffix(".zip"), (1980, 1, 1, 0, 0, 0))
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        archive.writestr(entry, data)
 
 
 def _heatmap(path: Path, composition: AnnData, _thumbnail: np.ndarray | None) -> None:
@@ -99,6 +139,8 @@ FORMATS: dict[str, tuple[str, _Write]] = {
     "spatialdata": (".zarr", _spatialdata),
     "anndata": (".h5ad", _anndata),
     "parquet": (".parquet", _parquet),
+    "csv": (".csv", _csv),
     "ome-tiff": (".ome.tif", _heatmap),
     "geojson.gz": (".geojson.gz", _geojson),
+    "geojson.zip": (".geojson.zip", _geojson_zip),
 }

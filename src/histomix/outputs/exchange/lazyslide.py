@@ -11,7 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from ...errors import FeatureError, HeadError, MissingExtraError
-from ...heads import Head, Places
+from ...heads import Head
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 class LazySlideHead:
     """A head as a model of ``lazyslide.tl.feature_prediction``.
 
-    The result table has one column per cell type and, last, ``novelty``. A head that looks around its tiles is given
-    all tiles of the slide at once, with their coordinates, so that its maps have no seams.
+    The result table has one column per cell type, those of a calibrated head with ``<type> lower`` and ``<type>
+    upper``, and last ``novelty`` and ``in_scope`` (1 or 0). A tile that could not be read is NaN. A head that looks
+    around its tiles is given all tiles of the slide at once, with their coordinates, so that its maps have no seams.
 
     Parameters
     ----------
@@ -53,8 +54,7 @@ class LazySlideHead:
         self.mpp = mpp
         self.name = _key(str(head.card["name"]))
         self.features_model_name = str(encoders[0]["name"])
-        estimator = head.estimator
-        self.whole_slide = estimator.reach_um > 0 or estimator.needs_places
+        self.whole_slide = bool(head.reach_um) or head.estimator.needs_places
         self.needs_coords = self.whole_slide
 
     def to(self, device: Any) -> Self:
@@ -88,18 +88,16 @@ class LazySlideHead:
                 f"{self.features_model_name}",
                 mend=f"Extract features with {self.features_model_name}, and give their feature_key",
             )
-        readable = np.isfinite(X).all(axis=1)
-        places = None
-        if self.needs_coords:
-            # LazySlide counts from a tile's corner and histomix from its centre: a shift, which no distance feels.
-            xy_um = np.asarray(coords, dtype=float)[readable] * self.mpp
-            places = Places(np.zeros(int(readable.sum()), dtype=int), xy_um)
+        # LazySlide counts from a tile's corner and histomix from its centre: a shift, which no distance feels.
+        corners = np.zeros((len(X), 2)) if coords is None else np.asarray(coords, dtype=float)
+        output = self.head.apply(X, corners * self.mpp)
         types = self.head.card["cell_types"]
-        values, novelty = np.full((len(X), len(types)), np.nan), np.full(len(X), np.nan)
-        if readable.any():
-            values[readable] = self.head.estimator.predict(X[readable], places)
-            novelty[readable] = self.head.novelty_model(X[readable])
-        return {**{name: values[:, place] for place, name in enumerate(types)}, "novelty": novelty}
+        found = {name: output.values[:, place] for place, name in enumerate(types)}
+        for end, bound in (("lower", output.lower), ("upper", output.upper)):
+            if bound is not None:
+                found |= {f"{name} {end}": bound[:, place] for place, name in enumerate(types)}
+        scope = np.where(np.isfinite(output.novelty), output.in_scope, np.nan)
+        return {**found, "novelty": output.novelty, "in_scope": scope}
 
 
 def add_composition_to_wsidata(composition: AnnData, wsi: Any, tile_key: str = "tiles") -> str:
@@ -116,8 +114,9 @@ def add_composition_to_wsidata(composition: AnnData, wsi: Any, tile_key: str = "
 
     Returns
     -------
-    Name of the table, ``<head>_<tile_key>``: tiles x cell types. ``novelty``, ``in_scope`` and ``read_ok`` are columns
-    of ``wsi.shapes[tile_key]``.
+    Name of the table, ``<head>_<tile_key>``: tiles x cell types, with the layers ``lower`` and ``upper`` of a
+    calibrated head; ``lazyslide.pl.tiles(wsi, feature_key=<name>, color=<cell type>)`` draws it. ``novelty``,
+    ``in_scope`` and ``read_ok`` are columns of ``wsi.shapes[tile_key]``.
 
     Raises
     ------
@@ -145,12 +144,15 @@ def add_composition_to_wsidata(composition: AnnData, wsi: Any, tile_key: str = "
     spec = TileSpec(side, side, stride, stride, tile["mpp"], ops_downsample=downsample, base_downsample=downsample)
     corners = np.asarray(composition.obsm["spatial"], dtype=float) - side * downsample / 2
     add_tiles(wsi, tile_key, corners, spec, [0] * composition.n_obs)
-    for name in ("novelty", "in_scope", "read_ok"):
+    for name in ("novelty", "in_scope", "read_ok", "tissue", "region", "piece"):
         if name in composition.obs:
             wsi.shapes[tile_key][name] = composition.obs[name].to_numpy()
     key = f"{_key(manifest['head']['name'])}_{tile_key}"
     names = pd.DataFrame(index=composition.var_names.astype(str))
     add_features(wsi, key=key, tile_key=tile_key, features=np.asarray(composition.X), var=names)
+    for name in ("lower", "upper"):
+        if name in composition.layers:
+            wsi.tables[key].layers[name] = np.asarray(composition.layers[name])
     wsi.tables[key].uns["manifest"] = composition.uns["manifest"]
     return key
 

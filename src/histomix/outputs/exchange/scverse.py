@@ -7,6 +7,8 @@ import json
 import numpy as np
 from anndata import AnnData
 
+from ..naming import safe_file_name
+
 
 def to_scverse(composition: AnnData, thumbnail: np.ndarray | None = None) -> AnnData:
     """Copy a composition map into the keys that scanpy and squidpy read.
@@ -27,7 +29,7 @@ def to_scverse(composition: AnnData, thumbnail: np.ndarray | None = None) -> Ann
     """
     manifest = json.loads(composition.uns["manifest"])
     slide = manifest["slide"]
-    name = str(slide["file"])
+    name = safe_file_name(str(slide["file"]))  # it becomes a key, in which a slash would make a group
     found = composition.copy()
     entry: dict[str, object] = {
         "scalefactors": {"spot_diameter_fullres": float(manifest["cell_px"])},

@@ -89,7 +89,7 @@ def detectability(
     table = table.sort_values("pearson", ascending=False)
     rows = table.rename(columns={"pearson": "value", "detectable": "sure"})[["value", "low", "high", "sure"]]
     if table["ceiling"].notna().any():
-        rows["bound"] = np.sqrt(table["ceiling"].clip(lower=0))
+        rows["bound"] = table["ceiling"]
     axes = new_axes(ax, 6.6, 1.0 + 0.32 * len(rows))
     draw_forest(axes, rows, xlabel="Pearson, with its interval", zero="chance")
     return finish(axes, save, show)
