@@ -17,9 +17,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import histomix as hm
 from histomix.errors import InputError
 from histomix.outputs import type_colours
-from histomix.outputs.viewer import write_viewer
+from histomix.outputs.viewer import ViewerSlide, write_viewer
 from histomix.outputs.viewer.encode import MISSING, packed, script_json
 from histomix.outputs.viewer.pyramid import TILE_PX, pyramid_levels
 
@@ -149,6 +150,8 @@ def test_the_wheel_zooms_about_the_pointer(tab: Any) -> None:
     np.testing.assert_allclose(tab.evaluate(under, at), before, atol=1.5)  # a pointer stands on whole px
     tab.keyboard.press("0")
     assert tab.evaluate("app.view.scale") == pytest.approx(scale)
+    tab.keyboard.press("0")
+    assert tab.evaluate("app.view.scale") < scale, "asked for again, the whole slide is shown"
 
 
 def test_two_fingers_zoom(browser: Any, built: Built) -> None:
@@ -318,6 +321,17 @@ def test_a_link_names_a_slide_and_a_lost_file_is_told(browser: Any, built: Built
     tab.goto(alone.as_uri())
     until(tab, "document.getElementById('status').textContent.includes('keep index.html beside its data folder')")
     tab.close()
+
+
+def test_a_slide_without_tissue_is_shown(browser: Any, built: Built, tmp_path: Path) -> None:
+    Image.fromarray(built.pixels).save(tmp_path / "slide.png")
+    with hm.open_slide(tmp_path / "slide.png", mpp=0.5) as slide:
+        page = write_viewer([ViewerSlide("empty", slide, built.grid[:0].copy())], tmp_path / "viewer")
+    with looking(browser, page) as tab:
+        tab.keyboard.press("2")
+        until(tab, "app.panes[0].layer === 'dominant'")
+        assert np.abs(pixel(tab, 700, 540) - built.pixels[540, 700]).max() < 25
+        assert "0 tiles" in tab.inner_text("#about")
 
 
 def test_numbers_are_packed_to_a_part_in_65534() -> None:
