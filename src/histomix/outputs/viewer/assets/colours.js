@@ -60,7 +60,7 @@ class Layers {
   }
   legend(layer) {
     const { app } = this, { data, meta } = app, marks = [];
-    if (layer === "none") return null;
+    if (layer === "none" || !data.layers.get(app.type)) return null;
     if (app.hatching && app.overlay.counts.outside) marks.push(["outside", "out of scope"]);
     if (app.hatching && app.overlay.counts.unread) marks.push(["unread", "could not be read"]);
     const shown = this.values(layer);
