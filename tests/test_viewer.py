@@ -34,6 +34,7 @@ from .viewer_page import (
     Built,
     build,
     chromium,
+    composition,
     looking,
     on_screen,
     pixel,
@@ -310,6 +311,29 @@ def test_the_view_is_saved_as_a_drawing(tab: Any, built: Built) -> None:
     assert not [node for node in drawing.iter() if node.tag.removeprefix(SVG) in ("script", "img", "foreignObject")]
     (image,) = drawing.iter(f"{SVG}image")
     assert image.get("href", "").startswith("data:image/jpeg;base64,")
+
+
+def test_many_spots_look_the_same_from_afar_and_from_near(browser: Any, built: Built, tmp_path: Path) -> None:
+    y, x = np.mgrid[0:55, 0:69]
+    places = np.stack([x.ravel() * 20.0 + 10, y.ravel() * 20.0 + 10], axis=1)
+    values = np.random.default_rng(3).dirichlet((1.0, 1.0, 1.0), len(places))
+    table = composition(places, values, TYPES, spots=True, cell=16.0)
+    Image.fromarray(built.pixels).save(tmp_path / "slide.png")
+    with hm.open_slide(tmp_path / "slide.png", mpp=0.5) as slide:
+        page = write_viewer([ViewerSlide("many", slide, table)], tmp_path / "viewer")
+    inside, outside, top = 30 * 69 + 33, 54 * 69 + 33, values[:, 2].max()
+    with looking(browser, page) as tab:
+        tab.evaluate("app.setOpacity(1); app.show({type: 2, layer: 'type'})")
+        for scale in (0.7, 3):  # px by px, and disc by disc
+            tab.evaluate("([x, y, scale]) => app.view.set(x, y, scale)", [*places[inside].tolist(), scale])
+            assert np.abs(pixel(tab, *places[inside]) - _colour(values[inside, 2], top)).max() < 4
+            between = places[inside] + 10
+            assert np.abs(pixel(tab, *between) - _colour(values[inside, 2], top)).max() > 20, "the slide is between"
+            tab.evaluate("([x, y, scale]) => app.view.set(x, y, scale)", [*places[outside].tolist(), scale])
+            hatched = {tuple(pixel(tab, *(places[outside] + (dx, 0)))) for dx in range(-5, 6)}
+            tab.evaluate("app.setHatching(false)")
+            assert len({tuple(pixel(tab, *(places[outside] + (dx, 0)))) for dx in range(-5, 6)}) == 1 < len(hatched)
+            tab.evaluate("app.setHatching(true)")
 
 
 def test_a_link_names_a_slide_and_a_lost_file_is_told(browser: Any, built: Built, tmp_path: Path) -> None:
