@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 import histomix as hm
+from histomix.cli.app import app
 from histomix.errors import InputError
 from histomix.evaluation import Evaluation, spatial_null
 from histomix.evaluation.domains import choose_domains, composition_domains, partition_agreement
@@ -281,3 +283,25 @@ def test_the_pathologists_regions_of_her2st(data_dir: Path) -> None:
     names = found["C1"].at(spots.index, spots.to_numpy())
     named = [name for name in names if name is not None]
     assert len(named) > 100 and {"invasive cancer", "connective tissue"} <= set(named)
+
+
+def test_the_verb_writes_the_spatial_scores(job: Job, tmp_path: Path) -> None:
+    labels = hm.read_labels(job.labels)
+    regions = tmp_path / "regions"
+    regions.mkdir()
+    name, table = next(iter(labels.items()))
+    named = np.where(table.values.iloc[:, 0] > table.values.iloc[:, 0].median(), "tumour", "stroma")
+    pd.DataFrame({"spot": table.values.index, "region": named}).to_csv(regions / f"{name}.tsv", sep="\t", index=False)
+    arguments = ["evaluate", str(job.sheet), "--features", str(job.features), "--labels", str(job.labels)]
+    arguments += ["--heads", "ridge", "--no-nuclei", "--quiet", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, [*arguments, "--regions", str(regions), "--radius-um", "150"])
+    assert result.exit_code == 0, result.output
+    spatial = json.loads((tmp_path / "out" / "summary.json").read_text())["spatial"]
+    assert spatial["radius_um"] == 150 and {one["radius_um"] for one in spatial["colocalisation"]} == {150}
+    with_regions = {one["section"] for one in spatial["domains"] if one["ari_regions"] is not None}
+    assert with_regions == {name}
+    wrong = CliRunner().invoke(app, [*arguments[:-1], str(tmp_path / "none"), "--regions", str(tmp_path)])
+    assert wrong.exit_code == 2 and not (tmp_path / "none").exists()
+    plain = CliRunner().invoke(app, [*arguments[:-1], str(tmp_path / "plain"), "--no-spatial"])
+    assert plain.exit_code == 0
+    assert "spatial" not in json.loads((tmp_path / "plain" / "summary.json").read_text())
