@@ -33,6 +33,8 @@ def test_the_phantom_demo_beats_the_mean_and_approaches_the_labels(tmp_path: Pat
     said: list[str] = []
     result = run_demo(tmp_path, cohort="phantom", say=said.append)
     assert result.report == tmp_path / "report" / "index.html" and result.report.is_file()
+    assert (tmp_path / "viewer" / "index.html").is_file()
+    assert 'href="../viewer/index.html"' in result.report.read_text(encoding="utf-8")
     score = {head: entry["pearson"]["mean"] for head, entry in result.summary["scores"]["truth"].items()}
     assert score["mean"] == 0
     assert 0.5 < score["ridge"] - 0.02 < score["mlp"] < score["label"]

@@ -17,9 +17,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import histomix as hm
 from histomix.errors import InputError
 from histomix.outputs import type_colours
-from histomix.outputs.viewer import write_viewer
+from histomix.outputs.viewer import ViewerSlide, write_viewer
 from histomix.outputs.viewer.encode import MISSING, packed, script_json
 from histomix.outputs.viewer.pyramid import TILE_PX, pyramid_levels
 
@@ -33,6 +34,7 @@ from .viewer_page import (
     Built,
     build,
     chromium,
+    composition,
     looking,
     on_screen,
     pixel,
@@ -83,8 +85,8 @@ def test_bounds_width_and_novelty_have_layers(tab: Any, built: Built) -> None:
     layers = {
         "lower": (lower, top, "viridis"),
         "upper": (upper, top, "viridis"),
-        "width": (upper - lower, np.nanmax(upper - lower), "magma"),
-        "novelty": (novelty, 1.0, "magma"),
+        "width": (upper - lower, np.nanmax(upper - lower), "magma_r"),
+        "novelty": (novelty, 1.0, "magma_r"),
     }
     tab.evaluate("app.show({type: 0})")
     for name, (values, most, colours) in layers.items():
@@ -149,6 +151,8 @@ def test_the_wheel_zooms_about_the_pointer(tab: Any) -> None:
     np.testing.assert_allclose(tab.evaluate(under, at), before, atol=1.5)  # a pointer stands on whole px
     tab.keyboard.press("0")
     assert tab.evaluate("app.view.scale") == pytest.approx(scale)
+    tab.keyboard.press("0")
+    assert tab.evaluate("app.view.scale") < scale, "asked for again, the whole slide is shown"
 
 
 def test_two_fingers_zoom(browser: Any, built: Built) -> None:
@@ -309,6 +313,29 @@ def test_the_view_is_saved_as_a_drawing(tab: Any, built: Built) -> None:
     assert image.get("href", "").startswith("data:image/jpeg;base64,")
 
 
+def test_many_spots_look_the_same_from_afar_and_from_near(browser: Any, built: Built, tmp_path: Path) -> None:
+    y, x = np.mgrid[0:55, 0:69]
+    places = np.stack([x.ravel() * 20.0 + 10, y.ravel() * 20.0 + 10], axis=1)
+    values = np.random.default_rng(3).dirichlet((1.0, 1.0, 1.0), len(places))
+    table = composition(places, values, TYPES, spots=True, cell=16.0)
+    Image.fromarray(built.pixels).save(tmp_path / "slide.png")
+    with hm.open_slide(tmp_path / "slide.png", mpp=0.5) as slide:
+        page = write_viewer([ViewerSlide("many", slide, table)], tmp_path / "viewer")
+    inside, outside, top = 30 * 69 + 33, 54 * 69 + 33, values[:, 2].max()
+    with looking(browser, page) as tab:
+        tab.evaluate("app.setOpacity(1); app.show({type: 2, layer: 'type'})")
+        for scale in (0.7, 3):  # px by px, and disc by disc
+            tab.evaluate("([x, y, scale]) => app.view.set(x, y, scale)", [*places[inside].tolist(), scale])
+            assert np.abs(pixel(tab, *places[inside]) - _colour(values[inside, 2], top)).max() < 4
+            between = places[inside] + 10
+            assert np.abs(pixel(tab, *between) - _colour(values[inside, 2], top)).max() > 20, "the slide is between"
+            tab.evaluate("([x, y, scale]) => app.view.set(x, y, scale)", [*places[outside].tolist(), scale])
+            hatched = {tuple(pixel(tab, *(places[outside] + (dx, 0)))) for dx in range(-5, 6)}
+            tab.evaluate("app.setHatching(false)")
+            assert len({tuple(pixel(tab, *(places[outside] + (dx, 0)))) for dx in range(-5, 6)}) == 1 < len(hatched)
+            tab.evaluate("app.setHatching(true)")
+
+
 def test_a_link_names_a_slide_and_a_lost_file_is_told(browser: Any, built: Built, tmp_path: Path) -> None:
     with looking(browser, built.page, "#slide=spots") as tab:
         assert tab.get_attribute("html", "data-ready") == "s1"
@@ -318,6 +345,17 @@ def test_a_link_names_a_slide_and_a_lost_file_is_told(browser: Any, built: Built
     tab.goto(alone.as_uri())
     until(tab, "document.getElementById('status').textContent.includes('keep index.html beside its data folder')")
     tab.close()
+
+
+def test_a_slide_without_tissue_is_shown(browser: Any, built: Built, tmp_path: Path) -> None:
+    Image.fromarray(built.pixels).save(tmp_path / "slide.png")
+    with hm.open_slide(tmp_path / "slide.png", mpp=0.5) as slide:
+        page = write_viewer([ViewerSlide("empty", slide, built.grid[:0].copy())], tmp_path / "viewer")
+    with looking(browser, page) as tab:
+        tab.keyboard.press("2")
+        until(tab, "app.panes[0].layer === 'dominant'")
+        assert np.abs(pixel(tab, 700, 540) - built.pixels[540, 700]).max() < 25
+        assert "0 tiles" in tab.inner_text("#about")
 
 
 def test_numbers_are_packed_to_a_part_in_65534() -> None:

@@ -36,6 +36,7 @@ PROTOCOL_BADGES = {
     "transfer": ("honest", "another cohort"),
     "section": ("optimistic", "optimistic: held-out sections"),
     "random": ("leaky", "leaky: random spots"),
+    "orthogonal": ("honest", "orthogonal truth, one slide"),
 }
 
 

@@ -1,10 +1,10 @@
 """The viewer: slides, composition and labels in one folder that opens from disk.
 
-The page's own program (``assets/*.js``, about a thousand lines on the browser's canvas) draws it, without a library. A
+The page's own program (``assets/*.js``, about 1,200 lines on the browser's canvas) draws it, without a library. A
 hundred thousand tiles are one small picture whose pixels are the tiles, made anew for each cell type in a few
-milliseconds and enlarged by the canvas; the slide beneath is a pyramid of JPEGs. Bokeh would draw each tile as a glyph
-and has no image pyramid; OpenSeadragon has the pyramid but comes from npm, and reads its pictures with requests that a
-page opened from disk may not make, or from image elements that bar it from exporting what it drew.
+milliseconds and enlarged by the canvas; the slide beneath is a pyramid of JPEGs. Bokeh's picture tiles are those of map
+servers, and nothing of it reads a slide's pyramid from disk; OpenSeadragon does, but comes from npm, and a canvas that
+has drawn picture files from disk may not be read again, so the view could not be saved.
 """
 
 from __future__ import annotations

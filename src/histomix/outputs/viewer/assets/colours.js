@@ -21,10 +21,10 @@ function colourByCode(codes, colours) {
 
 class Layers {
   constructor(app) { this.app = app; }
-  // What a tile may be trusted for has colours of its own, so that it is not taken for an abundance.
+  // What a tile may be trusted for has a map of its own, so that it is not taken for an abundance; and pale is sure.
   mapOf(layer) {
     const other = this.app.map === "magma" ? "viridis" : "magma";
-    return FACTS.maps[layer === "width" || layer === "novelty" ? other : this.app.map];
+    return layer === "width" || layer === "novelty" ? [...FACTS.maps[other]].reverse() : FACTS.maps[this.app.map];
   }
   has(layer) {
     const { meta } = this.app;
@@ -60,7 +60,7 @@ class Layers {
   }
   legend(layer) {
     const { app } = this, { data, meta } = app, marks = [];
-    if (layer === "none") return null;
+    if (layer === "none" || !data.layers.get(app.type)) return null;
     if (app.hatching && app.overlay.counts.outside) marks.push(["outside", "out of scope"]);
     if (app.hatching && app.overlay.counts.unread) marks.push(["unread", "could not be read"]);
     const shown = this.values(layer);

@@ -66,7 +66,7 @@ class SlideData {
   unpack(number, found) {
     const layer = { number, top: found.top, usual: found.usual, widthTop: found.width };
     for (const part of ["value", "lower", "upper", "label"]) {
-      layer[part] = found[part] ? unpacked(found[part], found.max) : null;
+      layer[part] = part in found ? unpacked(found[part], found.max) : null;
     }
     if (layer.lower) layer.width = layer.upper.map((value, i) => value - layer.lower[i]);
     this.layers.set(number, layer);

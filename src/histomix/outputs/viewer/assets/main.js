@@ -37,7 +37,7 @@ class App {
       $("slide").value = number;
       $("second").hidden = this.beside === "off";
       this.panel.opened();
-      this.fit();
+      this.fit("map");
       await this.show({});
       this.selectionChanged();
       this.status("");
@@ -87,7 +87,11 @@ class App {
   }
   selectionChanged() { this.panel.selected().catch((error) => this.status(error.message)); this.redraw(); }
   drop() { this.selection.clear(); this.selectionChanged(); }
-  fit() { this.view.fit(this.meta, this.panes[0].width, this.panes[0].height); }
+  // The places of the map fill the pane; asked for again, the slide does.
+  fit(whole = this.view.whole === "map" ? "slide" : "map") {
+    const box = whole === "map" ? this.overlay.box : [0, 0, this.meta.width_px, this.meta.height_px];
+    this.view.fit(box, this.panes[0].width, this.panes[0].height, whole);
+  }
 
   // The pointer: its tile is read, and the other pane shows where it is.
   hover(event, place, pane) {

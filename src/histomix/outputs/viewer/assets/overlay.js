@@ -12,7 +12,10 @@ class Overlay {
     for (let i = 0; i < n; i++) {
       x0 = Math.min(x0, x[i]); y0 = Math.min(y0, y[i]); x1 = Math.max(x1, x[i]); y1 = Math.max(y1, y[i]);
     }
+    if (!n) [x0, y0, x1, y1] = [0, 0, meta.width_px, meta.height_px];
     this.x0 = x0; this.y0 = y0;
+    const edge = this.cell;
+    this.box = [Math.max(0, x0 - edge), Math.max(0, y0 - edge), Math.min(meta.width_px, x1 + edge), Math.min(meta.height_px, y1 + edge)];
     this.columns = Math.round((x1 - x0) / this.cell) + 1;
     this.rows = Math.round((y1 - y0) / this.cell) + 1;
     this.gridded = !this.spots && this.columns * this.rows <= GRID_AT_MOST;

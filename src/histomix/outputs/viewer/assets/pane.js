@@ -1,11 +1,11 @@
 // One canvas on the slide. Panes share the view, so they always show the same place.
 const CLOSEST_UM = 0.1, CLICK_PX = 4;
 class View {
-  constructor() { this.x = 0; this.y = 0; this.scale = 1; this.whole = true; this.listeners = []; }
-  set(x, y, scale, whole = false) { Object.assign(this, { x, y, scale, whole }); this.listeners.forEach((listener) => listener()); }
-  fit(meta, width, height) {
-    const scale = 0.96 * Math.min(width / meta.width_px, height / meta.height_px);
-    this.set(meta.width_px / 2, meta.height_px / 2, scale, true);
+  constructor() { this.x = 0; this.y = 0; this.scale = 1; this.whole = ""; this.listeners = []; }
+  // whole: what is fitted into the pane, "map" or "slide", if anything is.
+  set(x, y, scale, whole = "") { Object.assign(this, { x, y, scale, whole }); this.listeners.forEach((listener) => listener()); }
+  fit([x0, y0, x1, y1], width, height, whole) {
+    this.set((x0 + x1) / 2, (y0 + y1) / 2, 0.96 * Math.min(width / (x1 - x0), height / (y1 - y0)), whole);
   }
   move(dx, dy) { this.set(this.x - dx / this.scale, this.y - dy / this.scale, this.scale); }
   // Zoom about a point of the pane, given from its middle in screen px.
@@ -40,8 +40,8 @@ class Pane {
     const ratio = window.devicePixelRatio || 1;
     this.canvas.width = Math.max(1, Math.round(this.width * ratio));
     this.canvas.height = Math.max(1, Math.round(this.height * ratio));
-    // A whole slide stays whole when its pane grows or shrinks.
-    if (this.number === 0 && this.app.meta && this.view.whole && this.width) this.app.fit();
+    // What is fitted stays so when its pane grows or shrinks.
+    if (this.number === 0 && this.app.overlay && this.view.whole && this.width) this.app.fit(this.view.whole);
     this.redraw();
   }
   redraw() {
