@@ -1,57 +1,87 @@
-"""Heads beside ridge on the same features: correlation with the labels on unseen donors or sections, and cost.
+"""Heads beside ridge on the same features: correlation with labels on unseen donors and sections, and cost.
 
-The phantom is scored with donors held out, against its labels and against its truth. Where HISTOMIX_DATA is set, her2st
-C2, C3 and C4 are scored with sections held out (one patient: optimistic), against the published proportions of 8 types.
-Every head is run with 5 seeds; figures are the median over seeds, with the least and the greatest in brackets.
+The phantom is scored with donors held out and with sections held out, against its labels and its truth. Where
+HISTOMIX_DATA is set, her2st C2, C3 and C4 (one patient: optimistic) are scored with sections held out, against the
+published proportions of 8 types. Heads that draw random numbers are run with several seeds, and their scores averaged
+before intervals are made, which draw donors, then sections (see `histomix.evaluation`).
+
+The cost table fits each head in a process of its own, and counts parameters, multiply-adds and tiles.
+
+    python benchmarks/heads.py [--quick] [--seeds 5] [--heads mlp,knn] [--only phantom|her2st|cost] [--cache FOLDER]
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
-import statistics
+import resource
+import subprocess
+import sys
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 import histomix as hm
 from histomix.datasets import phantom_truth
+from histomix.embedding import read_features
+from histomix.evaluation.summary import summarise
+from histomix.heads import HEADS, Places, make_estimator
 
-SEEDS = range(5)
-HEADS = ("mean", "ridge", "knn", "mlp")
+COMPARED = ("mean", "ridge", "knn", "pcr", "gbm", "sun2025", "hist2cell", "mlp", "stack")
+QUICK_HEADS = ("mean", "ridge", "knn", "pcr", "mlp")
+#: Heads that draw nothing at random.
+FIXED = ("mean", "ridge", "knn", "pcr", "gbm")
+#: Multiply-adds of a ResNet18 on one tile of 224 px, and of a step of training over a pass forward.
+RESNET18_FLOP, TRAINING_PASSES = 3.63e9, 3
+PITCH_UM = 100.0
 
 
-def spread(values: list[float], digits: int = 3) -> str:
-    """Median, and the range."""
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
-
-
-def run(title: str, cohort: hm.Cohort, labels: Any, folds: str, truth: Any = None) -> None:
+def accuracy(
+    title: str, cohort: hm.Cohort, features: Any, labels: Any, folds: str, args: Any, truth: Any = None
+) -> None:
     """Print one table."""
-    features = hm.embed(cohort)
-    results = [hm.evaluate(cohort, features, labels, HEADS, folds, truth, seed=seed).summary for seed in SEEDS]
-    first = results[0]
+    parts, first = [], None
+    for seed in range(args.seeds):
+        heads = [name for name in args.heads if seed == 0 or name not in FIXED]
+        result = hm.evaluate(cohort, features, labels, heads, folds, truth, seed=seed)
+        keep = set(heads) | ({"label"} if seed == 0 else set())
+        table = result.metrics[result.metrics["head"].isin(keep) & result.metrics["target"].isin(["label", "truth"])]
+        parts.append(table)
+        first = first or result.summary
+    assert first is not None
+    every = pd.concat(parts)
+    value = every.groupby([c for c in every.columns if c != "value"], dropna=False, sort=False)["value"].mean()
+    scores = summarise(value.reset_index(), first["folds"], 0)
     counts = f"{first['n_donors']} donors, {first['n_sections']} sections, {first['n_spots']} spots"
-    print(f"\n{title}: {folds} folds ({first['protocol_means']}); {counts}, {len(first['cell_types'])} types")
-    print(f"{len(results)} seeds: median (least to greatest)")
-    rows = {}
-    for head in first["scores"].get("truth", first["scores"]["label"]):
-        row = {}
-        for target in first["scores"]:
-            scores = [result["scores"][target].get(head) for result in results]
-            if scores[0] is not None:
-                row[f"Pearson, {target}"] = spread([score["pearson"]["mean"] for score in scores])
-                if "vs_ridge" in scores[0]["pearson"]:
-                    paired = scores[0]["pearson"]["vs_ridge"]
-                    row[f"minus ridge, {target}"] = (
-                        f"{paired['mean']:+.3f} ({paired['low']:+.3f} to {paired['high']:+.3f})"
-                    )
-        if head in first["cost"]:
-            row["fit, s"] = spread([result["cost"][head]["fit_seconds"] for result in results], 1)
-        rows[head] = row
-    print(pd.DataFrame.from_dict(rows, orient="index").fillna("").to_string())
-    print(f"minus ridge: paired, seed 0, with its interval ({first['interval']['method']})")
+    print(f"\n### {title}, {folds} held out: {counts}, {len(first['cell_types'])} types, {args.seeds} seeds\n")
+    print("| head | target | Pearson | minus ridge (paired) | RMSE | fit and predict, s |\n|---|---|---|---|---|---|")
+    for target, by_head in scores.items():
+        for head, found in by_head.items():
+            cost = first["cost"].get(head)
+            seconds = f"{cost['fit_seconds'] + cost['predict_seconds']:.1f}" if cost and target == "label" else ""
+            paired = found["pearson"].get("vs_ridge")
+            rmse = found.get("rmse", {}).get("mean")
+            print(
+                f"| {head} | {target} | {interval(found['pearson'])} | {interval(paired, '+') if paired else ''} | "
+                f"{'' if rmse is None else f'{rmse:.4f}'} | {seconds} |",
+                flush=True,
+            )
+    print(f"\nIntervals: {first['interval']['method']}.")
+
+
+def interval(found: dict[str, Any], sign: str = "") -> str:
+    """Mean with its interval."""
+    if found["mean"] is None:
+        return ""
+    if found.get("low") is None:
+        return f"{found['mean']:{sign}.3f}"
+    return f"{found['mean']:{sign}.3f} ({found['low']:{sign}.3f} to {found['high']:{sign}.3f})"
 
 
 def her2st(folder: Path, data: Path) -> hm.Cohort:
@@ -72,19 +102,196 @@ def her2st(folder: Path, data: Path) -> hm.Cohort:
     return hm.read_cohort(folder / "her2st.csv")
 
 
+# cost
+
+
+def lattice(n_sections: int, per_section: int) -> Places:
+    """Spots of Visium's lattice, 100 um apart, in near-square sections."""
+    side = int(np.ceil(np.sqrt(per_section)))
+    rows, columns = (grid.ravel()[:per_section] for grid in np.mgrid[:side, :side])
+    xy = np.column_stack([(columns + 0.5 * (rows % 2)) * PITCH_UM, rows * PITCH_UM * np.sqrt(0.75)])
+    return Places(np.repeat(np.arange(n_sections), per_section), np.tile(xy, (n_sections, 1)))
+
+
+def synthetic(n: int, d: int, types: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, Places]:
+    """Features of rank 40 with noise, proportions that depend on them, 8 donors, places."""
+    rng = np.random.default_rng(0)
+    places = lattice(8, n // 8)
+    latent = rng.standard_normal((len(places), 40)).astype(np.float32)
+    X = np.tanh(latent @ rng.standard_normal((40, d)).astype(np.float32) / 6)
+    X += 0.3 * rng.standard_normal(X.shape).astype(np.float32)
+    logits = latent @ rng.standard_normal((40, types)) / 3
+    Y = np.exp(logits)
+    return X, Y / Y.sum(axis=1, keepdims=True), places.section, places
+
+
+def fit_one(name: str, n: int, d: int, types: int) -> None:
+    """Fit one head and print what it cost; for a process of its own."""
+    X, Y, groups, places = synthetic(n, d, types)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    parameters = {"epochs": 1} if name.startswith("hist2cell") else {}
+    if name == "hist2cell-tiles":
+        pixels = np.random.default_rng(0).integers(0, 255, (64, 224, 224, 3)).astype(np.uint8)
+        places = Places(places.section, places.xy_um, lambda rows: pixels[np.asarray(rows) % 64])
+    head = make_estimator(name, **parameters)
+    wall, cpu = time.perf_counter(), time.process_time()
+    head.fit(X, Y, groups=groups, places=places)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    arrays, _ = head.fitted()
+    facts = {
+        "rows": len(X),
+        "seconds": wall,
+        "cpu": cpu,
+        "parameters": sum(a.size for key, a in arrays.items() if learnt(key)),
+        "flop": 0.0 if name in ("hist2cell-tiles", "mean") else flop(head, X, places),
+        "before": before / 2**20,
+        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }
+    print(json.dumps(facts))
+
+
+def learnt(name: str) -> bool:
+    """Whether an array is a parameter of the regressor, and neither a statistic of features nor remembered spots."""
+    short = name.rsplit("/", 1)[-1]
+    fixed = ("present_", "mean_", "scale_", "components_", "spots_", "labels_", "weight_", "target_", "views_")
+    return short not in fixed and not short.startswith(("slide_", "rings_")) and "running_" not in short
+
+
+def flop(head: Any, X: np.ndarray, places: Places) -> float:
+    """Floating-point operations of predicting one spot from its features: torch's counted, matrix products by hand."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    rows = np.flatnonzero(places.section == places.section[0])
+    with FlopCounterMode(display=False) as counter:
+        head.predict(X[rows], places[rows])
+    found = counter.get_total_flops() / len(rows)
+    arrays, _ = head.fitted()
+    n_looks = 1 + len(head.look.rings_um)
+    for key, array in arrays.items():
+        short = key.rsplit("/", 1)[-1]
+        if short in ("components_", "coef_", "spots_"):
+            found += 2 * array.size * (n_looks if short == "components_" and array.ndim == 3 else 1)
+    return float(found)
+
+
+def cost(args: Any) -> None:
+    """Print the cost of every head beside Hist2Cell."""
+    n, d, types = (400, 256, 20) if args.quick else (4000, 1024, 80)
+    rows: dict[str, dict[str, Any]] = {}
+    names = [name for name in args.heads if name != "mean"] + ([] if args.quick else ["hist2cell-tiles"])
+    for name in dict.fromkeys([*names, "hist2cell"]):
+        size = min(n, 64) if name == "hist2cell-tiles" else n
+        call = [sys.executable, __file__, "--fit", f"{name},{size},{d},{types}"]
+        done = subprocess.run(call, capture_output=True, text=True, check=False)
+        if done.returncode:
+            print(f"{name}: {done.stderr.strip().splitlines()[-1]}")
+            continue
+        rows[name] = json.loads(done.stdout.splitlines()[-1])
+    whole, graph, tiles, single = published_size(types)
+    encoder = args.encoder_gflop
+    print(f"\n### Cost: {n} training spots, {d} features, {types} types, 8 donors\n")
+    print(
+        "| head | parameters | GFLOP a spot from features | with its encoder | training, s | CPU, s | peak GB |\n"
+        "|---|---|---|---|---|---|---|"
+    )
+    for name, found in rows.items():
+        per_spot = graph + RESNET18_FLOP if name == "hist2cell-tiles" else found["flop"]
+        features = "" if name == "hist2cell-tiles" else f"{per_spot / 1e9:.4f}"
+        total = per_spot / 1e9 + (0 if name == "hist2cell-tiles" else encoder)
+        note = f" ({found['rows']} spots, 1 epoch)" if name.startswith("hist2cell") else ""
+        print(
+            f"| {name} | {found['parameters']:,} | {features} | {total:.2f} | {found['seconds']:.1f}{note} | "
+            f"{found['cpu']:.1f} | {found['peak']:.2f} (data {found['before']:.2f}) |"
+        )
+    print(f"\nHist2Cell written here has {whole:,} parameters at {types} types; published at 80 types: 14,232,064.")
+    for title, mean in tiles.items():
+        per_epoch = mean * RESNET18_FLOP * TRAINING_PASSES / 1e9
+        print(f"{title}: {mean:.1f} tiles a training spot and epoch within two steps, so {per_epoch:.0f} GFLOP.")
+    print(f"Encoder of the frozen heads: {encoder} GFLOP a tile and view, once. Graph of one spot: {single / 1e9:.2f}.")
+
+
+def published_size(types: int) -> tuple[int, float, dict[str, float], float]:
+    """Parameters, operations of the graph a spot, and tiles within two steps on two lattices."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from histomix.heads.hist2cell_network import BACKBONE, Hist2CellTiles, SpotGraph
+
+    network = Hist2CellTiles(types).eval()
+    places = lattice(1, 900)
+    graphs = SpotGraph.of(places, PITCH_UM).around(np.array([465]))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.rest(torch.zeros(len(places), BACKBONE), graphs, np.arange(len(places)))
+    spots = np.stack(np.meshgrid(np.arange(24), np.arange(24)), axis=-1).reshape(-1, 2) * 200.0
+    square = Places(np.zeros(len(spots)), spots)
+    tiles = {
+        "Hexagonal lattice (Visium), 900 spots": float(
+            np.diff(SpotGraph.of(places, PITCH_UM).within_two.indptr).mean()
+        ),
+        "Square lattice (legacy ST), 576 spots": float(np.diff(SpotGraph.of(square, 200.0).within_two.indptr).mean()),
+    }
+    single = float(counter.get_total_flops())
+    return sum(p.numel() for p in network.parameters()), single, tiles, single
+
+
 def main() -> None:
-    """Run both cohorts."""
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one seed, the fast heads, small tables")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--heads", default=None, help="names, separated by commas")
+    parser.add_argument("--only", choices=("phantom", "her2st", "cost"), action="append")
+    parser.add_argument("--folds", choices=("donor", "section"), action="append", help="of the phantom")
+    parser.add_argument("--cache", type=Path, help="folder that keeps the phantom and all features")
+    parser.add_argument("--encoder-gflop", type=float, default=0.6, help="of the frozen encoder, a tile and view")
+    parser.add_argument("--fit", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.fit:
+        name, *sizes = args.fit.split(",")
+        fit_one(name, *map(int, sizes))
+        return
+    args.seeds = 1 if args.quick else args.seeds
+    args.heads = args.heads.split(",") if args.heads else list(QUICK_HEADS if args.quick else COMPARED)
+    unknown = sorted(set(args.heads) - set(HEADS))
+    if unknown:
+        parser.error(f"no head named {', '.join(unknown)}")
+    parts: dict[str, Callable[[Path], None]] = {
+        "phantom": lambda folder: run_phantom(folder, args),
+        "her2st": lambda folder: run_her2st(folder, args),
+        "cost": lambda _: cost(args),
+    }
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        cohort = hm.read_cohort(hm.make_phantom(folder / "phantom"))
-        labels = hm.label(cohort, reference=folder / "phantom" / "reference.csv")
-        run("phantom", cohort, labels, "donor", phantom_truth(folder / "phantom"))
-        data = os.environ.get("HISTOMIX_DATA")
-        if data:
-            real = her2st(folder, Path(data).resolve() / "her2st")
-            run("her2st C2, C3, C4", real, hm.label(real, method="table"), "section")
-        else:
-            print("\nher2st: skipped, HISTOMIX_DATA is not set")
+        folder = args.cache or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in args.only or parts:
+            parts[name](folder)
+
+
+def embedded(cohort: hm.Cohort, folder: Path) -> Any:
+    """Features, from the folder where they were made before."""
+    return hm.embed(cohort, out=folder) if not folder.exists() else read_features(folder)
+
+
+def run_phantom(folder: Path, args: Any) -> None:
+    """The phantom, with donors and with sections held out."""
+    place = folder / ("phantom-quick" if args.quick else "phantom")
+    size = {"size_um": (800.0, 800.0), "donors": 3} if args.quick else {}
+    cohort = hm.read_cohort(hm.make_phantom(place, **size))
+    labels = hm.label(cohort, reference=place / "reference.csv")
+    features = embedded(cohort, folder / f"{place.name}-features")
+    for folds in args.folds or (["donor"] if args.quick else ["donor", "section"]):
+        accuracy("Phantom", cohort, features, labels, folds, args, phantom_truth(place))
+
+
+def run_her2st(folder: Path, args: Any) -> None:
+    """Her2st, with sections of one patient held out."""
+    data = os.environ.get("HISTOMIX_DATA")
+    if not data:
+        print("\nher2st: skipped, HISTOMIX_DATA is not set")
+        return
+    cohort = her2st(folder, Path(data).resolve() / "her2st")
+    features = embedded(cohort, folder / "her2st-features")
+    accuracy("her2st C2, C3, C4", cohort, features, hm.label(cohort, method="table"), "section", args)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from histomix.encoders import card, register_encoder
 from histomix.encoders import user as user_module
 from histomix.errors import HistomixError, InputError
 from histomix.evaluation.benchmark import Benchmark, BenchmarkCohort, benchmark
-from histomix.evaluation.benchmark_cells import common_spots
+from histomix.evaluation.benchmark_parts import common_spots
 from histomix.outputs import write_benchmark_page
 from histomix.slides import TileSpec
 
@@ -106,6 +106,20 @@ def test_the_ranking_is_that_of_the_table(found: Benchmark) -> None:
     assert same["level_with_best"].nunique() == 1
 
 
+def test_encoders_and_heads_are_compared_over_donors(found: Benchmark, place: Path) -> None:
+    encoders = [one for one in found.tests if one["compared"] == "encoders"]
+    heads = [one for one in found.tests if one["compared"] == "heads"]
+    assert {one["fixed"] for one in encoders} == {"ridge", "knn"}, "the training mean needs no encoder"
+    assert {one["fixed"] for one in heads} == {"colours", "shades", "colours+shades"}
+    assert sum({one["a"], one["b"]} == {"mean", "ridge"} for one in heads) == 3
+    ranking = found.ranking.set_index(["encoder", "head"])["pearson"]
+    for one in encoders:
+        gap = ranking[one["a"], one["fixed"]] - ranking[one["b"], one["fixed"]]
+        assert one["difference"] == pytest.approx(gap, abs=1e-12)
+        assert one["n_donors"] == 2 and "too few to tell" in one["statement"]
+    assert len(pd.read_csv(place / "tests.csv")) == len(found.tests)
+
+
 def test_joined_encoders_have_the_features_of_both(found: Benchmark) -> None:
     dims = found.ranking[found.ranking["head"] == "knn"].set_index("encoder")["dim"]
     assert dims["colours+shades"] == 12 and dims["colours"] == 6
@@ -146,6 +160,31 @@ def test_an_encoder_that_fails_is_named_and_the_others_are_scored(job: Job, tmp_
     assert found.summary["failures"] == [str(found.failures[0])]
     with pytest.raises(HistomixError, match="phantom, blind"):
         _run(job, tmp_path / "none", "blind")
+
+
+def test_each_cohort_is_tested_by_heads_of_each_other(job: Job, tmp_path: Path) -> None:
+    whole = _cohort(job)
+    parts = [
+        BenchmarkCohort(name, whole.cohort.subset([section]), {section: whole.labels[section]})
+        for name, section in zip(("a", "b"), whole.cohort.names, strict=True)
+    ]
+    options: dict[str, Any] = {"protocols": ["transfer"], "nuclei": False}
+    found = benchmark(parts, ["colours"], ["knn"], tmp_path, **options)
+    assert set(found.table["cohort"]) == {"a to b", "b to a"} and set(found.table["protocol"]) == {"transfer"}
+    sections = {"a to b": whole.cohort.names[1], "b to a": whole.cohort.names[0]}
+    for name, rows in found.table.groupby("cohort"):
+        assert set(rows["section"]) - {""} == {sections[str(name)]}
+    # One head of the first cohort, made by hand, scores the same on the second.
+    features = {part.name: hm.read_features(tmp_path / "features" / part.name / "colours") for part in parts}
+    head = hm.train(parts[0].cohort, features["a"], parts[0].labels, head="ridge")
+    predicted = head.predict_features([features["b"][sections["a to b"]]])
+    labels = parts[1].labels[sections["a to b"]].values
+    expected = predicted.loc[labels.index].corrwith(labels).mean()
+    row = found.ranking.query("cohort == 'a to b' and head == 'ridge'")
+    assert row["pearson"].item() == pytest.approx(expected, abs=1e-4)
+    assert "Trained on one cohort" in found.statement
+    with pytest.raises(InputError, match="need two cohorts"):
+        benchmark(parts[:1], ["colours"], ["knn"], tmp_path / "one", **options)
 
 
 def test_only_spots_that_every_encoder_could_read_take_part(job: Job) -> None:

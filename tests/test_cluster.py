@@ -22,7 +22,8 @@ from histomix.errors import ClusterError, HeadError, InputError, MissingExtraErr
 from histomix.heads import load_head
 from histomix.prediction import Settings, predict_slides, slide_jobs
 from histomix.prediction.batch import queue as queue_slides
-from histomix.prediction.cluster import _Run, local_cluster, predict_on_cluster, read_resources, running_cluster
+from histomix.prediction.cluster import local_cluster, predict_on_cluster, read_resources, running_cluster
+from histomix.prediction.dispatch import _Run
 from histomix.prediction.worker import Work, error_facts, error_from, slide_task
 
 from .conftest import Job

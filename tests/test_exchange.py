@@ -78,6 +78,8 @@ def test_spatialdata_opens_with_tiles_table_and_image_in_one_place(
         (0, slide["height_px"])
     )
     assert table.obs["dominant_type"].isna().sum() == 1
+    assert found.attrs["histomix"]["slide"]["fingerprint"] == slide["fingerprint"]
+    assert found.attrs["histomix"]["head"] == _manifest(composition)["head"]["name"]
     write_spatialdata(path, composition)
     assert "thumbnail" not in spatialdata.read_zarr(path)
 

@@ -56,7 +56,10 @@ def labels_of(table: ad.AnnData, unit: str = "proportion", types: list[str] = TY
 
 
 def cohort_of(donors: dict[str, str], tissue: str | None = "breast") -> Any:
-    rows = [SimpleNamespace(section=name, donor=donor, tissue=tissue) for name, donor in donors.items()]
+    rows = [
+        SimpleNamespace(section=name, donor=donor, tissue=tissue, site=None, image=None, mpp=None)
+        for name, donor in donors.items()
+    ]
 
     class Cohort(SimpleNamespace):
         def __len__(self) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.special import gammaln, huber
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import Ridge
@@ -18,9 +19,18 @@ from sklearn.preprocessing import StandardScaler
 
 from histomix.errors import HeadError
 from histomix.heads import HEADS, MLPRegressor, NoveltyModel, RidgeRegressor, inner_groups, linear, make_estimator, mlp
+from histomix.heads.gram import components_without
 from histomix.heads.inner import inner_folds, inner_splits
-from histomix.heads.network import abundance_loss, averaged, forward, kl_loss, new_layers
-from histomix.heads.preprocess import principal_components, spectrum, standardise
+from histomix.heads.network import (
+    abundance_loss,
+    averaged,
+    dirichlet_loss,
+    forward,
+    kl_loss,
+    new_layers,
+    poisson_loss,
+)
+from histomix.heads.preprocess import principal_components, rotate, spectrum, standardise
 
 UNITS = ("proportion", "cells per spot")
 QUICK: dict[str, dict[str, Any]] = {
@@ -261,6 +271,22 @@ def test_spectrum_is_that_of_the_svd(shape: tuple[int, int]) -> None:
     np.testing.assert_allclose((X @ vectors) @ vectors.T, X, atol=1e-10)
 
 
+def test_components_of_all_folds_come_from_one_pass() -> None:
+    X, _, groups = simulate("proportion", n=400)
+    X[:, 4] = 3.0
+    X[groups != "a", 5] = 7.0  # constant in one fold's training rows
+    weight = np.random.default_rng(0).uniform(0.1, 2, len(X))
+    splits = inner_splits(len(X), groups)
+    shared = components_without(X, weight, [test for _, test in splits], 5)
+    for (train, test), (mean, scale, axes) in zip(splits, shared, strict=True):
+        expected = principal_components(X[train], weight[train], 5)
+        np.testing.assert_allclose(mean, expected[0], rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(np.delete(scale, 5), np.delete(expected[1], 5), rtol=1e-3)
+        rows = test[groups[test] != "a"]
+        ours, theirs = (rotate(X[rows], *basis) for basis in ((mean, scale, axes), expected))
+        np.testing.assert_allclose(np.abs(ours), np.abs(theirs), atol=2e-2)
+
+
 # ridge
 
 
@@ -425,6 +451,36 @@ def test_losses_by_hand() -> None:
     constant = torch.zeros(1, 9, 3, requires_grad=True)
     abundance_loss(1.0)(constant, tensors[1][:1].float(), tensors[2][:1].float()).sum().backward()
     assert constant.grad is not None and torch.isfinite(constant.grad).all()
+
+
+def test_other_losses_by_hand_and_in_training() -> None:
+    rng = np.random.default_rng(0)
+    z, y, w = rng.standard_normal((1, 9, 3)), rng.dirichlet(np.ones(3), (1, 9)), rng.uniform(0.5, 2, (1, 9))
+    tensors = tuple(torch.from_numpy(a) for a in (z, y, w))
+    alpha = 20 * np.exp(z) / np.exp(z).sum(axis=-1, keepdims=True) + 1e-4
+    parts = gammaln(20 * y + alpha) - gammaln(alpha)
+    np.testing.assert_allclose(dirichlet_loss(*tensors), (-parts.sum(axis=-1) * w).mean(axis=-1) / 20)
+    expected = np.average(huber(1, z - y)[0], axis=0, weights=w[0]).mean() * 2
+    assert float(abundance_loss(0.0, 1.0)(*tensors)) == pytest.approx(expected)
+    mean, spread = np.full(3, 1.0), np.full(3, 0.5)
+    cells = (np.expm1(np.clip(a * spread + mean, 1e-3, None)) for a in (y, z))
+    deviance = np.array(
+        [
+            [2 * (t * np.log(t / m) - t + m) for t, m in zip(*pair, strict=True)]
+            for pair in zip(*(a[0] for a in cells), strict=True)
+        ]
+    )
+    expected = (np.average(deviance, axis=0, weights=w[0]) / np.expm1(1)).mean()
+    assert float(poisson_loss(0.0, mean, spread)(*tensors)) == pytest.approx(expected, rel=1e-5)
+
+    for unit, losses in mlp.LOSSES.items():
+        X, Y, groups = simulate(unit, n=480)
+        for loss in losses:
+            head = make_estimator("mlp", unit, members=2, max_epochs=20, loss=loss)
+            head.fit(X[groups != "d"], Y[groups != "d"], groups[groups != "d"])
+            assert pearson(head.predict(X[groups == "d"]), Y[groups == "d"]) > 0.6
+        with pytest.raises(HeadError, match="Choose one of: auto"):
+            make("mlp", unit, loss="hinge").fit(X, Y)
 
 
 def test_dropout_keeps_the_mean_and_is_off_without_a_generator() -> None:

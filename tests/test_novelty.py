@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 
 from histomix.errors import HeadError
 from histomix.heads import IN_SCOPE_PERCENTILE, NoveltyModel
-from histomix.heads.novelty import _prototypes
+from histomix.heads.novelty import _spread_over
 
 
 def donors(n_donors: int, n: int = 150, seed: int = 0, shift: float = 0.3) -> tuple[np.ndarray, np.ndarray]:
@@ -87,13 +87,13 @@ def test_the_neighbour_distance_is_that_of_the_fifth_nearest_tile() -> None:
     np.testing.assert_allclose(model._nearest(X[:50]), expected, rtol=0.02)
 
 
-def test_prototypes_are_bounded_and_shared_among_donors() -> None:
+def test_the_rows_that_stand_for_all_are_bounded_and_shared_among_donors() -> None:
     groups = np.repeat(["a", "b", "c"], [9000, 1500, 300])
-    rows = _prototypes(len(groups), groups)
+    rows = _spread_over(len(groups), groups, 2000)
     assert len(rows) == 2000 and len(np.unique(rows)) == 2000
     assert pd.Series(groups[rows]).value_counts().to_dict() == {"a": 850, "b": 850, "c": 300}
-    np.testing.assert_array_equal(rows, _prototypes(len(groups), groups))
-    np.testing.assert_array_equal(_prototypes(30, None), np.arange(30))
+    np.testing.assert_array_equal(rows, _spread_over(len(groups), groups, 2000))
+    np.testing.assert_array_equal(_spread_over(30, None, 2000), np.arange(30))
 
 
 def test_a_slide_is_judged_beside_held_out_donors() -> None:

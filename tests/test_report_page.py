@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -146,6 +147,45 @@ def test_a_part_is_there_only_where_the_summary_has_it(page: Path, tmp_path: Pat
     panels = evaluation_panels(dataclasses.replace(found, summary=empty), "ridge", "label", Drawer(tmp_path / "empty"))
     assert [panel["key"] for panel in panels] == ["audit", "confusion"]
     assert "nothing to report" in panels[0]["lead"]
+
+
+def test_a_map_against_cells_and_regions(tmp_path: Path) -> None:
+    name = HOSTILE[4]
+    score = {"mean": 0.4321, "types": {name: {"mean": 0.4321}}}
+    facts = {
+        **{"protocol": "orthogonal", "protocol_means": "measured cells", "n_spots": 500, "unit": "proportion"},
+        **{"folds": [{"name": "core <b>"}], "interval": {"caution": "one slide"}, "notes": ["a note"]},
+        "scores": {"truth": {"map": {"pearson": score}, "constant": {"pearson": {"mean": None, "types": {}}}}},
+        "orthogonal": {
+            "cells": {
+                **{"n_counted": 900, "n_cells": 1000, "n_tiles": 80, "counted_in_um": 56.0},
+                "pearson": {"mean": 0.4321, "low": 0.3, "high": 0.5},
+            },
+            "regions": {
+                **{"auroc": {name: {"tumour": 0.9, "stroma": None}, "B": {"tumour": 0.2, "stroma": 0.5}}, "ari": 0.25},
+                "auroc_words": "AUROC of each type for each region",
+                "expected": [
+                    {
+                        "cell_types": [name],
+                        "region": "tumour",
+                        "auroc": 0.9,
+                        "low": None,
+                        "high": None,
+                        "n_inside": 5,
+                        "n_outside": 9,
+                    }
+                ],
+            },
+        },
+    }
+    (tmp_path / "score").mkdir()
+    (tmp_path / "score" / "summary.json").write_text(json.dumps(facts))
+    text = write_report([tmp_path / "score"], tmp_path / "report").read_text()
+    reader = _Page()
+    reader.feed(text)
+    words = " ".join(reader.words)
+    assert "0.432 (0.300 to 0.500, blocks of this slide)" in words and "adjusted Rand index 0.250" in words
+    assert name in words and "core <b>" in words and "onerror" not in dict(reader.attributes)
 
 
 def test_many_types_in_many_sections_are_drawn_from_best_to_worst(page: Path) -> None:

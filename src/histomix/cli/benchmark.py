@@ -27,7 +27,12 @@ def benchmark(
     ] = None,
     heads: Annotated[str, typer.Option("--heads", help="Heads; the baselines always stand beside them.")] = "ridge,mlp",
     folds: Annotated[
-        str, typer.Option("--folds", help="Protocols: donor or site (honest), section (optimistic), random (leaky).")
+        str,
+        typer.Option(
+            "--folds",
+            help="Protocols: donor or site (honest), section (optimistic), random (leaky); transfer: each sheet to "
+            "each other.",
+        ),
     ] = "donor",
     labels: Annotated[
         list[Path] | None,

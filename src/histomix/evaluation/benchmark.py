@@ -14,7 +14,8 @@ import pandas as pd
 from ..errors import HistomixError, InputError
 from ..progress import Progress, silent
 from ..provenance import atomic_path, versions, write_json
-from .benchmark_cells import LIBRARIES, PLUS, BenchmarkCohort, Run, encoder_facts
+from .benchmark_cells import LIBRARIES, PLUS, TRANSFER, Run
+from .benchmark_parts import BenchmarkCohort, encoder_facts
 from .comparing import compare
 from .folds import PROTOCOLS
 from .ranking import rank
@@ -88,7 +89,8 @@ def benchmark(
         Folder for ``features/``, ``evaluations/``, ``results.csv`` (and ``.parquet`` where pyarrow is installed),
         ``ranking.csv``, ``tests.csv``, ``protocol.md`` and ``benchmark.json``.
     protocols
-        Names in `histomix.evaluation.PROTOCOLS`.
+        Names in `histomix.evaluation.PROTOCOLS`; ``"transfer"`` trains on each cohort and tests on each other, as the
+        cohort ``"<training> to <test>"``.
     weights
         Local weights by the name of the encoder.
     nuclei
@@ -107,10 +109,14 @@ def benchmark(
     """
     _check(cohorts, encoders, heads, protocols)
     place = Path(out)
-    run = Run(place, tuple(heads), seed, progress, total=len(cohorts) * len(encoders) * len(protocols), nuclei=nuclei)
+    pairs = len(cohorts) * (len(cohorts) - 1) if TRANSFER in protocols else 0
+    total = (len(cohorts) * len(set(protocols) - {TRANSFER}) + pairs) * len(encoders)
+    run = Run(place, tuple(heads), seed, progress, total, nuclei)
     singles = list(dict.fromkeys(name for joined in encoders for name in joined.split(PLUS)))
     for one in cohorts:
         run.cohort(one, singles, encoders, protocols, weights or {}, threads)
+    if pairs:
+        run.transfers(encoders, pairs * len(encoders))
     if not run.cells:
         raise run.failures[0]
     table = pd.concat([cell.rows() for cell in run.cells], ignore_index=True)
@@ -120,7 +126,8 @@ def benchmark(
     )
     # One encoder of each cohort and protocol stands for all: they share spots, folds and labels.
     told = {f"{cell.cohort}, {cell.evaluation.summary['protocol']} folds": cell.evaluation for cell in run.cells}
-    statement = protocol_statement(told, encoders=encoder_facts(run))
+    labels = {one.name: _method(one) for one in cohorts if one.name in run.spots}
+    statement = protocol_statement(told, encoders=encoder_facts(run.facts), labels=labels)
     summary = {
         "cohorts": [one.name for one in cohorts],
         "encoders": list(encoders),
@@ -129,7 +136,7 @@ def benchmark(
         "seed": seed,
         "spots": run.spots,
         "costs": run.costs,
-        "encoder_facts": encoder_facts(run),
+        "encoder_facts": encoder_facts(run.facts),
         "failures": [str(error) for error in run.failures],
         "versions": versions(*LIBRARIES),
     }
@@ -137,6 +144,17 @@ def benchmark(
     found = Benchmark(table, ranking, summary, statement, tests, run.failures)
     _write(found, place)
     return found
+
+
+def _method(one: BenchmarkCohort) -> str:
+    """How the labels of a cohort were made, as far as they say it."""
+    facts = next(iter(one.labels.values())).provenance
+    words = [str(facts.get("method") or "made elsewhere, by a method that they do not name")]
+    if facts.get("reference"):
+        words.append(f"with the reference {str(facts['reference'])[:19]}")
+    if facts.get("vocabulary"):
+        words.append("cell types merged or renamed by a vocabulary")
+    return ", ".join(words)
 
 
 def _check(
@@ -154,6 +172,8 @@ def _check(
     for name in protocols:
         if name not in PROTOCOLS:
             raise InputError(f"there are no folds called {name!r}", mend=f"Choose from {', '.join(PROTOCOLS)}")
+        if name == TRANSFER and len(cohorts) < 2:
+            raise InputError("folds called 'transfer' need two cohorts", mend="Give the sheet of a second cohort")
 
 
 def _write(found: Benchmark, place: Path) -> None:

@@ -2,59 +2,34 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from ..abundance import Abundance
 from ..embedding import embed, feature_manifest, read_features
-from ..encoders import card
-from ..errors import EncoderError, HistomixError, InputError, LabelError, MissingExtraError
+from ..errors import HistomixError
 from ..progress import Progress
 from ..provenance import digest_json, read_json, versions, write_json
-from .result import Evaluation, read_evaluation
+from .benchmark_parts import BenchmarkCohort, common_spots, finished, parameters, slug, table_digest
+from .gathering import CohortData
+from .result import Evaluation
 from .run import evaluate
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from ..spots import Cohort
-
-_LOG = logging.getLogger(__name__)
 #: Joins the names of encoders whose features stand side by side.
 PLUS = "+"
+#: The protocol that takes two cohorts.
+TRANSFER = "transfer"
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "torch", "onnxruntime")
-
-
-@dataclass(frozen=True)
-class BenchmarkCohort:
-    """A cohort with its labels.
-
-    Parameters
-    ----------
-    name
-        What it is called in tables and folders.
-    cohort
-        Sections with their slides.
-    labels
-        Section -> abundances.
-    truth
-        Known abundances, where there are any.
-    """
-
-    name: str
-    cohort: Cohort
-    labels: Mapping[str, Abundance]
-    truth: Mapping[str, Abundance] | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +60,36 @@ class Cell:
         }
 
 
+@dataclass(frozen=True)
+class _Ready:
+    """A cohort that is embedded: its features by encoder, and the labels of the spots that every encoder could read."""
+
+    one: BenchmarkCohort
+    features: dict[str, dict[str, AnnData]]
+    labels: dict[str, Abundance]
+
+    def has(self, encoder: str) -> bool:
+        """Whether every part of an encoder could be used."""
+        return all(part in self.features for part in encoder.split(PLUS))
+
+    def blocks(self, encoder: str) -> list[dict[str, AnnData]]:
+        """Features of an encoder, or of several that are joined."""
+        return [self.features[part] for part in encoder.split(PLUS)]
+
+    def identity(self, encoder: str) -> dict[str, Any]:
+        """What a score on these features and labels depends on."""
+        rows = self.one.cohort.rows
+        return {
+            "features": [
+                [feature_manifest(block[name])["identity"] for name in self.labels] for block in self.blocks(encoder)
+            ],
+            "labels": {name: table_digest(table) for name, table in self.labels.items()},
+            "truth": {name: table_digest(table) for name, table in (self.one.truth or {}).items()},
+            "donors": self.one.cohort.donors,
+            "sites": {row.section: row.site for row in rows},
+        }
+
+
 @dataclass
 class Run:
     """The state of one call: what is done, what failed, what it cost."""
@@ -101,6 +106,7 @@ class Run:
     costs: dict[str, dict[str, Any]] = field(default_factory=dict)
     spots: dict[str, dict[str, int]] = field(default_factory=dict)
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    ready: dict[str, _Ready] = field(default_factory=dict)
 
     def cohort(
         self,
@@ -118,26 +124,38 @@ class Run:
             found = self._attempt(work, one.name, name)
             if found is not None:
                 features[name] = found
+        within = [protocol for protocol in protocols if protocol != TRANSFER]
         if not features:
-            self._step(len(encoders) * len(protocols))
+            self._step(len(encoders) * len(within))
             return
         labels, left_out = common_spots(one, list(features.values()))
         self.spots[one.name] = {"scored": sum(len(table.values) for table in labels.values()), "left_out": left_out}
+        ready = self.ready[one.name] = _Ready(one, features, labels)
         for encoder in encoders:
-            parts = encoder.split(PLUS)
-            for protocol in protocols:
-                if all(part in features for part in parts):
-                    blocks = [features[part] for part in parts]
-                    score = partial(self._cell, one, labels, encoder, blocks, protocol)
-                    cell = self._attempt(score, one.name, encoder, protocol)
-                    if cell is not None:
-                        self.cells.append(cell)
-                self._step(1)
+            for protocol in within:
+                self._score(one.name, ready, encoder, protocol)
+
+    def transfers(self, encoders: Sequence[str], total: int) -> None:
+        """Train on each cohort and test on each other one; ``total`` cells are counted whether or not they can be."""
+        before = self.done
+        for train in self.ready.values():
+            for test in self.ready.values():
+                if train is not test:
+                    for encoder in encoders:
+                        self._score(f"{train.one.name} to {test.one.name}", train, encoder, TRANSFER, test)
+        self._step(total - (self.done - before))
+
+    def _score(self, name: str, ready: _Ready, encoder: str, protocol: str, test: _Ready | None = None) -> None:
+        if ready.has(encoder) and (test is None or test.has(encoder)):
+            cell = self._attempt(partial(self._cell, name, ready, encoder, protocol, test), name, encoder, protocol)
+            if cell is not None:
+                self.cells.append(cell)
+        self._step(1)
 
     def _embed(
         self, one: BenchmarkCohort, name: str, weights: str | os.PathLike[str] | None, threads: int | None
     ) -> dict[str, AnnData]:
-        folder = self.out / "features" / one.name / _slug(name)
+        folder = self.out / "features" / one.name / slug(name)
         before = time.perf_counter()
         embed(one.cohort, name, weights, folder, threads=threads, progress=self.progress)
         seconds = time.perf_counter() - before
@@ -154,23 +172,11 @@ class Run:
         self.facts[name] = {**manifest["encoder"], **manifest["tile"]}
         return features
 
-    def _cell(
-        self,
-        one: BenchmarkCohort,
-        labels: Mapping[str, Abundance],
-        encoder: str,
-        blocks: Sequence[Mapping[str, AnnData]],
-        protocol: str,
-    ) -> Cell:
-        folder = self.out / "evaluations" / one.name / _slug(encoder) / protocol
-        sections = list(labels)
+    def _cell(self, name: str, ready: _Ready, encoder: str, protocol: str, test: _Ready | None) -> Cell:
+        folder = self.out / "evaluations" / name / slug(encoder) / protocol
         wanted = digest_json(
             {
-                "features": [[feature_manifest(block[name])["identity"] for name in sections] for block in blocks],
-                "labels": {name: _digest(table) for name, table in labels.items()},
-                "truth": {name: _digest(table) for name, table in (one.truth or {}).items()},
-                "donors": one.cohort.donors,
-                "sites": {row.section: row.site for row in one.cohort.rows},
+                "parts": [part.identity(encoder) for part in (ready, test) if part is not None],
                 "heads": self.heads,
                 "protocol": protocol,
                 "nuclei": self.nuclei,
@@ -179,25 +185,26 @@ class Run:
             }
         )
         note = folder.with_name(f"{protocol}.json")
-        found = _finished(folder, note, wanted)
+        found = finished(folder, note, wanted)
+        tested = test or ready
         if found is None:
             note.unlink(missing_ok=True)
-            cohort = one.cohort.subset(sections)
-            places = [self.out / "features" / one.name / _slug(part) for part in encoder.split(PLUS)]
             found = evaluate(
-                cohort,
-                blocks,
-                labels,
+                ready.one.cohort.subset(list(ready.labels)),
+                ready.blocks(encoder),
+                ready.labels,
                 self.heads,
                 protocol,
-                one.truth,
+                tested.one.truth,
                 folder,
                 self.seed,
                 self.progress,
+                test=None if test is None else self._data(test, encoder),
                 nuclei=self.nuclei,
-                features_folders=places,
+                features_folders=self._data(ready, encoder).folders,
             )
             write_json(note, {"identity": wanted})
+        one = tested.one
         costs = [self.costs[one.name][part] for part in encoder.split(PLUS)]
         seconds = [cost.get("seconds") for cost in costs]
         joined = dict(costs[0])
@@ -207,8 +214,13 @@ class Run:
                 joined["tiles_per_second"] = round(costs[0]["tiles"] / sum(seconds), 2)
         known = [parameters(part) for part in encoder.split(PLUS)]
         total = sum(count for count in known if count is not None) if None not in known else None
-        dim = sum(next(iter(block.values())).n_vars for block in blocks)
-        return Cell(one.name, encoder, found, joined, dim, total)
+        dim = sum(next(iter(block.values())).n_vars for block in ready.blocks(encoder))
+        return Cell(name, encoder, found, joined, dim, total)
+
+    def _data(self, ready: _Ready, encoder: str) -> CohortData:
+        """A cohort with its features, for `evaluate`."""
+        places = [self.out / "features" / ready.one.name / slug(part) for part in encoder.split(PLUS)]
+        return CohortData(ready.one.cohort.subset(list(ready.labels)), ready.blocks(encoder), ready.labels, places)
 
     def _attempt(self, work: Callable[[], Any], *names: str) -> Any:
         """Let one encoder or cell fail without the others; what cannot be mended by going on is raised."""
@@ -221,72 +233,3 @@ class Run:
     def _step(self, count: int) -> None:
         self.done += count
         self.progress("benchmark", self.done, self.total)
-
-
-def _finished(folder: Path, note: Path, wanted: str) -> Evaluation | None:
-    """What an earlier call made of the same input; None where there is none, or it is damaged."""
-    if not note.is_file():
-        return None
-    try:
-        return read_evaluation(folder) if read_json(note).get("identity") == wanted else None
-    except InputError as error:
-        _LOG.warning("%s It is made again", error)
-        return None
-
-
-def _slug(encoder: str) -> str:
-    """Name of an encoder as that of a folder (a card file is named by its path)."""
-    return re.sub(r"[^A-Za-z0-9_.+:-]+", "_", encoder)
-
-
-def common_spots(one: BenchmarkCohort, features: Sequence[Mapping[str, AnnData]]) -> tuple[dict[str, Abundance], int]:
-    """Labels of the spots that every encoder could read, and how many spots that leaves out."""
-    labels, left_out = {}, 0
-    for name in one.cohort.names:
-        if name not in one.labels:
-            continue
-        table = one.labels[name]
-        keys = table.values.index
-        kept = np.ones(len(keys), dtype=bool)
-        anywhere = np.zeros(len(keys), dtype=bool)
-        for block in features:
-            found = block[name]
-            readable = found.obs_names[np.isfinite(np.asarray(found.X, dtype=np.float32)).all(axis=1)]
-            kept &= keys.isin(readable)
-            anywhere |= keys.isin(readable)
-        left_out += int((anywhere & ~kept).sum())
-        if kept.any():
-            rows = keys[kept]
-            sd, median = (None if part is None else part.loc[rows] for part in (table.sd, table.median))
-            labels[name] = replace(table, values=table.values.loc[rows], sd=sd, median=median)
-    if not labels:
-        raise LabelError(
-            "no labelled spot was read by every encoder", where=one.name, mend="Check the labels and the features"
-        )
-    return labels, left_out
-
-
-def _digest(table: Abundance) -> str:
-    values = table.values
-    reliability = None if table.reliability is None else table.reliability.tolist()
-    return digest_json(
-        [values.index.tolist(), values.columns.tolist(), values.to_numpy().tolist(), table.unit, reliability]
-    )
-
-
-def encoder_facts(run: Run) -> list[dict[str, Any]]:
-    """Facts of every encoder that was used: name, revision, weights, licence, tile and parameters."""
-    facts = []
-    for name, one in run.facts.items():
-        entry = {key: one.get(key) for key in ("name", "revision", "digest", "licence", "dim", "size_px", "mpp")}
-        entry["parameters"] = parameters(name)
-        facts.append(entry)
-    return facts
-
-
-def parameters(name: str) -> float | None:
-    """Parameters of an encoder by its card; None for one that has no card here."""
-    try:
-        return card(name).parameters
-    except (EncoderError, MissingExtraError):
-        return None

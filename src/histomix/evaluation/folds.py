@@ -17,6 +17,8 @@ PROTOCOLS = {
     "random": "leaky: neighbouring spots of the same section are in training; a diagnostic only",
     "transfer": "trained on one cohort, tested on another",
 }
+#: What scores of a map against cells or regions call their protocol; there are no folds of it.
+ORTHOGONAL = "orthogonal"
 #: Protocols from the most honest to the least.
 HONESTY = ("transfer", "site", "donor", "section", "random")
 #: Protocols under which a donor stands in training and in test by design.

@@ -17,8 +17,8 @@ from .summary import mean_and_interval, resample_weights, units_by_head
 
 #: The metric of a group in the table; ``cell_type`` is the name of the group.
 GROUP_METRIC = "pearson_group"
-#: Cell types per group, about, where the labels choose the groups.
-_PER_GROUP = 3
+#: Cell types per group, at most, where the labels choose the groups.
+_MOST_PER_GROUP = 4
 _MEND = "Give a CSV with the columns cell_type and group, or YAML with a list of cell types under each group"
 
 
@@ -86,16 +86,17 @@ def check_groups(groups: Mapping[str, str], cell_types: Sequence[str]) -> dict[s
 
 
 def groups_from_labels(Y: Array, section: NDArray[np.str_], cell_types: Sequence[str]) -> dict[str, list[str]]:
-    """Put cell types whose labels go together into groups, about three types each.
+    """Put cell types whose labels go together into groups of at most four.
 
-    Average linkage on 1 - r, with r the correlation of two types over the spots of a section, averaged over sections
-    (UPGMA, Sokal and Michener 1958). No prediction has a part in it.
+    Complete linkage on 1 - r, with r the correlation of two types over the spots of a section, averaged over sections.
+    The tree is cut below its root, branch by branch, where no more than four types are left: at one height, one large
+    group and many of one type would remain. No prediction has a part in it.
 
     Returns
     -------
     Group -> cell types; a group is called by its members. Empty with fewer than four types that vary.
     """
-    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.cluster.hierarchy import ClusterNode, linkage, to_tree
     from scipy.spatial.distance import squareform
 
     varies = np.flatnonzero(np.ptp(Y, axis=0) > 0)
@@ -113,9 +114,14 @@ def groups_from_labels(Y: Array, section: NDArray[np.str_], cell_types: Sequence
     r = np.divide(total, known, out=np.zeros_like(total), where=known > 0)
     distance = 1 - (r + r.T) / 2
     np.fill_diagonal(distance, 0.0)
-    tree = linkage(squareform(np.clip(distance, 0, 2), checks=False), method="average")
-    code = fcluster(tree, max(2, round(len(varies) / _PER_GROUP)), criterion="maxclust")
-    members = [[cell_types[i] for i in varies[code == one]] for one in dict.fromkeys(code.tolist())]
+    tree = to_tree(linkage(squareform(np.clip(distance, 0, 2), checks=False), method="complete"))
+
+    def branches(node: ClusterNode) -> list[list[int]]:
+        if node is not tree and node.count <= _MOST_PER_GROUP:
+            return [sorted(node.pre_order())]
+        return [*branches(node.left), *branches(node.right)]
+
+    members = [[cell_types[varies[i]] for i in leaves] for leaves in sorted(branches(tree))]
     return {" + ".join(types): types for types in members}
 
 

@@ -17,6 +17,7 @@ from ..errors import InputError
 from ..provenance import digest_file, versions
 from .blocks import BLOCKS, block_interval, block_of
 from .cells import cells_in_tiles, read_cells
+from .folds import ORTHOGONAL
 from .metrics import RULES
 from .region_scores import score_regions
 from .regions import read_regions
@@ -27,7 +28,6 @@ from .summary import summarise
 if TYPE_CHECKING:
     from anndata import AnnData
 
-ORTHOGONAL = "orthogonal"
 #: The rows of the map, and of the same composition everywhere (the mean of the map).
 MAP, CONSTANT = "map", "constant"
 #: What the protocol means, in every file that carries its scores.
@@ -82,8 +82,8 @@ def score_map(
     Returns
     -------
     Evaluation
-        Protocol ``"orthogonal"``, heads ``"map"`` and ``"constant"``, scores against ``"truth"``; ``labels`` are the
-        cells counted in the tiles. ``summary["orthogonal"]`` has ``cells``, ``regions`` and ``interval``.
+        Protocol ``"orthogonal"``, heads ``"map"`` and ``"constant"``, scores against ``"truth"``; ``labels`` and
+        ``truth`` are the cells counted in the tiles; ``summary["orthogonal"]`` has ``cells`` and ``regions``.
 
     Raises
     ------
@@ -110,7 +110,7 @@ def score_map(
     notes = _seen(manifest, donor)
     facts: dict[str, Any] = {"map": where, "tile_um": side_um, "interval": BLOCKS}
     metrics: list[pd.DataFrame] = []
-    predictions = {head: {name: values} for head in (MAP, CONSTANT)}
+    predictions = {head: {name: values} for head in (CONSTANT, MAP)}
     truth = pd.DataFrame(index=values.index)
     if cells is not None:
         count_um = size_um or side_um
@@ -124,7 +124,7 @@ def score_map(
             truth, more = _scaled(truth, count_um, spot_um)
             notes += more
         constant = predicted * 0 + predicted.mean(axis=0)
-        predictions = {MAP: {name: predicted}, CONSTANT: {name: constant}}
+        predictions = {CONSTANT: {name: constant}, MAP: {name: predicted}}
         rows = values.index.get_indexer(truth.index)
         facts["cells"] = {
             "file": _file(cells),
@@ -255,7 +255,7 @@ def _evaluation(
         "protocol": ORTHOGONAL,
         "protocol_means": MEANING,
         "folds": folds,
-        "heads": [MAP, CONSTANT],
+        "heads": [CONSTANT, MAP],
         "unit": str(manifest["unit"]),
         "cell_types": types,
         "sections": [name] if len(truth.columns) else [],
@@ -264,7 +264,7 @@ def _evaluation(
         "n_sections": 1,
         "n_donors": 1,
         "n_spots": len(first),
-        "truth": None,
+        "truth": {"sections": [name], "n_spots": len(truth)} if len(truth.columns) else None,
         "head": manifest.get("head"),
         "seed": seed,
         "rules": RULES,
@@ -274,8 +274,9 @@ def _evaluation(
         "scores": summarise(rows[rows["target"] == "truth"], folds, seed) if "cells" in facts else {},
         "versions": versions("numpy", "scipy", "scikit-learn"),
     }
+    # What was measured stands in the place of labels as well, so that whatever reads an evaluation reads this one.
     labels = {name: truth} if len(truth.columns) else {}
-    return Evaluation(rows, predictions, summary, labels, {}, {name: positions})
+    return Evaluation(rows, predictions, summary, labels, labels, {name: positions})
 
 
 def _seen(manifest: Mapping[str, Any], donor: str | None) -> list[str]:

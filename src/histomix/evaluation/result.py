@@ -12,7 +12,7 @@ import pandas as pd
 from ..errors import InputError
 from ..provenance import atomic_path, read_json, write_json
 from .ceiling import CEILING
-from .folds import PROTOCOLS
+from .folds import ORTHOGONAL, PROTOCOLS
 from .words import in_words
 
 _OURS = {"metrics.csv", "summary.json", "predictions", "labels", "truth"}
@@ -164,7 +164,7 @@ def read_evaluation(folder: str | os.PathLike[str]) -> Evaluation:
     mend = "Run histomix evaluate again"
     summary = read_json(path / "summary.json", mend=mend)
     missing = {"protocol", "heads", "sections", "cell_types", "scores"} - set(summary)
-    if missing or summary["protocol"] not in PROTOCOLS:
+    if missing or summary["protocol"] not in (*PROTOCOLS, ORTHOGONAL):
         raise InputError("is not the summary of an evaluation", where=path / "summary.json", mend=mend)
     metrics = _read_csv(path / "metrics.csv", _TEXT)
     ours = metrics["protocol"] == summary["protocol"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .baselines import NUCLEI
 from .ceiling import ceiling_words
 from .result import Evaluation
 
@@ -17,7 +18,12 @@ _TITLES = {
 }
 
 
-def protocol_statement(evaluations: Mapping[str, Evaluation], *, encoders: Sequence[Mapping[str, Any]] = ()) -> str:
+def protocol_statement(
+    evaluations: Mapping[str, Evaluation],
+    *,
+    encoders: Sequence[Mapping[str, Any]] = (),
+    labels: Mapping[str, str] | None = None,
+) -> str:
     """Write one page, Markdown, on how the numbers of some evaluations were made.
 
     Parameters
@@ -27,6 +33,8 @@ def protocol_statement(evaluations: Mapping[str, Evaluation], *, encoders: Seque
     encoders
         Facts of the encoders (name, revision, digest, licence, dim, size_px, mpp); those in the evaluations when left
         out.
+    labels
+        How the labels of each cohort were made, in words.
     """
     first = next(iter(evaluations.values())).summary
     known = list(encoders) or _encoders(evaluations)
@@ -34,6 +42,7 @@ def protocol_statement(evaluations: Mapping[str, Evaluation], *, encoders: Seque
         "# Protocol",
         "## Data",
         *_data(evaluations),
+        "\n".join(f"- Labels of {name}: {words}." for name, words in (labels or {}).items()),
         "## Features",
         "\n".join(f"- {_encoder(one)}" for one in known),
         "Encoders are frozen. A tile is centred on each spot; its size in um is that of the encoder, whatever the "
@@ -43,7 +52,7 @@ def protocol_statement(evaluations: Mapping[str, Evaluation], *, encoders: Seque
         "Every head was fitted anew in every fold on that fold's training spots alone. Standardisation, projections, "
         "penalties, stopping and weights of members were fitted or chosen inside the training spots, on inner splits "
         "that keep a donor whole (a section, where one donor is left). No choice was made on a test spot. The training "
-        "mean and ridge regression on the same features stand beside every head.",
+        f"mean and ridge regression on the same features{_nuclei(first)} stand beside every head.",
         "## Scores",
         "Pearson correlation per cell type over the spots of one section, averaged over cell types and then over "
         "sections; `pearson_pooled` over all test spots of a fold, `pearson_within` after centring each section. "
@@ -51,6 +60,9 @@ def protocol_statement(evaluations: Mapping[str, Evaluation], *, encoders: Seque
             f"{_sentence(first['rules'][name])}" for name in ("constant_prediction", "constant_label", "few_spots")
         ),
         f"Intervals: {round(100 * first['interval']['level'])} %, {first['interval']['method']}. Seed {first['seed']}.",
+        "Differences: over the same sections, tested by flipping the signs of whole donors (two-sided permutation; "
+        "with fewer than six donors no such test can reach p < 0.05), corrected for the pairs compared "
+        "(Benjamini-Hochberg).",
         "## Cautions",
         "\n".join(f"- {_sentence(note)}" for note in _cautions(evaluations)) or "None.",
         "## Software",
@@ -72,6 +84,10 @@ def _data(evaluations: Mapping[str, Evaluation]) -> list[str]:
         lines.append(f"- **{name}**: {title}: {facts['protocol_means']}. {counts}.")
         ceilings[_sentence(ceiling_words(facts.get("ceiling")))] = None
     return ["\n".join(lines), " ".join(f"Labels: {words}" for words in ceilings)]
+
+
+def _nuclei(summary: Mapping[str, Any]) -> str:
+    return ", and a regression on nuclei counted in the haematoxylin," if NUCLEI in summary["scores"]["label"] else ""
 
 
 def _encoders(evaluations: Mapping[str, Evaluation]) -> list[Mapping[str, Any]]:

@@ -149,21 +149,31 @@ def smallest_p(n_donors: int) -> float | None:
 
 def statement(test: dict[str, Any]) -> str:
     """One sentence on a paired test, which says so when donors are too few to tell."""
+    words = difference_words(test)
+    if test["difference"] is None:
+        return words
+    if test["p"] is None or test["smallest_p"] > ALPHA:
+        return f"{words}; {too_few_words(test['n_donors'])}"
+    verdict = "a difference" if test["p_adjusted"] < ALPHA else "no difference shown"
+    return (
+        f"{words}; p = {test['p']:.3g} over {test['n_donors']} donors, {test['p_adjusted']:.3g} corrected for the "
+        f"pairs compared: {verdict}"
+    )
+
+
+def difference_words(test: dict[str, Any]) -> str:
+    """The difference and its interval."""
     if test["difference"] is None:
         return f"{test['a']} and {test['b']} share no section that can be scored"
     words = f"{test['a']} - {test['b']}: {test['difference']:+.3f}"
-    if test["low"] is not None:
-        words += f" (95 % interval {test['low']:+.3f} to {test['high']:+.3f})"
-    if test["p"] is None:
-        return f"{words}; one donor cannot tell: its sections are not independent, so there is no test"
-    n, least = test["n_donors"], test["smallest_p"]
-    if least > ALPHA:
-        return (
-            f"{words}; {n} donors are too few to tell: the smallest two-sided p that they can give is "
-            f"2/{2**n} = {least:.3g} (here p = {test['p']:.3g})"
-        )
-    verdict = "a difference" if test["p_adjusted"] < ALPHA else "no difference shown"
+    return words if test["low"] is None else f"{words} (95 % interval {test['low']:+.3f} to {test['high']:+.3f})"
+
+
+def too_few_words(n_donors: int) -> str:
+    """Why so few donors cannot tell a difference."""
+    if n_donors < 2:
+        return "one donor cannot tell: its sections are not independent, so there is no test"
     return (
-        f"{words}; p = {test['p']:.3g} over {n} donors, {test['p_adjusted']:.3g} corrected for the pairs compared: "
-        f"{verdict}"
+        f"{n_donors} donors are too few to tell: the smallest two-sided p that they can give is "
+        f"2/{2**n_donors} = {smallest_p(n_donors):.3g}"
     )

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from .ceiling import CEILING, ceiling_words
+from .testing import ALPHA, difference_words, too_few_words
 
 _MOST_NAMES = 6
 #: More comparisons than this are left to the file.
@@ -63,7 +64,12 @@ def _score(row: Mapping[str, Any]) -> str:
 def _tests(tests: list[dict[str, Any]]) -> list[str]:
     """Comparisons of heads against the labels, leaving out the constant."""
     told = [one for one in tests if one["target"] == "label" and "mean" not in (one["a"], one["b"])]
-    lines = [one["statement"] for one in told[:_MOST_TESTS]]
+    counts = {one["n_donors"] for one in told}
+    if len(counts) == 1 and all(one["p"] is None or one["smallest_p"] > ALPHA for one in told):
+        # The same for all: said once.
+        lines = [*(difference_words(one) for one in told[:_MOST_TESTS]), too_few_words(counts.pop())]
+    else:
+        lines = [one["statement"] for one in told[:_MOST_TESTS]]
     return lines + (
         [f"and {len(told) - _MOST_TESTS} more comparisons, in summary.json"] if len(told) > _MOST_TESTS else []
     )

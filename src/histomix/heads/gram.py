@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import linalg
 
+from .preprocess import standardise
+
 _ROWS = 4096
 #: A column whose variance in some rows is below this share of its variance in all is constant there: what is left of
 #: it after sums of float32 products are subtracted is rounding.
@@ -120,3 +122,38 @@ def residuals(sums: Moments, coefs: np.ndarray) -> np.ndarray:
     fitted = (flat * (sums.xx.astype(flat.dtype) @ flat)).sum(axis=0, dtype=np.float64)
     crossed = np.einsum("adt,dt->at", coefs, sums.xy)
     return np.maximum(fitted.reshape(len(coefs), -1) - 2 * crossed + sums.yy, 0.0)
+
+
+def components_without(
+    X: np.ndarray, weight: np.ndarray, held_out: list[np.ndarray], n: int
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Leading principal components of all rows less each set of held-out ones, as `principal_components` gives them.
+
+    One pass over the rows serves all: the moments of the rest are those of all less those held out.
+    """
+    none = np.zeros((len(X), 0))
+    mean, scale = standardise(X, weight)
+    parts = [moments(X, none, weight, rows, mean, scale) for rows in held_out]
+    seen = np.zeros(len(X), bool)
+    for rows in held_out:
+        seen[rows] = True
+    total = sum(parts, moments(X, none, weight, np.flatnonzero(~seen), mean, scale))
+    found = []
+    for part in parts:
+        rest = total - part
+        inside = rest.centred()
+        variance = np.diagonal(inside.xx) / rest.weight
+        varies = variance > _CONSTANT * np.maximum(1.0, np.square(rest.x / rest.weight))
+        spread = np.where(varies, np.sqrt(np.where(varies, variance, 1.0)), 1.0)
+        correlation = (np.where(np.outer(varies, varies), inside.xx, 0.0) / np.outer(spread, spread)).astype(X.dtype)
+        first = max(len(spread) - n, 0)
+        values, vectors = linalg.eigh(
+            correlation, overwrite_a=True, check_finite=False, subset_by_index=(first, len(spread) - 1)
+        )
+        values, vectors = values[::-1], vectors[:, ::-1]
+        kept = values > max(values[0], np.finfo(values.dtype).tiny) * len(X) * np.finfo(values.dtype).eps
+        centre = mean + scale * rest.x / rest.weight
+        found.append(
+            (centre.astype(np.float32), (scale * spread).astype(np.float32), vectors[:, kept].astype(np.float32))
+        )
+    return found

@@ -9,11 +9,16 @@ import numpy as np
 from ..errors import HeadError
 from .base import CompositionRegressor
 from .context import Places
+from .gram import components_without
 from .inner import inner_splits
 from .preprocess import principal_components, rotate
 
 if TYPE_CHECKING:
     from .network import Loss, Recipe
+
+
+#: Losses by unit, the default first.
+LOSSES = {"proportion": ("kl", "dirichlet-multinomial"), "cells per spot": ("log", "huber", "poisson")}
 
 
 class MLPRegressor(CompositionRegressor):
@@ -52,6 +57,9 @@ class MLPRegressor(CompositionRegressor):
         Training ends at `max_epochs`, or after `patience` epochs without a lower held-out loss.
     epochs
         A fixed number of epochs: one ensemble is trained on all rows, without inner splits.
+    loss
+        Of proportions "kl" or "dirichlet-multinomial", of cells per spot "log" (the squared error on log1p), "huber"
+        (the same, linear beyond one standard deviation) or "poisson"; "auto" is the first of these.
     pearson
         Weight of the Pearson term (cells per spot only).
     rings_um, smooth_um, slide_scale
@@ -88,6 +96,7 @@ class MLPRegressor(CompositionRegressor):
         max_epochs: int = 60,
         patience: int = 10,
         epochs: int | None = None,
+        loss: str = "auto",
         pearson: float = 2.0,
         rings_um: tuple[float, ...] | str = "auto",
         smooth_um: float | str = "auto",
@@ -105,6 +114,7 @@ class MLPRegressor(CompositionRegressor):
         self.max_epochs = max_epochs
         self.patience = patience
         self.epochs = epochs
+        self.loss = loss
         self.pearson = pearson
         self.rings_um = rings_um
         self.smooth_um = smooth_um
@@ -123,7 +133,12 @@ class MLPRegressor(CompositionRegressor):
         own = X[:, : self.n_features_in_]
         # Each fold's own projection: in one fitted on all rows, the leading axes tell groups apart, and a fold
         # trained on some of the groups would carry its random initial weights along those axes to every new slide.
-        bases = [principal_components(own[rows], weight[rows], self.n_components) for rows, _ in splits]
+        if self.epochs is None and len(X) > 2 * self.n_features_in_:
+            bases = components_without(own, weight, [rows for _, rows in splits], self.n_components)
+        else:
+            bases = [principal_components(own[rows], weight[rows], self.n_components) for rows, _ in splits]
+        if any(not basis[2].size for basis in bases):
+            raise HeadError("the features are the same in every training spot", mend="Check the tiles and the encoder")
         rank = max(basis[2].shape[1] for basis in bases)
         self.mean_, self.scale_ = (np.stack([basis[i] for basis in bases]) for i in (0, 1))
         self.components_ = np.stack([np.pad(axes, ((0, 0), (0, rank - axes.shape[1]))) for _, _, axes in bases])
@@ -165,9 +180,13 @@ class MLPRegressor(CompositionRegressor):
         )
 
     def _loss(self) -> Loss:
-        from .network import abundance_loss, kl_loss
+        from .network import abundance_loss, dirichlet_loss, kl_loss, poisson_loss
 
-        return kl_loss if self.unit == "proportion" else abundance_loss(self.pearson)
+        if self.unit == "proportion":
+            return dirichlet_loss if self.loss == "dirichlet-multinomial" else kl_loss
+        if self.loss == "poisson":
+            return poisson_loss(self.pearson, *self.target_[:2])
+        return abundance_loss(self.pearson, 1.0 if self.loss == "huber" else np.inf)
 
     def _set_target(self, Y: np.ndarray) -> np.ndarray:
         """Remember the scale of the labels and return what the network learns, float32."""
@@ -235,6 +254,9 @@ class MLPRegressor(CompositionRegressor):
         for name, value in counts.items():
             if not isinstance(value, int | np.integer) or value < 1:
                 raise HeadError(f"{name} must be a whole number of at least 1; it is {value!r}")
+        known = ("auto", *LOSSES[self.unit])
+        if self.loss not in known:
+            raise HeadError(f"the loss of {self.unit} is {self.loss!r}", mend=f"Choose one of: {', '.join(known)}")
         if not 0 <= self.dropout < 1:
             raise HeadError(f"dropout must be at least 0 and below 1; it is {self.dropout!r}")
         for name in ("learning_rate", "weight_decay", "pearson"):

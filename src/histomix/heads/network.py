@@ -19,6 +19,8 @@ from ..errors import HeadError
 #: drawn anew each time, so that it stays a unit of early stopping.
 MAX_BATCHES = 50
 MAX_BATCH = 256
+#: Cells of a spot and precision of the Dirichlet-multinomial.
+_CELLS, _PRECISION = 20.0, 20.0
 #: (outputs, targets, row weights), each (members, rows, types) or (members, rows) -> loss of each member.
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 Layers = dict[str, Tensor]
@@ -150,12 +152,44 @@ def kl_loss(z: Tensor, y: Tensor, w: Tensor) -> Tensor:
     return (-(y * functional.log_softmax(z, dim=-1)).sum(-1) * w).mean(-1)
 
 
-def abundance_loss(pearson: float) -> Loss:
-    """Make the weighted squared error plus ``pearson * (1 - r)``, r the mean over types of the batch's Pearson."""
+def dirichlet_loss(z: Tensor, y: Tensor, w: Tensor) -> Tensor:
+    """Weighted mean Dirichlet-multinomial negative log-likelihood of the proportions y, of `_CELLS` cells a spot.
+
+    The mean is softmax(z); the precision is fixed, so the spread of spots about it is that of `_PRECISION` cells.
+    """
+    counts, alpha = _CELLS * y, _PRECISION * z.softmax(dim=-1) + 1e-4
+    likelihood = (torch.lgamma(counts + alpha) - torch.lgamma(alpha)).sum(-1)
+    return (-likelihood * w).mean(-1) / _CELLS
+
+
+def abundance_loss(pearson: float, huber: float = math.inf) -> Loss:
+    """Make the weighted squared error plus ``pearson * (1 - r)``, r the mean over types of the batch's Pearson.
+
+    Errors beyond ``huber`` count linearly.
+    """
+
+    def loss(z: Tensor, y: Tensor, w: Tensor) -> Tensor:
+        share, error = _shares(w), (z - y).abs()
+        near = error.clamp_max(huber)
+        return (share * near * (2 * error - near)).sum(-2).mean(-1) + pearson * (1 - _pearson(z, y, share))
+
+    return loss
+
+
+def poisson_loss(pearson: float, mean: np.ndarray, spread: np.ndarray) -> Loss:
+    """Make the weighted Poisson deviance of cells, mean over types in units of their mean, plus the Pearson term.
+
+    Outputs and targets are standardised log1p cells, with this mean and spread.
+    """
+    m, s = (torch.from_numpy(np.asarray(a, dtype=np.float32)) for a in (mean, spread))
 
     def loss(z: Tensor, y: Tensor, w: Tensor) -> Tensor:
         share = _shares(w)
-        return (share * (z - y).square()).sum(-2).mean(-1) + pearson * (1 - _pearson(z, y, share))
+        rate = torch.expm1((z * s + m).clamp(1e-3, 12.0))
+        cells = torch.expm1(y * s + m).clamp_min(0.0)
+        deviance = 2 * (torch.xlogy(cells, cells) - cells * rate.log() - cells + rate)
+        size = torch.expm1(m).clamp_min(1e-2)
+        return (share * deviance / size).sum(-2).mean(-1) + pearson * (1 - _pearson(z, y, share))
 
     return loss
 

@@ -6,15 +6,18 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
+from scipy import linalg
 
 from ..errors import HeadError
 from .inner import inner_splits
-from .preprocess import spectrum, standardise
+from .preprocess import standardise
 from .threads import threads_for
 
 #: A tile is in scope while it is no more novel than this share of held-out training tiles.
 IN_SCOPE_PERCENTILE = 0.99
 _COMPONENTS = 64
+#: Training tiles looked at, at most: more make it slower and hardly another.
+_ROWS = 12_000
 _QUANTILES = np.linspace(0, 1, 1001)
 #: Training tiles kept to measure the distance to, at most, and which of the nearest it is measured to.
 _PROTOTYPES, _NEIGHBOUR = 2000, 5
@@ -61,7 +64,13 @@ class NoveltyModel:
     shares: np.ndarray
 
     def fit(self, X: np.ndarray, groups: np.ndarray | None) -> Self:
-        """Fit on embeddings ``(n, n_features)`` whose rows of one group are held out together."""
+        """Fit on embeddings ``(n, n_features)`` whose rows of one group are held out together.
+
+        Of more than 12,000 rows, as many are drawn with a fixed seed, equally from all groups.
+        """
+        if len(X) > _ROWS:
+            kept = _spread_over(len(X), groups, _ROWS)
+            X, groups = X[kept], None if groups is None else np.asarray(groups)[kept]
         with threads_for(X.size):
             rows, parts = [], []
             for train, test in inner_splits(len(X), groups):
@@ -141,20 +150,21 @@ class NoveltyModel:
     def _fit_distances(self, X: np.ndarray, groups: np.ndarray | None) -> None:
         mean, scale = standardise(X, np.ones(len(X)))
         Z = ((X - mean) / scale).astype(np.float32)
-        vectors, values = spectrum(Z)
+        total = float(np.einsum("nf,nf->", Z, Z, dtype=np.float64))
+        vectors, values = _leading(Z, 2 * _COMPONENTS)
         if not len(values):
             raise HeadError("the features are the same in every training spot", mend="Check the tiles and the encoder")
         # At most half the rank: the rest must tell the variance outside the components.
         r = min(_COMPONENTS, max(1, len(values) // 2))
         variance = values.astype(np.float64) / len(X)
-        outside = variance[r:].sum() / max(Z.shape[1] - r, 1)
-        noise = outside if outside > 0 else variance[-1]
+        outside = max(total / len(X) - variance[:r].sum(), 0.0) / max(Z.shape[1] - r, 1)
+        noise = outside if outside > 1e-6 * variance[-1] else variance[-1]
         self.centre, self.scale = mean.astype(np.float32), scale.astype(np.float32)
         self.noise = np.array([noise])
         axes = vectors[:, :r] * np.sqrt(np.maximum(1 / noise - 1 / variance[:r], 0))
         # Laid out as it is when it is loaded: products differ in the last bit with the order in memory.
         self.axes = np.ascontiguousarray(axes, dtype=np.float32)
-        self.prototypes = (Z[_prototypes(len(Z), groups)] @ self._directions()).astype(np.float16)
+        self.prototypes = (Z[_spread_over(len(Z), groups, _PROTOTYPES)] @ self._directions()).astype(np.float16)
 
     def _directions(self) -> np.ndarray:
         """The components as unit vectors, ``(n_features, r)``."""
@@ -187,9 +197,22 @@ class NoveltyModel:
         return result
 
 
-def _prototypes(n: int, groups: np.ndarray | None) -> np.ndarray:
-    """Rows that stand for the training tiles: all of them, or as many of each group, drawn with a fixed seed."""
-    if n <= _PROTOTYPES:
+def _leading(Z: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Leading ``n`` eigenvectors (n_features, n) and eigenvalues of ``Z.T @ Z``, descending; fewer of a lower rank."""
+    gram = Z @ Z.T if len(Z) < Z.shape[1] else Z.T @ Z
+    size = len(gram)
+    values, vectors = linalg.eigh(
+        gram, subset_by_index=(max(0, size - n), size - 1), overwrite_a=True, check_finite=False
+    )
+    values, vectors = values[::-1], vectors[:, ::-1]
+    kept = values > max(values[0], np.finfo(values.dtype).tiny) * max(Z.shape) * np.finfo(values.dtype).eps
+    values, vectors = values[kept], vectors[:, kept]
+    return ((Z.T @ vectors) / np.sqrt(values) if len(Z) < Z.shape[1] else vectors), values
+
+
+def _spread_over(n: int, groups: np.ndarray | None, most: int) -> np.ndarray:
+    """Rows that stand for all: all of them, or ``most``, equally of each group, drawn with a fixed seed; ascending."""
+    if n <= most:
         return np.arange(n)
     _, group = np.unique(np.zeros(n, int) if groups is None else groups, return_inverse=True)
     order = np.random.default_rng(0).permutation(n)
@@ -197,7 +220,7 @@ def _prototypes(n: int, groups: np.ndarray | None) -> np.ndarray:
     for one in range(group.max() + 1):
         rows = order[group[order] == one]
         rank[rows] = np.arange(len(rows))
-    return np.sort(order[np.argsort(rank[order], kind="stable")][:_PROTOTYPES])
+    return np.sort(order[np.argsort(rank[order], kind="stable")][:most])
 
 
 def _reference(distances: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -52,4 +52,8 @@ def principal_components(X: np.ndarray, weight: np.ndarray, n: int) -> tuple[np.
 
 def rotate(X: np.ndarray, mean: np.ndarray, scale: np.ndarray, components: np.ndarray) -> np.ndarray:
     """Coordinates of the rows of ``X`` along the principal components, float32."""
-    return ((X - mean) / scale).astype(np.float32) @ components
+    result = np.empty((len(X), components.shape[1]), np.float32)
+    for start in range(0, len(X), 4096):  # as above
+        rows = slice(start, start + 4096)
+        result[rows] = ((X[rows] - mean) / scale).astype(np.float32) @ components
+    return result

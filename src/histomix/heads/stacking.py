@@ -153,7 +153,7 @@ def stacking_weights(predictions: np.ndarray, Y: np.ndarray, groups: np.ndarray,
     root = np.sqrt(weight)[:, None]
     A, b = (stacked * root).reshape(len(stacked), -1).T, (labels * root).ravel()
     # The same problem in as many rows as there are heads; its heavy last row holds the sum to 1.
-    small = np.linalg.qr(np.column_stack([A, b]), mode="r")
+    small = np.asarray(np.linalg.qr(np.column_stack([A, b]), mode="r"))
     heavy = 1e4 * max(float(np.abs(small).max()), 1.0)
     found = nnls(np.vstack([small[:, :-1], np.full(A.shape[1], heavy)]), np.append(small[:, -1], heavy))[0]
     return np.asarray(found / found.sum())

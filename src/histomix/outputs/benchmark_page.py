@@ -82,6 +82,8 @@ def _group(
     first = records[0]
     axis = Axis([row[name] for row in records for name in ("pearson", "low", "high")])
     mine = [t for t in tests if (t["cohort"], t["protocol"], t["target"]) == (cohort, protocol, target)]
+    # That a head is better than no head is no finding; all pairs are in tests.csv.
+    mine = [t for t in mine if "mean" not in (t["a"], t["b"])]
     families = []
     for kind, caption in (("encoders", "Encoders, with the same head"), ("heads", "Heads, on the same encoder")):
         found = [_test(one) for one in mine if one["compared"] == kind]
@@ -126,13 +128,13 @@ def _row(row: Mapping[Any, Any], axis: Axis) -> dict[str, Any]:
     gap = "" if strong else f"{row['minus_best']:+.3f}".replace("-", "−")
     return {
         "rank": row["rank"],
-        "encoder": row["encoder"] or "any encoder",
+        "encoder": row["encoder"] or "no features",
         "head": row["head"],
         "strong": strong,
         "level": level,
         "forest": axis.row(row["pearson"], row["low"], row["high"], strong=strong, words=f"{_name(row)}: {scored}"),
         "pearson": number(row["pearson"]),
-        "interval": _interval(row["low"], row["high"]),
+        "interval": "constant" if row["head"] == "mean" else _interval(row["low"], row["high"]),
         "gap": gap,
         "gap_interval": "" if strong else _interval(row["minus_best_low"], row["minus_best_high"], "+"),
         "others": [number(row.get(name)) for name in ("pearson_within", "pearson_pooled", "rmse", "js_composition")],
@@ -191,7 +193,7 @@ def _protocols(ranking: pd.DataFrame) -> dict[str, Any] | None:
     rows = []
     for (cohort, target, encoder, head), part in ranking.groupby(["cohort", "target", "encoder", "head"], sort=False):
         scores = part.set_index("protocol")["pearson"].reindex(names)
-        label = " · ".join(str(one) for one in (cohort, encoder or "any encoder", head, against(str(target))))
+        label = " · ".join(str(one) for one in (cohort, encoder or "no features", head, against(str(target))))
         rows.append([label, *(number(value) for value in scores)])
     return {"columns": ["cohort · encoder · head · against", *names], "rows": rows}
 
@@ -232,4 +234,4 @@ def _whole(value: float | None) -> str:
 
 
 def _millions(value: float | None) -> str:
-    return "–" if value is None or not math.isfinite(value) else f"{value / 1e6:,.1f} M"
+    return "–" if value is None or not math.isfinite(value) else f"{value:,.1f} M"

@@ -11,7 +11,7 @@ from matplotlib.colors import Normalize
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from .charts import quiet_axes
-from .naming import plain_text
+from .naming import plain_text, shortened
 from .palette import AXIS, GROUND, INK, QUIET, SIGNED_MAP, type_colours
 
 #: Above this many rows, the numbers inside a matrix are too small to read.
@@ -37,12 +37,12 @@ def draw_matrix(
     axes.imshow(np.ma.masked_invalid(values), cmap=cmap, norm=norm, interpolation="nearest")
     axes.set_xticks(
         range(table.shape[1]),
-        [plain_text(name) for name in table.columns],
+        [plain_text(shortened(str(name))) for name in table.columns],
         rotation=40,
         ha="right",
         rotation_mode="anchor",
     )
-    axes.set_yticks(range(table.shape[0]), [plain_text(name) for name in table.index])
+    axes.set_yticks(range(table.shape[0]), [plain_text(shortened(str(name))) for name in table.index])
     if max(table.shape) <= _MOST_NUMBERS and numbers:
         for (row, column), value in np.ndenumerate(values):
             if np.isfinite(value):

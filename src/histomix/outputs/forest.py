@@ -65,7 +65,7 @@ class Axis:
 def _svg(content: str, words: str) -> Markup:
     return Markup(
         f'<svg class="forest" role="img" aria-label="{escape(words, quote=True)}" viewBox="0 0 {WIDTH} {HEIGHT}" '
-        f'width="{WIDTH}" height="{HEIGHT}" preserveAspectRatio="none">{content}</svg>'
+        f'width="{WIDTH}" height="{HEIGHT}">{content}</svg>'
     )
 
 

@@ -39,8 +39,9 @@ def _words(evaluation: Evaluation) -> str:
     facts = evaluation.summary
     shown = shown_head(evaluation)
     words = {"donor": "on donors it had never seen", "section": "on other sections of donors it knew"}
+    words["orthogonal"] = "beside what was measured on the same tissue"
     where = words.get(facts["protocol"], f"under {facts['protocol']} folds")
-    paired = facts["scores"]["label"][shown]["pearson"].get("vs_ridge")
+    paired = facts["scores"].get("label", {}).get(shown, {}).get("pearson", {}).get("vs_ridge")
     text = f"{facts['n_spots']:,} spots in {facts['n_sections']} sections of {facts['n_donors']} donors were predicted "
     text += f"from H&E by {shown}, {where}"
     if paired and paired.get("low") is not None:

@@ -43,6 +43,7 @@ class Material:
     heads: list[dict[str, Any]] = field(default_factory=list)
     maps: list[SlideMap] = field(default_factory=list)
     viewers: list[Path] = field(default_factory=list)
+    orthogonals: list[dict[str, Any]] = field(default_factory=list)
 
 
 def gather(folders: Sequence[str | os.PathLike[str]]) -> Material:
@@ -63,7 +64,11 @@ def gather(folders: Sequence[str | os.PathLike[str]]) -> Material:
             else sorted(p.parent for p in folder.glob("*/composition.h5ad"))
         )
         if (folder / "summary.json").is_file():
-            material.evaluations.append(read_evaluation(folder))
+            facts = read_json(folder / "summary.json", mend="Run histomix evaluate again")
+            if "orthogonal" in facts:
+                material.orthogonals.append(facts)
+            else:
+                material.evaluations.append(read_evaluation(folder))
         elif (folder / "card.json").is_file():
             material.heads.append(read_json(folder / "card.json"))
         elif maps:

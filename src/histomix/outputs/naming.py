@@ -50,6 +50,11 @@ def plain_text(text: object) -> str:
     return shown.replace("\\$", "$").replace("$", r"\$")
 
 
+def shortened(text: str, most: int = 34) -> str:
+    """A long name with its middle left out, for a place where it must be short."""
+    return text if len(text) <= most else f"{text[: most // 2].rstrip()} … {text[-(most // 2 - 3) :].lstrip()}"
+
+
 def spreadsheet_cell(value: Any) -> Any:
     """Text that a spreadsheet would run as a formula, with an apostrophe in front; anything else as it is."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

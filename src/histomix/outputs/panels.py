@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from ..evaluation import Evaluation
 from .chart_tables import draw_matrix
 from .charts import ALPHA, draw_calibration, draw_forest
+from .naming import shortened
 from .page import Drawer
 from .palette import SHARE_MAP
 from .panel_parts import (
@@ -32,6 +33,8 @@ from .scores import against, number
 from .tables import confusion_table, detectability_table, share
 
 _SEVERITIES = ("error", "warning", "note")
+#: More cell types than this are judged by their groups.
+_MOST_CONFUSED = 14
 
 
 def evaluation_panels(evaluation: Evaluation, shown: str, target: str, draw: Drawer) -> list[Panel]:
@@ -72,7 +75,7 @@ def _audit(evaluation: Evaluation, shown: str, target: str, draw: Drawer) -> Pan
         numbers = f"accuracy {number(probe.get('accuracy'))}, chance {number(probe.get('chance'))}"
         shown_findings.append(
             {
-                "severity": "note",
+                "severity": "warning" if probe.get("strong") else "note",
                 "rule": "probe of the features",
                 "message": str(probe.get("statement", "")),
                 "numbers": numbers,
@@ -90,7 +93,9 @@ def _tests(evaluation: Evaluation, shown: str, target: str, draw: Drawer) -> Pan
     tests = evaluation.summary.get("tests")
     if not tests:
         return None
-    drawn = [one for one in tests if one.get("metric") == "pearson" and one.get("target") == target] or list(tests)
+    of_target = [one for one in tests if one.get("metric") == "pearson" and one.get("target") == target]
+    # The constant is beaten by all, and its distance would flatten the differences that matter.
+    drawn = [one for one in of_target if "mean" not in (one["a"], one["b"])] or of_target or list(tests)
     rows = pd.DataFrame(
         {
             "value": [as_number(one["difference"]) for one in drawn],
@@ -100,7 +105,7 @@ def _tests(evaluation: Evaluation, shown: str, target: str, draw: Drawer) -> Pan
         },
         index=[f"{one['a']} − {one['b']}" for one in drawn],
     )
-    figure = Figure(figsize=(6.6, 0.9 + 0.36 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(6.6, 1.3 + 0.34 * len(rows)), layout="constrained")
     draw_forest(figure.subplots(), rows, xlabel="difference in mean Pearson, paired by donor", zero="no difference")
     table = plain_table(
         ["comparison", "metric", "against", "difference", "p", "p adjusted", "donors"],
@@ -117,8 +122,10 @@ def _tests(evaluation: Evaluation, shown: str, target: str, draw: Drawer) -> Pan
             for one in tests
         ],
         "The unit of each test is the donor. Filled dots: adjusted p below 0.05.",
+        fold=len(tests) > 6,
     )
-    words = " ".join(str(one["statement"]).rstrip(".") + "." for one in drawn[:3] if one.get("statement"))
+    told = [one for one in drawn if shown in (one["a"], one["b"])] or drawn
+    words = " ".join(str(one["statement"]).rstrip(".") + "." for one in told[:2] if one.get("statement"))
     figures = [
         shown_figure(draw.chart(figure, "paired-tests"), "Paired differences between heads with their intervals")
     ]
@@ -139,13 +146,13 @@ def _detectability(evaluation: Evaluation, shown: str, target: str, draw: Drawer
     rows = order.rename(columns={"pearson": "value", "detectable": "sure"})[["value", "low", "high", "sure"]]
     if order["ceiling"].notna().any():
         rows["bound"] = order["ceiling"]
-    figure = Figure(figsize=(6.6, 1.0 + 0.32 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(6.6, 1.3 + 0.32 * len(rows)), layout="constrained")
     draw_forest(figure.subplots(), rows, xlabel="Pearson, with its interval; bar: bound of the labels", zero="chance")
     told = int(order["detectable"].fillna(False).sum())
     cells = [
         [
             str(name),
-            str(row["group"] or "–"),
+            shortened(str(row["group"] or "–")),
             (number(row["pearson"]), interval_words(row["low"], row["high"])),
             number(row["ceiling"]),
             share(row["share_of_ceiling"]),
@@ -207,13 +214,8 @@ def _width(one: Mapping[str, Any], place: int) -> float:
 
 
 def _confusion(evaluation: Evaluation, shown: str, target: str, draw: Drawer) -> Panel | None:
-    detectable = detectability_table(evaluation)
-    groups = (
-        {}
-        if detectable is None
-        else {str(name): str(row["group"]) for name, row in detectable.iterrows() if row["group"]}
-    )
-    counts = confusion_table(evaluation, shown, target, groups or None)
+    groups = _groups(evaluation)
+    counts = confusion_table(evaluation, shown, target, groups)
     if counts.to_numpy().sum() == 0 or len(counts) < 2:
         return None
     total = counts.to_numpy().sum()
@@ -233,3 +235,13 @@ def _confusion(evaluation: Evaluation, shown: str, target: str, draw: Drawer) ->
         "figures": [shown_figure(draw.chart(figure, "confusion"), f"Confusion of the most abundant {what}")],
         "key": "confusion",
     }
+
+
+def _groups(evaluation: Evaluation) -> dict[str, str] | None:
+    """Cell type -> group, where the user named the groups or the types are too many for a matrix that can be read."""
+    found = evaluation.summary.get("groups") or {}
+    many = len(evaluation.summary["cell_types"]) > _MOST_CONFUSED
+    if found.get("source") != "user" and not many:
+        return None
+    owner = {str(name): str(group) for group, types in (found.get("groups") or {}).items() for name in types}
+    return owner or None

@@ -35,7 +35,8 @@ def colocalisation_panel(evaluation: Evaluation, shown: str, target: str, draw: 
             [str(one["section"]), number(one.get("correlation")), number(one.get("null_mean")), p_value(one.get("p"))]
             for one in rows
         ],
-        "Agreement: correlation of the two matrices without their diagonals. By chance: mean after permuting places.",
+        "Agreement: correlation of the two matrices without their diagonals. By chance: mean where every type is "
+        "shifted by itself.",
         fold=len(rows) > 4,
     )
     within = f" within {radius:g} µm" if isinstance(radius, int | float) else ""
@@ -82,7 +83,11 @@ def structure_panel(evaluation: Evaluation, shown: str, target: str, draw: Drawe
         columns = ["section", "labels and regions", "prediction and regions", "labels and prediction"]
         names = ("ari_label", "ari_prediction", "ari_regions")
         present = [name for name in names if any(one.get(name) is not None for one in domains)]
-        heads = {"ari_label": "ARI of labels", "ari_prediction": "ARI of prediction", "ari_regions": "ARI of regions"}
+        heads = {
+            "ari_label": "prediction against domains of the labels",
+            "ari_prediction": "prediction against the regions",
+            "ari_regions": "labels against the regions",
+        }
         columns = ["section", *(heads[name] for name in present)]
         tables.append(
             plain_table(

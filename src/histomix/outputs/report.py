@@ -19,6 +19,7 @@ from .charts import draw_scores
 from .glance import glance
 from .material import Material, gather
 from .model_card import card_view
+from .orthogonal import orthogonal_view
 from .page import Drawer, page_environment, with_policy
 from .panels import evaluation_panels
 from .run_facts import run_facts
@@ -35,6 +36,7 @@ PROTOCOL_BADGES = {
     "transfer": ("honest", "another cohort"),
     "section": ("optimistic", "optimistic: held-out sections"),
     "random": ("leaky", "leaky: random spots"),
+    "orthogonal": ("honest", "orthogonal truth, one slide"),
 }
 
 
@@ -88,6 +90,7 @@ def write_report(
                 glance=glance(material),
                 evaluations=evaluations,
                 maps=[slide_view(one, draw) for one in material.maps],
+                orthogonals=[orthogonal_view(one, draw) for one in material.orthogonals],
                 viewers=[{"name": path.parent.name, "href": _link(path, Path(out))} for path in material.viewers],
                 statement=statement_blocks(_statement(material)),
                 cards=[card_view(card) for card in material.heads],

@@ -78,7 +78,8 @@ def cohort_view(
         for name in names
         for words, table in (("label", evaluation.labels[name]), (shown, evaluation.predictions[shown][name]))
     }
-    figure = Figure(figsize=(8.6, 0.9 + 0.2 * len(tables)), layout="constrained")
+    height = 0.9 + 0.2 * len(tables) + 0.18 * math.ceil(len(facts["cell_types"]) / 4)
+    figure = Figure(figsize=(8.6, height), layout="constrained")
     draw_composition_bars(figure.subplots(), composition_means(tables))
     views = []
     for name in names:

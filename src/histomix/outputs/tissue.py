@@ -3,15 +3,39 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from ..provenance import atomic_path
+from ..slides import Slide, TissueMask
 
+#: Scale of ``preview.jpg``, um per px, and its longest side: a larger slide is shown coarser.
+PREVIEW_UM = 8.0
+PREVIEW_PX = 4096
 LONGEST_PX = 1600
 _EDGE = (0, 140, 90)
 _FADED = 0.55
+# Where around a pixel of the outline the tissue ends.
+_AROUND = ((-2, 0), (2, 0), (0, -2), (0, 2), (-1, -1), (1, 1), (-1, 1), (1, -1))
+
+
+def write_previews(folder: Path, slide: Slide, mask: TissueMask) -> None:
+    """Write ``preview.jpg``, the slide at low resolution, and ``tissue.png``, what was taken for tissue on it.
+
+    Raises
+    ------
+    SlideReadError
+        The slide cannot be decoded.
+    StorageError
+        A file cannot be written.
+    """
+    longest_um = max(slide.width_px, slide.height_px) * slide.mpp
+    pixels = slide.thumbnail(max(PREVIEW_UM, slide.mpp, longest_um / PREVIEW_PX))
+    with atomic_path(folder / "preview.jpg") as temporary:
+        Image.fromarray(pixels).save(temporary, quality=88)
+    write_tissue_preview(folder / "tissue.png", pixels, mask.mask)
 
 
 def write_tissue_preview(path: str | os.PathLike[str], pixels: np.ndarray, mask: np.ndarray) -> None:
@@ -45,6 +69,3 @@ def write_tissue_preview(path: str | os.PathLike[str], pixels: np.ndarray, mask:
     result[tissue & ~inner] = _EDGE
     with atomic_path(path) as temporary:
         Image.fromarray(np.rint(result).astype(np.uint8)).save(temporary)
-
-
-_AROUND = ((-2, 0), (2, 0), (0, -2), (0, 2), (-1, -1), (1, 1), (-1, 1), (1, -1))

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import HistomixError, ScaleWarning, SlideError, StorageError
 from ..outputs.streaming import composition_writer
-from ..outputs.tissue import write_tissue_preview
+from ..outputs.tissue import write_previews
 from ..progress import Progress, silent
 from ..provenance import atomic_path, digest_json
 from ..slides import Slide, open_slide
@@ -45,8 +45,6 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _REPORT = "Its trace is in status.json: please report it with the kind of slide"
-PREVIEW_UM = 8.0
-PREVIEW_PX = 4096
 Encoders = Sequence["Encoder"] | Callable[[], Sequence["Encoder"]]
 
 
@@ -93,7 +91,7 @@ def plan_bands(job: SlideJob, settings: Settings, head: Head, slide: Slide | Non
             warnings.simplefilter("ignore", ScaleWarning)
             opened = stack.enter_context(open_slide(job.path, job.mpp)) if slide is None else slide
             mask = bounded_mask(opened)
-            _write_previews(job, opened, mask)
+            write_previews(job.folder, opened, mask)
             plan = plan_tiles(opened, head, settings, spots, mask, state["digest"])
         plan.facts["state"] = state
         plan.save(job.work, request)
@@ -292,16 +290,3 @@ def _remarks(plan: Plan, unreadable: int, in_scope: int) -> tuple[str, ...]:
     if upsampling > 1.05:
         remarks.append(f"tiles are interpolated, {upsampling:.2f} times finer than the slide")
     return tuple(remarks)
-
-
-def _write_previews(job: SlideJob, slide: Slide, mask: Any) -> None:
-    from PIL import Image
-
-    longest_um = max(slide.width_px, slide.height_px) * slide.mpp
-    mpp = max(PREVIEW_UM, slide.mpp, longest_um / PREVIEW_PX)
-    pixels = slide.thumbnail(mpp)
-    if not pixels.size:
-        raise SlideError("has no pixels", where=job.path)
-    with atomic_path(job.folder / "preview.jpg") as temporary:
-        Image.fromarray(pixels).save(temporary, quality=88)
-    write_tissue_preview(job.folder / "tissue.png", pixels, mask.mask)

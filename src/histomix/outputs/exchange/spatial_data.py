@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 TILES, TABLE, IMAGE = "tiles", "composition", "thumbnail"
 _SYSTEM = "global"
+#: Facts that tell which slide the tiles are of, whose pixels stay where they are.
+_SLIDE = ("file", "fingerprint", "mpp", "width_px", "height_px", "bounds_px")
 
 
 def to_spatialdata(
@@ -42,6 +44,7 @@ def to_spatialdata(
     SpatialData
         Shapes ``tiles`` (squares, or circles where spots were predicted), table ``composition`` that annotates them,
         image ``thumbnail`` and table ``features`` where given. The coordinate system ``global`` is level-0 px.
+        ``attrs["histomix"]`` refers to the slide (file, fingerprint, mpp, size), and names the unit and the head.
 
     Raises
     ------
@@ -91,7 +94,11 @@ def to_spatialdata(
             _annotating(features), region=TILES, region_key="region", instance_key="tile"
         )
     shapes = {TILES: ShapesModel.parse(frame, transformations=system)}
-    return spatialdata.SpatialData(images=images, shapes=shapes, tables=tables)
+    reference = {name: manifest["slide"][name] for name in _SLIDE if name in manifest["slide"]}
+    attrs = {
+        "histomix": {"slide": reference, "unit": manifest["unit"], "head": (manifest.get("head") or {}).get("name")}
+    }
+    return spatialdata.SpatialData(images=images, shapes=shapes, tables=tables, attrs=attrs)
 
 
 def write_spatialdata(

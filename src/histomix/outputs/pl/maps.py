@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -245,7 +246,8 @@ def proportions(
         tables = {
             name: pd.DataFrame(np.asarray(one.X), columns=one.var_names.astype(str)) for name, one in maps.items()
         }
-    axes = new_axes(ax, 7.6, 1.1 + 0.32 * len(tables))
+    types = max(table.shape[1] for table in tables.values())
+    axes = new_axes(ax, 7.6, 0.9 + 0.32 * len(tables) + 0.18 * math.ceil(types / 4))
     draw_composition_bars(axes, composition_means(tables))
     return finish(axes, save, show)
 
