@@ -122,6 +122,7 @@ def run_demo(
         out=folder / "evaluation",
         seed=seed,
         progress=progress,
+        features_folders=[folder / "features"],
     )
     say("\n" + scores.text() + "\n")
     training = sections.subset([name for name in sections.names if name not in chosen.held_out])
