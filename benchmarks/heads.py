@@ -188,7 +188,7 @@ def cost(args: Any) -> None:
             continue
         rows[name] = json.loads(done.stdout.splitlines()[-1])
     whole, graph, tiles, single = published_size(types)
-    encoder = args.encoder_gflop
+    encoder = args.encoder_gflop * args.views
     print(f"\n### Cost: {n} training spots, {d} features, {types} types, 8 donors\n")
     print(
         "| head | parameters | GFLOP a spot from features | with its encoder | training, s | CPU, s | peak GB |\n"
@@ -207,7 +207,10 @@ def cost(args: Any) -> None:
     for title, mean in tiles.items():
         per_epoch = mean * RESNET18_FLOP * TRAINING_PASSES / 1e9
         print(f"{title}: {mean:.1f} tiles a training spot and epoch within two steps, so {per_epoch:.0f} GFLOP.")
-    print(f"Encoder of the frozen heads: {encoder} GFLOP a tile and view, once. Graph of one spot: {single / 1e9:.2f}.")
+    print(
+        f"Encoder of the frozen heads: {args.encoder_gflop} GFLOP a tile and view, {args.views} views, once. "
+        f"Graph of one spot: {single / 1e9:.2f}."
+    )
 
 
 def published_size(types: int) -> tuple[int, float, dict[str, float], float]:
@@ -244,6 +247,7 @@ def main() -> None:
     parser.add_argument("--folds", choices=("donor", "section"), action="append", help="of the phantom")
     parser.add_argument("--cache", type=Path, help="folder that keeps the phantom and all features")
     parser.add_argument("--encoder-gflop", type=float, default=0.6, help="of the frozen encoder, a tile and view")
+    parser.add_argument("--views", type=int, default=4, help="rotations of a tile that are averaged")
     parser.add_argument("--fit", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.fit:
