@@ -66,7 +66,9 @@ def tab(browser: Any, built: Built) -> Iterator[Any]:
 
 
 def _colour(value: float, top: float, name: str = "viridis") -> np.ndarray:
-    return np.array(matplotlib.colormaps[name](round(255 * min(value / top, 1)))[:3]) * 255
+    step = round(255 * min(value / top, 1))
+    # Width and novelty run from pale to dark, without the darkest part.
+    return np.array(matplotlib.colormaps[name](round(255 - 0.82 * step) if name == "magma" else step)[:3]) * 255
 
 
 def test_the_overlay_has_the_colour_of_the_value(tab: Any, built: Built) -> None:
@@ -85,8 +87,8 @@ def test_bounds_width_and_novelty_have_layers(tab: Any, built: Built) -> None:
     layers = {
         "lower": (lower, top, "viridis"),
         "upper": (upper, top, "viridis"),
-        "width": (upper - lower, np.nanmax(upper - lower), "magma_r"),
-        "novelty": (novelty, 1.0, "magma_r"),
+        "width": (upper - lower, np.nanmax(upper - lower), "magma"),
+        "novelty": (novelty, 1.0, "magma"),
     }
     tab.evaluate("app.show({type: 0})")
     for name, (values, most, colours) in layers.items():

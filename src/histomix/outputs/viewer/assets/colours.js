@@ -21,10 +21,13 @@ function colourByCode(codes, colours) {
 
 class Layers {
   constructor(app) { this.app = app; }
-  // What a tile may be trusted for has a map of its own, so that it is not taken for an abundance; and pale is sure.
+  // What a tile may be trusted for has a map of its own, so that it is not taken for an abundance. Pale is sure, and the
+  // darkest part is left out, so that tissue shows through.
   mapOf(layer) {
     const other = this.app.map === "magma" ? "viridis" : "magma";
-    return layer === "width" || layer === "novelty" ? [...FACTS.maps[other]].reverse() : FACTS.maps[this.app.map];
+    return layer === "width" || layer === "novelty"
+      ? FACTS.maps[other].map((_, i, map) => map[Math.round(255 - 0.82 * i)])
+      : FACTS.maps[this.app.map];
   }
   has(layer) {
     const { meta } = this.app;

@@ -42,7 +42,9 @@ class App {
       this.selectionChanged();
       this.status("");
       document.documentElement.dataset.ready = meta.key;
-      data.all().catch((error) => this.status(error.message));
+      // The other types come when the view stands.
+      const later = window.requestIdleCallback || ((act) => setTimeout(act, 300));
+      later(() => { if (data === this.data) data.all().catch((error) => this.status(error.message)); }, { timeout: 3000 });
     } catch (error) { this.status(`${meta.name}: ${error.message}`); }
   }
 

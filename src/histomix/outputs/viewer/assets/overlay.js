@@ -1,6 +1,6 @@
 // What is drawn over the slide: one colour for each tile. Tiles on a grid are one small picture, enlarged; other places
 // are drawn one by one, spots as discs.
-const GRID_AT_MOST = 2 ** 24;
+const GRID_AT_MOST = 2 ** 24, TABLE_AT_MOST = 2 ** 22;
 // Radius in px up to which marks are written px by px: smooth edges where they are few, speed where they are many.
 const smallPx = (n) => (n > 20000 ? 24 : n > 3000 ? 6 : 1);
 class Overlay {
@@ -19,14 +19,15 @@ class Overlay {
     this.columns = Math.round((x1 - x0) / this.cell) + 1;
     this.rows = Math.round((y1 - y0) / this.cell) + 1;
     this.gridded = !this.spots && this.columns * this.rows <= GRID_AT_MOST;
-    // Rows of the table by grid place, chained: head of the chain by place, next row by row.
-    this.first = new Map(); this.next = new Int32Array(n).fill(-1); this.place = new Float64Array(n);
+    // Rows of the table by grid place, chained: the last row of each place, and of each row the one before; 0 is none,
+    // else row + 1.
+    const places = this.columns * this.rows;
+    this.last = places <= TABLE_AT_MOST ? new Int32Array(places) : new Map();
+    this.before = new Int32Array(n); this.place = new Float64Array(n);
     for (let i = 0; i < n; i++) {
-      const place = this.placeOf(x[i], y[i]);
-      this.place[i] = place;
-      const before = this.first.get(place);
-      if (before !== undefined) this.next[i] = before;
-      this.first.set(place, i);
+      const place = this.place[i] = this.placeOf(x[i], y[i]);
+      this.before[i] = this.lastOf(place);
+      if (this.last instanceof Map) this.last.set(place, i + 1); else this.last[place] = i + 1;
     }
     this.stateOf = (i) => (data.read_ok[i] < 0.5 ? "unread" : data.in_scope[i] < 0.5 ? "outside" : "");
     this.counts = { outside: 0, unread: 0 };
@@ -44,6 +45,7 @@ class Overlay {
     }
   }
   placeOf(x, y) { return Math.round((y - this.y0) / this.cell) * this.columns + Math.round((x - this.x0) / this.cell); }
+  lastOf(place) { return (this.last instanceof Map ? this.last.get(place) : this.last[place]) || 0; }
   // Colours made ready to draw: a small canvas, or a list of them with the rows of each.
   picture(colourOf) {
     const { n } = this.data;
@@ -147,8 +149,8 @@ class Overlay {
     let best = -1, nearest = this.cell / 2 + 1e-3;
     for (let down = -1; down <= 1; down++) for (let along = -1; along <= 1; along++) {
       if (column + along < 0 || column + along >= this.columns) continue;
-      let i = this.first.get((row + down) * this.columns + column + along) ?? -1;
-      for (; i >= 0; i = this.next[i]) {
+      for (let entry = this.lastOf((row + down) * this.columns + column + along); entry; entry = this.before[entry - 1]) {
+        const i = entry - 1;
         const dx = Math.abs(this.data.x[i] - x), dy = Math.abs(this.data.y[i] - y);
         const distance = this.spots ? Math.hypot(dx, dy) : Math.max(dx, dy);
         if (distance <= nearest) { nearest = distance; best = i; }

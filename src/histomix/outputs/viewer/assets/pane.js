@@ -87,9 +87,9 @@ class Pane {
       context.stroke();
     }
   }
-  // A round length near 120 screen px: [screen px, words].
+  // A round length of up to 120 screen px, less in a narrow pane: [screen px, words].
   scale() {
-    const perPx = this.app.meta.mpp / this.view.scale, target = perPx * 120, power = 10 ** Math.floor(Math.log10(target));
+    const perPx = this.app.meta.mpp / this.view.scale, target = perPx * Math.min(120, 0.28 * this.width), power = 10 ** Math.floor(Math.log10(target));
     const length = power * [5, 2, 1].find((step) => step * power <= target);
     return [length / perPx, length >= 1000 ? `${length / 1000} mm` : `${+length.toPrecision(3)} µm`];
   }
