@@ -96,7 +96,7 @@ def run_demo(
     """
     from .abundance import label
     from .embedding import embed
-    from .evaluation import evaluate
+    from .evaluation import add_spatial, evaluate
     from .heads import train
     from .outputs import write_report
     from .outputs.viewer import viewer_slides, write_viewer
@@ -124,6 +124,8 @@ def run_demo(
         progress=progress,
         features_folders=[folder / "features"],
     )
+    scores = add_spatial(scores, seed=seed, progress=progress)
+    scores.save(folder / "evaluation")
     say("\n" + scores.text() + "\n")
     training = sections.subset([name for name in sections.names if name not in chosen.held_out])
     train(training, features, labels, seed=seed, out=folder / "head", progress=progress, scores=scores.summary)
