@@ -177,7 +177,8 @@ def killing(client: object, every_s: float, killed: list[int]) -> Iterator[None]
     def kill() -> None:
         while not over.wait(every_s):
             nannies = list(client.cluster.workers.values())  # type: ignore[attr-defined]
-            pids = [nanny.pid for nanny in nannies if nanny.pid]
+            # One that is still starting is no worker yet; killed over and over, none would ever begin.
+            pids = [nanny.pid for nanny in nannies if nanny.pid and nanny.worker_address]
             if pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pids[len(killed) % len(pids)], signal.SIGKILL)

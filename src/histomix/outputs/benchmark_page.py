@@ -14,7 +14,7 @@ from .._version import __version__
 from ..evaluation.benchmark import Benchmark
 from ..provenance import atomic_path
 from .forest import Axis
-from .page import page_environment
+from .page import page_environment, with_policy
 from .scores import against, number
 
 PAGE = "page"
@@ -70,7 +70,7 @@ def write_benchmark_page(benchmark: Benchmark, out: str | os.PathLike[str], *, t
     )
     with atomic_path(Path(out) / PAGE) as folder:
         folder.mkdir()
-        (folder / "index.html").write_text(page, encoding="utf-8")
+        (folder / "index.html").write_text(with_policy(page), encoding="utf-8")
     return Path(out) / PAGE / "index.html"
 
 
