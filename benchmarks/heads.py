@@ -129,7 +129,7 @@ def fit_one(name: str, n: int, d: int, types: int) -> None:
     """Fit one head and print what it cost; for a process of its own."""
     X, Y, groups, places = synthetic(n, d, types)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    parameters = {"epochs": 1} if name.startswith("hist2cell") else {}
+    parameters: dict[str, Any] = {"epochs": 1} if name.startswith("hist2cell") else {}
     if name == "hist2cell-tiles":
         pixels = np.random.default_rng(0).integers(0, 255, (64, 224, 224, 3)).astype(np.uint8)
         places = Places(places.section, places.xy_um, lambda rows: pixels[np.asarray(rows) % 64])
@@ -275,7 +275,7 @@ def embedded(cohort: hm.Cohort, folder: Path) -> Any:
 def run_phantom(folder: Path, args: Any) -> None:
     """The phantom, with donors and with sections held out."""
     place = folder / ("phantom-quick" if args.quick else "phantom")
-    size = {"size_um": (800.0, 800.0), "donors": 3} if args.quick else {}
+    size: dict[str, Any] = {"size_um": (800.0, 800.0), "donors": 3} if args.quick else {}
     cohort = hm.read_cohort(hm.make_phantom(place, **size))
     labels = hm.label(cohort, reference=place / "reference.csv")
     features = embedded(cohort, folder / f"{place.name}-features")

@@ -57,7 +57,9 @@ def labels_of(table: ad.AnnData, unit: str = "proportion", types: list[str] = TY
 
 def cohort_of(donors: dict[str, str], tissue: str | None = "breast") -> Any:
     rows = [
-        SimpleNamespace(section=name, donor=donor, tissue=tissue, site=None, image=None, mpp=None)
+        SimpleNamespace(
+            section=name, donor=donor, tissue=tissue, site=None, image=None, mpp=None, spot_diameter_um=100.0
+        )
         for name, donor in donors.items()
     ]
 
@@ -427,9 +429,10 @@ def _truncate(folder: Path) -> None:
         (_replace(b"\x10\0\0\0\0\0\0\0{}"), "not in the safetensors format"),
         (_replace(b""), "not in the safetensors format"),
         (_edit_card(lambda card: card.update(unit="cells per spot"), seal=False), "the card is not the one"),
-        (_edit_card(lambda card: card.update(format=2, histomix="9.1")), r"newer histomix \(9.1\).*Upgrade"),
-        (_edit_card(lambda card: card.update(format=2), seal=False), "newer histomix.*Upgrade"),
-        (_edit_card(lambda card: card["head"].update(kind="hist2cell")), "no head named 'hist2cell'.*ridge"),
+        (_edit_card(lambda card: card.update(format=3, histomix="9.1")), r"newer histomix \(9.1\).*Upgrade"),
+        (_edit_card(lambda card: card.update(format=1)), "older histomix.*its format is 1.*Train it again"),
+        (_edit_card(lambda card: card.update(format=3), seal=False), "newer histomix.*Upgrade"),
+        (_edit_card(lambda card: card["head"].update(kind="forest")), "no head named 'forest'.*ridge"),
         (_edit_card(lambda card: card["head"]["parameters"].update(gamma=1)), "no parameter gamma"),
         (_edit_card(lambda card: card["head"].update(parameters=3)), "card.json: "),
         (_edit_card(lambda card: card["head"]["fitted"].clear()), "n_features_in_ is None"),

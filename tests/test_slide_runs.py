@@ -397,6 +397,7 @@ def test_folders_and_sheets_of_slides(slide: Path, head_folder: Path, encoder: C
     for name in ("1.dcm", "2.dcm"):
         (root / "d" / name).write_bytes(b"x")
     (root / "deep" / "b.jpg").write_bytes(b"a picture of the slide beside it")
+    (root / "deep" / "round").symlink_to(root, target_is_directory=True)
     found = {str(Path(job.slide).relative_to(root)): job.name for job in slide_jobs([root], tmp_path / "out")}
     assert found == {"a.tif": "a", "m.mrxs": "m", "d": "d", "deep/b.svs": "b", "deep/er/a.tif": "deep__er__a"}
     with pytest.raises(InputError, match="holds no slide"):

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 import histomix as hm
+from histomix.cli.app import app
 from histomix.errors import InputError
 from histomix.evaluation import Evaluation, spatial_null
 from histomix.evaluation.domains import choose_domains, composition_domains, partition_agreement
@@ -136,15 +138,17 @@ def test_a_draw_of_the_null_is_the_matrix_of_shifted_maps(adjust: str) -> None:
 
 
 def test_the_null_holds_its_level() -> None:
-    """Patchy maps that have nothing to do with the labels are called significant about as often as the level says."""
+    """Maps that know the mean abundances but not the places are called significant as often as the level says."""
     weights = spatial_weights(XY, 100.0)
-    maps = random_shifts(XY, 256, seed=0)
-    ps = [
-        compare_colocalisation(VALUES, _patchy(XY, 6, seed), XY, weights, n_permutations=39, seed=seed, shifts=maps).p
-        for seed in range(100, 160)
-    ]
-    assert np.mean(np.array(ps) <= 0.1) < 0.22
-    assert 0.35 < np.mean(ps) < 0.65
+    maps = random_shifts(XY, 128, seed=0)
+    ps = []
+    for seed in range(120):
+        scale = np.random.default_rng(seed).gamma(0.7, size=6) + 0.02
+        a, b = (_patchy(XY, 6, 1000 * part + seed) * scale for part in (1, 2))
+        ps.append(compare_colocalisation(a, b, XY, weights, n_permutations=39, seed=seed, shifts=maps).p)
+    # Of 120 draws at a level of 0.1, more than 22 come in 1 of 1000 cases.
+    assert np.mean(np.array(ps) <= 0.1) <= 22 / 120
+    assert 0.4 < np.mean(ps) < 0.65
 
 
 def test_domains_are_those_that_were_planted() -> None:
@@ -191,6 +195,9 @@ def test_the_summary_has_every_head_section_and_type(scores: Evaluation, tmp_pat
     score = found["scores"]["ridge"]["colocalisation"]
     values = [r["correlation"] for r in found["colocalisation"] if r["head"] == "ridge"]
     assert score["mean"] == pytest.approx(np.mean(values)) and score["n_sections"] == len(sections)
+    words = dataclasses.replace(scores, summary={**scores.summary, "spatial": found}).text()
+    assert "space, weights of 100 um" in words and f"co-localisation {score['mean']:.2f} (" in words
+    assert words.count("by chance") == 1, "a constant has no line"
     text = json.dumps(found, allow_nan=False)
     assert json.dumps(spatial_summary(scores, n_permutations=19), allow_nan=False) == text
 
@@ -281,3 +288,25 @@ def test_the_pathologists_regions_of_her2st(data_dir: Path) -> None:
     names = found["C1"].at(spots.index, spots.to_numpy())
     named = [name for name in names if name is not None]
     assert len(named) > 100 and {"invasive cancer", "connective tissue"} <= set(named)
+
+
+def test_the_verb_writes_the_spatial_scores(job: Job, tmp_path: Path) -> None:
+    labels = hm.read_labels(job.labels)
+    regions = tmp_path / "regions"
+    regions.mkdir()
+    name, table = next(iter(labels.items()))
+    named = np.where(table.values.iloc[:, 0] > table.values.iloc[:, 0].median(), "tumour", "stroma")
+    pd.DataFrame({"spot": table.values.index, "region": named}).to_csv(regions / f"{name}.tsv", sep="\t", index=False)
+    arguments = ["evaluate", str(job.sheet), "--features", str(job.features), "--labels", str(job.labels)]
+    arguments += ["--heads", "ridge", "--no-nuclei", "--quiet", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, [*arguments, "--regions", str(regions), "--radius-um", "150"])
+    assert result.exit_code == 0, result.output
+    spatial = json.loads((tmp_path / "out" / "summary.json").read_text())["spatial"]
+    assert spatial["radius_um"] == 150 and {one["radius_um"] for one in spatial["colocalisation"]} == {150}
+    with_regions = {one["section"] for one in spatial["domains"] if one["ari_regions"] is not None}
+    assert with_regions == {name}
+    wrong = CliRunner().invoke(app, [*arguments[:-1], str(tmp_path / "none"), "--regions", str(tmp_path)])
+    assert wrong.exit_code == 2 and not (tmp_path / "none").exists()
+    plain = CliRunner().invoke(app, [*arguments[:-1], str(tmp_path / "plain"), "--no-spatial"])
+    assert plain.exit_code == 0
+    assert "spatial" not in json.loads((tmp_path / "plain" / "summary.json").read_text())

@@ -125,7 +125,7 @@ def run_demo(
     )
     say("\n" + scores.text() + "\n")
     training = sections.subset([name for name in sections.names if name not in chosen.held_out])
-    train(training, features, labels, seed=seed, out=folder / "head", progress=progress)
+    train(training, features, labels, seed=seed, out=folder / "head", progress=progress, scores=scores.summary)
     mapped = next(row for row in sections.rows if row.section == chosen.held_out[0])
     slides = [] if mapped.image is None else [mapped.image]
     say(f"head: trained on {', '.join(training.names)}")

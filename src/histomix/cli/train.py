@@ -27,7 +27,7 @@ def train(
         str,
         typer.Option(
             "--head",
-            help="mlp; or one to stand beside it: ridge, knn, mean, pcr, gbm, sun2025, hist2cell, hist2cell-tiles.",
+            help="mlp, stack, ridge, knn, pcr, gbm or mean; as published: sun2025, hist2cell, hist2cell-tiles.",
         ),
     ] = "mlp",
     settings: Annotated[

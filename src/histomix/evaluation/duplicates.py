@@ -16,8 +16,9 @@ from .folds import Fold
 _log = logging.getLogger(__name__)
 
 #: A test tile is a near copy of a training tile when it is nearer to it than this share of the usual distance between
-#: nearest tiles within its own section, and of its own distance to those.
-NEAR = 0.25
+#: nearest tiles within its own section, and of its own distance to those. With the built-in encoder a tile saved again
+#: as JPEG lies at .07 (quality 90) or .43 (quality 60, moved by one pixel); tiles of other donors at .75 at least.
+NEAR = 0.5
 #: Near copies of fewer tiles of a section than this are not told: two empty tiles may well be alike.
 LEAST_TILES, LEAST_SHARE = 3, 0.02
 #: Two pictures are near copies when at most this share of the bits of their hashes differ (about .5 if unrelated).

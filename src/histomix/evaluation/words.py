@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from .ceiling import CEILING, ceiling_words
+from .spatial_words import spatial_words
 from .testing import ALPHA, difference_words, too_few_words
 
 _MOST_NAMES = 6
@@ -39,6 +40,7 @@ def in_words(facts: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> st
     lines += _tests(facts.get("tests") or [])
     lines += _detectability(facts.get("detectability") or [], facts.get("groups"))
     lines += _calibration(facts.get("calibration") or {})
+    lines += spatial_words(facts.get("spatial"))
     return "\n".join([*lines, *_cautions(facts)]).replace("\n\n\n", "\n\n").rstrip()
 
 

@@ -17,8 +17,8 @@ from .base import CompositionRegressor
 from .calibration import Intervals
 from .dataset import TrainingSet
 
-#: Of the folder's layout; a head of a newer format is refused.
-FORMAT = 1
+#: Of the folder's layout; a head of another format is refused.
+FORMAT = 2
 NOT_DECLARED = "not declared"
 INTENDED_USE = "Research on H&E slides of the tissue, preparation and scanner kind of the training sections."
 LIMITS = (

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..abundance import UNITS
 from ..embedding import encoder_identity, feature_manifest, require_same_encoder
 from ..errors import FeatureError, HeadError, InputError
 from ..notebook import card_html
@@ -18,21 +17,16 @@ from ..provenance import atomic_path, digest_bytes, digest_json, read_json, writ
 from .applying import HeadOutput, apply_head, novelty_of, readable_rows
 from .base import CompositionRegressor
 from .calibration import Intervals
-from .card import FORMAT
 from .card_text import card_facts, card_markdown
 from .context import Places
 from .dataset import join_blocks, places_um
+from .folder import CARD, INTERVALS, MEND, NOVELTY, WEIGHTS, check_card, read_arrays
 from .novelty import NoveltyModel
-from .registry import HEADS, make_estimator
+from .registry import make_estimator
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
-
-CARD, WEIGHTS, NOVELTY = "card.json", "weights.safetensors", "novelty.safetensors"
-#: Only in the folder of a head that is calibrated.
-INTERVALS = "intervals.safetensors"
-_MEND = "Train it again, or restore it from a copy"
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,13 +220,13 @@ def load_head(folder: str | os.PathLike[str]) -> Head:
             what, where=folder, mend="Make a head with: histomix train SHEET --features FEATURES --out HEAD"
         )
     try:
-        card = read_json(folder / CARD, mend=_MEND)
+        card = read_json(folder / CARD, mend=MEND)
     except InputError as error:
         raise HeadError(error.what, where=error.where, mend=error.mend) from error
-    _check_card(card, folder / CARD)
+    check_card(card, folder / CARD)
     calibration = card.get("calibration")
     wanted = (WEIGHTS, NOVELTY) if calibration is None else (WEIGHTS, NOVELTY, INTERVALS)
-    arrays = {name: _read_arrays(folder / name, card["files"].get(name)) for name in wanted}
+    arrays = {name: read_arrays(folder / name, card["files"].get(name)) for name in wanted}
     kind, parameters = card["head"], card["head"]["parameters"]
     try:
         # JSON has no tuples; the constructors take nothing else in their place.
@@ -253,56 +247,10 @@ def load_head(folder: str | os.PathLike[str]) -> Head:
         if calibration is not None:
             intervals = Intervals.restored(arrays[INTERVALS], card["unit"], len(card["cell_types"]), calibration)
     except HeadError as error:
-        raise HeadError(error.what, where=folder, mend=error.mend or _MEND) from error
+        raise HeadError(error.what, where=folder, mend=error.mend or MEND) from error
     except TypeError as error:
-        raise HeadError(f"the card's parameters are not those of a head ({error})", where=folder, mend=_MEND) from error
+        raise HeadError(f"the card's parameters are not those of a head ({error})", where=folder, mend=MEND) from error
     return Head(card, estimator, novelty_model, intervals)
-
-
-def _check_card(card: Mapping[str, Any], where: Path) -> None:
-    """Refuse a card that is newer, changed or incomplete; past this its fields can be trusted to be those written."""
-    if isinstance(card.get("format"), int) and card["format"] > FORMAT:
-        raise HeadError(
-            f"the head was made by a newer histomix ({card.get('histomix')}): its format is {card['format']}, "
-            f"and this version reads up to {FORMAT}",
-            where=where,
-            mend="Upgrade histomix",
-        )
-    if card.get("digest") != digest_json({name: value for name, value in card.items() if name != "digest"}):
-        raise HeadError("the card is not the one that was written (its digest differs)", where=where, mend=_MEND)
-    try:
-        kind, encoders = card["head"], card["encoders"]
-        known = isinstance(card["format"], int) and card["unit"] in UNITS and card["unit"] == kind["parameters"]["unit"]
-        known = known and all(isinstance(value, dict) for value in (kind["fitted"], card["files"]))
-        known = known and all(isinstance(name, str) for name in card["cell_types"])
-        known = known and isinstance(card.get("calibration"), dict | None)
-        for encoder in encoders:
-            encoder_identity({"encoder": encoder, "tile": encoder})
-            known = known and isinstance(encoder["dim"], int)
-    except (KeyError, TypeError) as error:
-        raise HeadError(f"the card is incomplete ({error!r})", where=where, mend=_MEND) from error
-    if not known or not encoders:
-        raise HeadError("the card's fields are not those of a head", where=where, mend=_MEND)
-    if kind["kind"] not in HEADS:
-        mend = f"Upgrade histomix; this version has: {', '.join(HEADS)}"
-        raise HeadError(f"this version has no head named {kind['kind']!r}", where=where, mend=mend)
-
-
-def _read_arrays(path: Path, digest: str | None) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise HeadError(f"cannot be read ({error.strerror})", where=path, mend=_MEND) from error
-    if digest_bytes(data) != digest:
-        raise HeadError("the file is not the one that was written (its sha256 differs)", where=path, mend=_MEND)
-    try:
-        # Copies, since arrays on a file's bytes are read-only and torch wants to share them.
-        return {name: array.copy() for name, array in load(data).items()}
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise HeadError(f"the file is not in the safetensors format ({error})", where=path, mend=_MEND) from error
 
 
 def _files(

@@ -48,7 +48,7 @@ def draw_matrix(
             if np.isfinite(value):
                 red, green, blue, _ = colours(norm(value))
                 dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.55
-                text = format(value, numbers).replace("-", "−")
+                text = format(round(value, 2) + 0.0, numbers).replace("-", "−")  # no −0.00
                 axes.text(
                     column, row, text, ha="center", va="center", fontsize=6.5, color="#fefefe" if dark else "#010101"
                 )

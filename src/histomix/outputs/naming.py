@@ -51,8 +51,8 @@ def plain_text(text: object) -> str:
 
 
 def shortened(text: str, most: int = 34) -> str:
-    """A long name with its middle left out, for a place where it must be short."""
-    return text if len(text) <= most else f"{text[: most // 2].rstrip()} … {text[-(most // 2 - 3) :].lstrip()}"
+    """The beginning of a long name, for a place where it must be short."""
+    return text if len(text) <= most else f"{text[: most - 1].rstrip(' +')}…"
 
 
 def spreadsheet_cell(value: Any) -> Any:

@@ -80,7 +80,6 @@ def structure_panel(evaluation: Evaluation, shown: str, target: str, draw: Drawe
         )
         figures.append(shown_figure(draw.chart(figure, "moran"), "Moran's I of labels and prediction", caption=caption))
     if domains:
-        columns = ["section", "labels and regions", "prediction and regions", "labels and prediction"]
         names = ("ari_label", "ari_prediction", "ari_regions")
         present = [name for name in names if any(one.get(name) is not None for one in domains)]
         heads = {
@@ -93,7 +92,7 @@ def structure_panel(evaluation: Evaluation, shown: str, target: str, draw: Drawe
             plain_table(
                 columns,
                 [[str(one["section"]), *(number(one.get(name)) for name in present)] for one in domains],
-                "Domains: clusters of composition, compared by the adjusted Rand index (ARI).",
+                "Domains are clusters of composition. Adjusted Rand index of two partitions: 1 the same, 0 by chance.",
                 fold=len(domains) > 4,
             )
         )

@@ -63,23 +63,34 @@ def slide_jobs(
     return jobs
 
 
-def find_slides(folder: Path) -> list[Path]:
+def find_slides(folder: Path, above: frozenset[Path] = frozenset()) -> list[Path]:
     """Slides in a folder, at any depth, in the order of their names.
 
     Files with the suffix of a slide, OME-Zarr images, and folders of DICOM files, which are one slide each. The pixel
     folder beside a MIRAX slide is not entered, hidden folders are not, and flat PNG and JPEG images count only in a
-    folder without other slides, where they are no pictures of those.
+    folder without other slides, where they are no pictures of those. A link back to a folder ``above`` is not followed.
+
+    Raises
+    ------
+    InputError
+        A folder cannot be read.
     """
-    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    try:
+        entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        above |= {folder.resolve()}
+    except OSError as error:
+        raise InputError(
+            f"cannot be read ({error.strerror or error})", where=folder, mend="Check its permissions"
+        ) from error
     if _is_slide_folder(folder):
         return [folder]
     pixels = {path.with_suffix("") for path in entries if path.suffix.lower() == ".mrxs"}
     files = [path for path in entries if path.is_file() and path.suffix.lower() in SUFFIXES]
     whole = [path for path in files if path.suffix.lower() not in _FLAT]
-    found = [path for path in (whole or files) if path.suffix.lower() != ".dat"]
+    found = list(whole or files)
     for path in entries:
-        if path.is_dir() and path not in pixels:
-            found += find_slides(path)
+        if path.is_dir() and path not in pixels and path.resolve() not in above:
+            found += find_slides(path, above)
     return found
 
 

@@ -1,0 +1,87 @@
+"""The files of a head's folder: their names, and what is checked before they are believed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..abundance import UNITS
+from ..embedding import encoder_identity
+from ..errors import HeadError
+from ..provenance import digest_bytes, digest_json
+from .card import FORMAT
+from .registry import HEADS
+
+CARD, WEIGHTS, NOVELTY = "card.json", "weights.safetensors", "novelty.safetensors"
+#: Only in the folder of a head that is calibrated.
+INTERVALS = "intervals.safetensors"
+MEND = "Train it again, or restore it from a copy"
+
+
+def check_card(card: Mapping[str, Any], where: Path) -> None:
+    """Refuse a card that is newer, older, changed or incomplete; past this its fields are those that were written.
+
+    Raises
+    ------
+    HeadError
+        The card is one of these.
+    """
+    if isinstance(card.get("format"), int) and card["format"] > FORMAT:
+        raise HeadError(
+            f"the head was made by a newer histomix ({card.get('histomix')}): its format is {card['format']}, "
+            f"and this version reads {FORMAT}",
+            where=where,
+            mend="Upgrade histomix",
+        )
+    if isinstance(card.get("format"), int) and card["format"] < FORMAT:
+        raise HeadError(
+            f"the head was made by an older histomix ({card.get('histomix')}): its format is {card['format']}, "
+            f"and this version reads {FORMAT}",
+            where=where,
+            mend="Train it again with the same command",
+        )
+    if card.get("digest") != digest_json({name: value for name, value in card.items() if name != "digest"}):
+        raise HeadError("the card is not the one that was written (its digest differs)", where=where, mend=MEND)
+    try:
+        kind, encoders = card["head"], card["encoders"]
+        known = isinstance(card["format"], int) and card["unit"] in UNITS and card["unit"] == kind["parameters"]["unit"]
+        known = known and all(isinstance(value, dict) for value in (kind["fitted"], card["files"]))
+        known = known and all(isinstance(name, str) for name in card["cell_types"])
+        known = known and isinstance(card.get("calibration"), dict | None)
+        for encoder in encoders:
+            encoder_identity({"encoder": encoder, "tile": encoder})
+            known = known and isinstance(encoder["dim"], int)
+    except (KeyError, TypeError) as error:
+        raise HeadError(f"the card is incomplete ({error!r})", where=where, mend=MEND) from error
+    if not known or not encoders:
+        raise HeadError("the card's fields are not those of a head", where=where, mend=MEND)
+    if kind["kind"] not in HEADS:
+        mend = f"Upgrade histomix; this version has: {', '.join(HEADS)}"
+        raise HeadError(f"this version has no head named {kind['kind']!r}", where=where, mend=mend)
+
+
+def read_arrays(path: Path, digest: str | None) -> dict[str, np.ndarray]:
+    """Arrays of a safetensors file whose sha256 is ``digest``.
+
+    Raises
+    ------
+    HeadError
+        The file cannot be read, has another digest, or is in another format.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise HeadError(f"cannot be read ({error.strerror})", where=path, mend=MEND) from error
+    if digest_bytes(data) != digest:
+        raise HeadError("the file is not the one that was written (its sha256 differs)", where=path, mend=MEND)
+    try:
+        # Copies, since arrays on a file's bytes are read-only and torch wants to share them.
+        return {name: array.copy() for name, array in load(data).items()}
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise HeadError(f"the file is not in the safetensors format ({error})", where=path, mend=MEND) from error
