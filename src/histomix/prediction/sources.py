@@ -52,7 +52,9 @@ def slide_jobs(
             found += [(str(slide), mpp, name, ()) for slide, name in _search(path)]
         else:
             found.append((text, mpp, path.name if path.is_dir() and path.suffix != ".zarr" else path.stem, ()))
-    jobs = [SlideJob(slide, Path(out) / safe_file_name(name), scale, name, facts) for slide, scale, name, facts in found]
+    jobs = [
+        SlideJob(slide, Path(out) / safe_file_name(name), scale, name, facts) for slide, scale, name, facts in found
+    ]
     folders: dict[Path, SlideJob] = {}
     for job in jobs:
         twin = folders.setdefault(job.folder, job)
