@@ -19,6 +19,8 @@ Side = tuple[np.ndarray, np.ndarray, np.ndarray]
 _PARALLEL_ROWS = 4000
 #: Rows from which a committee needs fewer members: the more rows, the less they differ.
 _FULL_COMMITTEE_ROWS = 10_000
+#: Held-out rows of a split, at most, that are predicted after every epoch.
+_WATCHED = 3000
 
 
 @dataclass
@@ -71,6 +73,7 @@ class Committee:
             [torch.from_numpy(np.ascontiguousarray(a, dtype=np.float32)) for a in side] for _, side in parts
         ]
         sizes = [len(side[0]) for side in self._held_out]
+        watched = [_some(side, self.seed) for side in self._held_out]
         self.n_epochs = np.zeros(self.n_views, int)
         self._best = [[] for _ in range(self.n_views)]
         curve: list[list[float]] = []
@@ -79,7 +82,7 @@ class Committee:
             # Threads of a pool start with torch's own number of threads each.
             with one_thread():
                 layers = next(runs[fold])
-                z, t, w = self._held_out[fold]
+                z, t, w = watched[fold]
                 views = (self._of_view(layers, view) for view in range(self.n_views))
                 return layers, [float(self.loss(averaged(view, z, self.proportion), t, w)) for view in views]
 
@@ -161,6 +164,14 @@ def member_outputs(layers: Layers, x: torch.Tensor, proportion: bool) -> np.ndar
     with torch.no_grad():
         z = forward(layers, x)
         return (z.softmax(dim=-1) if proportion else z).double().numpy()
+
+
+def _some(side: list[torch.Tensor], seed: int) -> list[torch.Tensor]:
+    """Rows enough to tell when to stop: all, or `_WATCHED` drawn at random."""
+    if len(side[0]) <= _WATCHED:
+        return side
+    rows = torch.randperm(len(side[0]), generator=torch.Generator().manual_seed(seed))[:_WATCHED]
+    return [values[rows] for values in side]
 
 
 def _copy(layers: Layers) -> Layers:

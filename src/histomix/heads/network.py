@@ -92,9 +92,20 @@ def forward(layers: Layers, x: Tensor, dropout: float = 0.0, rng: torch.Generato
             h = functional.layer_norm(h, h.shape[-1:]) * layers[f"gain_{i}_"][:, None] + layers[f"shift_{i}_"][:, None]
         h = functional.silu(h)
         if rng is not None and dropout:
-            h = h * torch.empty_like(h).bernoulli_(1 - dropout, generator=rng) / (1 - dropout)
+            h = h * _kept(h.shape, dropout, rng)
         i += 1
     return torch.baddbmm(layers[f"bias_{i}_"][:, None], h, layers[f"weight_{i}_"])
+
+
+def _kept(shape: torch.Size, dropout: float, rng: torch.Generator) -> Tensor:
+    """Draw the factors of dropout: 0 with probability ``dropout`` (to 1/256), else the inverse of what is kept.
+
+    One 64-bit draw serves eight factors: torch's own Bernoulli draws took a fifth of the training.
+    """
+    cut = min(round(dropout * 256), 255)
+    draws = torch.empty(-(-shape.numel() // 8), dtype=torch.int64).random_(-(2**63), None, generator=rng)
+    bytes_ = draws.view(torch.uint8)[: shape.numel()].view(shape)
+    return (bytes_ >= cut).float().mul_(256 / (256 - cut))
 
 
 def epochs(
@@ -135,8 +146,8 @@ def epochs(
         order = torch.rand(recipe.members, len(x), generator=rng).argsort(dim=1)  # each member has its own order
         for rows in order[:, :n_rows].tensor_split(n_batches, dim=1):
             optimiser.zero_grad(set_to_none=True)
-            batch = x[rows] if seen is None else x[rows] * seen[:, None]
-            value = loss(forward(layers, batch, recipe.dropout, rng), y[rows], w[rows]).sum()
+            live = layers if seen is None else {**layers, "weight_0_": layers["weight_0_"] * seen[:, :, None]}
+            value = loss(forward(live, x[rows], recipe.dropout, rng), y[rows], w[rows]).sum()
             if not torch.isfinite(value):
                 raise HeadError(
                     "the training loss of the MLP is not finite",
