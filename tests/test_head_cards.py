@@ -183,6 +183,7 @@ def test_parameters_are_read_by_their_kind() -> None:
     assert parse_settings("knn", ["rings_um=150", "smooth_um = 0.5"]) == {"rings_um": (150,), "smooth_um": 0.5}
     assert parse_settings("mlp", ["epochs=none", "hidden=64,32"]) == {"epochs": None, "hidden": (64, 32)}
     assert parse_settings("ridge", ["alpha=none", "rings_um=()"]) == {"alpha": None, "rings_um": ()}
+    assert parse_settings("mlp", ["rings_um=", "slide_scale=false"]) == {"rings_um": (), "slide_scale": False}
     for head, text, message in (
         ("knn", "n_neighbors=many", "n_neighbors is int; 'many' is not that"),
         ("knn", "n_neighbors=true", "n_neighbors is int"),

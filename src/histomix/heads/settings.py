@@ -28,7 +28,8 @@ def parse_settings(head: str, texts: Sequence[str]) -> dict[str, Any]:
     head
         One of `HEADS`.
     texts
-        ``NAME=VALUE``; a list of numbers is separated by commas, and "none" is None where the parameter may be that.
+        ``NAME=VALUE``; a list of numbers is separated by commas (nothing is an empty one), and "none" is None where the
+        parameter may be that.
 
     Raises
     ------
@@ -60,6 +61,8 @@ def _value(name: str, text: str, annotation: str) -> Any:
         return None
     if "bool" in kinds and low in ("true", "false"):
         return low == "true"
+    if "tuple" in kinds and not text:
+        return ()
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
