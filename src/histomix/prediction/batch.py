@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ..embedding.storage import FolderBusyError, folder_lock
 from ..heads import load_head
 from ..progress import Progress, silent
+from ..slides.locking import Lock
 from ..spots import read_spots
 from .cluster import predict_with_dask
 from .job import Settings, SlideJob, SlideResult
@@ -116,6 +117,7 @@ def predict_slides(
     if weights is not None or (not on_cluster and any(not _may_be_kept(job, settings) for job in waiting)):
         encoders()  # one that cannot be loaded stops the run here, not on every slide
     with output_lock(Path(out), wait):
+        _sweep_locks(jobs)
         queue(jobs, settings)
         if on_cluster:
             return predict_with_dask(
@@ -129,6 +131,13 @@ def _may_be_kept(job: SlideJob, settings: Settings) -> bool:
     return (job.folder / "features").is_dir() or (
         settings.reuse is not None and (Path(settings.reuse) / job.folder.name / "features").is_dir()
     )
+
+
+def _sweep_locks(jobs: Sequence[SlideJob]) -> None:
+    """Remove lock files of workers that were killed; one that is held, by a worker of a lost cluster, stays."""
+    for path in [path for job in jobs for path in job.folder.glob(".*.lock")]:
+        with Lock(path):
+            pass
 
 
 def queue(jobs: Sequence[SlideJob], settings: Settings) -> None:

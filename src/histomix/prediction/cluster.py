@@ -68,6 +68,7 @@ def local_cluster(
             memory_limit=_memory_share(workers),
             resources=dict(resources) if resources else None,
             silence_logs=logging.CRITICAL,
+            preload=[f"{__package__}.deaf"],
         )
         stack.callback(_close, cluster)
         client = stack.enter_context(distributed.Client(cluster, timeout=_CONNECT_S))

@@ -7,8 +7,9 @@ import logging
 import queue
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import ClusterError, HistomixError
 from ..progress import Progress, silent
@@ -161,7 +162,10 @@ class _Run:
         if future.status == "error":
             self._died(number, part, future.exception())
             return
-        answer: dict[str, Any] = future.result()
+        try:
+            answer: dict[str, Any] = future.result()
+        except (OSError, CancelledError):  # the scheduler went between the end of the task and its answer
+            self._lost()
         if "error" in answer:
             self._failed(number, error_from(answer["error"]))
         elif "result" in answer:
@@ -226,7 +230,7 @@ class _Run:
         done = sum(tiles for band, tiles in enumerate(slide.bands) if band not in slide.waiting)
         _say(slide.job, state="running", tiles_done=done, tiles=sum(slide.bands))
 
-    def _lost(self) -> None:
+    def _lost(self) -> NoReturn:
         """The scheduler is gone: have every unfinished slide say so.
 
         Raises
