@@ -19,7 +19,7 @@ demo: install
 	$(BIN)/histomix demo --out demo-out
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
