@@ -52,7 +52,7 @@ class MLPRegressor(CompositionRegressor):
         weights, batches and dropout. Beyond 10,000 training rows there are fewer, at least one a view.
     dropout, learning_rate, weight_decay, batch_size
         Of the optimisation. The weight decay is AdamW's and spares biases and LayerNorm; batches are larger where an
-        epoch would have more than 50, up to 256 rows.
+        epoch would have more than 50, up to 160 rows.
     max_epochs, patience
         Training ends at `max_epochs`, or after `patience` epochs without a lower held-out loss.
     epochs

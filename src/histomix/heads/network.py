@@ -18,7 +18,7 @@ from ..errors import HeadError
 #: Batches of an epoch at most. Beyond, they grow up to `MAX_BATCH` rows; then an epoch is a random part of the rows,
 #: drawn anew each time, so that it stays a unit of early stopping.
 MAX_BATCHES = 50
-MAX_BATCH = 256
+MAX_BATCH = 160
 #: Cells of a spot and precision of the Dirichlet-multinomial.
 _CELLS, _PRECISION = 20.0, 20.0
 #: (outputs, targets, row weights), each (members, rows, types) or (members, rows) -> loss of each member.
