@@ -1,19 +1,15 @@
-"""A composition map as files: AnnData, CSV, QuPath GeoJSON and a preview of the slide."""
+"""A composition map as tables and QuPath objects."""
 
 from __future__ import annotations
 
 import json
-import os
 import uuid
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from PIL import Image
 
-from ..provenance import atomic_path
 from .palette import type_colours
 
 #: Columns of ``composition.csv`` that are no cell types, before and after them.
@@ -93,29 +89,3 @@ def composition_geojson(composition: AnnData) -> dict[str, Any]:
 def _numbers(names: list[str], values: np.ndarray) -> dict[str, float]:
     """Measurements that are numbers; QuPath's reader refuses others."""
     return {name: round(float(value), 6) for name, value in zip(names, values, strict=True) if np.isfinite(value)}
-
-
-def write_composition(folder: str | os.PathLike[str], composition: AnnData, preview: np.ndarray | None = None) -> None:
-    """Write ``composition.h5ad``, ``composition.csv``, ``tiles.geojson`` and, where given, ``preview.jpg``.
-
-    Parameters
-    ----------
-    folder
-        Where to write; each file is whole or absent.
-    composition
-        A map from `histomix.predict`, tiles x cell types.
-    preview
-        The slide at low resolution, uint8 ``(height, width, 3)``.
-
-    Raises
-    ------
-    StorageError
-        The folder cannot be written, or the disk is full.
-    """
-    from .streaming import composition_writer
-
-    if preview is not None:
-        with atomic_path(Path(folder) / "preview.jpg") as temporary:
-            Image.fromarray(preview).save(temporary, quality=88)
-    with composition_writer(folder) as append:
-        append(composition)

@@ -14,6 +14,7 @@ import anndata as ad
 import h5py
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from ..provenance import atomic_path
 from .composition import composition_geojson, composition_table
@@ -65,6 +66,30 @@ def composition_writer(folder: str | os.PathLike[str], compress: bool = False) -
 
         yield append
         collection.write("\n]}\n")
+
+
+def write_composition(folder: str | os.PathLike[str], composition: AnnData, preview: np.ndarray | None = None) -> None:
+    """Write ``composition.h5ad``, ``composition.csv``, ``tiles.geojson`` and, where given, ``preview.jpg``.
+
+    Parameters
+    ----------
+    folder
+        Where to write; each file is whole or absent.
+    composition
+        A map from `histomix.predict`, tiles x cell types.
+    preview
+        The slide at low resolution, uint8 ``(height, width, 3)``.
+
+    Raises
+    ------
+    StorageError
+        The folder cannot be written, or the disk is full.
+    """
+    if preview is not None:
+        with atomic_path(Path(folder) / "preview.jpg") as temporary:
+            Image.fromarray(preview).save(temporary, quality=88)
+    with composition_writer(folder) as append:
+        append(composition)
 
 
 @contextlib.contextmanager
