@@ -7,7 +7,7 @@ before intervals are made, which draw donors, then sections (see `histomix.evalu
 
 The cost table fits each head in a process of its own, and counts parameters, multiply-adds and tiles.
 
-    python benchmarks/heads.py [--quick] [--seeds 5] [--heads mlp,knn] [--only phantom|her2st|cost] [--cache FOLDER]
+    python benchmarks/heads.py [--quick] [--seeds 5] [--heads mlp,knn] [--only phantom|her2st|cost|speed]
 """
 
 from __future__ import annotations
@@ -213,6 +213,30 @@ def cost(args: Any) -> None:
     )
 
 
+#: Spots, features and types of a large cohort.
+LARGE = (50_000, 1536, 80)
+
+
+def speed(args: Any) -> None:
+    """Print how long a large cohort takes: each head once on all donors, and with each donor held out in turn."""
+    print(f"\n### Speed: {LARGE[0]:,} synthetic spots, {LARGE[1]} features, {LARGE[2]} types, 8 donors\n")
+    print("| head | training on all, s | CPU, s | peak GB |\n|---|---|---|---|")
+    for name in ("ridge", "mlp"):
+        call = [sys.executable, __file__, "--fit", ",".join(map(str, (name, *LARGE)))]
+        found = json.loads(subprocess.run(call, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+        print(f"| {name} | {found['seconds']:.1f} | {found['cpu']:.1f} | {found['peak']:.2f} |", flush=True)
+    if args.quick:
+        return
+    X, Y, donor, places = synthetic(*LARGE)
+    start = time.perf_counter()
+    for one in np.unique(donor):
+        train, test = np.flatnonzero(donor != one), np.flatnonzero(donor == one)
+        for name in ("mean", "ridge", "mlp"):
+            head = make_estimator(name).fit(X[train], Y[train], groups=donor[train], places=places[train])
+            head.predict(X[test], places[test])
+    print(f"\nEach of 8 donors held out, 3 heads, fitted and predicted: {time.perf_counter() - start:.0f} s")
+
+
 def published_size(types: int) -> tuple[int, float, dict[str, float], float]:
     """Parameters, operations of the graph a spot, and tiles within two steps on two lattices."""
     import torch
@@ -243,7 +267,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one seed, the fast heads, small tables")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--heads", default=None, help="names, separated by commas")
-    parser.add_argument("--only", choices=("phantom", "her2st", "cost"), action="append")
+    parser.add_argument("--only", choices=("phantom", "her2st", "cost", "speed"), action="append")
     parser.add_argument("--folds", choices=("donor", "section"), action="append", help="of the phantom")
     parser.add_argument("--cache", type=Path, help="folder that keeps the phantom and all features")
     parser.add_argument("--encoder-gflop", type=float, default=0.6, help="of the frozen encoder, a tile and view")
@@ -263,11 +287,12 @@ def main() -> None:
         "phantom": lambda folder: run_phantom(folder, args),
         "her2st": lambda folder: run_her2st(folder, args),
         "cost": lambda _: cost(args),
+        "speed": lambda _: speed(args),
     }
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.cache or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        for name in args.only or parts:
+        for name in args.only or ("phantom", "her2st", "cost"):
             parts[name](folder)
 
 

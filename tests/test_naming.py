@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from histomix.outputs.naming import plain_text, safe_file_name, spreadsheet_cell, spreadsheet_table
+from histomix.outputs.naming import key_name, plain_text, safe_file_name, spreadsheet_cell, spreadsheet_table
 
 
 @pytest.mark.parametrize("name", ["A1", "S12-03456 A", "tumour.v2", "Präparat 7", "切片", "a-b_c"])
@@ -63,3 +63,8 @@ def test_a_table_keeps_its_numbers() -> None:
 def test_text_of_a_figure() -> None:
     assert plain_text(r"$\alpha$") == r"\$\alpha\$"
     assert plain_text("a\nb\u202ec") == "a b c" and plain_text("_x") == " _x"
+
+
+@pytest.mark.parametrize(("name", "key"), [("mlp-uni2-h", "mlp-uni2-h"), ("a b/c", "a_b_c"), ("=cmd()", "_cmd__")])
+def test_a_key_has_only_marks_that_spatialdata_takes(name: str, key: str) -> None:
+    assert key_name(name) == key

@@ -38,6 +38,11 @@ def safe_file_name(name: str, fallback: str = "unnamed") -> str:
     return (safe.encode("utf-8", "replace")[:room].decode("utf-8", "ignore").rstrip(". ") or fallback) + ending
 
 
+def key_name(name: object) -> str:
+    """Turn any text into a key of SpatialData and wsidata, which allow letters, digits, ``_``, ``.`` and ``-``."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", str(name))
+
+
 def _is_hidden(mark: str) -> bool:
     """Control, format (such as right-to-left override), surrogate, unassigned and line marks, and odd spaces."""
     return not mark.isprintable()

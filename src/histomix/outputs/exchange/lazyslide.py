@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -12,6 +11,7 @@ from anndata import AnnData
 
 from ...errors import FeatureError, HeadError, MissingExtraError
 from ...heads import Head
+from ..naming import key_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +52,7 @@ class LazySlideHead:
         self.head = head
         self.model = head
         self.mpp = mpp
-        self.name = _key(str(head.card["name"]))
+        self.name = key_name(head.card["name"])
         self.features_model_name = str(encoders[0]["name"])
         self.whole_slide = bool(head.reach_um) or head.estimator.needs_places
         self.needs_coords = self.whole_slide
@@ -147,7 +147,7 @@ def add_composition_to_wsidata(composition: AnnData, wsi: Any, tile_key: str = "
     for name in ("novelty", "in_scope", "read_ok", "tissue", "region", "piece"):
         if name in composition.obs:
             wsi.shapes[tile_key][name] = composition.obs[name].to_numpy()
-    key = f"{_key(manifest['head']['name'])}_{tile_key}"
+    key = f"{key_name(manifest['head']['name'])}_{tile_key}"
     names = pd.DataFrame(index=composition.var_names.astype(str))
     add_features(wsi, key=key, tile_key=tile_key, features=np.asarray(composition.X), var=names)
     for name in ("lower", "upper"):
@@ -155,8 +155,3 @@ def add_composition_to_wsidata(composition: AnnData, wsi: Any, tile_key: str = "
             wsi.tables[key].layers[name] = np.asarray(composition.layers[name])
     wsi.tables[key].uns["manifest"] = composition.uns["manifest"]
     return key
-
-
-def _key(name: str) -> str:
-    """The name of a head as the key of a table, in which few marks are allowed."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", name)

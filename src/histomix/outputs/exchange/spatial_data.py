@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from anndata import AnnData
 
 from ...errors import InputError, MissingExtraError
 from ...provenance import atomic_path
+from ..naming import key_name
 from .scverse import dominant_types
 
 if TYPE_CHECKING:
@@ -132,5 +132,5 @@ def _annotating(source: AnnData) -> AnnData:
     table.obs["region"] = TILES
     table.obs["region"] = table.obs["region"].astype("category")
     table.obs["tile"] = np.arange(table.n_obs)
-    table.obs.columns = [re.sub(r"[^A-Za-z0-9_.-]", "_", str(name)) for name in table.obs.columns]
+    table.obs.columns = [key_name(name) for name in table.obs.columns]
     return table
