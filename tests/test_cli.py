@@ -102,6 +102,19 @@ def test_one_failed_slide_exits_with_1_and_the_rest_is_done(job: Job, tmp_path: 
     assert "good.tif" in out and (tmp_path / "maps" / "good" / "composition.csv").is_file()
 
 
+def test_a_truncated_slide_is_told_in_one_line(job: Job, tmp_path: Path) -> None:
+    """From a process of its own: libraries that tell of the damage by their logs would do so on its stderr."""
+    slide = tmp_path / "cut.tif"
+    # The table of the pyramid stands at the end of these files.
+    slide.write_bytes(job.image.read_bytes()[:40_000])
+    program = [sys.executable, "-c", "from histomix.cli import main; main()", "predict", slide]
+    found = subprocess.run(
+        [*program, "--head", job.head, "--out", tmp_path / "maps", "--quiet"], capture_output=True, text=True
+    )
+    assert found.returncode == 1 and found.stdout == ""
+    assert found.stderr.count("\n") == 1 and "cut.tif" in found.stderr and "truncated" in found.stderr
+
+
 def test_encoders_and_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
     code, out, _ = histomix("encoders", "--json")
     names = {card["name"]: card for card in json.loads(out)["encoders"]}

@@ -109,6 +109,9 @@ def session(as_json: bool, quiet: bool, threads: int | None = None) -> Iterator[
     logger = logging.getLogger("histomix")
     handler = _Remarks(current, logging.ERROR if quiet else logging.INFO)
     level = logger.level
+    # tifffile tells of a damaged file by the log too; the error says it in words.
+    theirs, silence = logging.getLogger("tifffile"), logging.NullHandler()
+    theirs.addHandler(silence)
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
@@ -125,6 +128,7 @@ def session(as_json: bool, quiet: bool, threads: int | None = None) -> Iterator[
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
+        theirs.removeHandler(silence)
     if current.failures:
         raise typer.Exit(FAILED)
 
