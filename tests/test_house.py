@@ -20,6 +20,7 @@ ROOMS = [
     "progress",
     "provenance",
     "notebook",
+    "common",
     "slides",
     "spots",
     "abundance",

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from histomix.outputs.naming import key_name, plain_text, safe_file_name, spreadsheet_cell, spreadsheet_table
+from histomix.common.naming import key_name, plain_text, safe_file_name, spreadsheet_cell, spreadsheet_table
 
 
 @pytest.mark.parametrize("name", ["A1", "S12-03456 A", "tumour.v2", "Präparat 7", "切片", "a-b_c"])

@@ -10,8 +10,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from ..common.naming import plain_text, shortened
 from .charts import quiet_axes
-from .naming import plain_text, shortened
 from .palette import AXIS, GROUND, INK, QUIET, SIGNED_MAP, type_colours
 
 #: Above this many rows, the numbers inside a matrix are too small to read.

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from .naming import plain_text
+from ..common.naming import plain_text
 from .palette import AXIS, GROUND, INK, LINE, QUIET, head_colours
 
 #: A difference is filled when its adjusted p is below this.

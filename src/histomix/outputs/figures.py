@@ -14,8 +14,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ..common.naming import plain_text
 from .charts import quiet_axes
-from .naming import plain_text
 from .palette import ABUNDANCE_MAP, AXIS, HEAD_COLOURS, INK, QUIET, type_colours
 
 PANEL_INCHES = 2.5

@@ -10,10 +10,10 @@ import pandas as pd
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from ..common.naming import shortened
 from ..evaluation import Evaluation
 from .chart_tables import draw_matrix
 from .charts import ALPHA, draw_calibration, draw_forest
-from .naming import shortened
 from .page import Drawer
 from .palette import SHARE_MAP
 from .panel_parts import (

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..common.locks import Lock
 from ..embedding.storage import FolderBusyError, folder_lock
 from ..heads import load_head
 from ..progress import Progress, silent
-from ..slides.locking import Lock
 from ..spots import read_spots
 from .cluster import predict_with_dask
 from .job import Settings, SlideJob, SlideResult

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..common.naming import safe_file_name
 from ..errors import HeadError, InputError
-from ..outputs.naming import safe_file_name
 from ..slides.files import SUFFIXES
 from .job import SlideJob
 

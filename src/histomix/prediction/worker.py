@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from .. import errors
 from .._version import __version__
+from ..common.locks import Lock
 from ..errors import ClusterError, HeadError, HistomixError
 from ..heads import load_head
 from ..slides import SlideCache, is_remote
-from ..slides.locking import Lock
 from .bands import embed_band
 from .job import Settings, SlideJob, SlideResult
 from .loading import load_head_encoders

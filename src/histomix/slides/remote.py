@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from ..common.locks import Lock
 from ..errors import StorageError
 from ..progress import Progress, silent
-from .locking import Lock
 from .remote_files import remote_name, sidecar_digest, slide_files
 from .store import Retry, Store, look, shown
 from .transfer import fetch_file

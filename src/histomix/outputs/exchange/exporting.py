@@ -14,10 +14,10 @@ import numpy as np
 from anndata import AnnData
 from PIL import Image
 
+from ...common.naming import safe_file_name, spreadsheet_table
 from ...errors import InputError, MissingExtraError
 from ...provenance import atomic_path
 from ..composition import composition_geojson, composition_table
-from ..naming import safe_file_name, spreadsheet_table
 from .heatmap import write_heatmap
 from .scverse import to_scverse
 from .spatial_data import write_spatialdata

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from ...common.naming import key_name
 from ...errors import FeatureError, HeadError, MissingExtraError
 from ...heads import Head
-from ..naming import key_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable

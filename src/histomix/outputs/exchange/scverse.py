@@ -7,7 +7,7 @@ import json
 import numpy as np
 from anndata import AnnData
 
-from ..naming import safe_file_name
+from ...common.naming import safe_file_name
 
 
 def to_scverse(composition: AnnData, thumbnail: np.ndarray | None = None) -> AnnData:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from anndata import AnnData
 
+from ...common.naming import key_name
 from ...errors import InputError, MissingExtraError
 from ...provenance import atomic_path
-from ..naming import key_name
 from .scverse import dominant_types
 
 if TYPE_CHECKING:

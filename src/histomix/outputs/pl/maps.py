@@ -15,6 +15,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.ticker import MaxNLocator
 
+from ...common.naming import plain_text
 from ...errors import InputError
 from ..chart_tables import draw_composition_bars
 from ..charts import quiet_axes
@@ -28,7 +29,6 @@ from ..figures import (
     draw_slide,
     value_colours,
 )
-from ..naming import plain_text
 from ..palette import AXIS, HEAD_COLOURS, INK, QUIET, type_colours
 from ..tables import composition_means
 from ._frame import finish, new_axes, new_grid
