@@ -233,12 +233,12 @@ def test_a_full_disk_is_named_and_the_same_command_goes_on(
     full = OSError(errno.ENOSPC, "No space left on device")
     with monkeypatch.context() as patch:
         if name == "composition.h5ad":
-            from histomix.outputs import streaming
+            from histomix.common.h5ad import GrowingH5ad
 
             def no_room(*_: object) -> None:
                 raise full
 
-            patch.setattr(streaming, "append_h5ad", no_room)
+            patch.setattr(GrowingH5ad, "append", no_room)
         else:
             real = os.posix_fallocate
 

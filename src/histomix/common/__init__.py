@@ -1,1 +1,1 @@
-"""What every room needs and none owns: names made from strangers' text, locks."""
+"""What every room needs and none owns: names made from strangers' text, locks, AnnData files."""

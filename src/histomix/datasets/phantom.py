@@ -16,6 +16,7 @@ import tifffile
 from scipy import sparse
 
 from ..abundance import Abundance
+from ..common.h5ad import write_h5ad
 from ..errors import InputError
 from ..progress import Progress, silent
 from ..provenance import atomic_path, read_json
@@ -188,7 +189,7 @@ def _make_section(
     )
     adata = ad.AnnData(values, obs=spots[["array_row", "array_col"]].copy(), var=pd.DataFrame(index=genes))
     adata.obsm["spatial"] = spots[["x_um", "y_um"]].to_numpy() / mpp
-    adata.write_h5ad(folder / "spots" / f"{name}.h5ad", compression="gzip")
+    write_h5ad(folder / "spots" / f"{name}.h5ad", adata, compression="gzip")
     return {
         "section": name,
         "donor": donor.name,

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
+from ..common.h5ad import write_h5ad
 from ..errors import FeatureError, InputError
 from ..provenance import atomic_path, digest_bytes, read_json
 from .identity import encoder_identity, require_same_encoder
@@ -52,7 +53,7 @@ def write_features(path: Path, features: ad.AnnData) -> None:
         The file cannot be written.
     """
     with atomic_path(path) as temporary:
-        features.write_h5ad(temporary)
+        write_h5ad(temporary, features)
 
 
 def feature_manifest(features: ad.AnnData) -> dict[str, Any]:

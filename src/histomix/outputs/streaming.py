@@ -8,21 +8,17 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
-import anndata as ad
-import h5py
 import numpy as np
-import pandas as pd
 from PIL import Image
 
+from ..common.h5ad import GrowingH5ad
 from ..provenance import atomic_path
 from .composition import composition_geojson, composition_table
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-_CHUNK_ROWS = 1024
 
 
 @contextlib.contextmanager
@@ -50,7 +46,7 @@ def composition_writer(folder: str | os.PathLike[str], compress: bool = False) -
         csv, geojson, h5ad = (files.enter_context(atomic_path(place / name)) for name in names)
         table = streams.enter_context(csv.open("w", encoding="utf-8", newline=""))
         collection = streams.enter_context(_text(geojson, compress))
-        store = streams.enter_context(h5py.File(h5ad, "w"))
+        store = streams.enter_context(GrowingH5ad(h5ad))
         collection.write('{"type": "FeatureCollection", "features": [')
         rows = 0
 
@@ -62,10 +58,11 @@ def composition_writer(folder: str | os.PathLike[str], compress: bool = False) -
                 collection.write(",\n" if rows else "\n")
                 collection.write(json.dumps(feature, allow_nan=False))
                 rows += 1
-            append_h5ad(store, block)
+            store.append(block)
 
         yield append
         collection.write("\n]}\n")
+        store.finish()
 
 
 def write_composition(folder: str | os.PathLike[str], composition: AnnData, preview: np.ndarray | None = None) -> None:
@@ -104,72 +101,3 @@ def _text(path: Path, compress: bool) -> Iterator[IO[str]]:
 
         with io.TextIOWrapper(packed, encoding="utf-8") as stream:
             yield stream
-
-
-def append_h5ad(store: h5py.File, block: AnnData) -> None:
-    """Append the rows of ``block`` to an open ``.h5ad`` (an empty file at first).
-
-    The layout is AnnData's own (its on-disk specification, version 0.1.0); only arrays along the rows grow.
-    """
-    if "X" not in store:
-        _begin(store, block)
-    index = store["obs"].attrs["_index"]
-    _extend(store["obs"][index], block.obs_names.to_numpy(object))
-    for name in block.obs:
-        column = block.obs[name]
-        if isinstance(column.dtype, pd.CategoricalDtype):
-            _extend(store["obs"][name]["codes"], column.cat.codes.to_numpy())
-        else:
-            _extend(store["obs"][name], column.to_numpy())
-    _extend(store["X"], np.asarray(block.X))
-    for group, arrays in (("layers", block.layers), ("obsm", block.obsm)):
-        for name, array in arrays.items():
-            _extend(store[group][name], np.asarray(array))
-
-
-def _begin(store: h5py.File, block: AnnData) -> None:
-    store.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
-    for name, value in (("var", block.var), ("uns", dict(block.uns))):
-        ad.io.write_elem(store, name, value)
-    for name in ("obsm", "varm", "layers", "obsp", "varp"):
-        store.create_group(name).attrs.update({"encoding-type": "dict", "encoding-version": "0.1.0"})
-    _growing(store, "X", np.asarray(block.X))
-    for name, array in block.layers.items():
-        _growing(store["layers"], name, np.asarray(array))
-    for name, array in block.obsm.items():
-        _growing(store["obsm"], name, np.asarray(array))
-    obs = store.create_group("obs")
-    index = str(block.obs.index.name or "_index")
-    obs.attrs.update({"encoding-type": "dataframe", "encoding-version": "0.2.0", "_index": index})
-    obs.attrs["column-order"] = np.array(list(block.obs.columns), dtype=h5py.string_dtype())
-    _growing(obs, index, block.obs_names.to_numpy(object))
-    for name in block.obs:
-        column = block.obs[name]
-        if isinstance(column.dtype, pd.CategoricalDtype):
-            group = obs.create_group(str(name))
-            group.attrs.update({"encoding-type": "categorical", "encoding-version": "0.2.0"})
-            group.attrs["ordered"] = bool(column.cat.ordered)
-            ad.io.write_elem(group, "categories", column.cat.categories.to_numpy(object))
-            _growing(group, "codes", column.cat.codes.to_numpy())
-        else:
-            _growing(obs, str(name), column.to_numpy())
-
-
-def _growing(group: h5py.Group, name: str, like: np.ndarray) -> None:
-    """An empty array along the rows that can grow."""
-    text = like.dtype.kind in "OUS"
-    dtype: Any = h5py.string_dtype() if text else like.dtype
-    shape = (0, *like.shape[1:])
-    chunks = (_CHUNK_ROWS, *(max(1, side) for side in like.shape[1:]))
-    found = group.create_dataset(
-        name, shape, dtype, maxshape=(None, *like.shape[1:]), chunks=chunks, compression="gzip", track_times=False
-    )
-    found.attrs.update({"encoding-type": "string-array" if text else "array", "encoding-version": "0.2.0"})
-
-
-def _extend(dataset: h5py.Dataset, values: np.ndarray) -> None:
-    start = dataset.shape[0]
-    dataset.resize(start + len(values), axis=0)
-    dataset[start:] = values
-    # Left to the end, chunks are written in an order that changes from run to run, and with it the file's bytes.
-    dataset.flush()

@@ -14,6 +14,7 @@ import numpy as np
 from anndata import AnnData
 from PIL import Image
 
+from ...common.h5ad import write_h5ad
 from ...common.naming import safe_file_name, spreadsheet_table
 from ...errors import InputError, MissingExtraError
 from ...provenance import atomic_path
@@ -89,7 +90,7 @@ def _kept_features(folder: Path, composition: AnnData) -> AnnData | None:
 
 def _anndata(path: Path, composition: AnnData, thumbnail: np.ndarray | None) -> None:
     with atomic_path(path) as temporary:
-        to_scverse(composition, thumbnail).write_h5ad(temporary, compression="gzip")
+        write_h5ad(temporary, to_scverse(composition, thumbnail), compression="gzip")
 
 
 def _parquet(path: Path, composition: AnnData, _thumbnail: np.ndarray | None) -> None:

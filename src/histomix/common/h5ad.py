@@ -1,0 +1,133 @@
+"""AnnData files that every anndata from 0.11 on opens, whichever of them wrote the file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import anndata as ad
+import h5py
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_CHUNK_ROWS = 1024
+#: The groups of an AnnData whose arrays lie along its rows.
+_ALONG_ROWS = ("layers", "obsm")
+
+
+@contextlib.contextmanager
+def plain_strings() -> Iterator[None]:
+    """While it is open, anndata writes text as plain arrays of strings.
+
+    With pandas 3, anndata 0.13 would write names as nullable strings, a group of two arrays, which programs that read
+    the file without anndata do not look for.
+    """
+    with ad.settings.override(allow_write_nullable_strings=False):
+        yield
+
+
+def write_h5ad(path: str | os.PathLike[str], data: AnnData, compression: str | None = None) -> None:
+    """Write ``data`` as anndata does, with names as plain strings.
+
+    Parameters
+    ----------
+    path
+        The file; overwritten.
+    data
+        What to write; no name may be missing.
+    compression
+        ``"gzip"``, or None for none.
+    """
+    with plain_strings():
+        data.write_h5ad(path, compression=compression)
+
+
+class GrowingH5ad:
+    """An ``.h5ad`` made from stretches of rows, so that its arrays do not meet the memory.
+
+    Arrays grow in a file of their own beside ``path``; `finish` hands them to anndata, which copies them chunk by
+    chunk into ``path``. The table ``obs`` alone is held in memory. The same stretches give the same bytes.
+
+    Parameters
+    ----------
+    path
+        The file to write.
+
+    Examples
+    --------
+    >>> with GrowingH5ad(path) as growing:  # doctest: +SKIP
+    ...     for stretch in stretches:
+    ...         growing.append(stretch)
+    ...     growing.finish()
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = Path(path)
+        self._growing = self._path.with_name(f"{self._path.stem}.growing.h5")
+        self._obs: list[pd.DataFrame] = []
+
+    def __enter__(self) -> Self:
+        self._arrays = h5py.File(self._growing, "w")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._arrays.close()
+        finally:
+            self._growing.unlink(missing_ok=True)
+
+    def append(self, stretch: AnnData) -> None:
+        """Add rows.
+
+        Parameters
+        ----------
+        stretch
+            Its ``X``, ``layers`` and ``obsm`` are dense; every stretch has the same columns, arrays and variables.
+            ``uns`` and ``var`` are those of the first.
+        """
+        if not self._obs:
+            self._var, self._uns = stretch.var, dict(stretch.uns)
+        self._obs.append(stretch.obs)
+        self._extend("X", stretch.X)
+        for group in _ALONG_ROWS:
+            for name, array in getattr(stretch, group).items():
+                if name is not None:  # anndata 0.13 lists X among the layers, under this key
+                    self._extend(f"{group}/{name}", array)
+
+    def finish(self) -> None:
+        """Write the file."""
+        # A chunk that is kept for later is written in an order that changes from run to run, and with it the bytes.
+        with h5py.File(self._path, "w", rdcc_nbytes=0) as store, plain_strings():
+            obs = pd.concat(self._obs)
+            self._obs.clear()
+            rest = ad.AnnData(obs=obs, var=self._var, uns=self._uns)
+            ad.io.write_elem(store, "/", rest, dataset_kwargs={"compression": "gzip"})
+            if "raw" in store:
+                del store["raw"]  # written as nothing by anndata 0.12 and 0.13, which 0.11 cannot read
+            self._write(store, "X", self._arrays["X"])
+            for group in _ALONG_ROWS:
+                for name, array in self._arrays.get(group, {}).items():
+                    self._write(store[group], name, array)
+
+    def _extend(self, place: str, values: Any) -> None:
+        values = np.asarray(values)
+        if place not in self._arrays:
+            width = values.shape[1:]
+            self._arrays.create_dataset(
+                place, (0, *width), values.dtype, maxshape=(None, *width), chunks=(_CHUNK_ROWS, *width)
+            )
+        array = self._arrays[place]
+        start = len(array)
+        array.resize(start + len(values), axis=0)
+        array[start:] = values
+
+    @staticmethod
+    def _write(store: h5py.Group, name: str, array: h5py.Dataset) -> None:
+        chunks = (min(_CHUNK_ROWS, len(array)), *array.shape[1:])
+        ad.io.write_elem(store, name, array, dataset_kwargs={"compression": "gzip", "chunks": chunks})
