@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import anndata as ad
@@ -98,6 +99,18 @@ def test_every_anndata_from_0_11_knows_what_is_in_the_file(tmp_path: Path) -> No
     assert set(grown.values()) <= KNOWN
     for place in ("obs/key", "var/_index", "obs/region/categories"):
         assert grown[place] == "string-array"
+
+
+def test_threads_that_write_leave_the_setting_as_it_was(tmp_path: Path) -> None:
+    before = ad.settings.allow_write_nullable_strings
+
+    def one(number: int) -> str:
+        write_h5ad(tmp_path / f"{number}.h5ad", table(50))
+        return encodings(tmp_path / f"{number}.h5ad")["obs/key"]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(one, range(12))) == {"string-array"}
+    assert ad.settings.allow_write_nullable_strings is before
 
 
 def test_memory_follows_the_stretch(tmp_path: Path) -> None:
