@@ -17,6 +17,8 @@ from torch.nn import functional
 from histomix.encoders import EncoderCard
 from histomix.encoders.architectures import create_model
 
+from .extras import extra_module
+
 State = dict[str, torch.Tensor]
 #: What the authors' code gives for normalised images (n, 3, height, width).
 Reference = Callable[[torch.Tensor], torch.Tensor]
@@ -138,7 +140,7 @@ def _by_timm(one: EncoderCard, model: Any) -> Reference:
 
 def transformers_config(one: EncoderCard, **changes: Any) -> Any:
     """The configuration of a card's model in transformers, at full size unless ``changes`` say otherwise."""
-    import transformers
+    transformers = extra_module("zoo", "transformers")
 
     model: Any = create_model(one)
     facts: dict[str, Any] = {
@@ -157,8 +159,7 @@ def transformers_config(one: EncoderCard, **changes: Any) -> Any:
 
 
 def transformers_model(one: EncoderCard, config: Any) -> Any:
-    import transformers
-
+    transformers = extra_module("zoo", "transformers")
     if one.name in HF_VIT:
         return transformers.ViTModel(config, add_pooling_layer=False)
     kind = transformers.Dinov2WithRegistersModel if one.name in HF_REGISTERS else transformers.Dinov2Model
@@ -182,15 +183,14 @@ def _publish_transformers(one: EncoderCard, folder: Path) -> Reference:
 
 
 def _publish_plip(one: EncoderCard, folder: Path) -> Reference:
-    from transformers import CLIPConfig, CLIPModel
-
+    transformers = extra_module("zoo", "transformers")
     vision: Any = create_model(one)
     heads = vision.blocks[0].attn.num_heads
     sizes = {"hidden_size": vision.embed_dim, "num_hidden_layers": len(vision.blocks), "num_attention_heads": heads}
     sizes["intermediate_size"] = 4 * vision.embed_dim
     text = {**sizes, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 50000}
-    config = CLIPConfig(text_config=text, vision_config={**sizes, "patch_size": 32, "image_size": 224})
-    model = CLIPModel(config).eval()
+    config = transformers.CLIPConfig(text_config=text, vision_config={**sizes, "patch_size": 32, "image_size": 224})
+    model = transformers.CLIPModel(config).eval()
     model.load_state_dict(fill(model.state_dict()))
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
 

@@ -14,6 +14,8 @@ from PIL import Image
 from scipy import sparse
 from scipy.io import mmwrite
 
+from .extras import extra_module
+
 COLUMNS = ["barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres"]
 MPP = 0.5
 SIZE_PX = (3400, 3000)
@@ -54,6 +56,7 @@ def table_of_genes(genes: int) -> pd.DataFrame:
 def write_positions(path: Path, positions: pd.DataFrame, header: bool = True) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".parquet":
+        extra_module("st", "pyarrow")
         positions.to_parquet(path, index=False)
     else:
         positions.to_csv(path, index=False, header=header)

@@ -26,6 +26,10 @@ from histomix.errors import HistomixError, InputError, LabelError, MissingExtraE
 from histomix.progress import silent
 from histomix.spots import Section, read_cohort
 
+from .extras import needs_extra
+
+with_cell2location = needs_extra("cell2location", "cell2location")
+
 TYPES = ["T", "B", "Tumour", "Stroma"]
 GENES = [f"GENE{i}" for i in range(60)]
 
@@ -80,6 +84,7 @@ def pair() -> Memory:
     return Memory(make_section("A", simulate()[0], "d1"), make_section("B", simulate(20, 1)[0], "d2"))
 
 
+@with_cell2location
 def test_labels_are_quantiles_with_median_sd_and_reliability(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +127,7 @@ def test_labels_are_quantiles_with_median_sd_and_reliability(
     assert proportions.sd is not None and 0 < proportions.sd.to_numpy().max() < 0.5
 
 
+@with_cell2location
 def test_summaries_are_those_of_the_guide() -> None:
     counts, signatures, weights = simulate()
     batches = np.zeros(len(counts), dtype=np.intp)
@@ -158,6 +164,7 @@ def stopping(after: int) -> Callable[[str, int, int], None]:
     return progress
 
 
+@with_cell2location
 def test_a_stopped_fit_goes_on_to_the_same_bits(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,6 +198,7 @@ def test_a_stopped_fit_goes_on_to_the_same_bits(
     assert "goes on" not in caplog.text and not other.equals(whole)
 
 
+@with_cell2location
 def test_the_process_is_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import pyro
     import scvi
@@ -222,6 +230,7 @@ def test_the_process_is_left_as_it_was(tmp_path: Path, monkeypatch: pytest.Monke
     pyro.get_param_store().clear()
 
 
+@with_cell2location
 def test_which_sections_are_fitted_together(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     a, b, c = (simulate(20, seed)[0] for seed in range(3))
 
@@ -249,6 +258,7 @@ def test_which_sections_are_fitted_together(tmp_path: Path, caplog: pytest.LogCa
     assert "kept" not in caplog.text and not again["A"].values.equals(joint["A"].values)
 
 
+@with_cell2location
 def test_own_reliability_takes_two_more_fits() -> None:
     fits: list[str] = []
     labels = fitted(
@@ -270,6 +280,7 @@ def test_own_reliability_takes_two_more_fits() -> None:
     assert fast is not None and not found.equals(fast)
 
 
+@with_cell2location
 def test_bad_input_is_refused_before_a_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     counts, signatures, weights = simulate()
 
@@ -328,11 +339,16 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setattr("importlib.util.find_spec", lambda name: None)
         with pytest.raises(MissingExtraError, match=r"histomix\[cell2location\]"):
             fitted(cohort)
+
+
+@with_cell2location
+def test_without_a_library_that_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyro", None)
     with pytest.raises(MissingExtraError, match="pyro"), guest(0):
         pass
 
 
+@with_cell2location
 def test_libraries_that_do_not_fit_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     # As cell2location 0.1.5 beside pyro-ppl 1.9.2.
     class Broken:
@@ -349,6 +365,7 @@ def test_libraries_that_do_not_fit_each_other(monkeypatch: pytest.MonkeyPatch) -
         pass
 
 
+@with_cell2location
 def test_a_failing_group_does_not_lose_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = methods.fit_spots
 
@@ -363,6 +380,7 @@ def test_a_failing_group_does_not_lose_the_others(tmp_path: Path, monkeypatch: p
     assert list(read_labels(tmp_path)) == ["B"]
 
 
+@with_cell2location
 def test_the_most_specific_genes_hold_most_information() -> None:
     rng = np.random.default_rng(0)
     signatures = rng.gamma(0.5, 1, (200, 5)) * np.array([1, 2, 3, 4, 50])
@@ -392,6 +410,7 @@ def cells(seed: int = 0, n_cells: int = 301) -> anndata.AnnData:
     )
 
 
+@with_cell2location
 def test_single_cells_are_regressed_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -430,6 +449,7 @@ def test_single_cells_are_regressed_once(
     pd.testing.assert_frame_equal(pd.read_csv(out / "signatures.csv", index_col=0), table)
 
 
+@with_cell2location
 def test_bad_single_cells_are_refused(tmp_path: Path) -> None:
     def refused(message: str, change: Callable[[anndata.AnnData], None], **kwargs: object) -> None:
         adata = cells()
@@ -459,6 +479,7 @@ def test_bad_single_cells_are_refused(tmp_path: Path) -> None:
         fitted(Memory(make_section("signatures", simulate()[0])), out=tmp_path / "x")
 
 
+@with_cell2location
 @pytest.mark.slow
 def test_a_killed_run_loses_nothing(tmp_path: Path) -> None:
     cohort = pair()
@@ -479,6 +500,7 @@ def test_a_killed_run_loses_nothing(tmp_path: Path) -> None:
         np.testing.assert_allclose(labels[name].values, whole[name].values, rtol=1e-5)
 
 
+@with_cell2location
 @pytest.mark.slow
 def test_the_climb_is_that_of_the_trainer_of_scvi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -509,6 +531,7 @@ def test_the_climb_is_that_of_the_trainer_of_scvi(tmp_path: Path, monkeypatch: p
 NAMES = {"Cancer Epithelial": "Epithelial", "Normal Epithelial": "Epithelial", "Plasmablasts": "Plasma Cells"}
 
 
+@with_cell2location
 @pytest.mark.slow
 def test_her2st_agrees_with_stereoscope_and_the_fast_method(data_dir: Path, tmp_path: Path) -> None:
     root = data_dir / "her2st"
@@ -529,6 +552,7 @@ def test_her2st_agrees_with_stereoscope_and_the_fast_method(data_dir: Path, tmp_
         assert table.values.corrwith(fast[name].values).mean() > 0.8, name
 
 
+@with_cell2location
 @pytest.mark.slow
 def test_fetal_heart_from_single_cells(data_dir: Path, tmp_path: Path) -> None:
     folder = data_dir / "heart_iss_truth"

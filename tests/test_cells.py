@@ -24,6 +24,8 @@ from histomix.spots.formats import SHEET_IMAGE, SpotFile, find_format, load_form
 from histomix.spots.formats.landmarks import TO_IMAGE, fit_affine, read_affine, read_landmarks
 from histomix.spots.readers import read_section_spots
 
+from .extras import extra_module
+
 SIZE = (1200, 900)
 PIXEL_UM = 0.2125
 #: H&E px -> px of the morphology image: turned by 90 degrees, enlarged, shifted (as in a real export).
@@ -55,6 +57,7 @@ def _xenium(folder: Path, cells: pd.DataFrame, parquet: bool = True) -> Path:
     um = _um(cells)
     table = pd.DataFrame({"cell_id": cells.index, "x_centroid": um[:, 0], "y_centroid": um[:, 1], "cell_area": 40.0})
     if parquet:
+        extra_module("st", "pyarrow")
         table.to_parquet(folder / "cells.parquet")
     else:
         table.to_csv(folder / "cells.csv.gz", index=False)
@@ -163,7 +166,7 @@ def test_xenium_labels_equal_the_composition_of_the_cells(tmp_path: Path) -> Non
 
 
 def test_the_direction_of_the_alignment_is_that_of_spatialdata_io(tmp_path: Path) -> None:
-    xenium = pytest.importorskip("spatialdata_io.readers.xenium")
+    xenium = extra_module("st", "spatialdata_io.readers.xenium")
     from spatialdata.transformations import get_transformation
 
     cells = _cells(10)

@@ -27,11 +27,12 @@ from histomix.prediction.dispatch import _Run
 from histomix.prediction.worker import Work, error_facts, error_from, slide_task
 
 from .conftest import Job
+from .extras import extra_module
 
 if TYPE_CHECKING:
     from distributed import Client
 
-distributed = pytest.importorskip("distributed")
+distributed = extra_module("cluster", "distributed")
 STATE = {"status.json"}
 
 

@@ -9,8 +9,9 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
+
+from .extras import extra_module
 
 DOCS = Path(__file__).parent.parent / "docs" / "clusters.md"
 
@@ -25,7 +26,7 @@ def _block(language: str, word: str) -> str:
 
 
 def test_the_slurm_recipe_makes_the_job_it_promises() -> None:
-    pytest.importorskip("dask_jobqueue")
+    extra_module("dev", "dask_jobqueue")
     names: dict[str, Any] = {}
     exec(_block("python", "SLURMCluster"), names)
     cluster = names["cluster"]
@@ -84,7 +85,7 @@ def test_the_kubernetes_recipe_has_what_the_operator_needs() -> None:
 
 
 def test_the_ssh_recipe_calls_what_is_there() -> None:
-    distributed = pytest.importorskip("distributed")
+    distributed = extra_module("cluster", "distributed")
     asked: dict[str, Any] = {}
 
     def pretend(*hosts: Any, **options: Any) -> None:

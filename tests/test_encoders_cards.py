@@ -10,6 +10,8 @@ import pytest
 from histomix.encoders import EncoderCard, card, cards
 from histomix.errors import EncoderError
 
+from .extras import extra_module
+
 #: What every user of pathology encoders expects to find.
 EXPECTED = [
     "uni",
@@ -100,7 +102,7 @@ def test_unknown_name_offers_the_closest() -> None:
     ],
 )
 def test_cards_agree_with_the_registry_of_lazyslide(name: str, theirs: str) -> None:
-    registry = pytest.importorskip("lazyslide_models").MODEL_REGISTRY
+    registry = extra_module("zoo", "lazyslide_models").MODEL_REGISTRY
     one, other = card(name), registry[theirs]
     assert one.dim == other.encode_dim
     if "gated" not in one.unconfirmed:

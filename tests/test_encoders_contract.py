@@ -31,6 +31,7 @@ from .encoder_files import (
     transformers_config,
     transformers_model,
 )
+from .extras import extra_module
 
 HUB = [one for one in cards() if one.source == "timm"]
 #: Blocks of a network at its true width whose true depth would need tens of GB.
@@ -107,7 +108,7 @@ def test_true_shapes_equal_those_of_transformers(name: str) -> None:
 
 @pytest.mark.slow
 def test_uni_equals_that_of_lazyslide(tmp_path: Path) -> None:
-    lazyslide = pytest.importorskip("lazyslide_models")
+    lazyslide = extra_module("zoo", "lazyslide_models")
     one = next(one for one in HUB if one.name == "uni")
     path = tmp_path / "pytorch_model.bin"
     torch.save(fill(create_model(one).state_dict()), path)

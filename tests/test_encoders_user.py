@@ -10,17 +10,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import torch
 import yaml
-from onnx import TensorProto, helper
 
 from histomix.encoders import Registered, availability, card, cards, load_encoder, register_encoder
 from histomix.encoders import user as user_module
 from histomix.errors import EncoderError, MissingExtraError
 
 from .encoder_files import normalised, relative, smooth_tiles
+from .extras import extra_module
 
 FACTS = {
     "name": "ours",
@@ -54,6 +53,8 @@ def _torchscript(path: Path, model: torch.nn.Module | None = None) -> None:
 
 
 def _onnx(path: Path, batch: str | int = "n", weights: tuple[float, ...] = (1.0, 2.0, 3.0)) -> None:
+    onnx = extra_module("onnx", "onnx")
+    helper, number = onnx.helper, onnx.TensorProto.FLOAT
     nodes = [
         helper.make_node("GlobalAveragePool", ["images"], ["pooled"]),
         helper.make_node("Flatten", ["pooled"], ["flat"]),
@@ -62,9 +63,9 @@ def _onnx(path: Path, batch: str | int = "n", weights: tuple[float, ...] = (1.0,
     graph = helper.make_graph(
         nodes,
         "means",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [batch, 3, 32, 32])],
-        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, [batch, len(weights)])],
-        [helper.make_tensor("weight", TensorProto.FLOAT, [len(weights)], weights)],
+        [helper.make_tensor_value_info("images", number, [batch, 3, 32, 32])],
+        [helper.make_tensor_value_info("embedding", number, [batch, len(weights)])],
+        [helper.make_tensor("weight", number, [len(weights)], weights)],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, path)
@@ -228,7 +229,7 @@ def test_entry_points_are_found_and_a_broken_one_harms_no_other(
 
 @pytest.fixture
 def zoo(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    pytest.importorskip("lazyslide_models")
+    extra_module("zoo", "lazyslide_models")
     from lazyslide_models import MODEL_REGISTRY
     from lazyslide_models.base import ImageModel, ModelTask
 
@@ -319,7 +320,7 @@ def test_a_missing_lazyslide_names_the_extra(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_lazyslide_offline_fails_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("lazyslide_models")
+    extra_module("zoo", "lazyslide_models")
     from huggingface_hub import constants
 
     def forbidden(*_: object, **__: object) -> None:

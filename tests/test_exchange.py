@@ -33,6 +33,7 @@ from histomix.outputs.exchange import (
 )
 
 from .conftest import Job
+from .extras import extra_module
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def _manifest(composition: ad.AnnData) -> dict[str, Any]:
 def test_spatialdata_opens_with_tiles_table_and_image_in_one_place(
     composition: ad.AnnData, thumbnail: np.ndarray, tmp_path: Path
 ) -> None:
-    spatialdata = pytest.importorskip("spatialdata")
+    spatialdata = extra_module("st", "spatialdata")
     features = composition.copy()
     path = write_spatialdata(tmp_path / "map.zarr", composition, thumbnail, features)
     found = spatialdata.read_zarr(path)
@@ -85,14 +86,14 @@ def test_spatialdata_opens_with_tiles_table_and_image_in_one_place(
 
 
 def test_spots_are_circles(job: Job, tmp_path: Path) -> None:
-    pytest.importorskip("spatialdata")
+    extra_module("st", "spatialdata")
     found = to_spatialdata(hm.predict(job.image, job.head, at=job.spots))
     assert set(found.shapes["tiles"].geometry.geom_type) == {"Point"}
     assert found.shapes["tiles"]["radius"].nunique() == 1
 
 
 def test_spatialdata_does_not_replace_what_is_no_store(composition: ad.AnnData, tmp_path: Path) -> None:
-    pytest.importorskip("spatialdata")
+    extra_module("st", "spatialdata")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "file.txt").write_text("mine")
     with pytest.raises(InputError, match="no Zarr store"):
@@ -117,7 +118,7 @@ def test_scanpy_draws_it(composition: ad.AnnData, thumbnail: np.ndarray) -> None
     import matplotlib
 
     matplotlib.use("agg")
-    scanpy = pytest.importorskip("scanpy")
+    scanpy = extra_module("st", "scanpy")
     axes = scanpy.pl.spatial(to_scverse(composition, thumbnail), color="dominant_type", show=False)
     assert axes
 
@@ -161,7 +162,7 @@ def test_the_levels_of_the_heat_map_are_means(tmp_path: Path) -> None:
 
 
 def test_every_format_by_its_command(composition: ad.AnnData, thumbnail: np.ndarray, tmp_path: Path) -> None:
-    geopandas = pytest.importorskip("geopandas")
+    geopandas = extra_module("st", "geopandas")
     write_composition(tmp_path / "maps" / "slide", composition, thumbnail)
     for name, suffix in (
         ("spatialdata", ".zarr"),
@@ -194,7 +195,7 @@ def test_a_map_of_spots_is_no_raster(job: Job, tmp_path: Path) -> None:
 class TestLazySlide:
     @pytest.fixture
     def wsi(self, job: Job, tmp_path: Path) -> Any:
-        pytest.importorskip("lazyslide")
+        extra_module("dev", "lazyslide")
         from wsidata import open_wsi
 
         with hm.open_slide(job.image) as slide:
@@ -320,8 +321,8 @@ def test_a_spreadsheet_runs_no_name(hostile: ad.AnnData, tmp_path: Path) -> None
 
 
 def test_hostile_names_pass_through_every_format(hostile: ad.AnnData, thumbnail: np.ndarray, tmp_path: Path) -> None:
-    spatialdata = pytest.importorskip("spatialdata")
-    ome_types = pytest.importorskip("ome_types")
+    spatialdata = extra_module("st", "spatialdata")
+    ome_types = extra_module("st", "ome_types")
     write_composition(tmp_path / "a b", hostile, thumbnail)
     paths = {name: export_map(tmp_path / "a b", name, tmp_path / "out") for name in FORMATS}
     assert list(spatialdata.read_zarr(paths["spatialdata"]).tables["composition"].var_names) == HOSTILE
@@ -336,7 +337,7 @@ def test_hostile_names_pass_through_every_format(hostile: ad.AnnData, thumbnail:
 
 
 def test_kept_features_go_into_spatialdata(composition: ad.AnnData, tmp_path: Path) -> None:
-    spatialdata = pytest.importorskip("spatialdata")
+    spatialdata = extra_module("st", "spatialdata")
     folder = tmp_path / "slide"
     write_composition(folder, composition)
     values = np.random.default_rng(0).normal(size=(composition.n_obs, 7)).astype(np.float16)

@@ -13,6 +13,7 @@ from sklearn.base import clone
 from histomix.errors import HeadError
 from histomix.heads import HEADS, Places, assemble, held_out_predictions, load_head, make_estimator, train
 
+from .extras import heads_here
 from .test_head_files import DONORS, MPP, TYPES, cohort_of, features_of, labels_of
 
 QUICK: dict[str, dict[str, Any]] = {
@@ -43,7 +44,7 @@ def lattice(n: int) -> np.ndarray:
     return np.column_stack([np.arange(n) % 4, np.arange(n) // 4]) * 200 / MPP / 1.6 + 100
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", heads_here(HEADS))
 def test_a_head_from_training_to_a_slide(parts: Any, name: str, tmp_path: Path) -> None:
     # The graph networks have torch's sums, which may differ in the last bits with the size of a batch.
     exact = 1e-4 if name.startswith("hist2cell") else 1e-6

@@ -20,6 +20,8 @@ from histomix.errors import FeatureError, HeadError, HistomixError, LabelError
 from histomix.heads import HEADS, Head, MLPRegressor, RidgeRegressor, assemble, load_head, train
 from histomix.provenance import digest_bytes, digest_json
 
+from .extras import heads_here
+
 TYPES = ["Cancer", "T cell", "Stroma"]
 DIM = 12
 MPP = 0.5
@@ -184,7 +186,7 @@ def test_what_cannot_be_joined_is_named(job: Any, spoil: Any, error: type[Histom
 
 
 @pytest.mark.parametrize("unit", ["proportion", "cells per spot"])
-@pytest.mark.parametrize("name", [name for name in HEADS if name != "hist2cell-tiles"])  # it needs pixels
+@pytest.mark.parametrize("name", heads_here(name for name in HEADS if name != "hist2cell-tiles"))  # it needs pixels
 def test_a_saved_head_predicts_the_same(job: Any, name: str, unit: str, tmp_path: Path) -> None:
     cohort, features, _ = job
     labels = {section: labels_of(table, unit) for section, table in features.items()}

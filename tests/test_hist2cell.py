@@ -10,11 +10,12 @@ import pytest
 
 from histomix.errors import HeadError, MissingExtraError
 from histomix.heads import Places, make_estimator
-
-pytest.importorskip("torch_geometric")
 from histomix.heads.hist2cell_network import Hist2CellTiles, SpotGraph
 
+from .extras import needs_extra
 from .test_looking import tissue
+
+with_graphs = needs_extra("baselines", "torch_geometric")
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +26,7 @@ def fitted() -> tuple[Any, ...]:
     return head.fit(X[train], Y[train], places=places[train]), X, Y, section, places
 
 
+@with_graphs
 def test_the_network_is_as_large_as_the_published_one() -> None:
     size = sum(parameter.numel() for parameter in Hist2CellTiles(80).parameters())
     assert size == pytest.approx(14_232_064, rel=0.001)
@@ -46,6 +48,7 @@ def test_the_graph_joins_neighbours_of_one_section() -> None:
     assert dense[pairs[0], pairs[1]].all() and (pairs >= 0).all()
 
 
+@with_graphs
 def test_predictions_do_not_depend_on_the_batch(fitted: tuple[Any, ...]) -> None:
     head, X, _, section, places = fitted
     there, rows = places[section == "s1"], X[section == "s1"]
@@ -64,6 +67,7 @@ def test_predictions_do_not_depend_on_the_batch(fitted: tuple[Any, ...]) -> None
     np.testing.assert_allclose(head.predict(X, places)[section == "s1"], expected, atol=1e-5)
 
 
+@with_graphs
 def test_it_learns_and_is_restored(fitted: tuple[Any, ...]) -> None:
     head, X, Y, section, places = fitted
     predicted = head.predict(X[section == "s0"], places[section == "s0"])
@@ -79,6 +83,7 @@ def test_it_learns_and_is_restored(fitted: tuple[Any, ...]) -> None:
         head.predict(X)
 
 
+@with_graphs
 def test_end_to_end_on_tiles() -> None:
     import torch
 

@@ -18,6 +18,8 @@ import pytest
 from histomix.outputs import composition_geojson, type_colours, write_composition
 from histomix.outputs.exchange import export_map
 
+from .extras import extra_module
+
 TYPES = ["Tumour", "=cmd()", "T & B: <b>cells</b>", 'quote "\\ '] + [f"type {i}" for i in range(4)]
 BOUNDS, CELL = (300, 120), 64.0
 
@@ -121,8 +123,8 @@ def test_the_zip_that_qupath_opens(composition: ad.AnnData, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_through_geopandas_and_shapely(composition: ad.AnnData, tmp_path: Path, packed: bool) -> None:
-    geopandas = pytest.importorskip("geopandas")
-    shapely = pytest.importorskip("shapely")
+    geopandas = extra_module("st", "geopandas")
+    shapely = extra_module("st", "shapely")
     write_composition(tmp_path / "slide", composition)
     path = tmp_path / "slide" / "tiles.geojson"
     if packed:

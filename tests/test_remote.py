@@ -12,8 +12,8 @@ import traceback
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import fsspec
 import numpy as np
 import pytest
 
@@ -24,7 +24,11 @@ from histomix.prediction.worker import Work, band_task, finish_task, slide_task
 from histomix.slides import Retry, SlideCache, is_remote, open_slide, remote_name, shown
 
 from .conftest import Job
+from .extras import extra_module
 from .slide_files import PATTERN, write_pyramid
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 QUICK = Retry(attempts=4, wait_s=0.01)
 
@@ -101,6 +105,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Server]:
+    extra_module("remote", "aiohttp")
     with Server() as running:
         thread = threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True)
         thread.start()
@@ -250,15 +255,13 @@ def test_signatures_of_one_address_are_one_slide(server: Server, cache: SlideCac
 
 
 @pytest.fixture
-def memory() -> Iterator[fsspec.AbstractFileSystem]:
-    fs = fsspec.filesystem("memory")
+def memory() -> Iterator[AbstractFileSystem]:
+    fs = extra_module("remote", "fsspec").filesystem("memory")
     yield fs
     fs.store.clear()
 
 
-def test_the_least_recently_used_slide_goes_when_space_is_needed(
-    memory: fsspec.AbstractFileSystem, tmp_path: Path
-) -> None:
+def test_the_least_recently_used_slide_goes_when_space_is_needed(memory: AbstractFileSystem, tmp_path: Path) -> None:
     for name in "abc":
         memory.pipe(f"/slides/{name}.svs", name.encode() * 400_000)
     cache = SlideCache(tmp_path / "cache", limit_bytes=1_000_000, retry=QUICK)
@@ -280,7 +283,7 @@ def test_the_least_recently_used_slide_goes_when_space_is_needed(
     assert cache.forget("memory://slides/a.svs") and names() == {"c.svs"}
 
 
-def test_a_slide_that_is_being_read_is_not_removed(memory: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
+def test_a_slide_that_is_being_read_is_not_removed(memory: AbstractFileSystem, tmp_path: Path) -> None:
     for name in "ab":
         memory.pipe(f"/slides/{name}.svs", name.encode() * 600_000)
     cache = SlideCache(tmp_path / "cache", limit_bytes=1_000_000, retry=QUICK, patience_s=1)
@@ -328,7 +331,7 @@ def test_a_slide_changed_at_its_source_is_fetched_again(server: Server, cache: S
 
 
 def test_mrxs_comes_with_its_folder_or_not_at_all(
-    memory: fsspec.AbstractFileSystem, server: Server, cache: SlideCache
+    memory: AbstractFileSystem, server: Server, cache: SlideCache
 ) -> None:
     memory.pipe(
         {"/s/one.mrxs": b"m", "/s/one/Slidedat.ini": b"ini", "/s/one/Data0000.dat": b"d" * 50, "/s/two.mrxs": b"m"}
@@ -344,9 +347,7 @@ def test_mrxs_comes_with_its_folder_or_not_at_all(
             pass
 
 
-def test_dicom_comes_with_its_other_levels(
-    memory: fsspec.AbstractFileSystem, server: Server, cache: SlideCache
-) -> None:
+def test_dicom_comes_with_its_other_levels(memory: AbstractFileSystem, server: Server, cache: SlideCache) -> None:
     memory.pipe({"/d/1.dcm": b"1", "/d/2.dcm": b"2", "/d/notes.txt": b"t"})
     with cache.local("memory://d/1.dcm") as path:
         assert sorted(file.name for file in path.parent.iterdir()) == ["1.dcm", "2.dcm"]
@@ -355,7 +356,7 @@ def test_dicom_comes_with_its_other_levels(
         pass
 
 
-def test_what_cannot_be_fetched_is_refused_in_words(memory: fsspec.AbstractFileSystem, cache: SlideCache) -> None:
+def test_what_cannot_be_fetched_is_refused_in_words(memory: AbstractFileSystem, cache: SlideCache) -> None:
     with pytest.raises(InputError, match="no kind of address"), cache.local("nothing://x/a.svs"):
         pass
     memory.pipe("/b/a.vms", b"v")

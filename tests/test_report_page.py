@@ -27,6 +27,7 @@ from histomix.outputs.section_parts import Budget
 from histomix.outputs.statement import statement_blocks
 
 from .conftest import Job
+from .extras import extra_module
 from .rich_summary import HOSTILE, enriched
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -210,7 +211,7 @@ def test_blocks_of_a_statement() -> None:
 def browser() -> Iterator[Any]:
     if CHROMIUM is None:
         pytest.skip("needs Chromium: apt-get install chromium")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    sync_api = extra_module("dev", "playwright.sync_api")
     with sync_api.sync_playwright() as playwright:
         found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         yield found
@@ -248,7 +249,7 @@ def test_in_a_browser(page: Path, browser: Any, width: int) -> None:
 
 
 def test_the_page_is_accessible(page: Path, browser: Any) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    axe = extra_module("dev", "axe_playwright_python.sync_playwright")
     tab = browser.new_page(viewport={"width": 1280, "height": 900}, bypass_csp=True)
     for scheme in ("light", "dark"):
         tab.emulate_media(color_scheme=scheme)

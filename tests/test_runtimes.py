@@ -24,6 +24,8 @@ from histomix.encoders.runtimes import (
 from histomix.encoders.torch_encoder import TorchEncoder
 from histomix.errors import EncoderError
 
+from .extras import extra_module
+
 CARD = EncoderCard(
     name="small",
     title="A small network with random weights",
@@ -105,7 +107,7 @@ def test_every_float_runtime_gives_the_features_of_the_network(tmp_path: Path, k
 @pytest.mark.parametrize("runtime", ["torch", "onnx", "int8"])
 def test_the_batch_changes_nothing_beyond_rounding(tmp_path: Path, runtime: Any) -> None:
     if runtime == "int8":
-        pytest.importorskip("onnx")
+        extra_module("onnx", "onnx")
     fast = optimise(encoder("attention"), runtime, threads=1, cache=tmp_path)
     whole = fast.embed(TILES)
     for size in (1, 5, 16, 37):
@@ -120,7 +122,7 @@ def test_views_are_averaged_alike(tmp_path: Path) -> None:
 
 
 def test_int8_has_an_identity_of_its_own(tmp_path: Path) -> None:
-    pytest.importorskip("onnx")
+    extra_module("onnx", "onnx")
     original = encoder("attention")
     fast = optimise(original, "int8", threads=1, cache=tmp_path)
     facts = encoder_facts(fast)

@@ -26,6 +26,7 @@ from histomix.prediction.regions import read_regions, region_at
 from histomix.slides import TissueMask
 from histomix.slides.pieces import label_pieces, piece_at
 
+from .extras import extra_module
 from .slide_heads import TYPES, Colours, colour_head, tissue_slide
 
 
@@ -144,7 +145,7 @@ def test_an_unreadable_tile_takes_no_part_in_the_cells_around_it(
 
 
 def test_regions_are_those_of_shapely(tmp_path: Path) -> None:
-    shapely = pytest.importorskip("shapely")
+    shapely = extra_module("st", "shapely")
     random = np.random.default_rng(0)
     angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
 

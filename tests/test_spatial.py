@@ -22,6 +22,7 @@ from histomix.evaluation.spatial_null import compare_colocalisation, random_shif
 from histomix.evaluation.spatial_summary import spatial_summary
 
 from .conftest import Job
+from .extras import extra_module
 
 
 def _lattice(rows: int, columns: int, pitch: float = 100.0) -> np.ndarray:
@@ -45,7 +46,7 @@ VALUES = _patchy(XY, 6, 1)
 
 @pytest.mark.parametrize(("kernel", "radius"), [("gaussian", 80.0), ("band", 210.0)])
 def test_moran_is_that_of_esda(kernel: str, radius: float) -> None:
-    esda = pytest.importorskip("esda")
+    esda = extra_module("dev", "esda")
     weights = spatial_weights(XY, radius, kernel)
     w = _pysal(weights)
     found = moran(VALUES, weights)
@@ -59,9 +60,7 @@ def test_moran_is_that_of_esda(kernel: str, radius: float) -> None:
 
 
 def _pysal(weights):
-    from libpysal.weights import WSP
-
-    return WSP(weights.matrix).to_W(silence_warnings=True)
+    return extra_module("dev", "libpysal.weights").WSP(weights.matrix).to_W(silence_warnings=True)
 
 
 def test_the_weights_are_those_of_the_distances_in_um() -> None:

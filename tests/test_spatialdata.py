@@ -20,7 +20,9 @@ from histomix.slides.zarr_reader import ZarrImage, image_names, open_spatialdata
 from histomix.spots.formats import SpotFile, find_format, load_format
 from histomix.spots.readers import read_section_spots
 
-pytest.importorskip("spatialdata")
+from .extras import needs_extra
+
+pytestmark = needs_extra("st", "spatialdata")
 #: Image px -> global: turned by 90 degrees, half the size, shifted.
 TO_GLOBAL = np.array([[0.0, -0.5, 700.0], [0.5, 0.0, 30.0], [0.0, 0.0, 1.0]])
 PITCH_PX = 80.0

@@ -19,6 +19,7 @@ from PIL import Image
 import histomix as hm
 from histomix.outputs.viewer import ViewerSlide, write_viewer
 
+from .extras import extra_module
 from .viewer_page import HOSTILE, Built, build, chromium, composition, looking, pixel, settle, shares, until
 
 
@@ -149,7 +150,7 @@ def test_tab_reaches_every_control_and_shows_where_it_is(tab: Any) -> None:
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_nothing_serious(browser: Any, built: Built, theme: str) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe()
+    axe = extra_module("dev", "axe_playwright_python.sync_playwright").Axe()
     # Colours on their way to others would be measured, so nothing moves.
     with looking(browser, built.page, color_scheme=theme, reduced_motion="reduce") as tab:
         assert tab.get_attribute("html", "data-theme") == theme

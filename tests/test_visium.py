@@ -23,6 +23,7 @@ from histomix.spots.formats.visium import lattice_positions, spots_mpp
 from histomix.spots.pitch import spot_pitch
 from histomix.spots.readers import detect_format, read_section_spots
 
+from .extras import extra_module
 from .ranger_files import (
     COLUMNS,
     MPP,
@@ -78,7 +79,7 @@ def test_all_versions(tmp_path: Path, positions: str, matrix: str) -> None:
 
 
 def test_counts_as_scanpy_reads_them(tmp_path: Path) -> None:
-    scanpy = pytest.importorskip("scanpy")
+    scanpy = extra_module("st", "scanpy")
     truth = make_outs(tmp_path / "h5")
     expected = scanpy.read_10x_h5(truth.outs / "filtered_feature_bc_matrix.h5")
     found = read(truth.outs).adata
@@ -480,7 +481,7 @@ def test_block_a_at_low_resolution_and_rotated(data_dir: Path, tmp_path: Path) -
 
 
 def test_seurat_folder(data_dir: Path) -> None:
-    scanpy = pytest.importorskip("scanpy")
+    scanpy = extra_module("st", "scanpy")
     folder = data_dir / "visium_layout" / "seurat_testdata"
     found, expected = read(folder).adata, scanpy.read_10x_h5(folder / "filtered_feature_bc_matrix.h5")
     assert found.shape == (2695, 100)

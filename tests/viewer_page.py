@@ -21,6 +21,8 @@ from PIL import Image
 import histomix as hm
 from histomix.outputs.viewer import ViewerSlide, write_viewer
 
+from .extras import extra_module
+
 HOSTILE = '=cmd()|"/C calc" <img src=x onerror="document.title=1"></script><script>document.title=2</script>\u2028'
 TYPES = ["T cells", HOSTILE, "Cancer epithelial"]
 CELL, COLUMNS, ROWS = 100.0, 12, 9
@@ -89,7 +91,7 @@ def build(folder: Path) -> Built:
 @contextlib.contextmanager
 def chromium() -> Iterator[Any]:
     """Debian's Chromium under Playwright, or a skip that says what is missing."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="the viewer's tests need playwright")
+    sync_api = extra_module("dev", "playwright.sync_api")
     if CHROMIUM is None:
         pytest.skip("the viewer's tests need Chromium: apt-get install chromium")
     with sync_api.sync_playwright() as playwright:
