@@ -326,7 +326,7 @@ def test_bad_input_is_refused_before_a_fit(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(LabelError, match='"poisson" has no choice of fit, n_genes'):
         label(good, "poisson", signatures, fit="donor", n_genes=5)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("histomix.abundance.memory.available_memory", lambda: 10_000_000)
+    monkeypatch.setattr("histomix.abundance.cell2location.available_memory", lambda: 10_000_000)
     many = sparse.csr_matrix(np.tile(counts, (1000, 1)))
     with pytest.raises(InputError, match=r"30000 spots x 60 genes needs about 0.* GB of memory, and 0.01 GB.*n_genes"):
         fit_spots(many, signatures.to_numpy(), np.zeros(30000, int), np.tile(weights, (1000, 1)), 5, progress=silent)

@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -24,6 +23,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from histomix.common.locks import folder_lock
 from histomix.embedding import (
     embed,
     embed_tiles,
@@ -33,7 +33,6 @@ from histomix.embedding import (
     features,
     read_features,
     require_same_encoder,
-    storage,
 )
 from histomix.encoders import load_encoder
 from histomix.errors import EncoderError, FeatureError, ScaleWarning, SlideReadError, StorageError
@@ -631,46 +630,16 @@ def test_a_folder_that_cannot_be_made_is_named(cohort: Cohort, tmp_path: Path) -
         run(cohort, FakeEncoder(), tmp_path / "file" / "features")
 
 
-def _lock(folder: Path, **owner: Any) -> Path:
-    folder.mkdir()
-    mine = {"host": socket.gethostname(), "pid": os.getpid(), "started": storage._started(os.getpid())}
-    (folder / ".lock").write_text(json.dumps({**mine, **owner}))
-    return folder
-
-
 def test_a_second_process_is_refused(cohort: Cohort, tmp_path: Path) -> None:
-    sleeper = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    try:
-        out = _lock(tmp_path / "features", pid=sleeper.pid, started=storage._started(sleeper.pid))
-        encoder = FakeEncoder()
-        with pytest.raises(FeatureError, match=f"process {sleeper.pid} on .* is writing"):
-            run(cohort, encoder, out)
-        assert encoder.encoded == 0 and (out / ".lock").exists()
-    finally:
-        sleeper.communicate(b"\n")
-    # The process has ended without removing its lock, as one that was killed does; and it left half a file.
+    out, encoder = tmp_path / "features", FakeEncoder()
+    with folder_lock(out), pytest.raises(FeatureError, match=f"process {os.getpid()} on .* is writing features"):
+        run(cohort, encoder, out)
+    assert encoder.encoded == 0
+    # A process that was killed leaves its lock file, and half a file.
+    (out / ".lock").write_text(json.dumps({"host": "elsewhere", "pid": 1}), encoding="utf-8")
     (out / ".partial-x").mkdir()
     run(cohort, encoder, out)
     assert not (out / ".lock").exists() and not (out / ".partial-x").exists()
-
-
-def test_a_lock_of_another_computer_is_respected(cohort: Cohort, tmp_path: Path) -> None:
-    with pytest.raises(FeatureError, match="process 1 on elsewhere"):
-        run(cohort, FakeEncoder(), _lock(tmp_path / "features", host="elsewhere", pid=1))
-
-
-@pytest.mark.skipif(storage._started(os.getpid()) is None, reason="the start of a process is known on Linux only")
-def test_a_lock_of_an_earlier_process_with_our_number_is_taken_over(cohort: Cohort, tmp_path: Path) -> None:
-    assert run(cohort, FakeEncoder(), _lock(tmp_path / "earlier", started="1"))
-    with pytest.raises(FeatureError, match="is writing"):
-        run(cohort, FakeEncoder(), _lock(tmp_path / "now"))
-
-
-def test_a_damaged_lock_is_respected_and_the_mend_names_it(cohort: Cohort, tmp_path: Path) -> None:
-    out = _lock(tmp_path / "features")
-    (out / ".lock").write_text("")
-    with pytest.raises(FeatureError, match=r"another process is writing.*remove .*\.lock"):
-        run(cohort, FakeEncoder(), out)
 
 
 # --- reading back ----------------------------------------------------------------------------------------------------

@@ -21,7 +21,6 @@ import pytest
 from typer.testing import CliRunner
 
 from histomix.cli.app import app
-from histomix.embedding import storage
 from histomix.errors import FeatureError, HeadError, InputError, SlideError
 from histomix.heads import Head
 from histomix.prediction import Settings, SlideJob, SlideResult, batch, predict_slides, run, run_slide, slide_jobs
@@ -300,21 +299,6 @@ def test_two_runs_on_one_folder(slide: Path, head_folder: Path, encoder: Colours
     first.join(120)
     second.join(120)
     assert results[0].kept  # it waited, and found the work done
-
-
-def test_the_lock_of_a_process_that_died_is_taken_over(
-    slide: Path, head_folder: Path, encoder: Colours, tmp_path: Path
-) -> None:
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    (tmp_path / "out").mkdir()
-    owner = {"host": socket.gethostname(), "pid": gone.pid, "started": "1"}
-    (tmp_path / "out" / ".lock").write_text(json.dumps(owner))
-    assert predict_slides([slide], head_folder, tmp_path / "out")[0].error is None
-    (tmp_path / "out" / ".lock").write_text(json.dumps({**owner, "host": "elsewhere"}))
-    with pytest.raises(FeatureError, match="on elsewhere is writing maps"):
-        predict_slides([slide], head_folder, tmp_path / "out")
-    assert storage.FolderBusyError.__mro__[1] is FeatureError
 
 
 def test_one_bad_slide_in_the_middle_does_not_stop_the_others(

@@ -11,11 +11,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
-from ..errors import LabelError
+from ..common.memory import available_memory
+from ..errors import InputError, LabelError
 from ..progress import Progress
 from ..provenance import digest_bytes, digest_json
 from .checks import check_counts, check_signatures
-from .memory import refuse_without_room
 from .variational import Checkpoint, Plan, at_deviate, fit_guide, guest, moments
 
 Array = NDArray[np.float64]
@@ -102,11 +102,13 @@ def fit_spots(
     if signature.shape[1] < 2:
         raise LabelError("one cell type cannot be told from others", mend="Give a reference of two types or more")
     n_spots, n_genes = table.shape[0], table.shape[1]
-    refuse_without_room(
-        memory_needed(n_spots, n_genes, signature.shape[1]),
-        f"cell2location on {n_spots} spots x {n_genes} genes",
-        'Use fewer genes (n_genes), or fit sections one by one (fit="section")',
-    )
+    needed, available = memory_needed(n_spots, n_genes, signature.shape[1]), available_memory()
+    if available is not None and needed > available:
+        raise InputError(
+            f"cell2location on {n_spots} spots x {n_genes} genes needs about {needed / 1e9:.2g} GB of memory, and "
+            f"{available / 1e9:.2g} GB are available",
+            mend='Use fewer genes (n_genes), or fit sections one by one (fit="section")',
+        )
     if checkpoint is not None:
         # A state that came of another start is of another fit.
         identity = digest_json([checkpoint.identity, digest_bytes(np.ascontiguousarray(start).tobytes())])

@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..common.memory import available_memory
+
 if TYPE_CHECKING:
     from ..encoders import Encoder
 
@@ -53,7 +55,4 @@ def _free_bytes(device: str) -> int | None:
         import torch
 
         return int(torch.cuda.mem_get_info()[0])
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None  # a system that does not say
+    return available_memory()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from ..common.locks import folder_lock
 from ..errors import EncoderError, FeatureError, HistomixError, MissingExtraError, ScaleWarning, StorageError
 from ..progress import Progress, silent
 from ..slides import Slide, TissueMask, tiles_at_spots, tissue_mask
@@ -20,7 +21,6 @@ from .engine import check_batch_size, check_dtype, embed_tiles_together
 from .features import read_overview
 from .manifest import alignment_facts, slide_facts, write_preview
 from .source import EncoderSource
-from .storage import folder_lock
 from .target import Target, Work
 
 if TYPE_CHECKING:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..common.locks import Lock
-from ..embedding.storage import FolderBusyError, folder_lock
+from ..common.locks import Lock, folder_lock
 from ..heads import load_head
 from ..progress import Progress, silent
 from ..spots import read_spots
@@ -24,8 +21,6 @@ from .status import Status, is_done, read_status
 
 if TYPE_CHECKING:
     from ..encoders import Encoder
-
-_WAIT_S = 1.0
 
 
 def predict_slides(
@@ -116,7 +111,7 @@ def predict_slides(
     on_cluster = workers is not None or scheduler is not None
     if weights is not None or (not on_cluster and any(not _may_be_kept(job, settings) for job in waiting)):
         encoders()  # one that cannot be loaded stops the run here, not on every slide
-    with output_lock(Path(out), wait):
+    with folder_lock(Path(out), "maps", wait=wait):
         _sweep_locks(jobs)
         queue(jobs, settings)
         if on_cluster:
@@ -136,8 +131,9 @@ def _may_be_kept(job: SlideJob, settings: Settings) -> bool:
 def _sweep_locks(jobs: Sequence[SlideJob]) -> None:
     """Remove lock files of workers that were killed; one that is held, by a worker of a lost cluster, stays."""
     for path in [path for job in jobs for path in job.folder.glob(".*.lock")]:
-        with Lock(path):
-            pass
+        lock = Lock(path)
+        if lock.acquire(wait=False):
+            lock.release()
 
 
 def queue(jobs: Sequence[SlideJob], settings: Settings) -> None:
@@ -145,26 +141,3 @@ def queue(jobs: Sequence[SlideJob], settings: Settings) -> None:
     for job in jobs:
         if not is_done(job, settings, read_status(job.folder)):
             Status(job, settings).queued()
-
-
-@contextlib.contextmanager
-def output_lock(out: Path, wait: bool = False) -> Iterator[None]:
-    """Be the only run that writes to an output folder; that of a process that died is taken over.
-
-    Raises
-    ------
-    FeatureError
-        Another run writes to the folder, and ``wait`` is False; the message names its process.
-    StorageError
-        The folder cannot be written.
-    """
-    with contextlib.ExitStack() as stack:
-        while True:
-            try:
-                stack.enter_context(folder_lock(out, "maps"))
-                break
-            except FolderBusyError:
-                if not wait:
-                    raise
-                time.sleep(_WAIT_S)
-        yield

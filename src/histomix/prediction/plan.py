@@ -140,10 +140,10 @@ class Plan:
         """Read a plan; None where there is none, or it answers another request."""
         try:
             found = read_json(folder / "plan.json")
-            tiles = np.load(folder / "tiles.npy", mmap_mode="r", allow_pickle=False)
+            tiles = np.load(folder / "tiles.npy", allow_pickle=False)
             keys_file = folder / "keys.npy"
             at_spots = found["facts"]["places"] == "spots"
-            keys = np.load(keys_file, mmap_mode="r", allow_pickle=False) if at_spots else None
+            keys = np.load(keys_file, allow_pickle=False) if at_spots else None
         except (InputError, OSError, ValueError, KeyError, EOFError):
             return None
         if request is not None and found.get("request") != request:

@@ -34,7 +34,7 @@ from .bands import (
     release,
 )
 from .job import Settings, SlideJob, SlideResult
-from .maps import Maps, apply_head, blocks
+from .maps import apply_head, blocks
 from .plan import Band, Plan, bounded_mask, manifest_text, plan_tiles
 from .status import Status, failure, is_done, read_status, up_to_date
 from .units import label_area_um2, unit_facts
@@ -112,13 +112,11 @@ def finish_slide(job: SlideJob, settings: Settings, head: Head) -> SlideResult:
     plan = load_plan(job)
     check_slide(job, plan.facts["state"])
     features = _features_of(job, settings, plan, head) or join_bands(job, plan, head)
-    X = np.load(features, mmap_mode="r", allow_pickle=False)
     results = job.work / "maps"
     shutil.rmtree(results, ignore_errors=True)
     with atomic_path(results) as temporary:
         temporary.mkdir()
-        maps = apply_head(head, X, plan, _on_disk(temporary))
-        counts = _write_maps(job, settings, head, plan, maps)
+        counts = _write_maps(job, settings, head, plan, features, temporary)
     shutil.rmtree(results, ignore_errors=True)
     _keep_or_remove(job, settings, plan, head, features)
     return SlideResult(job.file_name, job.folder, len(plan), *counts, remarks=_remarks(plan, *counts))
@@ -221,10 +219,18 @@ def mark_failed(job: SlideJob, settings: Settings, status: Status, error: Histom
     for is done, it stays too: the slide could not be reached (a share that is not there today).
     """
     result = failure(job, error)
+    _forget_frames(error)
     with contextlib.suppress(HistomixError):  # a full disk has no room for the status either; the result tells it
         if not is_done(job, settings, read_status(job.folder)):
             status.finished(result)
     return result
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Let go of what the frames of an error hold, such as arrays on disk: the result keeps the error for long."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def remove_leftovers(job: SlideJob) -> None:
@@ -246,8 +252,15 @@ def _on_disk(folder: Path) -> Callable[[str, tuple[int, ...], str], np.ndarray]:
     return lambda name, shape, dtype: disk_array(folder / f"{name}.npy", shape, dtype)
 
 
-def _write_maps(job: SlideJob, settings: Settings, head: Head, plan: Plan, maps: Maps) -> tuple[int, int]:
-    """Stream the map to its files; returns how many tiles were unreadable and how many are in scope."""
+def _write_maps(
+    job: SlideJob, settings: Settings, head: Head, plan: Plan, features: Path, temporary: Path
+) -> tuple[int, int]:
+    """Stream the map to its files; returns how many tiles were unreadable and how many are in scope.
+
+    Arrays on disk live in here alone: Windows neither renames nor removes a file that is mapped.
+    """
+    X = np.load(features, mmap_mode="r", allow_pickle=False)
+    maps = apply_head(head, X, plan, _on_disk(temporary))
     area = label_area_um2(head)
     scope = head.scope(maps.in_scope[maps.read_ok])
     more: dict[str, Any] = {"facts": dict(job.facts), "name": job.name, **unit_facts(head, plan.facts), "scope": scope}

@@ -190,9 +190,8 @@ def finish_task(job: SlideJob, work: Work) -> dict[str, Any]:
 def _guarded(job: SlideJob, work: Work, part: str, work_on: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Do a part of a slide while nobody else does the same one; an error becomes plain values."""
     try:
-        with Lock(job.folder / f".{part}.lock") as lock:
-            # A worker that lost its scheduler may still be at it: what it finishes is then found done.
-            lock.exclusive()
+        # A worker that lost its scheduler may still be at it: what it finishes is then found done.
+        with Lock(job.folder / f".{part}.lock", soft=False):
             answer = work_on()
     except HistomixError as error:
         slide_failed(job, work.settings, error)

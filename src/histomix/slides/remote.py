@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from ..common.locks import Lock
+from ..common.locks import Lock, SharedLock
 from ..errors import StorageError
 from ..progress import Progress, silent
 from .remote_files import remote_name, sidecar_digest, slide_files
@@ -143,7 +143,7 @@ class SlideCache:
             return
         url = str(slide)
         entry = self._entry(url)
-        with Lock(entry.lock) as lock:
+        with SharedLock(entry.lock) as lock:
             path = self._fetched(url, entry, lock, digest, progress)
             try:
                 yield path
@@ -156,7 +156,7 @@ class SlideCache:
         entry = self._entry(str(slide))
         if not entry.folder.is_dir():
             return True
-        with Lock(entry.lock) as lock:
+        with SharedLock(entry.lock) as lock:
             gone = lock.alone()
             if gone:
                 entry.remove()
@@ -169,7 +169,7 @@ class SlideCache:
         key = hashlib.sha256("\0".join(same).encode()).hexdigest()[:20]
         return _Entry(self.folder / key, self.folder / f"{key}.lock")
 
-    def _fetched(self, url: str, entry: _Entry, lock: Lock, digest: str | None, progress: Progress) -> Path:
+    def _fetched(self, url: str, entry: _Entry, lock: SharedLock, digest: str | None, progress: Progress) -> Path:
         store = Store(urlsplit(url).scheme.lower(), self.options)
         name = remote_name(url)
         found = look(store, url, self.retry)
@@ -236,8 +236,7 @@ class SlideCache:
             )
         waited, step = 0.0, 0.5
         while True:
-            with Lock(self.folder / "room.lock") as room:
-                room.exclusive()
+            with Lock(self.folder / "room.lock"):
                 if self._evict(entry, need):
                     (entry.folder / "promised").write_text(str(need))
                     return
@@ -262,7 +261,7 @@ class SlideCache:
         for other in sorted(others, key=lambda one: one.note.stat().st_mtime if one.note.is_file() else 0.0):
             if sum(taken.values()) + need <= self.limit_bytes:
                 break
-            with Lock(other.lock) as lock:
+            with SharedLock(other.lock) as lock:
                 if lock.alone():
                     other.remove()
                     taken[other] = 0
