@@ -1,6 +1,7 @@
 """histomix reads cell-type composition from ordinary H&E slides.
 
 The names below are loaded on first use, so that ``import histomix`` stays quick and pulls in neither torch nor scanpy.
+Importing it forbids telemetry to the libraries that it uses (`histomix.common.quiet`), and sets nothing else.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
+from .common.quiet import no_telemetry
+
+no_telemetry()  # here, because a library reads it when it is imported, and any of the names below may import one
 
 if TYPE_CHECKING:
     from .abundance import Abundance, label, read_abundance, read_labels

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from ..errors import DownloadError, InputError
 from ..spots.pitch import spot_pitch
-from .download import RemoteFile
+from .download import RemoteFile, check_digest, note_digest
 
 Row = dict[str, Any]
 #: Brings one file: (file, folder) -> path.
@@ -141,7 +141,9 @@ class TenX:
     def bring(self, folder: Path, bring: Bring) -> list[Row]:
         """Bring positions, scale factors, counts and the full-resolution image."""
         outs = f"{self.sample}/outs"
-        if not (folder / outs / "spatial").is_dir():
+        if (folder / outs / "spatial").is_dir():
+            check_digest(folder / outs / "spatial")
+        else:
             _unpack(bring(self._file(f"{self.sample}/spatial.tar.gz", "spatial.tar.gz"), folder), folder / outs)
         counts = "filtered_feature_bc_matrix.h5"
         bring(self._file(f"{outs}/{counts}", counts), folder)
@@ -268,3 +270,4 @@ def _unpack(archive: Path, target: Path) -> None:
     if found is None:
         raise DownloadError("holds no folder spatial", where=archive, mend="Check that this is a Visium sample")
     found.replace(target / "spatial")
+    note_digest(target / "spatial")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from ..common.cache import content_digest, require_space
 from ..errors import DownloadError, MissingExtraError, StorageError
 from ..progress import Progress, silent
 
@@ -73,6 +74,8 @@ class Resume:
                 done = 0
             self.digest = _hub_digest(answer)
             expected = _length(answer, done)
+            if expected is not None:
+                require_space(self.part.parent, expected - done, self.part.stem)
             _mark(stamp, answer)
             with self.part.open("ab" if done else "wb") as stream:
                 for chunk in answer.iter_content(_CHUNK):
@@ -92,8 +95,9 @@ def download(
 ) -> Path:
     """Bring one file into a folder, or find it there.
 
-    A file that is there and fits its digest is kept; without a digest it is taken as it is. What a broken transfer left
-    is kept beside it (``<name>.part``) and completed by the next call.
+    A file that is there and fits its digest is kept. Where nobody publishes a digest, the one of what arrived is kept
+    beside the file (see `note_digest`), and the file must fit it from then on; one that was put there by hand is taken
+    as it is. What a broken transfer left is kept beside it (``<name>.part``) and completed by the next call.
 
     Raises
     ------
@@ -102,7 +106,7 @@ def download(
     MissingExtraError
         pooch is not installed.
     StorageError
-        The file cannot be written.
+        The file cannot be written, or the disk has no room for it.
     """
     try:
         import pooch
@@ -112,7 +116,7 @@ def download(
 
     target = folder / file.path
     if target.exists():
-        if file.digest is None or matches(target, file.digest):
+        if matches(target, file.digest) if file.digest else check_digest(target):
             return target
         raise DownloadError(
             f"is not the file that {file.url} names (its digest is not {file.digest})",
@@ -134,6 +138,8 @@ def download(
                 where=file.url,
                 mend="Run the same command again; if it stays so, the file has changed at its source",
             )
+        if file.digest is None:
+            note_digest(arrived, target)
         arrived.replace(target)
     except requests.RequestException as error:
         raise DownloadError(_reason(error), where=file.url, mend="Run the same command again to go on") from error
@@ -154,6 +160,54 @@ def matches(path: Path, digest: str) -> bool:
         while chunk := stream.read(_CHUNK):
             found.update(chunk)
     return found.hexdigest() == value
+
+
+def note_digest(path: Path, target: Path | None = None) -> None:
+    """Write what a file, or every file of a folder, holds to ``<name>.sha256`` beside it, as sha256sum does.
+
+    Parameters
+    ----------
+    path
+        The file or folder.
+    target
+        What it will be named; its own name when left out.
+    """
+    target = target or path
+    found = {target.name: path} if path.is_file() else {f"{target.name}/{name}": path / name for name in _below(path)}
+    lines = [f"{content_digest(file).removeprefix('sha256:')}  {name}\n" for name, file in found.items()]
+    _note(target).write_text("".join(lines), encoding="utf-8")
+
+
+def check_digest(path: Path) -> bool:
+    """True where a file or folder is what `note_digest` noted of it, or nothing was noted (it was put there by hand).
+
+    Raises
+    ------
+    DownloadError
+        Something of it was altered, removed or added since.
+    """
+    if not _note(path).is_file():
+        return True
+    lines = _note(path).read_text(encoding="utf-8").splitlines()
+    noted = {name: f"sha256:{digest}" for digest, _, name in (line.partition("  ") for line in lines)}
+    names = [path.name] if path.is_file() else [f"{path.name}/{name}" for name in _below(path)]
+    for name in sorted({*noted, *names}):
+        file = path.parent / name
+        if not file.is_file() or content_digest(file) != noted.get(name):
+            raise DownloadError(
+                "was altered since it was fetched",
+                where=file,
+                mend=f"Remove {path} and {_note(path).name} beside it, and run the same command again",
+            )
+    return True
+
+
+def _note(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _below(folder: Path) -> list[str]:
+    return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
 
 
 def _length(answer: requests.Response, done: int) -> int | None:

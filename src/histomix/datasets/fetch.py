@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import DownloadError, MissingExtraError
+from ..common.cache import cache_folder
+from ..errors import DownloadError
 from ..progress import Progress, silent
 from ..provenance import atomic_path, write_json
 from .catalogue import Hest, PublicCohort, public_cohort
@@ -32,7 +33,8 @@ def fetch(
     """Bring a public cohort here and write its cohort sheet.
 
     Files that are there are kept, a broken transfer goes on where it stopped, and each file is checked against its
-    published digest where there is one. Files put there by hand are taken as well.
+    published digest where there is one; else, when it is used again, against the one it arrived with. Files put there
+    by hand are taken as well.
 
     Parameters
     ----------
@@ -40,7 +42,7 @@ def fetch(
         ``"her2st"``; ``"10x:SAMPLE"`` or ``"10x:SAMPLE@VERSION"``, a Visium sample of 10x Genomics and the version of
         Space Ranger in its address; or ``"hest:ID"``, a sample of HEST-1k.
     out
-        Folder of the cohort; None: ``histomix/<name>`` in the user's cache, or in ``HISTOMIX_CACHE``.
+        Folder of the cohort; None: ``<name>`` in the cache (see `histomix.common.cache`).
     token
         The user's token of the Hugging Face hub, for HEST-1k; None: ``HF_TOKEN``, or the one of ``hf auth login``.
     mirror
@@ -62,10 +64,10 @@ def fetch(
     MissingExtraError
         pooch is not installed.
     StorageError
-        Something cannot be written.
+        Something cannot be written, the disk has no room for it, or others may have filled the cache.
     """
     cohort = public_cohort(name)
-    folder = Path(out) if out is not None else _cache() / name.replace(":", "-").replace("@", "-")
+    folder = Path(out) if out is not None else cache_folder(name.replace(":", "-").replace("@", "-"))
     # The token is for the hub alone: no mirror sees it.
     headers = _authorisation(token) if isinstance(cohort, Hest) and mirror is None else {}
 
@@ -100,16 +102,6 @@ def _write_sheet(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         writer = csv.DictWriter(stream, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
-
-
-def _cache() -> Path:
-    if folder := os.environ.get("HISTOMIX_CACHE"):
-        return Path(folder)
-    try:
-        from pooch import os_cache
-    except ImportError as error:
-        raise MissingExtraError("pooch", "st", "fetch public cohorts") from error
-    return Path(os_cache("histomix"))
 
 
 def _authorisation(token: str | None) -> dict[str, str]:

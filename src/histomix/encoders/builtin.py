@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import EncoderError
 from ..provenance import digest_bytes, digest_json
 from .card import EncoderCard
+from .onnx_session import OnnxSession
 from .views import check_tiles, check_views, mean_of_views
 
 if TYPE_CHECKING:
@@ -87,19 +88,14 @@ class BuiltinEncoder:
     """
 
     def __init__(self, threads: int | None = None, views: int | None = None) -> None:
-        import onnxruntime
-
         self.card = CARD
         self.dim = CARD.dim
         self.views = check_views(CARD.views if views is None else views)
         self.runtime = "ONNX Runtime on the CPU (float32)"
         self.digest = digest_json({"weights": GRAPH_DIGEST, "mpp": CARD.mpp, "views": self.views})
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or 0
-        options.log_severity_level = 3
-        # A thread that spins while it waits takes the core from those that read the next tiles.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(read_graph(), options, providers=["CPUExecutionProvider"])
+        self._session = OnnxSession(
+            read_graph(), threads, what="the built-in encoder's graph", mend="Install histomix again"
+        )
 
     def tile_spec(self) -> TileSpec:
         """Size and scale of the tiles that `embed` takes."""
@@ -121,4 +117,4 @@ class BuiltinEncoder:
         return np.concatenate(found) if found else np.empty((0, self.dim), dtype=np.float32)
 
     def _embed_once(self, tiles: np.ndarray) -> np.ndarray:
-        return self._session.run(None, {"tiles": tiles})[0]
+        return self._session.run(tiles)

@@ -32,6 +32,7 @@ import numpy as np
 from ..errors import EncoderError
 from ..provenance import digest_file, digest_json
 from .card import Encoder, EncoderCard
+from .onnx_session import OnnxSession
 from .views import check_output, check_tiles, check_views, mean_of_views
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ _OPTIONAL: dict[str, type | tuple[type, ...]] = {
     "views": int,
 }
 _TORCHSCRIPT = (".pt", ".ts", ".torchscript")
+_AS_EXPECTED = "Export it to take float32 images (n, 3, size_px, size_px) for any n and to give (n, dim)"
 
 
 def read_card_file(path: str | os.PathLike[str]) -> EncoderCard:
@@ -160,7 +162,7 @@ def _unusable(card: EncoderCard, path: Path, error: Exception) -> EncoderError:
     return EncoderError(
         f"the model of {card.name} cannot be used ({reason})",
         where=path,
-        mend="Export it to take float32 images (n, 3, size_px, size_px) for any n and to give (n, dim)",
+        mend=_AS_EXPECTED,
     )
 
 
@@ -219,22 +221,11 @@ class OnnxEncoder:
     """
 
     def __init__(self, card: EncoderCard, path: Path, digest: str, threads: int | None = None, views: int = 1) -> None:
-        import onnxruntime
-
         self.card = card
         self.dim = card.dim
         self.views = views
         self.digest = digest
-        self._path = path
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or 0
-        options.log_severity_level = 4
-        # A thread that spins while it waits takes the core from those that read the next tiles.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except _onnx_errors() as error:
-            raise _unusable(card, path, error) from error
+        self._session = OnnxSession(path, threads, what=f"the model of {card.name}", mend=_AS_EXPECTED)
         self._scale = (1.0 / (255.0 * np.asarray(card.std))).astype(np.float32)
         self._offset = (-np.asarray(card.mean) / np.asarray(card.std)).astype(np.float32)
 
@@ -259,18 +250,6 @@ class OnnxEncoder:
 
     def _embed_once(self, tiles: np.ndarray) -> np.ndarray:
         images = (tiles * self._scale + self._offset).transpose(0, 3, 1, 2)
-        name = self._session.get_inputs()[0].name
-        try:
-            found = self._session.run(None, {name: np.ascontiguousarray(images)})[0]
-        except _onnx_errors() as error:
-            raise _unusable(self.card, self._path, error) from error
+        found = self._session.run(images)
         check_output(found, len(tiles), self.card)
         return found
-
-
-def _onnx_errors() -> tuple[type[Exception], ...]:
-    """What ONNX Runtime raises (its own exceptions share no base but Exception), and its checks of the input."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    names = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")
-    return (ValueError, *(getattr(state, name) for name in names))

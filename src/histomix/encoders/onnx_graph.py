@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
-from onnxruntime.capi import onnxruntime_pybind11_state as ort
 
 from ..errors import EncoderError, InputError, MissingExtraError
 from ..provenance import atomic_path, digest_file, read_json, write_json
@@ -21,40 +17,7 @@ from .card import EncoderCard
 #: Raised when the same encoder gives another graph, so that older files are made again.
 FORMAT = 1
 _OPSET = 17
-_REFUSALS = (ort.Fail, ort.InvalidGraph, ort.InvalidArgument, ort.NotImplemented, ort.RuntimeException)
 _LOG = logging.getLogger(__name__)
-
-
-def cache_folder() -> Path:
-    """Where graphs are kept: ``HISTOMIX_CACHE``, else the user's cache folder."""
-    if given := os.environ.get("HISTOMIX_CACHE"):
-        return Path(given) / "onnx"
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "histomix" / "onnx"
-
-
-def open_session(graph: Path, threads: int | None) -> onnxruntime.InferenceSession:
-    """A CPU session whose threads sleep while they wait, so that those which read the next tiles have the cores.
-
-    Raises
-    ------
-    EncoderError
-        ONNX Runtime cannot run the graph.
-    """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or 0
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-    except _REFUSALS as error:
-        what = f"ONNX Runtime cannot run the graph ({str(error).splitlines()[0]})"
-        raise EncoderError(what, where=graph, mend="Use the runtime torch") from error
 
 
 def kept_graph(path: Path, make: Callable[[Path], dict[str, float]]) -> tuple[Path, dict[str, float]]:

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from ..common.cache import cache_folder
 from ..errors import EncoderError, StorageError
 from ..provenance import digest_json
 from .card import Encoder, EncoderCard
+from .onnx_session import OnnxSession
 from .views import check_tiles, mean_of_views, view
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ def optimise(
     threads
         CPU threads; None takes one for each core.
     cache
-        Folder for exported graphs; None takes the user's cache folder.
+        Folder for exported graphs; None takes ``onnx`` in the cache (see `histomix.common.cache`).
 
     Returns
     -------
@@ -118,16 +120,16 @@ class OnnxRuntime(_Wrapped):
     """A torch encoder run by ONNX Runtime on the CPU; see `optimise`."""
 
     def __init__(self, encoder: Any, *, int8: bool, threads: int | None, cache: Path | None) -> None:
-        from .onnx_graph import FORMAT, cache_folder, export_graph, kept_graph, open_session, quantise_graph
+        from .onnx_graph import FORMAT, export_graph, kept_graph, quantise_graph
 
         super().__init__(encoder)
         self._batch = _INT8_BATCH if int8 else _BATCH
-        folder = cache_folder() if cache is None else cache
+        folder = cache_folder("onnx") if cache is None else cache
         key = digest_json([encoder.digest, FORMAT]).removeprefix("sha256:")[:24]
 
         def make(path: Path) -> dict[str, float]:
             export_graph(encoder, path)
-            self._session = open_session(path, threads)
+            self._session = OnnxSession(path, threads)
             return _verify(self, encoder, TOLERANCE)
 
         def make_int8(path: Path) -> dict[str, float]:
@@ -135,7 +137,7 @@ class OnnxRuntime(_Wrapped):
             export_graph(encoder, float_path)
             quantise_graph(float_path, path)
             float_path.unlink()
-            self._session = open_session(path, threads)
+            self._session = OnnxSession(path, threads)
             return _verify(self, encoder, None)
 
         if int8:
@@ -146,7 +148,7 @@ class OnnxRuntime(_Wrapped):
         else:
             graph, verified = kept_graph(folder / f"{key}.onnx", make)
             state = f"float32, within {verified['difference']:.1e} of torch"
-        self._session = open_session(graph, threads)
+        self._session = OnnxSession(graph, threads)
         self.runtime = f"ONNX Runtime on the CPU ({state})"
 
     def embed(self, tiles: np.ndarray) -> np.ndarray:
@@ -163,7 +165,7 @@ class OnnxRuntime(_Wrapped):
         return np.concatenate(found) if found else np.empty((0, self.dim), dtype=np.float32)
 
     def _embed_once(self, tiles: np.ndarray) -> np.ndarray:
-        return self._session.run(None, {"tiles": tiles})[0]
+        return self._session.run(tiles)
 
 
 class TorchRuntime(_Wrapped):

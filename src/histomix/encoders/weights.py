@@ -9,6 +9,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
+from ..common.quiet import hub_cache
 from ..errors import EncoderError
 from .card import HUB_FILES, EncoderCard
 
@@ -41,17 +42,21 @@ def find_weights(card: EncoderCard, weights: str | os.PathLike[str] | None = Non
 
 
 def cached_weights(card: EncoderCard) -> Path | None:
-    """The weights in the hub's local cache, or the model of a card file, or None; never touches the network."""
+    """The weights in the hub's local cache, or the model of a card file, or None; never touches the network.
+
+    The hub's cache is that of its own tools (``hf download``), or the one that the command line keeps.
+    """
     if card.source == "file":
         return Path(card.files[0])
     if card.hub_id is None or card.source != "timm":
         return None
     from huggingface_hub import try_to_load_from_cache
 
-    for name in card.files:
-        found = try_to_load_from_cache(card.hub_id, name, revision=card.revision)
-        if isinstance(found, str):
-            return Path(found)
+    for folder in (None, hub_cache()):
+        for name in card.files:
+            found = try_to_load_from_cache(card.hub_id, name, cache_dir=folder, revision=card.revision)
+            if isinstance(found, str):
+                return Path(found)
     return None
 
 

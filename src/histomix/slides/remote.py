@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import hashlib
 import json
+import logging
 import os
 import re
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,13 +15,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from ..common.cache import cache_folder, cache_root, content_digest, free_bytes, private_folder, require_space
 from ..common.locks import Lock, SharedLock
 from ..errors import StorageError
 from ..progress import Progress, silent
+from .cached import CacheEntry
 from .remote_files import remote_name, sidecar_digest, slide_files
 from .store import Retry, Store, look, shown
 from .transfer import fetch_file
 
+_log = logging.getLogger(__name__)
 #: Space that the cache may take where nobody says otherwise.
 LIMIT_BYTES = 64 << 30
 #: Parts of an address that change with every signature, though the file is the same.
@@ -38,45 +39,8 @@ def is_remote(slide: str | os.PathLike[str]) -> bool:
 
 
 def default_cache() -> Path:
-    """Folder of fetched slides: ``slides`` in ``HISTOMIX_CACHE``, else in the disk's place for passing files."""
-    if given := os.environ.get("HISTOMIX_CACHE"):
-        return Path(given) / "slides"
-    return Path(tempfile.gettempdir()) / f"histomix-slides-{getpass.getuser()}"
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """One slide in the cache: a folder with its files, a lock beside it, and a note once it is whole."""
-
-    folder: Path
-    lock: Path
-
-    @property
-    def note(self) -> Path:
-        return self.folder / "whole.json"
-
-    def facts(self) -> dict[str, Any] | None:
-        """What the note says, if all of its files are there in their sizes."""
-        try:
-            found: dict[str, Any] = json.loads(self.note.read_text())
-            sizes = {name: (self.folder / name).stat().st_size for name in found["files"]}
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        return found if sizes == {name: file["bytes"] for name, file in found["files"].items()} else None
-
-    def bytes(self) -> int:
-        """Space taken, or promised to a transfer that runs."""
-        taken = 0
-        for path in self.folder.rglob("*"):
-            with contextlib.suppress(OSError):
-                taken += path.stat().st_size
-        with contextlib.suppress(OSError, ValueError):
-            return max(taken, int((self.folder / "promised").read_text()))
-        return taken
-
-    def remove(self) -> None:
-        """Remove what is not locked against it (the caller holds the lock)."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+    """Folder of fetched slides: ``slides`` in the cache (see `histomix.common.cache`)."""
+    return cache_root() / "slides"
 
 
 @dataclass(frozen=True)
@@ -134,7 +98,7 @@ class SlideCache:
         SlideError
             It is made of several files that cannot be fetched together.
         StorageError
-            The disk is full, or the slide is larger than the cache may be.
+            The disk has no room for it, it is larger than the cache may be, or others may have filled the cache.
         MissingExtraError
             A library of the extra ``remote`` is not installed.
         """
@@ -142,6 +106,7 @@ class SlideCache:
             yield Path(slide)
             return
         url = str(slide)
+        self._secure()
         entry = self._entry(url)
         with SharedLock(entry.lock) as lock:
             path = self._fetched(url, entry, lock, digest, progress)
@@ -156,27 +121,44 @@ class SlideCache:
         entry = self._entry(str(slide))
         if not entry.folder.is_dir():
             return True
+        try:
+            self._secure()
+        except StorageError:  # another's: nothing in it is ours to remove
+            return False
         with SharedLock(entry.lock) as lock:
             gone = lock.alone()
             if gone:
                 entry.remove()
         return gone
 
-    def _entry(self, url: str) -> _Entry:
+    def _secure(self) -> None:
+        """Make the folder, or see that nobody else can have filled the one that is there."""
+        if self.folder == default_cache():
+            cache_folder(self.folder.name)
+        else:
+            private_folder(self.folder)
+
+    def _entry(self, url: str) -> CacheEntry:
         parts = urlsplit(url)
         query = [(name, value) for name, value in parse_qsl(parts.query) if not _SIGNATURE.match(name)]
         same = (parts.scheme, parts.netloc.rpartition("@")[2], parts.path, urlencode(query))
         key = hashlib.sha256("\0".join(same).encode()).hexdigest()[:20]
-        return _Entry(self.folder / key, self.folder / f"{key}.lock")
+        return CacheEntry(self.folder / key, self.folder / f"{key}.lock")
 
-    def _fetched(self, url: str, entry: _Entry, lock: SharedLock, digest: str | None, progress: Progress) -> Path:
+    def _fetched(self, url: str, entry: CacheEntry, lock: SharedLock, digest: str | None, progress: Progress) -> Path:
         store = Store(urlsplit(url).scheme.lower(), self.options)
         name = remote_name(url)
         found = look(store, url, self.retry)
 
         def fresh() -> bool:
             facts = entry.facts()
-            return facts is not None and found.version is not None and facts["remote"] == found.to_dict()
+            if facts is None or found.version is None or facts.get("remote") != found.to_dict():
+                return False
+            if digest is not None and facts["files"].get(f"slide/{name}", {}).get("digest") != digest:
+                return False
+            if altered := entry.altered(facts):
+                _log.warning("%s: %s was altered in the cache, and is fetched again", shown(url), ", ".join(altered))
+            return not altered
 
         lock.shared()
         if not fresh():
@@ -190,7 +172,7 @@ class SlideCache:
         os.utime(entry.note)
         return entry.folder / "slide" / name
 
-    def _fetch(self, url: str, entry: _Entry, store: Store, digest: str | None, progress: Progress) -> None:
+    def _fetch(self, url: str, entry: CacheEntry, store: Store, digest: str | None, progress: Progress) -> None:
         with _tidy(entry):
             entry.note.unlink(missing_ok=True)
             name, files = remote_name(url), slide_files(store, url, self.retry)
@@ -218,14 +200,17 @@ class SlideCache:
             facts = {
                 "address": shown(url),
                 "remote": remotes[name].to_dict(),
-                "files": {f"slide/{file}": {"bytes": (entry.folder / "slide" / file).stat().st_size} for file in files},
+                "files": {
+                    f"slide/{file}": {"bytes": path.stat().st_size, "digest": content_digest(path)}
+                    for file, path in ((file, entry.folder / "slide" / file) for file in files)
+                },
             }
             (entry.folder / "promised").unlink(missing_ok=True)
             temporary = entry.note.with_suffix(".new")
             temporary.write_text(json.dumps(facts))
             temporary.replace(entry.note)
 
-    def _make_room(self, entry: _Entry, need: int) -> None:
+    def _make_room(self, entry: CacheEntry, need: int) -> None:
         """Promise space to a slide, and remove what was used longest ago until there is that much."""
         if need > self.limit_bytes:
             raise StorageError(
@@ -242,34 +227,44 @@ class SlideCache:
                     return
             if waited >= self.patience_s:
                 raise StorageError(
-                    f"the cache of slides is full of slides that are being read ({self.limit_bytes / 2**30:.3g} GB)",
+                    f"the cache of slides is full of slides that are being read ({self.limit_bytes / 2**30:.3g} GB, or "
+                    "all that the disk has)",
                     where=self.folder,
                     mend="Allow the cache more space, or use fewer workers on this machine",
                 )
             time.sleep(step)
             waited += step
 
-    def _evict(self, entry: _Entry, need: int) -> bool:
+    def _evict(self, entry: CacheEntry, need: int) -> bool:
         """Whether ``need`` bytes fit now, after removing what nobody reads, the least recently used first."""
         others = [
-            _Entry(path, path.with_name(f"{path.name}.lock"))
+            CacheEntry(path, path.with_name(f"{path.name}.lock"))
             for path in self.folder.iterdir()
             if path.is_dir() and path != entry.folder
         ]
         taken = {other: other.bytes() for other in others}
+        missing = max(0, need - entry.present())
+        if missing > free_bytes(self.folder) + sum(other.present() for other in others):
+            require_space(self.folder, missing, "the slide")
+
+        def fits() -> bool:
+            promised = sum(other.outstanding() for other in others)
+            room = missing + promised <= free_bytes(self.folder)
+            return room and sum(taken.values()) + need <= self.limit_bytes
+
         # What a broken transfer left is worth less than any whole slide.
         for other in sorted(others, key=lambda one: one.note.stat().st_mtime if one.note.is_file() else 0.0):
-            if sum(taken.values()) + need <= self.limit_bytes:
+            if fits():
                 break
             with SharedLock(other.lock) as lock:
                 if lock.alone():
                     other.remove()
                     taken[other] = 0
-        return sum(taken.values()) + need <= self.limit_bytes
+        return fits()
 
 
 @contextlib.contextmanager
-def _tidy(entry: _Entry) -> Iterator[None]:
+def _tidy(entry: CacheEntry) -> Iterator[None]:
     """Name a full disk; leave parts for the next run, which goes on from them."""
     try:
         (entry.folder / "slide").mkdir(parents=True, exist_ok=True)
