@@ -17,15 +17,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from ..common.addresses import check_address, is_address, shown
 from ..common.locks import Lock
-from ..errors import StorageError
+from ..common.remote_names import local_path, local_paths, remote_name
+from ..errors import DownloadError, StorageError
 from ..progress import Progress, silent
-from .remote_files import remote_name, sidecar_digest, slide_files
-from .store import Retry, Store, look, shown
+from .remote_files import sidecar_digest, slide_files
+from .store import Retry, Store, look
 from .transfer import fetch_file
 
 #: Space that the cache may take where nobody says otherwise.
 LIMIT_BYTES = 64 << 30
+#: Times that a slide is fetched which another process removes meanwhile.
+_ROUNDS = 3
 #: Parts of an address that change with every signature, though the file is the same.
 _SIGNATURE = re.compile(
     r"^(x-amz-|x-goog-|awsaccesskeyid$|googleaccessid$|signature$|expires$|sig$|s[eptvrk][a-z]?$)", re.I
@@ -33,8 +37,8 @@ _SIGNATURE = re.compile(
 
 
 def is_remote(slide: str | os.PathLike[str]) -> bool:
-    """Whether a slide is named by an address (``https://...``) rather than by a path."""
-    return isinstance(slide, str) and re.match(r"^(?!file:)[a-zA-Z][a-zA-Z0-9+.-]+://", slide) is not None
+    """Whether a slide is named by an address (``https://...``) rather than by a path; not every kind is read."""
+    return isinstance(slide, str) and is_address(slide)
 
 
 def default_cache() -> Path:
@@ -131,6 +135,8 @@ class SlideCache:
         ------
         DownloadError
             It cannot be fetched, or what arrives is not what was promised. Names the address without its secrets.
+        InputError
+            The address is of a kind that is not read, or names a file outside of its folder; or a listing does.
         SlideError
             It is made of several files that cannot be fetched together.
         StorageError
@@ -163,6 +169,7 @@ class SlideCache:
         return gone
 
     def _entry(self, url: str) -> _Entry:
+        check_address(url)
         parts = urlsplit(url)
         query = [(name, value) for name, value in parse_qsl(parts.query) if not _SIGNATURE.match(name)]
         same = (parts.scheme, parts.netloc.rpartition("@")[2], parts.path, urlencode(query))
@@ -170,37 +177,44 @@ class SlideCache:
         return _Entry(self.folder / key, self.folder / f"{key}.lock")
 
     def _fetched(self, url: str, entry: _Entry, lock: Lock, digest: str | None, progress: Progress) -> Path:
-        store = Store(urlsplit(url).scheme.lower(), self.options)
-        name = remote_name(url)
+        store = Store.of(url, self.options)
+        path = local_path(entry.folder / "slide", remote_name(url), where=shown(url))
         found = look(store, url, self.retry)
 
         def fresh() -> bool:
             facts = entry.facts()
             return facts is not None and found.version is not None and facts["remote"] == found.to_dict()
 
-        lock.shared()
-        if not fresh():
-            # One process fetches and the others wait here; then all share it.
-            lock.exclusive()
-            if not fresh():
-                self._fetch(url, entry, store, digest, progress)
+        for _ in range(_ROUNDS):
             lock.shared()
-        if entry.facts() is None:  # removed by another process between the two locks
-            return self._fetched(url, entry, lock, digest, progress)
-        os.utime(entry.note)
-        return entry.folder / "slide" / name
+            if not fresh():
+                # One process fetches and the others wait here; then all share it.
+                lock.exclusive()
+                if not fresh():
+                    self._fetch(url, entry, store, digest, progress)
+                lock.shared()
+            if entry.facts() is not None:
+                os.utime(entry.note)
+                return path
+            # Another process removed it between the two locks.
+        raise DownloadError(
+            "the slide was removed from the cache each time that it had been fetched",
+            where=shown(url),
+            mend="Use another folder for the cache of slides (HISTOMIX_CACHE)",
+        )
 
     def _fetch(self, url: str, entry: _Entry, store: Store, digest: str | None, progress: Progress) -> None:
         with _tidy(entry):
             entry.note.unlink(missing_ok=True)
             name, files = remote_name(url), slide_files(store, url, self.retry)
-            digest = digest or sidecar_digest(store, url)
+            paths = local_paths(entry.folder / "slide", files, where=shown(url))
+            digest = digest or sidecar_digest(store, url, self.retry.silence_s)
             remotes = {file: look(store, address, self.retry) for file, address in files.items()}
             total = sum(remote.size or 0 for remote in remotes.values())
             self._make_room(entry, total)
             done = 0
             for file, address in files.items():
-                target = entry.folder / "slide" / file
+                target = paths[file]
 
                 def say(arrived: int, _size: int, before: int = done) -> None:
                     progress(f"fetch {name} (MB)", (before + arrived) >> 20, max(total, before + arrived) >> 20)
@@ -211,14 +225,14 @@ class SlideCache:
                     target,
                     digest=digest if file == name else None,
                     retry=self.retry,
-                    limit_bytes=self.limit_bytes,
+                    limit_bytes=self.limit_bytes - done,
                     progress=say,
                 )
                 done += target.stat().st_size
             facts = {
                 "address": shown(url),
                 "remote": remotes[name].to_dict(),
-                "files": {f"slide/{file}": {"bytes": (entry.folder / "slide" / file).stat().st_size} for file in files},
+                "files": {f"slide/{file}": {"bytes": path.stat().st_size} for file, path in paths.items()},
             }
             (entry.folder / "promised").unlink(missing_ok=True)
             temporary = entry.note.with_suffix(".new")
