@@ -14,7 +14,10 @@ import pandas as pd
 _LONGEST = 120
 _FORBIDDEN = re.compile(r'[/\\:*?"<>|]')
 # Devices of Windows, which no file may be named after, whatever its suffix.
-_DEVICES = {"con", "prn", "aux", "nul", *(f"{kind}{number}" for kind in ("com", "lpt") for number in range(1, 10))}
+DEVICES = {
+    *("con", "prn", "aux", "nul", "conin$", "conout$"),
+    *(f"{kind}{number}" for kind in ("com", "lpt") for number in range(1, 10)),
+}
 # What a spreadsheet takes for the start of a formula (OWASP, "CSV Injection").
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
@@ -29,7 +32,7 @@ def safe_file_name(name: str, fallback: str = "unnamed") -> str:
     plain = unicodedata.normalize("NFC", str(name))
     safe = _FORBIDDEN.sub("_", "".join("_" if _is_hidden(mark) else mark for mark in plain))
     safe = safe.strip().lstrip(".").rstrip(". ")
-    if safe.split(".")[0].strip().casefold() in _DEVICES:
+    if safe.split(".")[0].strip().casefold() in DEVICES:
         safe = f"_{safe}"
     if safe and safe == plain == name and len(safe.encode()) <= _LONGEST:
         return safe
@@ -41,6 +44,12 @@ def safe_file_name(name: str, fallback: str = "unnamed") -> str:
 def key_name(name: object) -> str:
     """Turn any text into a key of SpatialData and wsidata, which allow letters, digits, ``_``, ``.`` and ``-``."""
     return re.sub(r"[^A-Za-z0-9_.-]", "_", str(name))
+
+
+def visible(text: str, most: int = 200) -> str:
+    """A stranger's text for a terminal: without marks that hide or move what is shown, and not without end."""
+    shown = "".join("\N{REPLACEMENT CHARACTER}" if _is_hidden(mark) else mark for mark in text[:most])
+    return shown if len(text) <= most else f"{shown}…"
 
 
 def _is_hidden(mark: str) -> bool:

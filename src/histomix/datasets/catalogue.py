@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..common.naming import visible
+from ..common.remote_names import check_names, local_path
 from ..errors import DownloadError, InputError
 from ..spots.pitch import spot_pitch
 from .download import RemoteFile, check_digest, note_digest
@@ -25,6 +28,8 @@ _TENX = "https://cf.10xgenomics.com/samples/spatial-exp"
 #: What 10x calls the full-resolution image, by version of Space Ranger, the likelier first.
 _TENX_IMAGES = ("image.tif", "tissue_image.tif", "tissue_image.btf", "image.btf")
 _HEST = "MahmoodLab/hest"
+#: More than any of these cohorts has: bytes and files of a listing, and of an archive of Space Ranger's small files.
+_MOST_LISTING, _MOST_FILES, _MOST_UNPACKED = 64 << 20, 5000, 4 << 30
 
 
 class PublicCohort(Protocol):
@@ -78,16 +83,20 @@ class Her2st:
             r"data/ST-cnts/\w+\.tsv\.gz|data/ST-spotfiles/\w+_selection\.tsv|data/ST-imgs/\w/\w+/[^/]+\.jpg"
             r"|res/ST-deconv/props/major/\w+/W[^/]*\.tsv\.gz"
         )
-        listing = bring(RemoteFile("files.json", self.listing), folder)
+        listing = bring(RemoteFile("files.json", self.listing, most_bytes=_MOST_LISTING), folder)
         try:
             tree = json.loads(listing.read_text())["tree"]
-            blobs = {entry["path"]: entry["sha"] for entry in tree if entry["type"] == "blob"}
+            blobs = {str(entry["path"]): str(entry["sha"]) for entry in tree if entry["type"] == "blob"}
         except (ValueError, KeyError, TypeError) as error:
             listing.unlink()
             raise DownloadError(
                 "is not a listing of the repository", where=self.listing, mend="Run the same command again"
             ) from error
-        for path in filter(wanted.fullmatch, blobs):
+        paths = [path for path in blobs if wanted.fullmatch(path)]
+        if len(paths) > _MOST_FILES:
+            raise DownloadError(f"lists {len(paths)} files", where=self.listing, mend="Do not trust this server")
+        check_names(paths, where=self.listing)  # refused here, before any of them is fetched
+        for path in paths:
             bring(RemoteFile(path, f"{self.files}/{path}", f"git:{blobs[path]}"), folder)
         return self.rows(folder)
 
@@ -202,7 +211,12 @@ class Hest:
         files = [part.format(self.sample) for part in self.parts]
         for path in files:
             bring(RemoteFile(path, f"{self.page}/resolve/main/{path}"), folder)
-        facts = json.loads((folder / files[0]).read_text())
+        try:
+            facts = dict(json.loads((folder / files[0]).read_text()))
+        except (OSError, ValueError, TypeError) as error:
+            raise DownloadError(
+                f"is no table of facts ({error})", where=folder / files[0], mend="Remove it, and fetch again"
+            ) from error
         donor = str(facts.get("patient") or "").strip()
         if not donor:
             # Which samples share a donor is then unknown: one name for each would claim that they do not.
@@ -256,11 +270,29 @@ def _mpp_of_legacy_spots(path: Path) -> float:
 
 
 def _unpack(archive: Path, target: Path) -> None:
-    """Unpack a tar with a folder ``spatial`` in it, whole or not at all."""
+    """Unpack a tar with a folder ``spatial`` in it, whole or not at all: files and folders, no links."""
     partial = target / ".unpacking"
+    taken = {"files": 0, "bytes": 0}
+
+    def plain(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
+        if not (member.isfile() or member.isdir()):
+            raise tarfile.ReadError(f"{visible(member.name)!r} is a link or a device")
+        name = member.name.removeprefix("./").rstrip("/") or "."
+        if name != ".":
+            local_path(folder, name, where=str(archive))
+        taken["files"] += 1
+        taken["bytes"] += member.size
+        if taken["files"] > _MOST_FILES or taken["bytes"] > _MOST_UNPACKED:
+            raise tarfile.ReadError("it is larger than any of its kind")
+        return tarfile.data_filter(member, folder)
+
+    shutil.rmtree(partial, ignore_errors=True)  # of a run that was interrupted
     try:
         with tarfile.open(archive) as files:
-            files.extractall(partial, filter="data")
+            files.extractall(partial, filter=plain)
+    except InputError:
+        archive.unlink()
+        raise
     except (tarfile.TarError, EOFError, OSError) as error:
         archive.unlink()
         raise DownloadError(

@@ -6,12 +6,15 @@ import contextlib
 import hashlib
 import logging
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from ..common.addresses import check_redirect
 from ..common.cache import content_digest, require_space
+from ..common.remote_names import local_path, relative_name
 from ..errors import DownloadError, MissingExtraError, StorageError
 from ..progress import Progress, silent
 
@@ -21,6 +24,11 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 16
 _TIMEOUT = (10.0, 60.0)
 _TOO_FAR = 416
+_MOST_REDIRECTS = 10
+#: A server that sends less than this in a minute is lost.
+_LEAST_BYTES, _SILENCE_S = 64 << 10, 60.0
+#: No file of a public cohort is larger; a server that sends without end is stopped here.
+MOST_BYTES = 64 << 30
 
 
 @dataclass(frozen=True)
@@ -35,11 +43,14 @@ class RemoteFile:
         Where it is from.
     digest
         ``"sha256:<hex>"``, or ``"git:<hex>"`` (a git blob id); None where nobody publishes one.
+    most_bytes
+        A longer file is refused.
     """
 
     path: str
     url: str
     digest: str | None = None
+    most_bytes: int = MOST_BYTES
 
 
 @dataclass
@@ -48,12 +59,14 @@ class Resume:
 
     What has arrived stays in ``part`` until all of it has; the server must answer range requests, else the transfer
     starts again. A server's ``ETag`` or date beside the part tells whether the file has changed since. ``digest`` is
-    what the server itself says of the file: the Hugging Face hub names the sha256 of large files.
+    what the server itself says of the file: the Hugging Face hub names the sha256 of large files. Redirects are looked
+    at (`histomix.common.addresses.check_redirect`), and a file longer than ``most_bytes`` is not taken.
     """
 
     part: Path
     headers: Mapping[str, str] = field(default_factory=dict)
     progress: Callable[[int, int], None] = lambda done, total: None
+    most_bytes: int = MOST_BYTES
     digest: str | None = field(default=None, init=False)
 
     def __call__(self, url: str, output_file: str | IO[bytes], pooch: Any, check_only: bool = False) -> None:
@@ -62,11 +75,11 @@ class Resume:
 
         done = self.part.stat().st_size if self.part.exists() else 0
         stamp = self.part.with_name(f"{self.part.name}.stamp")
-        headers = dict(self.headers)
+        headers = {**self.headers, "Accept-Encoding": "identity"}
         if done and stamp.exists():
             headers |= {"Range": f"bytes={done}-", "If-Range": stamp.read_text()}
-        with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as answer:
-            if answer.status_code == _TOO_FAR:
+        with _session() as session, session.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as answer:
+            if answer.status_code == _TOO_FAR and "Range" in headers:
                 self.part.unlink()
                 return self(url, output_file, pooch, check_only)
             answer.raise_for_status()
@@ -77,10 +90,12 @@ class Resume:
             if expected is not None:
                 require_space(self.part.parent, expected - done, self.part.stem)
             _mark(stamp, answer)
+            self._check_length(url, expected or 0)
             with self.part.open("ab" if done else "wb") as stream:
-                for chunk in answer.iter_content(_CHUNK):
-                    stream.write(chunk)
+                for chunk in _chunks(answer):
                     done += len(chunk)
+                    self._check_length(url, done)
+                    stream.write(chunk)
                     self.progress(done, expected or done)
         if expected is not None and done != expected:
             raise requests.ConnectionError(f"{done} of {expected} bytes arrived")
@@ -88,6 +103,59 @@ class Resume:
         self.part.replace(target)
         stamp.unlink(missing_ok=True)
         return None
+
+    def _check_length(self, url: str, length: int) -> None:
+        if length > self.most_bytes:
+            for path in (self.part, self.part.with_name(f"{self.part.name}.stamp")):
+                path.unlink(missing_ok=True)
+            raise DownloadError(
+                f"the file is larger than it may be ({self.most_bytes / 2**20:,.0f} MB)",
+                where=url,
+                mend="Do not trust this server, or download the file by hand",
+            )
+
+
+def _session() -> requests.Session:
+    """A session that looks at each redirect before it follows it."""
+    import requests
+
+    class Session(requests.Session):
+        def get_redirect_target(self, resp: requests.Response) -> str | None:
+            target = super().get_redirect_target(resp)
+            if target is not None:
+                check_redirect(str(resp.url), target)
+            return target
+
+    session = Session()
+    session.max_redirects = _MOST_REDIRECTS
+    return session
+
+
+def _chunks(answer: requests.Response) -> Iterator[bytes]:
+    """The bytes of an answer as they come, while enough of them do.
+
+    Raises
+    ------
+    requests.RequestException
+        The connection broke off, or next to nothing came for a minute.
+    """
+    import requests
+    import urllib3
+
+    if "Content-Encoding" in answer.headers or not hasattr(answer.raw, "read1"):
+        yield from answer.iter_content(_CHUNK)  # a server that packs what it was asked to send as it is
+        return
+    since, came = time.monotonic(), 0
+    try:
+        while chunk := answer.raw.read1(_CHUNK):
+            yield chunk
+            came += len(chunk)
+            if came >= _LEAST_BYTES:
+                since, came = time.monotonic(), 0
+            elif time.monotonic() - since > _SILENCE_S:
+                raise requests.ConnectionError(f"fewer than {_LEAST_BYTES} bytes came in {_SILENCE_S:g} s")
+    except urllib3.exceptions.HTTPError as error:
+        raise requests.ConnectionError(str(error)) from error
 
 
 def download(
@@ -103,6 +171,8 @@ def download(
     ------
     DownloadError
         The server cannot be reached, refuses, or sends something else than the digest says.
+    InputError
+        The file's path leads out of the folder (it may be of a server's listing).
     MissingExtraError
         pooch is not installed.
     StorageError
@@ -114,7 +184,8 @@ def download(
     except ImportError as error:
         raise MissingExtraError("pooch", "st", "fetch public cohorts") from error
 
-    target = folder / file.path
+    # What the user has put there, also by a link, is taken; nothing is written through a link that leads elsewhere.
+    target = folder / relative_name(file.path, where=file.url)
     if target.exists():
         if matches(target, file.digest) if file.digest else check_digest(target):
             return target
@@ -123,10 +194,13 @@ def download(
             where=target,
             mend="Remove it, and run the same command again",
         )
+    target = local_path(folder, file.path, where=file.url)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f"{target.name}.part")
-        downloader = Resume(part, headers or {}, lambda done, total: progress(target.name, done, total))
+        downloader = Resume(
+            part, headers or {}, lambda done, total: progress(target.name, done, total), file.most_bytes
+        )
         arrived = target.with_name(f"{target.name}.unchecked")
         with _quiet(pooch.get_logger()):
             pooch.retrieve(file.url, None, fname=arrived.name, path=target.parent, downloader=downloader)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from ..common.addresses import check_address
 from ..errors import HistomixError
 from ..provenance import digest_file, digest_json
 from ..slides import is_remote, remote_name, shown
@@ -37,6 +38,11 @@ class SlideJob:
         What a sheet says of it besides (patient, ...), carried into ``status.json`` and the map.
     local
         The copy to read where ``slide`` is a URL.
+
+    Raises
+    ------
+    InputError
+        The URL is of a kind that is not read, or its end is no plain name of a file.
     """
 
     slide: str
@@ -47,6 +53,9 @@ class SlideJob:
     local: Path | None = None
 
     def __post_init__(self) -> None:
+        if is_remote(self.slide):
+            check_address(self.slide)
+            remote_name(self.slide)
         if not self.name:
             object.__setattr__(self, "name", self.folder.name)
 

@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from ..errors import DownloadError, HistomixError
 from ..progress import Progress, silent
@@ -61,7 +60,7 @@ def remote_facts(job: SlideJob, cache: SlideCache | None = None) -> dict[str, An
     if not is_remote(job.slide):
         return None
     cache = cache or SlideCache()
-    found = look(Store(urlsplit(job.slide).scheme.lower(), cache.options), job.slide, cache.retry)
+    found = look(Store.of(job.slide, cache.options), job.slide, cache.retry)
     return {"address": shown(job.slide), **found.to_dict()}
 
 

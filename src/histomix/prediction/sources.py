@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..common.addresses import check_address, shown
 from ..common.naming import safe_file_name
+from ..common.remote_names import remote_name
 from ..errors import HeadError, InputError
 from ..slides.files import SUFFIXES
 from .job import SlideJob
@@ -45,6 +47,7 @@ def slide_jobs(
         text = os.fspath(item)
         path = Path(text)
         if _REMOTE in text:
+            check_address(text)
             found.append((text, mpp, _stem(text), ()))
         elif path.suffix.lower() in _SHEETS:
             found += _sheet(path, mpp)
@@ -154,8 +157,21 @@ def _sheet(path: Path, mpp: float | None) -> list[tuple[str, float | None, str, 
         if "/" in name or "\\" in name or name in (".", ".."):
             raise InputError(f"row {number}: the name '{name}' cannot be a folder's", where=path, mend="Rename it")
         place = slide if _REMOTE in slide else str(path.parent / slide)
+        if _REMOTE in slide:
+            _check_remote(slide, number, path)
         found.append((place, mpp if scale is None else scale, name, _facts(values)))
     return found
+
+
+def _check_remote(slide: str, row: int, path: Path) -> None:
+    """Refuse an address before any work, by the row of the sheet that names it."""
+    try:
+        check_address(slide)
+        remote_name(slide)
+    except InputError as error:
+        raise InputError(
+            f"row {row}: {error.where or shown(slide)}: {error.what}", where=path, mend=error.mend
+        ) from error
 
 
 def _facts(values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

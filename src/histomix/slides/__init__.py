@@ -1,11 +1,12 @@
 """Slides at a known um per pixel, the tissue on them, and tiles."""
 
+from ..common.addresses import shown
+from ..common.remote_names import remote_name
 from .nuclei import Nuclei, count_nuclei, find_nuclei
 from .opening import open_slide
 from .remote import SlideCache, is_remote
-from .remote_files import remote_name
 from .slide import Reader, Slide
-from .store import Retry, shown
+from .store import Retry
 from .tiles import GridPlaces, TileSpec, grid_places, read_tile, tiles_at_spots, tiles_on_grid
 from .tissue import TissueMask, tissue_mask
 

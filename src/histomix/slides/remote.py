@@ -15,18 +15,22 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from ..common.addresses import check_address, is_address, shown
 from ..common.cache import cache_folder, cache_root, content_digest, free_bytes, private_folder, require_space
 from ..common.locks import Lock, SharedLock
-from ..errors import StorageError
+from ..common.remote_names import local_path, local_paths, remote_name
+from ..errors import DownloadError, StorageError
 from ..progress import Progress, silent
 from .cached import CacheEntry
-from .remote_files import remote_name, sidecar_digest, slide_files
-from .store import Retry, Store, look, shown
+from .remote_files import sidecar_digest, slide_files
+from .store import Retry, Store, look
 from .transfer import fetch_file
 
 _log = logging.getLogger(__name__)
 #: Space that the cache may take where nobody says otherwise.
 LIMIT_BYTES = 64 << 30
+#: Times that a slide is fetched which another process removes meanwhile.
+_ROUNDS = 3
 #: Parts of an address that change with every signature, though the file is the same.
 _SIGNATURE = re.compile(
     r"^(x-amz-|x-goog-|awsaccesskeyid$|googleaccessid$|signature$|expires$|sig$|s[eptvrk][a-z]?$)", re.I
@@ -34,8 +38,8 @@ _SIGNATURE = re.compile(
 
 
 def is_remote(slide: str | os.PathLike[str]) -> bool:
-    """Whether a slide is named by an address (``https://...``) rather than by a path."""
-    return isinstance(slide, str) and re.match(r"^(?!file:)[a-zA-Z][a-zA-Z0-9+.-]+://", slide) is not None
+    """Whether a slide is named by an address (``https://...``) rather than by a path; not every kind is read."""
+    return isinstance(slide, str) and is_address(slide)
 
 
 def default_cache() -> Path:
@@ -95,6 +99,8 @@ class SlideCache:
         ------
         DownloadError
             It cannot be fetched, or what arrives is not what was promised. Names the address without its secrets.
+        InputError
+            The address is of a kind that is not read, or names a file outside of its folder; or a listing does.
         SlideError
             It is made of several files that cannot be fetched together.
         StorageError
@@ -139,6 +145,7 @@ class SlideCache:
             private_folder(self.folder)
 
     def _entry(self, url: str) -> CacheEntry:
+        check_address(url)
         parts = urlsplit(url)
         query = [(name, value) for name, value in parse_qsl(parts.query) if not _SIGNATURE.match(name)]
         same = (parts.scheme, parts.netloc.rpartition("@")[2], parts.path, urlencode(query))
@@ -146,8 +153,9 @@ class SlideCache:
         return CacheEntry(self.folder / key, self.folder / f"{key}.lock")
 
     def _fetched(self, url: str, entry: CacheEntry, lock: SharedLock, digest: str | None, progress: Progress) -> Path:
-        store = Store(urlsplit(url).scheme.lower(), self.options)
+        store = Store.of(url, self.options)
         name = remote_name(url)
+        path = local_path(entry.folder / "slide", name, where=shown(url))
         found = look(store, url, self.retry)
 
         def fresh() -> bool:
@@ -160,29 +168,36 @@ class SlideCache:
                 _log.warning("%s: %s was altered in the cache, and is fetched again", shown(url), ", ".join(altered))
             return not altered
 
-        lock.shared()
-        if not fresh():
-            # One process fetches and the others wait here; then all share it.
-            lock.exclusive()
-            if not fresh():
-                self._fetch(url, entry, store, digest, progress)
+        for _ in range(_ROUNDS):
             lock.shared()
-        if entry.facts() is None:  # removed by another process between the two locks
-            return self._fetched(url, entry, lock, digest, progress)
-        os.utime(entry.note)
-        return entry.folder / "slide" / name
+            if not fresh():
+                # One process fetches and the others wait here; then all share it.
+                lock.exclusive()
+                if not fresh():
+                    self._fetch(url, entry, store, digest, progress)
+                lock.shared()
+            if entry.facts() is not None:
+                os.utime(entry.note)
+                return path
+            # Another process removed it between the two locks.
+        raise DownloadError(
+            "the slide was removed from the cache each time that it had been fetched",
+            where=shown(url),
+            mend="Use another folder for the cache of slides (HISTOMIX_CACHE)",
+        )
 
     def _fetch(self, url: str, entry: CacheEntry, store: Store, digest: str | None, progress: Progress) -> None:
         with _tidy(entry):
             entry.note.unlink(missing_ok=True)
             name, files = remote_name(url), slide_files(store, url, self.retry)
-            digest = digest or sidecar_digest(store, url)
+            paths = local_paths(entry.folder / "slide", files, where=shown(url))
+            digest = digest or sidecar_digest(store, url, self.retry.silence_s)
             remotes = {file: look(store, address, self.retry) for file, address in files.items()}
             total = sum(remote.size or 0 for remote in remotes.values())
             self._make_room(entry, total)
             done = 0
             for file, address in files.items():
-                target = entry.folder / "slide" / file
+                target = paths[file]
 
                 def say(arrived: int, _size: int, before: int = done) -> None:
                     progress(f"fetch {name} (MB)", (before + arrived) >> 20, max(total, before + arrived) >> 20)
@@ -193,7 +208,7 @@ class SlideCache:
                     target,
                     digest=digest if file == name else None,
                     retry=self.retry,
-                    limit_bytes=self.limit_bytes,
+                    limit_bytes=self.limit_bytes - done,
                     progress=say,
                 )
                 done += target.stat().st_size
@@ -202,7 +217,7 @@ class SlideCache:
                 "remote": remotes[name].to_dict(),
                 "files": {
                     f"slide/{file}": {"bytes": path.stat().st_size, "digest": content_digest(path)}
-                    for file, path in ((file, entry.folder / "slide" / file) for file in files)
+                    for file, path in paths.items()
                 },
             }
             (entry.folder / "promised").unlink(missing_ok=True)

@@ -11,10 +11,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
+from ..common.addresses import check_address, shown
 from ..errors import DownloadError, InputError, MissingExtraError
+from .web import session_options
 
 _PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError)
 #: Statuses of a web server below 500 after which a second request may do better; 416: what was kept is too long.
@@ -29,20 +31,34 @@ _FOREIGN = {
 }
 
 
-def shown(url: str) -> str:
-    """A URL without the parts that may be secret: user, password, and everything after ``?``."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}" + ("?..." if parts.query else "")
+#: Bytes that must come for a connection to count as one that works; fewer in ``silence_s`` is a lost one.
+LEAST_BYTES = 64 << 10
+_LIBRARIES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"} | dict.fromkeys(
+    ("az", "abfs", "abfss"), "adlfs"
+)
 
 
 @dataclass(frozen=True)
 class Retry:
-    """How a lost connection is tried again: ``attempts`` without any new byte, waits doubling from ``wait_s``."""
+    """How a lost connection is tried again, and when that ends; no server can keep us for ever.
+
+    Parameters
+    ----------
+    attempts
+        Failures in a row, without 64 kB that are new.
+    wait_s, longest_s
+        Waits between them, doubling.
+    most
+        Connections for one file, whatever they bring.
+    silence_s
+        A server that says nothing, or sends fewer than 64 kB, in so long is lost.
+    """
 
     attempts: int = 5
     wait_s: float = 0.5
     longest_s: float = 30.0
+    most: int = 100
+    silence_s: float = 60.0
 
     def wait(self, failures: int) -> None:
         """Sleep after the given number of failures in a row."""
@@ -55,6 +71,24 @@ class Store:
 
     scheme: str
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, url: str, options: Mapping[str, Any]) -> Self:
+        """The store of an address.
+
+        Raises
+        ------
+        InputError
+            It is no address, or of a kind that is not read.
+        """
+        return cls(check_address(url), options)
+
+    def ask(self, method: str, *args: Any, deadline_s: float, **options: Any) -> Any:
+        """Call a method of the file system, which must answer in time."""
+        fs = self.fs
+        # fsspec's own wrapper takes the timeout; the few file systems without one are in this process.
+        limit = {"timeout": deadline_s} if getattr(fs, "async_impl", False) else {}
+        return getattr(fs, method)(*args, **options, **limit)
 
     @property
     def fs(self) -> Any:
@@ -72,16 +106,13 @@ class Store:
         options = dict(self.options)
         if self.scheme in ("http", "https"):
             try:
-                from aiohttp import ClientTimeout
+                options["client_kwargs"] = session_options(options.get("client_kwargs", {}))
             except ImportError as error:
                 raise MissingExtraError("aiohttp", "remote", f"reading {self.scheme}:// slides") from error
-            # A slide may take an hour; silence for a minute is a lost connection.
-            client = {"timeout": ClientTimeout(total=None, sock_connect=20, sock_read=60)}
-            options["client_kwargs"] = {**client, **options.get("client_kwargs", {})}
         try:
             return fsspec.filesystem(self.scheme, use_listings_cache=False, **options)
         except ImportError as error:
-            library = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}.get(self.scheme)
+            library = _LIBRARIES.get(self.scheme)
             if library == "s3fs":
                 raise MissingExtraError("s3fs", "remote", "reading s3:// slides") from error
             name = library or f"the library that serves {self.scheme}:// to fsspec"
@@ -117,7 +148,7 @@ def look(store: Store, url: str, retry: Retry) -> Remote:
     DownloadError
         There is no such file, access is refused, or the store cannot be reached.
     """
-    info = attempt(lambda: store.fs.info(url), url, retry)
+    info = attempt(lambda: store.ask("info", url, deadline_s=2 * retry.silence_s), url, retry)
     stamps = {name: str(info[name]) for name in _VERSION_FIELDS if info.get(name)}
     # A weak tag, or no stamp at all, tells nothing about equal bytes (RFC 9110, 8.8.1).
     weak = stamps.get("ETag", "").startswith("W/") and len(stamps) == 1
@@ -165,6 +196,8 @@ def worth_another(error: BaseException) -> bool:
 
 def refusal(error: BaseException, url: str) -> DownloadError:
     """The error in words that hold neither the address's secrets nor the credentials."""
+    if isinstance(error.__cause__, DownloadError):
+        return error.__cause__  # fsspec makes "no such file" of everything, also of our own refusals
     status = getattr(error, "status", None)
     if isinstance(error, FileNotFoundError) or status == 404:
         return DownloadError("there is no such file at this address", where=shown(url), mend="Check the address")

@@ -6,12 +6,14 @@ import contextlib
 import hashlib
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DownloadError, StorageError
-from .store import Remote, Retry, Store, failures, look, refusal, shown, worth_another
+from .store import LEAST_BYTES, Remote, Retry, Store, failures, look, refusal, shown, worth_another
+from .web import answered
 
 _PIECE = 8 << 20
 _TOO_FAR = 416
@@ -41,7 +43,8 @@ def fetch_file(
     Raises
     ------
     DownloadError
-        The store cannot be reached, refuses, breaks off again and again, or sends something else than it promised.
+        The store cannot be reached, refuses, breaks off or goes silent again and again, or sends something else, or
+        more, than it promised.
     StorageError
         The file cannot be written here, or is longer than the limit.
     """
@@ -93,20 +96,16 @@ def _transfer(
 ) -> int | None:
     """Append to ``part`` until the end of the file; the size that the last answer promised, where it did."""
     failed, reached = 0, part.stat().st_size if part.is_file() else 0
-    while True:
+    for number in range(1, retry.most + 1):
         done = part.stat().st_size if part.is_file() else 0
-        if done > reached:
+        # A server that sends a little each time would be asked for ever.
+        if done - reached >= LEAST_BYTES:
             failed, reached = 0, done
         try:
             pieces = _http_pieces if store.scheme in ("http", "https") else _pieces
             promised = remote.size
-            for start, piece, promised in pieces(store, url, done, remote):
-                if limit is not None and start + len(piece) > limit:
-                    raise StorageError(
-                        f"the slide is larger than the cache may be ({limit / 2**30:.3g} GB)",
-                        where=shown(url),
-                        mend="Allow the cache more space",
-                    )
+            for start, piece, promised in pieces(store, url, done, remote, retry.silence_s):
+                _check_length(url, part, start + len(piece), remote.size, limit)
                 with _writing(part), part.open("r+b" if part.is_file() else "wb") as stream:
                     stream.truncate(start)
                     stream.seek(start)
@@ -121,46 +120,71 @@ def _transfer(
             return promised
         except failures() as error:
             failed += 1
-            if not worth_another(error) or failed >= retry.attempts:
+            if not worth_another(error) or failed >= retry.attempts or number == retry.most:
                 raise refusal(error, url) from None
             if getattr(error, "status", None) == _TOO_FAR:
                 with _writing(part):
                     part.unlink(missing_ok=True)
                 reached = 0
             retry.wait(failed)
+    raise DownloadError("was not asked for at all", where=shown(url), mend="Allow at least one connection")
 
 
-def _pieces(store: Store, url: str, done: int, remote: Remote) -> Iterator[tuple[int, bytes, int | None]]:
+def _check_length(url: str, part: Path, length: int, size: int | None, limit: int | None) -> None:
+    """Stop a file that is longer than it may be, or than was said; a little more may come, and is told at its end."""
+    if (limit is None or length <= limit) and (size is None or length <= size + _PIECE):
+        return
+    part.unlink(missing_ok=True)
+    if limit is not None and length > limit:
+        raise StorageError(
+            f"the slide is larger than the cache may be ({limit / 2**30:.3g} GB)",
+            where=shown(url),
+            mend="Allow the cache more space",
+        )
+    raise DownloadError(
+        f"the store says that it has {size} bytes, and sends more without end",
+        where=shown(url),
+        mend="Run the same command again; if it stays so, do not trust this server",
+    )
+
+
+def _pieces(
+    store: Store, url: str, done: int, remote: Remote, silence_s: float
+) -> Iterator[tuple[int, bytes, int | None]]:
     """(start, bytes, size of the file) from ``done`` on, by ranges."""
     size = remote.size
     while size is None or done < size:
-        piece = store.fs.cat_file(url, start=done, end=done + _PIECE if size is None else min(done + _PIECE, size))
+        stop = done + _PIECE if size is None else min(done + _PIECE, size)
+        piece = store.ask("cat_file", url, start=done, end=stop, deadline_s=_PIECE / LEAST_BYTES * silence_s)
         if not piece:
             return
         yield done, piece, size
         done += len(piece)
 
 
-def _http_pieces(store: Store, url: str, done: int, remote: Remote) -> Iterator[tuple[int, bytes, int | None]]:
+def _http_pieces(
+    store: Store, url: str, done: int, remote: Remote, silence_s: float
+) -> Iterator[tuple[int, bytes, int | None]]:
     """As `_pieces`, in one answer of a web server, which may refuse the range and send all of it."""
     if done and done == remote.size:
         return
-    headers = {**store.options.get("headers", {}), "Accept-Encoding": "identity"}
-    if done:
-        headers["Range"] = f"bytes={done}-"
-    with store.fs.open(url, "rb", block_size=0, headers=headers) as stream:
-        # fsspec shows the status and the headers only on the answer that its stream holds.
-        answer = stream.r
-        answer.raise_for_status()
-        ranged = re.match(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range", ""))
+    headers = {"Range": f"bytes={done}-"} if done else {}
+    with answered(store.fs, url, headers, silence_s) as (answer, read):
+        ranged = re.match(r"bytes (\d{1,18})-\d+/(\d{1,18}|\*)", answer.headers.get("Content-Range", ""))
         start = int(ranged[1]) if answer.status == 206 and ranged else 0
         if start not in (0, done):
             raise ConnectionError(f"bytes from {done} on were asked for, and the server sent them from {start} on")
-        length = answer.headers.get("Content-Length")
-        size = int(ranged[2]) if start and ranged else (int(length) if length else remote.size)
-        while piece := stream.read(_PIECE >> 3):
+        size = answer.content_length or remote.size
+        if start and ranged:
+            size = remote.size if ranged[2] == "*" else int(ranged[2])
+        since, before = time.monotonic(), start
+        while piece := read(_PIECE >> 3):
             yield start, piece, size
             start += len(piece)
+            if start - before >= LEAST_BYTES:
+                since, before = time.monotonic(), start
+            elif time.monotonic() - since > silence_s:
+                raise ConnectionError(f"fewer than {LEAST_BYTES} bytes came in {silence_s:g} s")
 
 
 def _fault(

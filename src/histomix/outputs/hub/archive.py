@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Container, Iterable
 from pathlib import Path
 
+from ...common.remote_names import local_paths
 from ...errors import HeadError
 from ...provenance import atomic_path
 from .trust import MOST_BYTES, MOST_FILES
@@ -44,8 +45,8 @@ class FolderSource:
 
     def fetch(self, names: Iterable[str], folder: Path, most_bytes: int = MOST_BYTES) -> None:
         """Copy files to a folder."""
-        for name in names:
-            (folder / name).write_bytes(self.read(name))
+        for path, name in _targets(folder, names, self.where):
+            path.write_bytes(self.read(name))
 
 
 class ZipSource:
@@ -97,9 +98,9 @@ class ZipSource:
         """
         left = most_bytes
         with self._open() as archive:
-            for name in names:
+            for path, name in _targets(folder, names, self.where):
                 declared = archive.getinfo(name).file_size
-                with open(folder / name, "xb") as stream:
+                with path.open("xb") as stream:
                     for block in self._blocks(archive, name, min(declared, left)):
                         stream.write(block)
                         left -= len(block)
@@ -120,6 +121,11 @@ class ZipSource:
             return zipfile.ZipFile(self.path)
         except (zipfile.BadZipFile, OSError, ValueError) as error:
             raise HeadError(f"is no zip archive ({error})", where=self.where, mend=_MEND) from error
+
+
+def _targets(folder: Path, names: Iterable[str], where: str) -> list[tuple[Path, str]]:
+    """Where each file goes, and its name at the source."""
+    return [(path, name) for name, path in local_paths(folder, names, where=where).items()]
 
 
 def _fault(entry: zipfile.ZipInfo, found: Container[str]) -> str | None:

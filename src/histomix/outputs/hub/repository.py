@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ...common.remote_names import local_path, local_paths
 from ...errors import DownloadError, HeadError, InputError
 from .trust import MOST_BYTES, SUFFIXES
 
@@ -88,17 +90,42 @@ class HubSource:
         DownloadError
             The hub cannot be reached.
         """
+        targets = local_paths(folder, names, where=self.where)
         with tempfile.TemporaryDirectory(dir=folder.parent) as holder:
-            for name in names:
+            for name, target in targets.items():
                 path = self._download(name, Path(holder))
                 if path.stat().st_size != self._files[name]:
                     what = f"{name} has {path.stat().st_size} bytes, and the hub told of {self._files[name]}"
                     raise HeadError(what, where=self.where, mend="Try again")
-                path.replace(folder / name)
+                path.replace(target)
 
     def _download(self, name: str, folder: Path) -> Path:
-        with _told(self.where):
-            return Path(str(self.api.hf_hub_download(self.repo, name, revision=self.revision, local_dir=folder)))
+        """One file, which is stopped where it is longer than the hub told."""
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.file_download import http_get
+        from huggingface_hub.utils import build_hf_headers
+
+        path = local_path(folder, name, where=self.where)
+        size = self.listing()[name]
+        url = hf_hub_url(self.repo, name, revision=self.revision, endpoint=self.api.endpoint)
+        with _told(self.where), _Bounded(path, size, self.where) as stream:
+            http_get(url, stream, headers=build_hf_headers(), expected_size=size, displayed_filename=name)
+        return path
+
+
+class _Bounded(io.FileIO):
+    """A new file that takes as many bytes as were promised, and no more."""
+
+    def __init__(self, path: Path, most: int, where: str) -> None:
+        super().__init__(path, "x+")
+        self.most, self.where = most, where
+
+    def write(self, data: Any, /) -> int:
+        """Write all of it, or refuse."""
+        if self.tell() + memoryview(data).nbytes > self.most:
+            what = f"{Path(str(self.name)).name} is longer than the {self.most} bytes that the hub told of"
+            raise HeadError(what, where=self.where, mend="Try again; if it stays so, do not trust this hub")
+        return super().write(data)
 
 
 def upload(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ...common.remote_names import local_paths
 from ...errors import HeadError, InputError
 from ...heads import Head, load_head
 from ...provenance import atomic_path, write_json
@@ -57,8 +58,11 @@ def push_head(
         The archive or folder cannot be written.
     """
     folder = Path(head)
-    card = load_head(folder).card
-    files = {name: (folder / name).read_bytes() for name in (CARD, *card["files"])}
+    load_head(folder)
+    # The card of a stranger may name other files than a head's, and those of its reader would go out with it.
+    card = read_card((folder / CARD).read_bytes(), str(folder))
+    paths = local_paths(folder, (CARD, *card["files"]))
+    files = {name: path.read_bytes() for name, path in paths.items()}
     files[README] = head_readme(card).encode()
     text = os.fspath(target)
     if text.startswith(_HUB):

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...errors import HeadError
+from ...common.naming import visible
+from ...common.remote_names import check_names
+from ...errors import HeadError, InputError
 from ...provenance import digest_json
 
 CARD, README, SOURCE = "card.json", "README.md", "source.json"
@@ -59,7 +61,7 @@ class HeadFacts:
         tissue = card.get("tissue")
         lines.append(f"  tissue: {', '.join(tissue) if isinstance(tissue, list) else tissue}")
         lines += [f"  {card[name]}" for name in ("intended_use", "limits") if card.get(name)]
-        return "\n".join(_visible(line) for line in lines)
+        return "\n".join(visible(line, 10_000) for line in lines)
 
     def to_dict(self) -> dict[str, Any]:
         """For a program: where it is from, its digest, and its licences."""
@@ -107,8 +109,12 @@ def check_listing(listing: Mapping[str, int], where: str, most_bytes: int = MOST
     for name in listing:
         if not _SAFE_NAME.fullmatch(name) or not name.endswith(SUFFIXES):
             raise HeadError(
-                f"holds {_visible(name)!r}, which is no part of a head; nothing was taken", where=where, mend=_MEND
+                f"holds {visible(name)!r}, which is no part of a head; nothing was taken", where=where, mend=_MEND
             )
+    try:
+        check_names(listing)
+    except InputError as error:
+        raise HeadError(f"{error.what}; nothing was taken", where=where, mend=_MEND) from error
     if len(listing) > MOST_FILES:
         raise HeadError(f"holds {len(listing)} files; a head has at most {MOST_FILES}", where=where, mend=_MEND)
     total = sum(listing.values())
@@ -156,8 +162,3 @@ def wanted(card: Mapping[str, Any], listing: Mapping[str, int], where: str) -> l
         if name not in listing:
             raise HeadError(f"the file {name} is missing", where=where, mend=_MEND)
     return [CARD, *card["files"], *([README] if README in listing else [])]
-
-
-def _visible(text: str) -> str:
-    """A stranger's text for a terminal: without control marks, which could hide or move what is shown."""
-    return "".join(mark if mark.isprintable() else "�" for mark in text)
