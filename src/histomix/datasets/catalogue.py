@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..errors import DownloadError, InputError
+from ..errors import DownloadError, UnknownNameError
 from ..spots.pitch import spot_pitch
 from .download import RemoteFile
 
@@ -238,7 +238,7 @@ def public_cohort(name: str) -> PublicCohort:
         return TenX(sample, version or ("1.1.0" if sample.startswith("V1_") else "1.2.0"))
     if found := re.fullmatch(r"hest:(\w+)", name, flags=re.IGNORECASE):
         return Hest(found[1])
-    raise InputError(
+    raise UnknownNameError(
         f"there is no public cohort '{name}'", mend=f"Choose {', '.join(COHORTS)}, {', or '.join(PATTERNS)}"
     )
 

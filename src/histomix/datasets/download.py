@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from ..errors import DownloadError, MissingExtraError, StorageError
+from ..errors import DownloadError, HistomixError, MissingExtraError, StorageError
 from ..progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -135,6 +135,8 @@ def download(
                 mend="Run the same command again; if it stays so, the file has changed at its source",
             )
         arrived.replace(target)
+    except HistomixError:
+        raise
     except requests.RequestException as error:
         raise DownloadError(_reason(error), where=file.url, mend="Run the same command again to go on") from error
     except OSError as error:

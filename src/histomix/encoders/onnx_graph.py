@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort
 
-from ..errors import EncoderError, InputError, MissingExtraError
+from ..errors import EncoderError, HistomixError, InputError, MissingExtraError
 from ..provenance import atomic_path, digest_file, read_json, write_json
 from .card import EncoderCard
 
@@ -124,6 +124,8 @@ def export_graph(encoder: Any, path: Path) -> None:
                 opset_version=_OPSET,
                 dynamo=False,
             )
+    except HistomixError:
+        raise
     except (RuntimeError, ValueError, TypeError, torch.onnx.errors.OnnxExporterError) as error:
         reason = str(error).strip().splitlines()
         raise EncoderError(

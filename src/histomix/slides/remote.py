@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from ..common.locks import Lock
-from ..errors import StorageError
+from ..errors import HistomixError, StorageError
 from ..progress import Progress, silent
 from .remote_files import remote_name, sidecar_digest, slide_files
 from .store import Retry, Store, look, shown
@@ -275,6 +275,8 @@ def _tidy(entry: _Entry) -> Iterator[None]:
     try:
         (entry.folder / "slide").mkdir(parents=True, exist_ok=True)
         yield
+    except HistomixError:
+        raise
     except OSError as error:
         raise StorageError(
             f"cannot be written ({error.strerror or error})",

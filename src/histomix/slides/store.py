@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..errors import DownloadError, InputError, MissingExtraError
+from ..errors import DownloadError, HistomixError, InputError, MissingDownloadError, MissingExtraError
 
 _PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError)
 #: Statuses of a web server below 500 after which a second request may do better; 416: what was kept is too long.
@@ -139,6 +139,8 @@ def attempt(work: Callable[[], Any], url: str, retry: Retry) -> Any:
     for number in range(1, retry.attempts + 1):
         try:
             return work()
+        except HistomixError:
+            raise
         except failures() as error:
             if not worth_another(error) or number == retry.attempts:
                 raise refusal(error, url) from None
@@ -167,7 +169,7 @@ def refusal(error: BaseException, url: str) -> DownloadError:
     """The error in words that hold neither the address's secrets nor the credentials."""
     status = getattr(error, "status", None)
     if isinstance(error, FileNotFoundError) or status == 404:
-        return DownloadError("there is no such file at this address", where=shown(url), mend="Check the address")
+        return MissingDownloadError("there is no such file at this address", where=shown(url), mend="Check the address")
     named = type(error).__name__
     if isinstance(error, PermissionError) or "Credentials" in named or status in (401, 403):
         return DownloadError(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import DownloadError, StorageError
+from ..errors import DownloadError, HistomixError, StorageError
 from .store import Remote, Retry, Store, failures, look, refusal, shown, worth_another
 
 _PIECE = 8 << 20
@@ -119,6 +119,8 @@ def _transfer(
                 with _writing(part):
                     part.touch()
             return promised
+        except HistomixError:
+            raise
         except failures() as error:
             failed += 1
             if not worth_another(error) or failed >= retry.attempts:
@@ -190,6 +192,8 @@ def _fault(
 def _writing(path: Path) -> Iterator[None]:
     try:
         yield
+    except HistomixError:
+        raise
     except OSError as error:
         raise StorageError(
             f"cannot be written ({error.strerror or error})",

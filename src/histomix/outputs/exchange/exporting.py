@@ -15,7 +15,7 @@ from anndata import AnnData
 from PIL import Image
 
 from ...common.naming import safe_file_name, spreadsheet_table
-from ...errors import InputError, MissingExtraError
+from ...errors import InputError, MissingExtraError, UnknownNameError
 from ...provenance import atomic_path
 from ..composition import composition_geojson, composition_table
 from .heatmap import write_heatmap
@@ -54,7 +54,7 @@ def export_map(folder: Path, to: str, out: str | os.PathLike[str]) -> Path:
         The file cannot be written.
     """
     if to not in FORMATS:
-        raise InputError(f"there is no format {to!r}", mend=f"Choose one of: {', '.join(FORMATS)}")
+        raise UnknownNameError(f"there is no format {to!r}", mend=f"Choose one of: {', '.join(FORMATS)}")
     suffix, write = FORMATS[to]
     preview = folder / "preview.jpg"
     thumbnail = None
