@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from .errors import InputError
+from .errors import InputError, UnknownNameError
 from .progress import Progress, silent
 from .provenance import atomic_path
 
@@ -162,7 +162,7 @@ def run_demo(
 
 def _choose(folder: Path, cohort: str, seed: int, progress: Progress) -> DemoCohort:
     if cohort not in COHORTS:
-        raise InputError(f"there is no demo cohort {cohort!r}", mend=f"Choose one of {', '.join(COHORTS)}")
+        raise UnknownNameError(f"there is no demo cohort {cohort!r}", mend=f"Choose one of {', '.join(COHORTS)}")
     data = Path(os.environ[DATA_VARIABLE]) / "her2st" if os.environ.get(DATA_VARIABLE) else None
     there = data is not None and all(
         (data / "images" / f"{name}.jpg").is_file() for name in (*_HER2ST_TRAINING, _HER2ST_HELD_OUT)

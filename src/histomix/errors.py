@@ -1,8 +1,17 @@
-"""One family of errors: each says what is wrong, where, and how to mend it."""
+"""One family of errors: each says what is wrong, where, and how to mend it.
+
+Beside the family, an error is of Python's own kind where there is one: wrong values are a ``ValueError``, values of a
+wrong type a ``TypeError``, absent files a ``FileNotFoundError``, unknown names a ``KeyError``, absent libraries an
+``ImportError``, and what the disk or the network refuses is an ``OSError``. So a handler of one of these, around code
+that raises errors of the family, must let the family pass first.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 
 class HistomixError(Exception):
@@ -18,6 +27,9 @@ class HistomixError(Exception):
         What the user can do about it, as a sentence without a final stop.
     """
 
+    #: Attributes that Python's own kind of the error keeps outside ``__dict__``; they are pickled too.
+    _kept: ClassVar[tuple[str, ...]] = ()
+
     def __init__(self, what: str, *, where: str | os.PathLike[str] | None = None, mend: str | None = None) -> None:
         self.what = what
         self.where = None if where is None else os.fspath(where)
@@ -30,9 +42,43 @@ class HistomixError(Exception):
         text = text if text.endswith("\n") else f"{text}. " if self.mend else f"{text}."
         return f"{text}{self.mend}." if self.mend else text
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not by the constructor, whose arguments differ from class to class.
+        state = self.__dict__ | {name: getattr(self, name) for name in self._kept}
+        return _restored, (type(self), self.args), state
 
-class InputError(HistomixError):
+    def __setstate__(self, state: Mapping[str, Any] | None) -> None:
+        for name, value in (state or {}).items():
+            setattr(self, name, value)
+
+
+def _restored(kind: type[HistomixError], args: tuple[Any, ...]) -> HistomixError:
+    # ``kind.__new__`` is that of the first of Python's kinds, which may not be the one that an OSError is made by.
+    error: HistomixError = (OSError if issubclass(kind, OSError) else kind).__new__(kind, *args)
+    error.args = args
+    return error
+
+
+class InputError(HistomixError, ValueError):
     """The user's data or arguments cannot be used. Found before work began, the command line exits with 2."""
+
+
+class MissingFileError(InputError, FileNotFoundError):
+    """A file or folder that is needed is not there."""
+
+    _kept = ("errno", "strerror", "filename")
+
+    def __init__(self, what: str, *, where: str | os.PathLike[str] | None = None, mend: str | None = None) -> None:
+        super().__init__(what, where=where, mend=mend)
+        self.errno, self.strerror, self.filename = errno.ENOENT, what, self.where
+
+
+class UnknownNameError(InputError, KeyError):
+    """Nothing has the name that was given."""
+
+
+class InputTypeError(InputError, TypeError):
+    """A value is of a type that cannot be used, whatever it holds."""
 
 
 class SheetError(InputError):
@@ -48,6 +94,10 @@ class SheetError(InputError):
         return f"{self.where}: {self.what}\n{self.mend}."
 
 
+class MissingSheetError(SheetError, MissingFileError):
+    """There is no such sheet."""
+
+
 class SlideError(InputError):
     """A slide cannot be opened, or lacks a fact (such as mpp) that it needs."""
 
@@ -56,8 +106,20 @@ class SlideReadError(SlideError):
     """Pixels of an open slide cannot be decoded; the message names the place in level-0 px."""
 
 
+class MissingSlideError(SlideError, MissingFileError):
+    """There is no such slide."""
+
+
 class SectionError(InputError):
     """The spots or the counts of a section cannot be used."""
+
+
+class MissingSectionError(SectionError, MissingFileError):
+    """A file of a section is not there."""
+
+
+class UnknownSectionError(SectionError, UnknownNameError):
+    """The cohort has no section of that name."""
 
 
 class AlignmentError(SectionError):
@@ -68,37 +130,76 @@ class LabelError(InputError):
     """Abundance labels, or the reference they come from, cannot be used."""
 
 
+class MissingLabelError(LabelError, MissingFileError):
+    """A file of labels, or of the reference they come from, is not there."""
+
+
+class UnknownMethodError(LabelError, UnknownNameError):
+    """No way of labelling has that name."""
+
+
 class EncoderError(InputError):
     """An encoder is unknown, or its weights are missing, gated, truncated or of another architecture."""
+
+
+class MissingEncoderError(EncoderError, MissingFileError):
+    """An encoder's card or weights are not where they are said to be."""
+
+
+class UnknownEncoderError(EncoderError, UnknownNameError):
+    """No encoder has that name."""
 
 
 class FeatureError(InputError):
     """Stored features are missing, damaged, or not what a head or a cohort expects."""
 
 
+class MissingFeatureError(FeatureError, MissingFileError):
+    """There is no such file of features."""
+
+
 class HeadError(InputError):
     """A head cannot be trained, loaded or applied."""
 
 
-class DownloadError(HistomixError):
+class MissingHeadError(HeadError, MissingFileError):
+    """There is no head in that place, or a file of it is not there."""
+
+
+class UnknownHeadError(HeadError, UnknownNameError):
+    """This version has no head of that name."""
+
+
+class HeadTypeError(HeadError, InputTypeError):
+    """What a head is given is of a type that it cannot use."""
+
+
+class DownloadError(HistomixError, ConnectionError):
     """A public file could not be brought here; what has arrived is kept, and the same call goes on from there."""
 
 
-class MissingExtraError(HistomixError):
+class MissingDownloadError(DownloadError, FileNotFoundError):
+    """There is no such file at the address."""
+
+
+class MissingExtraError(HistomixError, ImportError):
     """A library that belongs to an optional extra is not installed."""
+
+    _kept = ("name",)
 
     def __init__(self, library: str, extra: str, purpose: str) -> None:
         super().__init__(
             f"{purpose} needs the library {library}, which is not installed",
             mend=f'Install it with: pip install "histomix[{extra}]"',
         )
+        self.name = library
 
 
-class StorageError(HistomixError):
+class StorageError(HistomixError, OSError):
     """A result could not be written (disk full, no permission); nothing half-written was left."""
 
 
-class ClusterError(HistomixError):
+class ClusterError(HistomixError, ConnectionError):
     """A cluster cannot be reached, or lost its scheduler; what its workers finished is kept."""
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ._version import __version__
-from .errors import InputError, StorageError
+from .errors import HistomixError, InputError, MissingFileError, StorageError
 
 _CHUNK = 1 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -118,6 +118,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
                 raise
         else:
             temporary.replace(target)
+    except HistomixError:  # of a file inside this one
+        raise
     except (OSError, RuntimeError) as error:
         number = _error_number(error)
         # numpy tells a short write without a number.
@@ -147,7 +149,7 @@ def read_json(
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InputError("there is no such file", where=path, mend=mend) from error
+        raise MissingFileError("there is no such file", where=path, mend=mend) from error
     except (OSError, ValueError) as error:
         raise InputError(f"cannot be read as JSON ({error})", where=path, mend=mend) from error
     if not isinstance(value, dict):

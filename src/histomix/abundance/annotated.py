@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import LabelError
+from ..errors import LabelError, MissingLabelError
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -22,7 +22,7 @@ def read_h5ad(path: Path) -> AnnData:
     import anndata
 
     if not path.exists():
-        raise LabelError("there is no such file", where=path, mend="Check the path")
+        raise MissingLabelError("there is no such file", where=path, mend="Check the path")
     try:
         return anndata.read_h5ad(path)
     except (OSError, KeyError, ValueError) as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..errors import LabelError
+from ..errors import LabelError, MissingLabelError
 
 _SEPARATORS = ("\t", ",", ";")
 
@@ -89,7 +89,7 @@ def _text(path: Path) -> str:
             content = gzip.decompress(content)
         return content.decode("utf-8-sig").replace("\r\n", "\n")
     except FileNotFoundError as error:
-        raise LabelError("there is no such file", where=path, mend="Check the path") from error
+        raise MissingLabelError("there is no such file", where=path, mend="Check the path") from error
     except UnicodeDecodeError as error:
         raise LabelError("is not a text table in UTF-8", where=path, mend="Save it as CSV or TSV in UTF-8") from error
     except (OSError, EOFError, zlib.error) as error:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ..errors import LabelError
+from ..errors import LabelError, UnknownMethodError
 from ..progress import Progress, silent
 from .abundance import Abundance, check_unit
 from .methods import FAST
@@ -149,7 +149,7 @@ def label(
     }
     if method not in (*FAST, "cell2location", *READY):
         choices = ", ".join(f'"{name}"' for name in (*FAST, "cell2location", *READY))
-        raise LabelError(f"there is no method '{method}'", mend=f"Choose one of {choices}")
+        raise UnknownMethodError(f"there is no method '{method}'", mend=f"Choose one of {choices}")
     options = read_options(method, asked)
     words = None if vocabulary is None else read_vocabulary(vocabulary)
     if method in READY:

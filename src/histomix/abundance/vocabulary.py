@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from ..errors import LabelError
+from ..errors import LabelError, MissingLabelError
 from ..provenance import digest_json
 from .abundance import Abundance
 
@@ -197,7 +197,7 @@ def read_vocabulary(path: str | os.PathLike[str]) -> Vocabulary:
     try:
         root = yaml.compose(Path(path).read_text(encoding="utf-8-sig"), Loader=yaml.SafeLoader)
     except FileNotFoundError as error:
-        raise LabelError("there is no such file", where=place, mend="Check the path") from error
+        raise MissingLabelError("there is no such file", where=place, mend="Check the path") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise LabelError(
             f"cannot be read as YAML ({' '.join(str(error).split())})",

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from ..common.naming import visible
 from ..common.remote_names import check_names, local_path
-from ..errors import DownloadError, InputError
+from ..errors import DownloadError, InputError, UnknownNameError
 from ..spots.pitch import spot_pitch
 from .download import RemoteFile, check_digest, note_digest
 
@@ -254,7 +254,7 @@ def public_cohort(name: str) -> PublicCohort:
         return TenX(sample, version or ("1.1.0" if sample.startswith("V1_") else "1.2.0"))
     if found := re.fullmatch(r"hest:(\w+)", name, flags=re.IGNORECASE):
         return Hest(found[1])
-    raise InputError(
+    raise UnknownNameError(
         f"there is no public cohort '{name}'", mend=f"Choose {', '.join(COHORTS)}, {', or '.join(PATTERNS)}"
     )
 

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 from ..common.addresses import check_redirect
 from ..common.cache import content_digest, require_space
 from ..common.remote_names import local_path, relative_name
-from ..errors import DownloadError, MissingExtraError, StorageError
+from ..errors import DownloadError, HistomixError, MissingExtraError, StorageError
 from ..progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -215,6 +215,8 @@ def download(
         if file.digest is None:
             note_digest(arrived, target)
         arrived.replace(target)
+    except HistomixError:
+        raise
     except requests.RequestException as error:
         raise DownloadError(_reason(error), where=file.url, mend="Run the same command again to go on") from error
     except OSError as error:

@@ -17,7 +17,7 @@ from scipy import sparse
 
 from ..abundance import Abundance
 from ..common.h5ad import write_h5ad
-from ..errors import InputError
+from ..errors import InputError, MissingFileError
 from ..progress import Progress, silent
 from ..provenance import atomic_path, read_json
 from .phantom_cells import Cells, draw_cells
@@ -148,7 +148,7 @@ def phantom_truth(folder: str | os.PathLike[str]) -> dict[str, Abundance]:
     for name in manifest["sections"]:
         path = root / "truth" / f"{name}.csv"
         if not path.is_file():
-            raise InputError(
+            raise MissingFileError(
                 "the phantom's truth is missing", where=path, mend="Delete the folder and make the phantom again"
             )
         values = pd.read_csv(path, index_col="spot", dtype={"spot": str}).astype(np.float64)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..common.h5ad import write_h5ad
-from ..errors import FeatureError, InputError
+from ..errors import FeatureError, InputError, MissingFeatureError
 from ..provenance import atomic_path, digest_bytes, read_json
 from .identity import encoder_identity, require_same_encoder
 
@@ -93,7 +93,7 @@ def read_feature_file(path: str | os.PathLike[str]) -> ad.AnnData:
     """
     path = Path(path)
     if not path.is_file():
-        raise FeatureError("there is no such file", where=path, mend="Make features with: histomix embed")
+        raise MissingFeatureError("there is no such file", where=path, mend="Make features with: histomix embed")
     try:
         features = ad.read_h5ad(path)
     except Exception as error:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import FeatureError, SlideError
+from ..errors import FeatureError, MissingSlideError, SlideError
 from ..provenance import digest_bytes, digest_json, fingerprint
 from ..slides import TileSpec
 
@@ -48,7 +48,8 @@ def slide_fingerprint(image: str | os.PathLike[str]) -> str:
         return fingerprint(image)
     except OSError as error:
         what = f"the image cannot be read ({error.strerror or error})"
-        raise SlideError(what, where=image, mend="Check the path of the image and its permissions") from error
+        kind = MissingSlideError if isinstance(error, FileNotFoundError) else SlideError
+        raise kind(what, where=image, mend="Check the path of the image and its permissions") from error
 
 
 def features_identity(

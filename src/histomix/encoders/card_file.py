@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import EncoderError
+from ..errors import EncoderError, MissingEncoderError
 from ..provenance import digest_file, digest_json
 from .card import Encoder, EncoderCard
 from .onnx_session import OnnxSession
@@ -73,7 +73,7 @@ def read_card_file(path: str | os.PathLike[str]) -> EncoderCard:
     try:
         facts: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise EncoderError("there is no such card file", where=path, mend="Check the path") from error
+        raise MissingEncoderError("there is no such card file", where=path, mend="Check the path") from error
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise EncoderError(f"the card file cannot be read ({error})", where=path, mend=mend) from error
     if not isinstance(facts, dict):
@@ -88,7 +88,7 @@ def read_card_file(path: str | os.PathLike[str]) -> EncoderCard:
             mend="Export it as one of them",
         )
     if not model.is_file():
-        raise EncoderError("there is no such model file", where=model, mend=f"Put it beside {Path(path).name}")
+        raise MissingEncoderError("there is no such model file", where=model, mend=f"Put it beside {Path(path).name}")
     return EncoderCard(
         name=facts["name"],
         title=str(facts.get("title", facts["name"])),

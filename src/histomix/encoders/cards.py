@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-from ..errors import EncoderError
+from ..errors import UnknownEncoderError
 from . import cards_large, cards_small, cards_text
 from .builtin import CARD as BUILTIN
 from .card import EncoderCard
@@ -82,4 +82,4 @@ def card(name: str) -> EncoderCard:
     names = [one.name for one in cards()]
     close = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
     mend = f"Did you mean {' or '.join(close)}" if close else f"Choose one of {', '.join(names)}"
-    raise EncoderError(f"there is no encoder {name!r}", mend=mend)
+    raise UnknownEncoderError(f"there is no encoder {name!r}", mend=mend)

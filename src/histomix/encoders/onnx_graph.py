@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import EncoderError, InputError, MissingExtraError
+from ..errors import EncoderError, HistomixError, InputError, MissingExtraError
 from ..provenance import atomic_path, digest_file, read_json, write_json
 from .card import EncoderCard
 
@@ -87,6 +87,8 @@ def export_graph(encoder: Any, path: Path) -> None:
                 opset_version=_OPSET,
                 dynamo=False,
             )
+    except HistomixError:
+        raise
     except (RuntimeError, ValueError, TypeError, torch.onnx.errors.OnnxExporterError) as error:
         reason = str(error).strip().splitlines()
         raise EncoderError(

@@ -10,7 +10,7 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from ..common.quiet import hub_cache
-from ..errors import EncoderError
+from ..errors import EncoderError, HistomixError, MissingEncoderError
 from .card import HUB_FILES, EncoderCard
 
 if TYPE_CHECKING:
@@ -101,6 +101,8 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         if _is_safetensors(path, start):
             return load_file(path)
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except EncoderError:
+        raise
     except SafetensorError as error:
         raise _damaged(path, str(error)) from error
     except UnpicklingError as error:
@@ -133,7 +135,7 @@ def _damaged(path: Path, reason: str) -> EncoderError:
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
-        raise EncoderError(
+        raise MissingEncoderError(
             "there is no such weights file or folder", where=path, mend="Check the path given with --weights"
         )
     return path
@@ -218,6 +220,8 @@ def _hub_errors(card: EncoderCard) -> Iterator[None]:
         raise EncoderError(f"{what}, and HF_HUB_OFFLINE forbids asking the hub", **facts)
     try:
         yield
+    except HistomixError:
+        raise
     except GatedRepoError as error:
         facts["mend"] = access_mend(card, gated=True)
         raise EncoderError(f"{what}, and the hub has not granted access to them", **facts) from error

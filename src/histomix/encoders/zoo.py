@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..errors import EncoderError, MissingExtraError
+from ..errors import EncoderError, MissingEncoderError, MissingExtraError, UnknownEncoderError
 from ..provenance import digest_file, digest_json
 from .card import EncoderCard
 from .torch_encoder import TorchEncoder
@@ -58,7 +58,7 @@ def zoo_card(name: str) -> EncoderCard:
     models = zoo_models()
     if name not in models:
         mend = "Print lazyslide_models.list_models() to see the names"
-        raise EncoderError(f"lazyslide-models has no model {name!r}", mend=mend)
+        raise UnknownEncoderError(f"lazyslide-models has no model {name!r}", mend=mend)
     model = models[name]
     tasks = model.task if isinstance(model.task, list) else [model.task]
     if not any(task.value in _IMAGE_TASKS for task in tasks) or not model.encode_dim:
@@ -160,7 +160,7 @@ def _make(card: EncoderCard, model: Any, weights: str | os.PathLike[str] | None)
         if _source(model.__init__).count("model_path") < 2:
             raise EncoderError(f"{card.name} takes no local weights", where=weights, mend="Leave --weights out")
         if not Path(weights).is_file():
-            raise EncoderError(
+            raise MissingEncoderError(
                 "there is no such weights file", where=weights, mend="Check the path given with --weights"
             )
         options["model_path"] = os.fspath(weights)

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from ..errors import InputError, SectionError
+from ..errors import InputError, MissingFileError, SectionError
 from ..spots.composition import COUNTS_KEY, MAX_UNASSIGNED, assigned, cells_in_spots, count_types
 from ..spots.formats import check_options, find_format, split_location
 from ..spots.formats.cell_tables import PLAIN, column_names, read_columns
@@ -64,7 +64,7 @@ def read_cells(path: str | os.PathLike[str], mpp: float) -> tuple[pd.DataFrame, 
     """
     place, options = split_location(os.fspath(path))
     if not place.exists():
-        raise InputError("there is no such file", where=place, mend=_MEND)
+        raise MissingFileError("there is no such file", where=place, mend=_MEND)
     plain = _plain(place, mpp, options.get("type_column")) if place.is_file() and place.suffix != ".h5ad" else None
     table, notes = plain if plain is not None and not set(options) - {"type_column"} else _platform(place, options)
     if not table["cell_type"].notna().any():

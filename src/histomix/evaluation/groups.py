@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..errors import InputError, MissingFileError
 from .metrics import Array, pearson
 from .summary import mean_and_interval, resample_weights, units_by_head
 
@@ -33,8 +33,10 @@ def read_groups(path: str | os.PathLike[str]) -> dict[str, str]:
     place = Path(path)
     try:
         pairs = _from_yaml(place) if place.suffix.lower() in (".yaml", ".yml") else _from_csv(place)
+    except InputError:
+        raise
     except FileNotFoundError as error:
-        raise InputError("there is no such file", where=place, mend=_MEND) from error
+        raise MissingFileError("there is no such file", where=place, mend=_MEND) from error
     except (OSError, ValueError) as error:
         raise InputError(f"cannot be read ({error})", where=place, mend=_MEND) from error
     found: dict[str, str] = {}

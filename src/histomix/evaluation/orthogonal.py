@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..abundance import Abundance, Vocabulary, read_vocabulary
-from ..errors import InputError
+from ..errors import InputError, MissingFileError
 from ..provenance import digest_file, versions
 from .blocks import BLOCKS, block_interval, block_of
 from .cells import cells_in_tiles, read_cells
@@ -161,7 +161,7 @@ def _opened(composition: AnnData | str | os.PathLike[str]) -> tuple[AnnData, str
     file = place / "composition.h5ad" if place.is_dir() else place
     mend = "Give the folder of a slide that histomix predict wrote"
     if not file.is_file():
-        raise InputError("there is no composition map", where=file, mend=mend)
+        raise MissingFileError("there is no composition map", where=file, mend=mend)
     try:
         found = read_h5ad(file)
         json.loads(found.uns["manifest"])

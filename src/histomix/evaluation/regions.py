@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from ..errors import InputError
+from ..errors import InputError, MissingFileError
 from ..spots.formats.cell_tables import column_names, read_columns
 
 Array = NDArray[np.float64]
@@ -112,7 +112,7 @@ def read_regions(path: str | os.PathLike[str]) -> Regions:
     """
     place = Path(path)
     if not place.is_file():
-        raise InputError("there is no such file", where=place, mend=_MEND)
+        raise MissingFileError("there is no such file", where=place, mend=_MEND)
     if place.suffix.lower() in (".geojson", ".json"):
         return _polygons(place)
     present = column_names(place)
@@ -165,7 +165,7 @@ def read_section_regions(path: str | os.PathLike[str], sections: list[str]) -> d
             )
         return {(named or sections)[0]: read_regions(place)}
     if not place.is_dir():
-        raise InputError("there is no such file or folder", where=place, mend=_MEND)
+        raise MissingFileError("there is no such file or folder", where=place, mend=_MEND)
     found = {}
     for name in sections:
         files = [one for one in sorted(place.iterdir()) if one.is_file() and _is_of(one, name)]

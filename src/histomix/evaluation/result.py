@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..errors import InputError
+from ..errors import InputError, MissingFileError
 from ..provenance import atomic_path, read_json, write_json
 from .ceiling import CEILING
 from .folds import ORTHOGONAL, PROTOCOLS
@@ -208,7 +208,7 @@ def _read_csv(path: Path, text: list[str]) -> pd.DataFrame:
             float_precision="round_trip",
         )
     except FileNotFoundError as error:
-        raise InputError("there is no such file", where=path, mend=mend) from error
+        raise MissingFileError("there is no such file", where=path, mend=mend) from error
     except (OSError, ValueError) as error:
         raise InputError(f"cannot be read as a table ({error})", where=path, mend=mend) from error
     if not set(text) <= set(table.columns):

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..abundance import UNITS
 from ..embedding import encoder_identity
-from ..errors import HeadError
+from ..errors import HeadError, MissingHeadError, UnknownHeadError
 from ..provenance import digest_bytes, digest_json
 from .card import FORMAT
 from .registry import HEADS
@@ -60,7 +60,7 @@ def check_card(card: Mapping[str, Any], where: Path) -> None:
         raise HeadError("the card's fields are not those of a head", where=where, mend=MEND)
     if kind["kind"] not in HEADS:
         mend = f"Upgrade histomix; this version has: {', '.join(HEADS)}"
-        raise HeadError(f"this version has no head named {kind['kind']!r}", where=where, mend=mend)
+        raise UnknownHeadError(f"this version has no head named {kind['kind']!r}", where=where, mend=mend)
 
 
 def read_arrays(path: Path, digest: str | None) -> dict[str, np.ndarray]:
@@ -76,6 +76,8 @@ def read_arrays(path: Path, digest: str | None) -> dict[str, np.ndarray]:
 
     try:
         data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise MissingHeadError("there is no such file", where=path, mend=MEND) from error
     except OSError as error:
         raise HeadError(f"cannot be read ({error.strerror})", where=path, mend=MEND) from error
     if digest_bytes(data) != digest:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..embedding import encoder_identity, feature_manifest, require_same_encoder
-from ..errors import FeatureError, HeadError, InputError
+from ..errors import FeatureError, HeadError, InputError, MissingHeadError
 from ..notebook import card_html
 from ..provenance import atomic_path, digest_bytes, digest_json, read_json, write_json
 from .applying import HeadOutput, apply_head, novelty_of, readable_rows
@@ -216,7 +216,7 @@ def load_head(folder: str | os.PathLike[str]) -> Head:
     folder = Path(folder)
     if not (folder / CARD).is_file():
         what = f"the folder holds no head ({CARD} is missing)" if folder.is_dir() else "there is no such folder"
-        raise HeadError(
+        raise MissingHeadError(
             what, where=folder, mend="Make a head with: histomix train SHEET --features FEATURES --out HEAD"
         )
     try:

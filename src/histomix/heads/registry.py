@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..errors import HeadError
+from ..errors import HeadError, UnknownHeadError
 from .base import CompositionRegressor
 
 _PLACES = {
@@ -65,7 +65,7 @@ def make_estimator(name: str, unit: str = "proportion", seed: int = 0, **paramet
         This version has no such head, or the head has no such parameter.
     """
     if name not in HEADS:
-        raise HeadError(f"this version has no head named {name!r}", mend=f"Choose one of: {', '.join(HEADS)}")
+        raise UnknownHeadError(f"this version has no head named {name!r}", mend=f"Choose one of: {', '.join(HEADS)}")
     kind = HEADS[name]
     known = list(inspect.signature(kind).parameters)
     unknown = sorted(set(parameters) - set(known))

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import HeadError
+from ..errors import HeadError, UnknownHeadError
 from .registry import HEADS
 
 _KINDS: dict[str, type | tuple[type, ...]] = {
@@ -37,7 +37,7 @@ def parse_settings(head: str, texts: Sequence[str]) -> dict[str, Any]:
         The head or the parameter is unknown, or the value is not of its kind.
     """
     if head not in HEADS:
-        raise HeadError(f"this version has no head named {head!r}", mend=f"Choose one of: {', '.join(HEADS)}")
+        raise UnknownHeadError(f"this version has no head named {head!r}", mend=f"Choose one of: {', '.join(HEADS)}")
     signature = inspect.signature(HEADS[head]).parameters
     known = [name for name in signature if name not in ("unit", "seed")]
     found = {}

@@ -15,7 +15,7 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 from ..embedding import feature_manifest, read_features
-from ..errors import InputError
+from ..errors import InputError, MissingFileError
 from ..evaluation import Evaluation, read_evaluation
 from ..provenance import read_json
 from .figures import Canvas
@@ -57,7 +57,7 @@ def gather(folders: Sequence[str | os.PathLike[str]]) -> Material:
     material = Material()
     for folder in map(Path, folders):
         if not folder.is_dir():
-            raise InputError("there is no such folder", where=folder, mend="Give folders made by the other verbs")
+            raise MissingFileError("there is no such folder", where=folder, mend="Give folders made by the other verbs")
         maps = (
             [folder]
             if (folder / "composition.h5ad").is_file()

@@ -17,7 +17,7 @@ from ..provenance import digest_json, write_json
 from ..slides import is_remote
 from .job import SlideJob, SlideResult
 from .status import STATUS, now, read_status
-from .worker import Work, band_task, error_from, finish_task, forget_slides, slide_task
+from .worker import Work, band_task, finish_task, forget_slides, slide_task
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -167,7 +167,7 @@ class _Run:
         except (OSError, CancelledError):  # the scheduler went between the end of the task and its answer
             self._lost()
         if "error" in answer:
-            self._failed(number, error_from(answer["error"]))
+            self._failed(number, answer["error"])
         elif "result" in answer:
             self.results[number] = _result(slide.job, answer["result"])
         elif "again" in answer:

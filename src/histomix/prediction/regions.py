@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, MissingFileError
 
 _MEND = "Export the annotations from QuPath as GeoJSON (File > Export objects as GeoJSON)"
 
@@ -59,6 +59,8 @@ def read_regions(path: str | os.PathLike[str]) -> list[Region]:
     path = Path(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MissingFileError("there is no such file", where=path, mend="Check the path") from error
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror or error})", where=path, mend="Check the path") from error
     except ValueError as error:

@@ -10,7 +10,7 @@ from typing import Any
 from ..common.addresses import check_address, shown
 from ..common.naming import safe_file_name
 from ..common.remote_names import remote_name
-from ..errors import HeadError, InputError
+from ..errors import HeadError, InputError, MissingFileError
 from ..slides.files import SUFFIXES
 from .job import SlideJob
 
@@ -135,6 +135,8 @@ def _sheet(path: Path, mpp: float | None) -> list[tuple[str, float | None, str, 
     separator = "\t" if path.suffix.lower() == ".tsv" else ","
     try:
         table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise MissingFileError("there is no such sheet", where=path, mend="Check the path") from error
     except (OSError, ValueError) as error:
         raise InputError(f"cannot be read as a sheet ({error})", where=path, mend="Give a CSV with slide") from error
     table.columns = [str(column).strip() for column in table.columns]

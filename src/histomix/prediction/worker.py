@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from .. import errors
 from .._version import __version__
 from ..common.locks import Lock
 from ..errors import ClusterError, HeadError, HistomixError
@@ -188,14 +187,14 @@ def finish_task(job: SlideJob, work: Work) -> dict[str, Any]:
 
 
 def _guarded(job: SlideJob, work: Work, part: str, work_on: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Do a part of a slide while nobody else does the same one; an error becomes plain values."""
+    """Do a part of a slide while nobody else does the same one; an error becomes its answer."""
     try:
         # A worker that lost its scheduler may still be at it: what it finishes is then found done.
         with Lock(job.folder / f".{part}.lock", soft=False):
             answer = work_on()
     except HistomixError as error:
         slide_failed(job, work.settings, error)
-        answer = {"error": error_facts(error)}
+        answer = {"error": error}
     if "result" in answer or "error" in answer:
         forget_slides([job.slide], work.cache)
     return answer
@@ -209,7 +208,7 @@ def forget_slides(slides: Sequence[str], cache: SlideCache | None) -> None:
 
 def _ended(job: SlideJob, work: Work, result: SlideResult, facts: dict[str, Any] | None) -> dict[str, Any]:
     if result.error is not None:
-        return {"error": error_facts(result.error)}
+        return {"error": result.error}
     note_remote(job, facts)
     return {"result": _plain(result)}
 
@@ -222,16 +221,3 @@ def _plain(result: SlideResult) -> dict[str, Any]:
         "kept": result.kept,
         "remarks": list(result.remarks),
     }
-
-
-def error_facts(error: HistomixError) -> dict[str, Any]:
-    """An error as plain values: not every one survives being pickled."""
-    return {"kind": type(error).__name__, "what": error.what, "where": error.where, "mend": error.mend}
-
-
-def error_from(facts: dict[str, Any]) -> HistomixError:
-    """The error that `error_facts` described; of its own kind, where that is made of words alone."""
-    kind = getattr(errors, str(facts["kind"]), HistomixError)
-    plain = isinstance(kind, type) and issubclass(kind, HistomixError) and "__init__" not in vars(kind)
-    made = kind if plain else HistomixError
-    return made(facts["what"], where=facts["where"], mend=facts["mend"])

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ..errors import SlideError
+from ..errors import MissingSlideError, SlideError
 from ..provenance import digest_file, digest_json
 
 #: Suffixes that a folder is searched for.
@@ -52,7 +52,8 @@ def slide_state(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         stats = [file.stat() for file in files]
     except OSError as error:
-        raise SlideError(f"cannot be read ({error.strerror or error})", where=path, mend="Check the path") from error
+        kind = MissingSlideError if isinstance(error, FileNotFoundError) else SlideError
+        raise kind(f"cannot be read ({error.strerror or error})", where=path, mend="Check the path") from error
     return {
         "files": [
             [file.name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
@@ -94,5 +95,6 @@ def _digest(path: str, state: str) -> str:
     try:
         found = [digest_file(file) for file in files]
     except OSError as error:
-        raise SlideError(f"cannot be read ({error.strerror or error})", where=path, mend="Check the path") from error
+        kind = MissingSlideError if isinstance(error, FileNotFoundError) else SlideError
+        raise kind(f"cannot be read ({error.strerror or error})", where=path, mend="Check the path") from error
     return found[0] if len(found) == 1 else digest_json([[f.name, d] for f, d in zip(files, found, strict=True)])

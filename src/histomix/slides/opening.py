@@ -11,7 +11,7 @@ from pathlib import Path
 import openslide
 import tifffile
 
-from ..errors import SlideError
+from ..errors import MissingSlideError, SlideError
 from .array_reader import ArrayReader
 from .flat import DECODE_ERRORS, ome_mpp
 from .openslide_reader import OpenSlideReader
@@ -62,7 +62,8 @@ def open_slide(path: str | os.PathLike[str], mpp: float | None = None) -> Slide:
         with path.open("rb"):
             pass
     except OSError as error:
-        raise SlideError(f"cannot be opened ({error.strerror})", where=path, mend="Check the path") from error
+        kind = MissingSlideError if isinstance(error, FileNotFoundError) else SlideError
+        raise kind(f"cannot be opened ({error.strerror})", where=path, mend="Check the path") from error
     if size == 0:
         raise SlideError("is empty (0 bytes)", where=path, mend="Copy or export it again")
     return _with_scale(path, _reader(path), mpp)
@@ -112,6 +113,8 @@ def _reader(path: Path) -> Reader:
                 planes, mpp_xy = first.samplesperpixel == 1 and tif.series[0].axes != "YX", ome_mpp(tif)
             # The levels of a plain pyramid are pages, which OpenSlide reads; those in SubIFDs it does not see.
             by_tiles = by_tiles and (vendor is None or planes or bool(first.subifds))
+    except SlideError:
+        raise
     except DECODE_ERRORS as error:
         logger.debug("%s: not read as TIFF (%s)", path, error)
     if by_tiles:

@@ -19,7 +19,7 @@ from ..common.addresses import check_address, is_address, shown
 from ..common.cache import cache_folder, cache_root, content_digest, free_bytes, private_folder, require_space
 from ..common.locks import Lock, SharedLock
 from ..common.remote_names import local_path, local_paths, remote_name
-from ..errors import DownloadError, StorageError
+from ..errors import DownloadError, HistomixError, StorageError
 from ..progress import Progress, silent
 from .cached import CacheEntry
 from .remote_files import sidecar_digest, slide_files
@@ -284,6 +284,8 @@ def _tidy(entry: CacheEntry) -> Iterator[None]:
     try:
         (entry.folder / "slide").mkdir(parents=True, exist_ok=True)
         yield
+    except HistomixError:
+        raise
     except OSError as error:
         raise StorageError(
             f"cannot be written ({error.strerror or error})",

@@ -15,7 +15,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from ..common.addresses import check_address, shown
-from ..errors import DownloadError, InputError, MissingExtraError
+from ..errors import DownloadError, HistomixError, InputError, MissingDownloadError, MissingExtraError
 from .web import session_options
 
 _PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError)
@@ -170,6 +170,8 @@ def attempt(work: Callable[[], Any], url: str, retry: Retry) -> Any:
     for number in range(1, retry.attempts + 1):
         try:
             return work()
+        except HistomixError:
+            raise
         except failures() as error:
             if not worth_another(error) or number == retry.attempts:
                 raise refusal(error, url) from None
@@ -200,7 +202,7 @@ def refusal(error: BaseException, url: str) -> DownloadError:
         return error.__cause__  # fsspec makes "no such file" of everything, also of our own refusals
     status = getattr(error, "status", None)
     if isinstance(error, FileNotFoundError) or status == 404:
-        return DownloadError("there is no such file at this address", where=shown(url), mend="Check the address")
+        return MissingDownloadError("there is no such file at this address", where=shown(url), mend="Check the address")
     named = type(error).__name__
     if isinstance(error, PermissionError) or "Credentials" in named or status in (401, 403):
         return DownloadError(

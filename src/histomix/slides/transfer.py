@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import DownloadError, StorageError
+from ..errors import DownloadError, HistomixError, StorageError
 from .store import LEAST_BYTES, Remote, Retry, Store, failures, look, refusal, shown, worth_another
 from .web import answered
 
@@ -118,6 +118,8 @@ def _transfer(
                 with _writing(part):
                     part.touch()
             return promised
+        except HistomixError:
+            raise
         except failures() as error:
             failed += 1
             if not worth_another(error) or failed >= retry.attempts or number == retry.most:
@@ -214,6 +216,8 @@ def _fault(
 def _writing(path: Path) -> Iterator[None]:
     try:
         yield
+    except HistomixError:
+        raise
     except OSError as error:
         raise StorageError(
             f"cannot be written ({error.strerror or error})",

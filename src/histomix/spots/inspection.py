@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import HistomixError, SectionError, SheetError, SlideError
+from ..errors import HistomixError, MissingSectionError, SectionError, SheetError, SlideError
 from ..provenance import read_json
 from . import tables
 from .formats import Description, check_options, find_format, split_location, tenx
@@ -66,7 +66,7 @@ def inspect_data(path: str | os.PathLike[str]) -> Inspection:
     """
     place, options = split_location(os.fspath(path))
     if not place.exists():
-        raise SectionError("there is no such file or folder", where=place, mend="Check the path")
+        raise MissingSectionError("there is no such file or folder", where=place, mend="Check the path")
     found = _look(place, options)
     if found is None:
         table = _table(place)

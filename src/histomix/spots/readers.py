@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ..errors import SectionError
+from ..errors import MissingSectionError, SectionError
 from . import tables
 from .counts import match_barcodes, read_counts, read_keys
 from .formats import Options, SpotFile, check_options, find_format, load_format, split_location
@@ -77,7 +77,7 @@ def read_spots(path: str | os.PathLike[str]) -> pd.DataFrame:
     """
     path, options = split_location(os.fspath(path))
     if not path.exists():
-        raise SectionError("there is no such file", where=path, mend="Check the path")
+        raise MissingSectionError("there is no such file", where=path, mend="Check the path")
     found = read_section_spots(path, detect_format(path), options=options)
     for note in found.notes:
         _log.info("%s: %s", path, note)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ..errors import SectionError, SlideError
+from ..errors import SectionError, SlideError, UnknownSectionError
 from .formats import SHEET_IMAGE, load_format
 from .readers import read_section_spots
 from .sheet import SheetRow, read_sheet
@@ -155,7 +155,7 @@ class Cohort:
             if row.section == name:
                 return row
         near = difflib.get_close_matches(name, self.names, n=3, cutoff=0.5) or self.names[:10]
-        raise SectionError(f"there is no section '{name}'", where=self.sheet, mend=f"It has {', '.join(near)}")
+        raise UnknownSectionError(f"there is no section '{name}'", where=self.sheet, mend=f"It has {', '.join(near)}")
 
 
 def read_cohort(path: str | Path) -> Cohort:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from ..errors import SheetError
+from ..errors import MissingSheetError, SheetError
 
 
 @dataclass
@@ -35,7 +35,7 @@ def read_text(path: Path, known: Collection[str]) -> SheetText:
     try:
         content = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError as error:
-        raise SheetError(["there is no such file"], where=path) from error
+        raise MissingSheetError(["there is no such file"], where=path) from error
     except OSError as error:
         raise SheetError([f"it cannot be read ({error.strerror})"], where=path) from error
     except UnicodeDecodeError as error:

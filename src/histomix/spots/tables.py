@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..errors import SectionError
+from ..errors import MissingSectionError, SectionError
 
 _SEPARATORS = ("\t", ",", ";")
 _MAX_HEADER = 1 << 26  # a first line of 26 k genes has 0.3 MB
@@ -30,7 +30,7 @@ def read_bytes(path: Path) -> bytes:
         if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)
     except FileNotFoundError as error:
-        raise SectionError("there is no such file", where=path, mend="Check the path") from error
+        raise MissingSectionError("there is no such file", where=path, mend="Check the path") from error
     except (OSError, EOFError, zlib.error) as error:
         raise SectionError(f"cannot be read ({error})", where=path, mend="Fetch or unpack the file again") from error
     return content.removeprefix(b"\xef\xbb\xbf")
@@ -66,7 +66,7 @@ def header_of(path: Path) -> list[str]:
         with gzip.open(path) if zipped else path.open("rb") as stream:
             first = stream.readline(_MAX_HEADER)
     except FileNotFoundError as error:
-        raise SectionError("there is no such file", where=path, mend="Check the path") from error
+        raise MissingSectionError("there is no such file", where=path, mend="Check the path") from error
     except (OSError, EOFError, zlib.error) as error:
         raise SectionError(f"cannot be read ({error})", where=path, mend="Fetch or unpack the file again") from error
     lines = decode(first.removeprefix(b"\xef\xbb\xbf"), path).splitlines()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ...errors import InputError, MissingExtraError
+from ...errors import InputError, MissingExtraError, MissingFileError
 
 SLIDE_KEYS = ("slide", "slide_id", "slide_name", "image")
 PATIENT_KEYS = ("patient", "patient_id", "donor", "donor_id", "case", "case_id", "subject", "subject_id")
@@ -65,6 +65,8 @@ def read_clinical(path: str | os.PathLike[str]) -> Clinical:
             table = pd.read_csv(place, sep=separator, dtype=types, encoding="utf-8-sig")
     except ImportError as error:
         raise MissingExtraError("pyarrow", "st", "reading Parquet") from error
+    except FileNotFoundError as error:
+        raise MissingFileError("there is no such file", where=place, mend="Check the path") from error
     except (OSError, ValueError) as error:
         raise InputError(
             f"cannot be read as a table ({error})", where=place, mend="Give CSV, TSV or Parquet"

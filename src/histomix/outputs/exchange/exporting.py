@@ -16,7 +16,7 @@ from PIL import Image
 
 from ...common.h5ad import write_h5ad
 from ...common.naming import safe_file_name, spreadsheet_table
-from ...errors import InputError, MissingExtraError
+from ...errors import InputError, MissingExtraError, UnknownNameError
 from ...provenance import atomic_path
 from ..composition import composition_geojson, composition_table
 from .heatmap import write_heatmap
@@ -55,7 +55,7 @@ def export_map(folder: Path, to: str, out: str | os.PathLike[str]) -> Path:
         The file cannot be written.
     """
     if to not in FORMATS:
-        raise InputError(f"there is no format {to!r}", mend=f"Choose one of: {', '.join(FORMATS)}")
+        raise UnknownNameError(f"there is no format {to!r}", mend=f"Choose one of: {', '.join(FORMATS)}")
     suffix, write = FORMATS[to]
     preview = folder / "preview.jpg"
     thumbnail = None

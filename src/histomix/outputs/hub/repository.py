@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...common.remote_names import local_path, local_paths
-from ...errors import DownloadError, HeadError, InputError
+from ...errors import DownloadError, HeadError, HistomixError, InputError
 from .trust import MOST_BYTES, SUFFIXES
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -168,6 +168,8 @@ def _told(where: str) -> Iterator[None]:
 
     try:
         yield
+    except HistomixError:
+        raise
     except GatedRepoError as error:
         mend = "Ask for access on its page, then run: hf auth login"
         raise InputError("the repository is gated", where=where, mend=mend) from error

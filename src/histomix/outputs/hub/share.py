@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...common.remote_names import local_paths
-from ...errors import HeadError, InputError
+from ...errors import HeadError, InputError, MissingFileError
 from ...heads import Head, load_head
 from ...provenance import atomic_path, write_json
 from .archive import FolderSource, ZipSource, write_zip
@@ -99,7 +99,7 @@ def open_source(source: str | os.PathLike[str], revision: str | None = None, end
         if text.count("/") == 1 and not path.parent.exists()
         else "Check the path"
     )
-    raise InputError("there is no such folder or file", where=text, mend=mend)
+    raise MissingFileError("there is no such folder or file", where=text, mend=mend)
 
 
 def head_facts(

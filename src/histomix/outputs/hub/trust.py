@@ -10,7 +10,7 @@ from typing import Any
 
 from ...common.naming import visible
 from ...common.remote_names import check_names
-from ...errors import HeadError, InputError
+from ...errors import HeadError, InputError, MissingHeadError
 from ...provenance import digest_json
 
 CARD, README, SOURCE = "card.json", "README.md", "source.json"
@@ -105,7 +105,7 @@ def check_listing(listing: Mapping[str, int], where: str, most_bytes: int = MOST
         With the first fault found.
     """
     if CARD not in listing:
-        raise HeadError(f"there is no head ({CARD} is missing)", where=where, mend=_MEND)
+        raise MissingHeadError(f"there is no head ({CARD} is missing)", where=where, mend=_MEND)
     for name in listing:
         if not _SAFE_NAME.fullmatch(name) or not name.endswith(SUFFIXES):
             raise HeadError(
@@ -160,5 +160,5 @@ def wanted(card: Mapping[str, Any], listing: Mapping[str, int], where: str) -> l
     """
     for name in card["files"]:
         if name not in listing:
-            raise HeadError(f"the file {name} is missing", where=where, mend=_MEND)
+            raise MissingHeadError(f"the file {name} is missing", where=where, mend=_MEND)
     return [CARD, *card["files"], *([README] if README in listing else [])]

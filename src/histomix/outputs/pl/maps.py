@@ -16,7 +16,7 @@ from matplotlib.colors import Normalize
 from matplotlib.ticker import MaxNLocator
 
 from ...common.naming import plain_text
-from ...errors import InputError
+from ...errors import InputError, UnknownNameError
 from ..chart_tables import draw_composition_bars
 from ..charts import quiet_axes
 from ..figures import (
@@ -205,7 +205,7 @@ def beside(
         ("cell type", color, evaluation.summary["cell_types"]),
     ):
         if name not in known:
-            raise InputError(f"there is no {what} {name!r}", mend=f"Choose from {', '.join(map(str, known))}")
+            raise UnknownNameError(f"there is no {what} {name!r}", mend=f"Choose from {', '.join(map(str, known))}")
     observed = tables[section][color]
     predicted = evaluation.predictions[head][section][color].reindex(observed.index)
     axes = new_axes(ax, 3.6, 3.6)

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 
-from ...errors import InputError
+from ...errors import InputError, UnknownNameError
 from ..chart_tables import draw_matrix
 from ..charts import draw_calibration, draw_forest, draw_protocols, draw_scores, draw_training
 from ..palette import SHARE_MAP, SIGNED_MAP
@@ -194,7 +194,7 @@ def colocalisation(
     found = colocalisation_tables(evaluation, head, section)
     if found is None:
         where = "" if section is None else f" in section {section!r}"
-        raise InputError(
+        raise UnknownNameError(
             f"there is no co-localisation of head {head!r}{where}", mend="Evaluate with spatial statistics"
         )
     label, predicted, _ = found
@@ -255,4 +255,4 @@ def training(
 def _require(what: str, name: str, known: object) -> None:
     names = list(known)  # type: ignore[call-overload]
     if name not in names:
-        raise InputError(f"there is no {what} {name!r}", mend=f"Choose from {', '.join(map(str, names))}")
+        raise UnknownNameError(f"there is no {what} {name!r}", mend=f"Choose from {', '.join(map(str, names))}")

@@ -14,7 +14,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
-from ...errors import InputError
+from ...errors import InputError, MissingFileError, UnknownNameError
 from ...evaluation import Evaluation, read_evaluation
 from ...provenance import fingerprint
 from ...slides import Slide, open_slide
@@ -41,7 +41,7 @@ class _Images:
         """Open a slide by its file name; the file must be the one that was predicted."""
         path = self.files.get(name)
         if path is None:
-            raise InputError(f"the slide {name} was not found", where=wanted_by, mend=_MEND)
+            raise MissingFileError(f"the slide {name} was not found", where=wanted_by, mend=_MEND)
         if digest is not None and fingerprint(path) != digest:
             raise InputError(
                 "is not the slide that the map was made of (its fingerprint differs)",
@@ -81,7 +81,7 @@ def viewer_slides(
     images = _Images()
     for given in map(Path, slides):
         if not given.exists():
-            raise InputError("there is no such slide or folder", where=given, mend="Check --slides")
+            raise MissingFileError("there is no such slide or folder", where=given, mend="Check --slides")
         inside = given.is_dir() and given.suffix != _STORE
         found = (
             sorted(path for path in given.iterdir() if path.is_file() or path.suffix == _STORE) if inside else [given]
@@ -95,7 +95,7 @@ def viewer_slides(
         views: list[ViewerSlide] = []
         for folder in map(Path, folders):
             if not folder.is_dir():
-                raise InputError("there is no such folder", where=folder, mend="Check the command")
+                raise MissingFileError("there is no such folder", where=folder, mend="Check the command")
             maps = [folder] if (folder / "composition.h5ad").is_file() else []
             maps = maps or sorted(path.parent for path in folder.glob("*/composition.h5ad"))
             if (folder / "summary.json").is_file():
@@ -152,7 +152,7 @@ def _read_map(path: Path) -> tuple[ad.AnnData, dict[str, Any]]:
 def _sections(evaluation: Evaluation, images: _Images, head: str | None, folder: Path) -> Iterator[ViewerSlide]:
     chosen = head or shown_head(evaluation)
     if chosen not in evaluation.predictions:
-        raise InputError(
+        raise UnknownNameError(
             f"the evaluation has no head {chosen!r}",
             where=folder,
             mend=f"Choose one of: {', '.join(evaluation.predictions)}",
@@ -160,7 +160,7 @@ def _sections(evaluation: Evaluation, images: _Images, head: str | None, folder:
     facts = evaluation.summary
     for name, predicted in evaluation.predictions[chosen].items():
         if name not in images.sections:
-            raise InputError(f"the image of section {name} was not found", where=folder, mend=_SHEET)
+            raise MissingFileError(f"the image of section {name} was not found", where=folder, mend=_SHEET)
         path, mpp = images.sections[name]
         slide = open_slide(path, mpp)
         yield ViewerSlide(

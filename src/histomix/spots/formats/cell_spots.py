@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from ...errors import SectionError, SlideError
+from ...errors import MissingSectionError, SectionError, SlideError
 from ..composition import CELLS_KEY, COUNTS_KEY, cells_in_spots, count_types, pseudo_spots
 from .base import SHEET_IMAGE, Options, SpotFile, count, no_counts
 from .cell_tables import Cells
@@ -79,7 +79,7 @@ def cell_options(options: Options, folder: Path, where: Path) -> CellOptions:
         elif name in _FILES:
             values[name] = folder / text
             if not (folder / text).is_file():
-                raise SectionError(
+                raise MissingSectionError(
                     f"option {name}: there is no file {folder / text}",
                     where=where,
                     mend="Paths are relative to the cells",

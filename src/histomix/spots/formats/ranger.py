@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ...errors import MissingExtraError, SectionError
+from ...errors import MissingExtraError, MissingSectionError, SectionError
 from .. import tables
 
 COLUMNS = ("barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
@@ -88,7 +88,7 @@ def parquet_batches(path: Path) -> Iterator[pd.DataFrame]:
                 _require_numbers(table, path)
                 yield table
     except FileNotFoundError as error:
-        raise SectionError("there is no such file", where=path, mend="Check the path") from error
+        raise MissingSectionError("there is no such file", where=path, mend="Check the path") from error
     except (OSError, pa.ArrowException) as error:
         raise SectionError(f"cannot be read as parquet ({error})", where=path, mend=_AGAIN) from error
 
@@ -164,8 +164,9 @@ def read_scalefactors(spatial: Path) -> ScaleFactors | None:
     path = next(iter(sorted(spatial.glob("*scalefactors_json.json*"), key=lambda found: len(found.name))), None)
     if path is None:
         return None
+    text = tables.decode(tables.read_bytes(path), path)
     try:
-        values = json.loads(tables.decode(tables.read_bytes(path), path))
+        values = json.loads(text)
     except ValueError as error:
         raise SectionError(f"cannot be read as JSON ({error})", where=path, mend=_AGAIN) from error
     names = ("spot_diameter_fullres", "tissue_hires_scalef", "tissue_lowres_scalef", "microns_per_pixel", "bin_size_um")

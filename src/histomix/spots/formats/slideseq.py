@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from ...errors import SectionError
+from ...errors import MissingSectionError, SectionError
 from .. import tables
 from ..counts import read_counts
 from .base import Description, Options, SpotFile, count, require_unique, spots_only
@@ -61,7 +61,7 @@ class SlideSeq:
         files = {name: path.parent / options[name] for name in ("landmarks", "alignment", "dge") if name in options}
         for name, file in files.items():
             if not file.is_file():
-                raise SectionError(f"option {name}: there is no file {file}", where=path, mend="Check the path")
+                raise MissingSectionError(f"option {name}: there is no file {file}", where=path, mend="Check the path")
         if len({"mpp", "landmarks", "alignment"} & set(options)) > 1:
             raise SectionError("mpp, landmarks and alignment exclude each other", where=path, mend="Give one of them")
         if "landmarks" in files or "alignment" in files:

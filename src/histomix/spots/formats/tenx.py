@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from ...errors import SectionError
+from ...errors import HistomixError, MissingSectionError, SectionError
 from .. import tables
 from .base import count
 
@@ -135,8 +135,10 @@ def open_h5(path: Path) -> Iterator[H5Matrix]:
     try:
         with h5py.File(path, "r") as store:
             yield H5Matrix(store)
+    except HistomixError:
+        raise
     except FileNotFoundError as error:
-        raise SectionError("there is no such file", where=path, mend="Check the path") from error
+        raise MissingSectionError("there is no such file", where=path, mend="Check the path") from error
     except _H5_ERRORS as error:
         raise SectionError(f"cannot be read as a 10x matrix ({error})", where=path, mend=_DAMAGED) from error
 
