@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -13,10 +14,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from typer.testing import CliRunner
 
+from histomix.cli.app import app
 from histomix.encoders import Registered, availability, card, cards, load_encoder, register_encoder
 from histomix.encoders import user as user_module
-from histomix.errors import EncoderError, MissingExtraError
+from histomix.encoders.onnx_files import model_digests
+from histomix.errors import EncoderError, MissingEncoderError, MissingExtraError
 
 from .encoder_files import normalised, relative, smooth_tiles
 from .extras import extra_module
@@ -87,7 +91,7 @@ def test_a_file_with_a_card_is_an_encoder(model: str, suffix: str, tmp_path: Pat
     (_onnx if model.endswith(".onnx") else _torchscript)(tmp_path / model)
     path = _card(tmp_path, suffix, model=model, commercial_use=True)
     assert availability(str(path)).loadable
-    encoder = load_encoder(str(path), device="cpu")
+    encoder = load_encoder(str(path), device="cpu", trust_code=True)
     tiles = smooth_tiles(5, 32)
     found = encoder.embed(tiles)
     expected = Means()(normalised(encoder.card, tiles)).detach().numpy()
@@ -95,7 +99,7 @@ def test_a_file_with_a_card_is_an_encoder(model: str, suffix: str, tmp_path: Pat
     assert encoder.embed(tiles[:0]).shape == (0, 3)
     assert encoder.card.name == "ours" and encoder.card.commercial_use and encoder.card.source == "file"
     assert (encoder.tile_spec().size_px, encoder.tile_spec().mpp) == (32, 0.5)
-    turned = load_encoder(str(path), views=4, device="cpu")
+    turned = load_encoder(str(path), views=4, device="cpu", trust_code=True)
     np.testing.assert_allclose(turned.embed(tiles), found, rtol=1e-4, atol=1e-5)  # channel means do not turn
     assert turned.digest != encoder.digest
 
@@ -146,7 +150,7 @@ def test_a_faulty_model_is_refused_when_it_loads(suffix: str, tmp_path: Path) ->
     where = str(_card(tmp_path, model=path.name))
     path.write_bytes(b"no model")
     with pytest.raises(EncoderError, match="cannot be used") as caught:
-        load_encoder(where, device="cpu")
+        load_encoder(where, device="cpu", trust_code=True)
     assert caught.value.where == str(path)
     # One tile at a time, or a dimension that the card does not name.
     if suffix == ".onnx":
@@ -157,10 +161,10 @@ def test_a_faulty_model_is_refused_when_it_loads(suffix: str, tmp_path: Path) ->
     else:
         _torchscript(path, Means(rows=1))
         with pytest.raises(EncoderError, match=r"gave \(1, 3\) for 2 tiles, not \(2, 3\)"):
-            load_encoder(where, device="cpu")
+            load_encoder(where, device="cpu", trust_code=True)
         _torchscript(path)
     with pytest.raises(EncoderError, match=r"gave \(2, 3\) for 2 tiles, not \(2, 4\)"):
-        load_encoder(str(_card(tmp_path, model=path.name, dim=4)), device="cpu")
+        load_encoder(str(_card(tmp_path, model=path.name, dim=4)), device="cpu", trust_code=True)
 
 
 def test_a_card_file_takes_no_other_weights_and_onnx_no_gpu(tmp_path: Path) -> None:
@@ -170,6 +174,128 @@ def test_a_card_file_takes_no_other_weights_and_onnx_no_gpu(tmp_path: Path) -> N
         load_encoder(where, weights=tmp_path / "net.onnx")
     with pytest.raises(EncoderError, match="runs on the CPU"):
         load_encoder(where, device="cuda")
+
+
+class Writer(torch.nn.Module):
+    """Writes to a file of the user when it embeds."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        torch.save(images, self.path)
+        return images.mean(dim=(2, 3))
+
+
+def test_a_program_runs_only_where_it_is_trusted(tmp_path: Path) -> None:
+    precious = tmp_path / "precious.txt"
+    precious.write_text("mine")
+    _torchscript(tmp_path / "net.pt", Writer(str(precious)))
+    where = str(_card(tmp_path, model="net.pt"))
+    with pytest.raises(EncoderError, match=r"TorchScript program.*--trust-code"):
+        load_encoder(where, device="cpu")
+    assert precious.read_text() == "mine" and "--trust-code" in availability(where).reason
+    load_encoder(where, device="cpu", trust_code=True)
+    assert precious.read_bytes() != b"mine", "this is what the refusal is for"
+
+
+def test_embed_and_predict_refuse_a_program_before_any_work(job: Any, tmp_path: Path) -> None:
+    precious = tmp_path / "precious.txt"
+    precious.write_text("mine")
+    _torchscript(tmp_path / "net.pt", Writer(str(precious)))
+    card_file = _card(tmp_path, model="net.pt")
+    command = ["embed", str(job.sheet), "--encoder", str(card_file), "--out", str(tmp_path / "features")]
+    refused = CliRunner().invoke(app, command)
+    assert refused.exit_code == 2 and "--trust-code" in refused.output and precious.read_text() == "mine"
+    trusted = CliRunner().invoke(app, [*command, "--trust-code"])
+    assert trusted.exit_code == 0, trusted.output
+    head, precious_again = tmp_path / "head", "mine again"
+    commands = ["train", str(job.sheet), "--features", str(tmp_path / "features"), "--labels", str(job.labels)]
+    assert CliRunner().invoke(app, [*commands, "--head", "ridge", "--out", str(head)]).exit_code == 0
+    precious.write_text(precious_again)
+    command = ["predict", str(job.image), "--mpp", "0.5", "--head", str(head), "--weights", str(card_file), "--at"]
+    command += [str(job.spots), "--out", str(tmp_path / "maps")]
+    refused = CliRunner().invoke(app, command)
+    assert refused.exit_code == 2 and "--trust-code" in refused.output and precious.read_text() == precious_again
+    assert CliRunner().invoke(app, [*command, "--trust-code"]).exit_code == 0
+
+
+def _with_weights_outside(path: Path, weights: tuple[float, ...] = (1.0, 2.0, 3.0), at: str = "net.weights") -> None:
+    onnx = extra_module("onnx", "onnx")
+    _onnx(path, weights=weights)
+    model = onnx.load(path)
+    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(np.array(weights, dtype=np.float32), "weight"))
+    onnx.external_data_helper.convert_model_to_external_data(model, location="net.weights", size_threshold=0)
+    onnx.save(model, path)
+    for entry in model.graph.initializer[0].external_data:
+        if entry.key == "location":
+            entry.value = at
+    path.write_bytes(model.SerializeToString())
+
+
+def test_weights_beside_a_graph_belong_to_its_digest(tmp_path: Path) -> None:
+    _with_weights_outside(tmp_path / "net.onnx")
+    where = str(_card(tmp_path, model="net.onnx"))
+    first, tiles = load_encoder(where), smooth_tiles(3, 32)
+    before = first.embed(tiles)
+    (tmp_path / "net.weights").write_bytes(np.array([3.0, 2.0, 1.0], dtype="<f4").tobytes())
+    second = load_encoder(where)
+    assert relative(second.embed(tiles), before) > 0.1, "the other weights are read"
+    assert second.digest != first.digest
+    (tmp_path / "net.weights").unlink()
+    with pytest.raises(MissingEncoderError, match=r"net\.weights are not there"):
+        load_encoder(where)
+
+
+@pytest.mark.parametrize("at", ["../net.weights", "/tmp/net.weights", "%2e%2e/net.weights", "a/../../net.weights"])
+def test_weights_outside_of_the_folder_are_refused(at: str, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    _with_weights_outside(tmp_path / "model" / "net.onnx", at=at)
+    with pytest.raises(EncoderError, match="outside of its folder"):
+        model_digests(tmp_path / "model" / "net.onnx")
+
+
+def test_every_tensor_of_a_graph_is_found(tmp_path: Path) -> None:
+    onnx = extra_module("onnx", "onnx")
+    helper, number = onnx.helper, onnx.TensorProto.FLOAT
+
+    def outside(name: str) -> Any:
+        tensor = onnx.numpy_helper.from_array(np.zeros(1, dtype=np.float32), name)
+        onnx.external_data_helper.set_external_data(tensor, location=f"{name}.bin")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        return tensor
+
+    def graph(name: str, *nodes: Any) -> Any:
+        output = helper.make_tensor_value_info("y", number, [1])
+        return helper.make_graph(list(nodes), name, [], [output], [outside(name)])
+
+    constant = helper.make_node("Constant", [], ["c"], value=outside("constant"))
+    sparse = onnx.SparseTensorProto(values=outside("values"), indices=outside("indices"), dims=[1])
+    inner = helper.make_node("If", ["b"], ["y"], then_branch=graph("then", constant), else_branch=graph("else"))
+    whole = graph("main", inner, helper.make_node("Constant", [], ["s"], sparse_value=sparse))
+    whole.sparse_initializer.append(onnx.SparseTensorProto(values=outside("rare"), indices=outside("places"), dims=[1]))
+    several = helper.make_node("Many", [], ["m"], domain="ours")
+    several.attribute.append(helper.make_attribute("tensors", [outside("first"), outside("second")]))
+    several.attribute.append(helper.make_attribute("graphs", [graph("nested")]))
+    body = helper.make_node("Constant", [], ["y"], value=outside("f"))
+    function = helper.make_function("ours", "F", [], ["y"], [body], [])
+    model = helper.make_model(whole, functions=[function])
+    model.graph.node.append(several)
+    training = model.training_info.add()
+    training.initialization.CopyFrom(graph("start"))
+    branches, lists = ["constant", "values", "indices", "then", "else", "main"], ["first", "second", "nested"]
+    names = [*branches, *lists, "rare", "places", "f", "start"]
+    path = tmp_path / "net.onnx"
+    path.write_bytes(model.SerializeToString())
+    for name in names:
+        (tmp_path / f"{name}.bin").write_bytes(b"1234")
+    assert set(model_digests(path)) == {"net.onnx", *(f"{name}.bin" for name in names)}
+    whole_bytes = path.read_bytes()
+    for length in range(0, len(whole_bytes) - 1, 7):
+        path.write_bytes(whole_bytes[:length])
+        with contextlib.suppress(EncoderError):  # cut between two messages, it is a graph again
+            model_digests(path)
 
 
 # --- encoders of other code
@@ -286,10 +412,10 @@ def test_a_model_of_lazyslide_is_an_encoder(zoo: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", ["remote", "hibou-b", "conch_v1.5", "open-midnight"])
 def test_code_from_the_hub_is_never_run_unasked(name: str, zoo: dict[str, Any]) -> None:
-    with pytest.raises(EncoderError, match=r"runs code that it downloads.*trust_remote_code=True"):
+    with pytest.raises(EncoderError, match=r"runs code that it downloads.*trust_code=True"):
         load_encoder(f"zoo:{name}")
-    assert "trust_remote_code" in availability(f"zoo:{name}").mend
-    assert load_encoder("zoo:remote", trust_remote_code=True, device="cpu").dim == 3
+    assert "--trust-code" in availability(f"zoo:{name}").mend
+    assert load_encoder("zoo:remote", trust_code=True, device="cpu").dim == 3
 
 
 def test_a_model_of_lazyslide_that_ignores_weights_refuses_them(zoo: dict[str, Any], tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .session import Json, Quiet, Seed, Threads, session
+from .session import Json, Quiet, Seed, Threads, TrustCode, session
 
 
 def benchmark(
@@ -45,6 +45,7 @@ def benchmark(
     nuclei: Annotated[
         bool, typer.Option("--nuclei/--no-nuclei", help="Count nuclei in the slides, for a baseline.")
     ] = True,
+    trust_code: TrustCode = False,
     as_json: Json = False,
     quiet: Quiet = False,
     seed: Seed = 0,
@@ -85,6 +86,7 @@ def benchmark(
             out,
             protocols=_listed(folds),
             weights=files,
+            trust_code=trust_code,
             nuclei=nuclei,
             seed=seed,
             threads=threads,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .session import Json, Quiet, Seed, Sheet, Threads, session
+from .session import Json, Quiet, Seed, Sheet, Threads, TrustCode, session
 
 Encoder = Annotated[
     list[str],
@@ -46,6 +46,7 @@ def embed(
     force_alignment: Annotated[
         bool, typer.Option("--skip-alignment-check", help="Embed even where the spots do not fit the image.")
     ] = False,
+    trust_code: TrustCode = False,
     as_json: Json = False,
     quiet: Quiet = False,
     seed: Seed = 0,
@@ -66,6 +67,7 @@ def embed(
             "progress": run.progress,
             "fov_um": fov_um,
             "runtime": runtime,
+            "trust_code": trust_code,
         }
         cohort = read_cohort(sheet)
         if len(encoder) == 1:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .session import Json, Quiet, Seed, Threads, session
+from .session import Json, Quiet, Seed, Threads, TrustCode, session
 
 
 def predict(
@@ -67,6 +67,7 @@ def predict(
         str | None,
         typer.Option("--resources", help="What a worker must have (GPU=1).", show_default=False),
     ] = None,
+    trust_code: TrustCode = False,
     as_json: Json = False,
     quiet: Quiet = False,
     seed: Seed = 0,
@@ -89,6 +90,7 @@ def predict(
             gzip=gzip,
             wait=wait,
             weights=weights,
+            trust_code=trust_code,
             batch_size=batch_size,
             threads=threads,
             workers=workers,

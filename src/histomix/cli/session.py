@@ -28,6 +28,13 @@ Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random: th
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads to use.", show_default="all", metavar="N")
 ]
+TrustCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-code",
+        help="Let an encoder run code of its own (TorchScript, some zoo: models): it can do what you can.",
+    ),
+]
 Sheet = Annotated[Path, typer.Argument(help="The cohort sheet (CSV or YAML).", show_default=False)]
 
 

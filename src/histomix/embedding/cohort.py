@@ -50,6 +50,7 @@ def embed(
     *,
     fov_um: float | None = None,
     runtime: Runtime = "auto",
+    trust_code: bool = False,
 ) -> dict[str, AnnData]: ...
 @overload
 def embed(
@@ -65,6 +66,7 @@ def embed(
     *,
     fov_um: float | None = None,
     runtime: Runtime = "auto",
+    trust_code: bool = False,
 ) -> dict[str, dict[str, AnnData]]: ...
 def embed(
     cohort: Cohort,
@@ -79,6 +81,7 @@ def embed(
     *,
     fov_um: float | None = None,
     runtime: Runtime = "auto",
+    trust_code: bool = False,
 ) -> dict[str, AnnData] | dict[str, dict[str, AnnData]]:
     """Embed the tile at every spot of a cohort with one or several frozen encoders.
 
@@ -115,6 +118,8 @@ def embed(
         The encoder gets the same px at another um per px.
     runtime
         What runs the encoders, see `histomix.encoders.runtimes.optimise`.
+    trust_code
+        Let an encoder run code of its own, see `histomix.encoders.load_encoder`.
 
     Returns
     -------
@@ -142,7 +147,7 @@ def embed(
     with contextlib.ExitStack() as stack:
         targets: dict[str, Target] = {}
         for one, local in zip(encoders, given, strict=True):
-            source = EncoderSource(one, local, threads, fov_um=fov_um, runtime=runtime)
+            source = EncoderSource(one, local, threads, fov_um=fov_um, runtime=runtime, trust_code=trust_code)
             name = source.name if several else ""
             if name in targets:
                 raise EncoderError(f"the encoder {name} is listed twice", mend="List each encoder once")

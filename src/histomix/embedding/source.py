@@ -34,7 +34,7 @@ class EncoderSource:
     ----------
     encoder
         An encoder, or the name of one.
-    weights, threads
+    weights, threads, trust_code
         Passed on to `histomix.encoders.load_encoder` when ``encoder`` is a name.
     fov_um, runtime
         See `histomix.embedding.with_field_of_view` and `histomix.encoders.runtimes.optimise`.
@@ -53,11 +53,12 @@ class EncoderSource:
         *,
         fov_um: float | None = None,
         runtime: Runtime = "auto",
+        trust_code: bool = False,
     ) -> None:
         self._name = encoder if isinstance(encoder, str) else None
         self._encoder = None if isinstance(encoder, str) else encoder
         self._weights, self._threads = weights, threads
-        self._fov_um, self._runtime = fov_um, runtime
+        self._fov_um, self._runtime, self._trust_code = fov_um, runtime, trust_code
         self._ready: Encoder | None = None
         self.request: dict[str, Any] | None = None
         self._known: Mapping[str, Any] = {}
@@ -104,7 +105,7 @@ class EncoderSource:
 
             found = self._encoder
             if found is None:
-                found = load_encoder(self._name or "builtin", weights=self._weights, threads=self._threads)
+                found = load_encoder(self._name or "builtin", self._weights, self._threads, trust_code=self._trust_code)
             fast = optimise(found, self._runtime, threads=self._threads)
             self._ready = with_field_of_view(fast, self._fov_um)
             if self._known and encoder_facts(self._ready) != self._known["encoder"]:

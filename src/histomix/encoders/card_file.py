@@ -14,9 +14,10 @@ The card is YAML or JSON::
 The model takes normalised float32 images (n, 3, size_px, size_px), for any n, and gives (n, dim). ``title``,
 ``commercial_use``, ``parameters``, ``paper`` and ``views`` may be added.
 
-A TorchScript file holds a program, which runs when the encoder does. It cannot call Python or open files as a pickle
-can, but its operators run with your rights: load it only from people you trust. An ONNX file holds a graph of
-operators.
+A TorchScript file holds a program, which runs when it is loaded and when it embeds, with your rights: it can overwrite
+your files. It is loaded only where its code is trusted (``--trust-code``, ``trust_code=True``). An ONNX file holds a
+graph of operators, which read and write nothing but their tensors; weights that lie in files beside it belong to it,
+and to the digest by which the encoder is known.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ import numpy as np
 from ..errors import EncoderError, MissingEncoderError
 from ..provenance import digest_file, digest_json
 from .card import Encoder, EncoderCard
+from .onnx_files import model_digests
 from .onnx_session import OnnxSession
 from .views import check_output, check_tiles, check_views, mean_of_views
 
@@ -136,22 +138,40 @@ def _faults(facts: dict[str, Any]) -> list[str]:
     return faults
 
 
+def runs_code(card: EncoderCard) -> bool:
+    """Whether the model of a card file is a program (TorchScript), rather than a graph of operators (ONNX)."""
+    return card.source == "file" and not card.files[0].lower().endswith(".onnx")
+
+
 def load_card_file(
-    card: EncoderCard, threads: int | None = None, views: int | None = None, device: str = "auto"
+    card: EncoderCard,
+    threads: int | None = None,
+    views: int | None = None,
+    device: str = "auto",
+    trust_code: bool = False,
 ) -> Encoder:
     """Load the model of a card that `read_card_file` read, and try it on two blank tiles.
 
     Raises
     ------
     EncoderError
-        The model cannot be read, does not take two tiles of the card's size, or does not give (2, dim).
+        The model is a TorchScript program that is not trusted, cannot be read, does not take two tiles of the card's
+        size, or does not give (2, dim).
     """
     path = Path(card.files[0])
     facts = dataclasses.asdict(card)
     chosen = check_views(card.views if views is None else views)
     decisive = {key: facts[key] for key in ("size_px", "mpp", "mean", "std", "dim")}
-    digest = digest_json({"model": digest_file(path), "views": chosen, **decisive})
-    make = _load_onnx if path.suffix.lower() == ".onnx" else _load_torchscript
+    is_program = runs_code(card)
+    if is_program and not trust_code:
+        raise EncoderError(
+            f"{card.name} is a TorchScript program, which runs with your rights and can overwrite your files",
+            where=path,
+            mend="If you trust whoever made it, add --trust-code (in Python trust_code=True); else ask for it as ONNX",
+        )
+    model = {path.name: digest_file(path)} if is_program else model_digests(path)
+    digest = digest_json({"model": model, "views": chosen, **decisive})
+    make = _load_torchscript if is_program else _load_onnx
     encoder = make(card, path, digest, threads, chosen, device)
     encoder.embed(np.full((2, card.size_px, card.size_px, 3), 255, dtype=np.uint8))
     return encoder

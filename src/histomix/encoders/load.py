@@ -37,7 +37,7 @@ def load_encoder(
     threads: int | None = None,
     views: int | None = None,
     device: str = "auto",
-    trust_remote_code: bool = False,
+    trust_code: bool = False,
 ) -> Encoder:
     """Load an encoder.
 
@@ -55,8 +55,9 @@ def load_encoder(
     device
         ``"auto"`` (a GPU where there is one), ``"cpu"``, ``"cuda"`` or ``"mps"``. The built-in encoder and ONNX files
         run on the CPU.
-    trust_remote_code
-        Let a ``zoo:`` model run code that it downloads; no other encoder ever does.
+    trust_code
+        Let a TorchScript file run its program, and a ``zoo:`` model code that it downloads; no other encoder brings
+        code of its own.
 
     Raises
     ------
@@ -88,11 +89,11 @@ def load_encoder(
 
         if weights is not None:
             raise EncoderError("a card file names its own model", where=weights, mend="Leave --weights out")
-        return load_card_file(found, threads, views, device)
+        return load_card_file(found, threads, views, device, trust_code)
     if found.source == "zoo":
         from .zoo import ZooEncoder
 
-        return ZooEncoder(found, weights, threads, views, device, trust_remote_code)
+        return ZooEncoder(found, weights, threads, views, device, trust_code)
     from .timm_encoder import TimmEncoder
     from .weights import find_weights
 
@@ -128,12 +129,16 @@ def availability(name: str) -> Availability:
     if found.source == "python":
         return Availability(True, "it was registered by other code", "")
     if found.source == "file":
+        from .card_file import runs_code
+
+        if runs_code(found):
+            return Availability(True, "its model is beside its card, a program: --trust-code lets it run", "")
         return Availability(True, "its model is beside its card", "")
     if found.source == "zoo":
         from .zoo import needs_remote_code
 
         reason = "lazyslide-models fetches its weights when it loads"
-        remote = ", and trust its code with load_encoder(..., trust_remote_code=True)"
+        remote = ", and trust its code with --trust-code (in Python trust_code=True)"
         return Availability(
             False, reason, f"Load it where there is a network{remote if needs_remote_code(name[len(ZOO) :]) else ''}"
         )

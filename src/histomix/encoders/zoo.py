@@ -105,7 +105,7 @@ class ZooEncoder(TorchEncoder):
         Weights file, for the models that take one.
     threads, views, device
         See `histomix.encoders.torch_encoder.TorchEncoder`.
-    trust_remote_code
+    trust_code
         Let the model run code that it downloads.
 
     Raises
@@ -121,13 +121,13 @@ class ZooEncoder(TorchEncoder):
         threads: int | None = None,
         views: int | None = None,
         device: str = "auto",
-        trust_remote_code: bool = False,
+        trust_code: bool = False,
     ) -> None:
         key = card.name.partition(":")[2]
-        if needs_remote_code(key) and not trust_remote_code:
+        if needs_remote_code(key) and not trust_code:
             raise EncoderError(
                 f"{card.name} runs code that it downloads from {card.page}",
-                mend="Read that code, then pass trust_remote_code=True to load_encoder if you trust it",
+                mend="Read that code, then add --trust-code (in Python trust_code=True) if you trust it",
             )
         self._wrapper = _make(card, zoo_models()[key], weights)
         model = self._wrapper.model

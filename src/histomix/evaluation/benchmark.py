@@ -66,6 +66,7 @@ def benchmark(
     *,
     protocols: Sequence[str] = ("donor",),
     weights: Mapping[str, str | os.PathLike[str]] | None = None,
+    trust_code: bool = False,
     nuclei: bool = True,
     seed: int = 0,
     threads: int | None = None,
@@ -93,6 +94,8 @@ def benchmark(
         cohort ``"<training> to <test>"``.
     weights
         Local weights by the name of the encoder.
+    trust_code
+        Let an encoder run code of its own, see `histomix.encoders.load_encoder`.
     nuclei
         Count nuclei in the slides, for the baseline of cellularity.
     seed, threads
@@ -111,7 +114,7 @@ def benchmark(
     place = Path(out)
     pairs = len(cohorts) * (len(cohorts) - 1) if TRANSFER in protocols else 0
     total = (len(cohorts) * len(set(protocols) - {TRANSFER}) + pairs) * len(encoders)
-    run = Run(place, tuple(heads), seed, progress, total, nuclei)
+    run = Run(place, tuple(heads), seed, progress, total, nuclei, trust_code)
     singles = list(dict.fromkeys(name for joined in encoders for name in joined.split(PLUS)))
     for one in cohorts:
         run.cohort(one, singles, encoders, protocols, weights or {}, threads)

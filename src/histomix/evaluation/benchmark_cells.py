@@ -100,6 +100,7 @@ class Run:
     progress: Progress
     total: int
     nuclei: bool = True
+    trust_code: bool = False
     done: int = 0
     cells: list[Cell] = field(default_factory=list)
     failures: list[HistomixError] = field(default_factory=list)
@@ -157,7 +158,7 @@ class Run:
     ) -> dict[str, AnnData]:
         folder = self.out / "features" / one.name / slug(name)
         before = time.perf_counter()
-        embed(one.cohort, name, weights, folder, threads=threads, progress=self.progress)
+        embed(one.cohort, name, weights, folder, threads=threads, trust_code=self.trust_code, progress=self.progress)
         seconds = time.perf_counter() - before
         # Read back, so that a first run and a resumed one score the very same numbers.
         features = read_features(folder)

@@ -37,6 +37,7 @@ def predict_slides(
     gzip: bool = False,
     wait: bool = False,
     weights: Sequence[str | os.PathLike[str]] | None = None,
+    trust_code: bool = False,
     batch_size: int | None = None,
     threads: int | None = None,
     workers: int | None = None,
@@ -104,7 +105,7 @@ def predict_slides(
 
     def encoders() -> list[Encoder]:
         if not loaded:
-            loaded.extend(load_head_encoders(trained, weights, threads))
+            loaded.extend(load_head_encoders(trained, weights, threads, trust_code))
         return loaded
 
     waiting = [job for job in jobs if not is_done(job, settings, read_status(job.folder))]
@@ -116,7 +117,16 @@ def predict_slides(
         queue(jobs, settings)
         if on_cluster:
             return predict_with_dask(
-                jobs, settings, head, workers, scheduler, resources, weights=weights, threads=threads, progress=progress
+                jobs,
+                settings,
+                head,
+                workers,
+                scheduler,
+                resources,
+                weights=weights,
+                trust_code=trust_code,
+                threads=threads,
+                progress=progress,
             )
         return [run_anywhere(job, settings, trained, encoders, progress) for job in jobs]
 

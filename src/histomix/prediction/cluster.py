@@ -134,6 +134,7 @@ def predict_with_dask(
     resources: str | None = None,
     *,
     weights: Sequence[str | os.PathLike[str]] | None = None,
+    trust_code: bool = False,
     threads: int | None = None,
     progress: Progress = silent,
 ) -> list[SlideResult]:
@@ -182,6 +183,7 @@ def predict_with_dask(
             head=str(Path(head).resolve()),
             settings=replace(settings, **paths),
             weights=None if weights is None else tuple(str(Path(file).resolve()) for file in weights),
+            trust_code=trust_code,
             threads=threads,
         )
         found = predict_on_cluster(there, work, client, resources=needed, progress=progress)

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def load_head_encoders(
-    head: Head, weights: Sequence[str | os.PathLike[str]] | None = None, threads: int | None = None
+    head: Head,
+    weights: Sequence[str | os.PathLike[str]] | None = None,
+    threads: int | None = None,
+    trust_code: bool = False,
 ) -> list[Encoder]:
     """Load the encoders that a head's card names, in its order, each on the tile that the head was trained on.
 
@@ -30,6 +33,8 @@ def load_head_encoders(
         card file describes, that file.
     threads
         CPU threads of each encoder.
+    trust_code
+        Let an encoder run code of its own, see `histomix.encoders.load_encoder`.
 
     Raises
     ------
@@ -50,7 +55,7 @@ def load_head_encoders(
     files = dict(zip(taking, weights, strict=True)) if weights else {}
     loaded = []
     for entry in entries:
-        found = _load(entry["name"], files.get(entry["name"]), threads)
+        found = _load(entry["name"], files.get(entry["name"]), threads, trust_code)
         found = optimise(found, "int8" if entry.get("precision") == "int8" else "auto", threads)
         spec = found.tile_spec()
         own = (spec.size_px, spec.mpp) == (entry["size_px"], entry["mpp"])
@@ -66,12 +71,12 @@ def _source(name: str) -> str:
         return "file"
 
 
-def _load(name: str, file: str | os.PathLike[str] | None, threads: int | None) -> Encoder:
+def _load(name: str, file: str | os.PathLike[str] | None, threads: int | None, trust_code: bool) -> Encoder:
     if _source(name) != "file":
-        return load_encoder(name, weights=file, threads=threads)
+        return load_encoder(name, weights=file, threads=threads, trust_code=trust_code)
     if file is None:
         raise HeadError(
             f"the head's encoder {name} is none that histomix knows by name",
             mend="Give its card file (YAML or JSON) with --weights",
         )
-    return load_encoder(os.fspath(file), threads=threads)
+    return load_encoder(os.fspath(file), threads=threads, trust_code=trust_code)

@@ -40,6 +40,7 @@ def predict(
     stride_um: float | None = None,
     regions: str | os.PathLike[str] | None = None,
     weights: Sequence[str | os.PathLike[str]] | None = None,
+    trust_code: bool = False,
     encoders: Sequence[Encoder] | None = None,
     batch_size: int | None = None,
     threads: int | None = None,
@@ -67,6 +68,8 @@ def predict(
         ``obs["region"]`` names it. At spots all are predicted.
     weights
         Local weights, one for each of the head's encoders that does not bring its own, in the order of its card.
+    trust_code
+        Let an encoder run code of its own, see `histomix.encoders.load_encoder`.
     encoders
         Encoders that are loaded already, in the order of the card (spares loading them for every slide).
     batch_size
@@ -97,7 +100,7 @@ def predict(
         The spots or regions cannot be read.
     """
     trained = head if isinstance(head, Head) else load_head(head)
-    loaded = list(encoders) if encoders is not None else load_head_encoders(trained, weights, threads)
+    loaded = list(encoders) if encoders is not None else load_head_encoders(trained, weights, threads, trust_code)
     check_encoders(trained, loaded)
     if regions is not None:
         read_regions(regions)  # refused here, before any work

@@ -41,6 +41,8 @@ class Work:
         How slides are predicted.
     weights
         Local weights of the head's encoders.
+    trust_code
+        Let an encoder run code of its own.
     threads
         CPU threads of an encoder in each worker.
     split_from
@@ -54,6 +56,7 @@ class Work:
     head: str
     settings: Settings
     weights: tuple[str, ...] | None = None
+    trust_code: bool = False
     threads: int | None = None
     split_from: int = SPLIT_FROM
     version: str = __version__
@@ -67,6 +70,7 @@ class Model:
     head: Head
     weights: tuple[str, ...] | None
     threads: int | None
+    trust_code: bool
     _encoders: list[Encoder] = field(default_factory=list)
     _lock: Any = field(default_factory=threading.Lock)
 
@@ -74,7 +78,7 @@ class Model:
         """The encoders, loaded at the first call."""
         with self._lock:
             if not self._encoders:
-                self._encoders = load_head_encoders(self.head, self.weights, self.threads)
+                self._encoders = load_head_encoders(self.head, self.weights, self.threads, self.trust_code)
             return self._encoders
 
 
@@ -84,7 +88,7 @@ _ENCODING = threading.Lock()
 
 
 @lru_cache(maxsize=2)
-def _load(head: str, digest: str, weights: tuple[str, ...] | None, threads: int | None) -> Model:
+def _load(head: str, digest: str, weights: tuple[str, ...] | None, threads: int | None, trust_code: bool) -> Model:
     found = load_head(head)
     if found.card["digest"] != digest:
         raise HeadError(
@@ -92,7 +96,7 @@ def _load(head: str, digest: str, weights: tuple[str, ...] | None, threads: int 
             where=head,
             mend="Do not change a head while it is being used; run the same command again",
         )
-    return Model(found, weights, threads)
+    return Model(found, weights, threads, trust_code)
 
 
 def model_of(work: Work) -> Model:
@@ -111,7 +115,7 @@ def model_of(work: Work) -> Model:
             mend="Install the same version everywhere",
         )
     with _LOADING:
-        return _load(work.head, work.settings.head, work.weights, work.threads)
+        return _load(work.head, work.settings.head, work.weights, work.threads, work.trust_code)
 
 
 def slide_task(job: SlideJob, work: Work) -> dict[str, Any]:
