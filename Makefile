@@ -33,4 +33,28 @@ bench: install
 	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark || exit 1; done
 
 clean:
-	rm -rf $(VENV) demo-out
+	rm -rf $(VENV) demo-out $(TOOLS) dist bundle
+
+# Releases, and copies for sites without a network. Their tools have an environment of their own.
+.PHONY: release packages audit bundle
+TOOLS := .venv-release
+EXTRAS ?=
+
+$(TOOLS)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	$(TOOLS)/bin/python -m pip install --quiet --group release
+	@touch $@
+
+release: $(TOOLS)/.installed
+	$(TOOLS)/bin/python scripts/release.py
+
+packages: $(TOOLS)/.installed
+	$(TOOLS)/bin/python scripts/release.py --build-only
+
+audit: install $(TOOLS)/.installed
+	PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" $(BIN)/python scripts/audit.py
+
+# EXTRAS=st,zoo brings extras along; PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu leaves CUDA out.
+bundle: install
+	$(BIN)/python scripts/bundle.py --extras "$(EXTRAS)"
