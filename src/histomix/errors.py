@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from .extras import mending
+
 
 class HistomixError(Exception):
     """Base of every error that histomix raises on purpose.
@@ -85,12 +87,12 @@ class DownloadError(HistomixError):
 
 
 class MissingExtraError(HistomixError):
-    """A library that belongs to an optional extra is not installed."""
+    """A library that belongs to an optional extra is not installed, or cannot be on this Python."""
 
     def __init__(self, library: str, extra: str, purpose: str) -> None:
         super().__init__(
             f"{purpose} needs the library {library}, which is not installed",
-            mend=f'Install it with: pip install "histomix[{extra}]"',
+            mend=mending(extra),
         )
 
 
