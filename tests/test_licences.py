@@ -11,7 +11,6 @@ import pytest
 
 from .repository_files import load_script
 
-pytest.importorskip("packaging")
 audit = load_script("audit")
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from .repository_files import PYPROJECT, PYTHONS, ROOT, check_schema
 
-packaging = pytest.importorskip("packaging.requirements")
 PROJECT = PYPROJECT["project"]
 HOME = "https://github.com/histomix/histomix"
 
@@ -22,7 +22,7 @@ def _version() -> str:
 
 
 def _specifiers(requirements: list[str]) -> dict[str, str]:
-    found = [packaging.Requirement(text) for text in requirements]
+    found = [Requirement(text) for text in requirements]
     return {one.name.lower(): str(one.specifier) for one in found}
 
 
