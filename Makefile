@@ -1,18 +1,23 @@
 # Two commands do everything: `make demo` and `make test`. Both create the environment themselves.
 PYTHON ?= python3
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+CONSTRAINTS := constraints-$(VERSION).txt
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+STAMP := $(VENV)/.installed-$(VERSION)
 
 .PHONY: install demo test test-slow lint bench clean
 
 install: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "histomix needs Python 3.11 or newer; name one with: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 2; }
+$(STAMP): pyproject.toml $(wildcard $(CONSTRAINTS))
+	@test -f $(CONSTRAINTS) || { \
+	  echo "histomix is pinned for Python 3.11 to 3.14, and '$(PYTHON)' is $(if $(VERSION),Python $(VERSION),no Python that runs);" \
+	    "name one with: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 2; }
+	@# An environment of another Python is no place to install into.
+	@$(BIN)/python -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(VERSION)")' 2>/dev/null || rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e ".[dev]"
 	@touch $(STAMP)
 
 demo: install
@@ -33,4 +38,28 @@ bench: install
 	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark || exit 1; done
 
 clean:
-	rm -rf $(VENV) demo-out
+	rm -rf $(VENV) demo-out $(TOOLS) dist bundle
+
+# Releases, and copies for sites without a network. Their tools have an environment of their own.
+.PHONY: release packages audit bundle
+TOOLS := .venv-release
+EXTRAS ?=
+
+$(TOOLS)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	$(TOOLS)/bin/python -m pip install --quiet --group release
+	@touch $@
+
+release: $(TOOLS)/.installed
+	$(TOOLS)/bin/python scripts/release.py
+
+packages: $(TOOLS)/.installed
+	$(TOOLS)/bin/python scripts/release.py --build-only
+
+audit: install $(TOOLS)/.installed
+	PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" $(BIN)/python scripts/audit.py
+
+# EXTRAS=st,zoo brings extras along; PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu leaves CUDA out.
+bundle: install
+	$(BIN)/python scripts/bundle.py --extras "$(EXTRAS)"

@@ -16,6 +16,7 @@ PACKAGE = Path(histomix.__file__).parent
 #: A room may import only rooms that stand before it.
 ROOMS = [
     "_version",
+    "extras",
     "errors",
     "progress",
     "provenance",

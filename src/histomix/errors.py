@@ -13,6 +13,8 @@ import os
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from .extras import mending
+
 
 class HistomixError(Exception):
     """Base of every error that histomix raises on purpose.
@@ -183,14 +185,14 @@ class MissingDownloadError(DownloadError, FileNotFoundError):
 
 
 class MissingExtraError(HistomixError, ImportError):
-    """A library that belongs to an optional extra is not installed."""
+    """A library that belongs to an optional extra is not installed, or cannot be on this Python."""
 
     _kept = ("name",)
 
     def __init__(self, library: str, extra: str, purpose: str) -> None:
         super().__init__(
             f"{purpose} needs the library {library}, which is not installed",
-            mend=f'Install it with: pip install "histomix[{extra}]"',
+            mend=mending(extra),
         )
         self.name = library
 

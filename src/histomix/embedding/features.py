@@ -15,9 +15,12 @@ import pandas as pd
 
 from ..common.h5ad import write_h5ad
 from ..errors import FeatureError, InputError, MissingFeatureError
+from ..common.formats import refuse_newer
 from ..provenance import atomic_path, digest_bytes, read_json
 from .identity import encoder_identity, require_same_encoder
 
+#: Of the file's layout; raised when an older version would misread it.
+LAYOUT = 1
 _COLUMNS = ["x_px", "y_px", "tissue"]
 #: What h5py and anndata raise on damaged files.
 _DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError)
@@ -40,7 +43,7 @@ def build_features(X: np.ndarray, tiles: pd.DataFrame, manifest: Mapping[str, An
     obs.index = obs.index.astype(str).rename("spot")
     features = ad.AnnData(X=X, obs=obs)
     features.obsm["spatial"] = obs[["x_px", "y_px"]].to_numpy()
-    features.uns["manifest"] = json.dumps({**manifest, "x_digest": _digest(X)}, allow_nan=False)
+    features.uns["manifest"] = json.dumps({"format": LAYOUT, **manifest, "x_digest": _digest(X)}, allow_nan=False)
     return features
 
 
@@ -69,7 +72,7 @@ def feature_manifest(features: ad.AnnData) -> dict[str, Any]:
     Raises
     ------
     FeatureError
-        The table carries no manifest of features.
+        The table carries no manifest of features, or that of a newer histomix.
     """
     mend = "Make features with: histomix embed"
     if "manifest" not in features.uns:
@@ -80,6 +83,7 @@ def feature_manifest(features: ad.AnnData) -> dict[str, Any]:
         _ = manifest["section"], manifest["identity"]
     except (ValueError, KeyError, TypeError) as error:
         raise FeatureError(f"the manifest of the features is incomplete or not JSON ({error!r})", mend=mend) from error
+    refuse_newer(manifest, LAYOUT, "the features were", None, FeatureError)
     return manifest
 
 
@@ -117,6 +121,11 @@ def read_manifests(folder: Path) -> dict[str, dict[str, Any]]:
     """Manifests of the features in a folder, section -> manifest, without reading embeddings.
 
     A file without a readable manifest is left out: whoever reads its content will say what is wrong with it.
+
+    Raises
+    ------
+    FeatureError
+        A file was made by a newer histomix.
     """
     found = {}
     for path in sorted(folder.glob("*.h5ad")):
@@ -126,6 +135,7 @@ def read_manifests(folder: Path) -> dict[str, dict[str, Any]]:
             encoder_identity(manifest)
         except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError):
             continue
+        refuse_newer(manifest, LAYOUT, "the features were", path, FeatureError)
         found[path.stem] = manifest
     return found
 

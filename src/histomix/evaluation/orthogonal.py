@@ -14,6 +14,7 @@ import pandas as pd
 
 from ..abundance import Abundance, Vocabulary, read_vocabulary
 from ..errors import InputError, MissingFileError
+from ..common.formats import check_map
 from ..provenance import digest_file, versions
 from .blocks import BLOCKS, block_interval, block_of
 from .cells import cells_in_tiles, read_cells
@@ -97,6 +98,7 @@ def score_map(
         raise InputError("expectations need regions", mend="Give --regions with --expect")
     table, name, where = _opened(composition)
     manifest = json.loads(table.uns["manifest"])
+    check_map(manifest, where)
     read_ok = table.obs["read_ok"].to_numpy(bool) & np.isfinite(np.asarray(table.X)).all(axis=1)
     table = table[read_ok]
     if not table.n_obs:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..abundance import UNITS
+from ..common.formats import refuse_newer
 from ..embedding import encoder_identity
 from ..errors import HeadError, MissingHeadError, UnknownHeadError
 from ..provenance import digest_bytes, digest_json
@@ -29,13 +30,7 @@ def check_card(card: Mapping[str, Any], where: Path) -> None:
     HeadError
         The card is one of these.
     """
-    if isinstance(card.get("format"), int) and card["format"] > FORMAT:
-        raise HeadError(
-            f"the head was made by a newer histomix ({card.get('histomix')}): its format is {card['format']}, "
-            f"and this version reads {FORMAT}",
-            where=where,
-            mend="Upgrade histomix",
-        )
+    refuse_newer(card, FORMAT, "the head was", where, HeadError)
     if isinstance(card.get("format"), int) and card["format"] < FORMAT:
         raise HeadError(
             f"the head was made by an older histomix ({card.get('histomix')}): its format is {card['format']}, "

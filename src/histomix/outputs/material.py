@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 from scipy.spatial import cKDTree
 
+from ..common.formats import check_map
 from ..embedding import feature_manifest, read_features
 from ..errors import InputError, MissingFileError
 from ..evaluation import Evaluation, read_evaluation
@@ -91,6 +92,7 @@ def gather(folders: Sequence[str | os.PathLike[str]]) -> Material:
 def _read_map(folder: Path) -> SlideMap:
     composition = ad.read_h5ad(folder / "composition.h5ad")
     manifest = json.loads(composition.uns["manifest"])
+    check_map(manifest, folder / "composition.h5ad")
     preview = folder / "preview.jpg"
     canvas = None
     if preview.is_file():

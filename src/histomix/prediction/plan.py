@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from ..common.formats import MAP_FORMAT
 from ..embedding.manifest import slide_facts
 from ..errors import HeadError, InputError, SlideError
 from ..provenance import atomic_path, digest_bytes, digest_json, read_json, write_json
@@ -291,6 +292,7 @@ def manifest_of(plan: Plan, head: Head) -> dict[str, Any]:
     """What the map says of itself."""
     names = ("name", "digest", "head", "encoders", "encoder_licences", "tissue", "training")
     return {
+        "format": MAP_FORMAT,
         **{name: plan.facts[name] for name in ("slide", "tile", "places", "cell_px", "grid", "regions", "pieces")},
         "tissue_mm2": plan.facts["tissue_mm2"],
         "unit": head.card["unit"],

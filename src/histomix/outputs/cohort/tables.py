@@ -14,6 +14,7 @@ from typing import Any
 import anndata as ad
 import pandas as pd
 
+from ...common.formats import check_map
 from ...errors import HistomixError, InputError
 from ...progress import Progress, silent
 from ...provenance import atomic_path, digest_file, read_json, versions, write_json
@@ -165,11 +166,12 @@ def _read(folder: Path) -> tuple[ad.AnnData, str, str]:
     file = folder / "composition.h5ad"
     try:
         composition = ad.read_h5ad(file)
-        json.loads(composition.uns["manifest"])
+        manifest = json.loads(composition.uns["manifest"])
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise InputError(
             f"is no composition map that can be read ({error})", where=file, mend="Predict this slide again"
         ) from error
+    check_map(manifest, file)
     status: dict[str, Any] = {}
     if (folder / "status.json").is_file():
         status = read_json(folder / "status.json", mend="Predict this slide again")

@@ -15,6 +15,7 @@ from anndata import AnnData
 from PIL import Image
 
 from ...common.h5ad import write_h5ad
+from ...common.formats import check_map
 from ...common.naming import safe_file_name, spreadsheet_table
 from ...errors import InputError, MissingExtraError, UnknownNameError
 from ...provenance import atomic_path
@@ -64,6 +65,7 @@ def export_map(folder: Path, to: str, out: str | os.PathLike[str]) -> Path:
             thumbnail = np.asarray(image.convert("RGB"))
     path = Path(out) / f"{safe_file_name(folder.resolve().name)}{suffix}"
     composition = ad.read_h5ad(folder / "composition.h5ad")
+    check_map(json.loads(composition.uns["manifest"]), folder / "composition.h5ad")
     if to == "spatialdata":
         write_spatialdata(path, composition, thumbnail, _kept_features(folder, composition))
     else:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ...errors import InputError, MissingFileError, UnknownNameError
+from ...common.formats import check_map
 from ...evaluation import Evaluation, read_evaluation
 from ...provenance import fingerprint
 from ...slides import Slide, open_slide
@@ -140,6 +141,7 @@ def _read_map(path: Path) -> tuple[ad.AnnData, dict[str, Any]]:
         raise InputError(
             f"is damaged or no composition map ({error})", where=path, mend="Run predict again for this slide"
         ) from error
+    check_map(manifest, path)
     if absent:
         raise InputError(
             f"is no composition map: its manifest lacks {', '.join(sorted(absent))}",
