@@ -147,7 +147,7 @@ def table(rows: list[str | None], answers: dict[Cell, Answer]) -> str:
         lines.append(f"| {' | '.join([*words, *cells])} |")
     weights = size(sum(core[name] for name in cuda)), size(installed_mb(cuda))
     lines.append(
-        f"| | CUDA libraries of torch's default wheel for Linux | + {weights[0]} | + {weights[1]} |" + " |" * 4
+        f"| | `nvidia-*`, `cuda-*`, `triton`: torch's CUDA on Linux | + {weights[0]} | + {weights[1]} |" + " |" * 4
     )
     largest = sorted((megabytes, name) for name, megabytes in core.items() if name not in cuda | {"torch"})[:-4:-1]
     torch = size(core["torch"]), size(installed_mb({"torch"}))
