@@ -4,8 +4,8 @@
 # machine: CI_FACTOR=3 bash .ci/run
 FACTOR=${CI_FACTOR:-1}
 declare -A LEFT=(
-  [install]=$((5 * 60 * FACTOR)) # both stacks
-  [newest]=$((9 * 60 * FACTOR))  # the newest stack: demo and tests
+  [newest]=$((9 * 60 * FACTOR))  # the newest stack: wheel, environment, demo and tests
+  [install]=$((5 * 60 * FACTOR)) # the pinned stack: make install
   [demo]=$((4 * 60 * FACTOR))    # the pinned stack: make demo, and the phantom's for the comparison
   [pinned]=$((10 * 60 * FACTOR)) # the pinned stack: lint and tests
 )
