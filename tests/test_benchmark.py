@@ -207,6 +207,8 @@ def test_what_cannot_be_run_is_refused_before_any_work(job: Job, tmp_path: Path)
         ([cohort, cohort], ["colours"], ["knn"], ["donor"], "'phantom' stands twice|stands twice"),
         ([cohort], ["colours", "colours"], ["knn"], ["donor"], "the encoder 'colours' stands twice"),
         ([cohort], ["colours"], ["../knn"], ["donor"], "cannot be called"),
+        ([cohort], ["colours"], ["aux"], ["donor"], "called 'aux', which becomes a folder: it is the name of a device"),
+        ([cohort, dataclasses.replace(cohort, name="PHANTOM")], ["colours"], ["knn"], ["donor"], "stands twice"),
         ([cohort], ["colours"], ["knn"], ["patient"], "no folds called 'patient'"),
     ):
         with pytest.raises(InputError, match=message):

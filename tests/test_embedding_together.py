@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from histomix.cli.app import app
+from histomix.common.naming import safe_file_name
 from histomix.embedding import (
     add_to_wsidata,
     embed,
@@ -168,6 +169,12 @@ def test_a_cohort_with_several_encoders(cohort: Cohort, tmp_path: Path) -> None:
     embed(cohort, again, out=out, check_alignment=False)
     assert [sum(encoder.batches) for encoder in again] == [0, 0, SPOTS]
     assert not list(out.glob("*/.lock")) and not list(out.glob("*/.shards"))
+
+
+def test_an_encoder_of_any_name_has_a_folder(cohort: Cohort, tmp_path: Path) -> None:
+    found = embed(cohort, [Pixels("zoo:b"), Pixels("../c"), Pixels("aux")], out=tmp_path / "f", check_alignment=False)
+    assert list(found) == ["zoo_b", safe_file_name(".._c"), safe_file_name("aux")]
+    assert {path.name for path in (tmp_path / "f").iterdir()} == set(found)
 
 
 def test_a_stop_loses_no_encoder_its_shards(cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

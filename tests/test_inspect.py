@@ -12,6 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from histomix.cli.app import app
+from histomix.common.naming import safe_file_name
 from histomix.errors import InputError
 from histomix.spots import inspect_data, read_cohort
 from histomix.spots.inspection import section_name
@@ -154,7 +155,7 @@ def test_for_a_person(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "name"),
     [("S1/outs", "S1"), ("S1/outs/spatial", "S1"), ("x/C3_selection.tsv", "C3"), ("x/a b.zarr", "a_b"),
-     ("S2/outs/binned_outputs/square_008um", "S2")],
+     ("CON/outs", safe_file_name("CON")), ("S2/outs/binned_outputs/square_008um", "S2")],
 )  # fmt: skip
 def test_names_of_sections(tmp_path: Path, path: str, name: str) -> None:
     place = tmp_path / path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from histomix.common.naming import key_name, plain_text, safe_file_name, spreadsheet_cell, spreadsheet_table
+from histomix.common.naming import (
+    file_key,
+    file_name_fault,
+    key_name,
+    plain_text,
+    safe_file_name,
+    spreadsheet_cell,
+    spreadsheet_table,
+)
 
 
 @pytest.mark.parametrize("name", ["A1", "S12-03456 A", "tumour.v2", "Präparat 7", "切片", "a-b_c"])
 def test_a_safe_name_stays(name: str) -> None:
     assert safe_file_name(name) == name
+    assert file_name_fault(name) is None and file_name_fault(unicodedata.normalize("NFD", name)) is None
 
 
 @pytest.mark.parametrize(
@@ -31,6 +41,23 @@ def test_a_hostile_name_is_mended(name: str) -> None:
     assert len(safe.encode()) <= 120 and not safe.startswith(".") and safe[-1] not in ". "
     assert safe.split(".")[0].lower() not in ("con", "nul", "com1")
     assert safe.isprintable() and safe != name
+    assert file_name_fault(name) is not None and file_name_fault(safe) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        *(("a:b", "holds :"), ("P1/left", "holds /"), ("lpt1.tif", "device"), ("a ", "dot or a space"), ("", "empty")),
+        *(("ü" * 61, "longer than 120 bytes"), ("a\u200bb", "hidden marks")),
+    ],
+)
+def test_what_is_wrong_with_a_name_is_said(name: str, fault: str) -> None:
+    assert fault in str(file_name_fault(name))
+
+
+def test_names_that_are_one_file_somewhere_have_one_key() -> None:
+    assert file_key("A1") == file_key("a1") != file_key("a2")
+    assert file_key("Präparat") == file_key(unicodedata.normalize("NFD", "PRÄPARAT"))
 
 
 @given(st.text(max_size=400), st.text(max_size=400))

@@ -11,6 +11,7 @@ from histomix.spots import formats, read_cohort
 
 SELECTION = "x\ty\tnew_x\tnew_y\tpixel_x\tpixel_y\tselected\n1\t2\t1.0\t2.0\t10\t20\t1\n"
 HEADER = "section,donor,spots,image"
+NAME, PLAIN = "row 2, column 'section':", "use letters, digits, '-' and '_'"
 
 
 @pytest.fixture
@@ -111,8 +112,14 @@ def test_unrelated_columns_are_left_alone(folder: Path) -> None:
         ("a,,a.csv,,,,", "row 2, column 'donor': is empty; folds are by donor, so it has no default"),
         ("a, ,a.csv,,,,", "row 2, column 'donor': is empty; folds are by donor, so it has no default"),
         ("a,P,,,,,", "row 2, column 'spots': is empty"),
-        ("../a,P,a.csv,,,,", "row 2, column 'section': '../a' cannot name a file: use letters, digits, '-' and '_'"),
-        ("..,P,a.csv,,,,", "row 2, column 'section': '..' cannot name a file: use letters, digits, '-' and '_'"),
+        ("../a,P,a.csv,,,,", f"{NAME} '../a' cannot name a file: it holds /; {PLAIN}"),
+        ("P1/left,P,a.csv,,,,", f"{NAME} 'P1/left' cannot name a file: it holds /; {PLAIN}"),
+        ("a:b*,P,a.csv,,,,", f"{NAME} 'a:b*' cannot name a file: it holds : *; {PLAIN}"),
+        ("..,P,a.csv,,,,", f"{NAME} '..' cannot name a file: it begins or ends with a dot or a space; {PLAIN}"),
+        ("a.,P,a.csv,,,,", f"{NAME} 'a.' cannot name a file: it begins or ends with a dot or a space; {PLAIN}"),
+        ("CON,P,a.csv,,,,", f"{NAME} 'CON' cannot name a file: it is the name of a device on Windows; {PLAIN}"),
+        ("Aux.1,P,a.csv,,,,", f"{NAME} 'Aux.1' cannot name a file: it is the name of a device on Windows; {PLAIN}"),
+        ("a\u202eb,P,a.csv,,,,", f"{NAME} 'a\u202eb' cannot name a file: it holds hidden marks; {PLAIN}"),
         ("a,P,a.csv,,0,,", "row 2, column 'mpp': '0' is not a number above 0 (with a decimal point)"),
         ("a,P,a.csv,,nan,,", "row 2, column 'mpp': 'nan' is not a number above 0 (with a decimal point)"),
         ("a,P,a.csv,,half,,", "row 2, column 'mpp': 'half' is not a number above 0 (with a decimal point)"),
@@ -176,6 +183,19 @@ def test_all_faults_at_once(folder: Path) -> None:
     ]
     for fault, start in zip(found, starts, strict=True):
         assert fault.startswith(start)
+
+
+def test_a_sheet_written_on_windows(folder: Path) -> None:
+    (folder / "images").mkdir()
+    (folder / "a.jpg").rename(folder / "images" / "a.jpg")
+    text = f"{HEADER},mpp\r\nA1,P,.\\a_selection.tsv,images\\a.jpg,0.69\r\n"
+    (row,) = read_cohort(write(folder, text)).rows
+    assert (row.spots, row.image) == (folder / "a_selection.tsv", folder / "images" / "a.jpg")
+
+
+def test_names_that_some_systems_take_for_one(folder: Path) -> None:
+    (fault,) = faults(folder, f"{HEADER}\n\u00e41,P,a.csv,\na\u03081,P,a.csv,\n")
+    assert fault.endswith("is already the section of row 2")
 
 
 def test_sheets_that_are_none(folder: Path) -> None:

@@ -301,6 +301,21 @@ def test_two_runs_on_one_folder(slide: Path, head_folder: Path, encoder: Colours
     assert results[0].kept  # it waited, and found the work done
 
 
+def test_slides_whose_folders_are_one_on_some_systems_are_told(tmp_path: Path) -> None:
+    with pytest.raises(HeadError, match=r"a1.svs would both be written to .*do not tell case apart"):
+        slide_jobs([tmp_path / "x" / "A1.svs", tmp_path / "y" / "a1.svs"], tmp_path / "out")
+    for name in ("x/A1.svs", "y/a1.svs", "y/b.svs"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).touch()
+    names = [job.name for job in slide_jobs([tmp_path / "in"], tmp_path / "out")]
+    assert names == ["x__A1", "y__a1", "b"]
+    windows, sheet = r"..\in\y\b.svs", tmp_path / "sheets" / "s.csv"
+    sheet.parent.mkdir()
+    sheet.write_text(f"slide\n{windows}\n", encoding="utf-8")
+    (one,) = slide_jobs([sheet], tmp_path / "out")
+    assert Path(one.slide).samefile(tmp_path / "in" / "y" / "b.svs")
+
+
 def test_one_bad_slide_in_the_middle_does_not_stop_the_others(
     slide: Path, head_folder: Path, encoder: Colours, tmp_path: Path
 ) -> None:

@@ -195,7 +195,7 @@ def _her2st(folder: Path, data: Path) -> DemoCohort:
     sheet = folder / "sheet.csv"
     with atomic_path(sheet) as temporary:
         pd.DataFrame(rows).map(lambda value: value.resolve() if isinstance(value, Path) else value).to_csv(
-            temporary, index=False
+            temporary, index=False, lineterminator="\n"
         )
     return DemoCohort(
         name="her2st",

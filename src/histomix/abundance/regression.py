@@ -83,7 +83,7 @@ def fit_reference(
         table, facts = _fit(cells, types, choice, path, folder, identity, threads, progress)
         if folder is not None:
             with atomic_path(folder / TABLE) as temporary:
-                table.to_csv(temporary, index_label="gene")
+                table.to_csv(temporary, index_label="gene", lineterminator="\n")
             # The facts come last: without them, or beside another table, the signatures are fitted anew.
             facts = {"identity": identity, "digest": digest_file(folder / TABLE), "source": os.fspath(path), **facts}
             write_json(folder / FACTS, facts)

@@ -90,7 +90,7 @@ def read_reference(reference: str | os.PathLike[str] | pd.DataFrame, cell_type_k
     """
     if isinstance(reference, pd.DataFrame):
         table, source = reference, "DataFrame"
-        digest = digest_bytes(reference.to_csv().encode())
+        digest = digest_bytes(reference.to_csv(lineterminator="\n").encode())
     else:
         path = Path(reference)
         source = os.fspath(path)

@@ -117,7 +117,7 @@ def write_abundance(folder: str | os.PathLike[str], section: str, abundance: Abu
     LabelError
         The section's name ends like that of a side.
     """
-    if section.rpartition(".")[2] in SIDES:
+    if section.rpartition(".")[2].casefold() in SIDES:
         raise LabelError(f"'{section}' would be taken for a part of another section", mend="Rename the section")
     target = Path(folder) / f"{section}.csv"
     reliability = abundance.reliability
@@ -132,7 +132,7 @@ def write_abundance(folder: str | os.PathLike[str], section: str, abundance: Abu
         for path, table in tables.items():
             if table is not None:
                 label = "cell_type" if path == _side(target, "reliability") else "spot"
-                table.to_csv(stack.enter_context(atomic_path(path)), index_label=label)
+                table.to_csv(stack.enter_context(atomic_path(path)), index_label=label, lineterminator="\n")
         for path in tables:
             path.unlink(missing_ok=True)
     return target

@@ -41,6 +41,32 @@ def safe_file_name(name: str, fallback: str = "unnamed") -> str:
     return (safe.encode("utf-8", "replace")[:room].decode("utf-8", "ignore").rstrip(". ") or fallback) + ending
 
 
+def file_name_fault(name: str) -> str | None:
+    """What keeps a name from being that of a file as it stands, on any common file system, in words; None if nothing.
+
+    The rules are those of `safe_file_name`, except that the form of accents (composed or not) is free.
+    """
+    plain = unicodedata.normalize("NFC", name)
+    if safe_file_name(plain) == plain:
+        return None
+    if not plain:
+        return "is empty"
+    if len(plain.encode("utf-8", "surrogatepass")) > _LONGEST:
+        return f"is longer than {_LONGEST} bytes"
+    if forbidden := _FORBIDDEN.findall(plain):
+        return f"holds {' '.join(dict.fromkeys(forbidden))}"
+    if any(_is_hidden(mark) for mark in plain):
+        return "holds hidden marks"
+    if plain != plain.strip().lstrip(".").rstrip(". "):
+        return "begins or ends with a dot or a space"
+    return "is the name of a device on Windows"
+
+
+def file_key(name: str) -> str:
+    """Equal for names that some file system takes for one: Windows and macOS tell neither case nor forms of accents."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
 def key_name(name: object) -> str:
     """Turn any text into a key of SpatialData and wsidata, which allow letters, digits, ``_``, ``.`` and ``-``."""
     return re.sub(r"[^A-Za-z0-9_.-]", "_", str(name))

@@ -296,7 +296,7 @@ def _mark(stamp: Path, answer: requests.Response) -> None:
     mark = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
     # A weak tag must not be used to join ranges (RFC 9110, 13.1.5).
     if mark and not mark.startswith("W/"):
-        stamp.write_text(mark)
+        stamp.write_text(mark, encoding="utf-8", newline="\n")
     else:
         stamp.unlink(missing_ok=True)
 

@@ -101,7 +101,9 @@ def _write_sheet(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, columns, restval="")
         writer.writeheader()
-        writer.writerows(rows)
+        for row in rows:
+            # Written on Windows, read on a cluster.
+            writer.writerow({key: value.as_posix() if isinstance(value, Path) else value for key, value in row.items()})
 
 
 def _authorisation(token: str | None) -> dict[str, str]:

@@ -103,7 +103,7 @@ def make_phantom(
             (temporary / part).mkdir(parents=True)
         signatures = make_signatures(parameters.seed, parameters.genes) if parameters.counts else None
         if signatures is not None:
-            signatures.to_csv(temporary / "reference.csv", float_format="%.6g")
+            signatures.to_csv(temporary / "reference.csv", float_format="%.6g", lineterminator="\n")
         rows: list[dict[str, Any]] = [{} for _ in names]
         progress("phantom", 0, len(names))
         with ThreadPoolExecutor(max(1, workers)) as pool:
@@ -117,7 +117,7 @@ def make_phantom(
                     progress("phantom", done, len(names))
             finally:  # after a failure, do not finish what will be thrown away
                 pool.shutdown(cancel_futures=True)
-        pd.DataFrame(rows).to_csv(temporary / "sheet.csv", index=False)
+        pd.DataFrame(rows).to_csv(temporary / "sheet.csv", index=False, lineterminator="\n")
         write_manifest(temporary, parameters)
     return target / "sheet.csv"
 
@@ -179,7 +179,7 @@ def _make_section(
     truth = pd.DataFrame(
         cells_around(spots, cells, SPOT_DIAMETER_UM / 2).astype(np.int64), index=spots.index, columns=list(CELL_TYPES)
     )
-    truth.to_csv(folder / "truth" / f"{name}.csv")
+    truth.to_csv(folder / "truth" / f"{name}.csv", lineterminator="\n")
     _write_cells(folder / "truth" / f"{name}.cells.csv.gz", cells, mpp)
     genes = pd.Index([], dtype=str, name="gene") if signatures is None else signatures.index
     values = (
@@ -217,7 +217,9 @@ def _write_cells(path: Path, cells: Cells, mpp: float) -> None:
     names = np.array(CELL_TYPES)[cells.kind]
     table = pd.DataFrame({"x_px": cells.x_um / mpp, "y_px": cells.y_um / mpp, "type": names})
     # No time in the gzip header: the same cells are the same bytes.
-    table.to_csv(path, index=False, float_format="%.3f", compression={"method": "gzip", "mtime": 0})
+    table.to_csv(
+        path, index=False, float_format="%.3f", compression={"method": "gzip", "mtime": 0}, lineterminator="\n"
+    )
 
 
 def _write_image(path: Path, picture: npt.NDArray[np.uint8], mpp: float) -> None:

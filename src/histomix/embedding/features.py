@@ -151,7 +151,7 @@ def read_overview(folder: Path) -> dict[str, Any]:
 def write_overview(folder: Path, overview: Mapping[str, Any]) -> None:
     """Write the folder's ``manifest.json`` (StorageError when that fails)."""
     with atomic_path(folder / "manifest.json") as temporary:
-        temporary.write_text(json.dumps(overview, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(overview, indent=1, allow_nan=False) + "\n", encoding="utf-8", newline="\n")
 
 
 def read_features(folder: str | os.PathLike[str]) -> dict[str, ad.AnnData]:

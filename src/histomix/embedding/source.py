@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._version import __version__
+from ..common.naming import safe_file_name
 from ..errors import EncoderError
 from ..provenance import digest_json, fingerprint
 from ..slides import TileSpec
@@ -81,7 +82,7 @@ class EncoderSource:
         from ..encoders import card
 
         name = card(str(self._name)).name if self._encoder is None else self._encoder.card.name
-        return re.sub(r"[^\w.+-]+", "_", name)
+        return safe_file_name(re.sub(r"[^\w.+-]+", "_", name))
 
     def facts(self) -> dict[str, Any]:
         """Facts of the encoder, see `histomix.embedding.identity.encoder_facts`."""

@@ -60,7 +60,7 @@ class Shards:
             temporary.write_bytes(data)
         with atomic_path(path.with_suffix(".json")) as temporary:
             key = {"identity": self.identity, "digest": digest_bytes(data)}
-            temporary.write_text(json.dumps(key), encoding="utf-8")
+            temporary.write_text(json.dumps(key), encoding="utf-8", newline="\n")
 
 
 def remove_shards(folder: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..common.naming import file_key, file_name_fault
 from ..errors import HistomixError, InputError
 from ..progress import Progress, silent
 from ..provenance import atomic_path, versions, write_json
@@ -167,11 +168,14 @@ def _check(
     for what, values in (("cohort", names), ("encoder", encoders), ("head", heads), ("protocol", protocols)):
         if not values:
             raise InputError(f"no {what} was named", mend=f"Name at least one {what}")
-        for value in values:
-            if list(values).count(value) > 1:
-                raise InputError(f"the {what} {value!r} stands twice", mend="Name each once")
-            if not value or (what != "encoder" and Path(value).name != value) or value.startswith("."):
-                raise InputError(f"a {what} cannot be called {value!r}: the name becomes a folder")
+        # An encoder may be named by the path of its card; its folder has a name made from that.
+        keys = list(values) if what == "encoder" else [file_key(value) for value in values]
+        for value, key in zip(values, keys, strict=True):
+            if keys.count(key) > 1:
+                raise InputError(f"the {what} {value!r} stands twice", mend="Name each once, in one case of letters")
+            why = file_name_fault(value) if what != "encoder" or not value else None
+            if why:
+                raise InputError(f"a {what} cannot be called {value!r}, which becomes a folder: it {why}")
     for name in protocols:
         if name not in PROTOCOLS:
             raise InputError(f"there are no folds called {name!r}", mend=f"Choose from {', '.join(PROTOCOLS)}")
@@ -183,10 +187,10 @@ def _write(found: Benchmark, place: Path) -> None:
     tests = pd.DataFrame(found.tests).reindex(columns=list(_TESTS))
     for name, table in ((TABLE, found.table), (RANKING, found.ranking), (TESTS, tests)):
         with atomic_path(place / name) as temporary:
-            table.to_csv(temporary, index=False)
+            table.to_csv(temporary, index=False, lineterminator="\n")
     if importlib.util.find_spec("pyarrow") is not None:
         with atomic_path((place / TABLE).with_suffix(".parquet")) as temporary:
             found.table.to_parquet(temporary, index=False)
     with atomic_path(place / STATEMENT) as temporary:
-        temporary.write_text(found.statement, encoding="utf-8")
+        temporary.write_text(found.statement, encoding="utf-8", newline="\n")
     write_json(place / SUMMARY, found.summary)

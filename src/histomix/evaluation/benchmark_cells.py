@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ..abundance import Abundance
+from ..common.naming import safe_file_name
 from ..embedding import embed, feature_manifest, read_features
 from ..errors import HistomixError
 from ..progress import Progress
 from ..provenance import digest_json, read_json, versions, write_json
-from .benchmark_parts import BenchmarkCohort, common_spots, finished, parameters, slug, table_digest
+from .benchmark_parts import BenchmarkCohort, common_spots, finished, parameters, table_digest
 from .gathering import CohortData
 from .result import Evaluation
 from .run import evaluate
@@ -156,7 +157,7 @@ class Run:
     def _embed(
         self, one: BenchmarkCohort, name: str, weights: str | os.PathLike[str] | None, threads: int | None
     ) -> dict[str, AnnData]:
-        folder = self.out / "features" / one.name / slug(name)
+        folder = self.out / "features" / one.name / safe_file_name(name)
         before = time.perf_counter()
         embed(one.cohort, name, weights, folder, threads=threads, trust_code=self.trust_code, progress=self.progress)
         seconds = time.perf_counter() - before
@@ -174,7 +175,7 @@ class Run:
         return features
 
     def _cell(self, name: str, ready: _Ready, encoder: str, protocol: str, test: _Ready | None) -> Cell:
-        folder = self.out / "evaluations" / name / slug(encoder) / protocol
+        folder = self.out / "evaluations" / name / safe_file_name(encoder) / protocol
         wanted = digest_json(
             {
                 "parts": [part.identity(encoder) for part in (ready, test) if part is not None],
@@ -220,7 +221,7 @@ class Run:
 
     def _data(self, ready: _Ready, encoder: str) -> CohortData:
         """A cohort with its features, for `evaluate`."""
-        places = [self.out / "features" / ready.one.name / slug(part) for part in encoder.split(PLUS)]
+        places = [self.out / "features" / ready.one.name / safe_file_name(part) for part in encoder.split(PLUS)]
         return CohortData(ready.one.cohort.subset(list(ready.labels)), ready.blocks(encoder), ready.labels, places)
 
     def _attempt(self, work: Callable[[], Any], *names: str) -> Any:

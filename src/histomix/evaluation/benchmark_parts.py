@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,11 +55,6 @@ def finished(folder: Path, note: Path, wanted: str) -> Evaluation | None:
     except InputError as error:
         _LOG.warning("%s It is made again", error)
         return None
-
-
-def slug(encoder: str) -> str:
-    """Name of an encoder as that of a folder (a card file is named by its path)."""
-    return re.sub(r"[^A-Za-z0-9_.+:-]+", "_", encoder)
 
 
 def common_spots(one: BenchmarkCohort, features: Sequence[Mapping[str, AnnData]]) -> tuple[dict[str, Abundance], int]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..common.naming import file_key, file_name_fault
 from ..errors import HeadError, InputError
 from ..heads import CompositionRegressor, TrainingSet, inner_groups, make_estimator
 from .baselines import NUCLEI, ORACLE
@@ -48,9 +48,15 @@ def prototypes(heads: Sequence[str] | Mapping[str, Any], unit: str, seed: int) -
     """
     given = dict(heads) if isinstance(heads, Mapping) else dict.fromkeys([heads] if isinstance(heads, str) else heads)
     for name in given:
-        # The name becomes a folder.
-        if name in (LABEL, LABELS, NUCLEI, ORACLE, "", "..") or Path(name).name != name:
+        if name in (LABEL, LABELS, NUCLEI, ORACLE):
             raise InputError(f"a head cannot be called {name!r}", mend="Choose another name")
+        if why := file_name_fault(name):
+            raise InputError(f"a head cannot be called {name!r}, which becomes a folder: it {why}", mend="Rename it")
+    if len({file_key(name) for name in {*BASELINES, *given}}) < len({*BASELINES, *given}):
+        raise InputError(
+            f"two of the heads {', '.join(given)} would have one folder where the case of letters makes no difference",
+            mend="Rename one of them",
+        )
     names = dict.fromkeys([*BASELINES, *given])
     return {name: make_estimator(name, unit, seed) if given.get(name) is None else given[name] for name in names}
 

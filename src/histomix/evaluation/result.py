@@ -121,7 +121,7 @@ class Evaluation:
         with atomic_path(folder) as path:
             path.mkdir()
             parts = [part for part in (self.metrics, self.others) if len(part)]
-            pd.concat(parts, ignore_index=True).to_csv(path / "metrics.csv", index=False)
+            pd.concat(parts, ignore_index=True).to_csv(path / "metrics.csv", index=False, lineterminator="\n")
             for head, tables in self.predictions.items():
                 self._write(path / "predictions" / head, tables)
             self._write(path / "labels", self.labels)
@@ -133,7 +133,9 @@ class Evaluation:
         folder.mkdir(parents=True)
         for section, table in tables.items():
             places = self.positions[section].loc[table.index, _COORDINATES]
-            pd.concat([places, table], axis=1).to_csv(folder / f"{section}.csv", index_label="spot")
+            pd.concat([places, table], axis=1).to_csv(
+                folder / f"{section}.csv", index_label="spot", lineterminator="\n"
+            )
 
 
 def check_folder(folder: str | os.PathLike[str]) -> None:

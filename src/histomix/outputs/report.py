@@ -97,7 +97,7 @@ def write_report(
                 groups=run_facts(material),
             )
         )
-        (folder / "index.html").write_text(with_policy(page), encoding="utf-8")
+        (folder / "index.html").write_text(with_policy(page), encoding="utf-8", newline="\n")
     return Path(out) / "index.html"
 
 
@@ -105,7 +105,10 @@ def _link(page: Path, out: Path) -> str:
     """From the report to another page on the same disk, so that both can be moved together."""
     from urllib.parse import quote
 
-    return quote(Path(os.path.relpath(page.resolve(), out.resolve())).as_posix())
+    try:
+        return quote(Path(os.path.relpath(page.resolve(), out.resolve())).as_posix())
+    except ValueError:  # on another drive of Windows there is no way from one to the other
+        return page.resolve().as_uri()
 
 
 def _check_folder(out: Path) -> None:

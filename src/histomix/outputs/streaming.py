@@ -53,7 +53,9 @@ def composition_writer(folder: str | os.PathLike[str], compress: bool = False) -
         def append(block: AnnData) -> None:
             nonlocal rows
             at_spots = json.loads(block.uns["manifest"])["places"] == "spots"
-            composition_table(block).to_csv(table, index=at_spots, header=rows == 0, float_format="%.6g")
+            composition_table(block).to_csv(
+                table, index=at_spots, header=rows == 0, float_format="%.6g", lineterminator="\n"
+            )
             for feature in composition_geojson(block)["features"]:
                 collection.write(",\n" if rows else "\n")
                 collection.write(json.dumps(feature, allow_nan=False))
@@ -93,11 +95,11 @@ def write_composition(folder: str | os.PathLike[str], composition: AnnData, prev
 def _text(path: Path, compress: bool) -> Iterator[IO[str]]:
     """A file to write text to; the compressed one carries no time, so that the same map gives the same bytes."""
     if not compress:
-        with path.open("w", encoding="utf-8") as stream:
+        with path.open("w", encoding="utf-8", newline="\n") as stream:
             yield stream
         return
     with path.open("wb") as raw, gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0) as packed:
         import io
 
-        with io.TextIOWrapper(packed, encoding="utf-8") as stream:
+        with io.TextIOWrapper(packed, encoding="utf-8", newline="\n") as stream:
             yield stream

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -83,10 +82,12 @@ def _close(cluster: Any) -> None:
     try:
         cluster.close(timeout=_CONNECT_S)
     except (OSError, TimeoutError) as error:
+        import psutil
+
         logger.debug("workers are ended by force (%r)", error)
         for pid in pids:
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(psutil.Error):
+                psutil.Process(pid).kill()
 
 
 @contextlib.contextmanager

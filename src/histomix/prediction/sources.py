@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..common.addresses import check_address, shown
-from ..common.naming import safe_file_name
+from ..common.naming import file_key, safe_file_name
 from ..common.remote_names import remote_name
 from ..errors import HeadError, InputError, MissingFileError
+from ..common.paths import path_in_table
 from ..slides.files import SUFFIXES
 from .job import SlideJob
 
@@ -58,12 +60,13 @@ def slide_jobs(
     jobs = [
         SlideJob(slide, Path(out) / safe_file_name(name), scale, name, facts) for slide, scale, name, facts in found
     ]
-    folders: dict[Path, SlideJob] = {}
+    folders: dict[str, SlideJob] = {}
     for job in jobs:
-        twin = folders.setdefault(job.folder, job)
+        twin = folders.setdefault(file_key(job.folder.name), job)
         if twin is not job:
             raise HeadError(
-                f"{twin.source} and {job.source} would both be written to {job.folder}",
+                f"{twin.source} and {job.source} would both be written to {job.folder}"
+                + ("" if twin.folder == job.folder else ", on systems that do not tell case apart"),
                 mend="Rename one of them, name them in the column 'name' of a sheet, or use different --out folders",
             )
     return jobs
@@ -108,13 +111,15 @@ def _search(folder: Path) -> list[tuple[Path, str]]:
             "holds no slide", where=folder, mend=f"Name a folder with slides ({', '.join(SUFFIXES)}), or the slides"
         )
     stems = [path.name if path.is_dir() and path.suffix != ".zarr" else path.stem for path in paths]
+    alike = Counter(map(file_key, stems))
     names = []
     for path, stem in zip(paths, stems, strict=True):
         parts = path.relative_to(folder).parts[:-1] if path != folder else ()
-        names.append("__".join((*parts, stem)) if stems.count(stem) > 1 else stem)
+        names.append("__".join((*parts, stem)) if alike[file_key(stem)] > 1 else stem)
     # a.svs beside a.ndpi in one folder
+    alike = Counter(map(file_key, names))
     return [
-        (path, f"{name}{path.suffix.replace('.', '_')}" if names.count(name) > 1 else name)
+        (path, f"{name}{path.suffix.replace('.', '_')}" if alike[file_key(name)] > 1 else name)
         for path, name in zip(paths, names, strict=True)
     ]
 
@@ -155,10 +160,10 @@ def _sheet(path: Path, mpp: float | None) -> list[tuple[str, float | None, str, 
         if not slide:
             raise InputError(f"row {number} names no slide", where=path, mend="Fill in the column 'slide'")
         scale = _number(values.pop("mpp", ""), number, path)
-        name = values.pop("name", "") or _stem(slide)
+        place = slide if _REMOTE in slide else str(path_in_table(path.parent, slide))
+        name = values.pop("name", "") or _stem(place)
         if "/" in name or "\\" in name or name in (".", ".."):
             raise InputError(f"row {number}: the name '{name}' cannot be a folder's", where=path, mend="Rename it")
-        place = slide if _REMOTE in slide else str(path.parent / slide)
         if _REMOTE in slide:
             _check_remote(slide, number, path)
         found.append((place, mpp if scale is None else scale, name, _facts(values)))

@@ -81,7 +81,7 @@ def _resumable(part: Path, stamp: Path, remote: Remote) -> bool:
         if not kept:
             part.unlink(missing_ok=True)
         part.parent.mkdir(parents=True, exist_ok=True)
-        stamp.write_text(facts)
+        stamp.write_text(facts, encoding="utf-8", newline="\n")
     return kept
 
 

@@ -47,7 +47,7 @@ def write_spots_csv(section: Section, affine: Proposal | ArrayLike, path: str | 
     for column in _ARRAY_COLUMNS:
         if column in section.adata.obs:
             table[column] = section.adata.obs[column].to_numpy()
-    content = table.to_csv().encode()
+    content = table.to_csv(lineterminator="\n").encode()
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
     write_json(

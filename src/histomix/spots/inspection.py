@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import HistomixError, MissingSectionError, SectionError, SheetError, SlideError
+from ..common.naming import safe_file_name
 from ..provenance import read_json
 from . import tables
 from .formats import Description, check_options, find_format, split_location, tenx
@@ -119,7 +120,8 @@ def section_name(path: Path) -> str:
     while path.name in ("outs", "spatial", "binned_outputs", "st") or path.name.startswith(("square_", "tissue_pos")):
         path = path.parent
     name = path.name.partition(".")[0] if path.is_file() or path.suffix == ".zarr" else path.name
-    return re.sub(r"[^\w-]+", "_", name.removesuffix("_selection")).strip("_")[:200] or "section"
+    plain = re.sub(r"[^\w-]+", "_", name.removesuffix("_selection")).strip("_")
+    return safe_file_name(plain or "section")
 
 
 def _absolute(location: str) -> str:

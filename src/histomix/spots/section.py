@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import SectionError, SlideError, UnknownSectionError
+from ..common.naming import file_name_fault
 from .formats import SHEET_IMAGE, load_format
 from .readers import read_section_spots
 from .sheet import SheetRow, read_sheet
@@ -35,6 +36,7 @@ class Section:
 
     ``adata`` has the spot keys as obs_names, csr counts in ``X`` (no genes when not asked for or absent) and the spot
     centres in ``obsm["spatial"]`` (n, 2), level-0 px. Sizes in um are None where neither sheet nor format tells.
+    The name is that of files, see `histomix.common.naming.file_name_fault`; SectionError where it cannot be.
     ``mpp`` is the sheet's; ``spots_mpp`` (um per px of the spot coordinates) is what the spots files tell, as
     ``spots_mpp_source`` says, and serves where neither the sheet nor the image tells. ``notes`` are the reader's.
     """
@@ -54,6 +56,14 @@ class Section:
     spots_mpp: float | None = None
     spots_mpp_source: str | None = None
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if why := file_name_fault(self.name):
+            raise SectionError(
+                f"a section cannot be called '{self.name}', which names files: it {why}",
+                where=self.where or None,
+                mend="Use letters, digits, '-' and '_'",
+            )
 
     @property
     def keys(self) -> pd.Index:

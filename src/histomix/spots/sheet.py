@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..common.naming import file_key, file_name_fault
+from ..common.paths import exists, path_in_table
 from ..errors import SectionError, SheetError
 from .formats import KNOWN, check_options, load_format, readable, split_location
 from .readers import detect_format
@@ -23,8 +24,6 @@ _FILES = ("image", "counts", "labels")
 # Names that people use and difflib cannot know.
 _SYNONYMS = {"patient": "donor", "patient_id": "donor", "subject": "donor", "sample": "section", "slide": "image"}
 _SYNONYMS |= {"img": "image", "mmp": "mpp", "um_per_px": "mpp", "microns_per_pixel": "mpp", "unit": "label_unit"}
-# Sections name files, on Windows too.
-_SAFE_NAME = re.compile(r'[^/\\:*?"<>|\x00-\x1f]{1,200}')
 
 
 @dataclass(frozen=True)
@@ -103,15 +102,8 @@ def _repeats(entries: list[Entry]) -> Iterator[str]:
     for entry in entries:
         # Section names become file names, and some file systems do not tell case apart.
         name = entry.cells.get("section", "")
-        if name and first.setdefault(name.casefold(), entry.place) != entry.place:
-            yield f"{entry.place}, column 'section': '{name}' is already the section of {first[name.casefold()]}"
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a name too long for a file
-        return False
+        if name and first.setdefault(file_key(name), entry.place) != entry.place:
+            yield f"{entry.place}, column 'section': '{name}' is already the section of {first[file_key(name)]}"
 
 
 def _listing(folder: Path) -> list[str]:
@@ -133,8 +125,8 @@ class _Checker:
     def row(self) -> SheetRow | None:
         before = len(self.faults)
         section, donor = self.required("section"), self.required("donor")
-        if section and (not _SAFE_NAME.fullmatch(section) or section[0] == "." or section[-1] == "."):
-            self.fault("section", f"'{section}' cannot name a file: use letters, digits, '-' and '_'")
+        if section and (why := file_name_fault(section)):
+            self.fault("section", f"'{section}' cannot name a file: it {why}; use letters, digits, '-' and '_'")
         spots, options = self.spots() if self.required("spots") else (None, {})
         files = {column: self.path(column) for column in _FILES}
         numbers = {column: self.number(column) for column in _NUMBERS}
@@ -171,17 +163,17 @@ class _Checker:
 
     def spots(self) -> tuple[Path | None, Mapping[str, str]]:
         try:
-            place, options = split_location(str(self.sheet.parent / self.cell("spots")))
+            place, options = split_location(str(path_in_table(self.sheet.parent, self.cell("spots"))))
         except SectionError as error:
             self.fault("spots", str(error).removesuffix("."))
             return None, {}
         return self.existing("spots", place), options
 
     def path(self, column: str) -> Path | None:
-        return self.existing(column, self.sheet.parent / self.cell(column)) if self.cell(column) else None
+        return self.existing(column, path_in_table(self.sheet.parent, self.cell(column))) if self.cell(column) else None
 
     def existing(self, column: str, path: Path) -> Path | None:
-        if not _exists(path):
+        if not exists(path):
             near = difflib.get_close_matches(path.name, _listing(path.parent), n=1, cutoff=0.8)
             hint = f" (did you mean '{near[0]}'?)" if near else ""
             self.fault(column, f"there is no file {path}{hint}; paths are relative to the sheet")

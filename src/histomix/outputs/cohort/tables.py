@@ -147,7 +147,7 @@ def write_cohort(tables: CohortTables, out: str | os.PathLike[str]) -> dict[str,
         named["tls_like"] = tables.hot_spots
     for name, table in named.items():
         with atomic_path(place / f"{name}.csv") as temporary:
-            table.to_csv(temporary, index=False, float_format="%.8g")
+            table.to_csv(temporary, index=False, float_format="%.8g", lineterminator="\n")
         written[name] = place / f"{name}.csv"
     try:
         for name in ("cohort", "slides"):

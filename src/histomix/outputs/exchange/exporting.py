@@ -109,7 +109,7 @@ def _csv(path: Path, composition: AnnData, _thumbnail: np.ndarray | None) -> Non
     table = spreadsheet_table(composition_table(composition))
     with atomic_path(path) as temporary:
         # The mark of byte order tells a spreadsheet that names are in UTF-8.
-        table.to_csv(temporary, index=True, float_format="%.6g", encoding="utf-8-sig")
+        table.to_csv(temporary, index=True, float_format="%.6g", encoding="utf-8-sig", lineterminator="\n")
 
 
 def _geojson(path: Path, composition: AnnData, _thumbnail: np.ndarray | None) -> None:

@@ -56,7 +56,7 @@ def write_layer(
 
 def write_script(folder: Path, key: str, name: str, value: Any) -> None:
     """Write ``folder/<name>.js``, which hands a JSON value to the page under ``<key>/<name>``."""
-    (folder / f"{name}.js").write_text(f'HX.put("{key}/{name}",{script_json(value)})', encoding="ascii")
+    (folder / f"{name}.js").write_text(f'HX.put("{key}/{name}",{script_json(value)})', encoding="ascii", newline="\n")
 
 
 def greatest_of(*arrays: np.ndarray) -> float:

@@ -126,7 +126,7 @@ def write_viewer(
         (folder / "data").mkdir(parents=True)
         metas = [_write_slide(one, f"s{number}", folder / "data", mpp, progress) for number, one in enumerate(slides)]
         facts = {"title": title, "version": __version__, "slides": metas, "maps": _colour_maps(), "tile_px": TILE_PX}
-        (folder / "index.html").write_text(_page(title, facts), encoding="utf-8")
+        (folder / "index.html").write_text(_page(title, facts), encoding="utf-8", newline="\n")
     return place / "index.html"
 
 
