@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .session import Json, Quiet, Seed, Threads, session
+from .session import Json, Quiet, session
 
 LIBRARIES = (
     "torch",
@@ -41,11 +41,9 @@ def doctor(
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
-    seed: Seed = 0,
-    threads: Threads = None,
 ) -> None:
     """Say what is installed, which encoders can load now, and for each that cannot the one step that mends it."""
-    with session(as_json, quiet, threads) as run:
+    with session(as_json, quiet) as run:
         import os
 
         from ..encoders import availability, cards
@@ -61,7 +59,7 @@ def doctor(
         for library, extra in EXTRAS.items():
             if library not in versions(library):
                 run.say(f'  {library:18} not installed; only zoo: encoders need it: pip install "histomix[{extra}]"')
-        run.say(f"  {'CPU threads':18} {threads or os.cpu_count()}")
+        run.say(f"  {'CPU threads':18} {os.cpu_count()}")
         run.say(f"  {'GPU':18} {_gpu()}")
         run.say("\nencoders")
         for name, state in states.items():

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .session import Json, Quiet, Seed, Sheet, Threads, session
+from .session import Json, Quiet, Sheet, Threads, session
 
 Encoder = Annotated[
     list[str],
@@ -48,7 +48,6 @@ def embed(
     ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
-    seed: Seed = 0,
     threads: Threads = None,
 ) -> None:
     """Embed the H&E tile at each spot with a frozen encoder. Resumable: run the same command again."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .session import Json, Quiet, Seed, Threads, session
+from .session import Json, Quiet, Threads, session
 
 
 def predict(
@@ -69,7 +69,6 @@ def predict(
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
-    seed: Seed = 0,
     threads: Threads = None,
 ) -> None:
     """Predict the composition of slides. All are attempted; each failure is named at the end."""
