@@ -55,8 +55,11 @@ class HistomixError(Exception):
 
 
 def _restored(kind: type[HistomixError], args: tuple[Any, ...]) -> HistomixError:
-    # ``kind.__new__`` is that of the first of Python's kinds, which may not be the one that an OSError is made by.
-    error: HistomixError = (OSError if issubclass(kind, OSError) else kind).__new__(kind, *args)
+    # By that of Python's kinds which holds most: only its ``__new__`` may make the others.
+    own: Any = max(
+        (base for base in kind.__mro__ if base.__module__ == "builtins"), key=lambda base: base.__basicsize__
+    )
+    error: HistomixError = own.__new__(kind, *args)
     error.args = args
     return error
 

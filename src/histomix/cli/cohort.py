@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .session import Json, Quiet, Seed, Threads, session
+from .session import Json, Quiet, Threads, session
 
 
 def cohort(
@@ -37,7 +37,6 @@ def cohort(
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
-    seed: Seed = 0,
     threads: Threads = None,
 ) -> None:
     """Measure maps: composition, density, mixing, interfaces, TLS-like hot spots, novelty; with clinical data."""

@@ -19,11 +19,9 @@ def doctor(
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
-    seed: Seed = 0,
-    threads: Threads = None,
 ) -> None:
     """Say what is installed, which encoders can load now, and for each that cannot the one step that mends it."""
-    with session(as_json, quiet, threads) as run:
+    with session(as_json, quiet) as run:
         import os
 
         from ..encoders import availability, cards
@@ -43,7 +41,7 @@ def doctor(
             run.say(f"  {'':18} what it needs is not known: it runs from its sources\n{'':20}   -> pip install -e .")
         torch = _torch()
         run.say(f"  {'torch is':18} {torch['build']}")
-        run.say(f"  {'CPU threads':18} {threads or os.cpu_count()}")
+        run.say(f"  {'CPU threads':18} {os.cpu_count()}")
         run.say(f"  {'GPU':18} {torch['gpu']}")
         extras = {name: _extra(name, shortfalls(requirements(name))) for name in EXTRAS} if core else {}
         _say_extras(run, extras)

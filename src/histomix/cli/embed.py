@@ -49,7 +49,6 @@ def embed(
     trust_code: TrustCode = False,
     as_json: Json = False,
     quiet: Quiet = False,
-    seed: Seed = 0,
     threads: Threads = None,
 ) -> None:
     """Embed the H&E tile at each spot with a frozen encoder. Resumable: run the same command again."""

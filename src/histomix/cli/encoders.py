@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
-from .session import Json, Quiet, Seed, Threads, session
+from .session import Json, Quiet, session
 
 
-def encoders(as_json: Json = False, quiet: Quiet = False, seed: Seed = 0, threads: Threads = None) -> None:
+def encoders(as_json: Json = False, quiet: Quiet = False) -> None:
     """List the encoders: what each sees and gives, its licence, and whether it can load now."""
-    with session(as_json, quiet, threads) as run:
+    with session(as_json, quiet) as run:
         from ..encoders import availability, cards
 
         rows = [(one, availability(one.name)) for one in cards()]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .session import Json, Quiet, Seed, Threads, session
+from .session import Json, Quiet, Threads, session
 
 
 class Format(StrEnum):
@@ -33,7 +33,6 @@ def export(
     ],
     as_json: Json = False,
     quiet: Quiet = False,
-    seed: Seed = 0,
     threads: Threads = None,
 ) -> None:
     """Write maps for other programs: SpatialData, AnnData in scverse keys, Parquet, CSV for a spreadsheet,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .session import Json, Quiet, Seed, Threads, session
+from .session import Json, Quiet, session
 
 
 def inspect(
@@ -16,11 +16,9 @@ def inspect(
     ],
     as_json: Json = False,
     quiet: Quiet = False,
-    seed: Seed = 0,
-    threads: Threads = None,
 ) -> None:
     """Say what a file or folder is, what is in it, what is missing, and the sheet row to use."""
-    with session(as_json, quiet, threads) as run:
+    with session(as_json, quiet) as run:
         from ..spots import inspect_data
 
         found = inspect_data(path)

@@ -70,7 +70,6 @@ def predict(
     trust_code: TrustCode = False,
     as_json: Json = False,
     quiet: Quiet = False,
-    seed: Seed = 0,
     threads: Threads = None,
 ) -> None:
     """Predict the composition of slides. All are attempted; each failure is named at the end."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .session import Json, Quiet, Seed, Threads, session
+from .session import Json, Quiet, Threads, session
 
 
 def report(
@@ -18,7 +18,6 @@ def report(
     title: Annotated[str, typer.Option("--title", help="Title of the page.")] = "histomix report",
     as_json: Json = False,
     quiet: Quiet = False,
-    seed: Seed = 0,
     threads: Threads = None,
 ) -> None:
     """Show labels, scores and maps on a page that opens from disk and loads nothing remote."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .session import Json, Quiet, Seed, Threads, session
+from .session import Json, Quiet, Threads, session
 
 
 def view(
@@ -37,7 +37,6 @@ def view(
     mpp: Annotated[float, typer.Option("--mpp", min=0.1, help="Finest scale of the pictures, um per pixel.")] = 0.5,
     as_json: Json = False,
     quiet: Quiet = False,
-    seed: Seed = 0,
     threads: Threads = None,
 ) -> None:
     """Write a viewer that opens from disk: zoom to cells, switch types, compare with labels, select, export.

@@ -8,16 +8,14 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.exceptions import NotFittedError
+from sklearn.utils import Tags
 
-from ..abundance import UNITS
 from ..errors import HeadError
+from .checks import HeadNotFittedError, abundances, column, matrix, remember_columns, rows_to_predict
 from .context import Places
 from .looking import Looking
 from .threads import threads_for
 
-#: Rows of proportions may miss 1 by this much (rounding in a published table) before they are refused.
-SUM_TOLERANCE = 0.01
 #: A head of fewer spots than this is refused.
 MIN_SPOTS = 10
 _PREDICT_ROWS = 2048
@@ -34,6 +32,8 @@ class CompositionRegressor(Looking, RegressorMixin, BaseEstimator):
     ----------
     n_features_in_ : int
         Number of columns of ``X`` at fit.
+    feature_names_in_ : object array, (n_features,)
+        Names of the columns, where ``X`` was a table with names.
     present_ : bool array, (n_types,)
         Cell types with any abundance in the training rows.
     held_out_ : float64 array, (n_spots, n_types), or None
@@ -49,14 +49,27 @@ class CompositionRegressor(Looking, RegressorMixin, BaseEstimator):
     held_out_: np.ndarray | None = None
     held_out_spread_: np.ndarray | None = None
 
-    def fit(self, X: Any, Y: Any, groups: Any = None, sample_weight: Any = None, places: Places | None = None) -> Self:
+    def __sklearn_tags__(self) -> Tags:
+        tags: Tags = super().__sklearn_tags__()
+        # One column per cell type, also for one type: a composition has no form with one axis.
+        tags.target_tags.two_d_labels = tags.target_tags.multi_output = True
+        tags.target_tags.single_output = False
+        tags.target_tags.positive_only = True
+        # For a graph of spots a table alone is not enough.
+        tags.input_tags.two_d_array = not self.needs_places
+        return tags
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "present_")
+
+    def fit(self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None, places: Places | None = None) -> Self:
         """Fit on embeddings and labels.
 
         Parameters
         ----------
         X
             Embeddings, ``(n_spots, n_features)``, finite.
-        Y
+        y
             Abundances, ``(n_spots, n_types)``, finite and non-negative, in the unit of the constructor.
         groups
             ``(n_spots,)``: rows of one group (a donor, else a section) stay together in the inner splits that choose
@@ -71,25 +84,26 @@ class CompositionRegressor(Looking, RegressorMixin, BaseEstimator):
         HeadError
             The input is not of these shapes and values; the message says which.
         """
-        X, Y = _matrix(X, "X"), _matrix(Y, "Y").astype(np.float64, copy=False)
-        _check_labels(Y, self.unit)
+        remember_columns(self, X, y)
+        X, Y = matrix(X, "X"), abundances(y, self.unit)
         if len(X) != len(Y):
             raise HeadError(
-                f"X has {len(X)} rows and Y has {len(Y)}", mend="Give one row of labels per row of features"
+                f"X has {len(X)} rows and y has {len(Y)}", mend="Give one row of labels per row of features"
             )
         weight = (
-            np.ones(len(X)) if sample_weight is None else _column(sample_weight, "sample_weight", len(X)).astype(float)
+            np.ones(len(X)) if sample_weight is None else column(sample_weight, "sample_weight", len(X)).astype(float)
         )
         if not np.isfinite(weight).all() or (weight < 0).any() or not weight.any():
             raise HeadError("sample_weight must be finite and non-negative, and not all zero")
         n_rows, kept = len(X), np.flatnonzero(weight > 0)
         if len(kept) < MIN_SPOTS:
-            raise HeadError(f"there are {len(kept)} training spots; at least {MIN_SPOTS} are needed")
-        self.n_features_in_ = X.shape[1]
+            raise HeadError(
+                f"there are {len(kept)} training spots; at least {MIN_SPOTS} are needed (n_samples={n_rows})"
+            )
         self._start_looking(X, places, kept)
         neighbourhood = self._neighbourhood(places, n_rows)
         X = self._seen(X, kept, neighbourhood, None if places is None else self._scales(X, places))
-        labels = None if groups is None else _column(groups, "groups", len(weight))[kept]
+        labels = None if groups is None else column(groups, "groups", len(weight))[kept]
         Y, weight = Y[kept], weight[kept] / weight[kept].mean()
         self.present_ = Y.any(axis=0)
         if not self.present_.any():
@@ -137,6 +151,11 @@ class CompositionRegressor(Looking, RegressorMixin, BaseEstimator):
         """
         return None
 
+    def _to_predict(self, X: Any) -> Any:
+        if not self.__sklearn_is_fitted__():
+            raise HeadNotFittedError(f"this {type(self).__name__} is not fitted yet", mend="Call fit first")
+        return rows_to_predict(self, X)
+
     @abstractmethod
     def _fit(
         self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, places: Places | None
@@ -149,14 +168,7 @@ class CompositionRegressor(Looking, RegressorMixin, BaseEstimator):
         self, X: Any, places: Places | None, function: Callable[[np.ndarray, Places | None], np.ndarray]
     ) -> np.ndarray:
         """Apply a function of present types to chunks of rows with their rings, and smooth its result."""
-        if not hasattr(self, "present_"):
-            raise NotFittedError(f"this {type(self).__name__} is not fitted yet: call fit first")
-        X = X if hasattr(X, "shape") and len(X.shape) == 2 else _matrix(X, "X", rows=0)
-        if X.shape[1] != self.n_features_in_:
-            raise HeadError(
-                f"X has {X.shape[1]} features, but this head was trained on {self.n_features_in_}",
-                mend="Embed with the encoder of the head",
-            )
+        X = self._to_predict(X)
         neighbourhood = self._neighbourhood(places, len(X))
         scales = None if places is None else self._scales(X, places)
         result = np.zeros((len(X), len(self.present_)))
@@ -164,7 +176,7 @@ class CompositionRegressor(Looking, RegressorMixin, BaseEstimator):
         with threads_for(X.shape[0] * X.shape[1]):
             for start in range(0, len(X), step):
                 rows = slice(start, min(start + step, len(X)))
-                block = _matrix(self._seen(X, rows, neighbourhood, scales), "X", rows=0, first=start)
+                block = matrix(self._seen(X, rows, neighbourhood, scales), "X", rows=0, first=start)
                 result[rows, self.present_] = function(block, None if places is None else places[rows])
         return self._smoothed(result, neighbourhood)
 
@@ -230,46 +242,3 @@ def to_unit(values: np.ndarray, unit: str) -> np.ndarray:
         return values
     total = values.sum(axis=1, keepdims=True)
     return np.divide(values, total, out=np.full_like(values, 1 / values.shape[1]), where=total > 0)
-
-
-def _matrix(values: Any, name: str, rows: int = 1, first: int = 0) -> np.ndarray:
-    """Check a table of finite numbers; ``first`` is the number of its first row in a larger one."""
-    array = np.asarray(values)
-    if array.ndim != 2 or array.shape[0] < rows or array.shape[1] == 0:
-        raise HeadError(
-            f"{name} must be a table of rows x columns with at least one of each; its shape is {array.shape}"
-        )
-    if array.dtype.kind not in "fiub":
-        raise HeadError(f"{name} must hold numbers; it holds {array.dtype}")
-    if array.dtype not in (np.float32, np.float64):
-        array = array.astype(np.float32)
-    finite = np.isfinite(array).all(axis=1)
-    if not finite.all():
-        bad = first + int(np.flatnonzero(~finite)[0])
-        raise HeadError(
-            f"{name} holds NaN or infinite values in {(~finite).sum()} of {len(array)} rows (first: row {bad})"
-        )
-    return array
-
-
-def _column(values: Any, name: str, length: int) -> np.ndarray:
-    array = np.asarray(values)
-    if array.shape != (length,):
-        raise HeadError(f"{name} must have one value per spot, so shape ({length},); its shape is {array.shape}")
-    return array
-
-
-def _check_labels(Y: np.ndarray, unit: str) -> None:
-    if unit not in UNITS:
-        raise HeadError(f"the unit is {unit!r}", mend=f"Choose one of: {', '.join(UNITS)}")
-    if (Y < 0).any():
-        raise HeadError(f"Y holds negative abundances in {(Y < 0).any(axis=1).sum()} of {len(Y)} rows")
-    if unit == "proportion":
-        off = np.abs(Y.sum(axis=1) - 1) > SUM_TOLERANCE
-        if off.any():
-            first = int(np.flatnonzero(off)[0])
-            raise HeadError(
-                f"the unit is proportion, but {off.sum()} of {len(Y)} rows of Y do not sum to 1 "
-                f"(first: row {first}, sum {Y[first].sum():.4g})",
-                mend="Divide each row by its sum, or say unit='cells per spot'",
-            )

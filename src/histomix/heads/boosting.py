@@ -102,6 +102,11 @@ class BoostingRegressor(CompositionRegressor):
         except ValueError as error:
             raise HeadError(f"the trees cannot be grown ({error})", mend="Check the head's parameters") from error
 
+    @property
+    def n_iter_(self) -> int:
+        """Trees per cell type."""
+        return len(self.root_) // len(self.base_)
+
     def _predict(self, X: np.ndarray, places: Places | None) -> np.ndarray:
         Z = rotate(X, self.mean_, self.scale_, self.components_).astype(np.float64)
         result = np.empty((len(X), len(self.base_)))

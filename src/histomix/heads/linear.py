@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from sklearn.utils import Tags
 
 from ..errors import HeadError
 from .base import CompositionRegressor, to_unit
@@ -27,6 +28,11 @@ class MeanRegressor(CompositionRegressor):
 
     def __init__(self, unit: str = "proportion") -> None:
         self.unit = unit
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.regressor_tags.poor_score = True  # it learns nothing from the features
+        return tags
 
     def _fit(
         self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, places: Places | None

@@ -45,6 +45,7 @@ class Looking:
 
     def _start_looking(self, X: np.ndarray, places: Places | None, kept: np.ndarray) -> None:
         """Set what of the look is not fixed by a parameter; smoothing is chosen after the fit."""
+        _require_as_many(places, len(X))
         there = None if places is None else places[kept]
         if self.rings_um == "auto":
             self.rings_um_ = np.array([] if there is None else choose_rings(there))
@@ -93,8 +94,7 @@ class Looking:
                     mend="Give places=Places(section, xy_um), or rings_um=() and smooth_um=0",
                 )
             return None
-        if len(places) != n_rows:
-            raise HeadError(f"there are {len(places)} places and {n_rows} rows of features")
+        _require_as_many(places, n_rows)
         return Neighbourhood(places) if looks or self.smooth_um == "auto" else None
 
     def _smoothed(self, values: np.ndarray, neighbourhood: Neighbourhood | None) -> np.ndarray:
@@ -111,3 +111,8 @@ class Looking:
     def _choose_smoothing(self, held_out: np.ndarray, Y: np.ndarray, places: Places) -> None:
         if self.smooth_um == "auto":
             self.smooth_um_ = choose_smoothing(held_out, Y, places)
+
+
+def _require_as_many(places: Places | None, n_rows: int) -> None:
+    if places is not None and len(places) != n_rows:
+        raise HeadError(f"there are {len(places)} places and {n_rows} rows of features")

@@ -7,7 +7,6 @@ from typing import Any, Self
 
 import numpy as np
 from scipy.optimize import nnls
-from sklearn.exceptions import NotFittedError
 
 from ..errors import HeadError
 from .base import CompositionRegressor, to_unit
@@ -82,8 +81,7 @@ class StackRegressor(CompositionRegressor):
         return self._by_members(X, places)[1]
 
     def _by_members(self, X: Any, places: Places | None) -> tuple[np.ndarray, np.ndarray]:
-        if not hasattr(self, "present_"):
-            raise NotFittedError(f"this {type(self).__name__} is not fitted yet: call fit first")
+        X = self._to_predict(X)
         parts = np.stack([member.predict(X, places) for member in self.members_.values()])
         values = np.zeros((len(parts[0]), len(self.present_)))
         spread = values.copy()
