@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .session import Json, Quiet, Seed, Session, Threads, session
+from .session import Json, Quiet, Session, session
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .session import Json, Quiet, Seed, Sheet, Threads, TrustCode, session
+from .session import Json, Quiet, Sheet, Threads, TrustCode, session
 
 Encoder = Annotated[
     list[str],

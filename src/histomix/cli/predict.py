@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .session import Json, Quiet, Seed, Threads, TrustCode, session
+from .session import Json, Quiet, Threads, TrustCode, session
 
 
 def predict(

@@ -13,9 +13,9 @@ import h5py
 import numpy as np
 import pandas as pd
 
+from ..common.formats import refuse_newer
 from ..common.h5ad import write_h5ad
 from ..errors import FeatureError, InputError, MissingFeatureError
-from ..common.formats import refuse_newer
 from ..provenance import atomic_path, digest_bytes, read_json
 from .identity import encoder_identity, require_same_encoder
 

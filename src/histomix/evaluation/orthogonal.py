@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from ..abundance import Abundance, Vocabulary, read_vocabulary
-from ..errors import InputError, MissingFileError
 from ..common.formats import check_map
+from ..errors import InputError, MissingFileError
 from ..provenance import digest_file, versions
 from .blocks import BLOCKS, block_interval, block_of
 from .cells import cells_in_tiles, read_cells

@@ -10,9 +10,9 @@ from typing import Any
 
 from ..common.addresses import check_address, shown
 from ..common.naming import file_key, safe_file_name
+from ..common.paths import path_in_table
 from ..common.remote_names import remote_name
 from ..errors import HeadError, InputError, MissingFileError
-from ..common.paths import path_in_table
 from ..slides.files import SUFFIXES
 from .job import SlideJob
 

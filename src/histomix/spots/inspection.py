@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import HistomixError, MissingSectionError, SectionError, SheetError, SlideError
 from ..common.naming import safe_file_name
+from ..errors import HistomixError, MissingSectionError, SectionError, SheetError, SlideError
 from ..provenance import read_json
 from . import tables
 from .formats import Description, check_options, find_format, split_location, tenx

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ..errors import SectionError, SlideError, UnknownSectionError
 from ..common.naming import file_name_fault
+from ..errors import SectionError, SlideError, UnknownSectionError
 from .formats import SHEET_IMAGE, load_format
 from .readers import read_section_spots
 from .sheet import SheetRow, read_sheet

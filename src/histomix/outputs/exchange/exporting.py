@@ -14,8 +14,8 @@ import numpy as np
 from anndata import AnnData
 from PIL import Image
 
-from ...common.h5ad import write_h5ad
 from ...common.formats import check_map
+from ...common.h5ad import write_h5ad
 from ...common.naming import safe_file_name, spreadsheet_table
 from ...errors import InputError, MissingExtraError, UnknownNameError
 from ...provenance import atomic_path

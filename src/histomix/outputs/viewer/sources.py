@@ -14,8 +14,8 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
-from ...errors import InputError, MissingFileError, UnknownNameError
 from ...common.formats import check_map
+from ...errors import InputError, MissingFileError, UnknownNameError
 from ...evaluation import Evaluation, read_evaluation
 from ...provenance import fingerprint
 from ...slides import Slide, open_slide
