@@ -139,7 +139,7 @@ def count_types(members: sparse.csr_matrix, cell_types: pd.Series, keys: pd.Inde
         (np.ones(known.sum(), dtype=np.float64), (np.flatnonzero(known), codes[known])), shape=(len(codes), len(names))
     )
     counts = (members.astype(np.float64) @ table).toarray().round().astype(np.int64)
-    return pd.DataFrame(counts, index=keys, columns=pd.Index(names, dtype=object, name=None))
+    return pd.DataFrame(counts, index=keys, columns=pd.Index(names, dtype=str, name=None))
 
 
 def pseudo_spots(
