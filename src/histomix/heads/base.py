@@ -105,7 +105,7 @@ class CompositionRegressor(Looking, RegressorMixin, BaseEstimator):
         X = self._seen(X, kept, neighbourhood, None if places is None else self._scales(X, places))
         labels = None if groups is None else column(groups, "groups", len(weight))[kept]
         Y, weight = Y[kept], weight[kept] / weight[kept].mean()
-        self.present_ = Y.any(axis=0)
+        self.present_ = np.asarray(Y.any(axis=0))
         if not self.present_.any():
             raise HeadError("every label is zero, so there is nothing to learn", mend="Check the labels")
         Y = Y[:, self.present_]
