@@ -828,21 +828,24 @@ def test_only_types_of_both_cohorts_are_scored(job: Job, tmp_path: Path) -> None
         evaluate(train.cohort, train.features, train.labels, test=replace(test, labels={name: counted}))
 
 
-def test_nuclei_are_counted_once_and_kept_beside_the_features(job: Job, tmp_path: Path) -> None:
+def test_nuclei_are_counted_once_and_kept_in_the_cache(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import histomix as hm
 
+    monkeypatch.setenv("HISTOMIX_CACHE", str(tmp_path / "cache"))
     cohort, labels, features = hm.read_cohort(job.sheet), hm.read_labels(job.labels), hm.read_features(job.features)
     tasks: list[str] = []
 
     def run(**options: Any) -> Evaluation:
         tasks.clear()
-        options = {"features_folders": [tmp_path], **options}
         return evaluate(cohort, features, labels, (), progress=lambda task, *_: tasks.append(task), **options)
 
     first = run()
     assert first.summary["baselines"] == ["mean", "ridge", NUCLEI] and "nuclei" not in first.predictions
     assert {f"nuclei {name}" for name in cohort.names} <= set(tasks)
-    counts = json.loads((tmp_path / f"nuclei/{cohort.names[0]}.json").read_text())["nuclei"]
+    kept = sorted((tmp_path / "cache" / "nuclei").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    counts = json.loads(kept[0].read_text())["nuclei"]
     table = features[cohort.names[0]]
     tile = json.loads(table.uns["manifest"])["tile"]
     side = tile["size_px"] * tile["mpp"]
@@ -854,7 +857,7 @@ def test_nuclei_are_counted_once_and_kept_beside_the_features(job: Job, tmp_path
     again = run()
     assert set(tasks) == {"evaluate"}
     pd.testing.assert_frame_equal(again.metrics, first.metrics)
-    (tmp_path / f"nuclei/{cohort.names[0]}.json").write_text("{")
+    kept[0].write_text("{")
     run()
     assert f"nuclei {cohort.names[0]}" in tasks and f"nuclei {cohort.names[1]}" not in tasks
     blind = Cohort(cohort.sheet, [replace(row, image=None) for row in cohort.rows])

@@ -30,12 +30,12 @@ def cache_root() -> Path:
     """
     import platformdirs
 
-    given = os.environ.get(VARIABLE)
-    # Both leave the ~ of a user without a home as it is.
-    folder = os.path.expanduser(given or platformdirs.user_cache_dir("histomix", appauthor=False))  # noqa: PTH111
-    if folder.startswith("~"):
-        raise StorageError("this user has no home folder to keep a cache in", mend=f"Name a folder with {VARIABLE}")
-    return Path(folder).absolute()
+    try:
+        given = os.environ.get(VARIABLE) or platformdirs.user_cache_dir("histomix", appauthor=False)
+        return Path(given).expanduser().absolute()
+    except RuntimeError as error:
+        mend = f"Name a folder with {VARIABLE}"
+        raise StorageError("this user has no home folder to keep a cache in", mend=mend) from error
 
 
 def cache_folder(*names: str) -> Path:

@@ -19,7 +19,7 @@ from typing import Any
 
 from ..errors import StorageError
 
-#: onnxruntime (Linux and macOS: a device id, and events to Microsoft), huggingface_hub (versions of what is installed
+#: onnxruntime (a device id, and events to Microsoft), huggingface_hub (versions of what is installed
 #: with each request, and a list of programs to recognise), and the convention of https://donottrack.sh.
 _NO_TELEMETRY = ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK")
 #: Folders of libraries, below ``libraries`` in the cache.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from ..common.cache import cache_folder
 from ..embedding import feature_manifest
 from ..errors import FeatureError, InputError, ScaleWarning, StorageError
 from ..heads import TrainingSet, inner_groups, make_estimator
@@ -33,8 +33,6 @@ NUCLEI = "nuclei"
 #: The mean of a section's own test labels: what a head that knew the level of the section, and nothing of its spots,
 #: would score. It reads the test labels, so it is not to be ranked.
 ORACLE = "section mean (oracle)"
-#: Folder beside the features in which counts are kept.
-NUCLEI_FOLDER = "nuclei"
 #: Raised when the same slide gives other counts.
 _FORMAT = 1
 
@@ -80,10 +78,11 @@ def nuclei_predictions(training: TrainingSet, folds: list[Fold], counts: Array, 
 def count_in_tiles(
     cohort: Cohort,
     features: Mapping[str, AnnData],
-    folder: str | os.PathLike[str] | None = None,
     progress: Progress = silent,
 ) -> tuple[dict[str, pd.Series], list[str]]:
     """Count the nuclei in every tile of a cohort (see `histomix.slides.find_nuclei`).
+
+    Counts are kept in ``nuclei`` in the cache, and taken from there while slide and tiles are the same.
 
     Parameters
     ----------
@@ -91,9 +90,6 @@ def count_in_tiles(
         Whose slides are opened.
     features
         Section -> features, which say where the tiles are and how large.
-    folder
-        Folder of the features: counts are kept in ``nuclei/<section>.json`` and taken from there while slide and tiles
-        are the same.
     progress
         Told ``"nuclei <section>"``.
 
@@ -109,7 +105,7 @@ def count_in_tiles(
             missing[row.section] = "the sheet names no image"
             continue
         try:
-            values = _section_counts(cohort, row.section, table, folder, progress)
+            values = _section_counts(cohort, row.section, table, progress)
         except InputError as error:
             missing[row.section] = error.what
             continue
@@ -124,7 +120,6 @@ def _section_counts(
     cohort: Cohort,
     name: str,
     table: AnnData,
-    folder: str | os.PathLike[str] | None,
     progress: Progress,
 ) -> list[float | None]:
     try:
@@ -143,7 +138,7 @@ def _section_counts(
         xy_px.tolist(),
     ]
     identity = digest_json(made_from)
-    path = None if folder is None else Path(folder) / NUCLEI_FOLDER / f"{name}.json"
+    path = _place(identity)
     kept = _kept(path, identity, len(xy_px)) if path is not None and path.is_file() else None
     if kept is not None:
         return kept
@@ -154,9 +149,18 @@ def _section_counts(
     if path is not None:
         try:
             write_json(path, {"identity": identity, "nuclei": values})
-        except StorageError as error:  # features may lie where nothing can be written; the counts are still good
+        except StorageError as error:  # the counts are still good
             _log.warning("the nuclei of section %s are not kept: %s", name, error)
     return values
+
+
+def _place(identity: str) -> Path | None:
+    """Where counts of that identity are kept; None where the cache cannot be used."""
+    try:
+        return cache_folder("nuclei") / f"{identity.removeprefix('sha256:')}.json"
+    except StorageError as error:
+        _log.warning("counts of nuclei are not kept: %s", error)
+        return None
 
 
 def _find(slide: Any, xy_px: np.ndarray, side_um: float, name: str, progress: Progress) -> Nuclei:

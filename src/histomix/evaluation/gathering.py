@@ -37,7 +37,7 @@ class CohortData:
     cohort, features, labels
         As for `histomix.heads.assemble`.
     folders
-        Folders of the features, where they have any: previews are compared, and counts of nuclei are kept in the first.
+        Folders of the features, where they have any: previews in them are compared.
     """
 
     cohort: Cohort

@@ -90,7 +90,7 @@ def evaluate(
     nuclei
         Count nuclei in the slides for the baseline of cellularity.
     features_folders
-        Folders of the features: previews in them are compared, and counts of nuclei are kept in the first.
+        Folders of the features: previews in them are compared.
 
     Returns
     -------
@@ -268,8 +268,7 @@ def _nuclei(gathered: Gathered, progress: Progress) -> tuple[dict[str, pd.Series
     counts: dict[str, pd.Series] = {}
     notes: list[str] = []
     for part, names in gathered.parts:
-        folder = part.paths[0] if part.paths else None
-        found, missing = count_in_tiles(part.cohort, part.blocks[0], folder, progress)
+        found, missing = count_in_tiles(part.cohort, part.blocks[0], progress)
         counts |= {names[name]: series for name, series in found.items()}
         notes += missing
     return counts, notes

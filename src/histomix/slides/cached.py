@@ -40,11 +40,11 @@ class CacheEntry:
         return [name for name, file in files if content_digest(self.folder / name) != file.get("digest")]
 
     def present(self) -> int:
-        """Space taken."""
+        """Space taken by its files."""
         taken = 0
         for path in self.folder.rglob("*"):
             with contextlib.suppress(OSError):
-                taken += path.stat().st_size
+                taken += path.stat().st_size if path.is_file() else 0
         return taken
 
     def outstanding(self) -> int:
