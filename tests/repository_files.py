@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import pytest
+from .extras import extra_module
 
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -31,7 +31,7 @@ def load_script(name: str) -> ModuleType:
 
 def check_schema(path: Path, *schemas: str) -> None:
     """Fail where a file is not valid by a schema that check-jsonschema carries; skip where that is not installed."""
-    pytest.importorskip("check_jsonschema")
+    extra_module("dev", "check_jsonschema")
     for schema in schemas:
         command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, str(path)]
         done = subprocess.run(command, capture_output=True, text=True)

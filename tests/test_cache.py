@@ -13,7 +13,6 @@ from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
 
-import fsspec
 import numpy as np
 import pytest
 import torch
@@ -25,6 +24,10 @@ from histomix.encoders.runtimes import OnnxRuntime, TorchRuntime, optimise
 from histomix.encoders.torch_encoder import TorchEncoder
 from histomix.errors import DownloadError, StorageError
 from histomix.slides import Retry, SlideCache
+
+from .extras import extra_module
+
+fsspec = extra_module("remote", "fsspec")
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="folders of a user are private on Windows by themselves")
 STRANGER = 65534

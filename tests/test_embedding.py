@@ -279,7 +279,7 @@ def test_a_named_encoder_is_loaded_only_for_work(
     loads: list[tuple[str, Any, Any]] = []
     state = {"digest": "sha256:fake", "request": {"weights": "one"}}
 
-    def load(name: str, weights: Any = None, threads: Any = None) -> FakeEncoder:
+    def load(name: str, weights: Any = None, threads: Any = None, trust_code: bool = False) -> FakeEncoder:
         loads.append((name, weights, threads))
         return FakeEncoder(digest=state["digest"])
 
@@ -580,7 +580,7 @@ def test_a_full_disk_while_writing_leaves_nothing_half_written(
 ) -> None:
     out = tmp_path / "features"
 
-    def fill(_table: ad.AnnData, path: Path) -> None:
+    def fill(_table: ad.AnnData, path: Path, compression: str | None = None) -> None:
         Path(path).write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 

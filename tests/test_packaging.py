@@ -11,6 +11,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from .extras import extra_module
 from .repository_files import PYPROJECT, PYTHONS, ROOT, check_schema
 
 PROJECT = PYPROJECT["project"]
@@ -69,14 +70,14 @@ def test_wheels_are_built_with_what_the_tests_build_with() -> None:
 @pytest.fixture(scope="module")
 def page() -> str:
     """The README as it stands in the packages."""
-    pytest.importorskip("hatch_fancy_pypi_readme")
-    metadata = pytest.importorskip("hatchling.metadata.core")
-    plugins = pytest.importorskip("hatchling.plugin.manager")
+    extra_module("dev", "hatch_fancy_pypi_readme")
+    metadata = extra_module("dev", "hatchling.metadata.core")
+    plugins = extra_module("dev", "hatchling.plugin.manager")
     return str(metadata.ProjectMetadata(str(ROOT), plugins.PluginManager()).core.readme)
 
 
 def test_every_picture_and_link_shows_on_pypi(page: str) -> None:
-    render = pytest.importorskip("readme_renderer.markdown").render
+    render = extra_module("dev", "readme_renderer.markdown").render
     html = render(page)
     assert html is not None, 'needs a renderer of Markdown: pip install "readme-renderer[md]"'
     pictures, links = (re.findall(rf'{name}="([^"#][^"]*)"', html) for name in ("src", "href"))
@@ -133,7 +134,7 @@ def test_the_conda_recipe_asks_for_what_pyproject_asks_for() -> None:
 
 
 def test_the_conda_recipe_renders() -> None:
-    rattler_build = pytest.importorskip("rattler_build")
+    rattler_build = extra_module("dev", "rattler_build")
     recipe = rattler_build.Stage0Recipe.from_file(str(ROOT / "conda" / "recipe.yaml"))
     (variant,) = recipe.render(rattler_build.VariantConfig())
     assert variant.recipe.to_dict()["package"] == {"name": "histomix", "version": _version()}
@@ -176,8 +177,8 @@ def test_what_the_containers_copy_is_there_and_is_all_that_a_build_needs(tmp_pat
     assert {name if not name.startswith("constraints") else "constraints-*.txt" for name in docker} == {
         line.removeprefix("!") for line in shown if line.startswith("!")
     }
-    builders = pytest.importorskip("hatchling.builders.wheel")
-    pytest.importorskip("hatch_fancy_pypi_readme")
+    builders = extra_module("dev", "hatchling.builders.wheel")
+    extra_module("dev", "hatch_fancy_pypi_readme")
     for name in docker - {f"constraints-{python}.txt"}:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tmp_path / name)

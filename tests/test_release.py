@@ -10,6 +10,7 @@ from types import ModuleType
 
 import pytest
 
+from .extras import extra_module
 from .repository_files import ROOT, load_script
 
 PYPROJECT = """\
@@ -81,7 +82,7 @@ def _state(repository: Path) -> tuple[str, str, bool]:
 
 def _needs_tools() -> None:
     for name in ("build", "hatchling", "readme_renderer", "twine"):
-        pytest.importorskip(name)
+        extra_module("dev", name)
 
 
 def test_a_release_builds_checks_dates_and_commits(

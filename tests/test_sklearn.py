@@ -22,6 +22,8 @@ from sklearn.utils.validation import check_is_fitted
 from histomix.errors import HeadError
 from histomix.heads import HEADS, Places, make_estimator
 
+from .extras import extra_module
+
 UNITS = ("cells per spot", "proportion")
 #: Settings with which a fit takes milliseconds, and still learns one line.
 QUICK: dict[str, dict[str, Any]] = {
@@ -97,7 +99,7 @@ def failures_of(estimator: Any, expected: dict[str, str]) -> tuple[set[str], set
 )
 def test_a_head_passes_the_checks_of_scikit_learn(name: str, unit: str) -> None:
     if name == "hist2cell":
-        pytest.importorskip("torch_geometric", reason="needs the extra baselines")
+        extra_module("baselines", "torch_geometric")
     expected = EXPECTED | EXPECTED_OF.get(name, {})
     assert len(expected) <= 15
     plain = unit == "cells per spot" and name != "hist2cell"

@@ -70,9 +70,8 @@ def private_folder(path: Path) -> Path:
         if os.name == "nt":
             return path
         facts = path.lstat()
-        if fault := _fault(path, facts):
-            raise StorageError(f"the cache {fault}", where=path, mend=_MEND)
-        if stat.S_IMODE(facts.st_mode) != _OWNER_ONLY:
+        fault = _fault(path, facts)
+        if fault is None and stat.S_IMODE(facts.st_mode) != _OWNER_ONLY:
             path.chmod(_OWNER_ONLY)
     except OSError as error:
         raise StorageError(
@@ -80,6 +79,8 @@ def private_folder(path: Path) -> Path:
             where=path,
             mend=f"Name a folder that can be written with {VARIABLE}",
         ) from error
+    if fault is not None:
+        raise StorageError(f"the cache {fault}", where=path, mend=_MEND)
     return path
 
 

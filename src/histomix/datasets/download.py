@@ -87,10 +87,10 @@ class Resume:
                 done = 0
             self.digest = _hub_digest(answer)
             expected = _length(answer, done)
+            self._check_length(url, expected or 0)
             if expected is not None:
                 require_space(self.part.parent, expected - done, self.part.stem)
             _mark(stamp, answer)
-            self._check_length(url, expected or 0)
             with self.part.open("ab" if done else "wb") as stream:
                 for chunk in _chunks(answer):
                     done += len(chunk)
