@@ -41,7 +41,7 @@ def _run(*words: object) -> tuple[int, str, str]:
 
 
 def _facts(page: Path) -> dict[str, Any]:
-    found = re.search(r"const FACTS=(.*);\n", page.read_text(encoding="utf-8"))
+    found = re.search(r'id="facts">(.*)</script>', page.read_text(encoding="utf-8"))
     assert found is not None
     return json.loads(found[1])
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -47,10 +49,15 @@ def label_ready(
             mend=f'Ask for "{found}": how many cells a proportion stands for is not in the tables',
         )
     if out is not None:
-        sections = {name: {"source": table.provenance} for name, table in labels.items()}
+        sections = {name: {"source": _without_path(table.provenance)} for name, table in labels.items()}
         write_labels(out, labels, {"method": method, "sections": sections, "seed": seed, "versions": versions()})
     progress("label", len(labels), len(labels))
     return labels
+
+
+def _without_path(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Where labels are from, with the name of their file and not the way to it, which may name a person."""
+    return {key: Path(str(value)).name if key == "file" else value for key, value in provenance.items()}
 
 
 def cohort_labels(cohort: Cohort, vocabulary: Vocabulary | None = None) -> dict[str, Abundance]:

@@ -85,7 +85,7 @@ def fit_reference(
             with atomic_path(folder / TABLE) as temporary:
                 table.to_csv(temporary, index_label="gene", lineterminator="\n")
             # The facts come last: without them, or beside another table, the signatures are fitted anew.
-            facts = {"identity": identity, "digest": digest_file(folder / TABLE), "source": os.fspath(path), **facts}
+            facts = {"identity": identity, "digest": digest_file(folder / TABLE), "source": Path(path).name, **facts}
             write_json(folder / FACTS, facts)
             _checkpoint(folder, identity).remove()
     else:

@@ -50,7 +50,7 @@ class Signatures:
     def facts(self) -> dict[str, Any]:
         """What a manifest records."""
         return {
-            "file": self.source,
+            "file": Path(self.source).name,  # a path may name a person
             "digest": self.digest,
             "genes": len(self.table),
             "cell_types": list(self.table.columns),

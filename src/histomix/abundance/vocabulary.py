@@ -73,7 +73,9 @@ class Vocabulary:
     def facts(self) -> dict[str, Any]:
         """What is recorded with labels."""
         merge = {name: list(group) for name, group in self.merge.items()}
-        return {**dataclasses.asdict(self), "merge": merge, "drop": list(self.drop), "digest": self.digest}
+        source = None if self.source is None else Path(str(self.source)).name  # a path may name a person
+        facts = {**dataclasses.asdict(self), "source": source}
+        return {**facts, "merge": merge, "drop": list(self.drop), "digest": self.digest}
 
     @property
     def digest(self) -> str:

@@ -18,8 +18,13 @@ DEVICES = {
     *("con", "prn", "aux", "nul", "conin$", "conout$"),
     *(f"{kind}{number}" for kind in ("com", "lpt") for number in range(1, 10)),
 }
-# What a spreadsheet takes for the start of a formula (OWASP, "CSV Injection").
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+#: What a spreadsheet takes for the start of a formula (OWASP, "CSV Injection").
+SPREADSHEET_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+#: What a manifest says of CSV files that were written with `spreadsheet_table`.
+SPREADSHEET_NOTE = (
+    "in the CSV files, an apostrophe stands before headings and texts that a spreadsheet would run as a formula "
+    "(=, +, -, @ and the like in front); Parquet files have them as they are"
+)
 
 
 def safe_file_name(name: str, fallback: str = "unnamed") -> str:
@@ -97,7 +102,7 @@ def shortened(text: str, most: int = 34) -> str:
 
 def spreadsheet_cell(value: Any) -> Any:
     """Text that a spreadsheet would run as a formula, with an apostrophe in front; anything else as it is."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    return f"'{value}" if isinstance(value, str) and value.startswith(SPREADSHEET_FORMULA) else value
 
 
 def spreadsheet_table(table: pd.DataFrame) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..common.naming import file_key, file_name_fault
+from ..common.naming import SPREADSHEET_NOTE, file_key, file_name_fault, spreadsheet_table
 from ..errors import HistomixError, InputError
 from ..progress import Progress, silent
 from ..provenance import atomic_path, versions, write_json
@@ -187,10 +187,10 @@ def _write(found: Benchmark, place: Path) -> None:
     tests = pd.DataFrame(found.tests).reindex(columns=list(_TESTS))
     for name, table in ((TABLE, found.table), (RANKING, found.ranking), (TESTS, tests)):
         with atomic_path(place / name) as temporary:
-            table.to_csv(temporary, index=False, lineterminator="\n")
+            spreadsheet_table(table).to_csv(temporary, index=False, lineterminator="\n")
     if importlib.util.find_spec("pyarrow") is not None:
         with atomic_path((place / TABLE).with_suffix(".parquet")) as temporary:
             found.table.to_parquet(temporary, index=False)
     with atomic_path(place / STATEMENT) as temporary:
         temporary.write_text(found.statement, encoding="utf-8", newline="\n")
-    write_json(place / SUMMARY, found.summary)
+    write_json(place / SUMMARY, {**found.summary, "csv": SPREADSHEET_NOTE})

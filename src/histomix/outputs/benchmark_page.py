@@ -14,7 +14,7 @@ from .._version import __version__
 from ..evaluation.benchmark import Benchmark
 from ..provenance import atomic_path
 from .forest import Axis
-from .page import page_environment, with_policy
+from .page import content_policy, page_environment
 from .scores import against, number
 
 PAGE = "page"
@@ -54,6 +54,7 @@ def write_benchmark_page(benchmark: Benchmark, out: str | os.PathLike[str], *, t
         page_environment()
         .get_template("benchmark.html.j2")
         .render(
+            policy=content_policy("_benchmark_style.html.j2"),
             title=title,
             lead=f"{_count(summary['encoders'], 'encoder')} and {_count(summary['heads'], 'head')} on "
             f"{_count(summary['cohorts'], 'cohort')}: every number of a table is over the same spots and folds.",
@@ -70,7 +71,7 @@ def write_benchmark_page(benchmark: Benchmark, out: str | os.PathLike[str], *, t
     )
     with atomic_path(Path(out) / PAGE) as folder:
         folder.mkdir()
-        (folder / "index.html").write_text(with_policy(page), encoding="utf-8", newline="\n")
+        (folder / "index.html").write_text(page, encoding="utf-8", newline="\n")
     return Path(out) / PAGE / "index.html"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import matplotlib
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from ..progress import Progress, silent
@@ -17,7 +18,6 @@ from .palette import DARK
 
 #: Of maps on the page, and of charts kept for slides and papers.
 MAP_DPI, CHART_DPI = 130, 200
-_POLICY = "@@CONTENT_SECURITY_POLICY@@"
 _LONGEST_NAME = 60
 
 
@@ -32,20 +32,27 @@ def page_environment() -> Environment:
     )
 
 
-def with_policy(page: str) -> str:
-    """Fill in the page's Content-Security-Policy: pictures beside the page, and its own style and script by digest.
+def content_policy(*templates: str) -> Markup:
+    """The Content-Security-Policy of a page: pictures beside it, and the styles and scripts of its templates by digest.
 
-    Anything else, such as a script that a hostile name smuggled in or a request to another computer, is refused by the
-    browser (https://www.w3.org/TR/CSP3/).
+    The digests are of the templates as they lie in the package, never of a finished page: what a hostile name smuggled
+    into one, or a request to another computer, is refused by the browser (https://www.w3.org/TR/CSP3/).
+
+    Parameters
+    ----------
+    templates
+        Those that hold the styles and scripts, and nothing of the user's.
     """
+    text = "".join(page_environment().get_template(name).render() for name in templates)
     rules = ["default-src 'none'", "img-src 'self' data:", "base-uri 'none'", "form-action 'none'"]
     for name in ("style", "script"):
-        parts = re.findall(rf"<{name}>(.*?)</{name}>", page, flags=re.DOTALL)
-        rules += [f"{name}-src {' '.join(map(_digest, parts))}"] if parts else []
-    return page.replace(_POLICY, "; ".join(rules), 1)
+        parts = re.findall(rf"<{name}>(.*?)</{name}>", text, flags=re.DOTALL)
+        rules += [f"{name}-src {' '.join(map(source_digest, parts))}"] if parts else []
+    return Markup("; ".join(rules))
 
 
-def _digest(text: str) -> str:
+def source_digest(text: str) -> str:
+    """What a policy calls a script or style by."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 

@@ -20,7 +20,7 @@ from .glance import glance
 from .material import Material, gather
 from .model_card import card_view
 from .orthogonal import orthogonal_view
-from .page import Drawer, page_environment, with_policy
+from .page import Drawer, content_policy, page_environment
 from .panels import evaluation_panels
 from .run_facts import run_facts
 from .scores import against, ceiling_of, score_table, score_tiles, shown_head, type_intervals, type_scores
@@ -84,6 +84,7 @@ def write_report(
             page_environment()
             .get_template("report.html.j2")
             .render(
+                policy=content_policy("_style.html.j2", "_script.html.j2"),
                 title=title,
                 lead=lead,
                 version=__version__,
@@ -97,7 +98,7 @@ def write_report(
                 groups=run_facts(material),
             )
         )
-        (folder / "index.html").write_text(with_policy(page), encoding="utf-8", newline="\n")
+        (folder / "index.html").write_text(page, encoding="utf-8", newline="\n")
     return Path(out) / "index.html"
 
 

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -109,7 +110,8 @@ def _open_tiff(path: Path) -> FlatImage:
 
     def decode() -> np.ndarray:
         with tifffile.TiffFile(path) as tif:
-            series, page = tif.series[0], tif.series[0].keyframe
+            series = slide_series(tif)
+            page = series.keyframe
             samples = series.asarray()
             if series.axes[0] in "SC":
                 samples = np.moveaxis(samples, 0, -1)
@@ -127,6 +129,17 @@ def _open_tiff(path: Path) -> FlatImage:
     return FlatImage(size, mpp_xy, decode)
 
 
+def slide_series(tif: tifffile.TiffFile) -> Any:
+    """The image of a file that is the slide: the largest. A label, an overview or a thumbnail may stand before it.
+
+    Raises
+    ------
+    ValueError
+        There is none.
+    """
+    return max(tif.series, key=lambda series: int(series.keyframe.imagewidth) * int(series.keyframe.imagelength))
+
+
 def check_whole(tif: tifffile.TiffFile, path: Path) -> None:
     """Refuse a file whose directories or pixels lie beyond its end: tifffile would drop the rest or fill it up."""
     cut = SlideError("is truncated: it points to data beyond its end", where=path, mend=_DAMAGED)
@@ -134,7 +147,7 @@ def check_whole(tif: tifffile.TiffFile, path: Path) -> None:
     stream.seek(tif.pages.next_page_offset or 0)
     if stream.read(size) != bytes(size) or not tif.series:
         raise cut
-    pages = tif.series[0].pages
+    pages = slide_series(tif).pages
     ends = [
         (offset + count, count)
         for page in pages
@@ -149,7 +162,8 @@ def check_whole(tif: tifffile.TiffFile, path: Path) -> None:
 
 def check_kind(tif: tifffile.TiffFile, path: Path) -> tuple[int, int]:
     """Width and height, once the samples are known to be 8-bit grey or RGB(A)."""
-    series, page = tif.series[0], tif.series[0].keyframe
+    series = slide_series(tif)
+    page = series.keyframe
     sizes = dict(zip(series.axes, series.shape, strict=True))
     if series.axes not in ("YX", "YXS", "SYX", "CYX") or sizes.get("C", 3) != 3 or sizes.get("S", 3) > 4:
         raise SlideError(
@@ -171,12 +185,13 @@ def ome_mpp(tif: tifffile.TiffFile) -> tuple[float, float] | None:
     if not tif.is_ome:
         return None
     image = tifffile.xml2dict(tif.ome_metadata or "").get("OME", {}).get("Image", {})
-    pixels = (image[0] if isinstance(image, list) else image).get("Pixels", {})
     try:
+        number = tif.series.index(slide_series(tif))
+        pixels = (image[number] if isinstance(image, list) else image).get("Pixels", {})
         x, y = (
             float(pixels[f"PhysicalSize{axis}"]) * _UM_PER_UNIT[pixels.get(f"PhysicalSize{axis}Unit", "µm")]
             for axis in "XY"
         )
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, IndexError):
         return None
     return x, y

@@ -13,7 +13,7 @@ import tifffile
 
 from ..errors import MissingSlideError, SlideError
 from .array_reader import ArrayReader
-from .flat import DECODE_ERRORS, ome_mpp
+from .flat import DECODE_ERRORS, ome_mpp, slide_series
 from .openslide_reader import OpenSlideReader
 from .slide import Reader, Slide
 from .tiff_pyramid import TiffPyramid, suits_tiles
@@ -29,6 +29,8 @@ MAX_MPP = 100.0
 _MAX_TILE_PX = 1 << 26
 # How Aperio describes the pictures beside a slide, and how exports of them are named.
 _LABEL_PAGE = re.compile(r"\b(label|macro) \d+x\d+", re.IGNORECASE)
+# What other writers call them, in the description of a page.
+_LABEL_WORDS = re.compile(r"\b(label|macro|overview|slide ?preview)\b", re.IGNORECASE)
 _LABEL_NAME = re.compile(r"(^|[^a-z])(label|macro)([ _-]?image)?$", re.IGNORECASE)
 _LABEL_PX = 4000
 _GIVE_MPP = "Give the um per pixel of level 0: --mpp, or the mpp column of the cohort sheet"
@@ -97,34 +99,45 @@ def _reader(path: Path) -> Reader:
         vendor = openslide.OpenSlide.detect_format(path)
     except openslide.OpenSlideError:
         vendor = None
-    by_tiles, planes, mpp_xy = False, False, None
+    by_tiles, planes, other, mpp_xy = False, False, False, None
+    labels: frozenset[tuple[int, int]] = frozenset()
     try:
         with tifffile.TiffFile(path) as tif:
-            first = tif.pages.first
+            plain = vendor in (None, "generic-tiff")
+            first = slide_series(tif).keyframe if plain else tif.pages.first
             if _LABEL_PAGE.search(first.description or ""):
                 raise _no_slide(path)
-            by_tiles = vendor in (None, "generic-tiff") and suits_tiles(tif)
+            by_tiles = plain and suits_tiles(tif)
+            # Of several images OpenSlide takes the first with tiles, and any tiles after it for levels of it.
+            other = plain and first is not tif.series[0].keyframe
+            if plain:
+                pages = [page for page in tif.pages if isinstance(page, tifffile.TiffPage)]
+                labels = frozenset(
+                    (int(page.imagewidth), int(page.imagelength))
+                    for page in pages
+                    if _LABEL_WORDS.search(page.description or "")
+                )
             if first.tile and math.prod(first.tile) > _MAX_TILE_PX:
                 raise SlideError(
                     f"is damaged: its tiles are {first.tile} px", where=path, mend="Copy or export it again"
                 )
             # OpenSlide knows nothing of OME: it shows the first of separate planes as grey, and takes no scale from it.
             if vendor == "generic-tiff" and tif.is_ome:
-                planes, mpp_xy = first.samplesperpixel == 1 and tif.series[0].axes != "YX", ome_mpp(tif)
+                planes, mpp_xy = first.samplesperpixel == 1 and slide_series(tif).axes != "YX", ome_mpp(tif)
             # The levels of a plain pyramid are pages, which OpenSlide reads; those in SubIFDs it does not see.
-            by_tiles = by_tiles and (vendor is None or planes or bool(first.subifds))
+            by_tiles = by_tiles and (vendor is None or planes or other or bool(first.subifds))
     except SlideError:
         raise
     except DECODE_ERRORS as error:
         logger.debug("%s: not read as TIFF (%s)", path, error)
     if by_tiles:
         return TiffPyramid(path)
-    if vendor is None or planes:
+    if vendor is None or planes or other:
         flat = ArrayReader(path)
         if _LABEL_NAME.search(path.stem) and max(flat.size_px) <= _LABEL_PX:
             raise _no_slide(path)
         return flat
-    reader = OpenSlideReader(path)
+    reader = OpenSlideReader(path, labels)
     reader.mpp_xy = mpp_xy or reader.mpp_xy
     return reader
 

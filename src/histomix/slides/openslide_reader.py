@@ -17,6 +17,8 @@ from .pixels import on_white
 _PRINT_MPP = 20.0
 # Formats whose JPEG tiles lie side by side, whole and without overlap.
 _PLAIN_TILES = ("aperio", "generic-tiff")
+# A level whose sides are in another proportion than the slide's is a picture of something else: its label.
+_SAME_SHAPE = 0.05
 
 
 class OpenSlideReader:
@@ -28,13 +30,19 @@ class OpenSlideReader:
 
     name = "openslide"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, labels: frozenset[tuple[int, int]] = frozenset()) -> None:
         self._path = path
         self._handle: openslide.OpenSlide | None = self._open()
-        self._sizes = self._handle.level_dimensions
         self.size_px = self._handle.dimensions
-        self.downsamples = self._handle.level_downsamples
         properties = self._handle.properties
+        generic = properties.get(openslide.PROPERTY_NAME_VENDOR) == "generic-tiff"
+        self._levels = [
+            number
+            for number, size in enumerate(self._handle.level_dimensions)
+            if number == 0 or not generic or (size not in labels and _has_shape(size, self.size_px))
+        ]
+        self._sizes = [self._handle.level_dimensions[number] for number in self._levels]
+        self.downsamples = tuple(self._handle.level_downsamples[number] for number in self._levels)
         self.bounds_px = (
             int(properties.get(openslide.PROPERTY_NAME_BOUNDS_X, 0)),
             int(properties.get(openslide.PROPERTY_NAME_BOUNDS_Y, 0)),
@@ -76,7 +84,7 @@ class OpenSlideReader:
 
     def _region(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
         downsample = self.downsamples[level]
-        request = ((round(x * downsample), round(y * downsample)), level, (width, height))
+        request = ((round(x * downsample), round(y * downsample)), self._levels[level], (width, height))
         handle = self._handle
         if handle is None:
             raise SlideError("the slide has been closed", where=self._path)
@@ -107,6 +115,12 @@ class OpenSlideReader:
                 where=self._path,
                 mend="The file is damaged or cut short: copy or export it again",
             ) from error
+
+
+def _has_shape(size: tuple[int, int], of: tuple[int, int]) -> bool:
+    """Whether a level is in the proportion of level 0, but for the rounding of its sides."""
+    expected = of[1] * size[0] / of[0]
+    return abs(size[1] - expected) <= max(2.0, _SAME_SHAPE * expected)
 
 
 def _mpp_xy(properties: Mapping[str, str]) -> tuple[float, float] | None:

@@ -11,7 +11,7 @@ import numpy as np
 import tifffile
 
 from ..errors import SlideError, SlideReadError
-from .flat import ALPHAS, DECODE_ERRORS, check_kind, check_whole, ome_mpp
+from .flat import ALPHAS, DECODE_ERRORS, check_kind, check_whole, ome_mpp, slide_series
 from .pixels import on_white
 
 #: Bytes of decoded tiles that are kept.
@@ -46,7 +46,7 @@ class TiffPyramid:
         try:
             check_whole(self._tif, path)
             self.size_px = check_kind(self._tif, path)
-            self._levels = [_Level(series) for series in self._tif.series[0].levels]
+            self._levels = [_Level(series) for series in slide_series(self._tif).levels]
             self.mpp_xy = ome_mpp(self._tif)
         except (SlideError, *DECODE_ERRORS) as error:
             self._tif.close()
@@ -179,7 +179,7 @@ class _Level:
 
 def suits_tiles(tif: tifffile.TiffFile) -> bool:
     """Whether an image is better read by tiles than held in memory: it has levels, or is tiled and large."""
-    series = tif.series[0]
+    series = slide_series(tif)
     if len(series.levels) > 1:
         return True
     return bool(series.keyframe.is_tiled) and series.keyframe.imagewidth * series.keyframe.imagelength > LARGE_PX

@@ -15,6 +15,7 @@ import anndata as ad
 import pandas as pd
 
 from ...common.formats import check_map
+from ...common.naming import SPREADSHEET_NOTE, spreadsheet_table
 from ...errors import HistomixError, InputError
 from ...progress import Progress, silent
 from ...provenance import atomic_path, digest_file, read_json, versions, write_json
@@ -134,7 +135,8 @@ def cohort_tables(
 def write_cohort(tables: CohortTables, out: str | os.PathLike[str]) -> dict[str, Path]:
     """Write ``cohort.csv`` (tidy), ``slides.csv``, ``tls_like.csv`` (where looked for) and ``manifest.json``.
 
-    With pyarrow, ``cohort.parquet`` and ``slides.parquet`` too.
+    With pyarrow, ``cohort.parquet`` and ``slides.parquet`` too. In the CSV files an apostrophe keeps a spreadsheet from
+    running a name as a formula; the Parquet files have names as they are.
 
     Raises
     ------
@@ -147,7 +149,7 @@ def write_cohort(tables: CohortTables, out: str | os.PathLike[str]) -> dict[str,
         named["tls_like"] = tables.hot_spots
     for name, table in named.items():
         with atomic_path(place / f"{name}.csv") as temporary:
-            table.to_csv(temporary, index=False, float_format="%.8g", lineterminator="\n")
+            spreadsheet_table(table).to_csv(temporary, index=False, float_format="%.8g", lineterminator="\n")
         written[name] = place / f"{name}.csv"
     try:
         for name in ("cohort", "slides"):
@@ -157,7 +159,7 @@ def write_cohort(tables: CohortTables, out: str | os.PathLike[str]) -> dict[str,
     except ImportError:
         logger.info('no Parquet: pyarrow is not installed (pip install "histomix[st]")')
     failures = [str(error) for error in tables.failures]
-    write_json(place / "manifest.json", {**tables.facts, "failures": failures})
+    write_json(place / "manifest.json", {**tables.facts, "csv": SPREADSHEET_NOTE, "failures": failures})
     return written
 
 

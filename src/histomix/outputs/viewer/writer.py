@@ -9,8 +9,6 @@ has drawn picture files from disk may not be read again, so the view could not b
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import html
 import json
 import os
@@ -30,6 +28,7 @@ from ...errors import InputError
 from ...progress import Progress, silent
 from ...provenance import atomic_path
 from ...slides import Slide
+from ..page import source_digest
 from ..palette import type_colours
 from .encode import greatest_of, packed_positions, script_json, write_layer, write_script
 from .pyramid import TILE_PX, pyramid_levels, write_pyramid
@@ -240,20 +239,17 @@ def _colour_maps() -> dict[str, list[list[int]]]:
 
 
 def _page(title: str, facts: Mapping[str, Any]) -> str:
+    """The page: its policy allows the program and the style of the package, and scripts that this program loads."""
     assets = files(__package__) / "assets"
     script = "\n".join((assets / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS)
-    script = f'"use strict";\nconst FACTS={script_json(facts)};\n{script}'
     style = (assets / "viewer.css").read_text(encoding="utf-8")
     page = (assets / "viewer.html").read_text(encoding="utf-8")
     parts = {
         "TITLE": html.escape(title),
-        "SCRIPT_HASH": _hash(script),
-        "STYLE_HASH": _hash(style),
+        "SCRIPT_HASH": source_digest(script),
+        "STYLE_HASH": source_digest(style),
         "STYLE": style,
+        "FACTS": script_json(facts),
         "SCRIPT": script,
     }
     return re.sub(r"@@([A-Z_]+)@@", lambda found: parts[found[1]], page)
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,6 +1,12 @@
+"use strict";
+// What this viewer shows: data in an element of its own, so that the program is the same in every viewer.
+const FACTS = JSON.parse(document.getElementById("facts").textContent);
 // Loading: a page opened from disk may run scripts beside it but not read files, so numbers and pictures come as
 // scripts that call HX.put.
+// The page's policy lets only this program load scripts, and only through here; no text becomes one.
 const MISSING = 65535;
+const sourceOf = (path) => { if (/^data\/s\d+\/[\w/]+\.js$/.test(path)) return path; throw new Error(`${path} is no part of this viewer`); };
+const SOURCES = window.trustedTypes ? window.trustedTypes.createPolicy("histomix", { createScriptURL: sourceOf }) : { createScriptURL: sourceOf };
 const HX = {
   waiting: new Map(),
   put(key, payload) {
@@ -14,7 +20,7 @@ const HX = {
     entry.promise = new Promise((resolve, reject) => { entry.resolve = resolve; entry.reject = reject; });
     HX.waiting.set(key, entry);
     const script = document.createElement("script");
-    script.src = path;
+    script.src = SOURCES.createScriptURL(path);
     script.onload = () => { script.remove(); HX.waiting.delete(key); };
     script.onerror = () => {
       script.remove();
