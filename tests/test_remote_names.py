@@ -12,9 +12,9 @@ import unicodedata
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote
 
-import fsspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,6 +34,9 @@ from histomix.slides import Retry, SlideCache
 
 from .conftest import Job
 
+fsspec = pytest.importorskip("fsspec")
+for _library in ("aiohttp", "pooch"):
+    pytest.importorskip(_library)
 QUICK = Retry(attempts=2, wait_s=0.01, silence_s=5)
 
 #: Ends of addresses, each of which leads somewhere else, is a device, or hides what it is.
@@ -253,7 +256,7 @@ def test_the_command_refuses_before_any_work(server: Server, cache: SlideCache, 
 
 
 @pytest.fixture
-def memory() -> Iterator[fsspec.AbstractFileSystem]:
+def memory() -> Iterator[Any]:
     fs = fsspec.filesystem("memory")
     yield fs
     fs.store.clear()
@@ -267,9 +270,7 @@ HOSTILE_LISTINGS = [
 
 @pytest.mark.parametrize("name", HOSTILE_LISTINGS)
 @pytest.mark.parametrize("kind", ["http", "memory"])
-def test_a_hostile_listing_is_refused(
-    memory: fsspec.AbstractFileSystem, server: Server, cache: SlideCache, kind: str, name: str
-) -> None:
+def test_a_hostile_listing_is_refused(memory: Any, server: Server, cache: SlideCache, kind: str, name: str) -> None:
     names = ["Slidedat.ini", "Data0000.dat", name]
     if kind == "http":
         server.every = b"planted"
