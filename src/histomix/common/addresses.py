@@ -104,12 +104,23 @@ def check_redirect(source: str, target: str) -> None:
     )
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine, as seen from itself."""
+    found = _addresses(host.strip("[]"))
+    return bool(found) and all(address.is_loopback for address in found)
+
+
 def _inner(host: str | None, among: Callable[[Iterable[bool]], bool]) -> bool:
     """Whether any, or all, of a host's addresses are of this computer or of a private network; none: no."""
+    found = _addresses(host or "")
+    return bool(found) and among(not address.is_global for address in found)
+
+
+def _addresses(host: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """Of a host, as far as its name resolves here."""
     try:
-        found = {str(entry[4][0]).partition("%")[0] for entry in socket.getaddrinfo(host or "", None)}
+        found = {str(entry[4][0]).partition("%")[0] for entry in socket.getaddrinfo(host, None)}
     except (OSError, UnicodeError):
-        return False  # it cannot be reached either
-    addresses = [ipaddress.ip_address(one) for one in found]
-    plain = [getattr(address, "ipv4_mapped", None) or address for address in addresses]
-    return bool(plain) and among(not address.is_global for address in plain)
+        return []  # it cannot be reached either
+    plain = [ipaddress.ip_address(one) for one in found]
+    return [getattr(address, "ipv4_mapped", None) or address for address in plain]

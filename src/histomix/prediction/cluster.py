@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ClusterError, InputError, MissingExtraError
+from ..common.addresses import is_loopback
+from ..errors import ClusterError, InputError
 from ..progress import Progress, silent
 from ..slides import is_remote
 from .dispatch import predict_on_cluster
 from .job import Settings, SlideJob, SlideResult
+from .local_cluster import cores_of, import_dask, local_cluster
 from .worker import Work
 
 if TYPE_CHECKING:
@@ -24,106 +28,104 @@ __all__ = ["cores_of", "local_cluster", "predict_on_cluster", "predict_with_dask
 logger = logging.getLogger(__name__)
 _CONNECT_S = 20
 _PATHS = ("at", "regions", "reuse")
-
-
-@contextlib.contextmanager
-def local_cluster(
-    workers: int,
-    *,
-    resources: Mapping[str, float] | None = None,
-    dashboard: str | None = "127.0.0.1:0",
-) -> Iterator[Client]:
-    """A cluster of processes on this machine for the length of a block; all of them are gone after it.
-
-    Parameters
-    ----------
-    workers
-        Processes. Each does one task at a time and may use its share of the memory; one that takes more, or dies, is
-        started again, and what it did is done elsewhere.
-    resources
-        What each worker has (``{"GPU": 1}``).
-    dashboard
-        Where the dashboard listens (port 0: any free one); None for none.
-
-    Raises
-    ------
-    InputError
-        Fewer than one worker.
-    MissingExtraError
-        Dask is not installed.
-    """
-    if workers < 1:
-        raise InputError(f"{workers} workers cannot do anything", mend="Ask for 1 or more")
-    dask, distributed = _dask()
-    # Every worker that dies puts blame on all tasks that it held, also on those it had not begun.
-    settings = {"distributed.scheduler.allowed-failures": 20, "distributed.logging.distributed": "error"}
-    with dask.config.set(settings), contextlib.ExitStack() as stack:
-        cluster = distributed.LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address=dashboard,
-            memory_limit=_memory_share(workers),
-            resources=dict(resources) if resources else None,
-            silence_logs=logging.CRITICAL,
-            preload=[f"{__package__}.deaf"],
-        )
-        stack.callback(_close, cluster)
-        client = stack.enter_context(distributed.Client(cluster, timeout=_CONNECT_S))
-        if dashboard is not None:
-            logger.info("dashboard: %s", client.dashboard_link)
-        yield client
-
-
-def _close(cluster: Any) -> None:
-    """End a local cluster. A worker that is slow to go, or is just being started again, must not outlive it."""
-    pids = [pid for nanny in cluster.workers.values() if (pid := getattr(nanny, "pid", None))]
-    try:
-        cluster.close(timeout=_CONNECT_S)
-    except (OSError, TimeoutError) as error:
-        import psutil
-
-        logger.debug("workers are ended by force (%r)", error)
-        for pid in pids:
-            with contextlib.suppress(psutil.Error):
-                psutil.Process(pid).kill()
+_ENCRYPTED = ("tls://", "wss://")
+_READS = 10
 
 
 @contextlib.contextmanager
 def running_cluster(address: str) -> Iterator[Client]:
     """A connection to a scheduler that runs, for the length of a block; the cluster stays as it is.
 
+    Keys for ``tls://`` are those of Dask's configuration (``distributed.comm.tls``, or the environment variables of
+    that name), as its scheduler and workers have them.
+
     Parameters
     ----------
     address
-        ``tcp://host:port``, or the scheduler file that Dask writes (``*.json``).
+        ``tls://host:port`` or ``tcp://host:port``, or the scheduler file that Dask writes (``*.json``).
 
     Raises
     ------
     ClusterError
-        No scheduler answers there.
+        No scheduler answers there; or it asks for keys, and Dask's configuration has none that can be used.
     MissingExtraError
         Dask is not installed.
     """
-    _, distributed = _dask()
-    by_file = address.endswith(".json")
-    if by_file and not Path(address).is_file():
-        raise ClusterError(
-            "there is no such scheduler file", where=address, mend="Start the scheduler, or check the path"
-        )
-    where = {"scheduler_file": address} if by_file else {"address": address}
+    dask, distributed = import_dask()
+    found = _scheduler_address(address)
+    if "://" not in found:
+        found = f"{dask.config.get('distributed.comm.default-scheme')}://{found}"
+    security = _configured_keys(distributed, found)
     try:
-        client = distributed.Client(**where, timeout=_CONNECT_S, set_as_default=False)
+        client = distributed.Client(found, security=security, timeout=_CONNECT_S, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise ClusterError(
             f"no Dask scheduler answers ({str(error) or type(error).__name__})",
             where=address,
-            mend="Check that the scheduler runs and that its address can be reached from here",
+            mend="Check that the scheduler runs, that its address can be reached from here, and that its keys are ours",
         ) from error
+    if not found.startswith(_ENCRYPTED) and not is_loopback(found.partition("://")[2].rpartition(":")[0]):
+        logger.warning(
+            "the connection to the scheduler %s is neither encrypted nor authenticated: whoever reaches it can run "
+            "programs as you, there and here, and read the addresses of slides with their signatures. Use tls:// "
+            "(docs/clusters.md)",
+            found,
+        )
     with client:
         logger.info("dashboard: %s", client.dashboard_link)
         yield client
+
+
+def _scheduler_address(text: str) -> str:
+    """The address, also of a scheduler file.
+
+    Raises
+    ------
+    ClusterError
+        There is no such file, or it names no address.
+    """
+    if not text.endswith(".json"):
+        return text
+    if not Path(text).is_file():
+        raise ClusterError("there is no such scheduler file", where=text, mend="Start the scheduler, or check the path")
+    for number in range(_READS):
+        try:
+            return str(json.loads(Path(text).read_text(encoding="utf-8"))["address"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            if number == _READS - 1:
+                raise ClusterError(
+                    f"is no scheduler file ({error!r})", where=text, mend="Give the file that dask scheduler writes"
+                ) from error
+            time.sleep(0.1)  # it is just being written
+    return text
+
+
+def _configured_keys(distributed: Any, address: str) -> Any:
+    """What Dask's configuration says of TLS.
+
+    Raises
+    ------
+    ClusterError
+        It does not go with the address.
+    """
+    mend = (
+        "Set distributed.comm.tls in Dask's configuration, or DASK_DISTRIBUTED__COMM__TLS__CA_FILE, "
+        "DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT and DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY"
+    )
+    security = distributed.Security()
+    try:
+        usable = security.get_connection_args("client")["ssl_context"] is not None
+    except (OSError, ValueError) as error:
+        raise ClusterError(f"the keys for TLS cannot be read ({error})", where=address, mend=mend) from error
+    if address.startswith(_ENCRYPTED) and not usable:
+        raise ClusterError("the scheduler talks TLS, and there are no keys for it", where=address, mend=mend)
+    if security.require_encryption and not address.startswith(_ENCRYPTED):
+        raise ClusterError(
+            "Dask's configuration allows encrypted connections only (require-encryption)",
+            where=address,
+            mend="Give the scheduler's tls:// address, or change the configuration",
+        )
+    return security
 
 
 def predict_with_dask(
@@ -207,25 +209,3 @@ def read_resources(text: str | None) -> dict[str, float]:
         except ValueError as error:
             raise InputError(f"'{item}' is no resource", mend="Write for example GPU=1") from error
     return found
-
-
-def cores_of(workers: int) -> int:
-    """CPU threads for the encoder of each of some workers on this machine."""
-    dask, _ = _dask()
-    return max(1, int(dask.system.CPU_COUNT) // workers)
-
-
-def _memory_share(workers: int) -> int:
-    from distributed.system import MEMORY_LIMIT
-
-    return int(MEMORY_LIMIT // workers)
-
-
-def _dask() -> tuple[Any, Any]:
-    try:
-        import dask
-        import dask.system
-        import distributed
-    except ImportError as error:
-        raise MissingExtraError("distributed", "cluster", "predicting on several workers") from error
-    return dask, distributed
