@@ -8,6 +8,7 @@ import html
 import io
 import json
 import re
+import struct
 import unicodedata
 import zipfile
 import zlib
@@ -84,6 +85,76 @@ def named_photo(path: Path, **options: Any) -> Path:
     more: dict[str, Any] = {"pnginfo": info} if path.suffix == ".png" else {"comment": _DESCRIPTION, "quality": 92}
     image.save(path, exif=exif, **more)
     return path
+
+
+def named_dicom(folder: Path, **options: Any) -> Path:
+    """A folder with a slide in DICOM whose tags name a patient, and its label as a file of the same series."""
+    folder.mkdir()
+    for kind, pixels in (("VOLUME", tissue_pixels(**options)), ("LABEL", label_picture(250, 250))):
+        (folder / f"Jane Doe {kind}.dcm").write_bytes(_dicom(pixels, kind, 256 if kind == "VOLUME" else 250))
+    return folder
+
+
+def _dicom(pixels: np.ndarray, kind: str, tile: int = 256) -> bytes:
+    """A file of a whole-slide series: tiles in JPEG, explicit VR, little endian."""
+    height, width = pixels.shape[:2]
+    down, across = -(-height // tile), -(-width // tile)
+    padded = np.full((down * tile, across * tile, 3), 244, np.uint8)
+    padded[:height, :width] = pixels
+    frames = []
+    for number in range(down * across):
+        row, column = number // across * tile, number % across * tile
+        stream = io.BytesIO()
+        Image.fromarray(padded[row : row + tile, column : column + tile]).save(stream, "JPEG", quality=92)
+        frames.append(stream.getvalue() + b"\0" * (len(stream.getvalue()) % 2))
+    starts = np.cumsum([0, *(len(frame) + 8 for frame in frames[:-1])]).astype("<u4").tobytes()
+    items = b"".join(b"\xfe\xff\x00\xe0" + struct.pack("<I", len(part)) + part for part in (starts, *frames))
+    uid, kinds = "1.2.826.0.1.3680043.8.498.", {"VOLUME": "1", "LABEL": "2"}
+    syntax, sop = "1.2.840.10008.1.2.4.50", "1.2.840.10008.5.1.4.1.1.77.1.6"
+    meta = b"".join(
+        _element(2, number, "UI", value)
+        for number, value in ((2, sop), (3, uid + kinds[kind]), (16, syntax), (18, uid + "9"))
+    )
+    sizes = _item(_element(0x18, 0x50, "DS", "0.001"), _element(0x28, 0x30, "DS", "0.0005\\0.0005"))
+    spacing = _element(0x28, 0x9110, "SQ", sizes)
+    body = (
+        *((8, 8, "CS", f"ORIGINAL\\PRIMARY\\{kind}\\NONE"), (8, 0x16, "UI", sop), (8, 0x18, "UI", uid + kinds[kind])),
+        *(
+            (8, 0x20, "DA", "19610304"),
+            (8, 0x50, "SH", "S61-99871"),
+            (8, 0x60, "CS", "SM"),
+            (8, 0x80, "LO", "SaintPlanted"),
+        ),
+        *((8, 0x1070, "PN", "zzoperator77"), (0x10, 0x10, "PN", "DOE^JANE"), (0x10, 0x20, "LO", "8833421")),
+        *((0x10, 0x30, "DA", "19610304"), (0x10, 0x4000, "LT", _DESCRIPTION)),
+        *((0x20, 0xD, "UI", uid + "3"), (0x20, 0xE, "UI", uid + "4"), (0x20, 0x13, "IS", kinds[kind])),
+        *((0x20, 0x52, "UI", uid + "5"), (0x20, 0x9311, "CS", "TILED_FULL"), (0x28, 2, "US", 3)),
+        *((0x28, 4, "CS", "YBR_FULL_422"), (0x28, 6, "US", 0), (0x28, 8, "IS", str(len(frames)))),
+        *((0x28, 0x10, "US", tile), (0x28, 0x11, "US", tile), (0x28, 0x100, "US", 8), (0x28, 0x101, "US", 8)),
+        *((0x28, 0x102, "US", 7), (0x28, 0x103, "US", 0), (0x40, 0x512, "LO", "ward-seven-biopsy")),
+        *((0x48, 6, "UL", width), (0x48, 7, "UL", height)),
+        *((0x48, 0x105, "SQ", _item(_element(0x48, 0x106, "SH", "1"))), (0x48, 0x302, "UL", 1), (0x48, 0x303, "UL", 1)),
+        (0x5200, 0x9229, "SQ", _item(spacing)),
+    )
+    pixel_data = struct.pack("<HH2sHI", 0x7FE0, 0x10, b"OB", 0, 0xFFFFFFFF) + items + b"\xfe\xff\xdd\xe0\0\0\0\0"
+    data = b"".join(_element(*one) for one in body) + pixel_data
+    return b"\0" * 128 + b"DICM" + _element(2, 0, "UL", len(meta)) + meta + data
+
+
+def _element(group: int, number: int, kind: str, value: Any) -> bytes:
+    if kind in ("US", "UL"):
+        data = struct.pack("<H" if kind == "US" else "<I", value)
+    else:
+        data = value if isinstance(value, bytes) else value.encode()
+    data += (b"\0" if kind == "UI" else b" ") * (len(data) % 2)
+    if kind == "SQ":
+        return struct.pack("<HH2sHI", group, number, kind.encode(), 0, len(data)) + data
+    return struct.pack("<HH2sH", group, number, kind.encode(), len(data)) + data
+
+
+def _item(*elements: bytes) -> bytes:
+    data = b"".join(elements)
+    return b"\xfe\xff\x00\xe0" + struct.pack("<I", len(data)) + data
 
 
 def label_picture(height: int, width: int) -> np.ndarray:

@@ -9,7 +9,6 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pandas as pd
-import pytest
 
 import histomix as hm
 from histomix.abundance import Abundance
@@ -20,6 +19,7 @@ from histomix.outputs.cohort import cohort_tables, write_cohort
 from histomix.outputs.composition import composition_table
 
 from .conftest import Job
+from .extras import extra_module
 from .test_cohort_tables import _map
 
 HOSTILE = ["=cmd|' /C calc'!A0", "@SUM(1+1)*cmd", "-2+3", "+cmd", "\t=1", "＝1+1", "'=quoted", "T & B"]
@@ -88,7 +88,7 @@ def hm_map(types: list[str]) -> ad.AnnData:
 
 
 def test_cohort_tables_run_no_formula_and_say_so(tmp_path: Path) -> None:
-    pytest.importorskip("pyarrow")
+    extra_module("st", "pyarrow")
     for name in ("=slide()", "-1-slide", "plain"):
         folder = tmp_path / "maps" / name
         folder.mkdir(parents=True)
@@ -117,7 +117,7 @@ def test_cohort_tables_run_no_formula_and_say_so(tmp_path: Path) -> None:
 
 
 def test_benchmark_tables_run_no_formula(tmp_path: Path) -> None:
-    pytest.importorskip("pyarrow")
+    extra_module("st", "pyarrow")
     table = pd.DataFrame({"cohort": ["=a"], "encoder": ["@b"], "cell_type": [HOSTILE[0]], "value": [-0.5]})
     tests = [{"cohort": "=a", "a": "+x", "b": "-y", "difference": -0.1}]
     _write(Benchmark(table, table, {"a": 1}, "", tests, []), tmp_path)

@@ -22,8 +22,9 @@ from histomix.errors import DownloadError, HistomixError, InputError, SlideError
 from histomix.prediction import slide_jobs
 from histomix.slides import Retry, SlideCache, is_remote
 
-for _library in ("fsspec", "aiohttp", "pooch"):
-    pytest.importorskip(_library)
+from .extras import needs_extra
+
+pytestmark = [needs_extra("remote", "fsspec", "aiohttp"), needs_extra("st", "pooch")]
 QUICK = Retry(attempts=3, wait_s=0.01, most=12, silence_s=0.5)
 Act = Callable[["Handler"], None]
 

@@ -133,9 +133,12 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 def write_json(path: str | os.PathLike[str], value: Mapping[str, Any]) -> None:
     """Write JSON whole or not at all (see `atomic_path`)."""
     with atomic_path(path) as temporary:
-        temporary.write_text(
-            json.dumps(value, indent=1, default=str, allow_nan=False) + "\n", encoding="utf-8", newline="\n"
-        )
+        temporary.write_text(json_text(value), encoding="utf-8", newline="\n")
+
+
+def json_text(value: Mapping[str, Any]) -> str:
+    """JSON as `write_json` writes it."""
+    return json.dumps(value, indent=1, default=str, allow_nan=False) + "\n"
 
 
 def read_json(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .session import Json, Quiet, Threads, session
+from .session import Anonymise, Json, PseudonymKey, Quiet, Threads, session
 
 
 def cohort(
@@ -35,6 +35,17 @@ def cohort(
             "--patient-pattern", help="Regular expression: the patient in a slide's name.", show_default=False
         ),
     ] = None,
+    anonymise: Anonymise = False,
+    pseudonym_key: PseudonymKey = None,
+    keep_columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--keep-column",
+            help="With --anonymise: a clinical column that names nobody (repeat).",
+            show_default=False,
+            metavar="NAME",
+        ),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     threads: Threads = None,
@@ -44,12 +55,16 @@ def cohort(
         from ..outputs.cohort import TlsRule, cohort_tables, write_cohort
 
         rule = TlsRule(tuple(b_types or ()), tuple(t_types or ())) if b_types or t_types else None
+        key = run.key(anonymise, pseudonym_key, out, maps)
         tables = cohort_tables(
             maps,
             clinical=clinical,
             rule=rule,
             in_scope_only=in_scope_only,
             patient_pattern=patient_pattern,
+            anonymise=anonymise,
+            pseudonym_key=key,
+            keep_columns=keep_columns or (),
             progress=run.progress,
         )
         written = write_cohort(tables, out)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .session import Json, Quiet, Threads, session
+from .session import Anonymise, Json, PseudonymKey, Quiet, Threads, session
 
 
 class Format(StrEnum):
@@ -31,6 +31,8 @@ def export(
     out: Annotated[
         Path, typer.Option("--out", help="Folder to write to, one file or store a map.", show_default=False)
     ],
+    anonymise: Anonymise = False,
+    pseudonym_key: PseudonymKey = None,
     as_json: Json = False,
     quiet: Quiet = False,
     threads: Threads = None,
@@ -38,18 +40,14 @@ def export(
     """Write maps for other programs: SpatialData, AnnData in scverse keys, Parquet, CSV for a spreadsheet,
     OME-TIFF, QuPath (zip, gzip)."""
     with session(as_json, quiet, threads) as run:
-        from ..errors import HistomixError
-        from ..outputs.exchange import export_map, find_maps
+        from ..outputs.exchange import export_maps
 
-        maps = find_maps(folders)
-        written = []
-        for number, folder in enumerate(maps, start=1):
-            try:
-                path = export_map(folder, to.value, out)
-            except HistomixError as error:
-                run.failed(error)
-            else:
-                written.append(str(path))
-                run.say(str(path))
-            run.progress("export", number, len(maps))
-        run.done(out=str(out), written=written)
+        key = run.key(anonymise, pseudonym_key, out, folders)
+        written, failures = export_maps(
+            folders, to.value, out, anonymise=anonymise, pseudonym_key=key, progress=run.progress
+        )
+        for path in written:
+            run.say(str(path))
+        for error in failures:
+            run.failed(error)
+        run.done(out=str(out), written=[str(path) for path in written])

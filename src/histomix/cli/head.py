@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .session import Json, Quiet, Session, session
+from .session import Anonymise, Json, PseudonymKey, Quiet, Session, session
 
 if TYPE_CHECKING:
     from ..outputs.hub import HeadFacts
@@ -35,6 +35,8 @@ def push(
     public: Annotated[bool, typer.Option("--public", help="Make a new repository public (private otherwise).")] = False,
     message: Annotated[str, typer.Option("--message", "-m", help="Of the commit.", show_default=False)] = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before anything leaves this computer.")] = False,
+    anonymise: Anonymise = False,
+    pseudonym_key: PseudonymKey = None,
     endpoint: Endpoint = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -43,17 +45,25 @@ def push(
     with session(as_json, quiet) as run:
         from ..errors import InputError
         from ..heads import load_head
-        from ..outputs.hub import push_head
+        from ..outputs.hub import push_head, push_place
 
+        key = run.key(anonymise, pseudonym_key, push_place(folder, target), [folder])
         if target.startswith("hf://") and not yes:
             training = load_head(folder).card["training"]
-            run.remark(
-                f"{target} will be given the card, which names {training['n_donors']} donors and "
-                f"{training['n_sections']} sections, the arrays and a README."
-            )
+            counts = f"{training['n_donors']} donors and {training['n_sections']} sections"
+            names = f"has pseudonyms for {counts}" if anonymise else f"names {counts}"
+            run.remark(f"{target} will be given the card, which {names}, the arrays and a README.")
             if not _agreed("Send it?", as_json):
                 raise InputError("nothing was sent", mend="Agree when asked, or give --yes")
-        place = push_head(folder, target, public=public, message=message, endpoint=endpoint)
+        place = push_head(
+            folder,
+            target,
+            public=public,
+            message=message,
+            endpoint=endpoint,
+            anonymise=anonymise,
+            pseudonym_key=key,
+        )
         run.say(f"head: {place}")
         run.done(target=place)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .session import Json, Quiet, Threads, TrustCode, session
+from .session import Anonymise, Json, PseudonymKey, Quiet, Threads, TrustCode, session
 
 
 def predict(
@@ -68,6 +68,8 @@ def predict(
         typer.Option("--resources", help="What a worker must have (GPU=1).", show_default=False),
     ] = None,
     trust_code: TrustCode = False,
+    anonymise: Anonymise = False,
+    pseudonym_key: PseudonymKey = None,
     as_json: Json = False,
     quiet: Quiet = False,
     threads: Threads = None,
@@ -76,6 +78,7 @@ def predict(
     with session(as_json, quiet, threads) as run:
         from ..prediction import predict_slides
 
+        key = run.key(anonymise, pseudonym_key, out)
         results = predict_slides(
             slides,
             head,
@@ -95,6 +98,8 @@ def predict(
             workers=workers,
             scheduler=scheduler,
             resources=resources,
+            anonymise=anonymise,
+            pseudonym_key=key,
             progress=run.progress,
         )
         for result in results:

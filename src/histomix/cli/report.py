@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .session import Json, Quiet, Threads, session
+from .session import Anonymise, Json, PseudonymKey, Quiet, Threads, session
 
 
 def report(
@@ -16,6 +16,8 @@ def report(
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the page.", show_default=False)],
     title: Annotated[str, typer.Option("--title", help="Title of the page.")] = "histomix report",
+    anonymise: Anonymise = False,
+    pseudonym_key: PseudonymKey = None,
     as_json: Json = False,
     quiet: Quiet = False,
     threads: Threads = None,
@@ -24,6 +26,7 @@ def report(
     with session(as_json, quiet, threads) as run:
         from ..outputs import write_report
 
-        page = write_report(folders, out, title=title, progress=run.progress)
+        key = run.key(anonymise, pseudonym_key, out, folders)
+        page = write_report(folders, out, title=title, anonymise=anonymise, pseudonym_key=key, progress=run.progress)
         run.say(f"report: {page}")
         run.done(report=str(page))

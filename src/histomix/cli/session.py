@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,6 +33,16 @@ TrustCode = Annotated[
     typer.Option(
         "--trust-code",
         help="Let an encoder run code of its own (TorchScript, some zoo: models): it can do what you can.",
+    ),
+]
+Anonymise = Annotated[
+    bool,
+    typer.Option("--anonymise", help="Pseudonyms for slides, patients and regions; no tags, dates or paths in files."),
+]
+PseudonymKey = Annotated[
+    Path | None,
+    typer.Option(
+        "--pseudonym-key", help="Key file of the pseudonyms; not in --out.", show_default="OUT.key.csv", metavar="FILE"
     ),
 ]
 Sheet = Annotated[Path, typer.Argument(help="The cohort sheet (CSV or YAML).", show_default=False)]
@@ -78,6 +88,20 @@ class Session:
         """Print the result for a program."""
         if self.as_json:
             typer.echo(json.dumps({"ok": not self.failures, **facts, "failures": self.failures}, default=str))
+
+    def key(self, anonymise: bool, given: Path | None, out: str | Path, inputs: Sequence[Path] = ()) -> Path | None:
+        """Where the key of the pseudonyms is, told to the user; None where nothing is anonymised."""
+        if not anonymise:
+            if given is not None:
+                raise InputError("a key of pseudonyms is of use with --anonymise only", mend="Give --anonymise too")
+            return None
+        from ..common.pseudonyms import key_file
+
+        found = key_file(out, given, inputs)
+        logging.getLogger("histomix").info(
+            "the key of the pseudonyms is %s: keep it apart from what is handed on", found
+        )
+        return found
 
     def failed(self, error: HistomixError) -> None:
         """Name a failure and go on; the exit code will be 1."""

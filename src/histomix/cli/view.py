@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .session import Json, Quiet, Threads, session
+from .session import Anonymise, Json, PseudonymKey, Quiet, Threads, session
 
 
 def view(
@@ -35,6 +35,8 @@ def view(
     ] = None,
     title: Annotated[str, typer.Option("--title", help="Words at the top.")] = "Cell types, read from H&E",
     mpp: Annotated[float, typer.Option("--mpp", min=0.1, help="Finest scale of the pictures, um per pixel.")] = 0.5,
+    anonymise: Anonymise = False,
+    pseudonym_key: PseudonymKey = None,
     as_json: Json = False,
     quiet: Quiet = False,
     threads: Threads = None,
@@ -49,7 +51,10 @@ def view(
         from ..spots import read_cohort
 
         cohort = None if sheet is None else read_cohort(sheet)
+        key = run.key(anonymise, pseudonym_key, out, folders)
         with viewer_slides(folders, slides or [], cohort, head) as found:
-            page = write_viewer(found, out, title=title, mpp=mpp, progress=run.progress)
+            page = write_viewer(
+                found, out, title=title, mpp=mpp, anonymise=anonymise, pseudonym_key=key, progress=run.progress
+            )
         run.say(f"viewer: {page}")
         run.done(out=str(out), page=str(page), slides=[one.name for one in found])

@@ -287,6 +287,8 @@ def _seen(manifest: Mapping[str, Any], donor: str | None) -> list[str]:
     donors = [str(one) for one in training.get("donors", [])]
     if donor is None:
         return ["whose tissue this is was not said (--donor), so nothing shows that the head was not trained on it"]
+    if not donors:
+        return [f"the map does not say which donors its head was trained on, so nothing is known of donor {donor}"]
     if donor in donors:
         return [f"optimistic: the head was trained on donor {donor}"]
     return [f"donor {donor} is not among the {len(donors)} donors that the head was trained on"]

@@ -15,6 +15,7 @@ from .knn import KNNRegressor
 from .linear import MeanRegressor, RidgeRegressor
 from .mlp import MLPRegressor
 from .novelty import IN_SCOPE_PERCENTILE, NoveltyModel
+from .private import private_card
 from .registry import HEADS, make_estimator
 from .settings import parse_settings
 from .train import train
@@ -41,5 +42,6 @@ __all__ = [
     "load_head",
     "make_estimator",
     "parse_settings",
+    "private_card",
     "train",
 ]

@@ -30,6 +30,7 @@ class SlideMap:
     composition: ad.AnnData
     manifest: dict[str, Any]
     canvas: Canvas | None
+    folder: Path
     failure: str | None = None
 
 
@@ -103,7 +104,7 @@ def _read_map(folder: Path) -> SlideMap:
         )
     status = read_json(folder / "status.json") if (folder / "status.json").is_file() else {}
     failure = str(status.get("reason")) if status.get("state") == "failed" else None
-    return SlideMap(folder.name, composition, manifest, canvas, failure)
+    return SlideMap(folder.name, composition, manifest, canvas, folder, failure)
 
 
 def _add_features(material: Material, folder: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from .._version import __version__
+from ..common.pseudonyms import Pseudonyms, key_file
 from ..errors import InputError
 from ..evaluation import Evaluation
 from ..evaluation.statement import protocol_statement
@@ -22,6 +23,7 @@ from .model_card import card_view
 from .orthogonal import orthogonal_view
 from .page import Drawer, content_policy, page_environment
 from .panels import evaluation_panels
+from .private_material import private_material
 from .run_facts import run_facts
 from .scores import against, ceiling_of, score_table, score_tiles, shown_head, type_intervals, type_scores
 from .section_parts import Budget, cohort_view, legend, section_view, slide_view
@@ -46,6 +48,8 @@ def write_report(
     *,
     title: str = "histomix report",
     lead: str = "",
+    anonymise: bool = False,
+    pseudonym_key: str | os.PathLike[str] | None = None,
     progress: Progress = silent,
 ) -> Path:
     """Write ``out/index.html`` and its pictures from folders that the other verbs made.
@@ -59,6 +63,11 @@ def write_report(
         Folder of the page; an earlier report there is replaced.
     title, lead
         Words at the top of the page.
+    anonymise
+        Name sections, slides, donors and regions by pseudonyms, and leave out file names, paths and links to viewers.
+        The pictures show what they show.
+    pseudonym_key
+        The key file of the pseudonyms; see `histomix.common.pseudonyms.key_file`.
     progress
         Told how many figures are done.
 
@@ -76,6 +85,10 @@ def write_report(
     """
     _check_folder(Path(out))
     material = gather(folders)
+    if anonymise:
+        names = Pseudonyms.open(key_file(out, pseudonym_key, folders))
+        material = private_material(material, names)
+        names.save()
     with atomic_path(out) as folder:
         folder.mkdir()
         draw = Drawer(folder, _count_figures(material), progress)

@@ -22,6 +22,7 @@ from ..slides import Slide, open_slide
 from ..slides.files import slide_digest
 from .job import SlideJob
 from .plan import Band, Plan
+from .status import known_state
 
 if TYPE_CHECKING:
     from ..encoders import Encoder
@@ -67,7 +68,7 @@ def check_slide(job: SlideJob, planned: Mapping[str, Any]) -> None:
     SlideError
         Its content has changed since.
     """
-    if slide_digest(job.path, planned)["digest"] != planned["digest"]:
+    if slide_digest(job.path, known_state(job, planned))["digest"] != planned["digest"]:
         raise SlideError(
             "was replaced or changed while it was being read",
             where=job.path,

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..common.locks import Lock, folder_lock
+from ..common.locks import Lock
+from ..common.marked_output import refuse_marked
+from ..common.pseudonyms import Pseudonyms, key_file
 from ..heads import load_head
 from ..progress import Progress, silent
 from ..spots import read_spots
+from .anonymous import anonymous_jobs, region_names, remove_names
 from .cluster import predict_with_dask
 from .job import Settings, SlideJob, SlideResult
 from .loading import load_head_encoders
@@ -43,6 +47,8 @@ def predict_slides(
     workers: int | None = None,
     scheduler: str | None = None,
     resources: str | None = None,
+    anonymise: bool = False,
+    pseudonym_key: str | os.PathLike[str] | None = None,
     progress: Progress = silent,
 ) -> list[SlideResult]:
     """Predict every slide into a folder of its own under ``out``; parameters as in `histomix.predict`, and:
@@ -69,6 +75,12 @@ def predict_slides(
         same paths.
     resources
         What a worker must have to be given work, ``"GPU=1"``.
+    anonymise
+        Name no slide in what is written: folders and tables have pseudonyms of slides, patients and regions, and tags,
+        times, paths and the words of errors are left out. Maps of the same slides that ``out`` has under their names
+        are removed first.
+    pseudonym_key
+        The key file of the pseudonyms (see `histomix.common.pseudonyms.key_file`): ``<out>.key.csv`` where left out.
 
     A slide whose ``status.json`` says that the same slide (by its content), head and settings are done is kept, and an
     interrupted one goes on at its finished bands. A slide that fails does not stop the others: its result and its
@@ -79,13 +91,13 @@ def predict_slides(
     HeadError
         Two slides would share one folder, or the head cannot be loaded.
     SectionError, InputError
-        The spots, the regions or a sheet cannot be read.
+        The spots, the regions or a sheet cannot be read; or names would stand beside pseudonyms in ``out``.
     FeatureError
         Another run writes to ``out``.
     ClusterError
         The scheduler cannot be reached, or is gone; the same call goes on where it stopped.
     """
-    jobs = slide_jobs(slides, out, mpp)
+    named = jobs = slide_jobs(slides, out, mpp)
     if at is not None:
         read_spots(at)  # refused here, before any work
     if regions is not None:
@@ -101,6 +113,14 @@ def predict_slides(
         keep_features=keep_features,
         gzip=gzip,
     )
+    names = Pseudonyms.open(key_file(out, pseudonym_key)) if anonymise else None
+    if names is None:
+        refuse_marked(Path(out))
+    else:
+        jobs = anonymous_jobs(named, names)
+        if regions is not None:
+            settings = replace(settings, region_names=region_names(regions, names))
+        names.save()  # before any of them is written
     loaded: list[Encoder] = []
 
     def encoders() -> list[Encoder]:
@@ -113,6 +133,8 @@ def predict_slides(
     if weights is not None or (not on_cluster and any(not _may_be_kept(job, settings) for job in waiting)):
         encoders()  # one that cannot be loaded stops the run here, not on every slide
     with folder_lock(Path(out), "maps", wait=wait):
+        if names is not None:
+            remove_names(Path(out), named, names)
         _sweep_locks(jobs)
         queue(jobs, settings)
         if on_cluster:

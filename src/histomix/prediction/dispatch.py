@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import ClusterError, HistomixError
 from ..progress import Progress, silent
-from ..provenance import digest_json, write_json
+from ..provenance import digest_json
 from ..slides import is_remote
 from .job import SlideJob, SlideResult
-from .status import STATUS, now, read_status
+from .status import now, read_status, write_status
 from .worker import Work, band_task, finish_task, forget_slides, slide_task
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ class _Run:
         slide = self.slides[number]
         self._drop(slide)
         self.results[number] = SlideResult(slide.job.file_name, slide.job.folder, error=error)
-        _say(slide.job, state="failed", reason=str(error), finished=now(), owner=None)
+        _say(slide.job, state="failed", reason=str(error), kind=type(error).__name__, finished=now(), owner=None)
 
     def _drop(self, slide: _Slide) -> None:
         if slide.futures:
@@ -245,7 +245,8 @@ class _Run:
         )
         for number, slide in enumerate(self.slides):
             if self.results[number] is None and read_status(slide.job.folder).get("state") != "done":
-                _say(slide.job, state="failed", reason=str(error), finished=now(), owner=None)
+                kind = type(error).__name__
+                _say(slide.job, state="failed", reason=str(error), kind=kind, finished=now(), owner=None)
             slide.futures.clear()
         raise error
 
@@ -270,7 +271,7 @@ class _Run:
 def _say(job: SlideJob, **changes: Any) -> None:
     """Change facts of a status that workers write too; a full disk must not hide what happened."""
     with contextlib.suppress(HistomixError):
-        write_json(job.folder / STATUS, {**read_status(job.folder), **changes})
+        write_status(job, {**read_status(job.folder), **changes})
 
 
 def _result(job: SlideJob, facts: Mapping[str, Any]) -> SlideResult:

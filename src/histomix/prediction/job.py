@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..common.addresses import check_address
+from ..common.pseudonyms import Seal
 from ..errors import HistomixError
 from ..provenance import digest_file, digest_json
 from ..slides import is_remote, remote_name, shown
@@ -38,6 +39,9 @@ class SlideJob:
         What a sheet says of it besides (patient, ...), carried into ``status.json`` and the map.
     local
         The copy to read where ``slide`` is a URL.
+    seal
+        Where the slide is not to be named: ``name`` is a pseudonym, and what else would name it is marked with this
+        or left out of every file.
 
     Raises
     ------
@@ -51,6 +55,7 @@ class SlideJob:
     name: str = ""
     facts: tuple[tuple[str, str], ...] = ()
     local: Path | None = None
+    seal: Seal | None = None
 
     def __post_init__(self) -> None:
         if is_remote(self.slide):
@@ -68,6 +73,11 @@ class SlideJob:
     def file_name(self) -> str:
         """The name of the slide's file, whose address may hold secrets."""
         return remote_name(self.slide) if is_remote(self.slide) else Path(self.slide).name
+
+    @property
+    def shown_file(self) -> str:
+        """What files call the slide's file: its name, or its pseudonym."""
+        return self.file_name if self.seal is None else self.name
 
     @property
     def source(self) -> str:
@@ -104,6 +114,8 @@ class Settings:
         Compress the GeoJSON.
     batch_size
         Tiles encoded at once.
+    region_names
+        What to call regions instead of their names in the file: (name, pseudonym).
     """
 
     head: str
@@ -117,6 +129,7 @@ class Settings:
     reuse: str | None = None
     gzip: bool = False
     batch_size: int = BATCH_SIZE
+    region_names: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     @classmethod
     def of(
@@ -178,6 +191,7 @@ class SlideResult:
             "folder": str(self.folder),
             "state": "done" if self.error is None else "failed",
             "reason": None if self.error is None else str(self.error),
+            "kind": None if self.error is None else type(self.error).__name__,
             "tiles": self.tiles,
             "unreadable_tiles": self.unreadable,
             "in_scope_tiles": self.in_scope,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from ..common.formats import MAP_FORMAT
+from ..common.nameless import TRAINING_COUNTS, nameless_keys, nameless_manifest
 from ..embedding.manifest import slide_facts
 from ..errors import HeadError, InputError, SlideError
 from ..provenance import atomic_path, digest_bytes, digest_json, read_json, write_json
@@ -200,6 +201,7 @@ def plan_tiles(
     _check_scale(slide, head, spec)
     mask = bounded_mask(slide) if mask is None else mask
     regions = [] if settings.regions is None else _shifted(read_regions(settings.regions), slide)
+    shown = dict(settings.region_names)
     labels, count = label_pieces(mask)
     facts: dict[str, Any] = {
         "slide": {**slide_facts(slide, spec), "bounds_px": list(slide.bounds_px), "digest": digest},
@@ -207,7 +209,7 @@ def plan_tiles(
         "places": "grid" if spots is None else "spots",
         "cell_px": (spec.size_um if spots is not None else (spec.stride_um or spec.size_um)) / slide.mpp,
         "grid": None,
-        "regions": [region.name for region in regions],
+        "regions": [shown.get(region.name, region.name) for region in regions],
         "pieces": count,
         "tissue_mm2": mask.area_mm2,
     }
@@ -290,17 +292,30 @@ def _no_tissue(slide: Slide, spec: TileSpec, mask: TissueMask) -> SlideError:
 
 def manifest_of(plan: Plan, head: Head) -> dict[str, Any]:
     """What the map says of itself."""
-    names = ("name", "digest", "head", "encoders", "encoder_licences", "tissue", "training")
+    names = ("name", "digest", "head", "encoders", "encoder_licences", "tissue")
+    # Of the training only what is asked of a map: how much it was, and whether a donor had a part in it.
+    training = {name: value for name, value in head.card["training"].items() if name in (*TRAINING_COUNTS, "donors")}
     return {
         "format": MAP_FORMAT,
         **{name: plan.facts[name] for name in ("slide", "tile", "places", "cell_px", "grid", "regions", "pieces")},
         "tissue_mm2": plan.facts["tissue_mm2"],
         "unit": head.card["unit"],
-        "head": {name: head.card[name] for name in names if name in head.card},
+        "head": {**{name: head.card[name] for name in names if name in head.card}, "training": training},
         "calibration": head.card.get("calibration"),
     }
 
 
 def manifest_text(plan: Plan, head: Head, more: dict[str, Any]) -> str:
-    """`manifest_of` as JSON."""
-    return json.dumps({**manifest_of(plan, head), **more})
+    """`manifest_of` as JSON, without donors where ``more`` says that the map is anonymised."""
+    manifest = {**manifest_of(plan, head), **more}
+    return json.dumps(nameless_manifest(manifest) if "anonymised" in more else manifest)
+
+
+def nameless_spots(spots: pd.DataFrame) -> pd.DataFrame:
+    """Spots under keys that name nobody: barcodes and places of a grid stay, others become the number of the row."""
+    import pandas as pd
+
+    keys = nameless_keys([str(key) for key in spots.index])
+    named = spots.copy()
+    named.index = pd.Index(keys, name=spots.index.name)
+    return named

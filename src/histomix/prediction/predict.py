@@ -6,12 +6,14 @@ import contextlib
 import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 
+from ..common.pseudonyms import Pseudonyms
 from ..embedding import embed_tiles_together
 from ..errors import ScaleWarning
 from ..heads import Head, load_head
@@ -19,11 +21,12 @@ from ..progress import Progress, silent
 from ..slides import Slide, open_slide
 from ..slides.files import slide_digest
 from ..spots import read_spots
+from .anonymous import region_names
 from .bands import DTYPE, SHARD, check_encoders
 from .job import Settings
 from .loading import load_head_encoders
 from .maps import apply_head, blocks
-from .plan import Plan, manifest_text, plan_tiles
+from .plan import Plan, manifest_text, nameless_spots, plan_tiles
 from .regions import read_regions
 from .units import label_area_um2, unit_facts
 
@@ -44,6 +47,8 @@ def predict(
     encoders: Sequence[Encoder] | None = None,
     batch_size: int | None = None,
     threads: int | None = None,
+    anonymise: bool = False,
+    pseudonym_key: str | os.PathLike[str] | None = None,
     progress: Progress = silent,
 ) -> ad.AnnData:
     """Predict cell-type composition over the tissue of a slide, or at given spots.
@@ -76,6 +81,10 @@ def predict(
         Tiles encoded at once, 32 where left out.
     threads
         CPU threads of the encoder; all where left out.
+    anonymise
+        Name the slide and the regions by pseudonyms.
+    pseudonym_key
+        The key file of the pseudonyms; without one the key is used once and kept nowhere.
     progress
         Told how many tiles are done.
 
@@ -106,6 +115,12 @@ def predict(
         read_regions(regions)  # refused here, before any work
     settings = Settings.of(trained.card["digest"], regions=regions, batch_size=batch_size, stride_um=stride_um)
     spots = read_spots(at) if at is not None and not isinstance(at, pd.DataFrame) else at
+    names = None
+    if anonymise:
+        names = Pseudonyms.once() if pseudonym_key is None else Pseudonyms.open(pseudonym_key)
+        spots = None if spots is None else nameless_spots(spots)
+        if regions is not None:
+            settings = replace(settings, region_names=region_names(regions, names))
     with contextlib.ExitStack() as stack:
         opened = slide if isinstance(slide, Slide) else stack.enter_context(open_slide(slide, mpp))
         stack.enter_context(warnings.catch_warnings())
@@ -115,6 +130,10 @@ def predict(
         X = _embed(opened, plan, loaded, settings, progress)
     maps = apply_head(trained, X, plan)
     more = {**unit_facts(trained, plan.facts), "scope": trained.scope(maps.in_scope[maps.read_ok])}
+    if names is not None:
+        plan.facts["slide"]["file"] = name = names.slide(opened.name)
+        more |= {"name": name, "anonymised": names.key}
+        names.save()
     manifest = manifest_text(plan, trained, more)
     return next(blocks(plan, maps, trained, manifest, label_area_um2(trained), size=None))
 

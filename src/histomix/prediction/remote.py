@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DownloadError, HistomixError
 from ..progress import Progress, silent
-from ..provenance import write_json
 from ..slides import SlideCache, is_remote, shown
 from ..slides.store import Store, look
 from .job import Settings, SlideJob, SlideResult
 from .run import Encoders, mark_failed, run_slide
-from .status import STATUS, Status, failure, is_done, read_status
+from .status import Status, failure, is_done, read_status, write_status
 
 if TYPE_CHECKING:
     from ..heads import Head
@@ -52,6 +51,8 @@ def local_copy(
 def remote_facts(job: SlideJob, cache: SlideCache | None = None) -> dict[str, Any] | None:
     """What the store says of a remote slide (address without secrets, size, version); None for a local one.
 
+    Of a slide that is not to be named, all of it as a mark beside the version.
+
     Raises
     ------
     DownloadError
@@ -61,7 +62,8 @@ def remote_facts(job: SlideJob, cache: SlideCache | None = None) -> dict[str, An
         return None
     cache = cache or SlideCache()
     found = look(Store.of(job.slide, cache.options), job.slide, cache.retry)
-    return {"address": shown(job.slide), **found.to_dict()}
+    facts = {"address": shown(job.slide), **found.to_dict()}
+    return facts if job.seal is None else {"mark": job.seal.mark(facts), "version": facts["version"] and "marked"}
 
 
 def remote_up_to_date(job: SlideJob, settings: Settings, facts: dict[str, Any] | None) -> SlideResult | None:
@@ -74,7 +76,7 @@ def remote_up_to_date(job: SlideJob, settings: Settings, facts: dict[str, Any] |
         return None
     names = ("tiles", "unreadable_tiles", "in_scope_tiles")
     tiles, unreadable, in_scope = (int(before.get(name) or 0) for name in names)
-    return SlideResult(str(before["slide"]), job.folder, tiles, unreadable, in_scope, kept=True)
+    return SlideResult(job.file_name, job.folder, tiles, unreadable, in_scope, kept=True)
 
 
 def run_anywhere(
@@ -117,4 +119,4 @@ def note_remote(job: SlideJob, facts: dict[str, Any] | None) -> None:
     """
     status = read_status(job.folder)
     if facts is not None and status.get("state") == "done":
-        write_json(job.folder / STATUS, {**status, "remote": facts})
+        write_status(job, {**status, "remote": facts})

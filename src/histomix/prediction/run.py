@@ -35,8 +35,8 @@ from .bands import (
 )
 from .job import Settings, SlideJob, SlideResult
 from .maps import apply_head, blocks
-from .plan import Band, Plan, bounded_mask, manifest_text, plan_tiles
-from .status import Status, failure, is_done, read_status, up_to_date
+from .plan import Band, Plan, bounded_mask, manifest_text, nameless_spots, plan_tiles
+from .status import Status, failure, is_done, read_status, sealed_state, up_to_date
 from .units import label_area_um2, unit_facts
 
 if TYPE_CHECKING:
@@ -86,6 +86,8 @@ def plan_bands(job: SlideJob, settings: Settings, head: Head, slide: Slide | Non
         if plan is None:
             shutil.rmtree(job.work, ignore_errors=True)
         spots = None if settings.at is None else read_spots(settings.at)
+        if spots is not None and job.seal is not None:
+            spots = nameless_spots(spots)
         with contextlib.ExitStack() as stack:
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore", ScaleWarning)
@@ -93,9 +95,10 @@ def plan_bands(job: SlideJob, settings: Settings, head: Head, slide: Slide | Non
             mask = bounded_mask(opened)
             write_previews(job.folder, opened, mask)
             plan = plan_tiles(opened, head, settings, spots, mask, state["digest"])
-        plan.facts["state"] = state
+        plan.facts["slide"]["file"] = job.shown_file
+        plan.facts["state"] = sealed_state(job, state)
         plan.save(job.work, request)
-    plan.facts["state"] = {**plan.facts["state"], **state}
+    plan.facts["state"] = {**plan.facts["state"], **sealed_state(job, state)}
     return [] if _features_of(job, settings, plan, head) is not None else plan.bands
 
 
@@ -209,7 +212,8 @@ def mark_done(job: SlideJob, settings: Settings, status: Status, result: SlideRe
     state = slide_digest(job.path)
     sizes = {name: (job.folder / name).stat().st_size for name in settings.files}
     digests = {**status.facts["digests"], "slide": state["digest"]}
-    status.finished(result, digests=digests, state_of_slide=state, files=sizes, mpp_given=job.mpp)
+    kept = sealed_state(job, state)
+    status.finished(result, digests=digests, state_of_slide=kept, files=sizes, mpp_given=job.mpp)
 
 
 def mark_failed(job: SlideJob, settings: Settings, status: Status, error: HistomixError) -> SlideResult:
@@ -264,6 +268,8 @@ def _write_maps(
     area = label_area_um2(head)
     scope = head.scope(maps.in_scope[maps.read_ok])
     more: dict[str, Any] = {"facts": dict(job.facts), "name": job.name, **unit_facts(head, plan.facts), "scope": scope}
+    if job.seal is not None:
+        more["anonymised"] = job.seal.key
     manifest = manifest_text(plan, head, more)
     unreadable = in_scope = 0
     with composition_writer(job.folder, settings.gzip) as append:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from ...common.nameless import PATIENT_KEYS
 from ...errors import InputError, MissingExtraError, MissingFileError
 
 SLIDE_KEYS = ("slide", "slide_id", "slide_name", "image")
-PATIENT_KEYS = ("patient", "patient_id", "donor", "donor_id", "case", "case_id", "subject", "subject_id")
 
 
 @dataclass(frozen=True, eq=False)

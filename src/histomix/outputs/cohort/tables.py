@@ -16,17 +16,21 @@ import pandas as pd
 
 from ...common.formats import check_map
 from ...common.naming import SPREADSHEET_NOTE, spreadsheet_table
+from ...common.pseudonyms import Pseudonyms
 from ...errors import HistomixError, InputError
 from ...progress import Progress, silent
 from ...provenance import atomic_path, digest_file, read_json, versions, write_json
 from ..exchange import find_maps
+from ..private_map import is_anonymised
 from .clinical import PATIENT_KEYS, Clinical, patient_of, read_clinical
 from .hotspots import TlsRule
 from .measures import DEFINITIONS, hot_spot_rows, map_rows, tissue_of
+from .private import clinical_columns, private_facts, private_frame
 
 logger = logging.getLogger(__name__)
 COLUMNS = ("slide", "patient", "level", "part", "measure", "cell_type", "other_type", "value", "unit")
 _CELL_SIZE_TOLERANCE = 0.01
+_TABLES = ("cohort.csv", "slides.csv", "tls_like.csv", "cohort.parquet", "slides.parquet")
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +66,9 @@ def cohort_tables(
     rule: TlsRule | None = None,
     in_scope_only: bool = False,
     patient_pattern: str | None = None,
+    anonymise: bool = False,
+    pseudonym_key: str | os.PathLike[str] | None = None,
+    keep_columns: Sequence[str] = (),
     progress: Progress = silent,
 ) -> CohortTables:
     """Measure many maps: composition, density, mixing and interface, TLS-like hot spots, novelty, by slide and part.
@@ -79,6 +86,14 @@ def cohort_tables(
     patient_pattern
         A regular expression that finds the patient in a slide's name; otherwise what the sheet of the prediction said,
         or the patient of the clinical table that the name begins with.
+    anonymise
+        Name slides, patients and regions by pseudonyms. Of the clinical table only columns of small numbers and of yes
+        and no stay (`histomix.outputs.cohort.private.clinical_columns`), and ``keep_columns``.
+    pseudonym_key
+        The key file of the pseudonyms. With that of ``histomix predict --anonymise``, maps of pseudonyms are joined to
+        a clinical table of names; without one the key is used once and kept nowhere.
+    keep_columns
+        Columns of the clinical table that name nobody, whatever is in them.
     progress
         Told how many maps are done.
 
@@ -89,7 +104,12 @@ def cohort_tables(
         rule names a type that the head does not predict.
     """
     folders = find_maps(maps)
+    names = None
+    if anonymise:
+        names = Pseudonyms.once() if pseudonym_key is None else Pseudonyms.open(pseudonym_key)
     table = None if clinical is None else read_clinical(clinical)
+    if table is not None and names is not None:
+        table = clinical_columns(table, keep_columns)
     pattern = _pattern(patient_pattern)
     patients = table.ids if table is not None and table.by == "patient" else []
     parts: dict[str, pd.DataFrame] = {}
@@ -99,7 +119,7 @@ def cohort_tables(
     failures: list[HistomixError] = []
     for number, folder in enumerate(folders, start=1):
         try:
-            composition, name, facts = _read(folder)
+            composition, name, facts = _read(folder, names)
             rows = pd.DataFrame(map_rows(composition, rule, in_scope_only))
         except HistomixError as error:
             failures.append(error)
@@ -129,7 +149,12 @@ def cohort_tables(
     slides, joined = _joined(_wide(tidy), table)
     wanted = ["slide", "patient", "hot_spot", "x_px", "y_px", "tiles", "area_mm2", "b_share", "t_share"]
     about = _facts(clinical, rule, in_scope_only, next(iter(heads)), sides) | joined
-    return CohortTables(tidy, slides, pd.DataFrame(spots, columns=wanted), failures, about)
+    hot = pd.DataFrame(spots, columns=wanted)
+    if names is not None:
+        tidy, slides, hot = (private_frame(frame, names) for frame in (tidy, slides, hot))
+        about = private_facts(about, names)
+        names.save()
+    return CohortTables(tidy, slides, hot, failures, about)
 
 
 def write_cohort(tables: CohortTables, out: str | os.PathLike[str]) -> dict[str, Path]:
@@ -159,12 +184,19 @@ def write_cohort(tables: CohortTables, out: str | os.PathLike[str]) -> dict[str,
     except ImportError:
         logger.info('no Parquet: pyarrow is not installed (pip install "histomix[st]")')
     failures = [str(error) for error in tables.failures]
+    if tables.facts.get("anonymised"):
+        failures = [type(error).__name__ for error in tables.failures]  # their words name folders
     write_json(place / "manifest.json", {**tables.facts, "csv": SPREADSHEET_NOTE, "failures": failures})
+    for name in set(_TABLES) - {path.name for path in written.values()}:
+        (place / name).unlink(missing_ok=True)  # an earlier run wrote it, of other maps or under other names
     return written
 
 
-def _read(folder: Path) -> tuple[ad.AnnData, str, str]:
-    """A map, the name of its slide, and its patient where the prediction was told."""
+def _read(folder: Path, names: Pseudonyms | None) -> tuple[ad.AnnData, str, str]:
+    """A map, the name of its slide, and its patient where the prediction was told.
+
+    With the key that a map's pseudonyms were made with, these are the names again.
+    """
     file = folder / "composition.h5ad"
     try:
         composition = ad.read_h5ad(file)
@@ -182,7 +214,15 @@ def _read(folder: Path) -> tuple[ad.AnnData, str, str]:
     said = status.get("facts")
     facts = {str(key).lower(): str(value) for key, value in said.items()} if isinstance(said, dict) else {}
     patient = next((facts[key] for key in PATIENT_KEYS if facts.get(key)), "")
-    return composition, str(status.get("name") or folder.resolve().name), patient
+    name = str(status.get("name") or folder.resolve().name)
+    if names is not None and is_anonymised(manifest):
+        for pseudonym in filter(None, (name, patient)):
+            names.adopt(pseudonym)
+        name, patient = names.original(name), names.original(patient)
+        if "region" in composition.obs:
+            for region in filter(None, composition.obs["region"].dropna().unique()):
+                names.adopt(str(region))
+    return composition, name, patient
 
 
 def _wide(tidy: pd.DataFrame) -> pd.DataFrame:

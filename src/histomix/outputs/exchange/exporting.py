@@ -16,10 +16,14 @@ from PIL import Image
 
 from ...common.formats import check_map
 from ...common.h5ad import write_h5ad
+from ...common.marked_output import mark_output, refuse_marked
 from ...common.naming import safe_file_name, spreadsheet_table
-from ...errors import InputError, MissingExtraError, UnknownNameError
+from ...common.pseudonyms import Pseudonyms, key_file
+from ...errors import HistomixError, InputError, MissingExtraError, UnknownNameError
+from ...progress import Progress, silent
 from ...provenance import atomic_path
 from ..composition import composition_geojson, composition_table
+from ..private_map import map_name, private_map
 from .heatmap import write_heatmap
 from .scverse import to_scverse
 from .spatial_data import write_spatialdata
@@ -43,29 +47,123 @@ def find_maps(folders: Sequence[str | os.PathLike[str]]) -> list[Path]:
     return found
 
 
-def export_map(folder: Path, to: str, out: str | os.PathLike[str]) -> Path:
-    """Write the map of a folder in a format of `FORMATS` as ``out/<folder's name><suffix>``.
+def export_maps(
+    folders: Sequence[str | os.PathLike[str]],
+    to: str,
+    out: str | os.PathLike[str],
+    *,
+    anonymise: bool = False,
+    pseudonym_key: str | os.PathLike[str] | None = None,
+    progress: Progress = silent,
+) -> tuple[list[Path], list[HistomixError]]:
+    """Write many maps as `export_map` does; one that cannot be written stops no other.
+
+    Parameters
+    ----------
+    folders
+        As for `find_maps`.
+    to, out, anonymise, pseudonym_key
+        As for `export_map`.
+    progress
+        Told how many maps are done.
+
+    Returns
+    -------
+    What was written, and what failed.
 
     Raises
     ------
     InputError
-        The format is unknown, or the map cannot be written in it.
+        A folder holds no map, or names would stand beside pseudonyms in ``out``.
+    """
+    _check_format(to)
+    maps = find_maps(folders)
+    names = _names(out, pseudonym_key, folders, maps) if anonymise else None
+    if names is None:
+        refuse_marked(Path(out))
+    written: list[Path] = []
+    failures: list[HistomixError] = []
+    for number, folder in enumerate(maps, start=1):
+        try:
+            written.append(_export(folder, to, Path(out), names))
+        except HistomixError as error:
+            failures.append(error)
+        progress("export", number, len(maps))
+    return written, failures
+
+
+def export_map(
+    folder: Path,
+    to: str,
+    out: str | os.PathLike[str],
+    *,
+    anonymise: bool = False,
+    pseudonym_key: str | os.PathLike[str] | None = None,
+) -> Path:
+    """Write the map of a folder in a format of `FORMATS` as ``out/<folder's name><suffix>``.
+
+    Parameters
+    ----------
+    folder
+        Of one map.
+    to
+        The format.
+    out
+        Folder to write to.
+    anonymise
+        Name slide, patient and regions by pseudonyms, and leave out what is no part of a map.
+    pseudonym_key
+        The key file of the pseudonyms; see `histomix.common.pseudonyms.key_file`.
+
+    Raises
+    ------
+    InputError
+        The format is unknown, or the map cannot be written in it; or names would stand beside pseudonyms in ``out``.
     MissingExtraError
         A library that the format needs is not installed.
     StorageError
         The file cannot be written.
     """
+    _check_format(to)
+    if not anonymise:
+        refuse_marked(Path(out))
+        return _export(folder, to, Path(out), None)
+    return _export(folder, to, Path(out), _names(out, pseudonym_key, [folder], [folder]))
+
+
+def _names(
+    out: str | os.PathLike[str],
+    pseudonym_key: str | os.PathLike[str] | None,
+    folders: Sequence[str | os.PathLike[str]],
+    maps: Sequence[Path],
+) -> Pseudonyms:
+    """The pseudonyms of an export, whose folder is marked; what an earlier one wrote under these maps' names goes."""
+    names = Pseudonyms.open(key_file(out, pseudonym_key, folders))
+    named = {f"{safe_file_name(one.resolve().name)}{suffix}" for one in maps for suffix, _ in FORMATS.values()}
+    mark_output(Path(out), names.key, lambda path: path.name in named)
+    return names
+
+
+def _check_format(to: str) -> None:
     if to not in FORMATS:
         raise UnknownNameError(f"there is no format {to!r}", mend=f"Choose one of: {', '.join(FORMATS)}")
+
+
+def _export(folder: Path, to: str, out: Path, names: Pseudonyms | None) -> Path:
     suffix, write = FORMATS[to]
     preview = folder / "preview.jpg"
     thumbnail = None
     if preview.is_file():
         with Image.open(preview) as image:
             thumbnail = np.asarray(image.convert("RGB"))
-    path = Path(out) / f"{safe_file_name(folder.resolve().name)}{suffix}"
     composition = ad.read_h5ad(folder / "composition.h5ad")
     check_map(json.loads(composition.uns["manifest"]), folder / "composition.h5ad")
+    name = folder.resolve().name
+    if names is not None:
+        composition = private_map(composition, names, map_name(json.loads(composition.uns["manifest"]), folder))
+        name = str(json.loads(composition.uns["manifest"])["name"])
+        names.save()
+    path = out / f"{safe_file_name(name)}{suffix}"
     if to == "spatialdata":
         write_spatialdata(path, composition, thumbnail, _kept_features(folder, composition))
     else:

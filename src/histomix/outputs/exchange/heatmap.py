@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import tifffile
 from anndata import AnnData
 
 from ...errors import InputError
-from ...provenance import atomic_path
+from ...provenance import atomic_path, digest_bytes
 
 _LEAST_PX = 64
+_NAMESPACE = uuid.UUID("0c6d6a3e-0f0b-5c53-8d1f-5a2f6f0d7c11")
 
 
 def composition_raster(composition: AnnData) -> tuple[np.ndarray, tuple[float, float], float]:
@@ -66,6 +68,8 @@ def write_heatmap(path: str | os.PathLike[str], composition: AnnData) -> Path:
     side = cell * mpp
     metadata = {
         "axes": "CYX",
+        # Of itself, tifffile takes a UUID that tells the network address of this computer and the time.
+        "UUID": str(uuid.uuid5(_NAMESPACE, digest_bytes(raster.tobytes()))),
         "Name": f"composition of {manifest['slide']['file']}",
         "Channel": {"Name": [str(name) for name in composition.var_names]},
         "PhysicalSizeX": side,

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ...common.pseudonyms import Pseudonyms, key_file
 from ...common.remote_names import local_paths
 from ...errors import HeadError, InputError, MissingFileError
-from ...heads import Head, load_head
-from ...provenance import atomic_path, write_json
+from ...heads import Head, load_head, private_card
+from ...provenance import atomic_path, json_text, write_json
 from .archive import FolderSource, ZipSource, write_zip
 from .readme import head_readme
 from .repository import HubSource, parse_address, upload
@@ -27,6 +28,8 @@ def push_head(
     public: bool = False,
     message: str = "",
     endpoint: str | None = None,
+    anonymise: bool = False,
+    pseudonym_key: str | os.PathLike[str] | None = None,
 ) -> str:
     """Share a head: its card, its arrays and a README written from the card.
 
@@ -42,6 +45,11 @@ def push_head(
         Of the commit.
     endpoint
         Address of a mirror of the hub.
+    anonymise
+        Name the donors and sections of the training by pseudonyms, and leave files and notes of the labels out: the
+        card, and its digest, are others than those of ``head``.
+    pseudonym_key
+        The key file of the pseudonyms: beside ``target`` (of a hub: beside ``head``) where left out.
 
     Returns
     -------
@@ -57,14 +65,18 @@ def push_head(
     StorageError
         The archive or folder cannot be written.
     """
-    folder = Path(head)
+    folder, text = Path(head), os.fspath(target)
     load_head(folder)
     # The card of a stranger may name other files than a head's, and those of its reader would go out with it.
     card = read_card((folder / CARD).read_bytes(), str(folder))
     paths = local_paths(folder, (CARD, *card["files"]))
     files = {name: path.read_bytes() for name, path in paths.items()}
+    if anonymise:
+        names = Pseudonyms.open(key_file(push_place(folder, text), pseudonym_key, [folder]))
+        card = private_card(card, names)
+        names.save()
+        files[CARD] = json_text(card).encode()
     files[README] = head_readme(card).encode()
-    text = os.fspath(target)
     if text.startswith(_HUB):
         repo, revision = parse_address(text)
         words = message or f"Head {card['name']}, {card['digest'][:19]}"
@@ -75,6 +87,11 @@ def push_head(
     else:
         _write_folder(Path(text), files)
     return text
+
+
+def push_place(head: Path, target: str) -> Path:
+    """What lies on this disk of a target: itself, or of a hub the head."""
+    return head if target.startswith(_HUB) else Path(target)
 
 
 def open_source(source: str | os.PathLike[str], revision: str | None = None, endpoint: str | None = None) -> Source:

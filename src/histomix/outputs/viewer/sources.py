@@ -37,19 +37,27 @@ class _Images:
 
     files: dict[str, Path] = field(default_factory=dict)
     sections: dict[str, tuple[Path, float | None]] = field(default_factory=dict)
+    prints: dict[Path, str] = field(default_factory=dict)
 
     def open(self, name: str, mpp: float | None, digest: str | None, wanted_by: str) -> Slide:
-        """Open a slide by its file name; the file must be the one that was predicted."""
+        """Open a slide by its file name, or by its content where it has none; it must be the one that was predicted."""
         path = self.files.get(name)
+        if path is None and digest is not None:
+            path = next((file for file in self.files.values() if self._print(file) == digest), None)
         if path is None:
             raise MissingFileError(f"the slide {name} was not found", where=wanted_by, mend=_MEND)
-        if digest is not None and fingerprint(path) != digest:
+        if digest is not None and self._print(path) != digest:
             raise InputError(
                 "is not the slide that the map was made of (its fingerprint differs)",
                 where=path,
                 mend="Give the slide as it was, or predict this one",
             )
         return open_slide(path, mpp)
+
+    def _print(self, path: Path) -> str:
+        if path not in self.prints:
+            self.prints[path] = fingerprint(path)
+        return self.prints[path]
 
 
 @contextlib.contextmanager
@@ -83,10 +91,7 @@ def viewer_slides(
     for given in map(Path, slides):
         if not given.exists():
             raise MissingFileError("there is no such slide or folder", where=given, mend="Check --slides")
-        inside = given.is_dir() and given.suffix != _STORE
-        found = (
-            sorted(path for path in given.iterdir() if path.is_file() or path.suffix == _STORE) if inside else [given]
-        )
+        found = [given] if _is_slide(given) else sorted(path for path in given.iterdir() if _is_slide(path))
         images.files |= {path.name: path for path in found}
     for row in () if cohort is None else cohort.rows:
         if row.image is not None:
@@ -115,6 +120,11 @@ def viewer_slides(
                     mend="Give folders made by predict or evaluate",
                 )
         yield views
+
+
+def _is_slide(path: Path) -> bool:
+    """A file, or a folder that is one slide: a store, or the files of a DICOM series."""
+    return path.is_file() or path.suffix == _STORE or any(path.glob("*.dcm"))
 
 
 def _map(folder: Path, images: _Images) -> ViewerSlide:

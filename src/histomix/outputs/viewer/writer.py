@@ -14,7 +14,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,12 +24,15 @@ import numpy as np
 import pandas as pd
 
 from ..._version import __version__
+from ...common.nameless import Renaming, nameless_keys
+from ...common.pseudonyms import Pseudonyms, key_file
 from ...errors import InputError
 from ...progress import Progress, silent
 from ...provenance import atomic_path
 from ...slides import Slide
 from ..page import source_digest
 from ..palette import type_colours
+from ..private_map import is_anonymised
 from .encode import greatest_of, packed_positions, script_json, write_layer, write_script
 from .pyramid import TILE_PX, pyramid_levels, write_pyramid
 
@@ -78,6 +81,8 @@ def write_viewer(
     *,
     title: str = "histomix",
     mpp: float = VIEW_MPP,
+    anonymise: bool = False,
+    pseudonym_key: str | os.PathLike[str] | None = None,
     progress: Progress = silent,
 ) -> Path:
     """Write ``out/index.html`` and ``out/data/``: a zoomable viewer that loads nothing remote.
@@ -92,6 +97,10 @@ def write_viewer(
         Words at the top.
     mpp
         Finest scale of the pictures, um per px.
+    anonymise
+        Call slides and sections by pseudonyms, and spots by numbers where their keys are no platform's.
+    pseudonym_key
+        The key file of the pseudonyms: ``<out>.key.csv`` where left out.
     progress
         Told how many pictures of each slide are written.
 
@@ -121,12 +130,31 @@ def write_viewer(
             where=place,
             mend="Choose an empty or new folder as --out",
         )
+    if anonymise:
+        names = Pseudonyms.open(key_file(place, pseudonym_key))
+        slides = [_nameless(one, names) for one in slides]
+        names.save()
     with atomic_path(place) as folder:
         (folder / "data").mkdir(parents=True)
         metas = [_write_slide(one, f"s{number}", folder / "data", mpp, progress) for number, one in enumerate(slides)]
         facts = {"title": title, "version": __version__, "slides": metas, "maps": _colour_maps(), "tile_px": TILE_PX}
         (folder / "index.html").write_text(_page(title, facts), encoding="utf-8", newline="\n")
     return place / "index.html"
+
+
+def _nameless(one: ViewerSlide, names: Pseudonyms) -> ViewerSlide:
+    manifest = json.loads(one.composition.uns["manifest"])
+    keys = pd.Index(one.composition.obs_names.astype(str))
+    told = pd.Index(nameless_keys(list(keys)))
+    composition = one.composition.copy()
+    composition.obs_names = told
+    label = None if one.label is None else one.label.reindex(keys).set_axis(told, axis=0)
+    if is_anonymised(manifest):
+        return replace(one, composition=composition, label=label)
+    name = names.slide(manifest.get("name") or one.name)
+    renaming = Renaming({one.name: name, one.slide.path.name: name, one.slide.name: name})
+    head, notes = renaming.sentence(one.head), [renaming.sentence(str(note)) for note in one.notes]
+    return replace(one, name=name, composition=composition, label=label, head=head, notes=notes)
 
 
 def _write_slide(one: ViewerSlide, key: str, data: Path, mpp: float, progress: Progress) -> dict[str, Any]:

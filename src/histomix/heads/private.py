@@ -1,0 +1,78 @@
+"""The card of a head that names nobody it was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..common.nameless import TRAINING_COUNTS
+from ..common.pseudonyms import Pseudonyms
+from ..provenance import digest_json
+
+#: Facts of a card that name nobody; ``training`` and ``scores`` are gone through, and others may hold anything.
+_KEPT = (
+    *("format", "histomix", "name", "head", "reach_um", "cell_types", "unit", "encoders", "encoder_licences", "tissue"),
+    *("seed", "calibration", "intended_use", "limits", "versions", "files"),
+)
+_SCORES = ("source", "protocol", "protocol_means", "n_donors", "n_sections", "n_spots", "interval")
+_SOURCES = ("histomix evaluate", "inner splits of the training")
+_SCORE = ("mean", "low", "high", "n_types", "by_type")
+#: Of how labels were made, what is a choice or a number; not files, references by name, or sections.
+_LABELS = (
+    *("method", "unit", "recognised_as", "fit", "summary", "seed", "cells_per_spot", "min_genes", "options"),
+    *("reliability_of", "digest", "version"),
+)
+
+
+def private_card(card: Mapping[str, Any], names: Pseudonyms) -> dict[str, Any]:
+    """A card with pseudonyms of its donors and sections, and a digest of its own; the arrays are the same.
+
+    A card that has pseudonyms already stays as it is.
+
+    Parameters
+    ----------
+    card
+        Of a head.
+    names
+        The pseudonyms.
+    """
+    if card.get("anonymised"):
+        return dict(card)
+    kept = {name: card[name] for name in _KEPT if name in card}
+    kept["training"] = _training(card["training"], names)
+    scores = card.get("scores")
+    kept["scores"] = _scores(scores) if isinstance(scores, Mapping) else None
+    kept["anonymised"] = names.key
+    return {**kept, "digest": digest_json(kept)}
+
+
+def _training(training: Mapping[str, Any], names: Pseudonyms) -> dict[str, Any]:
+    found = {name: training[name] for name in TRAINING_COUNTS if name in training}
+    if "donors" in training:
+        found["donors"] = [names.patient(donor) for donor in training["donors"]]
+    for part in ("sections", "dropped"):
+        if part in training:
+            found[part] = {names.slide(section): value for section, value in training[part].items()}
+    if "labels" in training:
+        found["labels"] = [
+            {
+                "sections": [names.slide(section) for section in source.get("sections", [])],
+                "unit": source.get("unit"),
+                "provenance": {
+                    name: value for name, value in (source.get("provenance") or {}).items() if name in _LABELS
+                },
+            }
+            for source in training["labels"]
+        ]
+    return found
+
+
+def _scores(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Scores over all donors; those of one donor or section say who took part."""
+    found: dict[str, Any] = {name: scores[name] for name in _SCORES if name in scores}
+    if found.get("source") not in _SOURCES:
+        found["source"] = "not told"
+    for metric, entry in scores.items():
+        if isinstance(entry, Mapping) and "mean" in entry:
+            found[metric] = {name: entry[name] for name in _SCORE if name in entry}
+    return found
