@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from ..errors import InputError, StorageError
+from ..errors import HistomixError, InputError, StorageError
 from ..provenance import atomic_path
 from .locks import Lock
 from .naming import SPREADSHEET_FORMULA
@@ -220,9 +220,10 @@ def _beside(folder: Path) -> Path:
 @contextlib.contextmanager
 def _alone(file: Path) -> Any:
     try:
-        with Lock(file.with_name(f".{file.name}.lock")) as lock:
-            lock.exclusive()
+        with Lock(file.with_name(f".{file.name}.lock")):
             yield
+    except HistomixError:
+        raise
     except OSError as error:
         raise StorageError(
             f"the key of the pseudonyms cannot be written ({error.strerror or error})",

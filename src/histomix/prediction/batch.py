@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..common.locks import Lock
+from ..common.locks import Lock, folder_lock
 from ..common.marked_output import refuse_marked
 from ..common.pseudonyms import Pseudonyms, key_file
 from ..heads import load_head
