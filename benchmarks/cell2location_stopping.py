@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 
 from histomix.abundance import fit_spots, most_specific_genes, poisson_deconvolve, read_reference
-from histomix.abundance.cell2location import Posterior
 from histomix.abundance.cells import expected_cells
-from histomix.abundance.shared import share
-from histomix.abundance.variational import Plan
+from histomix.abundance.deconvolve.cell2location import Posterior
+from histomix.abundance.deconvolve.svi import Plan
+from histomix.abundance.sections import share
 from histomix.progress import silent
 from histomix.spots import Section, read_cohort
 

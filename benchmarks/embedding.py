@@ -34,10 +34,10 @@ from PIL import Image
 
 from histomix import make_phantom
 from histomix.embedding import embed, embed_tiles
-from histomix.embedding.batching import find_batch_size
+from histomix.embedding.reading import find_batch_size
 from histomix.encoders import card, load_encoder
 from histomix.encoders.runtimes import optimise
-from histomix.encoders.torch_encoder import TorchEncoder
+from histomix.encoders.torch.base import TorchEncoder
 from histomix.slides import TileSpec, open_slide, read_tile
 from histomix.spots import read_cohort
 

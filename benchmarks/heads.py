@@ -30,7 +30,7 @@ import pandas as pd
 import histomix as hm
 from histomix.datasets import phantom_truth
 from histomix.embedding import read_features
-from histomix.evaluation.summary import summarise
+from histomix.evaluation.bootstrap import summarise
 from histomix.heads import HEADS, Places, make_estimator
 
 COMPARED = ("mean", "ridge", "knn", "pcr", "gbm", "sun2025", "hist2cell", "mlp", "stack")
@@ -242,7 +242,7 @@ def published_size(types: int) -> tuple[int, float, dict[str, float], float]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from histomix.heads.hist2cell_network import BACKBONE, Hist2CellTiles, SpotGraph
+    from histomix.heads.models.hist2cell_network import BACKBONE, Hist2CellTiles, SpotGraph
 
     network = Hist2CellTiles(types).eval()
     places = lattice(1, 900)

@@ -35,9 +35,9 @@ import tifffile
 import histomix as hm
 from histomix.encoders import load_encoder
 from histomix.prediction import Settings, SlideResult, predict_slides, slide_jobs
-from histomix.prediction.batch import queue
-from histomix.prediction.cluster import cores_of, local_cluster, predict_on_cluster
-from histomix.prediction.worker import Work
+from histomix.prediction.cluster.cluster import cores_of, local_cluster, predict_on_cluster
+from histomix.prediction.cluster.worker import Work
+from histomix.prediction.slides import queue
 from histomix.slides import open_slide, read_tile, tiles_on_grid, tissue_mask
 
 MPP = 0.5

@@ -19,8 +19,8 @@ import time
 
 import numpy as np
 
-from histomix.evaluation.spatial import SpatialWeights, colocalisation, off_diagonal, spatial_weights
-from histomix.evaluation.spatial_null import compare_colocalisation, random_shifts
+from histomix.evaluation.spatial.moran import SpatialWeights, colocalisation, off_diagonal, spatial_weights
+from histomix.evaluation.spatial.null import compare_colocalisation, random_shifts
 
 PITCH_UM = 100.0
 PAIRS = 200

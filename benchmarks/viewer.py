@@ -23,7 +23,7 @@ import tifffile
 from playwright.sync_api import sync_playwright
 
 import histomix as hm
-from histomix.outputs.viewer import ViewerSlide, write_viewer
+from histomix.viewer import ViewerSlide, write_viewer
 
 DRAWN = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 PICTURES = "(async () => { while (!app.pyramid.settled) await new Promise(requestAnimationFrame); })()"

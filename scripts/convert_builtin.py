@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import torchvision
 
-from histomix.encoders.builtin import BLOCK2_LAYERS, CARD, GRAPH, VARIANCE_FLOOR
+from histomix.encoders.onnx.builtin import BLOCK2_LAYERS, CARD, GRAPH, VARIANCE_FLOOR
 from histomix.provenance import atomic_path, digest_file
 
 ORIGINAL = "sha256:9425804a6bb9c94e8ddf651091a86cd12a3b25003c3aff58ffcdc0ec4f291d74"
@@ -115,7 +115,7 @@ def _fill(module: torch.nn.Module, values: list[np.ndarray]) -> None:
 
 
 def main() -> None:
-    """Convert, and print the digest that `histomix.encoders.builtin` pins."""
+    """Convert, and print the digest that `histomix.encoders.onnx.builtin` pins."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=GRAPH)
     out = parser.parse_args().out

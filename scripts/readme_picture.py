@@ -10,8 +10,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from histomix.common.palette import type_colours
 from histomix.evaluation import read_evaluation
-from histomix.outputs.figures import (
+from histomix.pl.figures import (
     INK,
     abundance_norm,
     crop_to,
@@ -21,8 +22,7 @@ from histomix.outputs.figures import (
     draw_slide,
     value_colours,
 )
-from histomix.outputs.material import gather
-from histomix.outputs.palette import type_colours
+from histomix.report.inputs import gather
 
 SECTION, SHOWN = "P2S1", ("Cancer epithelial", "T cells", "Adipocytes")
 

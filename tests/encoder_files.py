@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from histomix.encoders import EncoderCard
-from histomix.encoders.architectures import create_model
+from histomix.encoders.torch.architectures import create_model
 
 from .extras import extra_module
 

@@ -60,7 +60,7 @@ def colour_head(
     estimator = make_estimator("ridge", unit, seed).set_params(**parameters)
     groups = np.arange(n) % 5
     xy_um = random.uniform(0, 5000, (n, 2))
-    from histomix.heads.context import Places
+    from histomix.heads.neighbourhood import Places
 
     estimator.fit(X, Y, groups=groups, places=Places(np.zeros(n, int), xy_um))
     novelty = NoveltyModel().fit(X, groups)

@@ -14,7 +14,7 @@ from anndata import AnnData
 
 from histomix.errors import AlignmentError
 from histomix.spots import Section, check_alignment, read_cohort
-from histomix.spots.pitch import spot_pitch
+from histomix.spots.alignment.layout import spot_pitch
 
 PITCH_PX, MPP = 20.0, 10.0
 WIDTH, HEIGHT = 700, 760

@@ -21,9 +21,9 @@ from sklearn.preprocessing import StandardScaler
 from histomix.abundance import Abundance
 from histomix.errors import InputError
 from histomix.evaluation import AUDIT_RULES, Finding, audit, make_folds
-from histomix.evaluation.audit import refuse_leaks
-from histomix.evaluation.coupling import coupled_labels
-from histomix.evaluation.duplicates import picture_hash
+from histomix.evaluation.leakage.audit import refuse_leaks
+from histomix.evaluation.leakage.coupled_labels import coupled_labels
+from histomix.evaluation.leakage.duplicates import picture_hash
 from histomix.heads import TrainingSet
 
 TYPES = ["T cell", "B cell", "Tumour", "Stroma"]

@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 
 import histomix as hm
+from histomix.benchmark.page import write_benchmark_page
+from histomix.benchmark.parts import common_spots
+from histomix.benchmark.run import Benchmark, BenchmarkCohort, benchmark
 from histomix.encoders import card, register_encoder
 from histomix.encoders import user as user_module
 from histomix.errors import HistomixError, InputError
-from histomix.evaluation.benchmark import Benchmark, BenchmarkCohort, benchmark
-from histomix.evaluation.benchmark_parts import common_spots
-from histomix.outputs import write_benchmark_page
 from histomix.slides import TileSpec
 
 from .conftest import Job

@@ -18,10 +18,10 @@ import pytest
 import torch
 
 from histomix.common.cache import cache_folder, cache_root, content_digest, private_folder
-from histomix.datasets.download import RemoteFile, check_digest, download, note_digest
+from histomix.common.transfer.download import RemoteFile, check_digest, download, note_digest
 from histomix.encoders import EncoderCard
 from histomix.encoders.runtimes import OnnxRuntime, TorchRuntime, optimise
-from histomix.encoders.torch_encoder import TorchEncoder
+from histomix.encoders.torch.base import TorchEncoder
 from histomix.errors import DownloadError, StorageError
 from histomix.slides import Retry, SlideCache
 

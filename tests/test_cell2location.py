@@ -19,9 +19,11 @@ import pytest
 from scipy import sparse
 from scipy.stats import entropy
 
-from histomix.abundance import label, methods, most_specific_genes, read_labels, regression, variational
-from histomix.abundance.cell2location import _module, fit_spots, memory_needed
-from histomix.abundance.variational import Plan, at_deviate, fit_guide, guest, moments
+from histomix.abundance import label, methods, most_specific_genes, read_labels
+from histomix.abundance.deconvolve import signatures_c2l as regression
+from histomix.abundance.deconvolve import svi as variational
+from histomix.abundance.deconvolve.cell2location import _module, fit_spots, memory_needed
+from histomix.abundance.deconvolve.svi import Plan, at_deviate, fit_guide, guest, moments
 from histomix.errors import HistomixError, InputError, LabelError, MissingExtraError
 from histomix.progress import silent
 from histomix.spots import Section, read_cohort
@@ -287,7 +289,7 @@ def test_bad_input_is_refused_before_a_fit(monkeypatch: pytest.MonkeyPatch) -> N
     def never(*args: object, **kwargs: object) -> None:
         raise AssertionError("a fit was begun")
 
-    monkeypatch.setattr("histomix.abundance.cell2location.fit_guide", never)
+    monkeypatch.setattr("histomix.abundance.deconvolve.cell2location.fit_guide", never)
     good = Memory(make_section("A", counts))
     fractions = Memory(make_section("A", counts / 3))
     twice = make_section("A", counts)
@@ -326,7 +328,7 @@ def test_bad_input_is_refused_before_a_fit(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(LabelError, match='"poisson" has no choice of fit, n_genes'):
         label(good, "poisson", signatures, fit="donor", n_genes=5)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("histomix.abundance.cell2location.available_memory", lambda: 10_000_000)
+    monkeypatch.setattr("histomix.abundance.deconvolve.cell2location.available_memory", lambda: 10_000_000)
     many = sparse.csr_matrix(np.tile(counts, (1000, 1)))
     with pytest.raises(InputError, match=r"30000 spots x 60 genes needs about 0.* GB of memory, and 0.01 GB.*n_genes"):
         fit_spots(many, signatures.to_numpy(), np.zeros(30000, int), np.tile(weights, (1000, 1)), 5, progress=silent)

@@ -19,9 +19,9 @@ from scipy import sparse
 import histomix as hm
 from histomix.abundance import read_labels
 from histomix.errors import LabelError, SectionError
-from histomix.spots.composition import cell_composition, cells_in_spots, cells_to_labels, pseudo_spots
 from histomix.spots.formats import SHEET_IMAGE, SpotFile, find_format, load_format
-from histomix.spots.formats.landmarks import TO_IMAGE, fit_affine, read_affine, read_landmarks
+from histomix.spots.formats.cells.placement import TO_IMAGE, fit_affine, read_affine, read_landmarks
+from histomix.spots.pseudo_spots import cell_composition, cells_in_spots, cells_to_labels, pseudo_spots
 from histomix.spots.readers import read_section_spots
 
 from .extras import extra_module

@@ -21,10 +21,10 @@ import pytest
 from histomix.errors import ClusterError, InputError, MissingHeadError, SlideError
 from histomix.heads import load_head
 from histomix.prediction import Settings, predict_slides, slide_jobs
-from histomix.prediction.batch import queue as queue_slides
-from histomix.prediction.cluster import local_cluster, predict_on_cluster, read_resources, running_cluster
-from histomix.prediction.dispatch import _Run
-from histomix.prediction.worker import Work, slide_task
+from histomix.prediction.cluster.cluster import local_cluster, predict_on_cluster, read_resources, running_cluster
+from histomix.prediction.cluster.dispatch import _Run
+from histomix.prediction.cluster.worker import Work, slide_task
+from histomix.prediction.slides import queue as queue_slides
 
 from .conftest import Job
 from .extras import extra_module
@@ -208,7 +208,7 @@ class _Poison(distributed.WorkerPlugin):
     name = "poison"
 
     def setup(self, worker: Any) -> None:
-        from histomix.prediction import worker as there
+        from histomix.prediction.cluster import worker as there
 
         self.clean = there.plan_bands
 
@@ -220,7 +220,7 @@ class _Poison(distributed.WorkerPlugin):
         there.plan_bands = plan_bands  # type: ignore[assignment]
 
     def teardown(self, worker: Any) -> None:
-        from histomix.prediction import worker as there
+        from histomix.prediction.cluster import worker as there
 
         there.plan_bands = self.clean
 
@@ -390,7 +390,7 @@ def test_what_cannot_work_is_refused_in_words(job: Job, slides: list[Path], tmp_
 
 
 def test_no_scheduler_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("histomix.prediction.cluster._CONNECT_S", 1)
+    monkeypatch.setattr("histomix.prediction.cluster.cluster._CONNECT_S", 1)
     with pytest.raises(ClusterError, match="no Dask scheduler answers"), running_cluster("tcp://127.0.0.1:9"):
         pass
 

@@ -23,8 +23,8 @@ import pytest
 
 from histomix.errors import ClusterError, MissingExtraError
 from histomix.prediction import predict_slides
-from histomix.prediction.cluster import running_cluster
-from histomix.prediction.local_cluster import local_cluster
+from histomix.prediction.cluster.cluster import running_cluster
+from histomix.prediction.cluster.local import local_cluster
 
 from .conftest import Job
 from .extras import extra_module, needs_extra
@@ -302,7 +302,7 @@ def test_keys_that_do_not_go_with_the_address_are_named(monkeypatch: pytest.Monk
     with pytest.raises(ClusterError, match="cannot be read"), running_cluster("tls://127.0.0.1:9"):
         pass
     (tmp_path / "scheduler.json").write_text("[]")
-    monkeypatch.setattr("histomix.prediction.cluster._READS", 1)
+    monkeypatch.setattr("histomix.prediction.cluster.cluster._READS", 1)
     with pytest.raises(ClusterError, match="no scheduler file"), running_cluster(str(tmp_path / "scheduler.json")):
         pass
 
@@ -332,7 +332,7 @@ def test_an_open_connection_to_another_machine_is_warned_of(
         def __exit__(self, *_: object) -> None: ...
 
     monkeypatch.setattr(distributed, "Client", Pretend)
-    monkeypatch.setattr("histomix.prediction.cluster._configured_keys", lambda *_: None)
+    monkeypatch.setattr("histomix.prediction.cluster.cluster._configured_keys", lambda *_: None)
     with running_cluster(address):
         pass
     assert ("neither encrypted nor authenticated" in caplog.text) == warned

@@ -14,8 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from histomix.cli.app import app
-from histomix.errors import InputError
-from histomix.outputs.cohort import (
+from histomix.cohort import (
     DEFINITIONS,
     TlsRule,
     cohort_tables,
@@ -27,8 +26,9 @@ from histomix.outputs.cohort import (
     shannon,
     write_cohort,
 )
-from histomix.outputs.cohort.clinical import patient_of
-from histomix.outputs.cohort.lattice import neighbour_pairs
+from histomix.cohort.clinical import patient_of
+from histomix.cohort.lattice import neighbour_pairs
+from histomix.errors import InputError
 
 from .extras import extra_module
 

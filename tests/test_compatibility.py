@@ -123,33 +123,33 @@ def test_features_without_a_format_or_of_another_version_are_opened(
 
 
 def _view(folder: Path, job: Job) -> None:
-    from histomix.outputs.viewer.sources import viewer_slides
+    from histomix.viewer.sources import viewer_slides
 
     with viewer_slides([folder], slides=[job.image]) as slides:
         assert len(slides) == 1
 
 
 def _export(folder: Path, job: Job) -> None:
-    from histomix.outputs.exchange import export_map
+    from histomix.export import export_map
 
     assert export_map(folder, "csv", folder.parent / "exported").is_file()
 
 
 def _cohort(folder: Path, job: Job) -> None:
-    from histomix.outputs.cohort import cohort_tables
+    from histomix.cohort import cohort_tables
 
     tables = cohort_tables([folder])
     assert not tables.failures and len(tables.slides) == 1
 
 
 def _report(folder: Path, job: Job) -> None:
-    from histomix.outputs.material import gather
+    from histomix.report.inputs import gather
 
     assert len(gather([folder]).maps) == 1
 
 
 def _score(folder: Path, job: Job) -> None:
-    from histomix.evaluation.orthogonal import score_map
+    from histomix.evaluation.measured.score_map import score_map
 
     table = ad.read_h5ad(folder / "composition.h5ad")
     rng = np.random.default_rng(0)

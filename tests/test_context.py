@@ -10,7 +10,7 @@ from scipy.spatial.distance import cdist
 
 from histomix.errors import HeadError
 from histomix.heads import KNNRegressor, Places, RidgeRegressor
-from histomix.heads.context import Neighbourhood, smooth, with_rings
+from histomix.heads.neighbourhood import Neighbourhood, smooth, with_rings
 
 PITCH_UM, SIDE_UM = 100.0, 1600.0
 _WAVES = np.random.default_rng(11).standard_normal((2, 24)) / 350

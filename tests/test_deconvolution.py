@@ -12,14 +12,9 @@ import pytest
 from scipy import optimize, sparse
 from scipy.special import xlogy
 
-from histomix.abundance import (
-    match_genes,
-    nnls_deconvolve,
-    poisson_deconvolve,
-    read_reference,
-)
-from histomix.abundance.calibration import calibrate
-from histomix.abundance.poisson import poisson_spread
+from histomix.abundance import match_genes, nnls_deconvolve, poisson_deconvolve, read_reference
+from histomix.abundance.deconvolve.poisson import poisson_spread
+from histomix.abundance.deconvolve.poisson_fit import calibrate
 from histomix.abundance.signatures import match_section
 from histomix.errors import InputError, LabelError
 from histomix.spots import Section
@@ -181,7 +176,7 @@ def test_poisson_fits_a_section_by_itself_in_any_format() -> None:
 def test_blocks_and_the_choice_of_spots_change_nothing_of_note(monkeypatch: pytest.MonkeyPatch) -> None:
     counts, signatures, _ = simulate(700)
     whole = poisson_deconvolve(counts, signatures)
-    monkeypatch.setattr("histomix.abundance.poisson._BLOCK", 1000)
+    monkeypatch.setattr("histomix.abundance.deconvolve.poisson._BLOCK", 1000)
     np.testing.assert_allclose(poisson_deconvolve(counts, signatures), whole, rtol=1e-9)
     other = poisson_deconvolve(counts, signatures, seed=1)
     assert not np.array_equal(other, whole)

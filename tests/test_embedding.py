@@ -284,7 +284,7 @@ def test_a_named_encoder_is_loaded_only_for_work(
         return FakeEncoder(digest=state["digest"])
 
     monkeypatch.setattr("histomix.encoders.load_encoder", load)
-    monkeypatch.setattr("histomix.embedding.source._request", lambda name, weights: state["request"])
+    monkeypatch.setattr("histomix.embedding.target._request", lambda name, weights: state["request"])
     out = tmp_path / "features"
     run(cohort.subset(["A"]), "some-name", out, weights="w.safetensors", threads=2)
     assert loads == [("some-name", "w.safetensors", 2)]

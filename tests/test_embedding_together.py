@@ -24,7 +24,7 @@ from histomix.embedding import (
     slide_features_together,
     with_field_of_view,
 )
-from histomix.embedding.batching import find_batch_size
+from histomix.embedding.reading import find_batch_size
 from histomix.errors import EncoderError, FeatureError, InputError
 from histomix.slides import Slide, TileSpec, open_slide, read_tile
 from histomix.spots import Cohort, read_cohort

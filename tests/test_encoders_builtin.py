@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from histomix.encoders import availability, load_encoder
-from histomix.encoders import builtin as builtin_module
+from histomix.encoders.onnx import builtin as builtin_module
 from histomix.errors import EncoderError
 
 from .encoder_files import relative, smooth_tiles

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from histomix.encoders import EncoderCard, cards, load_encoder
-from histomix.encoders.architectures import create_model
+from histomix.encoders.torch.architectures import create_model
 
 from .encoder_files import (
     HF_DINOV2,
@@ -122,7 +122,7 @@ def test_uni_equals_that_of_lazyslide(tmp_path: Path) -> None:
 
 def test_positions_of_another_grid_are_resampled_as_published(tmp_path: Path) -> None:
     """CONCH v1.5's code resamples with a scale a little too large; were its weights of 224 px, so would ours."""
-    from histomix.encoders.layouts import rename
+    from histomix.encoders.torch.layouts import rename
 
     one = reduced(next(one for one in HUB if one.name == "conch-v1.5"), 1, narrow=True)
     expected = create_model(one).state_dict()

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 
 from histomix.encoders import availability, card, cards, load_encoder
-from histomix.encoders.architectures import create_model
-from histomix.encoders.timm_encoder import TimmEncoder
-from histomix.encoders.weights import read_weights
+from histomix.encoders.torch.architectures import create_model
+from histomix.encoders.torch.timm import TimmEncoder
+from histomix.encoders.torch.weights import read_weights
 from histomix.errors import EncoderError
 
 from .encoder_files import normalised, random_weights, reduced, relative, smooth_tiles

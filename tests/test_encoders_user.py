@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from histomix.cli.app import app
 from histomix.encoders import Registered, availability, card, cards, load_encoder, register_encoder
 from histomix.encoders import user as user_module
-from histomix.encoders.onnx_files import model_digests
+from histomix.encoders.onnx.files import model_digests
 from histomix.errors import EncoderError, MissingEncoderError, MissingExtraError
 
 from .encoder_files import normalised, relative, smooth_tiles

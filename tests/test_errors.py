@@ -17,6 +17,8 @@ from typer.testing import CliRunner
 
 import histomix as hm
 from histomix.cli.app import app
+from histomix.cohort.clinical import read_clinical
+from histomix.common.polygons import read_regions
 from histomix.embedding.features import read_feature_file
 from histomix.errors import (
     ClusterError,
@@ -37,11 +39,9 @@ from histomix.errors import (
 )
 from histomix.evaluation import read_evaluation, read_groups
 from histomix.heads import make_estimator
-from histomix.outputs.cohort.clinical import read_clinical
-from histomix.prediction.regions import read_regions
 from histomix.provenance import atomic_path
 from histomix.spots import read_spots
-from histomix.spots.formats.ranger import read_scalefactors
+from histomix.spots.formats.tenx.positions import read_scalefactors
 
 from .conftest import Job
 

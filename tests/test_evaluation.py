@@ -20,8 +20,8 @@ from histomix.abundance import Abundance
 from histomix.errors import HeadError, InputError, LabelError
 from histomix.evaluation import PROTOCOLS, CohortData, Evaluation, evaluate, make_folds, read_evaluation
 from histomix.evaluation.baselines import NUCLEI, ORACLE
-from histomix.evaluation.gathering import gather
-from histomix.evaluation.summary import DRAWS, resample_weights
+from histomix.evaluation.bootstrap import DRAWS, resample_weights
+from histomix.evaluation.data import gather
 from histomix.heads import TrainingSet, calibrate, make_estimator
 from histomix.slides import find_nuclei
 from histomix.spots import Cohort
@@ -83,9 +83,11 @@ def make_data(monkeypatch: pytest.MonkeyPatch) -> MakeData:
             unit=unit,
             features={"encoder": {"name": "fake"}},
         )
-        monkeypatch.setattr("histomix.evaluation.detect.MOST_SHIFTS", 49)  # what they find is told elsewhere
-        monkeypatch.setattr("histomix.evaluation.detect.FEWEST_SHIFTS", 49)
-        monkeypatch.setattr("histomix.evaluation.gathering.assemble", lambda *_: training)
+        monkeypatch.setattr(
+            "histomix.evaluation.spatial.detectability.MOST_SHIFTS", 49
+        )  # what they find is told elsewhere
+        monkeypatch.setattr("histomix.evaluation.spatial.detectability.FEWEST_SHIFTS", 49)
+        monkeypatch.setattr("histomix.evaluation.data.assemble", lambda *_: training)
         rows = [SheetRow(name, donor, Path(), None, "csv", "", site=donor) for name, (donor, _) in sections.items()]
         return Data(cohort=Cohort(Path("sheet.csv"), rows), features=features, labels=labels, training=training)
 

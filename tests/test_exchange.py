@@ -19,8 +19,7 @@ from typer.testing import CliRunner
 import histomix as hm
 from histomix.cli.app import app
 from histomix.errors import FeatureError, HeadError, InputError
-from histomix.outputs import write_composition
-from histomix.outputs.exchange import (
+from histomix.export import (
     FORMATS,
     LazySlideHead,
     add_composition_to_wsidata,
@@ -31,6 +30,7 @@ from histomix.outputs.exchange import (
     write_heatmap,
     write_spatialdata,
 )
+from histomix.maps import write_composition
 
 from .conftest import Job
 from .extras import extra_module

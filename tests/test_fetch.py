@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from histomix.common.transfer.download import RemoteFile, download, matches
 from histomix.datasets import catalogue
-from histomix.datasets.download import RemoteFile, download, matches
 from histomix.datasets.fetch import fetch
 from histomix.errors import DownloadError, InputError
 

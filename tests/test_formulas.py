@@ -13,10 +13,10 @@ import pandas as pd
 import histomix as hm
 from histomix.abundance import Abundance
 from histomix.abundance.tables import write_labels
+from histomix.benchmark.run import Benchmark, _write
+from histomix.cohort import cohort_tables, write_cohort
 from histomix.evaluation import read_evaluation
-from histomix.evaluation.benchmark import Benchmark, _write
-from histomix.outputs.cohort import cohort_tables, write_cohort
-from histomix.outputs.composition import composition_table
+from histomix.maps.composition import composition_table
 
 from .conftest import Job
 from .extras import extra_module

@@ -18,10 +18,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from histomix.errors import HeadError
-from histomix.heads import HEADS, MLPRegressor, NoveltyModel, RidgeRegressor, inner_groups, linear, make_estimator, mlp
-from histomix.heads.gram import components_without
-from histomix.heads.inner import inner_folds, inner_splits
-from histomix.heads.network import (
+from histomix.heads import HEADS, MLPRegressor, NoveltyModel, RidgeRegressor, inner_groups, make_estimator
+from histomix.heads.inner_folds import inner_folds, inner_splits
+from histomix.heads.models import linear, mlp
+from histomix.heads.models.gram import components_without
+from histomix.heads.models.network import (
     abundance_loss,
     averaged,
     dirichlet_loss,
@@ -30,7 +31,7 @@ from histomix.heads.network import (
     new_layers,
     poisson_loss,
 )
-from histomix.heads.preprocess import principal_components, rotate, spectrum, standardise
+from histomix.heads.models.preprocess import principal_components, rotate, spectrum, standardise
 
 UNITS = ("proportion", "cells per spot")
 QUICK: dict[str, dict[str, Any]] = {
@@ -497,7 +498,7 @@ def test_dropout_keeps_the_mean_and_is_off_without_a_generator() -> None:
 
 
 def mlp_recipe(**changes: Any) -> Any:
-    from histomix.heads.network import Recipe
+    from histomix.heads.models.network import Recipe
 
     return Recipe(**{"dropout": 0.5, "learning_rate": 1e-3, "weight_decay": 0.0, "batch_size": 8, **changes})
 

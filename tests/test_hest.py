@@ -16,7 +16,7 @@ from scipy import sparse
 import histomix as hm
 from histomix.errors import InputError, SectionError
 from histomix.spots.formats import find_format, load_format
-from histomix.spots.formats.library import library_names, one_library
+from histomix.spots.formats.h5ad import library_names, one_library
 from histomix.spots.readers import read_section_spots
 
 MPP = 0.46

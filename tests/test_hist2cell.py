@@ -10,7 +10,7 @@ import pytest
 
 from histomix.errors import HeadError, MissingExtraError
 from histomix.heads import Places, make_estimator
-from histomix.heads.hist2cell_network import Hist2CellTiles, SpotGraph
+from histomix.heads.models.hist2cell_network import Hist2CellTiles, SpotGraph
 
 from .extras import needs_extra
 from .test_looking import tissue

@@ -15,7 +15,7 @@ from histomix.cli.app import app
 from histomix.common.naming import safe_file_name
 from histomix.errors import InputError
 from histomix.spots import inspect_data, read_cohort
-from histomix.spots.inspection import section_name
+from histomix.spots.inspect import section_name
 
 from .conftest import Job
 from .ranger_files import make_hd, make_outs

@@ -11,13 +11,13 @@ import pytest
 import tifffile
 
 from histomix.errors import SlideError
+from histomix.export import export_map
 from histomix.heads import Head
-from histomix.outputs import write_report
-from histomix.outputs.exchange import export_map
-from histomix.outputs.viewer import viewer_slides, write_viewer
 from histomix.prediction import Settings, SlideJob, run_slide
+from histomix.report import write_report
 from histomix.slides import open_slide
 from histomix.spots import inspect_data
+from histomix.viewer import viewer_slides, write_viewer
 
 from .planted import label_picture, pictures, shows_label
 from .slide_files import block_mean

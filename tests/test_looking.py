@@ -9,7 +9,14 @@ import pytest
 
 from histomix.errors import HeadError
 from histomix.heads import KNNRegressor, MLPRegressor, Places, RidgeRegressor, make_estimator
-from histomix.heads.look import PRIOR_ROWS, SlideScale, choose_rings, choose_smoothing, spot_pitch_um, within_sections
+from histomix.heads.neighbourhood import (
+    PRIOR_ROWS,
+    SlideScale,
+    choose_rings,
+    choose_smoothing,
+    spot_pitch_um,
+    within_sections,
+)
 
 QUICK: dict[str, Any] = {"members": 3, "max_epochs": 8, "hidden": (16,), "n_components": 8}
 

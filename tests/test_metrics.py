@@ -8,18 +8,9 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import mean_absolute_error, roc_auc_score, root_mean_squared_error
 
+from histomix.common.metrics import auroc, centre_within, is_present, js_distance, mae, pearson, rmse, spearman
 from histomix.errors import InputError
 from histomix.evaluation import RULES, score
-from histomix.evaluation.metrics import (
-    auroc,
-    centre_within,
-    is_present,
-    js_distance,
-    mae,
-    pearson,
-    rmse,
-    spearman,
-)
 
 
 @pytest.fixture(params=[0, 1, 2], ids=["smooth", "ties", "far from zero"])

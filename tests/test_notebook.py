@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import histomix as hm
+from histomix.maps import describe_composition
 from histomix.notebook import card_html
-from histomix.outputs import describe_composition
 
 from .conftest import Job
 from .rich_summary import HOSTILE

@@ -14,12 +14,12 @@ from PIL import Image
 
 from histomix.errors import AlignmentError, SectionError
 from histomix.spots import Section, check_alignment, read_cohort, read_spots
-from histomix.spots.corrected import write_spots_csv
-from histomix.spots.extent import outside_text
-from histomix.spots.lattice import layout_of
-from histomix.spots.matching import ORIENTATIONS, orientation
-from histomix.spots.orientation import apply_alignment, propose_alignment
-from histomix.spots.overlay import render_overlay
+from histomix.spots.alignment.extent import outside_text
+from histomix.spots.alignment.fit import ORIENTATIONS, orientation
+from histomix.spots.alignment.layout import layout_of
+from histomix.spots.alignment.overlay import render_overlay
+from histomix.spots.alignment.proposal import apply_alignment, propose_alignment
+from histomix.spots.alignment.write import write_spots_csv
 
 from .test_alignment import HEIGHT, MPP, PITCH_PX, WIDTH, Mask, check, moved, section_on, slide_of, tissue
 

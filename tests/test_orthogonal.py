@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 import histomix as hm
 from histomix.cli.app import app
 from histomix.errors import InputError
-from histomix.evaluation.blocks import block_interval, block_of
-from histomix.evaluation.cells import cells_in_tiles, read_cells
-from histomix.evaluation.orthogonal import score_map
-from histomix.evaluation.spatial_summary import add_spatial
+from histomix.evaluation.measured.blocks import block_interval, block_of
+from histomix.evaluation.measured.cells import cells_in_tiles, read_cells
+from histomix.evaluation.measured.score_map import score_map
+from histomix.evaluation.spatial.summary import add_spatial
 
 from .conftest import Job
 

@@ -14,8 +14,10 @@ import pytest
 
 import histomix as hm
 from histomix.abundance import Abundance
+from histomix.common.palette import type_colours
 from histomix.errors import InputError
-from histomix.outputs import composition_geojson, type_colours, write_composition, write_report
+from histomix.maps import composition_geojson, write_composition
+from histomix.report import write_report
 
 from .conftest import Job
 

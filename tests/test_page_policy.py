@@ -22,12 +22,14 @@ from jinja2 import Environment, PackageLoader
 from PIL import Image
 
 import histomix as hm
-from histomix.evaluation.benchmark import Benchmark
-from histomix.outputs import benchmark_page, report, write_benchmark_page, write_report
-from histomix.outputs.material import Material, SlideMap
-from histomix.outputs.page import content_policy
-from histomix.outputs.private_material import private_evaluation
-from histomix.outputs.viewer import ViewerSlide, write_viewer, writer
+from histomix.benchmark import page as benchmark_page
+from histomix.benchmark.page import write_benchmark_page
+from histomix.benchmark.run import Benchmark
+from histomix.pages.page import content_policy
+from histomix.report import report, write_report
+from histomix.report.anonymise import private_evaluation
+from histomix.report.inputs import Material, SlideMap
+from histomix.viewer import ViewerSlide, write_viewer, writer
 
 from .conftest import Job
 from .viewer_page import chromium, composition

@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 import tifffile
 
-from histomix.datasets import PHANTOM_CELL_TYPES, make_phantom, phantom, phantom_truth
-from histomix.datasets.phantom_counts import draw_counts, make_signatures, spot_lattice
+from histomix.datasets import PHANTOM_CELL_TYPES, make_phantom, phantom_truth
+from histomix.datasets.phantom import make as phantom
+from histomix.datasets.phantom.counts import draw_counts, make_signatures, spot_lattice
 from histomix.errors import InputError, StorageError
 from histomix.provenance import digest_file
 
@@ -139,7 +140,7 @@ def test_counts_are_integers_and_overdispersed(cohort: Path) -> None:
 
 def test_counts_of_identical_spots_vary_more_than_poisson() -> None:
     # The same spot 400 times: at a fixed depth only the gamma of each gene widens the Poisson.
-    from histomix.datasets.phantom_cells import Cells
+    from histomix.datasets.phantom.cells import Cells
 
     spots = pd.concat([spot_lattice((400.0, 400.0)).iloc[[0]]] * 400)
     x, y = spots["x_um"].iloc[0], spots["y_um"].iloc[0]

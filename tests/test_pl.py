@@ -18,7 +18,7 @@ import histomix as hm
 from histomix.abundance import Abundance
 from histomix.errors import InputError
 from histomix.evaluation import Evaluation
-from histomix.outputs.tables import confusion_table
+from histomix.pl.tables import confusion_table
 
 from .conftest import Job
 from .rich_summary import HOSTILE, enriched

@@ -23,11 +23,12 @@ import histomix as hm
 from histomix.cli.app import app
 from histomix.common.pseudonyms import Pseudonyms
 from histomix.errors import InputError
+from histomix.export import FORMATS, export_map
 from histomix.heads import Head, load_head
-from histomix.outputs import section_parts
-from histomix.outputs.exchange import FORMATS, export_map
-from histomix.outputs.hub import pull_head
-from histomix.prediction import batch, predict_slides
+from histomix.prediction import predict_slides
+from histomix.prediction import slides as batch
+from histomix.report import sections as section_parts
+from histomix.sharing import pull_head
 
 from .conftest import Job
 from .extras import extra_module

@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from histomix.outputs import composition_geojson, type_colours, write_composition
-from histomix.outputs.exchange import export_map
+from histomix.common.palette import type_colours
+from histomix.export import export_map
+from histomix.maps import composition_geojson, write_composition
 
 from .extras import extra_module
 

@@ -15,9 +15,9 @@ from sklearn.preprocessing import StandardScaler
 
 from histomix.errors import HeadError
 from histomix.heads import HEADS, make_estimator
-from histomix.heads.network import sun2025_loss
-from histomix.heads.preprocess import rotate
-from histomix.heads.stacking import stacking_weights
+from histomix.heads.models.network import sun2025_loss
+from histomix.heads.models.preprocess import rotate
+from histomix.heads.models.stacking import stacking_weights
 
 from .test_heads import pearson, simulate
 

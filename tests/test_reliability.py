@@ -10,9 +10,8 @@ import pytest
 from scipy import sparse
 
 from histomix.abundance import nnls_deconvolve, poisson_deconvolve, read_abundance, read_reference
-from histomix.abundance.reliability import label_reliability
+from histomix.abundance.deconvolve.reliability import label_reliability, thin
 from histomix.abundance.signatures import match_section
-from histomix.abundance.thinning import thin
 from histomix.errors import InputError, LabelError
 from histomix.spots import read_cohort
 

@@ -20,7 +20,7 @@ import pytest
 from histomix.errors import DownloadError, InputError, SlideError, StorageError
 from histomix.heads import load_head
 from histomix.prediction import Settings, predict_slides, slide_jobs
-from histomix.prediction.worker import Work, band_task, finish_task, slide_task
+from histomix.prediction.cluster.worker import Work, band_task, finish_task, slide_task
 from histomix.slides import Retry, SlideCache, is_remote, open_slide, remote_name, shown
 
 from .conftest import Job

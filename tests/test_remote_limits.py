@@ -15,8 +15,8 @@ import pytest
 
 from histomix.common import addresses
 from histomix.common.addresses import check_address, check_redirect
-from histomix.datasets import download as downloading
-from histomix.datasets.download import RemoteFile, download
+from histomix.common.transfer import download as downloading
+from histomix.common.transfer.download import RemoteFile, download
 from histomix.datasets.fetch import fetch
 from histomix.errors import DownloadError, HistomixError, InputError, SlideError, StorageError
 from histomix.prediction import slide_jobs

@@ -22,14 +22,14 @@ from typer.testing import CliRunner
 
 from histomix.cli.app import app
 from histomix.common.remote_names import check_names, local_path, local_paths, remote_name
+from histomix.common.transfer.download import RemoteFile, download
 from histomix.datasets import catalogue
-from histomix.datasets.download import RemoteFile, download
 from histomix.datasets.fetch import fetch
 from histomix.errors import DownloadError, HeadError, HistomixError, InputError
-from histomix.outputs.hub import push_head
-from histomix.outputs.hub.trust import check_listing
 from histomix.prediction import slide_jobs
 from histomix.provenance import digest_bytes, digest_json
+from histomix.sharing import push_head
+from histomix.sharing.trust import check_listing
 from histomix.slides import Retry, SlideCache
 
 from .conftest import Job

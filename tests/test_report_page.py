@@ -19,13 +19,14 @@ import pytest
 
 import histomix as hm
 from histomix.abundance import Abundance
+from histomix.common.palette import DARK, INK, QUIET
 from histomix.evaluation import read_evaluation
-from histomix.outputs import write_composition, write_report
-from histomix.outputs.page import Drawer, content_policy, darkened
-from histomix.outputs.palette import DARK, INK, QUIET
-from histomix.outputs.panels import evaluation_panels
-from histomix.outputs.section_parts import Budget
-from histomix.outputs.statement import statement_blocks
+from histomix.maps import write_composition
+from histomix.pages.page import Drawer, content_policy, darkened
+from histomix.pages.statement import statement_blocks
+from histomix.report import write_report
+from histomix.report.panels import evaluation_panels
+from histomix.report.sections import Budget
 
 from .conftest import Job
 from .extras import extra_module

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from histomix.embedding import encoder_facts
-from histomix.encoders import EncoderCard, load_encoder, onnx_graph, runtimes
-from histomix.encoders.onnx_graph import trial_tiles
+from histomix.encoders import EncoderCard, load_encoder, runtimes
+from histomix.encoders.onnx import graph as onnx_graph
+from histomix.encoders.onnx.graph import trial_tiles
 from histomix.encoders.runtimes import (
     HALF_TOLERANCE,
     TOLERANCE,
@@ -21,7 +22,7 @@ from histomix.encoders.runtimes import (
     TorchRuntime,
     optimise,
 )
-from histomix.encoders.torch_encoder import TorchEncoder
+from histomix.encoders.torch.base import TorchEncoder
 from histomix.errors import EncoderError
 
 from .extras import extra_module

@@ -14,17 +14,17 @@ import pytest
 from PIL import Image
 
 import histomix as hm
+from histomix.common.polygons import read_regions, region_at
 from histomix.errors import InputError, SlideError
 from histomix.heads import Head
-from histomix.outputs import composition_geojson, composition_table
-from histomix.outputs.streaming import composition_writer
+from histomix.maps import composition_geojson, composition_table
+from histomix.maps.streaming import composition_writer
 from histomix.prediction import Settings, SlideJob, run_slide
 from histomix.prediction import maps as maps_module
 from histomix.prediction import plan as plan_module
 from histomix.prediction.maps import tent
-from histomix.prediction.regions import read_regions, region_at
 from histomix.slides import TissueMask
-from histomix.slides.pieces import label_pieces, piece_at
+from histomix.slides.tissue import label_pieces, piece_at
 
 from .extras import extra_module
 from .slide_heads import TYPES, Colours, colour_head, tissue_slide

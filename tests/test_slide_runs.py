@@ -23,9 +23,11 @@ from typer.testing import CliRunner
 from histomix.cli.app import app
 from histomix.errors import FeatureError, HeadError, InputError, SlideError
 from histomix.heads import Head
-from histomix.prediction import Settings, SlideJob, SlideResult, batch, predict_slides, run, run_slide, slide_jobs
+from histomix.prediction import Settings, SlideJob, SlideResult, predict_slides, run_slide, slide_jobs
 from histomix.prediction import maps as maps_module
 from histomix.prediction import plan as plan_module
+from histomix.prediction import slide as run
+from histomix.prediction import slides as batch
 from histomix.slides import open_slide
 
 from .slide_files import block_mean, write_pyramid

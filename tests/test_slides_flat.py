@@ -12,7 +12,9 @@ import tifffile
 from PIL import Image
 
 from histomix.errors import SlideError
-from histomix.slides import Slide, array_reader, flat, open_slide
+from histomix.slides import Slide, open_slide
+from histomix.slides.readers import flat
+from histomix.slides.readers import flat as array_reader
 
 PATTERN = np.random.default_rng(0).integers(0, 256, (1100, 1300, 3), dtype=np.uint8)
 

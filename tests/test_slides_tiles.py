@@ -11,16 +11,8 @@ import pytest
 from PIL import Image
 
 from histomix.errors import InputError, SlideError
-from histomix.slides import (
-    Slide,
-    TileSpec,
-    TissueMask,
-    jpeg_tiles,
-    open_slide,
-    read_tile,
-    tiles_at_spots,
-    tiles_on_grid,
-)
+from histomix.slides import Slide, TileSpec, TissueMask, open_slide, read_tile, tiles_at_spots, tiles_on_grid
+from histomix.slides.readers import jpeg_tiles
 from histomix.slides.tiles import read_tiles, reading_order
 
 from .slide_files import write_pyramid

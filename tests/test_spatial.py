@@ -14,12 +14,13 @@ from typer.testing import CliRunner
 import histomix as hm
 from histomix.cli.app import app
 from histomix.errors import InputError
-from histomix.evaluation import Evaluation, spatial_null
-from histomix.evaluation.domains import choose_domains, composition_domains, partition_agreement
-from histomix.evaluation.regions import read_regions, read_section_regions
-from histomix.evaluation.spatial import adjusted, colocalisation, moran, off_diagonal, pitch_um, spatial_weights
-from histomix.evaluation.spatial_null import compare_colocalisation, random_shifts
-from histomix.evaluation.spatial_summary import spatial_summary
+from histomix.evaluation import Evaluation
+from histomix.evaluation.measured.read_regions import read_regions, read_section_regions
+from histomix.evaluation.spatial import null as spatial_null
+from histomix.evaluation.spatial.domains import choose_domains, composition_domains, partition_agreement
+from histomix.evaluation.spatial.moran import adjusted, colocalisation, moran, off_diagonal, pitch_um, spatial_weights
+from histomix.evaluation.spatial.null import compare_colocalisation, random_shifts
+from histomix.evaluation.spatial.summary import spatial_summary
 
 from .conftest import Job
 from .extras import extra_module

@@ -15,8 +15,8 @@ from scipy import sparse
 import histomix as hm
 from histomix.errors import SectionError, SlideError, SlideReadError
 from histomix.slides import open_slide
+from histomix.slides.readers.zarr import ZarrImage, image_names, open_spatialdata_image
 from histomix.slides.slide import Slide
-from histomix.slides.zarr_reader import ZarrImage, image_names, open_spatialdata_image
 from histomix.spots.formats import SpotFile, find_format, load_format
 from histomix.spots.readers import read_section_spots
 

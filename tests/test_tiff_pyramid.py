@@ -12,8 +12,9 @@ import tifffile
 from PIL import Image
 
 from histomix.errors import SlideError, SlideReadError
-from histomix.slides import open_slide, tiff_pyramid
+from histomix.slides import open_slide
 from histomix.slides.files import slide_digest, slide_files
+from histomix.slides.readers import tiff as tiff_pyramid
 
 from .slide_files import PATTERN, block_mean
 

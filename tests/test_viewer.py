@@ -18,11 +18,11 @@ import pytest
 from PIL import Image
 
 import histomix as hm
+from histomix.common.palette import type_colours
 from histomix.errors import InputError
-from histomix.outputs import type_colours
-from histomix.outputs.viewer import ViewerSlide, write_viewer
-from histomix.outputs.viewer.encode import MISSING, packed, script_json
-from histomix.outputs.viewer.pyramid import TILE_PX, pyramid_levels
+from histomix.viewer import ViewerSlide, write_viewer
+from histomix.viewer.encode import MISSING, packed, script_json
+from histomix.viewer.pyramid import TILE_PX, pyramid_levels
 
 from .viewer_page import (
     COLUMNS,

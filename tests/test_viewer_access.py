@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 import histomix as hm
-from histomix.outputs.viewer import ViewerSlide, write_viewer
+from histomix.viewer import ViewerSlide, write_viewer
 
 from .extras import extra_module
 from .viewer_page import HOSTILE, Built, build, chromium, composition, looking, pixel, settle, shares, until

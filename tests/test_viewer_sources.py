@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from histomix.cli.app import app
 from histomix.errors import InputError
-from histomix.outputs.viewer import viewer_slides
+from histomix.viewer import viewer_slides
 
 from .conftest import Job
 

@@ -18,9 +18,9 @@ from PIL import Image
 
 from histomix.errors import MissingExtraError, SectionError
 from histomix.spots import Section, check_alignment, read_cohort, read_spots
+from histomix.spots.alignment.layout import spot_pitch
 from histomix.spots.formats import SpotFile, split_location
-from histomix.spots.formats.visium import lattice_positions, spots_mpp
-from histomix.spots.pitch import spot_pitch
+from histomix.spots.formats.tenx.visium import lattice_positions, spots_mpp
 from histomix.spots.readers import detect_format, read_section_spots
 
 from .extras import extra_module

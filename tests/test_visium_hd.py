@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from histomix.errors import SectionError
 from histomix.spots import aggregate_bins, read_cohort, read_spots
-from histomix.spots.formats import SpotFile, bins, visium_hd
-from histomix.spots.formats.bins import bin_positions
+from histomix.spots.formats import SpotFile
+from histomix.spots.formats.tenx import bins, visium_hd
+from histomix.spots.formats.tenx.bins import bin_positions
 from histomix.spots.readers import detect_format, read_section_spots
 
 from .ranger_files import Truth, make_hd, table_of_genes, write_factors, write_h5, write_positions, write_small_images

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 import histomix as hm
-from histomix.outputs.viewer import ViewerSlide, write_viewer
+from histomix.viewer import ViewerSlide, write_viewer
 
 from .extras import extra_module
 

@@ -15,15 +15,17 @@ from .common.quiet import no_telemetry
 no_telemetry()  # here, because a library reads it when it is imported, and any of the names below may import one
 
 if TYPE_CHECKING:
+    from . import pl
     from .abundance import Abundance, label, read_abundance, read_labels
+    from .cohort import cohort_tables
     from .datasets import make_phantom
     from .embedding import embed, read_features
     from .encoders import cards, load_encoder
     from .evaluation import evaluate, score_map
     from .heads import Head, load_head, train
-    from .outputs import pl, write_composition, write_report
-    from .outputs.cohort import cohort_tables
+    from .maps import write_composition
     from .prediction import predict
+    from .report import write_report
     from .slides import Slide, TileSpec, open_slide
     from .spots import Cohort, Section, inspect_data, read_cohort
 
@@ -35,7 +37,7 @@ _ROOM_OF = {
     "Slide": "slides",
     "TileSpec": "slides",
     "cards": "encoders",
-    "cohort_tables": "outputs.cohort",
+    "cohort_tables": "cohort",
     "embed": "embedding",
     "evaluate": "evaluation",
     "inspect_data": "spots",
@@ -51,8 +53,8 @@ _ROOM_OF = {
     "read_labels": "abundance",
     "score_map": "evaluation",
     "train": "heads",
-    "write_composition": "outputs",
-    "write_report": "outputs",
+    "write_composition": "maps",
+    "write_report": "report",
 }
 
 __all__ = [
@@ -88,7 +90,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "pl":  # the figures, as a module: hm.pl.composition(...)
-        return importlib.import_module(".outputs.pl", __name__)
+        return importlib.import_module(".pl", __name__)
     if name in _ROOM_OF:
         return getattr(importlib.import_module(f".{_ROOM_OF[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -98,10 +98,10 @@ def run_demo(
     from .embedding import embed
     from .evaluation import add_spatial, evaluate
     from .heads import train
-    from .outputs import write_report
-    from .outputs.viewer import viewer_slides, write_viewer
     from .prediction import predict_slides
+    from .report import write_report
     from .spots import read_cohort
+    from .viewer import viewer_slides, write_viewer
 
     started = time.perf_counter()
     folder = Path(out)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from .abundance import UNITS, Abundance, join_spots
-from .cell2location import fit_spots, most_specific_genes
+from .deconvolve.cell2location import fit_spots, most_specific_genes
+from .deconvolve.nnls import nnls_deconvolve
+from .deconvolve.poisson import poisson_deconvolve, poisson_spread
+from .deconvolve.reliability import label_reliability
 from .labelling import label
-from .nnls import nnls_deconvolve
-from .poisson import poisson_deconvolve, poisson_spread
 from .ready import cell_labels, cohort_labels
-from .reliability import label_reliability
 from .signatures import Signatures, match_genes, read_reference
 from .tables import read_abundance, read_labels, write_abundance, write_labels
 from .vocabulary import Vocabulary, read_vocabulary

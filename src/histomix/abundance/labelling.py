@@ -14,14 +14,14 @@ import pandas as pd
 from ..errors import LabelError, UnknownMethodError
 from ..progress import Progress, silent
 from .abundance import Abundance, check_unit
+from .deconvolve.signatures_c2l import TABLE as SIGNATURES
+from .deconvolve.signatures_c2l import Regression, fit_reference
+from .deconvolve.svi import require_cell2location
 from .methods import FAST
 from .options import Options, read_options
 from .ready import READY, label_ready
-from .regression import TABLE as SIGNATURES
-from .regression import Regression, fit_reference
 from .run import Run, Settings
 from .signatures import Signatures, is_single_cells, read_reference
-from .variational import require_cell2location
 from .vocabulary import read_vocabulary
 
 if TYPE_CHECKING:

@@ -15,15 +15,14 @@ from scipy import sparse
 
 from ..errors import LabelError
 from ..progress import Progress
-from .cell2location import Posterior, fit_spots, most_specific_genes
-from .nnls import nnls_deconvolve
+from .deconvolve.cell2location import Posterior, fit_spots, most_specific_genes
+from .deconvolve.nnls import nnls_deconvolve
+from .deconvolve.poisson import poisson_deconvolve, poisson_spread
+from .deconvolve.reliability import label_reliability, thin
+from .deconvolve.svi import Checkpoint
 from .options import Options
-from .poisson import poisson_deconvolve, poisson_spread
-from .reliability import label_reliability
-from .shared import Shared
+from .sections import Shared
 from .signatures import Signatures, gene_floor
-from .thinning import thin
-from .variational import Checkpoint
 
 Array = NDArray[np.float64]
 

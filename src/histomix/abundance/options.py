@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import LabelError
-from .variational import Plan
+from .deconvolve.svi import Plan
 
 FITS = ("cohort", "donor", "section")
 SUMMARIES = ("q05", "median")

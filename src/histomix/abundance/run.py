@@ -20,12 +20,12 @@ from ..progress import Progress
 from ..provenance import digest_file, digest_json, fingerprint, versions, write_json
 from .abundance import Abundance
 from .cells import expected_cells, nuclei_at_spots
+from .deconvolve.svi import UNFINISHED, Checkpoint
 from .methods import PASSES, Labels, label_fast, label_together
 from .options import Options
-from .shared import Shared, digest_counts, share
+from .sections import Shared, digest_counts, share
 from .signatures import Signatures
 from .tables import MANIFEST, read_abundance, read_manifest, write_abundance
-from .variational import UNFINISHED, Checkpoint
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:

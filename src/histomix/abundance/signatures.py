@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from ..common.tables import read_numbers
 from ..errors import LabelError
 from ..provenance import digest_bytes, digest_file
 from .abundance import examples
-from .annotated import read_h5ad
-from .checks import check_counts
-from .delimited import read_numbers
+from .deconvolve.checks import check_counts
+from .tables import read_h5ad
 
 if TYPE_CHECKING:
     from anndata import AnnData

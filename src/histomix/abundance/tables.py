@@ -7,18 +7,20 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from ..errors import LabelError
+from ..common.tables import read_cells, read_numbers, to_numbers
+from ..errors import LabelError, MissingLabelError
 from ..provenance import atomic_path, digest_file, read_json, write_json
 from .abundance import Abundance, check_unit
-from .annotated import read_h5ad
-from .delimited import read_cells, read_numbers, to_numbers
 from .recognise import Recognised, recognise_h5ad, recognise_table, upright
 from .vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 MANIFEST = "manifest.json"
 #: What may stand beside ``<section>.csv``, as ``<section>.<side>.csv``.
@@ -261,4 +263,24 @@ def _read_reliability(path: Path) -> pd.Series | None:
     except (KeyError, ValueError) as error:
         raise LabelError(
             f"is not a table of cell_type and reliability ({error})", where=place, mend="Remove it, or label again"
+        ) from error
+
+
+def read_h5ad(path: Path) -> AnnData:
+    """Read an h5ad file.
+
+    Raises
+    ------
+    LabelError
+        The file is absent, damaged or of another kind.
+    """
+    import anndata
+
+    if not path.exists():
+        raise MissingLabelError("there is no such file", where=path, mend="Check the path")
+    try:
+        return anndata.read_h5ad(path)
+    except (OSError, KeyError, ValueError) as error:
+        raise LabelError(
+            f"cannot be read as h5ad ({error})", where=path, mend="Check that the file is whole"
         ) from error

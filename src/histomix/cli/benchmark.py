@@ -54,10 +54,10 @@ def benchmark(
     """Compare encoders and heads on the same spots and folds. The same command again makes only what is missing."""
     with session(as_json, quiet, threads) as run:
         from ..abundance import cohort_labels, read_labels
+        from ..benchmark.page import write_benchmark_page
+        from ..benchmark.run import BenchmarkCohort
+        from ..benchmark.run import benchmark as compare
         from ..errors import InputError
-        from ..evaluation.benchmark import BenchmarkCohort
-        from ..evaluation.benchmark import benchmark as compare
-        from ..outputs import write_benchmark_page
         from ..spots import read_cohort
 
         for option, given in (("--labels", labels), ("--truth", truth)):

@@ -52,7 +52,7 @@ def cohort(
 ) -> None:
     """Measure maps: composition, density, mixing, interfaces, TLS-like hot spots, novelty; with clinical data."""
     with session(as_json, quiet, threads) as run:
-        from ..outputs.cohort import TlsRule, cohort_tables, write_cohort
+        from ..cohort import TlsRule, cohort_tables, write_cohort
 
         rule = TlsRule(tuple(b_types or ()), tuple(t_types or ())) if b_types or t_types else None
         key = run.key(anonymise, pseudonym_key, out, maps)

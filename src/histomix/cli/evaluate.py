@@ -94,7 +94,7 @@ def evaluate(
         from ..errors import InputError
         from ..evaluation import CohortData, add_spatial, read_groups
         from ..evaluation import evaluate as evaluate_heads
-        from ..evaluation.regions import read_section_regions
+        from ..evaluation.measured.read_regions import read_section_regions
         from ..spots import read_cohort
 
         if (test_sheet is None) != (not test_features) or (test_labels is not None and test_sheet is None):

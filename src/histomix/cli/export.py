@@ -40,7 +40,7 @@ def export(
     """Write maps for other programs: SpatialData, AnnData in scverse keys, Parquet, CSV for a spreadsheet,
     OME-TIFF, QuPath (zip, gzip)."""
     with session(as_json, quiet, threads) as run:
-        from ..outputs.exchange import export_maps
+        from ..export import export_maps
 
         key = run.key(anonymise, pseudonym_key, out, folders)
         written, failures = export_maps(

@@ -11,7 +11,7 @@ import typer
 from .session import Anonymise, Json, PseudonymKey, Quiet, Session, session
 
 if TYPE_CHECKING:
-    from ..outputs.hub import HeadFacts
+    from ..sharing import HeadFacts
 
 head = typer.Typer(
     name="head",
@@ -45,7 +45,7 @@ def push(
     with session(as_json, quiet) as run:
         from ..errors import InputError
         from ..heads import load_head
-        from ..outputs.hub import push_head, push_place
+        from ..sharing import push_head, push_place
 
         key = run.key(anonymise, pseudonym_key, push_place(folder, target), [folder])
         if target.startswith("hf://") and not yes:
@@ -86,7 +86,7 @@ def pull(
 ) -> None:
     """Take a head from elsewhere: its licence is shown first, and every file is checked against its sha256."""
     with session(as_json, quiet) as run:
-        from ..outputs.hub import pull_head
+        from ..sharing import pull_head
 
         def agreed(facts: HeadFacts) -> bool:
             _show(run, facts)
@@ -112,7 +112,7 @@ def show(
 ) -> None:
     """Show what a head says of itself: licence, tissue, intended use, limits and digest."""
     with session(as_json, quiet) as run:
-        from ..outputs.hub import head_facts
+        from ..sharing import head_facts
 
         facts = head_facts(source, revision=revision, max_bytes=max_mb * _MB, endpoint=endpoint)
         run.say(facts.text())

@@ -24,7 +24,7 @@ def report(
 ) -> None:
     """Show labels, scores and maps on a page that opens from disk and loads nothing remote."""
     with session(as_json, quiet, threads) as run:
-        from ..outputs import write_report
+        from ..report import write_report
 
         key = run.key(anonymise, pseudonym_key, out, folders)
         page = write_report(folders, out, title=title, anonymise=anonymise, pseudonym_key=key, progress=run.progress)

@@ -74,9 +74,9 @@ def score(
     """Score a map against truth that no label had a part in: single cells, or a pathologist's regions."""
     with session(as_json, quiet, threads) as run:
         from ..errors import InputError
-        from ..evaluation.orthogonal import score_map
-        from ..evaluation.orthogonal_text import orthogonal_text
-        from ..evaluation.spatial_summary import add_spatial
+        from ..evaluation.measured.score_map import score_map
+        from ..evaluation.measured.text import orthogonal_text
+        from ..evaluation.spatial.summary import add_spatial
 
         declared: dict[str, list[str]] = {}
         for one in expect or []:

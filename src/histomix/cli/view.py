@@ -47,8 +47,8 @@ def view(
     Slides are found by their names and must be the files that were predicted.
     """
     with session(as_json, quiet, threads) as run:
-        from ..outputs.viewer import viewer_slides, write_viewer
         from ..spots import read_cohort
+        from ..viewer import viewer_slides, write_viewer
 
         cohort = None if sheet is None else read_cohort(sheet)
         key = run.key(anonymise, pseudonym_key, out, folders)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .phantom import make_phantom, phantom_truth
-from .phantom_donors import CELL_TYPES as PHANTOM_CELL_TYPES
+from .phantom.donors import CELL_TYPES as PHANTOM_CELL_TYPES
+from .phantom.make import make_phantom, phantom_truth
 
 __all__ = ["PHANTOM_CELL_TYPES", "make_phantom", "phantom_truth"]

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 from ..common.naming import visible
 from ..common.remote_names import check_names, local_path
+from ..common.transfer.download import RemoteFile, check_digest, note_digest
 from ..errors import DownloadError, InputError, UnknownNameError
-from ..spots.pitch import spot_pitch
-from .download import RemoteFile, check_digest, note_digest
+from ..spots.alignment.layout import spot_pitch
 
 Row = dict[str, Any]
 #: Brings one file: (file, folder) -> path.

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ..common.cache import cache_folder
+from ..common.transfer.download import RemoteFile, download
 from ..errors import DownloadError
 from ..progress import Progress, silent
 from ..provenance import atomic_path, write_json
 from .catalogue import Hest, PublicCohort, public_cohort
-from .download import RemoteFile, download
 
 SHEET = "sheet.csv"
 _FIRST = ("section", "donor", "spots", "image")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from ..encoders.field_of_view import with_field_of_view
 from .cohort import embed
 from .engine import embed_tiles, embed_tiles_together
 from .features import feature_manifest, read_features
-from .field import with_field_of_view
 from .identity import encoder_facts, encoder_identity, require_same_encoder
 from .lazyslide import add_to_wsidata
 from .slide_features import slide_features, slide_features_together

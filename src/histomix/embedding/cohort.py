@@ -19,9 +19,8 @@ from ..spots import Cohort, Section, render_overlay
 from ..spots import check_alignment as alignment_of
 from .engine import check_batch_size, check_dtype, embed_tiles_together
 from .features import read_overview
-from .manifest import alignment_facts, slide_facts, write_preview
-from .source import EncoderSource
-from .target import Target, Work
+from .identity import alignment_facts, slide_facts, write_preview
+from .target import EncoderSource, Target, Work
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -15,9 +15,8 @@ from ..errors import EncoderError, FeatureError
 from ..progress import Progress, silent
 from ..slides import Slide, TileSpec, read_tile
 from ..slides.tiles import read_tiles, reading_order
-from .batching import find_batch_size, reader_threads
 from .identity import encoder_facts, features_identity
-from .reading import Batch, OnError, Read, read_ahead
+from .reading import Batch, OnError, Read, find_batch_size, read_ahead, reader_threads
 from .storage import Shards
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def embed_tiles(
     dtype
         ``"float16"`` or ``"float32"``.
     batch_size
-        Tiles encoded at once; None finds it from the free memory (see `histomix.embedding.batching`).
+        Tiles encoded at once; None finds it from the free memory (see `histomix.embedding.reading`).
     shard_size
         Tiles in one shard.
     progress, task

@@ -11,8 +11,7 @@ from ..progress import Progress, silent
 from ..slides import Slide
 from .engine import embed_tiles_together
 from .features import build_features
-from .identity import encoder_facts, features_identity
-from .manifest import library_versions, slide_facts
+from .identity import encoder_facts, features_identity, library_versions, slide_facts
 
 if TYPE_CHECKING:
     import pandas as pd

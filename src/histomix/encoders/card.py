@@ -40,7 +40,7 @@ class EncoderCard:
     website
         Where weights that no hub repository holds are published.
     architecture, arguments
-        Name of the timm model and the arguments it is created with (see `histomix.encoders.architectures`).
+        Name of the timm model and the arguments it is created with (see `histomix.encoders.torch.architectures`).
     size_px, mpp
         The tile: side in px, and um per px.
     mean, std

@@ -33,8 +33,8 @@ import numpy as np
 from ..errors import EncoderError, MissingEncoderError
 from ..provenance import digest_file, digest_json
 from .card import Encoder, EncoderCard
-from .onnx_files import model_digests
-from .onnx_session import OnnxSession
+from .onnx.files import model_digests
+from .onnx.session import OnnxSession
 from .views import check_output, check_tiles, check_views, mean_of_views
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def _load_torchscript(
 ) -> Encoder:
     import torch
 
-    from .torch_encoder import TorchEncoder
+    from .torch.base import TorchEncoder
 
     class TorchScriptEncoder(TorchEncoder):
         """A TorchScript file with its card."""

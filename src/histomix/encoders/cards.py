@@ -13,8 +13,8 @@ from pathlib import Path
 
 from ..errors import UnknownEncoderError
 from . import cards_large, cards_small, cards_text
-from .builtin import CARD as BUILTIN
 from .card import EncoderCard
+from .onnx.builtin import CARD as BUILTIN
 from .user import registered
 
 _CARDS = (BUILTIN, *cards_large.CARDS, *cards_text.CARDS, *cards_small.SLIDES, *cards_small.NATURAL)
@@ -63,7 +63,7 @@ def card(name: str) -> EncoderCard:
         It is a model of lazyslide-models, which is not installed.
     """
     if name.lower().startswith(ZOO):
-        from .zoo import zoo_card
+        from .torch.zoo import zoo_card
 
         return zoo_card(name[len(ZOO) :])
     if Path(name).suffix.lower() in _CARD_FILES:

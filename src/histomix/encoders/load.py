@@ -75,7 +75,7 @@ def load_encoder(
     """
     found = card(name)
     if found.source == "builtin":
-        from .builtin import BuiltinEncoder
+        from .onnx.builtin import BuiltinEncoder
 
         if weights is not None:
             mend = "Leave --weights out, or name the encoder that they are of with --encoder"
@@ -91,11 +91,11 @@ def load_encoder(
             raise EncoderError("a card file names its own model", where=weights, mend="Leave --weights out")
         return load_card_file(found, threads, views, device, trust_code)
     if found.source == "zoo":
-        from .zoo import ZooEncoder
+        from .torch.zoo import ZooEncoder
 
         return ZooEncoder(found, weights, threads, views, device, trust_code)
-    from .timm_encoder import TimmEncoder
-    from .weights import find_weights
+    from .torch.timm import TimmEncoder
+    from .torch.weights import find_weights
 
     return TimmEncoder(found, find_weights(found, weights), threads=threads, views=views, device=device)
 
@@ -119,7 +119,7 @@ def availability(name: str) -> Availability:
     if missing:
         return Availability(False, f"{missing[0]} is not installed", f"pip install {missing[0].replace('_', '-')}")
     if found.source == "builtin":
-        from .builtin import read_graph
+        from .onnx.builtin import read_graph
 
         try:
             read_graph()
@@ -135,14 +135,14 @@ def availability(name: str) -> Availability:
             return Availability(True, "its model is beside its card, a program: --trust-code lets it run", "")
         return Availability(True, "its model is beside its card", "")
     if found.source == "zoo":
-        from .zoo import needs_remote_code
+        from .torch.zoo import needs_remote_code
 
         reason = "lazyslide-models fetches its weights when it loads"
         remote = ", and trust its code with --trust-code (in Python trust_code=True)"
         return Availability(
             False, reason, f"Load it where there is a network{remote if needs_remote_code(name[len(ZOO) :]) else ''}"
         )
-    from .weights import access_mend, cached_weights
+    from .torch.weights import access_mend, cached_weights
 
     if cached_weights(found) is not None:
         return Availability(True, "its weights are in the hub's local cache", "")

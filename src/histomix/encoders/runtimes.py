@@ -18,7 +18,7 @@ from ..common.cache import cache_folder
 from ..errors import EncoderError, StorageError
 from ..provenance import digest_json
 from .card import Encoder, EncoderCard
-from .onnx_session import OnnxSession
+from .onnx.session import OnnxSession
 from .views import check_tiles, mean_of_views, view
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class OnnxRuntime(_Wrapped):
     """A torch encoder run by ONNX Runtime on the CPU; see `optimise`."""
 
     def __init__(self, encoder: Any, *, int8: bool, threads: int | None, cache: Path | None) -> None:
-        from .onnx_graph import FORMAT, export_graph, kept_graph, quantise_graph
+        from .onnx.graph import FORMAT, export_graph, kept_graph, quantise_graph
 
         super().__init__(encoder)
         self._batch = _INT8_BATCH if int8 else _BATCH
@@ -199,7 +199,7 @@ class TorchRuntime(_Wrapped):
     def _embed_once(self, tiles: np.ndarray) -> np.ndarray:
         import torch
 
-        from .torch_encoder import torch_threads
+        from .torch.base import torch_threads
 
         half = torch.autocast(self.device.type, self._dtype, enabled=self._dtype is not None)
         with torch_threads(self._threads), torch.inference_mode(), half:
@@ -247,7 +247,7 @@ def _verify(found: Any, encoder: Any, tolerance: float | None) -> dict[str, floa
     EncoderError
         Features differ by more than ``tolerance``, or where that is None have a cosine below `INT8_COSINE`.
     """
-    from .onnx_graph import trial_tiles
+    from .onnx.graph import trial_tiles
 
     tiles = trial_tiles(encoder.card.size_px)
     a, b = (np.asarray(each.embed(tiles), dtype=np.float64) for each in (found, encoder))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from .audit import AUDIT_RULES, Finding, audit
-from .fitting import BASELINES
+from ..common.metrics import RULES
+from .data import CohortData
+from .fit_folds import BASELINES
 from .folds import PROTOCOLS, Fold, make_folds
-from .gathering import CohortData
 from .groups import read_groups
-from .metrics import RULES
-from .orthogonal import score_map
+from .leakage.audit import AUDIT_RULES, Finding, audit
+from .measured.score_map import score_map
 from .result import Evaluation, read_evaluation
 from .run import evaluate
 from .scoring import score
-from .spatial_summary import add_spatial, spatial_summary
+from .spatial.summary import add_spatial, spatial_summary
 
 __all__ = [
     "AUDIT_RULES",

@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 
 from ..common.cache import cache_folder
+from ..common.metrics import Array
 from ..embedding import feature_manifest
 from ..errors import FeatureError, InputError, ScaleWarning, StorageError
 from ..heads import TrainingSet, inner_groups, make_estimator
 from ..progress import Progress, silent
 from ..provenance import digest_json, read_json, write_json
 from .folds import Fold
-from .metrics import Array
 
 if TYPE_CHECKING:
     from anndata import AnnData

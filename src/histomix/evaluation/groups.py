@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..common.metrics import Array, pearson
 from ..errors import InputError, MissingFileError
-from .metrics import Array, pearson
-from .summary import mean_and_interval, resample_weights, units_by_head
+from .bootstrap import mean_and_interval, resample_weights, units_by_head
 
 #: The metric of a group in the table; ``cell_type`` is the name of the group.
 GROUP_METRIC = "pearson_group"

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..common.metrics import Array
 from ..errors import InputError
 from ..heads import TrainingSet
 from .baselines import NUCLEI, ORACLE, nuclei_of_rows, nuclei_predictions, section_mean
-from .fitting import LABEL, Fits, fit_folds
+from .bootstrap import describe_folds, summarise
+from .coverage import IntervalScores
+from .data import Gathered
+from .fit_folds import LABEL, Fits, fit_folds
 from .folds import HONESTY, Fold, check_protocol
-from .gathering import Gathered
-from .intervals import IntervalScores
-from .metrics import Array
 from .scoring import score
-from .summary import describe_folds, summarise
 
 COLUMNS = ["head", "protocol", "fold", "donor", "section", "cell_type", "metric", "value", "target", "n_spots"]
 #: Metrics whose inflation is told.

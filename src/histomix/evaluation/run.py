@@ -11,24 +11,23 @@ import numpy as np
 import pandas as pd
 
 from ..abundance import Abundance
+from ..common.metrics import RULES, Array
 from ..progress import Progress, silent
 from ..provenance import versions
-from .audit import audit, refuse_leaks
 from .baselines import NUCLEI, ORACLE, count_in_tiles
+from .bootstrap import interval_words, small_sections
 from .ceiling import CEILING, ceiling_rows, shares_of_ceiling, summarise_ceiling
-from .coupling import coupled_labels, coupling_notes
-from .detect import detectability
-from .fitting import BASELINES, prototypes
+from .data import CohortData, Gathered, gather, positions, slide_scales, truth_rows
+from .fit_folds import BASELINES, prototypes
 from .folds import PROTOCOLS
-from .gathering import CohortData, Gathered, gather, positions, slide_scales
 from .groups import check_groups, group_rows, groups_from_labels, summarise_groups
-from .metrics import RULES, Array
-from .probe import section_probe
+from .leakage.audit import audit, refuse_leaks
+from .leakage.batch_probe import section_probe
+from .leakage.coupled_labels import coupled_labels, coupling_notes
+from .paired_tests import paired_tests
 from .protocols import COLUMNS, Scored, absent_types, chosen_protocols, inflation, run_protocol
 from .result import Evaluation, check_folder
-from .summary import interval_words, small_sections
-from .testing import paired_tests
-from .truth import truth_rows
+from .spatial.detectability import detectability
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from .applying import HeadOutput
+from .anonymise import private_card
+from .apply import HeadOutput
 from .base import CompositionRegressor
-from .calibration import Intervals, calibrate
 from .card_text import card_markdown
-from .context import Places
 from .dataset import TrainingSet, assemble
 from .head import Head, load_head
-from .held_out import held_out_predictions
-from .inner import inner_groups
-from .knn import KNNRegressor
-from .linear import MeanRegressor, RidgeRegressor
-from .mlp import MLPRegressor
+from .inner_folds import held_out_predictions, inner_groups
+from .intervals import Intervals, calibrate
+from .models.knn import KNNRegressor
+from .models.linear import MeanRegressor, RidgeRegressor
+from .models.mlp import MLPRegressor
+from .neighbourhood import Places
 from .novelty import IN_SCOPE_PERCENTILE, NoveltyModel
-from .private import private_card
-from .registry import HEADS, make_estimator
-from .settings import parse_settings
+from .registry import HEADS, make_estimator, parse_settings
 from .train import train
 
 __all__ = [

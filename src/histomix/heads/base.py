@@ -12,9 +12,9 @@ from sklearn.utils import Tags
 
 from ..errors import HeadError
 from .checks import HeadNotFittedError, abundances, column, matrix, remember_columns, rows_to_predict
-from .context import Places
-from .looking import Looking
-from .threads import threads_for
+from .look_around import Looking
+from .models.preprocess import threads_for
+from .neighbourhood import Places
 
 #: A head of fewer spots than this is refused.
 MIN_SPOTS = 10

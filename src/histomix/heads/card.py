@@ -14,8 +14,8 @@ from ..encoders import card as encoder_card
 from ..errors import EncoderError, HeadError, MissingExtraError
 from ..provenance import versions
 from .base import CompositionRegressor
-from .calibration import Intervals
 from .dataset import TrainingSet
+from .intervals import Intervals
 
 #: Of the folder's layout; a head of another format is refused.
 FORMAT = 2

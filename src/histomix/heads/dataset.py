@@ -13,8 +13,8 @@ from ..abundance import Abundance, join_spots
 from ..embedding import encoder_identity, feature_manifest, require_same_encoder
 from ..errors import FeatureError, LabelError
 from ..slides import TileSpec
-from .context import Places
-from .pixels import CohortTiles
+from .models.pixels import CohortTiles
+from .neighbourhood import Places
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,13 +14,13 @@ from ..embedding import encoder_identity, feature_manifest, require_same_encoder
 from ..errors import FeatureError, HeadError, InputError, MissingHeadError
 from ..notebook import card_html
 from ..provenance import atomic_path, digest_bytes, digest_json, read_json, write_json
-from .applying import HeadOutput, apply_head, novelty_of, readable_rows
+from .apply import HeadOutput, apply_head, novelty_of, readable_rows
 from .base import CompositionRegressor
-from .calibration import Intervals
 from .card_text import card_facts, card_markdown
-from .context import Places
 from .dataset import join_blocks, places_um
-from .folder import CARD, INTERVALS, MEND, NOVELTY, WEIGHTS, check_card, read_arrays
+from .files import CARD, INTERVALS, MEND, NOVELTY, WEIGHTS, check_card, read_arrays
+from .intervals import Intervals
+from .neighbourhood import Places
 from .novelty import NoveltyModel
 from .registry import make_estimator
 

@@ -9,9 +9,8 @@ import numpy as np
 from scipy import linalg
 
 from ..errors import HeadError
-from .inner import inner_splits
-from .preprocess import standardise
-from .threads import threads_for
+from .inner_folds import inner_splits
+from .models.preprocess import standardise, threads_for
 
 #: A tile is in scope while it is no more novel than this share of held-out training tiles.
 IN_SCOPE_PERCENTILE = 0.99

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import HeadError, UnknownHeadError
 from .base import CompositionRegressor
 
 _PLACES = {
-    "mean": ("linear", "MeanRegressor"),
-    "ridge": ("linear", "RidgeRegressor"),
-    "knn": ("knn", "KNNRegressor"),
-    "mlp": ("mlp", "MLPRegressor"),
-    "stack": ("stacking", "StackRegressor"),
-    "sun2025": ("sun2025", "Sun2025Regressor"),
-    "pcr": ("reference", "PCRRegressor"),
-    "gbm": ("boosting", "BoostingRegressor"),
-    "hist2cell": ("hist2cell", "Hist2CellRegressor"),
-    "hist2cell-tiles": ("hist2cell", "Hist2CellTilesRegressor"),
+    "mean": ("models.linear", "MeanRegressor"),
+    "ridge": ("models.linear", "RidgeRegressor"),
+    "knn": ("models.knn", "KNNRegressor"),
+    "mlp": ("models.mlp", "MLPRegressor"),
+    "stack": ("models.stacking", "StackRegressor"),
+    "sun2025": ("models.sun2025", "Sun2025Regressor"),
+    "pcr": ("models.pcr", "PCRRegressor"),
+    "gbm": ("models.boosting", "BoostingRegressor"),
+    "hist2cell": ("models.hist2cell", "Hist2CellRegressor"),
+    "hist2cell-tiles": ("models.hist2cell", "Hist2CellTilesRegressor"),
 }
 
 
@@ -72,3 +74,67 @@ def make_estimator(name: str, unit: str = "proportion", seed: int = 0, **paramet
     if unknown:
         raise HeadError(f"the head {name!r} has no parameter {', '.join(unknown)}", mend=f"It has: {', '.join(known)}")
     return kind(unit=unit, **({"seed": seed} if "seed" in known else {}), **parameters)
+
+
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "int": int,
+    "float": (int, float),
+    "bool": bool,
+    "str": str,
+    "tuple": tuple,
+}
+
+
+def parse_settings(head: str, texts: Sequence[str]) -> dict[str, Any]:
+    """Read parameters of a head.
+
+    Parameters
+    ----------
+    head
+        One of `HEADS`.
+    texts
+        ``NAME=VALUE``; a list of numbers is separated by commas (nothing is an empty one), and "none" is None where the
+        parameter may be that.
+
+    Raises
+    ------
+    HeadError
+        The head or the parameter is unknown, or the value is not of its kind.
+    """
+    if head not in HEADS:
+        raise UnknownHeadError(f"this version has no head named {head!r}", mend=f"Choose one of: {', '.join(HEADS)}")
+    signature = inspect.signature(HEADS[head]).parameters
+    known = [name for name in signature if name not in ("unit", "seed")]
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        name = name.strip()
+        if not equals or name not in known:
+            what = (
+                f"{text!r} is not NAME=VALUE" if not equals else f"the head {head!r} has no parameter {name!r} to set"
+            )
+            raise HeadError(what, mend=f"Its parameters: {', '.join(known) or 'none'}")
+        found[name] = _value(name, value.strip(), str(signature[name].annotation))
+    return found
+
+
+def _value(name: str, text: str, annotation: str) -> Any:
+    """The value of one parameter, whose annotation is that of the source."""
+    kinds = re.findall(r"\b(int|float|bool|str|tuple|None)\b", re.sub(r"\[.*?\]", "", annotation))
+    low = text.lower()
+    if "None" in kinds and low == "none":
+        return None
+    if "bool" in kinds and low in ("true", "false"):
+        return low == "true"
+    if "tuple" in kinds and not text:
+        return ()
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text
+    if "tuple" in kinds and not isinstance(value, str):
+        value = tuple(value) if isinstance(value, tuple | list) else (value,)
+    for kind in kinds:
+        if kind != "None" and isinstance(value, _KINDS[kind]) and (kind == "bool" or not isinstance(value, bool)):
+            return value
+    raise HeadError(f"the parameter {name} is {annotation}; {text!r} is not that", mend=f"Give {name}=VALUE")

@@ -13,12 +13,11 @@ from ..abundance import Abundance
 from ..errors import HeadError, SectionError
 from ..progress import Progress, silent
 from .base import CompositionRegressor
-from .calibration import LEVEL, Intervals, calibrate
 from .card import evaluation_scores, inner_scores, make_card
 from .dataset import TrainingSet, assemble
 from .head import Head, seal
-from .held_out import held_out_predictions
-from .inner import inner_groups
+from .inner_folds import held_out_predictions, inner_groups
+from .intervals import LEVEL, Intervals, calibrate
 from .novelty import NoveltyModel
 from .registry import HEADS, make_estimator
 

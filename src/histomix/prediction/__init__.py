@@ -1,13 +1,13 @@
 """Slides without spatial transcriptomics: composition maps."""
 
 from ..heads import IN_SCOPE_PERCENTILE
-from .bands import embed_band
-from .batch import predict_slides
+from .chunks import embed_band
+from .encoders import load_head_encoders
 from .job import Settings, SlideJob, SlideResult
-from .loading import load_head_encoders
 from .plan import Band, Plan
 from .predict import predict
-from .run import finish_slide, plan_bands, run_slide
+from .slide import finish_slide, plan_bands, run_slide
+from .slides import predict_slides
 from .sources import slide_jobs
 
 __all__ = [

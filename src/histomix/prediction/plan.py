@@ -14,13 +14,13 @@ import numpy as np
 
 from ..common.formats import MAP_FORMAT
 from ..common.nameless import TRAINING_COUNTS, nameless_keys, nameless_manifest
-from ..embedding.manifest import slide_facts
+from ..common.polygons import Region, read_regions, region_at
+from ..embedding.identity import slide_facts
 from ..errors import HeadError, InputError, SlideError
 from ..provenance import atomic_path, digest_bytes, digest_json, read_json, write_json
 from ..slides import Slide, TileSpec, TissueMask, grid_places, tissue_mask
-from ..slides.pieces import label_pieces, piece_at
+from ..slides.tissue import label_pieces, piece_at
 from .job import FORMAT, Settings
-from .regions import Region, read_regions, region_at
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,22 +13,22 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
+from ..common.polygons import read_regions
 from ..common.pseudonyms import Pseudonyms
 from ..embedding import embed_tiles_together
 from ..errors import ScaleWarning
 from ..heads import Head, load_head
+from ..maps.units import label_area_um2, unit_facts
 from ..progress import Progress, silent
 from ..slides import Slide, open_slide
 from ..slides.files import slide_digest
 from ..spots import read_spots
-from .anonymous import region_names
-from .bands import DTYPE, SHARD, check_encoders
+from .anonymise import region_names
+from .chunks import DTYPE, SHARD, check_encoders
+from .encoders import load_head_encoders
 from .job import Settings
-from .loading import load_head_encoders
 from .maps import apply_head, blocks
 from .plan import Plan, manifest_text, nameless_spots, plan_tiles
-from .regions import read_regions
-from .units import label_area_um2, unit_facts
 
 if TYPE_CHECKING:
     from ..encoders import Encoder

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ..common.transfer.store import Store, look
 from ..errors import DownloadError, HistomixError
 from ..progress import Progress, silent
 from ..slides import SlideCache, is_remote, shown
-from ..slides.store import Store, look
 from .job import Settings, SlideJob, SlideResult
-from .run import Encoders, mark_failed, run_slide
+from .slide import Encoders, mark_failed, run_slide
 from .status import Status, failure, is_done, read_status, write_status
 
 if TYPE_CHECKING:

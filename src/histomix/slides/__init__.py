@@ -2,11 +2,11 @@
 
 from ..common.addresses import shown
 from ..common.remote_names import remote_name
+from ..common.transfer.store import Retry
 from .nuclei import Nuclei, count_nuclei, find_nuclei
-from .opening import open_slide
-from .remote import SlideCache, is_remote
+from .open import open_slide
+from .remote.cache import SlideCache, is_remote
 from .slide import Reader, Slide
-from .store import Retry
 from .tiles import GridPlaces, TileSpec, grid_places, read_tile, tiles_at_spots, tiles_on_grid
 from .tissue import TissueMask, tissue_mask
 

@@ -91,3 +91,28 @@ def resample(pixels: np.ndarray, rows: Taps, columns: Taps) -> np.ndarray:
     # Means of values from 0 to 255 stay there up to a rounding error, which rint takes away.
     result = np.rint(both, out=both).astype(np.uint8)
     return np.ascontiguousarray(result.reshape(result.shape[0], -1, channels).transpose(1, 0, 2))
+
+
+def on_white(pixels: np.ndarray, premultiplied: bool = False) -> np.ndarray:
+    """Lay RGBA over white.
+
+    Parameters
+    ----------
+    pixels
+        uint8 (height, width, 4); RGB (3 channels) comes back as it is.
+    premultiplied
+        The colours have already been multiplied by alpha.
+
+    Returns
+    -------
+    uint8 RGB (height, width, 3).
+    """
+    colour = pixels[..., :3]
+    if pixels.shape[-1] == 3:
+        return colour
+    alpha = pixels[..., 3:]
+    if (alpha == 255).all():
+        return colour
+    share = alpha.astype(np.uint16)
+    parts = colour.astype(np.uint16) if premultiplied else (colour * share + 127) // 255
+    return np.minimum(parts + 255 - share, 255).astype(np.uint8)

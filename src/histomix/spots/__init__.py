@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from .alignment import Alignment, check_alignment
-from .composition import cell_composition, cells_to_labels, pseudo_spots
-from .corrected import write_spots_csv
-from .formats.visium_hd import aggregate_bins
-from .inspection import Inspection, inspect_data
-from .orientation import Proposal, apply_alignment, propose_alignment
-from .overlay import render_overlay
+from .alignment.check import Alignment, check_alignment
+from .alignment.overlay import render_overlay
+from .alignment.proposal import Proposal, apply_alignment, propose_alignment
+from .alignment.write import write_spots_csv
+from .formats.tenx.visium_hd import aggregate_bins
+from .inspect import Inspection, inspect_data
+from .pseudo_spots import cell_composition, cells_to_labels, pseudo_spots
 from .readers import read_spots
 from .section import Cohort, Section, read_cohort
 from .sheet import LABEL_UNITS, SheetRow

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from ..common import tables
 from ..errors import SectionError
-from . import tables
 
 _log = logging.getLogger(__name__)
 _MAX_DIGITS = 9
@@ -31,9 +31,9 @@ class Counts:
 def read_keys(path: Path) -> pd.Index:
     """Spot keys of a count table: its first column, or the barcodes of a 10x matrix, without parsing the counts."""
     if path.suffix == ".h5":
-        from .formats import tenx
+        from .formats.tenx.matrix import read_barcodes
 
-        return tenx.read_barcodes(path)
+        return read_barcodes(path)
     return _split(path).keys
 
 
@@ -65,9 +65,9 @@ def read_counts(path: Path) -> Counts:
         The file cannot be read, has ragged rows, repeated keys, or counts that are no numbers, negative or missing.
     """
     if path.suffix == ".h5":
-        from .formats import tenx
+        from .formats.tenx.matrix import read_matrix
 
-        found = tenx.read_matrix(path)
+        found = read_matrix(path)
         for note in found.notes:
             _log.info("%s: %s", path, note)
         return Counts(found.barcodes, found.var.index, found.matrix)

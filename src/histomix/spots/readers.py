@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from ..common import tables
 from ..errors import MissingSectionError, SectionError
-from . import tables
 from .counts import match_barcodes, read_counts, read_keys
 from .formats import Options, SpotFile, check_options, find_format, load_format, split_location
 from .formats.base import no_counts

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ...common import tables
 from ...errors import SectionError
-from .. import tables
 from .base import Description, Options, SpotFile, count, require_unique, spots_only
 
 _PX_COLUMNS = (("x_px", "y_px"), ("pixel_x", "pixel_y"))

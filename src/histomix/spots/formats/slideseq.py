@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from ...common import tables
 from ...errors import MissingSectionError, SectionError
-from .. import tables
 from ..counts import read_counts
 from .base import Description, Options, SpotFile, count, require_unique, spots_only
-from .cell_spots import positive
-from .landmarks import read_affine, read_landmarks
+from .cells.gather import positive
+from .cells.placement import read_affine, read_landmarks
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -12,11 +12,10 @@ import pandas as pd
 from scipy import sparse
 
 from ...errors import MissingExtraError, SectionError
-from ...slides.zarr_reader import image_names
-from ..lattice import array_positions
-from ..pitch import spot_pitch
+from ...slides.readers.zarr import image_names
+from ..alignment.layout import array_positions, spot_pitch
 from .base import SHEET_IMAGE, Description, Options, SpotFile, count, no_counts, require_unique
-from .landmarks import DISTORTION
+from .cells.placement import DISTORTION
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -53,7 +52,7 @@ class SpatialDataStore:
 
     def read(self, path: Path, with_counts: bool, options: Options) -> SpotFile:
         """See `Format`."""
-        from .cell_spots import positive
+        from .cells.gather import positive
 
         store = _open(path)
         table, region, instances = _table(store, path, options)

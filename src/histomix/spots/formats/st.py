@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ...common import tables
 from ...errors import SectionError
-from .. import tables
 from .base import Description, Options, SpotFile, count, require_unique, spots_only
 
 _COLUMNS = ("x", "y", "pixel_x", "pixel_y")
@@ -36,7 +36,7 @@ class LegacyST:
 
     def describe(self, path: Path, options: Options) -> Description:
         """See `Format`."""
-        from ..pitch import spot_pitch
+        from ..alignment.layout import spot_pitch
 
         adata = self.read(path, False, options).adata
         row = {"spots": str(path), "format": self.name}

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ...common import tables
 from ...errors import SectionError
-from .. import tables
 from ..counts import read_counts, read_keys
 from .base import Description, Options, SpotFile, count, no_counts, require_unique
 from .st import DIAMETER_UM, PITCH_UM

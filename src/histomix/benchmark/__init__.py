@@ -1,0 +1,1 @@
+"""Encoders, heads and cohorts on the same folds: runs, ranking, paired tests and the page."""

@@ -1,0 +1,110 @@
+"""What the cells of a benchmark are told apart by, and made of."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..abundance import Abundance
+from ..encoders import card
+from ..errors import EncoderError, InputError, LabelError, MissingExtraError
+from ..evaluation.result import Evaluation, read_evaluation
+from ..provenance import digest_json, read_json
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from ..spots import Cohort
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BenchmarkCohort:
+    """A cohort with its labels.
+
+    Parameters
+    ----------
+    name
+        What it is called in tables and folders.
+    cohort
+        Sections with their slides.
+    labels
+        Section -> abundances.
+    truth
+        Known abundances, where there are any.
+    """
+
+    name: str
+    cohort: Cohort
+    labels: Mapping[str, Abundance]
+    truth: Mapping[str, Abundance] | None = None
+
+
+def finished(folder: Path, note: Path, wanted: str) -> Evaluation | None:
+    """What an earlier call made of the same input; None where there is none, or it is damaged."""
+    if not note.is_file():
+        return None
+    try:
+        return read_evaluation(folder) if read_json(note).get("identity") == wanted else None
+    except InputError as error:
+        _LOG.warning("%s It is made again", error)
+        return None
+
+
+def common_spots(one: BenchmarkCohort, features: Sequence[Mapping[str, AnnData]]) -> tuple[dict[str, Abundance], int]:
+    """Labels of the spots that every encoder could read, and how many spots that leaves out."""
+    labels, left_out = {}, 0
+    for name in one.cohort.names:
+        if name not in one.labels:
+            continue
+        table = one.labels[name]
+        keys = table.values.index
+        kept = np.ones(len(keys), dtype=bool)
+        anywhere = np.zeros(len(keys), dtype=bool)
+        for block in features:
+            found = block[name]
+            readable = found.obs_names[np.isfinite(np.asarray(found.X, dtype=np.float32)).all(axis=1)]
+            kept &= keys.isin(readable)
+            anywhere |= keys.isin(readable)
+        left_out += int((anywhere & ~kept).sum())
+        if kept.any():
+            rows = keys[kept]
+            sd, median = (None if part is None else part.loc[rows] for part in (table.sd, table.median))
+            labels[name] = replace(table, values=table.values.loc[rows], sd=sd, median=median)
+    if not labels:
+        raise LabelError(
+            "no labelled spot was read by every encoder", where=one.name, mend="Check the labels and the features"
+        )
+    return labels, left_out
+
+
+def table_digest(table: Abundance) -> str:
+    values = table.values
+    reliability = None if table.reliability is None else table.reliability.tolist()
+    return digest_json(
+        [values.index.tolist(), values.columns.tolist(), values.to_numpy().tolist(), table.unit, reliability]
+    )
+
+
+def encoder_facts(known: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Facts of every encoder that was used: name, revision, weights, licence, tile and parameters."""
+    facts = []
+    for name, one in known.items():
+        entry = {key: one.get(key) for key in ("name", "revision", "digest", "licence", "dim", "size_px", "mpp")}
+        entry["parameters"] = parameters(name)
+        facts.append(entry)
+    return facts
+
+
+def parameters(name: str) -> float | None:
+    """Parameters of an encoder by its card; None for one that has no card here."""
+    try:
+        return card(name).parameters
+    except (EncoderError, MissingExtraError):
+        return None

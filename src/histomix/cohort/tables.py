@@ -1,0 +1,302 @@
+"""Many maps as one table: tidy, and one row a slide with the clinical table beside it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import pandas as pd
+
+from ..common.formats import check_map
+from ..common.naming import SPREADSHEET_NOTE, spreadsheet_table
+from ..common.pseudonyms import Pseudonyms
+from ..errors import HistomixError, InputError
+from ..export import find_maps
+from ..maps.anonymise import is_anonymised
+from ..progress import Progress, silent
+from ..provenance import atomic_path, digest_file, read_json, versions, write_json
+from .anonymise import clinical_columns, private_facts, private_frame
+from .clinical import PATIENT_KEYS, Clinical, patient_of, read_clinical
+from .hotspots import TlsRule
+from .measures import DEFINITIONS, hot_spot_rows, map_rows, tissue_of
+
+logger = logging.getLogger(__name__)
+COLUMNS = ("slide", "patient", "level", "part", "measure", "cell_type", "other_type", "value", "unit")
+_CELL_SIZE_TOLERANCE = 0.01
+_TABLES = ("cohort.csv", "slides.csv", "tls_like.csv", "cohort.parquet", "slides.parquet")
+
+
+@dataclass(frozen=True, eq=False)
+class CohortTables:
+    """The tables of a cohort.
+
+    Parameters
+    ----------
+    tidy
+        One row per slide, level (slide, piece, region), part, measure and cell type(s).
+    slides
+        One row per slide: the clinical columns, then every measure of the slide
+        (``measure``, ``measure:type`` or ``measure:type:type``).
+    hot_spots
+        One row per TLS-like hot spot; empty where no lineages were declared.
+    failures
+        Maps that could not be used.
+    facts
+        Definitions, sources, and which ids found no partner.
+    """
+
+    tidy: pd.DataFrame
+    slides: pd.DataFrame
+    hot_spots: pd.DataFrame
+    failures: list[HistomixError] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def cohort_tables(
+    maps: Sequence[str | os.PathLike[str]],
+    *,
+    clinical: str | os.PathLike[str] | None = None,
+    rule: TlsRule | None = None,
+    in_scope_only: bool = False,
+    patient_pattern: str | None = None,
+    anonymise: bool = False,
+    pseudonym_key: str | os.PathLike[str] | None = None,
+    keep_columns: Sequence[str] = (),
+    progress: Progress = silent,
+) -> CohortTables:
+    """Measure many maps: composition, density, mixing and interface, TLS-like hot spots, novelty, by slide and part.
+
+    Parameters
+    ----------
+    maps
+        Folders made by ``histomix predict``, or folders of them.
+    clinical
+        A table with one row per slide or patient (`read_clinical`).
+    rule
+        The cell types of the B and T lineage, and what counts as a hot spot; None: hot spots are not looked for.
+    in_scope_only
+        Use only tiles in scope; otherwise all that are readable. Shares of novelty and scope are of all readable ones.
+    patient_pattern
+        A regular expression that finds the patient in a slide's name; otherwise what the sheet of the prediction said,
+        or the patient of the clinical table that the name begins with.
+    anonymise
+        Name slides, patients and regions by pseudonyms. Of the clinical table only columns of small numbers and of yes
+        and no stay (`histomix.cohort.anonymise.clinical_columns`), and ``keep_columns``.
+    pseudonym_key
+        The key file of the pseudonyms. With that of ``histomix predict --anonymise``, maps of pseudonyms are joined to
+        a clinical table of names; without one the key is used once and kept nowhere.
+    keep_columns
+        Columns of the clinical table that name nobody, whatever is in them.
+    progress
+        Told how many maps are done.
+
+    Raises
+    ------
+    InputError
+        No folder holds a map; the maps are of different heads; the clinical table cannot be used or fits no slide; the
+        rule names a type that the head does not predict.
+    """
+    folders = find_maps(maps)
+    names = None
+    if anonymise:
+        names = Pseudonyms.once() if pseudonym_key is None else Pseudonyms.open(pseudonym_key)
+    table = None if clinical is None else read_clinical(clinical)
+    if table is not None and names is not None:
+        table = clinical_columns(table, keep_columns)
+    pattern = _pattern(patient_pattern)
+    patients = table.ids if table is not None and table.by == "patient" else []
+    parts: dict[str, pd.DataFrame] = {}
+    spots: list[dict[str, Any]] = []
+    heads: dict[str, str] = {}
+    sides: dict[str, float] = {}
+    failures: list[HistomixError] = []
+    for number, folder in enumerate(folders, start=1):
+        try:
+            composition, name, facts = _read(folder, names)
+            rows = pd.DataFrame(map_rows(composition, rule, in_scope_only))
+        except HistomixError as error:
+            failures.append(error)
+            progress("cohort", number, len(folders))
+            continue
+        manifest = json.loads(composition.uns["manifest"])
+        heads.setdefault(manifest["head"]["digest"], name)
+        sides[name] = float(manifest["cell_px"]) * float(manifest["slide"]["mpp"])
+        patient = facts if facts and pattern is None else patient_of(name, patients, pattern)
+        if name in parts:
+            raise InputError(f"two maps are called {name}", where=folder, mend="Rename one of the folders")
+        parts[name] = rows.assign(slide=name, patient=patient)
+        if rule is not None:
+            tissue, _ = tissue_of(composition, rule, in_scope_only)
+            spots += [{"slide": name, "patient": patient, **spot} for spot in hot_spot_rows(tissue, rule)]
+        progress("cohort", number, len(folders))
+    if not parts:
+        raise failures[0]
+    if len(heads) > 1:
+        raise InputError(
+            f"the maps are of {len(heads)} heads (first seen in {', '.join(heads.values())}), and do not compare",
+            mend="Predict all slides with one head, or make one table for each",
+        )
+    tidy = pd.concat(list(parts.values()), ignore_index=True)
+    tidy["unit"] = tidy["measure"].map({name: unit for name, (unit, _) in DEFINITIONS.items()})
+    tidy = tidy[list(COLUMNS)]
+    slides, joined = _joined(_wide(tidy), table)
+    wanted = ["slide", "patient", "hot_spot", "x_px", "y_px", "tiles", "area_mm2", "b_share", "t_share"]
+    about = _facts(clinical, rule, in_scope_only, next(iter(heads)), sides) | joined
+    hot = pd.DataFrame(spots, columns=wanted)
+    if names is not None:
+        tidy, slides, hot = (private_frame(frame, names) for frame in (tidy, slides, hot))
+        about = private_facts(about, names)
+        names.save()
+    return CohortTables(tidy, slides, hot, failures, about)
+
+
+def write_cohort(tables: CohortTables, out: str | os.PathLike[str]) -> dict[str, Path]:
+    """Write ``cohort.csv`` (tidy), ``slides.csv``, ``tls_like.csv`` (where looked for) and ``manifest.json``.
+
+    With pyarrow, ``cohort.parquet`` and ``slides.parquet`` too. In the CSV files an apostrophe keeps a spreadsheet from
+    running a name as a formula; the Parquet files have names as they are.
+
+    Raises
+    ------
+    StorageError
+        A file cannot be written.
+    """
+    place, written = Path(out), {}
+    named = {"cohort": tables.tidy, "slides": tables.slides}
+    if tables.facts.get("tls_like") is not None:
+        named["tls_like"] = tables.hot_spots
+    for name, table in named.items():
+        with atomic_path(place / f"{name}.csv") as temporary:
+            spreadsheet_table(table).to_csv(temporary, index=False, float_format="%.8g", lineterminator="\n")
+        written[name] = place / f"{name}.csv"
+    try:
+        for name in ("cohort", "slides"):
+            with atomic_path(place / f"{name}.parquet") as temporary:
+                named[name].to_parquet(temporary, index=False)
+            written[f"{name} (Parquet)"] = place / f"{name}.parquet"
+    except ImportError:
+        logger.info('no Parquet: pyarrow is not installed (pip install "histomix[st]")')
+    failures = [str(error) for error in tables.failures]
+    if tables.facts.get("anonymised"):
+        failures = [type(error).__name__ for error in tables.failures]  # their words name folders
+    write_json(place / "manifest.json", {**tables.facts, "csv": SPREADSHEET_NOTE, "failures": failures})
+    for name in set(_TABLES) - {path.name for path in written.values()}:
+        (place / name).unlink(missing_ok=True)  # an earlier run wrote it, of other maps or under other names
+    return written
+
+
+def _read(folder: Path, names: Pseudonyms | None) -> tuple[ad.AnnData, str, str]:
+    """A map, the name of its slide, and its patient where the prediction was told.
+
+    With the key that a map's pseudonyms were made with, these are the names again.
+    """
+    file = folder / "composition.h5ad"
+    try:
+        composition = ad.read_h5ad(file)
+        manifest = json.loads(composition.uns["manifest"])
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise InputError(
+            f"is no composition map that can be read ({error})", where=file, mend="Predict this slide again"
+        ) from error
+    check_map(manifest, file)
+    status: dict[str, Any] = {}
+    if (folder / "status.json").is_file():
+        status = read_json(folder / "status.json", mend="Predict this slide again")
+        if status.get("state") not in (None, "done"):
+            logger.warning("%s: its map is of an earlier run; the last one is %s", folder, status["state"])
+    said = status.get("facts")
+    facts = {str(key).lower(): str(value) for key, value in said.items()} if isinstance(said, dict) else {}
+    patient = next((facts[key] for key in PATIENT_KEYS if facts.get(key)), "")
+    name = str(status.get("name") or folder.resolve().name)
+    if names is not None and is_anonymised(manifest):
+        for pseudonym in filter(None, (name, patient)):
+            names.adopt(pseudonym)
+        name, patient = names.original(name), names.original(patient)
+        if "region" in composition.obs:
+            for region in filter(None, composition.obs["region"].dropna().unique()):
+                names.adopt(str(region))
+    return composition, name, patient
+
+
+def _wide(tidy: pd.DataFrame) -> pd.DataFrame:
+    """One row per slide, in the order of the maps; a column for each measure of the whole slide."""
+    whole = tidy[tidy["level"] == "slide"]
+    keys = whole[["measure", "cell_type", "other_type"]].itertuples(index=False)
+    names = pd.Series([":".join(filter(None, key)) for key in keys], index=whole.index)
+    table = whole.assign(name=names).pivot(index="slide", columns="name", values="value")
+    table = table.reindex(index=whole["slide"].unique(), columns=names.unique())
+    table.insert(0, "patient", whole.groupby("slide")["patient"].first())
+    return table.rename_axis(columns=None).reset_index()
+
+
+def _joined(slides: pd.DataFrame, clinical: Clinical | None) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The clinical columns before the measures, and the ids without a partner."""
+    if clinical is None:
+        return slides, {}
+    own, ids = slides[clinical.by], set(clinical.ids)
+    if clinical.by == "slide":
+        # Some name the file, not the slide.
+        stems = {Path(name).stem: name for name in clinical.ids}
+        own = own.map(lambda name: name if name in ids else stems.get(name, name))
+    without = slides["slide"][~own.isin(ids)].tolist()
+    unused = sorted(ids - set(own))
+    if len(without) == len(slides):
+        raise InputError(
+            f"none of the {len(slides)} slides ({', '.join(slides['slide'][:3])}...) belongs to one of the clinical "
+            f"table's {clinical.by}s ({', '.join(clinical.ids[:3])}...)",
+            mend=f"Check the column '{clinical.key}'"
+            + ("; --patient-pattern finds the patient in a slide's name" if clinical.by == "patient" else ""),
+        )
+    if without:
+        logger.warning("no clinical row for %d slides: %s", len(without), ", ".join(without[:5]))
+    more = clinical.table.set_index(clinical.key).reindex(own).reset_index(drop=True)
+    taken = set(slides.columns)
+    more.columns = [f"clinical_{name}" if name in taken else str(name) for name in more.columns]
+    joined = pd.concat([slides[["slide", "patient"]], more, slides.drop(columns=["slide", "patient"])], axis=1)
+    return joined, {"joined_by": clinical.by, "slides_without_clinical": without, "clinical_without_slide": unused}
+
+
+def _facts(
+    clinical: str | os.PathLike[str] | None,
+    rule: TlsRule | None,
+    in_scope_only: bool,
+    head: str,
+    sides: dict[str, float],
+) -> dict[str, Any]:
+    smallest, largest = min(sides.values()), max(sides.values())
+    if largest > smallest * (1 + _CELL_SIZE_TOLERANCE):
+        logger.warning(
+            "the cells of the maps are %.4g to %.4g um wide: mixing, joins and interface do not compare",
+            smallest,
+            largest,
+        )
+    return {
+        "measures": {name: {"unit": unit, "what": what} for name, (unit, what) in DEFINITIONS.items()},
+        "head": head,
+        "slides": len(sides),
+        "cell_um": [smallest, largest],
+        "in_scope_only": in_scope_only,
+        "tls_like": None if rule is None else {name: _plain(value) for name, value in asdict(rule).items()},
+        "clinical": None if clinical is None else {"file": Path(clinical).name, "digest": digest_file(clinical)},
+        "versions": versions("numpy", "scipy", "pandas"),
+    }
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, (tuple, list)) else value
+
+
+def _pattern(text: str | None) -> re.Pattern[str] | None:
+    try:
+        return None if text is None else re.compile(text)
+    except re.error as error:
+        raise InputError(
+            f"the pattern {text!r} is no regular expression ({error})", mend=r"Write for example '^([A-Z]+-\d+)'"
+        ) from error

@@ -1,0 +1,1 @@
+"""Bytes from elsewhere: stores that fsspec reads, fetched with resume, ETag and digest."""

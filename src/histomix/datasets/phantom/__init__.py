@@ -1,0 +1,1 @@
+"""Synthetic tissue in which every cell is known."""

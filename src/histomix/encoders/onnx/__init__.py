@@ -1,0 +1,1 @@
+"""Encoders that ONNX Runtime runs: the built-in one, and exports of those of torch."""

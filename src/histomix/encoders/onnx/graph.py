@@ -1,0 +1,138 @@
+"""Torch encoders as ONNX graphs: exported once, kept in the user's cache, run by ONNX Runtime."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import EncoderError, HistomixError, InputError, MissingExtraError
+from ...provenance import atomic_path, digest_file, read_json, write_json
+from ..card import EncoderCard
+
+#: Raised when the same encoder gives another graph, so that older files are made again.
+FORMAT = 1
+_OPSET = 17
+_LOG = logging.getLogger(__name__)
+
+
+def kept_graph(path: Path, make: Callable[[Path], dict[str, float]]) -> tuple[Path, dict[str, float]]:
+    """A graph from the cache if it is whole, else a new one.
+
+    Parameters
+    ----------
+    path
+        Where the graph is kept; ``<path>.json`` beside it holds its digest and what verification measured.
+    make
+        Writes the graph to the path it is given, and returns the numbers of its verification.
+
+    Returns
+    -------
+    The path, and those numbers.
+    """
+    facts = path.with_suffix(".json")
+    try:
+        known = read_json(facts)
+        if known["digest"] == digest_file(path):
+            return path, known["verified"]
+        _LOG.warning("%s is damaged and is made again", path)
+    except (InputError, OSError, KeyError):
+        pass  # not made yet, or only half: both are mended by making it
+    with atomic_path(path) as temporary:
+        verified = make(temporary)
+        digest = digest_file(temporary)
+    write_json(facts, {"digest": digest, "verified": verified})
+    return path, verified
+
+
+def export_graph(encoder: Any, path: Path) -> None:
+    """Write a torch encoder as a graph from uint8 tiles (n, size_px, size_px, 3) to features (n, dim).
+
+    Raises
+    ------
+    EncoderError
+        The model cannot be expressed as a graph.
+    """
+    import torch
+
+    card: EncoderCard = encoder.card
+
+    class Graph(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = encoder.model
+            mean, std = torch.tensor(card.mean), torch.tensor(card.std)
+            self.scale = torch.nn.Buffer((1 / (255 * std)).reshape(1, 3, 1, 1))
+            self.offset = torch.nn.Buffer((-mean / std).reshape(1, 3, 1, 1))
+
+        def forward(self, tiles: torch.Tensor) -> torch.Tensor:
+            return encoder.forward(tiles.permute(0, 3, 1, 2).float() * self.scale + self.offset)
+
+    tiles = torch.zeros(2, card.size_px, card.size_px, 3, dtype=torch.uint8)
+    try:
+        # The model's own warnings, of shapes that are fixed for a card, mean nothing to a user.
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                Graph().eval(),
+                (tiles,),
+                str(path),
+                input_names=["tiles"],
+                output_names=["features"],
+                dynamic_axes={"tiles": {0: "n"}, "features": {0: "n"}},
+                opset_version=_OPSET,
+                dynamo=False,
+            )
+    except HistomixError:
+        raise
+    except (RuntimeError, ValueError, TypeError, torch.onnx.errors.OnnxExporterError) as error:
+        reason = str(error).strip().splitlines()
+        raise EncoderError(
+            f"{card.name} cannot be exported to ONNX ({reason[0] if reason else type(error).__name__})",
+            mend="Use the runtime torch",
+        ) from error
+
+
+def quantise_graph(source: Path, target: Path) -> None:
+    """Write a graph whose matrix products run on 8-bit integers, with ranges found for every input.
+
+    Raises
+    ------
+    MissingExtraError
+        The library onnx is not installed.
+    """
+    try:
+        import onnx  # noqa: F401
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+    except ImportError as error:
+        raise MissingExtraError("onnx", "onnx", "the runtime int8") from error
+    level = logging.getLogger().level
+    try:
+        logging.getLogger().setLevel(logging.ERROR)  # it warns on the root logger of a step that is not needed here
+        quantize_dynamic(
+            source,
+            target,
+            op_types_to_quantize=["MatMul", "Gemm"],
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+        )
+    finally:
+        logging.getLogger().setLevel(level)
+
+
+def trial_tiles(size_px: int, count: int = 4) -> np.ndarray:
+    """Tiles to compare runtimes on: stain-like blots of several sizes, uint8 (count, size_px, size_px, 3)."""
+    from scipy import ndimage
+
+    rng = np.random.default_rng(0)
+    tiles = np.empty((count, size_px, size_px, 3), np.uint8)
+    for tile, blur in zip(tiles, np.geomspace(1, size_px / 8, count), strict=True):
+        blots = ndimage.gaussian_filter(rng.normal(size=(size_px, size_px, 2)), (blur, blur, 0))
+        blots /= blots.std()
+        colour = np.array([215, 150, 195]) + blots @ np.array([[25, 35, 15], [-30, -25, -10]])
+        tile[:] = np.clip(colour, 0, 255)
+    return tiles

@@ -1,0 +1,1 @@
+"""Encoders that torch runs: timm, the layouts of published checkpoints, and other zoos."""

@@ -1,0 +1,110 @@
+"""Do the intervals of a head hold what they promise, for donors that it did not see?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..common.metrics import Array
+from ..heads import CompositionRegressor, TrainingSet, calibrate
+from .folds import Fold
+
+#: Levels of the curve, and the one whose coverage and width stand in the table.
+LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+LEVEL = 0.9
+
+
+class IntervalScores:
+    """Coverage and width of the intervals of every head that can be calibrated; given each fit while it is there.
+
+    Intervals are calibrated in each fold on its training donors alone (see `histomix.heads.calibrate`), from the
+    predictions that inner fits made of rows they had not seen. ``coverage`` is the share of labels of the test spots of
+    a section inside their interval, ``width`` its mean width, in the unit of the labels; both per cell type.
+
+    Parameters
+    ----------
+    training
+        The rows.
+    protocol
+        Name of the protocol.
+    """
+
+    def __init__(self, training: TrainingSet, protocol: str) -> None:
+        self.training = training
+        self.protocol = protocol
+        self._rows: list[pd.DataFrame] = []
+        self._curves: dict[str, list[Array]] = {}
+        self._kinds: dict[str, str] = {}
+
+    def __call__(self, name: str, estimator: Any, fold: Fold, values: Array) -> None:
+        """Score the intervals of a fitted head in a fold; ``values`` are its predictions of the test rows."""
+        if not isinstance(estimator, CompositionRegressor) or estimator.held_out_ is None:
+            return
+        training, rows, test = self.training, fold.train, fold.test
+        held_out, spread = estimator.held_out_, estimator.held_out_spread_
+        known = np.isfinite(held_out).all(axis=1)
+        kind = "donor" if len(np.unique(training.donor[rows][known])) > 1 else "section"
+        groups = (training.donor if kind == "donor" else training.section)[rows]
+        if len(np.unique(groups[known])) < 2:
+            return
+        at_test = None if spread is None else estimator.predict_spread(training.X[test], training.places[test])
+        if at_test is None:
+            spread = None
+        sections = np.asarray(training.section, dtype=str)[test]
+        names = list(dict.fromkeys(sections.tolist()))
+        curve = np.empty((len(names), len(LEVELS)))
+        for column, level in enumerate(LEVELS):
+            intervals = calibrate(training.Y[rows], held_out, spread, groups, level, unit=training.unit, kind=kind)
+            lower, upper = intervals.bounds(values, at_test)
+            inside = (training.Y[test] >= lower) & (training.Y[test] <= upper)
+            for number, section in enumerate(names):
+                mine = sections == section
+                coverage = inside[mine].mean(axis=0)
+                curve[number, column] = coverage.mean()
+                if level == LEVEL:
+                    width = (upper - lower)[mine].mean(axis=0)
+                    owner = str(training.donor[test][mine][0])
+                    self._add(name, fold.name, owner, section, {"coverage": coverage, "width": width}, int(mine.sum()))
+        self._curves.setdefault(name, []).append(curve)
+        self._kinds[name] = kind
+
+    def _add(self, head: str, fold: str, donor: str, section: str, scores: dict[str, Array], n_spots: int) -> None:
+        for metric, values in scores.items():
+            columns = {
+                "head": head,
+                "protocol": self.protocol,
+                "fold": fold,
+                "donor": donor,
+                "section": section,
+                "cell_type": [str(name) for name in self.training.cell_types],
+                "metric": metric,
+                "value": values,
+                "target": "label",
+                "n_spots": n_spots,
+            }
+            self._rows.append(pd.DataFrame(columns))
+
+    def rows(self) -> list[pd.DataFrame]:
+        """Rows of metrics ``coverage`` and ``width``."""
+        return self._rows
+
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """By head: ``levels``, ``coverage`` (mean over sections), ``width`` at `LEVEL`, and a ``statement``."""
+        found: dict[str, dict[str, Any]] = {}
+        if not self._rows:
+            return found
+        table = pd.concat(self._rows, ignore_index=True)
+        for head, curves in self._curves.items():
+            curve = np.concatenate(curves)
+            at = curve[:, LEVELS.index(LEVEL)]
+            width = float(table.loc[(table["head"] == head) & (table["metric"] == "width"), "value"].mean())
+            found[head] = {
+                "levels": list(LEVELS),
+                "coverage": [float(one) for one in curve.mean(axis=0)],
+                "width": width,
+                "statement": f"intervals of level {LEVEL:.2f}, calibrated on training {self._kinds[head]}s, hold "
+                f"{at.mean():.2f} of the labels ({at.min():.2f} to {at.max():.2f} by section); mean width {width:.3g}",
+            }
+        return found

@@ -1,0 +1,117 @@
+"""Heads fitted anew in each fold, and their predictions of its test rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..common.metrics import Array
+from ..common.naming import file_key, file_name_fault
+from ..errors import HeadError, InputError
+from ..heads import CompositionRegressor, TrainingSet, inner_groups, make_estimator
+from .baselines import NUCLEI, ORACLE
+from .bootstrap import REFERENCE
+from .ceiling import LABELS
+from .folds import Fold
+
+#: Heads that stand beside every other.
+BASELINES = ("mean", REFERENCE)
+#: The labels themselves, scored against the truth: the bar that a head trained on them may approach.
+LABEL = "label"
+
+
+@dataclass
+class Fits:
+    """Predictions of every row by the fold that tested it; NaN for rows that none did.
+
+    ``watch`` is given each fitted estimator with its fold, the training labels and groups, before it is let go.
+    """
+
+    predicted: dict[str, Array] = field(default_factory=dict)
+    cost: dict[str, dict[str, float]] = field(default_factory=dict)
+    watch: Callable[[str, Any, Fold, Array], None] | None = None
+
+
+def prototypes(heads: Sequence[str] | Mapping[str, Any], unit: str, seed: int) -> dict[str, Any]:
+    """Unfitted estimators by name, the baselines first.
+
+    Raises
+    ------
+    InputError
+        A name cannot be that of a head.
+    HeadError
+        There is no such head.
+    """
+    given = dict(heads) if isinstance(heads, Mapping) else dict.fromkeys([heads] if isinstance(heads, str) else heads)
+    for name in given:
+        if name in (LABEL, LABELS, NUCLEI, ORACLE):
+            raise InputError(f"a head cannot be called {name!r}", mend="Choose another name")
+        if why := file_name_fault(name):
+            raise InputError(f"a head cannot be called {name!r}, which becomes a folder: it {why}", mend="Rename it")
+    if len({file_key(name) for name in {*BASELINES, *given}}) < len({*BASELINES, *given}):
+        raise InputError(
+            f"two of the heads {', '.join(given)} would have one folder where the case of letters makes no difference",
+            mend="Rename one of them",
+        )
+    names = dict.fromkeys([*BASELINES, *given])
+    return {name: make_estimator(name, unit, seed) if given.get(name) is None else given[name] for name in names}
+
+
+def fit_folds(
+    estimators: Mapping[str, Any], training: TrainingSet, folds: list[Fold], step: Callable[[], None], fits: Fits
+) -> Fits:
+    """Fit every head on the training rows of every fold and predict its test rows.
+
+    Parameters
+    ----------
+    estimators
+        Unfitted, by name; each is cloned for each fold.
+    training, folds
+        Rows and their splits.
+    step
+        Called after each head in each fold.
+    fits
+        Filled and returned.
+    """
+    for name in estimators:
+        fits.predicted[name] = np.full(training.Y.shape, np.nan)
+        fits.cost[name] = {"fit_seconds": 0.0, "predict_seconds": 0.0}
+    for fold in folds:
+        for name, estimator in estimators.items():
+            fits.predicted[name][fold.test] = _predict(name, estimator, training, fold, fits)
+            step()
+    return fits
+
+
+def _predict(name: str, prototype: Any, training: TrainingSet, fold: Fold, fits: Fits) -> Array:
+    """Fit on the training rows of a fold and predict its test rows."""
+    from sklearn.base import clone
+
+    rows = fold.train
+    groups = inner_groups(training.section[rows], training.donor[rows], training.xy_um[rows])
+    # Estimators of other libraries do not know of places.
+    known = isinstance(prototype, CompositionRegressor)
+    here, there = ({"places": training.places[part]} if known else {} for part in (rows, fold.test))
+    start = time.perf_counter()
+    try:
+        estimator = clone(prototype).fit(training.X[rows], training.Y[rows], groups=groups, **here)
+        fitted = time.perf_counter()
+        values = np.asarray(estimator.predict(training.X[fold.test], **there), dtype=np.float64)
+    except HeadError as error:
+        raise HeadError(error.what, where=f"head {name}, fold {fold.name}", mend=error.mend) from error
+    fits.cost[name]["fit_seconds"] += fitted - start
+    fits.cost[name]["predict_seconds"] += time.perf_counter() - fitted
+    expected = (len(fold.test), len(training.cell_types))
+    if values.shape != expected or not np.isfinite(values).all():
+        what = f"the prediction has shape {values.shape}, not {expected}"
+        if values.shape == expected:
+            bad = int((~np.isfinite(values)).any(axis=1).sum())
+            what = f"{bad} of {len(values)} predicted spots are not finite"
+        raise HeadError(what, where=f"head {name}, fold {fold.name}", mend="Check the head; nothing was scored")
+    if fits.watch is not None:
+        fits.watch(name, estimator, fold, values)
+    return values

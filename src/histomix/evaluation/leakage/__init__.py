@@ -1,0 +1,1 @@
+"""Signs that training and test are not apart."""

@@ -1,0 +1,1 @@
+"""Maps against what was measured in the tissue: cells and regions."""

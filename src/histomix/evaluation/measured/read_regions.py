@@ -1,0 +1,231 @@
+"""Regions that a pathologist drew or named: polygons of GeoJSON, or a table of spots."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from ...errors import InputError, MissingFileError
+from ...spots.formats.cells.tables import column_names, read_columns
+
+Array = NDArray[np.float64]
+
+#: Columns of a table of regions, in lower case: the name of the region, the key of the spot, its place and its array
+#: coordinates (legacy ST keys are ``{x}x{y}``, rounded).
+_REGION = ("region", "label", "annotation", "classification", "class", "domain", "pathologist")
+_KEYS = ("spot", "barcode", "spot_id", "key", "row.names", "index", "")
+_PLACES = (("x_px", "y_px"), ("pixel_x", "pixel_y"), ("pxl_col_in_fullres", "pxl_row_in_fullres"))
+_ARRAY = ("x", "y")
+#: Names, in lower case, by which a spot is said to belong to no region.
+_NOWHERE = frozenset({"", "nan", "na", "none", "undetermined", "unknown", "unlabeled", "unlabelled"})
+_MEND = "Give a table with a column spot (or x_px, y_px) and a column region, or GeoJSON polygons as of QuPath"
+
+
+@dataclass(frozen=True, eq=False)
+class Regions:
+    """Named regions of one section.
+
+    Attributes
+    ----------
+    polygons
+        ``(name, rings)``: each ring (n, 2) in level-0 px less the slide's bounds; a place is inside where it lies
+        within an odd number of rings (so holes are rings).
+    keys
+        Spot keys that are known by name; several spellings of one table.
+    places_px, names
+        Places (n, 2), level-0 px, and the region of each, for tables without keys.
+    source
+        The file.
+    """
+
+    polygons: tuple[tuple[str, tuple[Array, ...]], ...] = ()
+    keys: tuple[Mapping[str, str], ...] = ()
+    places_px: Array = field(default_factory=lambda: np.zeros((0, 2)))
+    names: tuple[str, ...] = ()
+    source: str = ""
+
+    def at(
+        self, keys: pd.Index, xy_px: Array, reach_px: float = 0.0, bounds_px: tuple[float, float] = (0.0, 0.0)
+    ) -> NDArray[np.object_]:
+        """Region of each spot or tile, None where it lies in none.
+
+        Parameters
+        ----------
+        keys, xy_px
+            Keys and centres (n, 2), level-0 px, of the spots.
+        reach_px
+            How far the place of a table may be from the centre of a spot that no key names.
+        bounds_px
+            Corner of the slide's bounds, from which QuPath counts.
+
+        Raises
+        ------
+        InputError
+            No spot lies in any region.
+        """
+        found = np.full(len(keys), None, dtype=object)
+        inside = np.asarray(xy_px, dtype=np.float64) - np.asarray(bounds_px, dtype=np.float64)
+        for name, rings in self.polygons:
+            found[_within(inside, rings)] = name
+        spelled = [[named.get(str(key)) for key in keys] for named in self.keys]
+        if spelled:
+            best = max(spelled, key=lambda names: sum(name is not None for name in names))
+            found[:] = best
+        if not _any(found) and len(self.places_px) and reach_px > 0:
+            distance, nearest = cKDTree(self.places_px).query(xy_px)
+            near = distance <= reach_px
+            found[near] = np.array(self.names, dtype=object)[nearest[near]]
+        if not _any(found):
+            raise InputError(
+                f"none of the {len(keys)} spots (such as {keys[0] if len(keys) else '-'}) lies in a region",
+                where=self.source,
+                mend="Give the regions of this section, with the same keys or in level-0 px of the same image",
+            )
+        nowhere = [name is None or str(name).strip().lower() in _NOWHERE for name in found]
+        found[np.array(nowhere, dtype=bool)] = None
+        return found
+
+
+def read_regions(path: str | os.PathLike[str]) -> Regions:
+    """Read the regions of one section.
+
+    Parameters
+    ----------
+    path
+        GeoJSON (``.geojson``, ``.json``): polygons with ``properties.classification.name`` (QuPath) or
+        ``properties.name``, in level-0 px less the slide's bounds. Or a table (CSV, TSV, Parquet): a column ``region``
+        (or label, annotation, class) with ``spot`` (or barcode), array coordinates ``x``, ``y``, or ``x_px``, ``y_px``.
+
+    Raises
+    ------
+    InputError
+        The file is absent, or holds no regions in either form.
+    """
+    place = Path(path)
+    if not place.is_file():
+        raise MissingFileError("there is no such file", where=place, mend=_MEND)
+    if place.suffix.lower() in (".geojson", ".json"):
+        return _polygons(place)
+    present = column_names(place)
+    lower = {name.lower(): name for name in reversed(present)}
+    region = next((lower[name] for name in _REGION if name in lower), None)
+    if region is None:
+        raise InputError(f"has no column of regions (it has: {', '.join(present[:8])})", where=place, mend=_MEND)
+    pair = next((pair for pair in _PLACES if set(pair) <= set(lower)), None)
+    ids = [lower[name] for name in _KEYS if name in lower]
+    wanted = [region, *ids, *(lower[name] for name in (*(pair or ()), *_ARRAY) if name in lower)]
+    table = read_columns(place, list(dict.fromkeys(wanted)))
+    names = table[region].astype(str).str.strip().tolist()
+    keys = [dict(zip(table[one].astype(str).str.strip(), names, strict=True)) for one in ids]
+    if set(_ARRAY) <= set(lower):
+        rounded = [pd.to_numeric(table[lower[axis]], errors="coerce").round() for axis in _ARRAY]
+        spelled = [f"{x:.0f}x{y:.0f}" for x, y in zip(*rounded, strict=True)]
+        keys.append(dict(zip(spelled, names, strict=True)))
+    xy, placed = np.zeros((0, 2)), np.zeros(len(names), dtype=bool)
+    if pair is not None:
+        columns = [pd.to_numeric(table[lower[name]], errors="coerce").to_numpy(np.float64) for name in pair]
+        both = np.stack(columns, axis=1)
+        placed = np.isfinite(both).all(axis=1)
+        xy = both[placed]
+    if not keys and not len(xy):
+        raise InputError(f"names no spots (it has: {', '.join(present[:8])})", where=place, mend=_MEND)
+    return Regions(
+        keys=tuple(keys),
+        places_px=xy,
+        names=tuple(name for name, keep in zip(names, placed, strict=True) if keep),
+        source=str(place),
+    )
+
+
+def read_section_regions(path: str | os.PathLike[str], sections: list[str]) -> dict[str, Regions]:
+    """Regions of the sections of a cohort: a folder of files that begin with the section's name, or one section's file.
+
+    Raises
+    ------
+    InputError
+        No file belongs to a section, two belong to one, or a file is none of regions.
+    """
+    place = Path(path)
+    if place.is_file():
+        named = [name for name in sections if _is_of(place, name)]
+        if len(named) != 1 and len(sections) != 1:
+            raise InputError(
+                f"its name begins with that of none of the sections {', '.join(sections[:5])}",
+                where=place,
+                mend="Call it by its section, as in C1_regions.csv, or give a folder of such files",
+            )
+        return {(named or sections)[0]: read_regions(place)}
+    if not place.is_dir():
+        raise MissingFileError("there is no such file or folder", where=place, mend=_MEND)
+    found = {}
+    for name in sections:
+        files = [one for one in sorted(place.iterdir()) if one.is_file() and _is_of(one, name)]
+        if len(files) > 1:
+            raise InputError(f"has several files of section {name}", where=place, mend="Keep one file for each section")
+        if files:
+            found[name] = read_regions(files[0])
+    if not found:
+        raise InputError(
+            f"has no file that begins with the name of a section ({', '.join(sections[:5])})", where=place, mend=_MEND
+        )
+    return found
+
+
+def _is_of(file: Path, section: str) -> bool:
+    rest = file.name[len(section) :]
+    return file.name.startswith(section) and not rest[:1].isalnum()
+
+
+def _polygons(path: Path) -> Regions:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be read as JSON ({error})", where=path, mend=_MEND) from error
+    features = data.get("features", []) if isinstance(data, dict) else data if isinstance(data, list) else []
+    found: list[tuple[str, tuple[Array, ...]]] = []
+    for feature in features:
+        if not isinstance(feature, dict) or not isinstance(feature.get("geometry"), dict):
+            continue
+        name, shape = _name(feature), feature["geometry"]
+        parts: list[Any] = {"Polygon": lambda c: [c], "MultiPolygon": list}.get(shape.get("type", ""), lambda c: [])(
+            shape.get("coordinates")
+        )
+        try:
+            rings = tuple(np.asarray(ring, dtype=np.float64)[:, :2] for part in parts for ring in part)
+        except (TypeError, ValueError, IndexError) as error:
+            raise InputError(f"the polygon of '{name}' has no proper coordinates", where=path, mend=_MEND) from error
+        if name and rings:
+            found.append((name, rings))
+    if not found:
+        raise InputError("holds no polygon that has a class or a name", where=path, mend=_MEND)
+    return Regions(polygons=tuple(found), source=str(path))
+
+
+def _name(feature: Mapping[str, Any]) -> str:
+    properties = feature.get("properties") or {}
+    group = properties.get("classification")
+    named = group.get("name") if isinstance(group, dict) else group
+    return str(named or properties.get("name") or "").strip()
+
+
+def _within(xy: Array, rings: tuple[Array, ...]) -> NDArray[np.bool_]:
+    from matplotlib.path import Path as Outline
+
+    inside = np.zeros(len(xy), dtype=bool)
+    for ring in rings:
+        if len(ring) >= 3:
+            inside ^= Outline(ring).contains_points(xy)
+    return inside
+
+
+def _any(names: NDArray[np.object_]) -> bool:
+    return any(name is not None for name in names)

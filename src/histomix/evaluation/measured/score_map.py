@@ -1,0 +1,299 @@
+"""Maps scored against what was measured otherwise: single cells with types, or regions that a pathologist named."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from ...abundance import Abundance, Vocabulary, read_vocabulary
+from ...common.formats import check_map
+from ...common.metrics import RULES
+from ...errors import InputError, MissingFileError
+from ...provenance import digest_file, versions
+from ..bootstrap import summarise
+from ..folds import ORTHOGONAL
+from ..result import Evaluation
+from ..scoring import score
+from .blocks import BLOCKS, block_interval, block_of
+from .cells import cells_in_tiles, read_cells
+from .read_regions import read_regions
+from .regions import score_regions
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+#: The rows of the map, and of the same composition everywhere (the mean of the map).
+MAP, CONSTANT = "map", "constant"
+#: What the protocol means, in every file that carries its scores.
+MEANING = "against cells or regions that were measured without the labels, on one slide"
+_COLUMNS = ["head", "protocol", "fold", "donor", "section", "cell_type", "metric", "value", "target", "n_spots"]
+
+
+def score_map(
+    composition: AnnData | str | os.PathLike[str],
+    *,
+    cells: str | os.PathLike[str] | None = None,
+    regions: str | os.PathLike[str] | None = None,
+    expect: Mapping[str, Sequence[str]] | None = None,
+    vocabulary: Vocabulary | str | os.PathLike[str] | None = None,
+    map_vocabulary: Vocabulary | str | os.PathLike[str] | None = None,
+    size_um: float | None = None,
+    spot_um: float | None = None,
+    min_cells: int = 1,
+    donor: str | None = None,
+    seed: int = 0,
+    out: str | os.PathLike[str] | None = None,
+) -> Evaluation:
+    """Score a composition map against single cells, against regions, or both.
+
+    Parameters
+    ----------
+    composition
+        A map from `histomix.predict`, its folder, or its ``composition.h5ad``.
+    cells
+        See `histomix.evaluation.measured.cells.read_cells`. They are counted in the tiles of the map and scored by the metrics
+        of every evaluation: shares where the map is in proportions, cells where it is in cells per spot.
+    regions
+        See `histomix.evaluation.measured.read_regions.read_regions`; QuPath's coordinates count from the slide's bounds.
+    expect
+        Region -> cell types whose sum should be higher in it than in the other regions; say it before you look. Several
+        regions under one name are joined by commas.
+    vocabulary, map_vocabulary
+        How the cell types of the cells, and of the map, are merged, renamed or dropped.
+    size_um
+        Side of the square around each tile's centre in which cells are counted; the map's own cell when left out.
+    spot_um
+        Diameter of the spots that a map in cells per spot counts in: cells of a tile are scaled to that area.
+    min_cells
+        Tiles with fewer typed cells are left out.
+    donor
+        Whose tissue it is: the summary says when the head was trained on it.
+    seed
+        Of the bootstrap and the clusters.
+    out
+        Folder to write, as of `Evaluation.save`.
+
+    Returns
+    -------
+    Evaluation
+        Protocol ``"orthogonal"``, heads ``"map"`` and ``"constant"``, scores against ``"truth"``; ``labels`` and
+        ``truth`` are the cells counted in the tiles; ``summary["orthogonal"]`` has ``cells`` and ``regions``.
+
+    Raises
+    ------
+    InputError
+        Nothing was given to score against, a file cannot be used, no cell type or tile is shared, or a region or type
+        of ``expect`` does not exist.
+    """
+    if cells is None and regions is None:
+        raise InputError("there is nothing to score the map against", mend="Give cells, regions or both")
+    if expect and regions is None:
+        raise InputError("expectations need regions", mend="Give --regions with --expect")
+    table, name, where = _opened(composition)
+    manifest = json.loads(table.uns["manifest"])
+    check_map(manifest, where)
+    read_ok = table.obs["read_ok"].to_numpy(bool) & np.isfinite(np.asarray(table.X)).all(axis=1)
+    table = table[read_ok]
+    if not table.n_obs:
+        raise InputError("holds no tile that could be read", where=where, mend="Predict the slide again")
+    mpp, unit = float(manifest["slide"]["mpp"]), str(manifest["unit"])
+    values = pd.DataFrame(np.asarray(table.X, dtype=np.float64), index=table.obs_names, columns=table.var_names)
+    values = _mapped(values, map_vocabulary, where)
+    positions = table.obs[["x_px", "y_px"]].astype(np.float64).rename_axis("spot")
+    side_um = float(manifest["cell_px"]) * mpp
+    blocks = block_of(positions.to_numpy() * mpp, side_um)
+    notes = _seen(manifest, donor)
+    facts: dict[str, Any] = {"map": where, "tile_um": side_um, "interval": BLOCKS}
+    metrics: list[pd.DataFrame] = []
+    predictions = {head: {name: values} for head in (CONSTANT, MAP)}
+    truth = pd.DataFrame(index=values.index)
+    if cells is not None:
+        count_um = size_um or side_um
+        found, more = read_cells(cells, mpp)
+        counted = cells_in_tiles(found, positions, count_um / mpp, min_cells=min_cells)
+        notes += [*more, *counted.notes]
+        truth = _mapped(counted.counts.astype(np.float64), vocabulary, os.fspath(cells))
+        truth, predicted, more = _shared(truth, values.loc[truth.index], unit, os.fspath(cells))
+        notes += more
+        if unit != "proportion":
+            truth, more = _scaled(truth, count_um, spot_um)
+            notes += more
+        constant = predicted * 0 + predicted.mean(axis=0)
+        predictions = {CONSTANT: {name: constant}, MAP: {name: predicted}}
+        rows = values.index.get_indexer(truth.index)
+        facts["cells"] = {
+            "file": _file(cells),
+            "n_cells": counted.n_cells,
+            "n_counted": counted.n_counted,
+            "n_tiles": len(truth),
+            "counted_in_um": count_um,
+            "scaled_to_spots_of_um": spot_um if unit != "proportion" else None,
+            "cell_types": list(truth.columns),
+            "pearson": block_interval(truth.to_numpy(), predicted.to_numpy(), blocks[rows], seed),
+        }
+        for head, tables in predictions.items():
+            metrics.append(_scored(truth, tables[name], name, donor or "", unit).assign(head=head))
+    if regions is not None:
+        bounds = tuple(manifest["slide"].get("bounds_px", (0.0, 0.0)))[:2]
+        names = read_regions(regions).at(values.index, positions.to_numpy(), side_um / mpp / 2, bounds)
+        part, found_rows = score_regions(values, names, expect or {}, blocks, seed, where)
+        notes += part.pop("notes")
+        facts["regions"] = {"file": _file(regions), **part}
+        metrics.append(found_rows.assign(section=name, donor=donor or "", head=MAP))
+    result = _evaluation(name, donor, metrics, predictions, truth, positions, notes, facts, manifest, seed)
+    if out is not None:
+        result.save(out)
+    return result
+
+
+def _opened(composition: AnnData | str | os.PathLike[str]) -> tuple[AnnData, str, str]:
+    """A map, what to call it, and where it is."""
+    if not isinstance(composition, str | os.PathLike):
+        return composition, "slide", "composition"
+    from anndata import read_h5ad
+
+    place = Path(composition)
+    file = place / "composition.h5ad" if place.is_dir() else place
+    mend = "Give the folder of a slide that histomix predict wrote"
+    if not file.is_file():
+        raise MissingFileError("there is no composition map", where=file, mend=mend)
+    try:
+        found = read_h5ad(file)
+        json.loads(found.uns["manifest"])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"is no composition map ({error})", where=file, mend=mend) from error
+    return found, file.parent.resolve().name if file.name == "composition.h5ad" else file.stem, str(file)
+
+
+def _mapped(
+    values: pd.DataFrame, vocabulary: Vocabulary | str | os.PathLike[str] | None, where: str | None
+) -> pd.DataFrame:
+    if vocabulary is None:
+        return values
+    known = vocabulary if isinstance(vocabulary, Vocabulary) else read_vocabulary(vocabulary)
+    # Shares are taken over the shared types afterwards, so nothing needs to be renormalised here.
+    plain = replace(known, renormalise=False)
+    clipped = values.clip(lower=0.0)
+    return plain.apply(Abundance(clipped, "cells per spot", provenance={"file": where})).values
+
+
+def _shared(
+    truth: pd.DataFrame, predicted: pd.DataFrame, unit: str, where: str
+) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """Both over the cell types that both have, in the map's unit."""
+    types = [name for name in predicted.columns if name in truth.columns]
+    if not types:
+        raise InputError(
+            f"the cells have none of the map's cell types: they are {', '.join(truth.columns[:8])}, those of the map "
+            f"{', '.join(map(str, predicted.columns[:8]))}",
+            where=where,
+            mend="Map their names with a vocabulary (YAML: merge, rename, drop)",
+        )
+    notes = []
+    for what, table in (("the cells have no", predicted), ("the map has no", truth)):
+        absent = [str(name) for name in table.columns if name not in types]
+        if absent:
+            notes.append(f"{what} {', '.join(absent)}: left out on both sides")
+    truth, predicted = truth[types], predicted[types].clip(lower=0.0)
+    if unit != "proportion":
+        return truth, predicted, notes
+    total, own = truth.sum(axis=1), predicted.sum(axis=1)
+    kept = total > 0
+    if not kept.any():
+        raise InputError("no tile holds a cell of a shared type", where=where, mend="Map the names with a vocabulary")
+    if not kept.all():
+        notes.append(f"{int((~kept).sum()):,} tiles hold no cell of a shared type and are left out")
+    if len(notes):
+        notes.append(f"shares are over the {len(types)} shared cell types")
+    shares = predicted[kept].div(own[kept].where(own[kept] > 0, 1.0), axis=0)
+    return truth[kept].div(total[kept], axis=0), shares, notes
+
+
+def _scaled(truth: pd.DataFrame, count_um: float, spot_um: float | None) -> tuple[pd.DataFrame, list[str]]:
+    if spot_um is None:
+        what = f"cells are counted in squares of {count_um:g} um; where the head's spots had another area, rmse and mae"
+        return truth, [f"{what} are of different things, correlations are not (--spot-um scales the counts)"]
+    return truth * (np.pi / 4 * spot_um**2 / count_um**2), []
+
+
+def _scored(truth: pd.DataFrame, predicted: pd.DataFrame, section: str, donor: str, unit: str) -> pd.DataFrame:
+    types = [str(name) for name in truth.columns]
+    rows = score(
+        truth.to_numpy(np.float64),
+        predicted.to_numpy(np.float64),
+        section=[section] * len(truth),
+        donor=[donor] * len(truth),
+        cell_types=types,
+        unit=unit,
+    )
+    return rows.assign(target="truth")
+
+
+def _evaluation(
+    name: str,
+    donor: str | None,
+    metrics: list[pd.DataFrame],
+    predictions: dict[str, dict[str, pd.DataFrame]],
+    truth: pd.DataFrame,
+    positions: pd.DataFrame,
+    notes: list[str],
+    facts: dict[str, Any],
+    manifest: Mapping[str, Any],
+    seed: int,
+) -> Evaluation:
+    rows = pd.concat(metrics, ignore_index=True).assign(protocol=ORTHOGONAL, fold=name)
+    rows = rows[_COLUMNS].astype({"value": np.float64, "n_spots": np.int64})
+    folds = [{"name": name, "donors": [donor] if donor else [], "sections": [name], "n_test": len(truth)}]
+    first = predictions[MAP][name]
+    types = [str(one) for one in (truth.columns if len(truth.columns) else first.columns)]
+    summary = {
+        "protocol": ORTHOGONAL,
+        "protocol_means": MEANING,
+        "folds": folds,
+        "heads": [CONSTANT, MAP],
+        "unit": str(manifest["unit"]),
+        "cell_types": types,
+        "sections": [name] if len(truth.columns) else [],
+        "sections_mpp": {name: float(manifest["slide"]["mpp"])},
+        "donors": [donor] if donor else [],
+        "n_sections": 1,
+        "n_donors": 1,
+        "n_spots": len(first),
+        "truth": {"sections": [name], "n_spots": len(truth)} if len(truth.columns) else None,
+        "head": manifest.get("head"),
+        "seed": seed,
+        "rules": RULES,
+        "interval": {"level": 0.95, "method": BLOCKS, "caution": "one slide: nothing is known of other donors"},
+        "notes": notes,
+        ORTHOGONAL: facts,
+        "scores": summarise(rows[rows["target"] == "truth"], folds, seed) if "cells" in facts else {},
+        "versions": versions("numpy", "scipy", "scikit-learn"),
+    }
+    # What was measured stands in the place of labels as well, so that whatever reads an evaluation reads this one.
+    labels = {name: truth} if len(truth.columns) else {}
+    return Evaluation(rows, predictions, summary, labels, labels, {name: positions})
+
+
+def _seen(manifest: Mapping[str, Any], donor: str | None) -> list[str]:
+    """What can be said of whether the head was trained on this tissue."""
+    training = (manifest.get("head") or {}).get("training") or {}
+    donors = [str(one) for one in training.get("donors", [])]
+    if donor is None:
+        return ["whose tissue this is was not said (--donor), so nothing shows that the head was not trained on it"]
+    if not donors:
+        return [f"the map does not say which donors its head was trained on, so nothing is known of donor {donor}"]
+    if donor in donors:
+        return [f"optimistic: the head was trained on donor {donor}"]
+    return [f"donor {donor} is not among the {len(donors)} donors that the head was trained on"]
+
+
+def _file(path: str | os.PathLike[str]) -> dict[str, Any]:
+    place = Path(os.fspath(path).partition("#")[0])
+    return {"name": place.name, "digest": digest_file(place) if place.is_file() else None}

@@ -1,0 +1,1 @@
+"""Whether predictions keep the order of the tissue: autocorrelation, co-localisation and their nulls."""

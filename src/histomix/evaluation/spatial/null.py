@@ -1,0 +1,209 @@
+"""Whether a prediction places cell types beside each other as the labels do, against maps that are shifted apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+from scipy.spatial import cKDTree
+from threadpoolctl import threadpool_limits
+
+from .moran import Array, SpatialWeights, colocalisation, off_diagonal, pitch_um
+
+#: Random shifts that the types draw theirs from, a new one for every permutation.
+SHIFTS = 128
+#: Fewer pairs of types than this have no correlation worth a number.
+MIN_PAIRS = 3
+#: A Moran's I below this has no share that could be kept.
+_PATCHY = 0.05
+#: Share of the variation that single precision makes of nothing.
+_ROUNDING = 1e-10
+
+#: What the null is, for the files that carry its numbers.
+NULL = (
+    "each predicted map is mirrored and shifted at random on the torus of the section's bounding box, every type by a "
+    "shift of its own, and the spots' totals are taken out anew: types stay as abundant and about as patchy as "
+    "predicted (patchiness_kept: the ratio of their Moran's I to the prediction's) but lie where they lie by chance; "
+    "null_mean is what such maps reach. The shift tears maps at the seam and fills places off the tissue from the "
+    "nearest spot, so on ragged or small sections the null is somewhat less patchy than the prediction; p is one-sided "
+    "and cannot be below 1 / (n_permutations + 1)"
+)
+
+
+@dataclass(frozen=True)
+class Colocalisation:
+    """Agreement of two matrices of co-localisation.
+
+    Attributes
+    ----------
+    label, prediction
+        Matrices, (n_types, n_types); NaN for types that do not vary.
+    correlation
+        Pearson correlation of their off-diagonal entries, each pair of types once. 0 where the prediction is constant,
+        NaN with fewer than three pairs or labels that do not vary.
+    p, null_mean, null_sd
+        Against the permutation null (see `NULL`); NaN where there is no null.
+    patchiness_kept
+        Moran's I of the shifted maps over that of the maps as predicted, mean over types and shifts.
+    n_pairs, n_permutations
+        What they run over.
+    """
+
+    label: Array
+    prediction: Array
+    correlation: float
+    p: float
+    null_mean: float
+    null_sd: float
+    patchiness_kept: float
+    n_pairs: int
+    n_permutations: int
+
+
+def compare_colocalisation(
+    label: ArrayLike,
+    prediction: ArrayLike,
+    xy_um: ArrayLike,
+    weights: SpatialWeights,
+    *,
+    adjust: str = "share",
+    n_permutations: int = 200,
+    seed: int = 0,
+    label_matrix: Array | None = None,
+    shifts: NDArray[np.intp] | None = None,
+) -> Colocalisation:
+    """Compare how a prediction and the labels place types beside each other.
+
+    Parameters
+    ----------
+    label, prediction
+        Shape (n_spots, n_types).
+    xy_um
+        Spot centres, (n_spots, 2).
+    weights
+        From `spatial_weights`, of these spots.
+    adjust
+        See `histomix.evaluation.spatial.moran.adjusted`.
+    n_permutations
+        Draws of the null; 0 for none.
+    seed
+        Of the null.
+    label_matrix, shifts
+        Of the labels, and of the places (see `random_shifts`), where they are known already.
+    """
+    predicted = np.asarray(prediction, dtype=np.float64)
+    observed = colocalisation(label, weights, adjust) if label_matrix is None else label_matrix
+    found = colocalisation(predicted, weights, adjust)
+    target, mine = off_diagonal(observed), off_diagonal(found)
+    known = np.isfinite(target)
+    use = known & np.isfinite(mine)
+    if known.sum() < MIN_PAIRS:
+        return Colocalisation(observed, found, np.nan, np.nan, np.nan, np.nan, np.nan, int(known.sum()), 0)
+    if use.sum() < MIN_PAIRS:
+        return Colocalisation(observed, found, 0.0, np.nan, np.nan, np.nan, np.nan, int(use.sum()), 0)
+    correlation = float(_correlations(target[use], mine[None, use])[0])
+    if n_permutations < 1:
+        return Colocalisation(observed, found, correlation, np.nan, np.nan, np.nan, np.nan, int(use.sum()), 0)
+    rng = np.random.default_rng(seed)
+    maps = random_shifts(xy_um, max(SHIFTS, predicted.shape[1]), seed) if shifts is None else shifts
+    null, types = _Null(predicted, weights, adjust), predicted.shape[1]
+    with threadpool_limits(1):
+        # No two types of one draw share a shift: they would keep their places to each other.
+        draws = np.stack([null.draw(maps[rng.permutation(len(maps))[:types]]) for _ in range(n_permutations)])
+    values = _correlations(target[use], off_diagonal(draws)[:, use])
+    values = values[np.isfinite(values)]
+    own = np.diagonal(found)
+    patchy = np.nan_to_num(own) > _PATCHY
+    kept = np.diagonal(draws, axis1=1, axis2=2)[:, patchy] / own[patchy]
+    share = float(kept[np.isfinite(kept)].mean()) if np.isfinite(kept).any() else np.nan
+    return Colocalisation(
+        observed,
+        found,
+        correlation,
+        float((1 + (values >= correlation).sum()) / (1 + len(values))),
+        float(values.mean()) if len(values) else np.nan,
+        float(values.std()) if len(values) else np.nan,
+        share,
+        int(use.sum()),
+        len(values),
+    )
+
+
+def random_shifts(xy_um: ArrayLike, count: int, seed: int = 0) -> NDArray[np.intp]:
+    """Random rigid motions of spots on the torus of their bounding box, shape (count, n_spots).
+
+    Row ``k`` says from which spot each spot takes its value: all are mirrored (or not) and moved by one random shift,
+    what leaves the box at one side comes back at the other, and each spot takes the value that comes to lie nearest to
+    it. The idea is the toroidal shift of Lotwick & Silverman 1982 ("Methods for analysing spatial processes of several
+    types of points").
+    """
+    places = np.asarray(xy_um, dtype=np.float64)
+    rng = np.random.default_rng(seed)
+    low = places.min(axis=0)
+    # One pitch between the last and the first column, as between any others.
+    box = np.ptp(places, axis=0) + (pitch_um(places) if len(places) > 1 else 1.0)
+    at = places - low
+    tree = cKDTree(at, boxsize=box)
+    found = np.empty((count, len(places)), dtype=np.intp)
+    for row in range(count):
+        mirror, shift = rng.integers(2, size=2).astype(bool), rng.random(2) * box
+        found[row] = tree.query(np.mod(np.where(mirror, -at, at) + shift, box))[1]
+    return found
+
+
+class _Null:
+    """Matrices of one prediction whose types are shifted apart.
+
+    In single precision and one thread: a draw of the null needs neither more digits nor bits that depend on the
+    number of threads.
+    """
+
+    def __init__(self, values: Array, weights: SpatialWeights, adjust: str) -> None:
+        cells = np.clip(values, 0.0, None) if adjust == "share" else values
+        largest = np.abs(cells).max(axis=0)
+        # Of one size, so that single precision suits cells and proportions alike; a share depends on their ratios.
+        scale = largest.max() if largest.max() > 0 else 1.0
+        self.columns = np.ascontiguousarray((cells / scale).T, dtype=np.float32)
+        self.upper = sparse.triu(weights.matrix, k=1, format="csr").astype(np.float32)
+        self.adjust = adjust
+
+    def draw(self, maps: NDArray[np.intp]) -> Array:
+        """The matrix when type ``t`` takes its values from the spots ``maps[t]``, (n_types, n_types)."""
+        moved = np.empty_like(self.columns)
+        for column, source, into in zip(self.columns, maps, moved, strict=True):
+            np.take(column, source, out=into)
+        if self.adjust == "share":
+            self._close(moved)
+        moved -= moved.mean(axis=1, keepdims=True)
+        if self.adjust == "residual":
+            total = moved.sum(axis=0)
+            spread = float(total @ total)
+            # Totals that are equal but for rounding tell nothing.
+            if spread > _ROUNDING * float((moved**2).sum()):
+                moved -= np.outer(moved @ total / spread, total)
+        length = np.sqrt(np.einsum("ij,ij->i", moved, moved, dtype=np.float64))
+        half = moved @ (self.upper @ np.ascontiguousarray(moved.T))
+        scale = np.where(length > 0, length, np.nan)
+        return np.asarray((half + half.T) / np.outer(scale, scale), dtype=np.float64)
+
+    @staticmethod
+    def _close(moved: NDArray[np.float32]) -> None:
+        """Divide by the total of each spot; a spot without cells gets the mean share."""
+        total = moved.sum(axis=0)
+        empty = total <= 0
+        moved /= np.where(empty, 1.0, total).astype(np.float32)
+        if empty.any() and not empty.all():
+            moved[:, empty] = moved[:, ~empty].mean(axis=1, keepdims=True)
+
+
+def _correlations(target: Array, rows: Array) -> Array:
+    """Pearson correlation of each row with the target, over the pairs that the row has; NaN where it is constant."""
+    known = np.isfinite(rows)
+    count = known.sum(axis=1, keepdims=True)
+    a, b = np.where(known, target, 0.0), np.where(known, rows, 0.0)
+    a = np.where(known, a - a.sum(axis=1, keepdims=True) / np.maximum(count, 1), 0.0)
+    b = np.where(known, b - b.sum(axis=1, keepdims=True) / np.maximum(count, 1), 0.0)
+    lengths = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    return np.divide((a * b).sum(axis=1), lengths, out=np.full(len(rows), np.nan), where=lengths > 0)

@@ -1,0 +1,247 @@
+"""Stored maps turned into files of other programs, by the name of the format."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+from anndata import AnnData
+from PIL import Image
+
+from ..common.formats import check_map
+from ..common.h5ad import write_h5ad
+from ..common.marked_output import mark_output, refuse_marked
+from ..common.naming import safe_file_name, spreadsheet_table
+from ..common.pseudonyms import Pseudonyms, key_file
+from ..errors import HistomixError, InputError, MissingExtraError, UnknownNameError
+from ..maps.anonymise import map_name, private_map
+from ..maps.composition import composition_geojson, composition_table
+from ..progress import Progress, silent
+from ..provenance import atomic_path
+from .heatmap import write_heatmap
+from .scverse import to_scverse
+from .spatial_data import write_spatialdata
+
+
+def find_maps(folders: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """Folders with a composition map: those given, or those in them.
+
+    Raises
+    ------
+    InputError
+        A folder holds no map.
+    """
+    found: list[Path] = []
+    for folder in map(Path, folders):
+        here = [folder] if (folder / "composition.h5ad").is_file() else []
+        here = here or sorted(path.parent for path in folder.glob("*/composition.h5ad"))
+        if not here:
+            raise InputError("holds no composition map", where=folder, mend="Give folders made by histomix predict")
+        found += here
+    return found
+
+
+def export_maps(
+    folders: Sequence[str | os.PathLike[str]],
+    to: str,
+    out: str | os.PathLike[str],
+    *,
+    anonymise: bool = False,
+    pseudonym_key: str | os.PathLike[str] | None = None,
+    progress: Progress = silent,
+) -> tuple[list[Path], list[HistomixError]]:
+    """Write many maps as `export_map` does; one that cannot be written stops no other.
+
+    Parameters
+    ----------
+    folders
+        As for `find_maps`.
+    to, out, anonymise, pseudonym_key
+        As for `export_map`.
+    progress
+        Told how many maps are done.
+
+    Returns
+    -------
+    What was written, and what failed.
+
+    Raises
+    ------
+    InputError
+        A folder holds no map, or names would stand beside pseudonyms in ``out``.
+    """
+    _check_format(to)
+    maps = find_maps(folders)
+    names = _names(out, pseudonym_key, folders, maps) if anonymise else None
+    if names is None:
+        refuse_marked(Path(out))
+    written: list[Path] = []
+    failures: list[HistomixError] = []
+    for number, folder in enumerate(maps, start=1):
+        try:
+            written.append(_export(folder, to, Path(out), names))
+        except HistomixError as error:
+            failures.append(error)
+        progress("export", number, len(maps))
+    return written, failures
+
+
+def export_map(
+    folder: Path,
+    to: str,
+    out: str | os.PathLike[str],
+    *,
+    anonymise: bool = False,
+    pseudonym_key: str | os.PathLike[str] | None = None,
+) -> Path:
+    """Write the map of a folder in a format of `FORMATS` as ``out/<folder's name><suffix>``.
+
+    Parameters
+    ----------
+    folder
+        Of one map.
+    to
+        The format.
+    out
+        Folder to write to.
+    anonymise
+        Name slide, patient and regions by pseudonyms, and leave out what is no part of a map.
+    pseudonym_key
+        The key file of the pseudonyms; see `histomix.common.pseudonyms.key_file`.
+
+    Raises
+    ------
+    InputError
+        The format is unknown, or the map cannot be written in it; or names would stand beside pseudonyms in ``out``.
+    MissingExtraError
+        A library that the format needs is not installed.
+    StorageError
+        The file cannot be written.
+    """
+    _check_format(to)
+    if not anonymise:
+        refuse_marked(Path(out))
+        return _export(folder, to, Path(out), None)
+    return _export(folder, to, Path(out), _names(out, pseudonym_key, [folder], [folder]))
+
+
+def _names(
+    out: str | os.PathLike[str],
+    pseudonym_key: str | os.PathLike[str] | None,
+    folders: Sequence[str | os.PathLike[str]],
+    maps: Sequence[Path],
+) -> Pseudonyms:
+    """The pseudonyms of an export, whose folder is marked; what an earlier one wrote under these maps' names goes."""
+    names = Pseudonyms.open(key_file(out, pseudonym_key, folders))
+    named = {f"{safe_file_name(one.resolve().name)}{suffix}" for one in maps for suffix, _ in FORMATS.values()}
+    mark_output(Path(out), names.key, lambda path: path.name in named)
+    return names
+
+
+def _check_format(to: str) -> None:
+    if to not in FORMATS:
+        raise UnknownNameError(f"there is no format {to!r}", mend=f"Choose one of: {', '.join(FORMATS)}")
+
+
+def _export(folder: Path, to: str, out: Path, names: Pseudonyms | None) -> Path:
+    suffix, write = FORMATS[to]
+    preview = folder / "preview.jpg"
+    thumbnail = None
+    if preview.is_file():
+        with Image.open(preview) as image:
+            thumbnail = np.asarray(image.convert("RGB"))
+    composition = ad.read_h5ad(folder / "composition.h5ad")
+    check_map(json.loads(composition.uns["manifest"]), folder / "composition.h5ad")
+    name = folder.resolve().name
+    if names is not None:
+        composition = private_map(composition, names, map_name(json.loads(composition.uns["manifest"]), folder))
+        name = str(json.loads(composition.uns["manifest"])["name"])
+        names.save()
+    path = out / f"{safe_file_name(name)}{suffix}"
+    if to == "spatialdata":
+        write_spatialdata(path, composition, thumbnail, _kept_features(folder, composition))
+    else:
+        write(path, composition, thumbnail)
+    return path
+
+
+def _kept_features(folder: Path, composition: AnnData) -> AnnData | None:
+    """The features that ``histomix predict --keep-features`` left beside the map; None where there are none."""
+    path = folder / "features" / "features.npy"
+    if not path.is_file():
+        return None
+    try:
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be read as an array ({error})", where=path, mend="Predict the slide again") from error
+    if values.shape[:1] != (composition.n_obs,):
+        what = f"has {len(values)} rows for a map of {composition.n_obs} tiles"
+        raise InputError(what, where=path, mend="Predict the slide again")
+    found = AnnData(np.asarray(values, dtype=np.float32), obs=composition.obs[["x_px", "y_px"]].copy())
+    found.obsm["spatial"] = np.asarray(composition.obsm["spatial"])
+    return found
+
+
+def _anndata(path: Path, composition: AnnData, thumbnail: np.ndarray | None) -> None:
+    with atomic_path(path) as temporary:
+        write_h5ad(temporary, to_scverse(composition, thumbnail), compression="gzip")
+
+
+def _parquet(path: Path, composition: AnnData, _thumbnail: np.ndarray | None) -> None:
+    table = composition_table(composition)
+    try:
+        with atomic_path(path) as temporary:
+            table.to_parquet(temporary)
+    except ImportError as error:
+        raise MissingExtraError("pyarrow", "st", "writing Parquet") from error
+
+
+def _csv(path: Path, composition: AnnData, _thumbnail: np.ndarray | None) -> None:
+    """A table for a spreadsheet: numbers as they are, and no name that would be run as a formula."""
+    table = spreadsheet_table(composition_table(composition))
+    with atomic_path(path) as temporary:
+        # The mark of byte order tells a spreadsheet that names are in UTF-8.
+        table.to_csv(temporary, index=True, float_format="%.6g", encoding="utf-8-sig", lineterminator="\n")
+
+
+def _geojson(path: Path, composition: AnnData, _thumbnail: np.ndarray | None) -> None:
+    data = json.dumps(composition_geojson(composition), allow_nan=False).encode()
+    with atomic_path(path) as temporary:
+        # No time stamp: the same map gives the same bytes.
+        temporary.write_bytes(gzip.compress(data, mtime=0))
+
+
+def _geojson_zip(path: Path, composition: AnnData, _thumbnail: np.ndarray | None) -> None:
+    """What QuPath opens as it is: it unpacks zip archives, and no gzip."""
+    data = json.dumps(composition_geojson(composition), allow_nan=False).encode()
+    entry = zipfile.ZipInfo(path.name.removesuffix(".zip"), (1980, 1, 1, 0, 0, 0))
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        archive.writestr(entry, data)
+
+
+def _heatmap(path: Path, composition: AnnData, _thumbnail: np.ndarray | None) -> None:
+    write_heatmap(path, composition)
+
+
+def _spatialdata(path: Path, composition: AnnData, thumbnail: np.ndarray | None) -> None:
+    write_spatialdata(path, composition, thumbnail)
+
+
+_Write = Callable[[Path, AnnData, np.ndarray | None], None]
+#: Format -> suffix of its file, and what writes it.
+FORMATS: dict[str, tuple[str, _Write]] = {
+    "spatialdata": (".zarr", _spatialdata),
+    "anndata": (".h5ad", _anndata),
+    "parquet": (".parquet", _parquet),
+    "csv": (".csv", _csv),
+    "ome-tiff": (".ome.tif", _heatmap),
+    "geojson.gz": (".geojson.gz", _geojson),
+    "geojson.zip": (".geojson.zip", _geojson_zip),
+}

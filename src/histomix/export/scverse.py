@@ -1,0 +1,62 @@
+"""A composition map as squidpy and scanpy keep spatial data."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+from anndata import AnnData
+
+from ..common.naming import safe_file_name
+
+
+def to_scverse(composition: AnnData, thumbnail: np.ndarray | None = None) -> AnnData:
+    """Copy a composition map into the keys that scanpy and squidpy read.
+
+    Parameters
+    ----------
+    composition
+        A map from `histomix.predict`, tiles x cell types.
+    thumbnail
+        The whole slide at low resolution, uint8 ``(height, width, 3)``; it comes to lie under the tiles.
+
+    Returns
+    -------
+    AnnData
+        ``uns["spatial"][<slide>]`` has ``images["hires"]``, ``scalefactors`` (``tissue_hires_scalef``,
+        ``spot_diameter_fullres``) and ``metadata``; ``obs`` has ``library_id`` and ``dominant_type`` (categories in the
+        order of the types); ``obsm["spatial"]`` stays in level-0 px.
+    """
+    manifest = json.loads(composition.uns["manifest"])
+    slide = manifest["slide"]
+    name = safe_file_name(str(slide["file"]))  # it becomes a key, in which a slash would make a group
+    found = composition.copy()
+    entry: dict[str, object] = {
+        "scalefactors": {"spot_diameter_fullres": float(manifest["cell_px"])},
+        "metadata": {"unit": manifest["unit"], "mpp": slide["mpp"]},
+    }
+    if thumbnail is not None:
+        entry["images"] = {"hires": thumbnail}
+        entry["scalefactors"] = {
+            "spot_diameter_fullres": float(manifest["cell_px"]),
+            "tissue_hires_scalef": thumbnail.shape[1] / slide["width_px"],
+        }
+    found.uns["spatial"] = {name: entry}
+    found.obs["library_id"] = _category([name] * found.n_obs, [name])
+    found.obs["dominant_type"] = dominant_types(composition)
+    return found
+
+
+def dominant_types(composition: AnnData) -> object:
+    """The most abundant cell type of each tile as a categorical; missing where the tile could not be read."""
+    values = np.asarray(composition.X, dtype=float)
+    types = [str(name) for name in composition.var_names]
+    known = np.isfinite(values).all(axis=1)
+    best = np.where(known[:, None], values, 0.0).argmax(axis=1)
+    return _category([types[i] if ok else None for i, ok in zip(best, known, strict=True)], types)
+
+
+def _category(values: list[str | None] | list[str], categories: list[str]) -> object:
+    import pandas as pd
+
+    return pd.Categorical(values, categories=categories)

@@ -1,0 +1,136 @@
+"""A composition map as SpatialData: tiles as shapes, composition as their table, the slide's thumbnail under them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from anndata import AnnData
+
+from ..common.naming import key_name
+from ..errors import InputError, MissingExtraError
+from ..provenance import atomic_path
+from .scverse import dominant_types
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+TILES, TABLE, IMAGE = "tiles", "composition", "thumbnail"
+_SYSTEM = "global"
+#: Facts that tell which slide the tiles are of, whose pixels stay where they are.
+_SLIDE = ("file", "fingerprint", "mpp", "width_px", "height_px", "bounds_px")
+
+
+def to_spatialdata(
+    composition: AnnData, thumbnail: np.ndarray | None = None, features: AnnData | None = None
+) -> SpatialData:
+    """Make a `spatialdata.SpatialData` of a composition map.
+
+    Parameters
+    ----------
+    composition
+        A map from `histomix.predict`, tiles x cell types.
+    thumbnail
+        The whole slide at low resolution, uint8 ``(height, width, 3)``; laid under the tiles by its scale.
+    features
+        The embeddings of the same tiles, kept as a second table.
+
+    Returns
+    -------
+    SpatialData
+        Shapes ``tiles`` (squares, or circles where spots were predicted), table ``composition`` that annotates them,
+        image ``thumbnail`` and table ``features`` where given. The coordinate system ``global`` is level-0 px.
+        ``attrs["histomix"]`` refers to the slide (file, fingerprint, mpp, size), and names the unit and the head.
+
+    Raises
+    ------
+    MissingExtraError
+        The library spatialdata is not installed.
+    InputError
+        The features are of other tiles.
+    """
+    try:
+        import geopandas
+        import shapely
+        import spatialdata
+        from spatialdata.models import Image2DModel, ShapesModel, TableModel
+        from spatialdata.transformations import Identity, Scale
+    except ImportError as error:
+        raise MissingExtraError("spatialdata", "st", "writing SpatialData") from error
+    manifest = json.loads(composition.uns["manifest"])
+    xy_px = np.asarray(composition.obsm["spatial"], dtype=float)
+    half = manifest["cell_px"] / 2
+    numbers = np.arange(composition.n_obs)
+    system = {_SYSTEM: Identity()}
+    if manifest["places"] == "spots":
+        frame = geopandas.GeoDataFrame({"radius": half}, geometry=shapely.points(xy_px), index=numbers)
+    else:
+        boxes = shapely.box(xy_px[:, 0] - half, xy_px[:, 1] - half, xy_px[:, 0] + half, xy_px[:, 1] + half)
+        frame = geopandas.GeoDataFrame(geometry=boxes, index=numbers)
+    images: dict[str, Any] = {}
+    if thumbnail is not None:
+        slide = manifest["slide"]
+        scale = [slide["width_px"] / thumbnail.shape[1], slide["height_px"] / thumbnail.shape[0]]
+        images[IMAGE] = Image2DModel.parse(
+            np.moveaxis(thumbnail, -1, 0),
+            dims=("c", "y", "x"),
+            c_coords=["r", "g", "b"],
+            transformations={_SYSTEM: Scale(scale, axes=("x", "y"))},
+        )
+    table = _annotating(composition)
+    table.obs["dominant_type"] = dominant_types(composition)
+    tables = {TABLE: TableModel.parse(table, region=TILES, region_key="region", instance_key="tile")}
+    if features is not None:
+        if not features.obs_names.equals(composition.obs_names):
+            raise InputError(
+                f"the features are of {features.n_obs} tiles that are not the {composition.n_obs} of the map",
+                mend="Give the features that the map was predicted from",
+            )
+        tables["features"] = TableModel.parse(
+            _annotating(features), region=TILES, region_key="region", instance_key="tile"
+        )
+    shapes = {TILES: ShapesModel.parse(frame, transformations=system)}
+    reference = {name: manifest["slide"][name] for name in _SLIDE if name in manifest["slide"]}
+    attrs = {
+        "histomix": {"slide": reference, "unit": manifest["unit"], "head": (manifest.get("head") or {}).get("name")}
+    }
+    return spatialdata.SpatialData(images=images, shapes=shapes, tables=tables, attrs=attrs)
+
+
+def write_spatialdata(
+    path: str | os.PathLike[str],
+    composition: AnnData,
+    thumbnail: np.ndarray | None = None,
+    features: AnnData | None = None,
+) -> Path:
+    """Write `to_spatialdata` as a Zarr store, whole or not at all; an earlier store there is replaced.
+
+    Raises
+    ------
+    InputError
+        ``path`` is there and is no Zarr store.
+    StorageError
+        The store cannot be written.
+    """
+    place = Path(path)
+    if place.exists() and not any((place / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs")):
+        raise InputError("is there already and is no Zarr store", where=place, mend="Choose another path")
+    data = to_spatialdata(composition, thumbnail, features)
+    with atomic_path(place) as temporary:
+        shutil.rmtree(temporary, ignore_errors=True)
+        data.write(temporary)
+    return place
+
+
+def _annotating(source: AnnData) -> AnnData:
+    """A copy whose rows name the tile they belong to. SpatialData allows few marks in the names of columns."""
+    table = source.copy()
+    table.obs["region"] = TILES
+    table.obs["region"] = table.obs["region"].astype("category")
+    table.obs["tile"] = np.arange(table.n_obs)
+    table.obs.columns = [key_name(name) for name in table.obs.columns]
+    return table

@@ -1,0 +1,107 @@
+"""A fitted head applied to tiles: values, intervals and novelty, with unreadable tiles left out of everything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import HeadError
+from .neighbourhood import Places
+from .novelty import IN_SCOPE_PERCENTILE, NoveltyModel
+
+if TYPE_CHECKING:
+    from .base import CompositionRegressor
+    from .intervals import Intervals
+
+_ROWS = 8192
+
+
+@dataclass(frozen=True, eq=False)
+class HeadOutput:
+    """What a head says of tiles; a tile that could not be read is NaN, and out of scope.
+
+    Parameters
+    ----------
+    values
+        Predicted abundances, float32 ``(n, n_types)``, in the unit of the head.
+    lower, upper
+        Ends of the calibrated intervals, float32 ``(n, n_types)``; None where the head is not calibrated.
+    novelty
+        Percentile among held-out training tiles, float64 ``(n,)``, 0 to 1.
+    in_scope
+        Whether a tile is like those of training, bool ``(n,)``.
+    """
+
+    values: np.ndarray
+    lower: np.ndarray | None
+    upper: np.ndarray | None
+    novelty: np.ndarray
+    in_scope: np.ndarray
+
+
+class Rows:
+    """Some rows of a table, read when they are asked for, so that a memory-mapped file stays on disk."""
+
+    def __init__(self, table: Any, rows: np.ndarray) -> None:
+        self._table = table
+        self._rows = rows
+        self.shape = (len(rows), table.shape[1])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        chosen = self._rows[rows]
+        # A run of rows is one read of a file; scattered rows are as many.
+        if len(chosen) and chosen[-1] - chosen[0] + 1 == len(chosen) and (np.diff(chosen) == 1).all():
+            return np.asarray(self._table[int(chosen[0]) : int(chosen[-1]) + 1], dtype=np.float32)
+        return np.asarray(self._table[chosen], dtype=np.float32)
+
+
+def readable_rows(X: Any) -> np.ndarray:
+    """Numbers of the rows without NaN or infinite values."""
+    parts = [np.zeros(0, np.intp)]
+    for start in range(0, len(X), _ROWS):
+        block = np.asarray(X[start : start + _ROWS])
+        parts.append(start + np.flatnonzero(np.isfinite(block).all(axis=1)))
+    return np.concatenate(parts)
+
+
+def apply_head(
+    estimator: CompositionRegressor,
+    novelty_model: NoveltyModel,
+    intervals: Intervals | None,
+    X: Any,
+    places: Places | None,
+) -> HeadOutput:
+    """Apply a head to the rows of ``X``; see `histomix.heads.Head.apply`."""
+    if len(getattr(X, "shape", ())) != 2:
+        X = np.asarray(X)
+        if X.ndim != 2:
+            raise HeadError(f"X must be a table of tiles x features; its shape is {X.shape}")
+    rows = readable_rows(X)
+    shape = (len(X), len(estimator.present_))
+    whole = len(rows) == len(X)
+    seen, where = (X, places) if whole else (Rows(X, rows), None if places is None else places[rows])
+    values = np.full(shape, np.nan, np.float32)
+    lower, upper = (None, None) if intervals is None else (values.copy(), values.copy())
+    if len(rows):
+        found = estimator.predict(seen, where)
+        values[rows] = found
+        if intervals is not None and lower is not None and upper is not None:
+            spread = estimator.predict_spread(seen, where) if intervals.needs_spread else None
+            lower[rows], upper[rows] = intervals.bounds(found, spread)
+    novelty = novelty_of(novelty_model, X, rows)
+    in_scope = np.nan_to_num(novelty, nan=np.inf) <= IN_SCOPE_PERCENTILE
+    return HeadOutput(values, lower, upper, novelty, in_scope)
+
+
+def novelty_of(model: NoveltyModel, X: Any, rows: np.ndarray) -> np.ndarray:
+    """Novelty of the rows that can be read, in chunks; NaN elsewhere."""
+    novelty, seen = np.full(len(X), np.nan), Rows(X, rows)
+    for start in range(0, len(rows), _ROWS):
+        here = slice(start, min(start + _ROWS, len(rows)))
+        novelty[rows[here]] = model(seen[here])
+    return novelty

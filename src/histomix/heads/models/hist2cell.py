@@ -1,0 +1,262 @@
+"""Hist2Cell as a baseline: its graph network on frozen features, and the whole of it trained end to end on tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from ...errors import HeadError
+from ..base import CompositionRegressor, to_unit
+from ..neighbourhood import Places, spot_pitch_um
+from .preprocess import standardise
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from .hist2cell_network import SpotGraph, Subgraphs
+
+_PREDICT_CENTRES = 64
+
+
+class Hist2CellRegressor(CompositionRegressor):
+    """Hist2Cell (Zhao et al. 2024, bioRxiv 2024.02.17.580852) with frozen features in the place of its ResNet18.
+
+    Published: graph attention (GATv2, 8 heads x 32) over the graph of the spots, a transformer (depth 3, width 256)
+    over the spots within two steps, and four heads (spot, local, global, fused) whose mean passes a ReLU; squared
+    error, Adam at 1e-4 with weight decay 1e-4, a cosine schedule, 16 centre spots a batch.
+
+    One thing differs. The published network lets all spots of a batch attend to one another, so a prediction depends on
+    which spots it is predicted with. Here each spot sees its own neighbourhood of two steps and nothing else, in
+    training and in prediction: the same spot on the same slide has one prediction, whatever the batches are.
+
+    Parameters
+    ----------
+    unit
+        "proportion" or "cells per spot". Labels are learnt as they are.
+    epochs
+        Passes over the training spots.
+    batch_size
+        Centre spots a batch.
+    learning_rate, weight_decay
+        Of Adam.
+    predict_batch
+        Centre spots predicted at once; changes nothing but memory.
+    seed
+        Of initial weights and batches.
+
+    Attributes
+    ----------
+    pitch_um_ : float, pitch of the training spots: neighbours are the nearest six at most, within 1.3 of it
+    mean_, scale_ : float32 arrays, (n_features,)
+    *_ : the network's parameters under their own names
+    """
+
+    _fitted_numbers = ("pitch_um_",)
+    needs_places = True
+    _frozen: ClassVar[bool] = True
+    #: What the paper does not give, and was chosen here; a head's card carries it.
+    own_choices: ClassVar[dict[str, str]] = {
+        "neighbourhood": "each spot's own two steps, not those of its batch",
+        "edges": "the nearest six spots at most, within 1.3 spot pitches",
+        "features": "frozen embeddings, z-scored, through one linear layer in the place of the ResNet18",
+        "initial weights": "torch's; the heads start at the mean labels",
+        "last ReLU": "in training with a slope of 0.1 below zero, so that no cell type dies",
+        "transformer": "8 attention heads, perceptrons four times as wide",
+        "epochs": "a fixed number",
+    }
+
+    def __init__(
+        self,
+        unit: str = "proportion",
+        epochs: int = 20,
+        batch_size: int = 16,
+        learning_rate: float = 1e-4,
+        weight_decay: float = 1e-4,
+        predict_batch: int = _PREDICT_CENTRES,
+        seed: int = 0,
+    ) -> None:
+        self.unit = unit
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.predict_batch = predict_batch
+        self.seed = seed
+
+    # The two variants differ in these three.
+
+    def _network(self, n_types: int) -> nn.Module:
+        from .hist2cell_network import Hist2CellGraph
+
+        return Hist2CellGraph(self.n_features_in_, n_types, project=True)
+
+    def _inputs(self, X: np.ndarray, places: Places, rows: np.ndarray) -> np.ndarray:
+        return ((np.asarray(X[rows], np.float32) - self.mean_) / self.scale_).astype(np.float32)
+
+    def _outputs(self, network: Any, inputs: np.ndarray, graphs: Subgraphs, row_of: np.ndarray) -> Tensor:
+        import torch
+
+        found: Tensor = network(torch.from_numpy(inputs), graphs, row_of)
+        return found
+
+    def _fit(
+        self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, places: Places | None
+    ) -> None:
+        import torch
+
+        from .hist2cell_network import SpotGraph
+
+        for name in ("epochs", "batch_size", "predict_batch"):
+            if not isinstance(getattr(self, name), int | np.integer) or getattr(self, name) < 1:
+                raise HeadError(f"{name} must be a whole number of at least 1; it is {getattr(self, name)!r}")
+        places = self._checked(places)
+        if (X[0] == X).all() and places.tiles is None:
+            raise HeadError("the features are the same in every training spot", mend="Check the tiles and the encoder")
+        self.mean_, self.scale_ = (part.astype(np.float32) for part in standardise(X, weight))
+        self.pitch_um_ = spot_pitch_um(places)
+        graph = SpotGraph.of(places, self.pitch_um_)
+        target, importance = (torch.from_numpy(a.astype(np.float32)) for a in (Y, weight))
+        rng = np.random.default_rng(self.seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            network = self._network(Y.shape[1])
+            with torch.no_grad():
+                for name, parameter in network.named_parameters():
+                    if "heads." in name and name.endswith("bias"):
+                        parameter.copy_((importance @ target) / importance.sum())
+            optimiser = torch.optim.Adam(
+                network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
+            )
+            steps = -(-len(X) // self.batch_size) * self.epochs
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+            network.train()
+            for _ in range(self.epochs):
+                order = rng.permutation(len(X))
+                for start in range(0, len(X), self.batch_size):
+                    centres = order[start : start + self.batch_size]
+                    optimiser.zero_grad(set_to_none=True)
+                    error = (self._centres(network, X, places, graph, centres) - target[centres]).square().mean(dim=1)
+                    loss = (error * importance[centres]).mean()
+                    if not torch.isfinite(loss):
+                        raise HeadError("the training loss of Hist2Cell is not finite", mend="Lower learning_rate")
+                    loss.backward()
+                    optimiser.step()
+                    schedule.step()
+        for name, values in _saved(network).items():
+            setattr(self, f"{name}_", values.detach().numpy().copy())
+
+    def _centres(self, network: nn.Module, X: np.ndarray, places: Places, graph: SpotGraph, centres: np.ndarray) -> Any:
+        graphs = graph.around(centres)
+        rows = np.unique(graphs.nodes[graphs.nodes >= 0])
+        row_of = np.zeros(len(places), np.intp)
+        row_of[rows] = np.arange(len(rows))
+        return self._outputs(network, self._inputs(X, places, rows), graphs, row_of)
+
+    def _predict(self, X: np.ndarray, places: Places | None) -> np.ndarray:
+        import torch
+
+        from .hist2cell_network import SpotGraph
+
+        places = self._checked(places)
+        graph = SpotGraph.of(places, self.pitch_um_)
+        network = self._network(int(self.present_.sum()))
+        own = {name: torch.from_numpy(np.asarray(getattr(self, f"{name}_"))) for name in _saved(network)}
+        network.load_state_dict(own, strict=False)
+        network.eval()
+        result = np.empty((len(X), int(self.present_.sum())))
+        with torch.no_grad():
+            for start in range(0, len(X), self.predict_batch):
+                centres = np.arange(start, min(start + self.predict_batch, len(X)))
+                result[centres] = self._centres(network, X, places, graph, centres).double().numpy()
+        return to_unit(result, self.unit)
+
+    def _checked(self, places: Places | None) -> Places:
+        if places is None:
+            raise HeadError("the graph of the spots needs their places", mend="Give places=Places(section, xy_um)")
+        return places
+
+    def _fitted_arrays(self) -> dict[str, tuple[str, ...]]:
+        import torch
+
+        from .hist2cell_network import Hist2CellGraph, Hist2CellTiles
+
+        with torch.device("meta"):  # names and numbers of axes alone
+            network = Hist2CellGraph(1, 1, project=True) if self._frozen else Hist2CellTiles(1)
+        axes: dict[str, tuple[str, ...]] = {"mean_": ("own features",), "scale_": ("own features",)}
+        for name, part in _saved(network).items():
+            names = [f"{name} {axis}" for axis in range(part.ndim)]
+            if name == "project.weight":
+                names[1] = "own features"
+            if name.removeprefix("rest.").startswith("heads."):
+                names[0] = "types"
+            axes[f"{name}_"] = tuple(names)
+        return axes
+
+
+def _saved(network: nn.Module) -> dict[str, Tensor]:
+    """The network's parameters and running statistics, without counters that prediction does not need."""
+    return {name: part for name, part in network.state_dict().items() if not name.endswith("num_batches_tracked")}
+
+
+class Hist2CellTilesRegressor(Hist2CellRegressor):
+    """Hist2Cell trained end to end: a ResNet18 on the tiles of each spot and of its neighbours, and the graph on it.
+
+    Embeddings are not used; ``places.tiles`` gives the pixels, at fit and at prediction. Each training spot costs the
+    tiles of its whole neighbourhood in every epoch. Everything else is as in `Hist2CellRegressor`.
+
+    Parameters
+    ----------
+    weights
+        Initial weights of the ResNet18, by parameter name; at random when left out.
+    """
+
+    _frozen = False
+    own_choices: ClassVar[dict[str, str]] = {
+        **{name: words for name, words in Hist2CellRegressor.own_choices.items() if name != "features"},
+        "ResNet18": "from random weights unless some are given",
+    }
+
+    def __init__(
+        self,
+        unit: str = "proportion",
+        epochs: int = 20,
+        batch_size: int = 16,
+        learning_rate: float = 1e-4,
+        weight_decay: float = 1e-4,
+        predict_batch: int = _PREDICT_CENTRES,
+        weights: Mapping[str, np.ndarray] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(unit, epochs, batch_size, learning_rate, weight_decay, predict_batch, seed)
+        self.weights = weights
+
+    def _network(self, n_types: int) -> nn.Module:
+        import torch
+
+        from .hist2cell_network import Hist2CellTiles
+
+        network = Hist2CellTiles(n_types)
+        if self.weights is not None:
+            own = {name: torch.from_numpy(np.asarray(values)) for name, values in self.weights.items()}
+            try:
+                network.backbone.load_state_dict(own)
+            except RuntimeError as error:
+                raise HeadError(f"the weights are not a ResNet18's without its last layer ({error})") from error
+        return network
+
+    def _inputs(self, X: np.ndarray, places: Places, rows: np.ndarray) -> np.ndarray:
+        if places.tiles is None:
+            raise HeadError(
+                "this head is trained on pixels, and no tiles were given",
+                mend="Give places=Places(section, xy_um, tiles), or use the head hist2cell on features",
+            )
+        tiles = np.asarray(places.tiles(rows))
+        if tiles.dtype != np.uint8 or tiles.ndim != 4 or tiles.shape[0] != len(rows) or tiles.shape[3] != 3:
+            raise HeadError(f"tiles must be uint8 (m, px, px, 3); they are {tiles.dtype} of shape {tiles.shape}")
+        return tiles
+
+    def _outputs(self, network: Any, inputs: np.ndarray, graphs: Subgraphs, row_of: np.ndarray) -> Tensor:
+        found: Tensor = network.rest(network.encode(inputs), graphs, row_of)
+        return found

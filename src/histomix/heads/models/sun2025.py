@@ -1,0 +1,174 @@
+"""The head of Sun, Zhu and Qiu (2025, arXiv 2507.07013), as far as it is published."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from ...errors import HeadError
+from ..base import CompositionRegressor, to_unit
+from ..inner_folds import inner_splits
+from ..neighbourhood import Places
+from .mlp import layer_axes
+from .preprocess import standardise
+
+if TYPE_CHECKING:
+    from .network import Layers, Loss
+
+
+class Sun2025Regressor(CompositionRegressor):
+    """Seven fully connected layers with SiLU and a linear output on z-scored embeddings.
+
+    Published: the seven layers, SiLU, the linear output, embeddings z-scored with training statistics (of several
+    encoders side by side, where there are several), and the loss ``MSE + l1 * MAE + l2 * (1 - Pearson)``. Widths,
+    ``l1``, ``l2``, initial weights, optimiser and number of epochs are not: those here are this library's, and
+    `own_choices` lists them. The labels are learnt as they are, without a transform; predictions are clipped at 0
+    and, for proportions, divided by their sum.
+
+    Parameters
+    ----------
+    unit
+        "proportion" or "cells per spot".
+    hidden
+        Widths of the hidden layers; six, for seven layers with the output.
+    l1, l2
+        Weights of the mean absolute error and of one minus the mean Pearson correlation over types, in a batch.
+    learning_rate, batch_size
+        Of Adam.
+    max_epochs, patience
+        Training on inner splits ends at `max_epochs`, or after `patience` epochs without a lower held-out loss.
+    epochs
+        A fixed number of epochs, without inner splits; None to take the number with the least mean loss on held-out
+        groups.
+    seed
+        Of initial weights and batches.
+
+    Attributes
+    ----------
+    n_epochs_ : int
+    inner_loss_ : float64 array, (n_epochs_tried,), mean loss on held-out groups after each epoch, with inner splits
+    mean_, scale_ : float32 arrays, (n_features,)
+    weight_i_, bias_i_ : float32 arrays, with an axis of length 1 before the layer's own
+    """
+
+    _fitted_numbers = ("n_epochs_",)
+    #: What the paper does not give, and was chosen here; a head's card carries it.
+    own_choices: ClassVar[dict[str, str]] = {
+        "hidden": "widths of the six hidden layers",
+        "l1": "weight of the mean absolute error",
+        "l2": "weight of the Pearson term",
+        "initial weights": "uniform after He et al. (2015)",
+        "optimiser": "Adam without weight decay; learning_rate and batch_size",
+        "epochs": "as many as had the least loss on inner held-out groups",
+    }
+
+    def __init__(
+        self,
+        unit: str = "proportion",
+        hidden: tuple[int, ...] = (512, 256, 256, 128, 128, 64),
+        l1: float = 0.5,
+        l2: float = 0.5,
+        learning_rate: float = 3e-4,
+        batch_size: int = 64,
+        max_epochs: int = 60,
+        patience: int = 8,
+        epochs: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.unit = unit
+        self.hidden = hidden
+        self.l1 = l1
+        self.l2 = l2
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.patience = patience
+        self.epochs = epochs
+        self.seed = seed
+
+    def _fit(
+        self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, places: Places | None
+    ) -> None:
+        from .network import one_thread
+
+        self._check_parameters()
+        if (X[0] == X).all():
+            raise HeadError("the features are the same in every training spot", mend="Check the tiles and the encoder")
+        with one_thread():
+            if self.epochs is None:
+                self._choose_epochs(X, Y, groups, weight)
+            else:
+                self.n_epochs_ = int(self.epochs)
+            self.mean_, self.scale_ = (part.astype(np.float32) for part in standardise(X, weight))
+            run = self._train((X - self.mean_) / self.scale_, Y, weight, fold=0)
+            for _ in range(self.n_epochs_):
+                layers = next(run)
+        for name in layer_axes(len(self.hidden), norm=False):
+            setattr(self, name, layers[name].detach().numpy().copy())
+
+    def _choose_epochs(self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray) -> None:
+        """Train on every inner split in step; keep the held-out predictions of the best epoch."""
+        import torch
+
+        from .network import forward
+
+        splits, runs, unseen = inner_splits(len(X), groups), [], []
+        for fold, (train, test) in enumerate(splits):
+            mean, scale = standardise(X[train], weight[train])
+            runs.append(self._train((X[train] - mean) / scale, Y[train], weight[train], fold + 1))
+            arrays = ((X[test] - mean) / scale, Y[test], weight[test])
+            unseen.append([torch.from_numpy(array.astype(np.float32)) for array in arrays])
+        loss, sizes = self._loss(), [len(test) for _, test in splits]
+        curve: list[float] = []
+        self.n_epochs_ = 0
+        while len(curve) < self.max_epochs and len(curve) - self.n_epochs_ <= self.patience:
+            live = [next(run) for run in runs]
+            with torch.no_grad():
+                outputs = [forward(layers, x) for layers, (x, _, _) in zip(live, unseen, strict=True)]
+                losses = [float(loss(z, y[None], w[None])) for z, (_, y, w) in zip(outputs, unseen, strict=True)]
+            curve.append(float(np.average(losses, weights=sizes)))
+            if curve[-1] == min(curve):
+                self.n_epochs_ = len(curve)
+                held_out = np.full(Y.shape, np.nan)
+                for (_, test), z in zip(splits, outputs, strict=True):
+                    held_out[test] = to_unit(z[0].double().numpy(), self.unit)
+        self.held_out_, self.inner_loss_ = held_out, np.array(curve)
+
+    def _train(self, Z: np.ndarray, Y: np.ndarray, weight: np.ndarray, fold: int) -> Iterator[Layers]:
+        from .network import Recipe, epochs
+
+        recipe = Recipe(1, tuple(self.hidden), 0.0, self.learning_rate, 0.0, self.batch_size, norm=False)
+        seed = int(np.random.SeedSequence([self.seed, fold]).generate_state(1)[0])
+        return epochs(recipe, Z, Y, weight, self._loss(), seed)
+
+    def _loss(self) -> Loss:
+        from .network import sun2025_loss
+
+        return sun2025_loss(self.l1, self.l2)
+
+    def _predict(self, X: np.ndarray, places: Places | None) -> np.ndarray:
+        import torch
+
+        from .network import forward
+
+        layers = {name: torch.from_numpy(getattr(self, name)) for name in layer_axes(len(self.hidden), norm=False)}
+        with torch.no_grad():
+            output = forward(layers, torch.from_numpy(((X - self.mean_) / self.scale_).astype(np.float32)))
+        return to_unit(output[0].double().numpy(), self.unit)
+
+    def _fitted_arrays(self) -> dict[str, tuple[str, ...]]:
+        axes = layer_axes(len(self.hidden), norm=False, first="features")
+        return {"mean_": ("features",), "scale_": ("features",), **axes}
+
+    def _check_parameters(self) -> None:
+        counts = {name: getattr(self, name) for name in ("batch_size", "max_epochs", "patience")}
+        counts |= {"epochs": 1 if self.epochs is None else self.epochs}
+        counts |= {f"hidden[{i}]": width for i, width in enumerate(self.hidden)}
+        for name, value in counts.items():
+            if not isinstance(value, int | np.integer) or value < 1:
+                raise HeadError(f"{name} must be a whole number of at least 1; it is {value!r}")
+        for name in ("learning_rate", "l1", "l2"):
+            if not 0 <= getattr(self, name) < np.inf:
+                raise HeadError(f"{name} must be a non-negative number; it is {getattr(self, name)!r}")

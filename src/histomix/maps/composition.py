@@ -1,0 +1,91 @@
+"""A composition map as tables and QuPath objects."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from ..common.palette import type_colours
+
+#: Columns of ``composition.csv`` that are no cell types, before and after them.
+PLACE_COLUMNS = ("x_px", "y_px")
+STATE_COLUMNS = ("novelty", "in_scope", "tissue", "read_ok", "region", "piece")
+#: Layers that hold the ends of intervals.
+BOUNDS = ("lower", "upper")
+#: UUIDs of tiles are derived from the slide's fingerprint, so that the same tile has the same id in every run.
+_NAMESPACE = uuid.UUID("6f3f1c52-6a0e-5d0c-9d63-0d7cf0a5a9b1")
+
+
+def composition_table(composition: AnnData) -> pd.DataFrame:
+    """A composition map as one table: place, one column per cell type, then novelty and the tile's state.
+
+    ``region`` follows where regions were given, and ``piece`` where the slide has several pieces of tissue.
+    """
+    values = pd.DataFrame(composition.X, index=composition.obs_names, columns=composition.var_names)
+    states = [name for name in STATE_COLUMNS if name in composition.obs]
+    if json.loads(composition.uns["manifest"]).get("pieces", 1) == 1 and "piece" in states:
+        states.remove("piece")
+    table = pd.concat([composition.obs[list(PLACE_COLUMNS)], values, composition.obs[states]], axis=1)
+    table.index.name = "spot"
+    return table
+
+
+def composition_geojson(composition: AnnData) -> dict[str, Any]:
+    """A composition map as a QuPath FeatureCollection of tile objects.
+
+    Coordinates are level-0 px relative to the slide's bounds, as QuPath counts them. Each tile carries its composition
+    as measurements (with ``<type> lower`` and ``<type> upper`` of a calibrated head) and is classified by its dominant
+    cell type. A tile out of scope is told by the measurement ``in scope`` of 0 and by words in its metadata; an
+    unreadable tile carries no measurements.
+    """
+    manifest = json.loads(composition.uns["manifest"])
+    slide = manifest["slide"]
+    half = manifest["cell_px"] / 2
+    left, top = slide["bounds_px"]
+    types = [str(name) for name in composition.var_names]
+    colours = {name: [round(255 * channel) for channel in colour] for name, colour in type_colours(types).items()}
+    values = np.asarray(composition.X, dtype=float)
+    bounds = {name: np.asarray(composition.layers[name], float) for name in BOUNDS if name in composition.layers}
+    novelty = composition.obs["novelty"].to_numpy(float)
+    in_scope = (
+        composition.obs["in_scope"].to_numpy(bool) if "in_scope" in composition.obs else np.ones(len(values), bool)
+    )
+    features = []
+    for row, (key, x, y) in enumerate(
+        zip(composition.obs_names, composition.obs["x_px"], composition.obs["y_px"], strict=True)
+    ):
+        x0, x1, y0, y1 = (
+            round(float(v), 2) for v in (x - left - half, x - left + half, y - top - half, y - top + half)
+        )
+        properties: dict[str, Any] = {"objectType": "tile", "name": str(key)}
+        if np.isfinite(values[row]).all():
+            dominant = types[int(values[row].argmax())]
+            measurements = _numbers(types, values[row])
+            for bound, array in bounds.items():
+                measurements |= _numbers([f"{name} {bound}" for name in types], array[row])
+            if np.isfinite(novelty[row]):
+                measurements["novelty"] = round(float(novelty[row]), 4)
+            if not in_scope[row]:
+                measurements["in scope"] = 0
+                properties["metadata"] = {"scope": "out of scope: unlike the tiles that the head was trained on"}
+            properties["classification"] = {"name": dominant, "color": colours[dominant]}
+            properties["measurements"] = measurements
+        features.append(
+            {
+                "type": "Feature",
+                "id": str(uuid.uuid5(_NAMESPACE, f"{slide['fingerprint']}/{key}")),
+                "geometry": {"type": "Polygon", "coordinates": [[[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]]]},
+                "properties": properties,
+            }
+        )
+    return {"type": "FeatureCollection", "features": features}
+
+
+def _numbers(names: list[str], values: np.ndarray) -> dict[str, float]:
+    """Measurements that are numbers; QuPath's reader refuses others."""
+    return {name: round(float(value), 6) for name, value in zip(names, values, strict=True) if np.isfinite(value)}

@@ -1,0 +1,1 @@
+"""What the pages of report, benchmark and sharing have in common."""

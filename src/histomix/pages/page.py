@@ -1,0 +1,112 @@
+"""What every page shares: templates that escape, a policy that allows nothing foreign, and figures beside the page."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import re
+from pathlib import Path
+
+import matplotlib
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from ..common.palette import DARK
+from ..progress import Progress, silent
+
+#: Of maps on the page, and of charts kept for slides and papers.
+MAP_DPI, CHART_DPI = 130, 200
+_LONGEST_NAME = 60
+
+
+def page_environment(room: str) -> Environment:
+    """Templates of a room (``"report"``) in which every value is escaped and a missing one is an error."""
+    return Environment(
+        loader=PackageLoader(f"histomix.{room}"),
+        autoescape=select_autoescape(["html", "j2"], default=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def content_policy(*templates: str) -> Markup:
+    """The Content-Security-Policy of a page: pictures beside it, and the styles and scripts of its templates by digest.
+
+    The digests are of the templates as they lie in the package, never of a finished page: what a hostile name smuggled
+    into one, or a request to another computer, is refused by the browser (https://www.w3.org/TR/CSP3/).
+
+    Parameters
+    ----------
+    templates
+        Those that hold the styles and scripts, and nothing of the user's.
+    """
+    text = "".join(page_environment().get_template(name).render() for name in templates)
+    rules = ["default-src 'none'", "img-src 'self' data:", "base-uri 'none'", "form-action 'none'"]
+    for name in ("style", "script"):
+        parts = re.findall(rf"<{name}>(.*?)</{name}>", text, flags=re.DOTALL)
+        rules += [f"{name}-src {' '.join(map(source_digest, parts))}"] if parts else []
+    return Markup("; ".join(rules))
+
+
+def source_digest(text: str) -> str:
+    """What a policy calls a script or style by."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+class Drawer:
+    """Saves figures beside a page under safe names.
+
+    Parameters
+    ----------
+    folder
+        Of the page; the figures go to ``figures/`` in it.
+    total
+        How many figures are expected, for ``progress``.
+    progress
+        Told of each.
+    """
+
+    def __init__(self, folder: Path, total: int = 0, progress: Progress = silent) -> None:
+        self.folder, self.total, self.progress, self.done = folder, total, progress, 0
+        (folder / "figures").mkdir()
+
+    def picture(self, figure: Figure, *names: object) -> dict[str, str]:
+        """Save a map as PNG; ``{"light": path}``."""
+        stem = self._stem(names)
+        figure.savefig(self.folder / f"{stem}.png", dpi=MAP_DPI, facecolor="white", metadata={"Software": None})
+        self._tell()
+        return {"light": f"{stem}.png"}
+
+    def chart(self, figure: Figure, *names: object) -> dict[str, str]:
+        """Save a chart as SVG for a light and a dark page, and as PNG; ``{"light", "dark", "png", "svg"}: path``."""
+        stem = self._stem(names)
+        text = svg_text(figure)
+        (self.folder / f"{stem}.svg").write_text(text, encoding="utf-8", newline="\n")
+        (self.folder / f"{stem}-dark.svg").write_text(darkened(text), encoding="utf-8", newline="\n")
+        figure.savefig(self.folder / f"{stem}.png", dpi=CHART_DPI, facecolor="white", metadata={"Software": None})
+        self._tell()
+        return {"light": f"{stem}.svg", "dark": f"{stem}-dark.svg", "png": f"{stem}.png", "svg": f"{stem}.svg"}
+
+    def _stem(self, names: tuple[object, ...]) -> str:
+        name = "-".join(re.sub(r"[^A-Za-z0-9]+", "-", str(part)).strip("-") for part in names)[:_LONGEST_NAME]
+        return f"figures/{self.done:03d}-{name.strip('-')}"
+
+    def _tell(self) -> None:
+        self.done += 1
+        self.progress("report", self.done, max(self.total, self.done))
+
+
+def svg_text(figure: Figure) -> str:
+    """A figure as SVG with a clear ground and text as outlines; the same figure gives the same text."""
+    stream = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "histomix", "svg.fonttype": "path"}):
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return stream.getvalue()
+
+
+def darkened(svg: str) -> str:
+    """The same chart in the colours of a dark page."""
+    return re.sub("|".join(map(re.escape, DARK)), lambda found: DARK[found[0]], svg)

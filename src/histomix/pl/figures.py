@@ -1,0 +1,225 @@
+"""Figures of the report, drawn with matplotlib's objects (no pyplot, no global state)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import Collection, EllipseCollection, PolyCollection
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from ..common.naming import plain_text
+from ..common.palette import ABUNDANCE_MAP, AXIS, HEAD_COLOURS, INK, QUIET, type_colours
+from .charts import quiet_axes
+
+PANEL_INCHES = 2.5
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """The slide under a map: its preview, and how level-0 px become preview px.
+
+    Parameters
+    ----------
+    image
+        The preview, uint8 ``(height, width, 3)``.
+    scale
+        Preview px per level-0 px.
+    mark_px
+        Diameter of a spot, or side of a tile, in level-0 px.
+    round_marks
+        Spots are round; tiles of a grid are square.
+    um_per_px
+        Um per preview px, for the scale bar.
+    """
+
+    image: np.ndarray
+    scale: float
+    mark_px: float
+    round_marks: bool
+    um_per_px: float
+
+
+def crop_to(canvas: Canvas, xy_px: np.ndarray, margin_px: float | None = None) -> tuple[float, float, float, float]:
+    """Left, right, top and bottom of the places in preview px, with a margin."""
+    margin = (canvas.mark_px if margin_px is None else margin_px) * canvas.scale * 1.5
+    low, high = xy_px.min(axis=0) * canvas.scale - margin, xy_px.max(axis=0) * canvas.scale + margin
+    height, width = canvas.image.shape[:2]
+    return max(low[0], 0), min(high[0], width), max(low[1], 0), min(high[1], height)
+
+
+def draw_slide(axes: Axes, canvas: Canvas, frame: tuple[float, float, float, float], *, faded: bool = False) -> None:
+    """Draw the preview inside ``frame``; faded, so that marks on it stand out."""
+    image = canvas.image
+    if faded:
+        grey = image.mean(axis=2, keepdims=True)
+        image = (255 - (255 - np.repeat(grey, 3, axis=2)) * 0.3).astype(np.uint8)
+    axes.imshow(image, interpolation="antialiased")
+    axes.set_xlim(frame[0], frame[1])
+    axes.set_ylim(frame[3], frame[2])
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def draw_scale_bar(axes: Axes, canvas: Canvas, frame: tuple[float, float, float, float]) -> None:
+    """A bar of a round length, about a fifth of the frame."""
+    wanted = (frame[1] - frame[0]) * canvas.um_per_px / 5
+    length = max((step for step in (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000) if step <= wanted), default=10)
+    width, height = frame[1] - frame[0], frame[3] - frame[2]
+    x1, y = frame[1] - 0.04 * width, frame[3] - 0.04 * height
+    x0 = x1 - length / canvas.um_per_px
+    axes.plot([x0, x1], [y, y], color=INK, linewidth=2.5, solid_capstyle="butt")
+    text = f"{length // 1000} mm" if length >= 1000 else f"{length} µm"
+    axes.text((x0 + x1) / 2, y - 0.015 * height, text, ha="center", va="bottom", fontsize=7, color=INK)
+
+
+def draw_marks(axes: Axes, canvas: Canvas, xy_px: np.ndarray, colours: np.ndarray) -> None:
+    """Spots or tiles at their true size; ``colours`` is RGBA, one row each."""
+    xy, size = xy_px * canvas.scale, canvas.mark_px * canvas.scale
+    marks: Collection
+    if canvas.round_marks:
+        sizes = np.full(len(xy), size)
+        marks = EllipseCollection(sizes, sizes, np.zeros(len(xy)), units="xy", offsets=xy, transOffset=axes.transData)
+    else:
+        corners = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]]) * size
+        marks = PolyCollection(list(xy[:, None, :] + corners[None]), antialiaseds=False)
+    marks.set_facecolor(colours.tolist())
+    marks.set_edgecolor("none")
+    axes.add_collection(marks)
+
+
+def value_colours(values: np.ndarray, norm: Normalize, cmap: str | None = None) -> np.ndarray:
+    """RGBA of abundances on a colour scale; a place without a value is transparent."""
+    colours = np.array(ScalarMappable(norm, cmap or ABUNDANCE_MAP).to_rgba(np.nan_to_num(values)))
+    colours[~np.isfinite(values), 3] = 0
+    return colours
+
+
+def abundance_norm(*tables: pd.DataFrame | pd.Series) -> Normalize:
+    """One colour scale for several tables: from 0 to the 99th percentile, so that one spot cannot darken the rest."""
+    values = np.concatenate([np.asarray(table, dtype=float).ravel() for table in tables])
+    top = float(np.nanpercentile(values, 99)) if np.isfinite(values).any() else 1.0
+    return Normalize(0, top if top > 0 else 1.0, clip=True)
+
+
+def panel_figure(panels: int, frame: tuple[float, float, float, float], columns: int) -> tuple[Figure, list[Axes]]:
+    """A grid of map panels with the aspect of ``frame``."""
+    rows = -(-panels // columns)
+    aspect = (frame[3] - frame[2]) / (frame[1] - frame[0])
+    figure = Figure(figsize=(PANEL_INCHES * columns, (PANEL_INCHES * aspect + 0.42) * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for empty in grid[panels:]:
+        empty.set_axis_off()
+    return figure, list(grid[:panels])
+
+
+def composition_figure(
+    canvas: Canvas, xy_px: np.ndarray, tables: Mapping[str, pd.DataFrame], panel_inches: float = 3.6
+) -> Figure:
+    """The H&E, and beside it the most abundant cell type of each place: one panel per table, by title."""
+    frame = crop_to(canvas, xy_px)
+    aspect = (frame[3] - frame[2]) / (frame[1] - frame[0])
+    panels = 1 + len(tables)
+    figure = Figure(figsize=(panel_inches * panels, panel_inches * aspect + 0.9), layout="constrained")
+    first, *others = figure.subplots(1, panels)
+    draw_slide(first, canvas, frame)
+    draw_scale_bar(first, canvas, frame)
+    first.set_title("H&E", fontsize=10, color=INK)
+    colours = type_colours(list(next(iter(tables.values())).columns))
+    for axes, (title, table) in zip(others, tables.items(), strict=True):
+        draw_slide(axes, canvas, frame, faded=True)
+        draw_marks(axes, canvas, xy_px, dominant_colours(table, colours))
+        axes.set_title(plain_text(title), fontsize=10, color=INK)
+    handles = [
+        first.plot([], [], marker="o", linestyle="", color=colour, label=plain_text(name))[0]
+        for name, colour in colours.items()
+    ]
+    columns = min(len(handles), max(2, round(panels * panel_inches / 1.7)))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
+    return figure
+
+
+def dominant_colours(table: pd.DataFrame, colours: Mapping[str, tuple[float, float, float]]) -> np.ndarray:
+    """RGBA of each place's most abundant cell type; a place without values is transparent."""
+    values = table.to_numpy(float)
+    known = np.isfinite(values).all(axis=1)
+    names = table.columns[np.nan_to_num(values).argmax(axis=1)]
+    return np.array([(*colours[name], 1.0 if ok else 0.0) for name, ok in zip(names, known, strict=True)])
+
+
+def thumbnail_figure(canvas: Canvas, xy_px: np.ndarray, table: pd.DataFrame, inches: float = 1.9) -> Figure:
+    """The most abundant cell type of each place on the faded slide, small and without words."""
+    frame = crop_to(canvas, xy_px)
+    side = max(frame[1] - frame[0], frame[3] - frame[2])
+    middle = ((frame[0] + frame[1]) / 2, (frame[2] + frame[3]) / 2)
+    frame = (middle[0] - side / 2, middle[0] + side / 2, middle[1] - side / 2, middle[1] + side / 2)
+    figure = Figure(figsize=(inches, inches))
+    axes = figure.add_axes((0, 0, 1, 1))
+    draw_slide(axes, canvas, frame, faded=True)
+    draw_marks(axes, canvas, xy_px, dominant_colours(table, type_colours(list(table.columns))))
+    return figure
+
+
+def map_figure(canvas: Canvas, xy_px: np.ndarray, table: pd.DataFrame, columns: int = 4) -> Figure:
+    """One map per cell type on the faded slide, each on a colour scale of its own."""
+    frame = crop_to(canvas, xy_px)
+    figure, panels = panel_figure(table.shape[1], frame, columns)
+    for axes, name in zip(panels, table.columns, strict=True):
+        norm = abundance_norm(table[name])
+        draw_slide(axes, canvas, frame, faded=True)
+        draw_marks(axes, canvas, xy_px, value_colours(table[name].to_numpy(float), norm))
+        axes.set_title(plain_text(name), fontsize=9, color=INK)
+        _colour_bar(figure, axes, norm)
+    draw_scale_bar(panels[0], canvas, frame)
+    return figure
+
+
+def beside_figure(canvas: Canvas, xy_px: np.ndarray, maps: Mapping[str, pd.Series], score: str) -> Figure:
+    """Maps of one cell type side by side on one colour scale, and a scatter of the last against the first.
+
+    Parameters
+    ----------
+    canvas, xy_px
+        The slide, and the places (n, 2) in level-0 px.
+    maps
+        Values of each map by its title, the prediction last.
+    score
+        Words over the scatter.
+    """
+    frame = crop_to(canvas, xy_px)
+    aspect = (frame[3] - frame[2]) / (frame[1] - frame[0])
+    side, panels = 2.1, len(maps) + 1
+    figure = Figure(figsize=(side * panels + 0.6, max(side * aspect, side * 0.8) + 0.6), layout="constrained")
+    *map_axes, scatter = figure.subplots(1, panels)
+    norm = abundance_norm(next(iter(maps.values())))
+    for axes, (title, values) in zip(map_axes, maps.items(), strict=True):
+        draw_slide(axes, canvas, frame, faded=True)
+        draw_marks(axes, canvas, xy_px, value_colours(values.to_numpy(float), norm))
+        axes.set_title(plain_text(title), fontsize=10, color=QUIET)
+    draw_scale_bar(map_axes[0], canvas, frame)
+    _colour_bar(figure, map_axes[-1], norm)
+    (first_title, first), *_, (last_title, last) = maps.items()
+    scatter.scatter(first, last, s=9, color=HEAD_COLOURS["mlp"], alpha=0.55, linewidths=0)
+    top = float(np.nanmax([first.max(), last.max(), 1e-9])) * 1.04
+    scatter.plot([0, top], [0, top], color=AXIS, linewidth=1, zorder=0)
+    scatter.set(xlim=(0, top), ylim=(0, top), xlabel=plain_text(first_title), ylabel=plain_text(last_title))
+    scatter.set_box_aspect(1)
+    scatter.set_title(score, fontsize=10, color=QUIET)
+    quiet_axes(scatter)
+    return figure
+
+
+def _colour_bar(figure: Figure, axes: Axes, norm: Normalize) -> None:
+    bar = figure.colorbar(ScalarMappable(norm, ABUNDANCE_MAP), ax=axes, shrink=0.7, aspect=18, pad=0.02)
+    bar.outline.set_visible(False)
+    bar.locator = MaxNLocator(3)
+    bar.update_ticks()
+    bar.ax.tick_params(labelsize=7, colors=QUIET, length=0)

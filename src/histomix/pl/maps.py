@@ -1,0 +1,288 @@
+"""Maps: abundance, most abundant type, novelty, and label beside prediction."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.ticker import MaxNLocator
+
+from ..common.naming import plain_text
+from ..common.palette import AXIS, HEAD_COLOURS, INK, QUIET, type_colours
+from ..errors import InputError, UnknownNameError
+from ._frame import finish, new_axes, new_grid
+from .charts import quiet_axes
+from .figures import (
+    Canvas,
+    abundance_norm,
+    crop_to,
+    dominant_colours,
+    draw_marks,
+    draw_scale_bar,
+    draw_slide,
+    value_colours,
+)
+from .matrices import draw_composition_bars
+from .tables import composition_means
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from ..evaluation import Evaluation
+
+_SIDE = 3.2
+
+
+def composition(
+    adata: AnnData,
+    color: str | Sequence[str] | None = None,
+    *,
+    layer: str | None = None,
+    img: np.ndarray | None = None,
+    vmin: float | None = None,
+    vmax: float | None = None,
+    cmap: str | None = None,
+    title: str | Sequence[str] | None = None,
+    ncols: int = 4,
+    scale_bar: bool = True,
+    ax: Axes | Sequence[Axes] | None = None,
+    show: bool | None = None,
+    save: str | os.PathLike[str] | None = None,
+) -> Axes | list[Axes]:
+    """Maps of a composition, one panel a name, after the manner of ``squidpy.pl.spatial_scatter``.
+
+    Parameters
+    ----------
+    adata
+        A map from `histomix.predict`, tiles x cell types.
+    color
+        Cell types or numeric columns of ``obs`` (``"novelty"``); all cell types when left out.
+    layer
+        ``"lower"`` or ``"upper"`` for the bounds of the intervals; the values themselves when left out.
+    img
+        The whole slide at low resolution, uint8 ``(height, width, 3)``, to lie under the tiles.
+    vmin, vmax
+        Ends of the colour scale; 0 and the 99th percentile of each panel when left out.
+    cmap
+        A matplotlib colour map; viridis when left out.
+    title
+        Words over the panels; the names when left out.
+    ncols
+        Panels in a row.
+    scale_bar
+        Draw one on the first panel.
+    ax
+        Where to draw, one axes a panel; a new figure when left out.
+    show, save
+        Show the figure; write it to a file (.png, .svg, .pdf).
+
+    Returns
+    -------
+    The axes, a list where there are several panels.
+
+    Raises
+    ------
+    InputError
+        A name is neither a cell type nor a numeric column, or there is no such layer.
+    """
+    one = isinstance(color, str)
+    names = [color] if isinstance(color, str) else [str(name) for name in (adata.var_names if color is None else color)]
+    titles = names if title is None else [title] if isinstance(title, str) else list(title)
+    canvas, xy_px = _canvas(adata, img)
+    frame = crop_to(canvas, xy_px)
+    aspect = (frame[3] - frame[2]) / (frame[1] - frame[0])
+    panels = new_grid(ax, len(names), ncols, _SIDE, _SIDE * aspect + 0.3)
+    for place, (axes, name) in enumerate(zip(panels, names, strict=True)):
+        values = _values(adata, name, layer)
+        norm = abundance_norm(pd.Series(values))
+        norm = Normalize(norm.vmin if vmin is None else vmin, norm.vmax if vmax is None else vmax, clip=True)
+        draw_slide(axes, canvas, frame, faded=True)
+        draw_marks(axes, canvas, xy_px, value_colours(values, norm, cmap))
+        axes.set_title(plain_text(titles[place] if place < len(titles) else name), fontsize=10, color=INK)
+        _bar(axes, norm, cmap)
+    if scale_bar:
+        draw_scale_bar(panels[0], canvas, frame)
+    return finish(panels[0] if one else panels, save, show)
+
+
+def dominant(
+    adata: AnnData,
+    color: Sequence[str] | None = None,
+    *,
+    img: np.ndarray | None = None,
+    palette: dict[str, Any] | None = None,
+    title: str = "most abundant cell type",
+    legend: bool = True,
+    scale_bar: bool = True,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: str | os.PathLike[str] | None = None,
+) -> Axes:
+    """The most abundant cell type of each tile.
+
+    Parameters
+    ----------
+    adata, img, scale_bar, ax, show, save
+        As for `composition`.
+    color
+        The cell types to choose among; all when left out.
+    palette
+        Cell type -> colour of matplotlib; the colours of histomix for those left out.
+    title
+        Words over the map.
+    legend
+        Draw one beside the map.
+    """
+    from matplotlib.colors import to_rgb
+
+    types = [str(name) for name in (adata.var_names if color is None else color)]
+    table = pd.DataFrame({name: _values(adata, name, None) for name in types})
+    every = type_colours([str(name) for name in adata.var_names])
+    colours = {name: to_rgb((palette or {}).get(name, every[name])) for name in types}
+    canvas, xy_px = _canvas(adata, img)
+    frame = crop_to(canvas, xy_px)
+    aspect = (frame[3] - frame[2]) / (frame[1] - frame[0])
+    axes = new_axes(ax, 1.35 * _SIDE + (1.6 if legend else 0), 1.35 * _SIDE * aspect + 0.3)
+    draw_slide(axes, canvas, frame, faded=True)
+    draw_marks(axes, canvas, xy_px, dominant_colours(table, colours))
+    if scale_bar:
+        draw_scale_bar(axes, canvas, frame)
+    axes.set_title(plain_text(title), fontsize=10, color=INK)
+    if legend:
+        handles = [axes.plot([], [], "o", color=rgb, label=plain_text(name))[0] for name, rgb in colours.items()]
+        axes.legend(
+            handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8, labelcolor=INK
+        )
+    return finish(axes, save, show)
+
+
+def beside(
+    evaluation: Evaluation,
+    section: str,
+    color: str,
+    *,
+    head: str | None = None,
+    target: str = "label",
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: str | os.PathLike[str] | None = None,
+) -> Axes:
+    """Prediction against label (or truth) of one cell type over the spots of a section.
+
+    Parameters
+    ----------
+    evaluation
+        From `histomix.evaluate`.
+    section, color
+        Which section, and which cell type.
+    head
+        Which head; the one that the report shows when left out.
+    target
+        ``"label"`` or ``"truth"``.
+    ax, show, save
+        As for `composition`.
+
+    Raises
+    ------
+    InputError
+        There is no such section, cell type, head or target.
+    """
+    from .scores import shown_head
+
+    head = head or shown_head(evaluation)
+    tables = evaluation.truth if target == "truth" else evaluation.labels
+    for what, name, known in (
+        ("head", head, evaluation.predictions),
+        ("section", section, tables),
+        ("cell type", color, evaluation.summary["cell_types"]),
+    ):
+        if name not in known:
+            raise UnknownNameError(f"there is no {what} {name!r}", mend=f"Choose from {', '.join(map(str, known))}")
+    observed = tables[section][color]
+    predicted = evaluation.predictions[head][section][color].reindex(observed.index)
+    axes = new_axes(ax, 3.6, 3.6)
+    axes.scatter(observed, predicted, s=11, color=HEAD_COLOURS["mlp"], alpha=0.55, linewidths=0)
+    top = max(float(np.nanmax([observed.max(), predicted.max()])), 1e-9) * 1.04
+    axes.plot([0, top], [0, top], color=AXIS, linewidth=1, zorder=0)
+    axes.set(xlim=(0, top), ylim=(0, top), xlabel=target, ylabel=plain_text(f"prediction ({head})"))
+    axes.set_box_aspect(1)
+    axes.set_title(plain_text(f"{color}, {section}: Pearson {observed.corr(predicted):.3f}"))
+    quiet_axes(axes)
+    return finish(axes, save, show)
+
+
+def proportions(
+    adata: AnnData | dict[str, AnnData] | Evaluation,
+    *,
+    head: str | None = None,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: str | os.PathLike[str] | None = None,
+) -> Axes:
+    """Mean composition as stacked bars: of one map, of several by name, or of the sections of an evaluation.
+
+    Parameters
+    ----------
+    adata
+        A map, maps by slide name, or an evaluation.
+    head
+        Of an evaluation: draw what this head predicts; the labels when left out.
+    ax, show, save
+        As for `composition`.
+    """
+    source: Any = adata
+    if hasattr(source, "predictions"):
+        tables = source.labels if head is None else source.predictions[head]
+    else:
+        maps = source if isinstance(source, dict) else {"all tiles": source}
+        tables = {
+            name: pd.DataFrame(np.asarray(one.X), columns=one.var_names.astype(str)) for name, one in maps.items()
+        }
+    types = max(table.shape[1] for table in tables.values())
+    axes = new_axes(ax, 7.6, 0.9 + 0.32 * len(tables) + 0.18 * math.ceil(types / 4))
+    draw_composition_bars(axes, composition_means(tables))
+    return finish(axes, save, show)
+
+
+def _values(adata: AnnData, name: str, layer: str | None) -> np.ndarray:
+    if name in adata.var_names:
+        if layer is not None and layer not in adata.layers:
+            mend = f"It has {', '.join(adata.layers)}" if len(adata.layers) else "Predict with a calibrated head"
+            raise InputError(f"the map has no layer {layer!r}", mend=mend)
+        values = adata.X if layer is None else adata.layers[layer]
+        return np.asarray(values, dtype=float)[:, adata.var_names.get_loc(name)]
+    if name in adata.obs and pd.api.types.is_numeric_dtype(adata.obs[name]):
+        return adata.obs[name].to_numpy(float)
+    types = ", ".join(map(str, adata.var_names))
+    raise InputError(f"{name!r} is neither a cell type nor a number of a tile", mend=f"Choose from {types}, novelty")
+
+
+def _canvas(adata: AnnData, img: np.ndarray | None) -> tuple[Canvas, np.ndarray]:
+    """The slide under the map; without a picture, blank paper of the map's extent."""
+    manifest = json.loads(adata.uns["manifest"])
+    slide, round_marks = manifest["slide"], manifest["places"] == "spots"
+    xy_px = np.asarray(adata.obsm["spatial"], dtype=float)
+    if img is None:
+        scale = 256 / max(slide["width_px"], slide["height_px"])
+        shape = (max(1, round(slide["height_px"] * scale)), max(1, round(slide["width_px"] * scale)), 3)
+        img = np.full(shape, 255, np.uint8)
+    scale = img.shape[1] / slide["width_px"]
+    return Canvas(np.asarray(img), scale, manifest["cell_px"], round_marks, slide["mpp"] / scale), xy_px
+
+
+def _bar(axes: Axes, norm: Normalize, cmap: str | None) -> None:
+    from ..common.palette import ABUNDANCE_MAP
+
+    bar = axes.figure.colorbar(ScalarMappable(norm, cmap or ABUNDANCE_MAP), ax=axes, shrink=0.7, aspect=18, pad=0.02)
+    bar.outline.set_visible(False)
+    bar.locator = MaxNLocator(3)
+    bar.update_ticks()
+    bar.ax.tick_params(labelsize=7, colors=QUIET, length=0)

@@ -1,0 +1,175 @@
+"""Several slides: all are attempted, each failure is kept, and what is done is not done again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..common.locks import Lock, folder_lock
+from ..common.marked_output import refuse_marked
+from ..common.polygons import read_regions
+from ..common.pseudonyms import Pseudonyms, key_file
+from ..heads import load_head
+from ..progress import Progress, silent
+from ..spots import read_spots
+from .anonymise import anonymous_jobs, region_names, remove_names
+from .cluster.cluster import predict_with_dask
+from .encoders import load_head_encoders
+from .job import Settings, SlideJob, SlideResult
+from .remote import run_anywhere
+from .sources import slide_jobs
+from .status import Status, is_done, read_status
+
+if TYPE_CHECKING:
+    from ..encoders import Encoder
+
+
+def predict_slides(
+    slides: Sequence[str | os.PathLike[str]],
+    head: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    mpp: float | None = None,
+    at: str | os.PathLike[str] | None = None,
+    stride_um: float | None = None,
+    regions: str | os.PathLike[str] | None = None,
+    keep_features: bool = False,
+    reuse: str | os.PathLike[str] | None = None,
+    gzip: bool = False,
+    wait: bool = False,
+    weights: Sequence[str | os.PathLike[str]] | None = None,
+    trust_code: bool = False,
+    batch_size: int | None = None,
+    threads: int | None = None,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    resources: str | None = None,
+    anonymise: bool = False,
+    pseudonym_key: str | os.PathLike[str] | None = None,
+    progress: Progress = silent,
+) -> list[SlideResult]:
+    """Predict every slide into a folder of its own under ``out``; parameters as in `histomix.predict`, and:
+
+    Parameters
+    ----------
+    slides
+        Slides, folders of slides, and sheets; see `histomix.prediction.sources.slide_jobs`.
+    keep_features
+        Keep the features in ``<slide>/features``: another head on the same encoders then needs no encoder.
+    reuse
+        The ``out`` of an earlier run whose kept features may serve.
+    gzip
+        Write ``tiles.geojson.gz``.
+    wait
+        Wait for another run that writes to ``out``, instead of refusing.
+    batch_size
+        Tiles encoded at once (32 where left out); it never follows the free memory, so that the same command gives the
+        same bytes.
+    workers
+        Use so many processes of this machine (`histomix.prediction.cluster.cluster.local_cluster`).
+    scheduler
+        Use the Dask cluster whose scheduler has this address; its workers must see slides, head and ``out`` under the
+        same paths.
+    resources
+        What a worker must have to be given work, ``"GPU=1"``.
+    anonymise
+        Name no slide in what is written: folders and tables have pseudonyms of slides, patients and regions, and tags,
+        times, paths and the words of errors are left out. Maps of the same slides that ``out`` has under their names
+        are removed first.
+    pseudonym_key
+        The key file of the pseudonyms (see `histomix.common.pseudonyms.key_file`): ``<out>.key.csv`` where left out.
+
+    A slide whose ``status.json`` says that the same slide (by its content), head and settings are done is kept, and an
+    interrupted one goes on at its finished bands. A slide that fails does not stop the others: its result and its
+    ``status.json`` carry the error.
+
+    Raises
+    ------
+    HeadError
+        Two slides would share one folder, or the head cannot be loaded.
+    SectionError, InputError
+        The spots, the regions or a sheet cannot be read; or names would stand beside pseudonyms in ``out``.
+    FeatureError
+        Another run writes to ``out``.
+    ClusterError
+        The scheduler cannot be reached, or is gone; the same call goes on where it stopped.
+    """
+    named = jobs = slide_jobs(slides, out, mpp)
+    if at is not None:
+        read_spots(at)  # refused here, before any work
+    if regions is not None:
+        read_regions(regions)
+    trained = load_head(head)
+    settings = Settings.of(
+        trained.card["digest"],
+        at=at,
+        regions=regions,
+        reuse=reuse,
+        batch_size=batch_size,
+        stride_um=stride_um,
+        keep_features=keep_features,
+        gzip=gzip,
+    )
+    names = Pseudonyms.open(key_file(out, pseudonym_key)) if anonymise else None
+    if names is None:
+        refuse_marked(Path(out))
+    else:
+        jobs = anonymous_jobs(named, names)
+        if regions is not None:
+            settings = replace(settings, region_names=region_names(regions, names))
+        names.save()  # before any of them is written
+    loaded: list[Encoder] = []
+
+    def encoders() -> list[Encoder]:
+        if not loaded:
+            loaded.extend(load_head_encoders(trained, weights, threads, trust_code))
+        return loaded
+
+    waiting = [job for job in jobs if not is_done(job, settings, read_status(job.folder))]
+    on_cluster = workers is not None or scheduler is not None
+    if weights is not None or (not on_cluster and any(not _may_be_kept(job, settings) for job in waiting)):
+        encoders()  # one that cannot be loaded stops the run here, not on every slide
+    with folder_lock(Path(out), "maps", wait=wait):
+        if names is not None:
+            remove_names(Path(out), named, names)
+        _sweep_locks(jobs)
+        queue(jobs, settings)
+        if on_cluster:
+            return predict_with_dask(
+                jobs,
+                settings,
+                head,
+                workers,
+                scheduler,
+                resources,
+                weights=weights,
+                trust_code=trust_code,
+                threads=threads,
+                progress=progress,
+            )
+        return [run_anywhere(job, settings, trained, encoders, progress) for job in jobs]
+
+
+def _may_be_kept(job: SlideJob, settings: Settings) -> bool:
+    """Whether an earlier run kept features for a slide, which may then need no encoder."""
+    return (job.folder / "features").is_dir() or (
+        settings.reuse is not None and (Path(settings.reuse) / job.folder.name / "features").is_dir()
+    )
+
+
+def _sweep_locks(jobs: Sequence[SlideJob]) -> None:
+    """Remove lock files of workers that were killed; one that is held, by a worker of a lost cluster, stays."""
+    for path in [path for job in jobs for path in job.folder.glob(".*.lock")]:
+        lock = Lock(path)
+        if lock.acquire(wait=False):
+            lock.release()
+
+
+def queue(jobs: Sequence[SlideJob], settings: Settings) -> None:
+    """Write ``queued`` for every slide that is not done."""
+    for job in jobs:
+        if not is_done(job, settings, read_status(job.folder)):
+            Status(job, settings).queued()

@@ -1,0 +1,133 @@
+"""What the folders given to a report hold."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+from PIL import Image
+from scipy.spatial import cKDTree
+
+from ..common.formats import check_map
+from ..embedding import feature_manifest, read_features
+from ..errors import InputError, MissingFileError
+from ..evaluation import Evaluation, read_evaluation
+from ..pl.figures import Canvas
+from ..provenance import read_json
+
+
+@dataclass(frozen=True)
+class SlideMap:
+    """A predicted composition map and the slide under it; ``failure`` is why a later attempt gave no newer one."""
+
+    name: str
+    composition: ad.AnnData
+    manifest: dict[str, Any]
+    canvas: Canvas | None
+    folder: Path
+    failure: str | None = None
+
+
+@dataclass
+class Material:
+    """Everything a report can show, by kind."""
+
+    evaluations: list[Evaluation] = field(default_factory=list)
+    canvases: dict[str, Canvas] = field(default_factory=dict)
+    features: dict[str, Any] = field(default_factory=dict)
+    labels: list[dict[str, Any]] = field(default_factory=list)
+    heads: list[dict[str, Any]] = field(default_factory=list)
+    maps: list[SlideMap] = field(default_factory=list)
+    viewers: list[Path] = field(default_factory=list)
+    orthogonals: list[dict[str, Any]] = field(default_factory=list)
+
+
+def gather(folders: Sequence[str | os.PathLike[str]]) -> Material:
+    """Find out what each folder is by the files in it, and read it.
+
+    Raises
+    ------
+    InputError
+        A folder is absent or was made by no verb of histomix.
+    """
+    material = Material()
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            raise MissingFileError("there is no such folder", where=folder, mend="Give folders made by the other verbs")
+        maps = (
+            [folder]
+            if (folder / "composition.h5ad").is_file()
+            else sorted(p.parent for p in folder.glob("*/composition.h5ad"))
+        )
+        if (folder / "summary.json").is_file():
+            facts = read_json(folder / "summary.json", mend="Run histomix evaluate again")
+            if "orthogonal" in facts:
+                material.orthogonals.append(facts)
+            else:
+                material.evaluations.append(read_evaluation(folder))
+        elif (folder / "card.json").is_file():
+            material.heads.append(read_json(folder / "card.json"))
+        elif maps:
+            material.maps += [_read_map(path) for path in maps]
+        elif any(folder.glob("*.h5ad")):
+            _add_features(material, folder)
+        elif (folder / "index.html").is_file() and (folder / "data").is_dir():
+            material.viewers.append(folder / "index.html")
+        elif (folder / "manifest.json").is_file():
+            material.labels.append(read_json(folder / "manifest.json"))
+        else:
+            raise InputError(
+                "holds nothing that a report can show",
+                where=folder,
+                mend="Give folders made by label, embed, train, evaluate, predict or view",
+            )
+    return material
+
+
+def _read_map(folder: Path) -> SlideMap:
+    composition = ad.read_h5ad(folder / "composition.h5ad")
+    manifest = json.loads(composition.uns["manifest"])
+    check_map(manifest, folder / "composition.h5ad")
+    preview = folder / "preview.jpg"
+    canvas = None
+    if preview.is_file():
+        image = _read_image(preview)
+        scale = image.shape[1] / manifest["slide"]["width_px"]
+        canvas = Canvas(
+            image, scale, manifest["cell_px"], manifest["places"] == "spots", manifest["slide"]["mpp"] / scale
+        )
+    status = read_json(folder / "status.json") if (folder / "status.json").is_file() else {}
+    failure = str(status.get("reason")) if status.get("state") == "failed" else None
+    return SlideMap(folder.name, composition, manifest, canvas, folder, failure)
+
+
+def _add_features(material: Material, folder: Path) -> None:
+    for section, features in read_features(folder).items():
+        manifest = feature_manifest(features)
+        material.features = {"encoder": manifest["encoder"], "tile": manifest["tile"], "slide": manifest["slide"]}
+        preview = folder / "previews" / f"{section}.jpg"
+        if preview.is_file():
+            image = _read_image(preview)
+            slide = manifest["slide"]
+            scale = image.shape[1] / slide["width_px"]
+            material.canvases[section] = Canvas(image, scale, _mark_px(features), True, slide["mpp"] / scale)
+
+
+def _mark_px(features: ad.AnnData) -> float:
+    """Diameter of a spot on a map, level-0 px: a little less than the usual distance to the nearest spot."""
+    xy_px = np.asarray(features.obsm["spatial"], dtype=float)
+    if len(xy_px) < 2:
+        return 100.0
+    nearest = np.asarray(cKDTree(xy_px).query(xy_px, k=2)[0])[:, 1]
+    return 0.85 * float(np.median(nearest))
+
+
+def _read_image(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))

@@ -1,0 +1,196 @@
+"""The report: labels, scores and maps on one static page."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from .._version import __version__
+from ..common.pseudonyms import Pseudonyms, key_file
+from ..errors import InputError
+from ..evaluation import Evaluation
+from ..evaluation.statement import protocol_statement
+from ..pages.page import Drawer, content_policy, page_environment
+from ..pages.statement import statement_blocks
+from ..pl.charts import draw_scores
+from ..pl.scores import against, ceiling_of, score_table, score_tiles, shown_head, type_intervals, type_scores
+from ..progress import Progress, silent
+from ..provenance import atomic_path
+from .anonymise import private_material
+from .headline import glance
+from .inputs import Material, gather
+from .measured import orthogonal_view
+from .model_card import card_view
+from .panels import evaluation_panels
+from .run_facts import run_facts
+from .sections import Budget, cohort_view, legend, section_view, slide_view
+
+_OURS = {"index.html", "figures"}
+_UNSEEN = {"donor": "donors", "section": "sections of known donors", "random": "spots of known sections"}
+#: How each protocol is marked: the kind of badge, and its words.
+PROTOCOL_BADGES = {
+    "donor": ("honest", "held-out donors"),
+    "site": ("honest", "held-out sites"),
+    "transfer": ("honest", "another cohort"),
+    "section": ("optimistic", "optimistic: held-out sections"),
+    "random": ("leaky", "leaky: random spots"),
+    "orthogonal": ("honest", "orthogonal truth, one slide"),
+}
+
+
+def write_report(
+    folders: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    title: str = "histomix report",
+    lead: str = "",
+    anonymise: bool = False,
+    pseudonym_key: str | os.PathLike[str] | None = None,
+    progress: Progress = silent,
+) -> Path:
+    """Write ``out/index.html`` and its pictures from folders that the other verbs made.
+
+    Parameters
+    ----------
+    folders
+        Folders of `label`, `embed`, `train`, `evaluate`, `predict` and `view`, in any order. Features bring the H&E
+        under the maps of an evaluation; a viewer is linked.
+    out
+        Folder of the page; an earlier report there is replaced.
+    title, lead
+        Words at the top of the page.
+    anonymise
+        Name sections, slides, donors and regions by pseudonyms, and leave out file names, paths and links to viewers.
+        The pictures show what they show.
+    pseudonym_key
+        The key file of the pseudonyms; see `histomix.common.pseudonyms.key_file`.
+    progress
+        Told how many figures are done.
+
+    Returns
+    -------
+    Path
+        The page. It opens from disk and loads nothing remote.
+
+    Raises
+    ------
+    InputError
+        A folder is absent, damaged or of no known kind; or ``out`` holds files that no report wrote.
+    StorageError
+        The page cannot be written.
+    """
+    _check_folder(Path(out))
+    material = gather(folders)
+    if anonymise:
+        names = Pseudonyms.open(key_file(out, pseudonym_key, folders))
+        material = private_material(material, names)
+        names.save()
+    with atomic_path(out) as folder:
+        folder.mkdir()
+        draw = Drawer(folder, _count_figures(material), progress)
+        evaluations = [_evaluation(one, place, material, draw) for place, one in enumerate(material.evaluations)]
+        page = (
+            page_environment("report")
+            .get_template("report.html.j2")
+            .render(
+                policy=content_policy("_style.html.j2", "_script.html.j2"),
+                title=title,
+                lead=lead,
+                version=__version__,
+                glance=glance(material),
+                evaluations=evaluations,
+                maps=[slide_view(one, draw) for one in material.maps],
+                orthogonals=[orthogonal_view(one, draw) for one in material.orthogonals],
+                viewers=[{"name": path.parent.name, "href": _link(path, Path(out))} for path in material.viewers],
+                statement=statement_blocks(_statement(material)),
+                cards=[card_view(card) for card in material.heads],
+                groups=run_facts(material),
+            )
+        )
+        (folder / "index.html").write_text(page, encoding="utf-8", newline="\n")
+    return Path(out) / "index.html"
+
+
+def _link(page: Path, out: Path) -> str:
+    """From the report to another page on the same disk, so that both can be moved together."""
+    from urllib.parse import quote
+
+    try:
+        return quote(Path(os.path.relpath(page.resolve(), out.resolve())).as_posix())
+    except ValueError:  # on another drive of Windows there is no way from one to the other
+        return page.resolve().as_uri()
+
+
+def _check_folder(out: Path) -> None:
+    """Refuse to replace a folder that holds anything a report did not write."""
+    foreign = sorted(path.name for path in out.iterdir() if path.name not in _OURS) if out.is_dir() else []
+    if foreign:
+        raise InputError(
+            f"holds {foreign[0]!r}, which no report wrote and replacing the folder would delete",
+            where=out,
+            mend="Choose an empty or new folder as --out",
+        )
+
+
+def _statement(material: Material) -> str:
+    if not material.evaluations:
+        return ""
+    names = ["This evaluation"] if len(material.evaluations) == 1 else map(str, range(1, len(material.evaluations) + 1))
+    return protocol_statement(dict(zip(names, material.evaluations, strict=True)))
+
+
+def _count_figures(material: Material) -> int:
+    total = 2 * sum(one.canvas is not None for one in material.maps)
+    for one in material.evaluations:
+        drawn = sum(name in material.canvases for name in one.labels)
+        types = Budget(one, drawn).types
+        total += 9 + drawn * (2 + len(types))
+    return total
+
+
+def _evaluation(evaluation: Evaluation, place: int, material: Material, draw: Drawer) -> dict[str, Any]:
+    facts = evaluation.summary
+    protocol = facts["protocol"]
+    shown = shown_head(evaluation)
+    target = "truth" if "truth" in facts["scores"] else "label"
+    bounded = ceiling_of(evaluation, target) is not None
+    badge, words = PROTOCOL_BADGES.get(protocol, ("honest", protocol))
+    means = "" if facts["protocol_means"] in words else f"{facts['protocol_means']}. "
+    ids = {name: f"section-{place}-{row}" for row, name in enumerate(facts["sections"])}
+    budget = Budget(evaluation, sum(name in material.canvases for name in facts["sections"]))
+    return {
+        "unseen": _UNSEEN.get(protocol, f"{protocol}s"),
+        "unseen_why": {"donor": ", nor any section of its donor"}.get(protocol, ", but had seen its donor"),
+        "protocol_class": badge,
+        "protocol_name": words,
+        "protocol_text": f"{means}{len(facts['folds'])} folds, {facts['n_donors']} donors, "
+        f"{facts['n_sections']} sections, {facts['n_spots']:,} spots, {len(facts['cell_types'])} cell types; "
+        f"unit: {facts['unit']}.",
+        "legend": legend(facts["cell_types"]),
+        "cohort": cohort_view(evaluation, shown, target, ids, material, draw),
+        "tiles": score_tiles(evaluation, shown, target),
+        "notes": [note for note in (facts["interval"]["caution"], *facts["notes"]) if note],
+        "tables": [score_table(evaluation, name, shown) for name in facts["scores"]],
+        "score_figure": draw.chart(_score_figure(evaluation, target), "scores"),
+        "score_caption": f"Pearson of each cell type with the {against(target)}: mean over held-out sections."
+        + (" Bound: the most that a perfect prediction could reach with these labels." if bounded else ""),
+        "panels": [
+            {**one, "id": f"{one['key']}-{place + 1}"} for one in evaluation_panels(evaluation, shown, target, draw)
+        ],
+        "pairs_text": budget.words,
+        "sections": [
+            section_view(evaluation, name, shown, ids[name], material, budget, draw) for name in facts["sections"]
+        ],
+    }
+
+
+def _score_figure(evaluation: Evaluation, target: str) -> Figure:
+    scores, bound = type_scores(evaluation, target)
+    figure = Figure(figsize=(6.6, 0.32 * len(scores) + 1.2), layout="constrained")
+    metric = f"mean Pearson per section, against the {against(target)}"
+    draw_scores(figure.subplots(), scores, intervals=type_intervals(evaluation, target), bound=bound, metric=metric)
+    return figure

@@ -1,0 +1,199 @@
+"""Sections and slides of a report: small multiples of the cohort, and maps beside each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ..common.palette import type_colours
+from ..evaluation import Evaluation
+from ..pages.page import Drawer
+from ..pl.figures import beside_figure, composition_figure, map_figure, thumbnail_figure
+from ..pl.matrices import draw_composition_bars
+from ..pl.scores import number, section_ceiling
+from ..pl.tables import composition_means, share
+from .inputs import Material, SlideMap
+from .panel_parts import plain_table
+
+#: Pictures of one cell type in one section that a page carries at most; a browser copes and a run stays short.
+_MOST_PAIRS = 240
+_FEWEST_TYPES = 3
+
+
+class Budget:
+    """Which cell types are drawn in every section, when all of all would be too many.
+
+    Parameters
+    ----------
+    evaluation
+        Its shown cell types are ranked by their mean score, and taken evenly from best to worst.
+    n_sections
+        How many sections are drawn.
+    """
+
+    def __init__(self, evaluation: Evaluation, n_sections: int) -> None:
+        every = [str(name) for name in evaluation.summary["cell_types"]]
+        room = max(_FEWEST_TYPES, _MOST_PAIRS // max(n_sections, 1))
+        self.words = ""
+        self.types = every
+        if len(every) > room:
+            rows = evaluation.metrics
+            rows = rows[(rows["metric"] == "pearson") & (rows["target"] == "label") & (rows["cell_type"] != "")]
+            ranked = (
+                rows.groupby("cell_type")["value"]
+                .mean()
+                .reindex(every)
+                .sort_values(ascending=False, na_position="last")
+            )
+            places = np.unique(np.linspace(0, len(every) - 1, room).round().astype(int))
+            chosen = set(ranked.index[places])
+            self.types = [name for name in every if name in chosen]
+            self.words = (
+                f" {len(self.types)} of {len(every)} cell types are drawn, taken evenly from the best to the worst "
+                "predicted; histomix.pl.beside draws any other."
+            )
+
+
+def legend(types: Sequence[str]) -> list[dict[str, str]]:
+    """Cell types with their colours, for the page."""
+    return [
+        {"name": name, "colour": "#" + "".join(f"{round(255 * part):02x}" for part in colour)}
+        for name, colour in type_colours([str(one) for one in types]).items()
+    ]
+
+
+def cohort_view(
+    evaluation: Evaluation, shown: str, target: str, ids: dict[str, str], material: Material, draw: Drawer
+) -> dict[str, Any]:
+    """Small multiples of all sections, and their mean composition as bars."""
+    facts = evaluation.summary
+    names = facts["sections"]
+    tables = {
+        f"{name} · {words}": table.loc[:, facts["cell_types"]]
+        for name in names
+        for words, table in (("label", evaluation.labels[name]), (shown, evaluation.predictions[shown][name]))
+    }
+    height = 0.9 + 0.2 * len(tables) + 0.18 * math.ceil(len(facts["cell_types"]) / 4)
+    figure = Figure(figsize=(8.6, height), layout="constrained")
+    draw_composition_bars(figure.subplots(), composition_means(tables))
+    views = []
+    for name in names:
+        canvas, label = material.canvases.get(name), evaluation.labels[name]
+        picture = None
+        if canvas is not None:
+            places = evaluation.positions[name].loc[label.index, ["x_px", "y_px"]].to_numpy(float)
+            picture = draw.picture(thumbnail_figure(canvas, places, label), name, "small")
+        pearson = float(_section_pearson(evaluation, name, shown, target).mean())
+        text = f"{len(label):,} spots · Pearson {number(pearson)}"
+        views.append(
+            {"name": name, "donor": _donor(evaluation, name), "id": ids[name], "figure": picture, "text": text}
+        )
+    donors = f"{facts['n_donors']} donor{'s' if facts['n_donors'] != 1 else ''}"
+    return {
+        "text": f"{facts['n_sections']} sections of {donors}, {facts['n_spots']:,} spots. Small maps: the most "
+        "abundant cell type of each spot, as labelled. Choose one to see label and prediction.",
+        "bars": draw.chart(figure, "cohort-composition"),
+        "caption": f"Mean composition of each section as labelled, and as {shown} predicts it without having seen it.",
+        "sections": views,
+    }
+
+
+def section_view(
+    evaluation: Evaluation, name: str, shown: str, place: str, material: Material, budget: Budget, draw: Drawer
+) -> dict[str, Any]:
+    """One section: its most abundant types, and each cell type's label and prediction."""
+    label, predicted = evaluation.labels[name], evaluation.predictions[shown][name]
+    facts: dict[str, Any] = {
+        "id": place,
+        "name": name,
+        "caption": f"{name}, donor {_donor(evaluation, name)}: {len(label)} spots and the most abundant type of each",
+        "figure": None,
+        "pairs": [],
+    }
+    canvas = material.canvases.get(name)
+    if canvas is None:
+        return facts
+    maps = {"label": label, f"prediction ({shown})": predicted}
+    target = "label"
+    if name in evaluation.truth:
+        maps = {"truth": evaluation.truth[name].reindex(label.index), **maps}
+        target = "truth"
+    ceiling = section_ceiling(evaluation, name) if target == "label" else {}
+    places = evaluation.positions[name].loc[label.index, ["x_px", "y_px"]].to_numpy(float)
+    scores = _section_pearson(evaluation, name, shown, target)
+    facts["figure"] = draw.picture(composition_figure(canvas, places, maps), name, "composition")
+    for cell_type in budget.types:
+        score = number(scores.get(cell_type, math.nan))
+        columns = {title: table[cell_type] for title, table in maps.items()}
+        figure = beside_figure(canvas, places, columns, f"Pearson {score}")
+        pair = {"name": cell_type, "pearson": score, "figure": draw.picture(figure, name, cell_type)}
+        facts["pairs"].append({**pair, "ceiling": number(ceiling.get(cell_type)) if ceiling else ""})
+    return facts
+
+
+def _section_pearson(evaluation: Evaluation, section: str, head: str, target: str) -> pd.Series:
+    rows = evaluation.metrics
+    rows = rows[(rows["section"] == section) & (rows["head"] == head) & (rows["target"] == target)]
+    return rows[rows["metric"] == "pearson"].groupby("cell_type")["value"].mean()
+
+
+def _donor(evaluation: Evaluation, section: str) -> str:
+    rows = evaluation.metrics
+    return str(rows.loc[rows["section"] == section, "donor"].iloc[0])
+
+
+def slide_view(one: SlideMap, draw: Drawer) -> dict[str, Any]:
+    """A slide predicted from H&E alone."""
+    composition, manifest = one.composition, one.manifest
+    readable = composition.obs["read_ok"].to_numpy(bool)
+    scope = composition.obs["in_scope"].to_numpy(bool)
+    notes = []
+    if one.failure is not None:
+        notes.append(f"This map is of an earlier run: the last attempt on this slide failed. {one.failure}")
+    if not readable.all():
+        notes.append(f"{(~readable).sum()} of {len(readable)} tiles could not be read; they are left blank.")
+    if readable.any() and scope[readable].mean() < 0.8:
+        notes.append(
+            f"Only {scope[readable].mean():.0%} of the tiles look like the training tissue: read this map with care."
+        )
+    table = pd.DataFrame(np.asarray(composition.X), columns=composition.var_names.astype(str))
+    facts: dict[str, Any] = {
+        "name": one.name,
+        "text": f"{composition.n_obs:,} tiles of {manifest['cell_px'] * manifest['slide']['mpp']:.0f} µm, "
+        f"{share(scope.mean() if len(scope) else None)} in scope, unit: {manifest['unit']}",
+        "notes": notes,
+        "figure": None,
+        "map_figure": None,
+        "table": _slide_table(one, table),
+    }
+    if one.canvas is not None and readable.any():
+        places = np.asarray(composition.obsm["spatial"], dtype=float)
+        figure = composition_figure(one.canvas, places, {"most abundant cell type": table}, 4.6)
+        facts["figure"] = draw.picture(figure, one.name, "composition")
+        facts["map_figure"] = draw.picture(map_figure(one.canvas, places, table), one.name, "maps")
+    return facts
+
+
+def _slide_table(one: SlideMap, table: pd.DataFrame) -> dict[str, Any] | None:
+    known = table.dropna()
+    if known.empty:
+        return None
+    most = known.idxmax(axis=1).value_counts(normalize=True)
+    rows = [
+        [str(name), f"{known[name].mean():.3f}", f"{known[name].quantile(0.95):.3f}", share(most.get(name, 0.0))]
+        for name in known.mean().sort_values(ascending=False).index
+    ]
+    columns = ["cell type", "mean of tiles", "95th percentile", "most abundant in"]
+    if {"lower", "upper"} <= set(one.composition.layers):
+        bounds = [
+            pd.DataFrame(one.composition.layers[name], columns=table.columns).mean() for name in ("lower", "upper")
+        ]
+        columns.insert(2, "mean bounds of a tile")
+        for row in rows:
+            row.insert(2, f"{bounds[0][row[0]]:.3f} to {bounds[1][row[0]]:.3f}")
+    return plain_table(columns, rows, f"Unit: {one.manifest['unit']}.")

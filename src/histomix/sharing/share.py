@@ -1,0 +1,232 @@
+"""Push a head to a hub, a folder or a zip archive, and pull it from there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..common.pseudonyms import Pseudonyms, key_file
+from ..common.remote_names import local_paths
+from ..errors import HeadError, InputError, MissingFileError
+from ..heads import Head, load_head, private_card
+from ..provenance import atomic_path, json_text, write_json
+from .archive import FolderSource, ZipSource, write_zip
+from .readme import head_readme
+from .repository import HubSource, parse_address, upload
+from .trust import CARD, MOST_BYTES, README, SOURCE, SUFFIXES, HeadFacts, check_listing, read_card, wanted
+
+_HUB = "hf://"
+Source = FolderSource | ZipSource | HubSource
+
+
+def push_head(
+    head: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    public: bool = False,
+    message: str = "",
+    endpoint: str | None = None,
+    anonymise: bool = False,
+    pseudonym_key: str | os.PathLike[str] | None = None,
+) -> str:
+    """Share a head: its card, its arrays and a README written from the card.
+
+    Parameters
+    ----------
+    head
+        Folder of a head; it is loaded first, so that what is shared is whole.
+    target
+        ``hf://OWNER/NAME[@BRANCH]``, a path that ends in ``.zip``, or a new folder. Only ``hf://`` uses a network.
+    public
+        Make a new repository public; it is private otherwise.
+    message
+        Of the commit.
+    endpoint
+        Address of a mirror of the hub.
+    anonymise
+        Name the donors and sections of the training by pseudonyms, and leave files and notes of the labels out: the
+        card, and its digest, are others than those of ``head``.
+    pseudonym_key
+        The key file of the pseudonyms: beside ``target`` (of a hub: beside ``head``) where left out.
+
+    Returns
+    -------
+    str
+        Where it can be pulled from; of a hub with the commit.
+
+    Raises
+    ------
+    HeadError
+        The head is not whole, or the folder to write to holds other files.
+    DownloadError, InputError
+        The hub cannot be reached, or refuses.
+    StorageError
+        The archive or folder cannot be written.
+    """
+    folder, text = Path(head), os.fspath(target)
+    load_head(folder)
+    # The card of a stranger may name other files than a head's, and those of its reader would go out with it.
+    card = read_card((folder / CARD).read_bytes(), str(folder))
+    paths = local_paths(folder, (CARD, *card["files"]))
+    files = {name: path.read_bytes() for name, path in paths.items()}
+    if anonymise:
+        names = Pseudonyms.open(key_file(push_place(folder, text), pseudonym_key, [folder]))
+        card = private_card(card, names)
+        names.save()
+        files[CARD] = json_text(card).encode()
+    files[README] = head_readme(card).encode()
+    if text.startswith(_HUB):
+        repo, revision = parse_address(text)
+        words = message or f"Head {card['name']}, {card['digest'][:19]}"
+        commit = upload(files, repo, public=public, revision=revision, message=words, endpoint=endpoint)
+        return f"{_HUB}{repo}@{commit}"
+    if text.casefold().endswith(".zip"):
+        write_zip(Path(text), files)
+    else:
+        _write_folder(Path(text), files)
+    return text
+
+
+def push_place(head: Path, target: str) -> Path:
+    """What lies on this disk of a target: itself, or of a hub the head."""
+    return head if target.startswith(_HUB) else Path(target)
+
+
+def open_source(source: str | os.PathLike[str], revision: str | None = None, endpoint: str | None = None) -> Source:
+    """The head at an address, a zip archive or a folder.
+
+    Raises
+    ------
+    InputError
+        There is nothing of that name.
+    """
+    text = os.fspath(source)
+    if text.startswith(_HUB):
+        repo, pinned = parse_address(text)
+        return HubSource(repo, revision or pinned, endpoint)
+    path = Path(text)
+    if path.is_dir():
+        return FolderSource(path)
+    if path.is_file():
+        return ZipSource(path)
+    mend = (
+        f"For a repository write {_HUB}{text}"
+        if text.count("/") == 1 and not path.parent.exists()
+        else "Check the path"
+    )
+    raise MissingFileError("there is no such folder or file", where=text, mend=mend)
+
+
+def head_facts(
+    source: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    max_bytes: int = MOST_BYTES,
+    endpoint: str | None = None,
+) -> HeadFacts:
+    """What a head says of itself; of a hub only its card is fetched. Parameters and errors as for `pull_head`."""
+    return _look(open_source(source, revision, endpoint), max_bytes)[0]
+
+
+def pull_head(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    accept: Callable[[HeadFacts], bool],
+    revision: str | None = None,
+    digest: str | None = None,
+    max_bytes: int = MOST_BYTES,
+    endpoint: str | None = None,
+) -> Head:
+    """Take a head from elsewhere, after its licence was accepted; every file is checked against the card's sha256.
+
+    Nothing of it is run: the files are JSON and safetensors, and other kinds are refused. ``out/source.json`` keeps
+    where it came from.
+
+    Parameters
+    ----------
+    source
+        ``hf://OWNER/NAME[@REVISION]``, a zip archive or a folder.
+    out
+        A new folder, or that of an earlier head, which is replaced.
+    accept
+        Told the facts before anything but the card is fetched; False stops.
+    revision
+        Branch, tag or commit of a repository.
+    digest
+        The card's digest as its maker told it: then the head is that one, whoever handed it on.
+    max_bytes
+        Allowed of all files together.
+    endpoint
+        Address of a mirror of the hub.
+
+    Raises
+    ------
+    HeadError
+        The head is not whole, not the one of ``digest``, too large, or holds anything else.
+    InputError
+        The licence was not accepted, or there is no such source.
+    DownloadError
+        The hub cannot be reached.
+    StorageError
+        The folder cannot be written.
+    """
+    target = Path(out)
+    _check_target(target)
+    place = open_source(source, revision, endpoint)
+    facts, names = _look(place, max_bytes)
+    if digest is not None and facts.card["digest"] != digest:
+        raise HeadError(
+            f"is another head: its digest is {facts.card['digest']}, not {digest}",
+            where=facts.source,
+            mend="Ask its maker for the head, or for its digest",
+        )
+    if not accept(facts):
+        raise InputError("the licence was not accepted; nothing was taken", where=facts.source)
+    with atomic_path(target) as temporary:
+        temporary.mkdir()
+        place.fetch(names, temporary, max_bytes)
+        head = load_head(temporary)
+        if head.card["digest"] != facts.card["digest"]:
+            raise HeadError(
+                "the card changed between being shown and being fetched", where=facts.source, mend="Try again"
+            )
+        write_json(temporary / SOURCE, facts.to_dict())
+    return head
+
+
+def _look(place: Source, max_bytes: int) -> tuple[HeadFacts, list[str]]:
+    listing = place.listing()
+    check_listing(listing, place.where, max_bytes)
+    card = read_card(place.read(CARD), place.where)
+    names = wanted(card, listing, place.where)
+    return HeadFacts(place.where, place.revision, card, sum(listing[name] for name in names)), names
+
+
+def _check_target(folder: Path) -> None:
+    """Refuse to replace anything but a head."""
+    if not folder.exists():
+        return
+    foreign: list[Any] = (
+        [folder.name]
+        if not folder.is_dir()
+        else sorted(path.name for path in folder.iterdir() if not path.name.endswith(SUFFIXES) or not path.is_file())
+    )
+    if not foreign and any(folder.iterdir()) and not (folder / CARD).is_file():
+        foreign = sorted(path.name for path in folder.iterdir())
+    if foreign:
+        raise HeadError(
+            f"the place to write to holds {foreign[0]!r}, which is no part of a head",
+            where=folder,
+            mend="Name a new folder",
+        )
+
+
+def _write_folder(folder: Path, files: dict[str, bytes]) -> None:
+    _check_target(folder)
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        for name, data in files.items():
+            (temporary / name).write_bytes(data)

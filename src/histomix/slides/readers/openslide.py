@@ -1,0 +1,134 @@
+"""Whole-slide formats through OpenSlide."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import openslide
+
+from ...errors import SlideError, SlideReadError
+from ..resample import on_white
+from .jpeg_tiles import open_jpeg_tiles
+
+# Resolution tags of a plain TIFF that say more um/px than this speak of print (300 dpi is 85 um/px), not of a scanner.
+_PRINT_MPP = 20.0
+# Formats whose JPEG tiles lie side by side, whole and without overlap.
+_PLAIN_TILES = ("aperio", "generic-tiff")
+# A level whose sides are in another proportion than the slide's is a picture of something else: its label.
+_SAME_SHAPE = 0.05
+
+
+class OpenSlideReader:
+    """Tiled, mostly pyramidal slides (SVS, NDPI, MRXS, SCN, BIF, DICOM, tiled TIFF...). See `slide.Reader`.
+
+    Any number of threads may read. An OpenSlide handle is dead after its first error, so a failed read is tried once
+    more on a fresh handle; what fails there is the file's fault.
+    """
+
+    name = "openslide"
+
+    def __init__(self, path: Path, labels: frozenset[tuple[int, int]] = frozenset()) -> None:
+        self._path = path
+        self._handle: openslide.OpenSlide | None = self._open()
+        self.size_px = self._handle.dimensions
+        properties = self._handle.properties
+        generic = properties.get(openslide.PROPERTY_NAME_VENDOR) == "generic-tiff"
+        self._levels = [
+            number
+            for number, size in enumerate(self._handle.level_dimensions)
+            if number == 0 or not generic or (size not in labels and _has_shape(size, self.size_px))
+        ]
+        self._sizes = [self._handle.level_dimensions[number] for number in self._levels]
+        self.downsamples = tuple(self._handle.level_downsamples[number] for number in self._levels)
+        self.bounds_px = (
+            int(properties.get(openslide.PROPERTY_NAME_BOUNDS_X, 0)),
+            int(properties.get(openslide.PROPERTY_NAME_BOUNDS_Y, 0)),
+        )
+        self.mpp_xy = _mpp_xy(properties)
+        plain = properties.get(openslide.PROPERTY_NAME_VENDOR) in _PLAIN_TILES
+        self._tiles = open_jpeg_tiles(path, self._sizes) if plain else None
+
+    def read_level(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
+        """Pixels of a level; see `slide.Reader`.
+
+        Raises
+        ------
+        SlideReadError
+            The tiles under the rectangle cannot be decoded.
+        """
+        level_width, level_height = self._sizes[level]
+        left, top = max(x, 0), max(y, 0)
+        right, bottom = min(x + width, level_width), min(y + height, level_height)
+        if (left, top, right, bottom) == (x, y, x + width, y + height):
+            return self._pixels(level, x, y, width, height)
+        result = np.full((height, width, 3), 255, np.uint8)
+        if left < right and top < bottom:
+            pixels = self._pixels(level, left, top, right - left, bottom - top)
+            result[top - y : bottom - y, left - x : right - x] = pixels
+        return result
+
+    def close(self) -> None:
+        """Free the file."""
+        if self._tiles is not None:
+            self._tiles.close()
+        # A thread may still read: the handle is freed when its last user lets go of it.
+        self._handle = None
+
+    def _pixels(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
+        tiles, handle = self._tiles, self._handle
+        found = tiles.read(level, x, y, width, height) if tiles is not None and handle is not None else None
+        return on_white(self._region(level, x, y, width, height)) if found is None else found
+
+    def _region(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
+        downsample = self.downsamples[level]
+        request = ((round(x * downsample), round(y * downsample)), self._levels[level], (width, height))
+        handle = self._handle
+        if handle is None:
+            raise SlideError("the slide has been closed", where=self._path)
+        try:
+            return np.asarray(handle.read_region(*request))
+        except openslide.OpenSlideError:
+            fresh = self._open()
+        try:
+            pixels = np.asarray(fresh.read_region(*request))
+        except openslide.OpenSlideError as error:
+            self._handle = self._open()
+            left, top = request[0]
+            raise SlideReadError(
+                f"the pixels at x={left}, y={top} (level-0 px; {width} x {height} px of level {level}) "
+                f"cannot be decoded ({error})",
+                where=self._path,
+                mend="The file is damaged or cut short: copy or export it again",
+            ) from error
+        self._handle = fresh
+        return pixels
+
+    def _open(self) -> openslide.OpenSlide:
+        try:
+            return openslide.OpenSlide(self._path)
+        except openslide.OpenSlideError as error:
+            raise SlideError(
+                f"cannot be opened by OpenSlide ({error})",
+                where=self._path,
+                mend="The file is damaged or cut short: copy or export it again",
+            ) from error
+
+
+def _has_shape(size: tuple[int, int], of: tuple[int, int]) -> bool:
+    """Whether a level is in the proportion of level 0, but for the rounding of its sides."""
+    expected = of[1] * size[0] / of[0]
+    return abs(size[1] - expected) <= max(2.0, _SAME_SHAPE * expected)
+
+
+def _mpp_xy(properties: Mapping[str, str]) -> tuple[float, float] | None:
+    try:
+        x, y = (float(properties[name]) for name in (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y))
+    except (KeyError, ValueError):
+        return None
+    plain = properties.get(openslide.PROPERTY_NAME_VENDOR) == "generic-tiff"
+    if plain and math.isfinite(x) and max(x, y) > _PRINT_MPP:
+        return None
+    return x, y

@@ -1,0 +1,202 @@
+"""Images of OME-Zarr and SpatialData stores, read lazily."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...errors import MissingExtraError, SlideError, SlideReadError
+
+if TYPE_CHECKING:
+    import zarr
+
+_MARKS = ("zarr.json", ".zgroup", ".zattrs")
+_FAULTS = (OSError, KeyError, ValueError, TypeError, RuntimeError, LookupError)
+
+
+def is_image_group(path: Path) -> bool:
+    """Whether a folder is a multiscale image of OME-Zarr (0.4 in Zarr v2, 0.5 in Zarr v3)."""
+    return path.is_dir() and bool(_multiscales(path))
+
+
+def image_names(store: Path) -> list[str]:
+    """Names of the images of a SpatialData store."""
+    folder = store / "images"
+    return sorted(path.name for path in folder.iterdir() if is_image_group(path)) if folder.is_dir() else []
+
+
+class ZarrImage:
+    """One image of 8-bit RGB(A), as pyramid levels; nothing is read before it is asked for.
+
+    It fulfils `histomix.slides.Reader`, and slices like an array of rows x columns x 3
+    (``image[100:200, 50:80]``, level 0). Any number of threads may read.
+
+    Attributes
+    ----------
+    size_px
+        Width and height of level 0.
+    downsamples
+        Of every level, rising from 1.
+    mpp_xy
+        um per px where a length unit is written to the axes, else None.
+
+    Raises
+    ------
+    SlideError
+        The folder is no such image, or has other pixels than 8-bit RGB(A).
+    MissingExtraError
+        zarr is not installed.
+    """
+
+    name = "zarr"
+    bounds_px = (0, 0)
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        found = _multiscales(path)
+        if not found:
+            raise SlideError(
+                "is no image of OME-Zarr", where=path, mend="Name the image itself: STORE.zarr/images/NAME"
+            )
+        try:
+            import zarr
+        except ImportError as error:
+            raise MissingExtraError("zarr", "st", "reading an image from a Zarr store") from error
+        multiscale = found[0]
+        axes = [axis["name"] if isinstance(axis, dict) else str(axis) for axis in multiscale.get("axes", "cyx")]
+        try:
+            group = zarr.open_group(str(path), mode="r")
+            self._levels: list[zarr.Array[Any]] | None = [group[item["path"]] for item in multiscale["datasets"]]  # type: ignore[misc]
+            first = self._levels[0]
+        except _FAULTS as error:
+            raise SlideError(f"cannot be opened ({error})", where=path, mend="Copy the store again") from error
+        if sorted(axes) != ["c", "x", "y"] or first.shape[axes.index("c")] not in (3, 4) or first.dtype != np.uint8:
+            raise SlideError(
+                f"is no RGB image of 8 bits: axes {', '.join(axes)} of {first.shape}, {first.dtype}",
+                where=path,
+                mend="Name the H&E image of the store",
+            )
+        self._order = tuple(axes.index(axis) for axis in "yxc")
+        height, width = (first.shape[axis] for axis in self._order[:2])
+        self.size_px = (int(width), int(height))
+        self.downsamples = tuple(
+            float(np.sqrt(width * height / np.prod([level.shape[axis] for axis in self._order[:2]])))
+            for level in self._levels
+        )
+        self.mpp_xy = _mpp_xy(multiscale)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Rows, columns and 3 colours of level 0."""
+        return (self.size_px[1], self.size_px[0], 3)
+
+    def __getitem__(self, place: tuple[slice, slice]) -> np.ndarray:
+        rows, columns = (part.indices(length) for part, length in zip(place, self.shape, strict=False))
+        pixels = self.read_level(0, columns[0], rows[0], max(0, columns[1] - columns[0]), max(0, rows[1] - rows[0]))
+        return pixels[:: rows[2], :: columns[2]]
+
+    def read_level(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
+        """Pixels of a level, x and y in its own px: uint8 RGB (height, width, 3), white outside and under alpha.
+
+        Raises
+        ------
+        SlideReadError
+            The pixels cannot be decoded.
+        """
+        if self._levels is None:
+            raise SlideError("the slide has been closed", where=self.path)
+        source = self._levels[level]
+        rows, columns = (source.shape[axis] for axis in self._order[:2])
+        result = np.full((height, width, 3), 255, np.uint8)
+        left, top, right, bottom = max(x, 0), max(y, 0), min(x + width, columns), min(y + height, rows)
+        if left >= right or top >= bottom:
+            return result
+        place: list[slice] = [slice(None)] * 3
+        place[self._order[0]], place[self._order[1]] = slice(top, bottom), slice(left, right)
+        try:
+            pixels = np.asarray(source[tuple(place)]).transpose(self._order)
+        except _FAULTS as error:
+            raise SlideReadError(
+                f"the pixels at x={left}, y={top} of level {level} cannot be decoded ({error})",
+                where=self.path,
+                mend="Copy the store again",
+            ) from error
+        if pixels.shape[2] == 4:
+            alpha = pixels[..., 3:].astype(np.uint16)
+            pixels = ((pixels[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+        result[top - y : bottom - y, left - x : right - x] = pixels
+        return result
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._levels = None
+
+
+def open_spatialdata_image(path: Path, name: str | None = None) -> tuple[ZarrImage, float | None]:
+    """Open an image of a SpatialData store (or one that is named by its own folder).
+
+    Parameters
+    ----------
+    path
+        ``STORE.zarr``, or ``STORE.zarr/images/NAME``.
+    name
+        The image; may be left out when the store has one.
+
+    Returns
+    -------
+    The image, and its um per px where the store tells it.
+
+    Raises
+    ------
+    SlideError
+        There is no such image, there are several and none is named, or it is not 8-bit RGB.
+    """
+    if name is None and is_image_group(path):
+        image = ZarrImage(path)
+    else:
+        names = image_names(path)
+        if name is None and len(names) == 1:
+            name = names[0]
+        if name not in names:
+            what = f"has no image '{name}'" if name else f"holds {len(names)} images"
+            raise SlideError(
+                f"{what} (it has: {', '.join(names) or 'none'})", where=path, mend="Name one of its images"
+            )
+        image = ZarrImage(path / "images" / str(name))
+    mpp_xy = image.mpp_xy
+    return image, None if mpp_xy is None else float(np.sqrt(mpp_xy[0] * mpp_xy[1]))
+
+
+def _multiscales(path: Path) -> list[dict[str, Any]]:
+    """Image metadata of a group, of Zarr v3 or v2; empty when it is no image."""
+    for name in _MARKS:
+        try:
+            content = json.loads((path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        attributes = content.get("attributes", {}) if name == "zarr.json" else content
+        found = attributes.get("ome", attributes).get("multiscales", [])
+        if found and isinstance(found, list) and found[0].get("datasets"):
+            return found
+    return []
+
+
+def _mpp_xy(multiscale: dict[str, Any]) -> tuple[float, float] | None:
+    """um per px of level 0 by the scale of its dataset, where the axes x and y are said to be in um."""
+    axes = multiscale.get("axes", [])
+    if not all(isinstance(axis, dict) for axis in axes):
+        return None
+    names = [axis["name"] for axis in axes]
+    in_um = {axis["name"] for axis in axes if axis.get("unit") in ("micrometer", "um", "µm")}
+    scales = [
+        change["scale"]
+        for change in multiscale["datasets"][0].get("coordinateTransformations", [])
+        if change.get("type") == "scale"
+    ]
+    if not {"x", "y"} <= in_um or len(scales) != 1 or len(scales[0]) != len(names):
+        return None
+    x, y = (float(scales[0][names.index(axis)]) for axis in "xy")
+    return (x, y) if x > 0 and y > 0 else None

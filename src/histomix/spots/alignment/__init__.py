@@ -1,0 +1,1 @@
+"""Whether the spots lie on the tissue, and what would mend it."""

@@ -1,0 +1,267 @@
+"""Cell-level truth: Xenium, CosMx and MERSCOPE cell tables as pseudo-spots with the cells of each type in them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from ....errors import MissingExtraError, SectionError
+from ..base import Description, Options, SpotFile, count
+from ..tenx.matrix import read_matrix
+from .gather import OPTIONS, cell_options, to_spots
+from .tables import COSMX, MERSCOPE, PLAIN, XENIUM, Cells, Layout, column_names, read_cells, read_h5ad_cells, with_types
+
+_XENIUM_FILES = ("cells.parquet", "cells.csv.gz", "cells.csv")
+_XENIUM_SPECS = "experiment.xenium"
+_TYPES_MISSING = "cell types: name a table of cell id and cell type after the spots, as in {}#types=cell_types.csv"
+
+
+class _CellFormat:
+    """What the platforms share; each finds and reads its own files."""
+
+    name = ""
+    what = ""
+    options: Mapping[str, str] = OPTIONS
+    layout: Layout
+
+    def matches(self, path: Path) -> bool:
+        """See `Format`."""
+        raise NotImplementedError
+
+    def files(self, path: Path) -> tuple[Path, Path]:
+        """The cell table, and the folder that option paths are relative to."""
+        return path, path.parent
+
+    def cells(self, path: Path, table: Path, with_counts: bool, type_column: str | None) -> Cells:
+        """Cells of the table, in the platform's unit."""
+        return read_cells(table, self.layout, type_column)
+
+    def alignment(self, folder: Path) -> Path | None:
+        """The affine file that the platform puts beside the cells."""
+        return None
+
+    def image(self, folder: Path) -> Path | None:
+        """The H&E image that the platform puts beside the cells."""
+        return None
+
+    def read(self, path: Path, with_counts: bool, options: Options) -> SpotFile:
+        """See `Format`."""
+        table, folder = self.files(path)
+        wanted = cell_options(options, folder, path)
+        own_types = wanted.type_column if wanted.types is None else None
+        cells = self.cells(path, table, with_counts, own_types)
+        if wanted.types is not None:
+            cells = with_types(cells, wanted.types, wanted.type_column)
+        if wanted.alignment is None and wanted.landmarks is None and wanted.um_per_px is None:
+            wanted = replace(wanted, alignment=self.alignment(folder))
+        return replace(to_spots(cells, wanted, path), image=self.image(folder))
+
+    def describe(self, path: Path, options: Options) -> Description:
+        """See `Format`."""
+        table, folder = self.files(path)
+        wanted = cell_options(options, folder, path)
+        cells = self.cells(path, table, False, wanted.type_column if wanted.types is None else None)
+        if wanted.types is not None:
+            cells = with_types(cells, wanted.types, wanted.type_column)
+        contents = [f"{count(len(cells.table), 'cell')} with their places in {cells.unit}", *cells.notes]
+        missing = []
+        if cells.typed:
+            types = cells.table["cell_type"].dropna().unique()
+            contents.append(f"{count(len(types), 'cell type')}: {', '.join(sorted(types)[:8])}")
+        else:
+            missing.append(_TYPES_MISSING.format(path.name))
+        alignment = wanted.alignment or wanted.landmarks or self.alignment(folder)
+        if cells.unit != "image px":
+            if alignment is not None:
+                contents.append(f"the way to the image: {alignment.name}")
+            elif wanted.um_per_px is None:
+                missing.append("the way to the image: option alignment, landmarks or um_per_px")
+        image = self.image(folder)
+        if image is None:
+            missing.append("the H&E image")
+        row = {"spots": str(path), "format": self.name} | ({"image": str(image)} if image else {})
+        return Description(self.what, tuple(contents), tuple(missing), row)
+
+
+class Xenium(_CellFormat):
+    """The ``outs`` of Xenium, or its cell table; ``*alignment.csv`` leads to ``*he_image.ome.tif``."""
+
+    name = "xenium"
+    what = "the cells of one Xenium section"
+    layout = XENIUM
+
+    def matches(self, path: Path) -> bool:
+        """See `Format`."""
+        if path.is_dir():
+            return (path / _XENIUM_SPECS).exists() or any(
+                (path / name).exists() and _has(path / name, XENIUM) for name in _XENIUM_FILES
+            )
+        return path.name in _XENIUM_FILES and _has(path, XENIUM)
+
+    def files(self, path: Path) -> tuple[Path, Path]:
+        """See `_CellFormat`."""
+        if not path.is_dir():
+            return path, path.parent
+        table = next((path / name for name in _XENIUM_FILES if (path / name).exists()), None)
+        if table is None:
+            raise SectionError(
+                f"is a Xenium folder without a cell table ({', '.join(_XENIUM_FILES)})",
+                where=path,
+                mend="Copy cells.parquet from the outs folder",
+            )
+        return table, path
+
+    def cells(self, path: Path, table: Path, with_counts: bool, type_column: str | None) -> Cells:
+        """See `_CellFormat`."""
+        cells = read_cells(table, XENIUM, type_column)
+        pixel_um, note = _xenium_pixel(table.parent / _XENIUM_SPECS)
+        cells = replace(cells, pixel_um=pixel_um, notes=(*cells.notes, *note))
+        matrix = table.parent / "cell_feature_matrix.h5"
+        if not with_counts or not matrix.exists():
+            return cells
+        counts = read_matrix(matrix)
+        rows = counts.barcodes.get_indexer(cells.table.index)
+        kept = cells.keep(rows >= 0)
+        if not len(kept.table):
+            raise SectionError("has counts of other cells", where=matrix, mend="Copy the outs folder of one section")
+        return replace(kept, counts=counts.matrix[rows[rows >= 0]], genes=counts.var)
+
+    def alignment(self, folder: Path) -> Path | None:
+        """See `_CellFormat`."""
+        return _only(folder, "*alignment.csv", "alignment files", "alignment")
+
+    def image(self, folder: Path) -> Path | None:
+        """See `_CellFormat`."""
+        images = sorted(folder.glob("*he_image.ome.tif"))
+        return images[0] if len(images) == 1 else None
+
+
+class CosMx(_CellFormat):
+    """CosMx SMI: ``*metadata_file.csv``; cell ids are ``{fov}_{cell_ID}``."""
+
+    name = "cosmx"
+    what = "the cells of one CosMx section"
+    layout = COSMX
+
+    def matches(self, path: Path) -> bool:
+        """See `Format`."""
+        if path.is_dir():
+            return any(_has(table, COSMX) for table in path.glob("*metadata_file.csv*"))
+        return _has(path, COSMX)
+
+    def files(self, path: Path) -> tuple[Path, Path]:
+        """See `_CellFormat`."""
+        return (_table_in(path, "*metadata_file.csv*"), path) if path.is_dir() else (path, path.parent)
+
+
+class Merscope(_CellFormat):
+    """MERSCOPE: ``cell_metadata.csv`` with ``center_x``, ``center_y`` in um."""
+
+    name = "merscope"
+    what = "the cells of one MERSCOPE section"
+    layout = MERSCOPE
+
+    def matches(self, path: Path) -> bool:
+        """See `Format`."""
+        table = path / "cell_metadata.csv" if path.is_dir() else path
+        return table.name.startswith("cell_metadata") and _has(table, MERSCOPE)
+
+    def files(self, path: Path) -> tuple[Path, Path]:
+        """See `_CellFormat`."""
+        return (_table_in(path, "cell_metadata.csv*"), path) if path.is_dir() else (path, path.parent)
+
+
+class CellTable(_CellFormat):
+    """A plain table (or h5ad) of cells: id, ``x_px``, ``y_px`` or ``x_um``, ``y_um``, ``cell_type``."""
+
+    name = "cells"
+    what = "a table of cells"
+
+    def matches(self, path: Path) -> bool:
+        """See `Format`: a table with a cell id, places and a type, or an h5ad with the places in obs alone."""
+        if path.is_dir():
+            return False
+        if path.suffix == ".h5ad":
+            return _places_in_obs(path)
+        try:
+            columns = set(column_names(path)) if path.suffix == ".parquet" else set(_columns(path))
+        except (SectionError, MissingExtraError):
+            return False
+        return {"cell_id", "cell_type"} <= columns and any({some.x, some.y} <= columns for some in PLAIN)
+
+    def cells(self, path: Path, table: Path, with_counts: bool, type_column: str | None) -> Cells:
+        """See `_CellFormat`."""
+        if table.suffix == ".h5ad":
+            return read_h5ad_cells(table, with_counts, type_column)
+        columns = column_names(table)
+        layout = next((some for some in PLAIN if {some.x, some.y} <= set(columns)), None)
+        if layout is None:
+            raise SectionError(
+                f"has no places of cells (it has: {', '.join(columns[:8])})",
+                where=table,
+                mend="Name the columns x_px, y_px (px of the image) or x_um, y_um",
+            )
+        return read_cells(table, layout, type_column)
+
+
+def _places_in_obs(path: Path) -> bool:
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as store:
+            obs = set(store.get("obs", ()))
+            return "spatial" not in store.get("obsm", ()) and any({some.x, some.y} <= obs for some in PLAIN)
+    except OSError:
+        return False
+
+
+def _columns(path: Path) -> list[str]:
+    from ....common import tables
+
+    return tables.columns_or_none(path) or []
+
+
+def _has(path: Path, layout: Layout) -> bool:
+    try:
+        columns = column_names(path) if path.suffix == ".parquet" else _columns(path)
+    except (SectionError, MissingExtraError):
+        return False
+    return {layout.x, layout.y} <= set(columns)
+
+
+def _only(folder: Path, pattern: str, what: str, option: str) -> Path | None:
+    found = sorted(folder.glob(pattern))
+    if len(found) > 1:
+        raise SectionError(
+            f"holds several {what}: {', '.join(path.name for path in found)}",
+            where=folder,
+            mend=f"Name one after the spots, as in {folder.name}#{option}={found[0].name}",
+        )
+    return found[0] if found else None
+
+
+def _table_in(folder: Path, pattern: str) -> Path:
+    found = sorted(folder.glob(pattern))
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        raise SectionError(
+            f"does not hold one cell table {pattern} but {names}", where=folder, mend="Name the table itself"
+        )
+    return found[0]
+
+
+def _xenium_pixel(specs: Path) -> tuple[float, tuple[str, ...]]:
+    default = float(XENIUM.pixel_um or 0)
+    if not specs.exists():
+        return default, (f"there is no {_XENIUM_SPECS}: its px are taken to be {default} um",)
+    try:
+        return float(json.loads(specs.read_text(encoding="utf-8"))["pixel_size"]), ()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SectionError(
+            f"does not tell the pixel_size ({error!r})", where=specs, mend="Copy it from the outs folder again"
+        ) from error
+
+
+FORMATS = (Xenium(), CosMx(), Merscope(), CellTable())

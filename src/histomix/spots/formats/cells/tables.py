@@ -1,0 +1,261 @@
+"""Tables of single cells as the platforms write them: centroids, types and counts."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from ....common import tables
+from ....errors import MissingExtraError, SectionError
+from ...pseudo_spots import assigned
+from ..base import count, require_unique
+
+_TYPE_COLUMNS = ("cell_type", "celltype", "cell_types", "cell type", "annotation", "group", "cluster")
+_ID_COLUMNS = ("cell_id", "barcode", "cell", "entityid", "id", "")
+#: With fewer of the cells than this in the table of types, the two are taken for different sections.
+_MIN_TYPED = 0.5
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Columns of a platform's cell table: ids (several are joined by "_"), centroids, and their unit."""
+
+    ids: tuple[str, ...]
+    x: str
+    y: str
+    #: ``"um"``; ``"px"`` of the platform, ``pixel_um`` each; ``"image px"`` of the H&E image itself.
+    unit: str
+    pixel_um: float | None = None
+
+
+#: Centroids in um; experiment.xenium tells the px of the morphology image, .2125 um when it is absent.
+XENIUM = Layout(("cell_id",), "x_centroid", "y_centroid", "um", 0.2125)
+#: Centroids in global px; the px of the instrument is 0.12028 um (NanoString, CosMx SMI data; older releases: 0.18).
+COSMX = Layout(("fov", "cell_ID"), "CenterX_global_px", "CenterY_global_px", "px", 0.12028)
+MERSCOPE = Layout(("",), "center_x", "center_y", "um")
+#: What plain tables of cells may call their columns; ids are looked for apart.
+PLAIN = (
+    Layout((), "x_px", "y_px", "image px"),
+    Layout((), "x_pixel", "y_pixel", "image px"),
+    Layout((), "x_um", "y_um", "um"),
+    Layout((), "x_centroid", "y_centroid", "um"),
+    Layout((), "center_x", "center_y", "um"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """Cells of one section.
+
+    Attributes
+    ----------
+    table
+        Indexed by cell id; ``x``, ``y`` (``unit``, see `Layout`) and ``cell_type`` (None where there is none).
+    counts, genes
+        Cells x genes where they were asked for and are there.
+    """
+
+    table: pd.DataFrame
+    unit: str
+    pixel_um: float | None = None
+    counts: sparse.csr_matrix | None = None
+    genes: pd.DataFrame | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def typed(self) -> bool:
+        """Whether any cell has a type."""
+        return bool(self.table["cell_type"].notna().any())
+
+    def keep(self, rows: np.ndarray, *notes: str) -> Cells:
+        """Only the cells of a mask."""
+        counts = None if self.counts is None else self.counts[np.flatnonzero(rows)]
+        return replace(self, table=self.table[rows], counts=counts, notes=(*self.notes, *notes))
+
+
+def column_names(path: Path) -> list[str]:
+    """Column names of a text table or Parquet file; SectionError when it is neither."""
+    if path.suffix != ".parquet":
+        return tables.header_of(path)
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtraError("pyarrow", "st", "reading Parquet") from error
+    try:
+        return list(pyarrow.parquet.read_schema(path).names)
+    except (OSError, pyarrow.ArrowInvalid) as error:
+        raise SectionError(f"cannot be read as Parquet ({error})", where=path, mend="Copy it again") from error
+
+
+def read_columns(path: Path, names: Sequence[str]) -> pd.DataFrame:
+    """Some columns of a text table (cells as text) or Parquet file (as stored); ``""`` is a column without a name."""
+    present = column_names(path)
+    if path.suffix == ".parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        try:
+            return pyarrow.parquet.read_table(path, columns=list(names)).to_pandas()
+        except (OSError, pyarrow.ArrowInvalid) as error:
+            raise SectionError(f"cannot be read as Parquet ({error})", where=path, mend="Copy it again") from error
+    text = tables.decode(tables.read_bytes(path), path)
+    separator = tables.separator(text.partition("\n")[0])
+    wanted = [present.index(name) for name in names]
+    try:
+        table = pd.read_csv(
+            io.StringIO(text), sep=separator, usecols=wanted, dtype=str, na_filter=False, index_col=False
+        )
+    except (pd.errors.ParserError, ValueError) as error:
+        raise SectionError(f"cannot be read as a table ({error})", where=path, mend="Save it as CSV or TSV") from error
+    order = np.argsort(np.argsort(wanted))
+    return table.iloc[:, order].set_axis(list(names), axis=1).apply(lambda column: column.str.strip())
+
+
+def read_cells(path: Path, layout: Layout, type_column: str | None = None) -> Cells:
+    """Read a cell table; see `Layout`.
+
+    Cells without a place are dropped, and said.
+
+    Raises
+    ------
+    SectionError
+        Columns are missing, an id occurs more than once, or no cell has a place.
+    MissingExtraError
+        A Parquet file needs pyarrow.
+    """
+    present = column_names(path)
+    ids = list(layout.ids) or [_id_column(present)]
+    if ids == [""] and "" not in present:  # MERSCOPE, as newer versions of its software write it
+        ids = ["EntityID"]
+    missing = [name for name in (*ids, layout.x, layout.y) if name not in present]
+    if missing:
+        raise SectionError(
+            f"lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)} (it has: {', '.join(present[:8])})",
+            where=path,
+            mend="Give the cell table as the platform writes it",
+        )
+    if type_column is not None and type_column not in present:
+        raise SectionError(f"has no column '{type_column}'", where=path, mend=f"It has {', '.join(present[:12])}")
+    types = type_column or _find(present, _TYPE_COLUMNS[:5])
+    table = read_columns(path, list(dict.fromkeys([*ids, layout.x, layout.y, *([types] if types else [])])))
+    keys = _text(table[ids[0]])
+    for name in ids[1:]:
+        keys = keys + "_" + _text(table[name])
+    cells = pd.DataFrame(
+        {axis: pd.to_numeric(table[name], errors="coerce") for axis, name in (("x", layout.x), ("y", layout.y))}
+    ).astype(np.float64)
+    cells["cell_type"] = assigned(_text(table[types])) if types else None
+    cells.index = pd.Index(keys, name="cell_id")
+    return checked(Cells(cells, layout.unit, layout.pixel_um), path)
+
+
+def checked(cells: Cells, path: Path) -> Cells:
+    """Cells with unique ids and finite places; those without a place are dropped, and said."""
+    if not cells.table.index.is_unique:
+        require_unique(cells.table.index, path)
+    placed = np.isfinite(cells.table[["x", "y"]].to_numpy()).all(axis=1)
+    if not placed.any():
+        raise SectionError("has no cell with a place", where=path, mend="Check that the file is whole")
+    if placed.all():
+        return cells
+    return cells.keep(placed, f"{count(int((~placed).sum()), 'cell')} without coordinates are dropped")
+
+
+def read_h5ad_cells(path: Path, with_counts: bool, type_column: str | None = None) -> Cells:
+    """Cells of an h5ad: obs ``x_px``, ``y_px`` (or a pair of `PLAIN`), else ``obsm["spatial"]`` in px of the image."""
+    from anndata import read_h5ad
+
+    try:
+        adata = read_h5ad(path) if with_counts else read_h5ad(path, backed="r")
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise SectionError(
+            f"cannot be read as h5ad ({error})", where=path, mend="Write it again with a current anndata"
+        ) from error
+    try:
+        layout = next((some for some in PLAIN if {some.x, some.y} <= set(adata.obs.columns)), None)
+        if layout is None and "spatial" not in adata.obsm:
+            raise SectionError(
+                f"has no places of cells (obs: {', '.join(map(str, adata.obs.columns[:8]))}; no obsm['spatial'])",
+                where=path,
+                mend="Store them in obs as x_px, y_px, in px of the image",
+            )
+        if type_column is not None and type_column not in adata.obs:
+            raise SectionError(f"has no obs column '{type_column}'", where=path, mend="Check the option type_column")
+        types = type_column or _find(list(adata.obs.columns), _TYPE_COLUMNS[:5])
+        xy = np.asarray(adata.obs[[layout.x, layout.y]] if layout else adata.obsm["spatial"][:, :2], dtype=np.float64)
+        table = pd.DataFrame(xy, index=adata.obs_names.astype(str), columns=["x", "y"]).rename_axis("cell_id")
+        table["cell_type"] = assigned(_text(adata.obs[types])).to_numpy() if types else None
+        has_counts = with_counts and adata.X is not None and adata.n_vars > 0
+        counts = sparse.csr_matrix(adata.X, dtype=np.float32) if has_counts else None
+        genes = pd.DataFrame(index=adata.var_names) if has_counts else None
+    finally:
+        if adata.isbacked:
+            adata.file.close()
+    return checked(Cells(table, layout.unit if layout else "image px", None, counts, genes), path)
+
+
+def with_types(cells: Cells, path: Path, type_column: str | None = None) -> Cells:
+    """Cells with the types of another table, by cell id.
+
+    Raises
+    ------
+    SectionError
+        The table has no column of types, repeats a cell, or holds less than half of the cells.
+    """
+    present = column_names(path)
+    key = _id_column(present)
+    column = type_column or _find(present, _TYPE_COLUMNS)
+    if column is None and len(present) == 2:
+        column = next(name for name in present if name != key)
+    if column is None or column not in present:
+        raise SectionError(
+            f"has no column {'of cell types' if column is None else repr(column)} (it has: {', '.join(present[:8])})",
+            where=path,
+            mend="Name it cell_type, or by the option type_column",
+        )
+    table = read_columns(path, [key, column])
+    keys = pd.Index(_text(table[key]))
+    if not keys.is_unique:
+        require_unique(keys, path)
+    types = pd.Series(assigned(_text(table[column])).to_numpy(), index=keys, dtype=object)
+    found = cells.table.index.isin(keys)
+    if found.mean() < _MIN_TYPED:
+        ours, theirs = (", ".join(map(str, index[:_EXAMPLES])) for index in (cells.table.index, keys))
+        raise SectionError(
+            f"holds {found.sum():,} of the {len(found):,} cells: these are called {ours}, those of the types {theirs}",
+            where=path,
+            mend="Give the types of this section's cells, with the same cell ids",
+        )
+    notes = list(cells.notes)
+    strangers = len(keys) - int(keys.isin(cells.table.index).sum())
+    if strangers:
+        notes.append(f"{count(strangers, 'cell')} of {path.name} are not in the section and are ignored")
+    if not found.all():
+        notes.append(f"{count(int((~found).sum()), 'cell')} are not in {path.name}: without a type")
+    table = cells.table.assign(cell_type=types.reindex(cells.table.index).to_numpy())
+    return replace(cells, table=table, notes=tuple(notes))
+
+
+def _id_column(present: Sequence[str]) -> str:
+    found = _find(present, _ID_COLUMNS)
+    return present[0] if found is None else found
+
+
+def _find(present: Sequence[str], wanted: Sequence[str]) -> str | None:
+    lower = {name.lower(): name for name in reversed(present)}
+    return next((lower[name] for name in wanted if name in lower), None)
+
+
+def _text(column: pd.Series) -> pd.Series:
+    """Ids as text: older software stores bytes."""
+    if column.dtype == object:
+        column = column.map(lambda value: value.decode() if isinstance(value, bytes) else value)
+    return column.astype(object).where(column.notna(), "").astype(str)

@@ -1,0 +1,1 @@
+"""Space Ranger folders: Visium and Visium HD."""

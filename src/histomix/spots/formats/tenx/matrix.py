@@ -1,0 +1,248 @@
+"""Feature-barcode matrices of 10x Genomics: HDF5 and Matrix Market, in the layouts of Cell Ranger 2 and 3."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from ....common import tables
+from ....errors import HistomixError, MissingSectionError, SectionError
+from ..base import count
+
+if TYPE_CHECKING:
+    import h5py
+
+GENE_EXPRESSION = "Gene Expression"
+_DAMAGED = "The file is damaged or cut short: copy it again, or run Space Ranger again"
+_H5_ERRORS = (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError)
+_NOT_H5 = "it is no HDF5 file of a feature-barcode matrix"
+
+
+@dataclass(frozen=True)
+class TenxCounts:
+    """Counts of spots x genes: ``var`` has unique gene symbols as index and ``gene_ids``."""
+
+    barcodes: pd.Index
+    var: pd.DataFrame
+    matrix: sparse.csr_matrix
+    notes: tuple[str, ...]
+
+
+def find_matrix(folder: Path) -> Path | None:
+    """The matrix in a folder: filtered before raw, HDF5 before Matrix Market; names may have a prefix."""
+    for kind in ("filtered", "raw"):
+        for pattern in (f"{kind}_feature_bc_matrix", f"{kind}_gene_bc_matrices"):
+            files = sorted(folder.glob(f"*{pattern}*.h5"), key=lambda path: len(path.name))
+            folders = [inner for outer in sorted(folder.glob(f"*{pattern}")) for inner in _matrix_folders(outer)]
+            if len(files) > 1 and not files[0].name.startswith(pattern):
+                raise SectionError(
+                    f"holds several matrices ({', '.join(path.name for path in files)})",
+                    where=folder,
+                    mend="Give each section a folder of its own",
+                )
+            if files or folders:
+                return [*files, *folders][0]
+    return None
+
+
+def is_raw(path: Path) -> bool:
+    """Whether a matrix is one of all barcodes, under tissue or not, by its name."""
+    return "raw_" in path.name or "raw_" in path.parent.name
+
+
+def _matrix_folders(folder: Path) -> list[Path]:
+    places = [folder, *sorted(item for item in folder.iterdir() if item.is_dir())] if folder.is_dir() else []
+    return [place for place in places if _part(place, "matrix.mtx") is not None]
+
+
+def _part(folder: Path, *names: str) -> Path | None:
+    candidates = (folder / f"{name}{end}" for name in names for end in ("", ".gz"))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def read_barcodes(path: Path) -> pd.Index:
+    """Barcodes of a matrix (n,), without its counts.
+
+    Raises
+    ------
+    SectionError
+        The file cannot be read, or repeats a barcode.
+    """
+    if path.is_dir():
+        barcodes = _lines(_needed(path, "barcodes.tsv")).iloc[:, 0]
+        found = pd.Index(barcodes, dtype=object)
+    else:
+        with open_h5(path) as matrix:
+            found = matrix.barcode_index()
+    return _unique(found, path)
+
+
+def read_matrix(path: Path) -> TenxCounts:
+    """Read a whole matrix: an ``.h5`` file or a folder with ``matrix.mtx``.
+
+    Features of other types than Gene Expression are left out; gene symbols that occur more than once get a suffix.
+
+    Raises
+    ------
+    SectionError
+        A file cannot be read, or the parts do not belong together.
+    """
+    if path.is_dir():
+        barcodes, features, matrix = _read_mtx(path)
+    else:
+        with open_h5(path) as stored:
+            barcodes, features = stored.barcode_index(), stored.features()
+            matrix = stored.rows(0, stored.size)
+    keep, var, notes = gene_table(features, path)
+    return TenxCounts(_unique(barcodes, path), var, matrix if keep.all() else matrix[:, keep], notes)
+
+
+def gene_table(features: pd.DataFrame, path: Path) -> tuple[np.ndarray, pd.DataFrame, tuple[str, ...]]:
+    """Which features are genes (m,), their table as `TenxCounts` has it, and what to say about them."""
+    from anndata.utils import make_index_unique
+
+    keep = (features["type"] == GENE_EXPRESSION).to_numpy()
+    if not keep.any():
+        raise SectionError(
+            f"has no features of the type {GENE_EXPRESSION} (types: {', '.join(sorted(set(features['type'])))})",
+            where=path,
+            mend="Give the matrix of the gene expression library",
+        )
+    notes = []
+    if not keep.all():
+        notes.append(f"{count(int((~keep).sum()), 'feature')} of other types than {GENE_EXPRESSION} left out")
+    genes = features[keep]
+    names = pd.Index(genes["symbol"], dtype=object)
+    if not names.is_unique:
+        notes.append(f"{count(int(names.duplicated().sum()), 'repeated gene symbol')} given a suffix")
+        names = make_index_unique(names)
+    return keep, pd.DataFrame({"gene_ids": genes["id"].to_numpy()}, index=names.rename(None)), tuple(notes)
+
+
+@contextmanager
+def open_h5(path: Path) -> Iterator[H5Matrix]:
+    """Open a feature-barcode matrix in HDF5; every fault of the file becomes a SectionError."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as store:
+            yield H5Matrix(store)
+    except HistomixError:
+        raise
+    except FileNotFoundError as error:
+        raise MissingSectionError("there is no such file", where=path, mend="Check the path") from error
+    except _H5_ERRORS as error:
+        raise SectionError(f"cannot be read as a 10x matrix ({error})", where=path, mend=_DAMAGED) from error
+
+
+class H5Matrix:
+    """An open matrix file: features x barcodes by columns, which is barcodes x features by rows."""
+
+    def __init__(self, store: h5py.File) -> None:
+        groups = [name for name in store if isinstance(store[name], type(store["/"])) and "indptr" in store[name]]
+        if len(groups) != 1:
+            raise ValueError(f"{_NOT_H5}: it holds {', '.join(groups or store) or 'nothing'}")
+        self._group: Any = store[groups[0]]
+        self._genome = groups[0]
+        self.barcodes = self._group["barcodes"]
+        self._indptr = self._group["indptr"][:].astype(np.int64)
+        self.size = len(self.barcodes)
+        self.width = int(self._group["shape"][0])
+        stored = len(self._group["data"]), len(self._group["indices"])
+        if len(self._indptr) != self.size + 1 or stored != (self._indptr[-1],) * 2 or (np.diff(self._indptr) < 0).any():
+            raise ValueError("its parts have lengths that do not fit each other")
+
+    def barcode_index(self) -> pd.Index:
+        """All barcodes as text."""
+        return pd.Index(_text(self.barcodes[:]), dtype=object)
+
+    def features(self) -> pd.DataFrame:
+        """Table of id, symbol, type; one row per column of the counts."""
+        if "features" in self._group:
+            group = self._group["features"]
+            parts = {"id": group["id"], "symbol": group["name"], "type": group["feature_type"]}
+        else:  # layout 2: one group per genome, genes only
+            parts = {"id": self._group["genes"], "symbol": self._group["gene_names"]}
+        table = pd.DataFrame({name: _text(values[:]) for name, values in parts.items()})
+        if len(table) != self.width:
+            raise ValueError(f"it has {len(table)} features for {self.width} rows")
+        return table if "type" in table else table.assign(type=GENE_EXPRESSION)
+
+    def rows(self, start: int, stop: int) -> sparse.csr_matrix:
+        """Counts of the barcodes from ``start`` to before ``stop``, csr float32 (barcodes x features)."""
+        first, last = int(self._indptr[start]), int(self._indptr[stop])
+        data = self._group["data"][first:last].astype(np.float32)
+        indices = self._group["indices"][first:last]
+        if len(indices) and (indices.min() < 0 or indices.max() >= self.width):
+            raise ValueError("it counts features that it does not list")
+        indptr = self._indptr[start : stop + 1] - first
+        return sparse.csr_matrix((data, indices, indptr), shape=(stop - start, self.width))
+
+    def blocks(self, values: int) -> Iterator[tuple[int, int]]:
+        """Runs of barcodes (start, stop) of about ``values`` stored counts each, and never more barcodes than that."""
+        start = 0
+        while start < self.size:
+            stop = int(np.searchsorted(self._indptr, self._indptr[start] + values, side="right")) - 1
+            stop = min(max(stop, start + 1), start + values, self.size)
+            yield start, stop
+            start = stop
+
+
+def _text(values: np.ndarray) -> np.ndarray:
+    if values.dtype.kind == "S":
+        return np.char.decode(values, "utf-8").astype(object)
+    return np.array([value.decode() if isinstance(value, bytes) else str(value) for value in values], dtype=object)
+
+
+def _unique(barcodes: pd.Index, path: Path) -> pd.Index:
+    if not barcodes.is_unique:
+        twice = barcodes[barcodes.duplicated()][0]
+        raise SectionError(f"has the barcode '{twice}' more than once", where=path, mend=_DAMAGED)
+    return barcodes
+
+
+def _needed(folder: Path, *names: str) -> Path:
+    path = _part(folder, *names)
+    if path is None:
+        raise SectionError(f"has a matrix.mtx but no {names[0]}", where=folder, mend=_DAMAGED)
+    return path
+
+
+def _lines(path: Path) -> pd.DataFrame:
+    rows = [line.split("\t") for line in tables.decode(tables.read_bytes(path), path).splitlines() if line]
+    if len({len(row) for row in rows}) != 1:
+        raise SectionError("is empty, or its rows differ in length", where=path, mend=_DAMAGED)
+    return pd.DataFrame(rows)
+
+
+def _read_mtx(folder: Path) -> tuple[pd.Index, pd.DataFrame, sparse.csr_matrix]:
+    from scipy.io import mmread
+
+    matrix_path, barcodes = _needed(folder, "matrix.mtx"), _lines(_needed(folder, "barcodes.tsv"))
+    features = _lines(_needed(folder, "features.tsv", "genes.tsv"))
+    columns = ["id", "symbol", "type"][: features.shape[1]]
+    features = features.iloc[:, : len(columns)].set_axis(columns, axis=1)
+    if "symbol" not in features:
+        features["symbol"] = features["id"]
+    if "type" not in features:
+        features["type"] = GENE_EXPRESSION
+    try:
+        matrix = sparse.csr_matrix(mmread(matrix_path).T, dtype=np.float32)
+    except (OSError, EOFError, ValueError, TypeError, zlib.error) as error:
+        raise SectionError(f"cannot be read as Matrix Market ({error})", where=matrix_path, mend=_DAMAGED) from error
+    if matrix.shape != (len(barcodes), len(features)):
+        raise SectionError(
+            f"has {matrix.shape[1]} features x {matrix.shape[0]} barcodes, but the lists beside it "
+            f"{len(features)} and {len(barcodes)}",
+            where=matrix_path,
+            mend=_DAMAGED,
+        )
+    return pd.Index(barcodes.iloc[:, 0], dtype=object), features, matrix

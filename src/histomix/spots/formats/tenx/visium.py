@@ -1,0 +1,154 @@
+"""Space Ranger ``outs`` of a Visium section, versions 1 to 4."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ....errors import SectionError
+from ...alignment.layout import spot_pitch
+from ..base import Description, Options, SpotFile, count
+from .images import at_reduced_image, describe_images
+from .loupe import loupe_notes
+from .matrix import find_matrix, is_raw
+from .positions import ScaleFactors, find_positions, join_matrix, read_positions, read_scalefactors
+
+#: Printed spots, um (10x Genomics, Visium Spatial Gene Expression user guide).
+DIAMETER_UM, PITCH_UM = 55.0, 100.0
+#: ``spot_diameter_fullres`` spans a theoretical spot of 65 um (10x Genomics, Space Ranger 1.3, spatial outputs), in
+#: some files the printed one.
+THEORETICAL_UM = 65.0
+#: Relative difference of the written spot diameter from both, beyond which the files do not belong together.
+_DIAMETER_TOLERANCE = 0.1
+_NO_MPP = "its um per px, which the spots are too few to tell"
+
+
+class Visium:
+    """A Space Ranger ``outs`` folder, its ``spatial`` folder, or a positions file. Spots under tissue only."""
+
+    name = "visium"
+    options: Mapping[str, str] = {"image": "'hires' or 'lowres': coordinates in px of that reduced image"}
+
+    def matches(self, path: Path) -> bool:
+        """See `Format`."""
+        _, spatial = _folders(path)
+        return spatial is not None
+
+    def read(self, path: Path, with_counts: bool, options: Options) -> SpotFile:
+        """See `Format`. um per px is from the pitch of 100 um, cross-checked with the scale factors."""
+        outs, spatial = self._require(path)
+        positions, spots = read_tissue(path, spatial)
+        factors = read_scalefactors(spatial)
+        array = lattice_positions(spots)
+        obs = spots[["array_row", "array_col"]].assign(array_x=array[:, 0], array_y=array[:, 1])
+        found, notes = join_matrix(obs, spots[["x_px", "y_px"]].to_numpy(), positions[0], outs, with_counts)
+        mpp, source = spots_mpp(positions[1], factors)
+        if mpp is not None:
+            notes += loupe_notes(positions[1], (spatial, outs), mpp, PITCH_UM / 2)
+        whole = SpotFile(found, mpp, source, DIAMETER_UM, PITCH_UM, notes=tuple(notes))
+        return at_reduced_image(whole, spatial, factors, options)
+
+    def describe(self, path: Path, options: Options) -> Description:
+        """See `Format`."""
+        outs, spatial = self._require(path)
+        (positions_path, everywhere), spots = read_tissue(path, spatial)
+        factors = read_scalefactors(spatial)
+        mpp, source = spots_mpp(everywhere, factors)
+        contents = [f"{count(len(spots), 'spot')} under tissue of {len(everywhere):,}, by {positions_path.name}"]
+        missing = ["the full-resolution image that Space Ranger was given (its column image)"]
+        if mpp is None:
+            missing.append(_NO_MPP)
+        else:
+            contents.append(f"about {mpp:.4g} um per px of the full-resolution image, by {source}")
+        if factors is None:
+            missing.append("scalefactors_json.json")
+        matrix = find_matrix(outs)
+        if matrix is None:
+            missing.append("a feature-barcode matrix, so it has no counts")
+        else:
+            kind = "all spots, under tissue or not" if is_raw(matrix) else "the spots under tissue"
+            contents.append(f"counts of {kind}, in {matrix.name}")
+        contents += describe_images(spatial, factors, mpp)
+        row = {"spots": str(path), "format": self.name}
+        return Description("the Space Ranger output of one Visium section", tuple(contents), tuple(missing), row)
+
+    def _require(self, path: Path) -> tuple[Path, Path]:
+        outs, spatial = _folders(path)
+        if spatial is None:
+            raise SectionError(
+                "holds no spatial/tissue_positions.csv or tissue_positions_list.csv",
+                where=path,
+                mend="Name the outs folder of Space Ranger, with its spatial folder in it",
+            )
+        return outs, spatial
+
+
+def _folders(path: Path) -> tuple[Path, Path | None]:
+    """The ``outs`` and the ``spatial`` folder that a path means; the latter None where it means none."""
+    if not path.is_dir():
+        known = any(name in path.name for name in ("tissue_positions.", "tissue_positions_list."))
+        return (path.parent.parent if path.parent.name == "spatial" else path.parent), path.parent if known else None
+    if find_positions(path) is not None:
+        return (path.parent if path.name == "spatial" else path), path
+    # A spatial folder without positions is still one, of which the reader says what it lacks.
+    for outs in (path, path / "outs"):
+        if (outs / "spatial").is_dir():
+            return outs, outs / "spatial"
+    return path, None
+
+
+def read_tissue(path: Path, spatial: Path) -> tuple[tuple[Path, pd.DataFrame], pd.DataFrame]:
+    """All positions (with their file), and those under tissue.
+
+    Raises
+    ------
+    SectionError
+        The positions cannot be read, or none is under tissue.
+    """
+    file = path if path.is_file() else find_positions(spatial)
+    if file is None:
+        raise SectionError("has no tissue_positions", where=spatial, mend="Copy the spatial folder again")
+    positions = read_positions(file)
+    spots = positions[positions["in_tissue"]]
+    if spots.empty:
+        raise SectionError("has no spot with in_tissue = 1", where=file, mend="Select the spots under the tissue")
+    return (file, positions), spots
+
+
+def lattice_positions(positions: pd.DataFrame) -> np.ndarray:
+    """Array coordinates (n, 2) of the hexagonal lattice, in pitches: neighbours in a row are two columns apart."""
+    return np.column_stack([positions["array_col"] / 2, positions["array_row"] * np.sqrt(3) / 2])
+
+
+def spots_mpp(positions: pd.DataFrame, factors: ScaleFactors | None) -> tuple[float | None, str | None]:
+    """um per px of the positions, and how it is known; the written spot diameter must agree with it.
+
+    Raises
+    ------
+    SectionError
+        The scale factors are those of another image.
+    """
+    pitch = spot_pitch(positions[["x_px", "y_px"]].to_numpy(), lattice_positions(positions))
+    if pitch is None or pitch.source != "array":
+        if factors is None or factors.spot_diameter_px is None:
+            return None, None
+        mpp = THEORETICAL_UM / factors.spot_diameter_px
+        return mpp, f"the {THEORETICAL_UM:g} um of spot_diameter_fullres in {factors.path.name}"
+    mpp, source = PITCH_UM / pitch.px, f"the {PITCH_UM:g} um between neighbouring spots, {pitch.px:.1f} px apart"
+    if factors is None or factors.spot_diameter_px is None:
+        return mpp, source
+    diameter_um = factors.spot_diameter_px * mpp
+    if min(abs(diameter_um / known - 1) for known in (THEORETICAL_UM, DIAMETER_UM)) > _DIAMETER_TOLERANCE:
+        raise SectionError(
+            f"has a spot_diameter_fullres of {factors.spot_diameter_px:.1f} px, which is {diameter_um:.0f} um by "
+            f"{source} (a spot has {DIAMETER_UM:g}, and is written as {THEORETICAL_UM:g})",
+            where=factors.path,
+            mend="The scale factors and the positions are of two images: copy the spatial folder of this section again",
+        )
+    return mpp, source
+
+
+FORMATS = (Visium(),)

@@ -1,0 +1,201 @@
+"""From folders of other verbs to the slides of a viewer."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+
+from ..common.formats import check_map
+from ..errors import InputError, MissingFileError, UnknownNameError
+from ..evaluation import Evaluation, read_evaluation
+from ..pl.scores import shown_head
+from ..provenance import fingerprint
+from ..slides import Slide, open_slide
+from .writer import ViewerSlide
+
+if TYPE_CHECKING:
+    from ..spots import Cohort
+
+_MEND = "Name its file, or the folder it is in, with --slides; or its cohort sheet with --sheet"
+_SHEET = "Name the cohort sheet that has this section and its image with --sheet"
+#: What a folder that is one slide ends with; any other folder is one of slides.
+_STORE = ".zarr"
+
+
+@dataclass
+class _Images:
+    """Where slides are, by file name and by section."""
+
+    files: dict[str, Path] = field(default_factory=dict)
+    sections: dict[str, tuple[Path, float | None]] = field(default_factory=dict)
+    prints: dict[Path, str] = field(default_factory=dict)
+
+    def open(self, name: str, mpp: float | None, digest: str | None, wanted_by: str) -> Slide:
+        """Open a slide by its file name, or by its content where it has none; it must be the one that was predicted."""
+        path = self.files.get(name)
+        if path is None and digest is not None:
+            path = next((file for file in self.files.values() if self._print(file) == digest), None)
+        if path is None:
+            raise MissingFileError(f"the slide {name} was not found", where=wanted_by, mend=_MEND)
+        if digest is not None and self._print(path) != digest:
+            raise InputError(
+                "is not the slide that the map was made of (its fingerprint differs)",
+                where=path,
+                mend="Give the slide as it was, or predict this one",
+            )
+        return open_slide(path, mpp)
+
+    def _print(self, path: Path) -> str:
+        if path not in self.prints:
+            self.prints[path] = fingerprint(path)
+        return self.prints[path]
+
+
+@contextlib.contextmanager
+def viewer_slides(
+    folders: Sequence[str | os.PathLike[str]],
+    slides: Sequence[str | os.PathLike[str]] = (),
+    cohort: Cohort | None = None,
+    head: str | None = None,
+) -> Iterator[list[ViewerSlide]]:
+    """Open the slides of maps and evaluations, with what was predicted on them.
+
+    Parameters
+    ----------
+    folders
+        Folders made by ``predict`` (one map, or one folder a map) and by ``evaluate``.
+    slides
+        Slides, or folders of slides.
+    cohort
+        Where the images of an evaluation's sections are.
+    head
+        The head of an evaluation to show; the last one that is no baseline when left out.
+
+    Raises
+    ------
+    InputError
+        A folder holds neither maps nor an evaluation, or a slide is not found or not the one that was predicted.
+    SlideError
+        A slide cannot be opened.
+    """
+    images = _Images()
+    for given in map(Path, slides):
+        if not given.exists():
+            raise MissingFileError("there is no such slide or folder", where=given, mend="Check --slides")
+        found = [given] if _is_slide(given) else sorted(path for path in given.iterdir() if _is_slide(path))
+        images.files |= {path.name: path for path in found}
+    for row in () if cohort is None else cohort.rows:
+        if row.image is not None:
+            images.sections[row.section] = (Path(row.image), row.mpp)
+            images.files.setdefault(Path(row.image).name, Path(row.image))
+    with contextlib.ExitStack() as stack:
+        views: list[ViewerSlide] = []
+        for folder in map(Path, folders):
+            if not folder.is_dir():
+                raise MissingFileError("there is no such folder", where=folder, mend="Check the command")
+            maps = [folder] if (folder / "composition.h5ad").is_file() else []
+            maps = maps or sorted(path.parent for path in folder.glob("*/composition.h5ad"))
+            if (folder / "summary.json").is_file():
+                for view in _sections(read_evaluation(folder), images, head, folder):
+                    stack.callback(view.slide.close)
+                    views.append(view)
+            elif maps:
+                for place in maps:
+                    view = _map(place, images)
+                    stack.callback(view.slide.close)
+                    views.append(view)
+            else:
+                raise InputError(
+                    "holds neither a composition map nor an evaluation",
+                    where=folder,
+                    mend="Give folders made by predict or evaluate",
+                )
+        yield views
+
+
+def _is_slide(path: Path) -> bool:
+    """A file, or a folder that is one slide: a store, or the files of a DICOM series."""
+    return path.is_file() or path.suffix == _STORE or any(path.glob("*.dcm"))
+
+
+def _map(folder: Path, images: _Images) -> ViewerSlide:
+    composition, manifest = _read_map(folder / "composition.h5ad")
+    facts, head = manifest["slide"], manifest["head"]
+    slide = images.open(facts["file"], facts["mpp"], facts["fingerprint"], str(folder))
+    training = head.get("training", {})
+    words = f"Head {head['name']}"
+    if training:
+        words += f", trained on {training['n_spots']} spots of {training['n_donors']} donors"
+    readable = composition.obs["read_ok"].to_numpy(bool)
+    notes = [] if readable.all() else [f"{(~readable).sum()} tiles could not be read."]
+    scope = float(composition.obs["in_scope"].to_numpy(bool)[readable].mean()) if readable.any() else 0.0
+    notes.append(f"{scope:.0%} of the readable tiles are in scope of the head.")
+    return ViewerSlide(folder.name, slide, composition, head=f"{words}.", notes=notes)
+
+
+def _read_map(path: Path) -> tuple[ad.AnnData, dict[str, Any]]:
+    try:
+        composition = ad.read_h5ad(path)
+        manifest = json.loads(composition.uns["manifest"])
+        absent = {"slide", "head", "unit", "places", "cell_px"} - set(manifest)
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise InputError(
+            f"is damaged or no composition map ({error})", where=path, mend="Run predict again for this slide"
+        ) from error
+    check_map(manifest, path)
+    if absent:
+        raise InputError(
+            f"is no composition map: its manifest lacks {', '.join(sorted(absent))}",
+            where=path,
+            mend="Give folders made by predict",
+        )
+    return composition, manifest
+
+
+def _sections(evaluation: Evaluation, images: _Images, head: str | None, folder: Path) -> Iterator[ViewerSlide]:
+    chosen = head or shown_head(evaluation)
+    if chosen not in evaluation.predictions:
+        raise UnknownNameError(
+            f"the evaluation has no head {chosen!r}",
+            where=folder,
+            mend=f"Choose one of: {', '.join(evaluation.predictions)}",
+        )
+    facts = evaluation.summary
+    for name, predicted in evaluation.predictions[chosen].items():
+        if name not in images.sections:
+            raise MissingFileError(f"the image of section {name} was not found", where=folder, mend=_SHEET)
+        path, mpp = images.sections[name]
+        slide = open_slide(path, mpp)
+        yield ViewerSlide(
+            name,
+            slide,
+            _spots(predicted, evaluation.positions[name].loc[predicted.index], slide, facts),
+            label=evaluation.labels[name],
+            head=f"Head {chosen}, {facts['protocol']} folds ({facts['protocol_means']}).",
+        )
+
+
+def _spots(predicted: pd.DataFrame, places: pd.DataFrame, slide: Slide, facts: Mapping[str, Any]) -> ad.AnnData:
+    """Predictions at spots in the form of a composition map."""
+    from scipy.spatial import cKDTree
+
+    xy_px = places[["x_px", "y_px"]].to_numpy(float)
+    table = ad.AnnData(
+        predicted.to_numpy(np.float32), obs=places, var=pd.DataFrame(index=[str(name) for name in predicted.columns])
+    )
+    table.obsm["spatial"] = xy_px
+    # Spots are drawn a little smaller than the usual distance to the nearest one.
+    pitch = 100 / slide.mpp
+    if len(xy_px) > 1:
+        pitch = float(np.median(np.asarray(cKDTree(xy_px).query(xy_px, k=2)[0])[:, 1]))
+    table.uns["manifest"] = json.dumps({"unit": facts["unit"], "places": "spots", "cell_px": 0.85 * pitch})
+    return table

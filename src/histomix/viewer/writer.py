@@ -1,0 +1,283 @@
+"""The viewer: slides, composition and labels in one folder that opens from disk.
+
+The page's own program (``assets/*.js``, about 1,200 lines on the browser's canvas) draws it, without a library. A
+hundred thousand tiles are one small picture whose pixels are the tiles, made anew for each cell type in a few
+milliseconds and enlarged by the canvas; the slide beneath is a pyramid of JPEGs. Bokeh's picture tiles are those of map
+servers, and nothing of it reads a slide's pyramid from disk; OpenSeadragon does, but comes from npm, and a canvas that
+has drawn picture files from disk may not be read again, so the view could not be saved.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+
+from .._version import __version__
+from ..common.nameless import Renaming, nameless_keys
+from ..common.palette import type_colours
+from ..common.pseudonyms import Pseudonyms, key_file
+from ..errors import InputError
+from ..maps.anonymise import is_anonymised
+from ..pages.page import source_digest
+from ..progress import Progress, silent
+from ..provenance import atomic_path
+from ..slides import Slide
+from .encode import greatest_of, packed_positions, script_json, write_layer, write_script
+from .pyramid import TILE_PX, pyramid_levels, write_pyramid
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+#: The finest scale stored: nuclei have a shape, and a slide takes a quarter of what it does at 0.25.
+VIEW_MPP = 0.5
+COLOUR_MAPS = ("viridis", "cividis", "magma")
+_SCRIPTS = ("core", "pyramid", "colours", "overlay", "pane", "selection", "readout", "export", "panel", "main")
+_OURS = {"index.html", "data"}
+NOVELTY_WORDS = "novelty, percentile of held-out training tiles"
+
+
+@dataclass(frozen=True)
+class ViewerSlide:
+    """One slide of a viewer.
+
+    Parameters
+    ----------
+    name
+        What the viewer calls it.
+    slide
+        The open slide; its pixels are copied at `VIEW_MPP`.
+    composition
+        A map from `histomix.predict`: tiles x cell types.
+    label
+        Labels at (some of) the same places, with the same cell types, for the second pane.
+    head
+        Which head made the composition, in words.
+    notes
+        What a reader must know.
+    """
+
+    name: str
+    slide: Slide
+    composition: AnnData
+    label: pd.DataFrame | None = None
+    head: str = ""
+    notes: Sequence[str] = field(default_factory=tuple)
+
+
+def write_viewer(
+    slides: Sequence[ViewerSlide],
+    out: str | os.PathLike[str],
+    *,
+    title: str = "histomix",
+    mpp: float = VIEW_MPP,
+    anonymise: bool = False,
+    pseudonym_key: str | os.PathLike[str] | None = None,
+    progress: Progress = silent,
+) -> Path:
+    """Write ``out/index.html`` and ``out/data/``: a zoomable viewer that loads nothing remote.
+
+    Parameters
+    ----------
+    slides
+        At least one.
+    out
+        Folder of the viewer; an earlier viewer there is replaced.
+    title
+        Words at the top.
+    mpp
+        Finest scale of the pictures, um per px.
+    anonymise
+        Call slides and sections by pseudonyms, and spots by numbers where their keys are no platform's.
+    pseudonym_key
+        The key file of the pseudonyms: ``<out>.key.csv`` where left out.
+    progress
+        Told how many pictures of each slide are written.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    InputError
+        There is no slide, or ``out`` is a file or holds files that no viewer wrote.
+    SlideError
+        A slide cannot be read.
+    StorageError
+        The folder cannot be written.
+    """
+    place = Path(out)
+    if not slides:
+        raise InputError("there is no slide to view", mend="Predict one, or give an evaluation with its slides")
+    if place.is_file():
+        raise InputError("is a file, and a viewer is a folder", where=place, mend="Choose a folder as --out")
+    foreign = sorted(path.name for path in place.iterdir() if path.name not in _OURS) if place.is_dir() else []
+    if foreign:
+        raise InputError(
+            f"holds {foreign[0]!r}, which no viewer wrote and replacing the folder would delete",
+            where=place,
+            mend="Choose an empty or new folder as --out",
+        )
+    if anonymise:
+        names = Pseudonyms.open(key_file(place, pseudonym_key))
+        slides = [_nameless(one, names) for one in slides]
+        names.save()
+    with atomic_path(place) as folder:
+        (folder / "data").mkdir(parents=True)
+        metas = [_write_slide(one, f"s{number}", folder / "data", mpp, progress) for number, one in enumerate(slides)]
+        facts = {"title": title, "version": __version__, "slides": metas, "maps": _colour_maps(), "tile_px": TILE_PX}
+        (folder / "index.html").write_text(_page(title, facts), encoding="utf-8", newline="\n")
+    return place / "index.html"
+
+
+def _nameless(one: ViewerSlide, names: Pseudonyms) -> ViewerSlide:
+    manifest = json.loads(one.composition.uns["manifest"])
+    keys = pd.Index(one.composition.obs_names.astype(str))
+    told = pd.Index(nameless_keys(list(keys)))
+    composition = one.composition.copy()
+    composition.obs_names = told
+    label = None if one.label is None else one.label.reindex(keys).set_axis(told, axis=0)
+    if is_anonymised(manifest):
+        return replace(one, composition=composition, label=label)
+    name = names.slide(manifest.get("name") or one.name)
+    renaming = Renaming({one.name: name, one.slide.path.name: name, one.slide.name: name})
+    head, notes = renaming.sentence(one.head), [renaming.sentence(str(note)) for note in one.notes]
+    return replace(one, name=name, composition=composition, label=label, head=head, notes=notes)
+
+
+def _write_slide(one: ViewerSlide, key: str, data: Path, mpp: float, progress: Progress) -> dict[str, Any]:
+    folder = data / key
+    folder.mkdir()
+    slide, composition = one.slide, one.composition
+    manifest = json.loads(composition.uns["manifest"])
+    levels = pyramid_levels(slide.width_px, slide.height_px, slide.mpp, mpp)
+    total = sum(level.columns * level.rows for level in levels)
+    (folder / "tiles").mkdir()
+    present = write_pyramid(
+        slide, folder / "tiles", f"{key}/tiles", levels, lambda done: progress(f"view {one.name}", done, total)
+    )
+    obs = composition.obs
+    xy_px = np.asarray(composition.obsm["spatial"], dtype=float)
+    values = np.asarray(composition.X, dtype=float)
+    types = [str(name) for name in composition.var_names]
+    colours = type_colours(types)
+    label = None if one.label is None else one.label.reindex(index=composition.obs_names, columns=types).to_numpy(float)
+    bounds = {
+        name: np.asarray(composition.layers[name], dtype=float)
+        for name in ("lower", "upper")
+        if name in composition.layers
+    }
+    tops = [_write_type(folder, key, number, values, bounds, label) for number in range(len(types))]
+    state = {
+        "novelty": obs["novelty"].to_numpy(float) if "novelty" in obs else np.full(len(obs), np.nan),
+        "in_scope": obs["in_scope"].to_numpy(float) if "in_scope" in obs else np.ones(len(obs)),
+        "read_ok": obs["read_ok"].to_numpy(float) if "read_ok" in obs else np.ones(len(obs)),
+        "dominant": _dominant(values),
+        "label_dominant": np.full(len(obs), np.nan) if label is None else _dominant(label),
+    }
+    # Codes of types are told from "none" by the missing mark, so every array of the state has the scale of the codes.
+    write_layer(folder, key, "state", state, float(max(len(types), 2)))
+    write_script(folder, key, "places", packed_positions(xy_px))
+    write_script(folder, key, "ids", [str(name) for name in composition.obs_names])
+    means = {"value": _means(values), "label": None if label is None else _means(label)}
+    return {
+        "key": key,
+        "name": one.name,
+        "kind": "Maps" if label is None else "Sections with labels",
+        "head": one.head,
+        "notes": [str(note) for note in one.notes],
+        "width_px": slide.width_px,
+        "height_px": slide.height_px,
+        "mpp": slide.mpp,
+        "levels": [
+            {"mpp": level.mpp, "columns": level.columns, "rows": level.rows, "tiles": tiles}
+            for level, tiles in zip(levels, present, strict=True)
+        ],
+        "types": types,
+        "colours": [[round(255 * part) for part in colours[name]] for name in types],
+        "unit": manifest["unit"],
+        "n": composition.n_obs,
+        "cell_px": manifest["cell_px"],
+        "spots": manifest["places"] == "spots",
+        "has_bounds": len(bounds) == 2,
+        "has_label": label is not None,
+        "has_scope": "in_scope" in obs,
+        "has_novelty": bool(np.isfinite(state["novelty"]).any()),
+        "interval_words": _interval_words(manifest),
+        "novelty_words": NOVELTY_WORDS,
+        "top": max(tops, default=1.0),
+        "means": means,
+    }
+
+
+def _write_type(
+    folder: Path, key: str, number: int, values: np.ndarray, bounds: Mapping[str, np.ndarray], label: np.ndarray | None
+) -> float:
+    """Write one cell type; the top of its scale is returned."""
+    arrays = {"value": values[:, number], **{name: table[:, number] for name, table in bounds.items()}}
+    arrays |= {} if label is None else {"label": label[:, number]}
+    read = [arrays[name] for name in ("value", "label") if name in arrays]
+    known = np.concatenate([one[np.isfinite(one)] for one in read])
+    top = greatest_of(*read)
+    scales = {"top": top, "usual": float(np.percentile(known, 99)) if known.size else top}
+    scales["usual"] = scales["usual"] if scales["usual"] > 0 else top
+    if len(bounds) == 2:
+        scales["width"] = greatest_of(arrays["upper"] - arrays["lower"])
+    write_layer(folder, key, f"type{number}", arrays, greatest_of(*arrays.values()), scales)
+    return top
+
+
+def _interval_words(manifest: Mapping[str, Any]) -> str:
+    """What the intervals are, with their level where the map says it."""
+    facts = manifest.get("calibration") or manifest.get("head", {}).get("calibration") or {}
+    level = facts.get("level")
+    return f"{100 * level:g} % interval" if isinstance(level, int | float) else "interval"
+
+
+def _dominant(values: np.ndarray) -> np.ndarray:
+    known = np.isfinite(values).all(axis=1)
+    found = np.full(len(values), np.nan)
+    found[known] = values[known].argmax(axis=1)
+    return found
+
+
+def _means(values: np.ndarray) -> list[float]:
+    known = np.isfinite(values).all(axis=1)
+    return [round(float(value), 6) for value in values[known].mean(axis=0)] if known.any() else [0.0] * values.shape[1]
+
+
+def _colour_maps() -> dict[str, list[list[int]]]:
+    steps = np.linspace(0, 1, 256)
+    return {
+        name: (np.asarray(matplotlib.colormaps[name](steps))[:, :3] * 255).round().astype(int).tolist()
+        for name in COLOUR_MAPS
+    }
+
+
+def _page(title: str, facts: Mapping[str, Any]) -> str:
+    """The page: its policy allows the program and the style of the package, and scripts that this program loads."""
+    assets = files(__package__) / "assets"
+    script = "\n".join((assets / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS)
+    style = (assets / "viewer.css").read_text(encoding="utf-8")
+    page = (assets / "viewer.html").read_text(encoding="utf-8")
+    parts = {
+        "TITLE": html.escape(title),
+        "SCRIPT_HASH": source_digest(script),
+        "STYLE_HASH": source_digest(style),
+        "STYLE": style,
+        "FACTS": script_json(facts),
+        "SCRIPT": script,
+    }
+    return re.sub(r"@@([A-Z_]+)@@", lambda found: parts[found[1]], page)
