@@ -73,7 +73,7 @@ def write_slide(path: Path, side_px: int) -> None:
             )
 
 
-def places(slide_px: int, spec: TileSpec, count: int) -> pd.DataFrame:
+def positions(slide_px: int, spec: TileSpec, count: int) -> pd.DataFrame:
     """A square grid of tiles side by side, on whole pixels; closer together where the slide is too small."""
     side = round(spec.size_um / MPP)
     across = int(np.ceil(count**0.5))
@@ -212,7 +212,7 @@ def spread(values: list[float], digits: int = 2) -> str:
 def race(contest: Contest, path: Path, slide_px: int, count: int, rounds: int) -> None:
     """Print one network's table."""
     spec = contest.encoder.tile_spec()
-    tiles = places(slide_px, spec, count)
+    tiles = positions(slide_px, spec, count)
     size = find_batch_size([contest.encoder])
     with open_slide(path) as slide:
         start = time.process_time()
@@ -272,7 +272,7 @@ class FirstBatch:
 def measure_memory(path: Path, slide_px: int, count: int) -> None:
     """In a process of its own: embed a grid and print the peak memory in MiB."""
     encoder = FirstBatch(load_encoder(threads=2))
-    tiles = places(slide_px, encoder.tile_spec(), count)
+    tiles = positions(slide_px, encoder.tile_spec(), count)
     with tempfile.TemporaryDirectory() as folder, open_slide(path) as slide:
         took, _ = timed(lambda: embed_tiles(slide, tiles, encoder, shard_dir=folder, batch_size=64))  # type: ignore[arg-type]
     # A process inherits ru_maxrss from the one that starts it, so that the kernel's own count is better where it is.
@@ -287,7 +287,7 @@ def measure_resume(path: Path, slide_px: int, count: int) -> None:
     encoder = FirstBatch(load_encoder(threads=2))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        places(slide_px, encoder.tile_spec(), count).to_csv(folder / "spots.csv", index_label="spot")
+        positions(slide_px, encoder.tile_spec(), count).to_csv(folder / "spots.csv", index_label="spot")
         row = {"section": "A", "donor": "d", "spots": "spots.csv", "image": path}
         pd.DataFrame([row]).to_csv(folder / "sheet.csv", index=False)
 

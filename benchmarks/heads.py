@@ -31,7 +31,7 @@ import histomix as hm
 from histomix.datasets import phantom_truth
 from histomix.embedding import read_features
 from histomix.evaluation.bootstrap import summarise
-from histomix.heads import HEADS, Places, make_estimator
+from histomix.heads import HEADS, Positions, make_estimator
 
 COMPARED = ("mean", "ridge", "knn", "pcr", "gbm", "sun2025", "hist2cell", "mlp", "stack")
 QUICK_HEADS = ("mean", "ridge", "knn", "pcr", "mlp")
@@ -105,37 +105,37 @@ def her2st(folder: Path, data: Path) -> hm.Cohort:
 # cost
 
 
-def lattice(n_sections: int, per_section: int) -> Places:
+def lattice(n_sections: int, per_section: int) -> Positions:
     """Spots of Visium's lattice, 100 um apart, in near-square sections."""
     side = int(np.ceil(np.sqrt(per_section)))
     rows, columns = (grid.ravel()[:per_section] for grid in np.mgrid[:side, :side])
     xy = np.column_stack([(columns + 0.5 * (rows % 2)) * PITCH_UM, rows * PITCH_UM * np.sqrt(0.75)])
-    return Places(np.repeat(np.arange(n_sections), per_section), np.tile(xy, (n_sections, 1)))
+    return Positions(np.repeat(np.arange(n_sections), per_section), np.tile(xy, (n_sections, 1)))
 
 
-def synthetic(n: int, d: int, types: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, Places]:
+def synthetic(n: int, d: int, types: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, Positions]:
     """Features of rank 40 with noise, proportions that depend on them, 8 donors, places."""
     rng = np.random.default_rng(0)
-    places = lattice(8, n // 8)
-    latent = rng.standard_normal((len(places), 40)).astype(np.float32)
+    positions = lattice(8, n // 8)
+    latent = rng.standard_normal((len(positions), 40)).astype(np.float32)
     X = np.tanh(latent @ rng.standard_normal((40, d)).astype(np.float32) / 6)
     X += 0.3 * rng.standard_normal(X.shape).astype(np.float32)
     logits = latent @ rng.standard_normal((40, types)) / 3
     Y = np.exp(logits)
-    return X, Y / Y.sum(axis=1, keepdims=True), places.section, places
+    return X, Y / Y.sum(axis=1, keepdims=True), positions.section, positions
 
 
 def fit_one(name: str, n: int, d: int, types: int) -> None:
     """Fit one head and print what it cost; for a process of its own."""
-    X, Y, groups, places = synthetic(n, d, types)
+    X, Y, groups, positions = synthetic(n, d, types)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     parameters: dict[str, Any] = {"epochs": 1} if name.startswith("hist2cell") else {}
     if name == "hist2cell-tiles":
         pixels = np.random.default_rng(0).integers(0, 255, (64, 224, 224, 3)).astype(np.uint8)
-        places = Places(places.section, places.xy_um, lambda rows: pixels[np.asarray(rows) % 64])
+        positions = Positions(positions.section, positions.xy_um, lambda rows: pixels[np.asarray(rows) % 64])
     head = make_estimator(name, **parameters)
     wall, cpu = time.perf_counter(), time.process_time()
-    head.fit(X, Y, groups=groups, places=places)
+    head.fit(X, Y, groups=groups, positions=positions)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     arrays, _ = head.fitted()
     facts = {
@@ -143,7 +143,7 @@ def fit_one(name: str, n: int, d: int, types: int) -> None:
         "seconds": wall,
         "cpu": cpu,
         "parameters": sum(a.size for key, a in arrays.items() if learnt(key)),
-        "flop": 0.0 if name in ("hist2cell-tiles", "mean") else flop(head, X, places),
+        "flop": 0.0 if name in ("hist2cell-tiles", "mean") else flop(head, X, positions),
         "before": before / 2**20,
         "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }
@@ -157,16 +157,16 @@ def learnt(name: str) -> bool:
     return short not in fixed and not short.startswith(("slide_", "rings_")) and "running_" not in short
 
 
-def flop(head: Any, X: np.ndarray, places: Places) -> float:
+def flop(head: Any, X: np.ndarray, positions: Positions) -> float:
     """Floating-point operations of predicting one spot from its features: torch's counted, matrix products by hand."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    rows = np.flatnonzero(places.section == places.section[0])
+    rows = np.flatnonzero(positions.section == positions.section[0])
     with FlopCounterMode(display=False) as counter:
-        head.predict(X[rows], places[rows])
+        head.predict(X[rows], positions[rows])
     found = counter.get_total_flops() / len(rows)
     arrays, _ = head.fitted()
-    n_looks = 1 + len(head.look.rings_um)
+    n_looks = 1 + len(head.context.rings_um)
     for key, array in arrays.items():
         short = key.rsplit("/", 1)[-1]
         if short in ("components_", "coef_", "spots_"):
@@ -227,13 +227,13 @@ def speed(args: Any) -> None:
         print(f"| {name} | {found['seconds']:.1f} | {found['cpu']:.1f} | {found['peak']:.2f} |", flush=True)
     if args.quick:
         return
-    X, Y, donor, places = synthetic(*LARGE)
+    X, Y, donor, positions = synthetic(*LARGE)
     start = time.perf_counter()
     for one in np.unique(donor):
         train, test = np.flatnonzero(donor != one), np.flatnonzero(donor == one)
         for name in ("mean", "ridge", "mlp"):
-            head = make_estimator(name).fit(X[train], Y[train], groups=donor[train], places=places[train])
-            head.predict(X[test], places[test])
+            head = make_estimator(name).fit(X[train], Y[train], groups=donor[train], positions=positions[train])
+            head.predict(X[test], positions[test])
     print(f"\nEach of 8 donors held out, 3 heads, fitted and predicted: {time.perf_counter() - start:.0f} s")
 
 
@@ -245,15 +245,15 @@ def published_size(types: int) -> tuple[int, float, dict[str, float], float]:
     from histomix.heads.models.hist2cell_network import BACKBONE, Hist2CellTiles, SpotGraph
 
     network = Hist2CellTiles(types).eval()
-    places = lattice(1, 900)
-    graphs = SpotGraph.of(places, PITCH_UM).around(np.array([465]))
+    positions = lattice(1, 900)
+    graphs = SpotGraph.of(positions, PITCH_UM).around(np.array([465]))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network.rest(torch.zeros(len(places), BACKBONE), graphs, np.arange(len(places)))
+        network.rest(torch.zeros(len(positions), BACKBONE), graphs, np.arange(len(positions)))
     spots = np.stack(np.meshgrid(np.arange(24), np.arange(24)), axis=-1).reshape(-1, 2) * 200.0
-    square = Places(np.zeros(len(spots)), spots)
+    square = Positions(np.zeros(len(spots)), spots)
     tiles = {
         "Hexagonal lattice (Visium), 900 spots": float(
-            np.diff(SpotGraph.of(places, PITCH_UM).within_two.indptr).mean()
+            np.diff(SpotGraph.of(positions, PITCH_UM).within_two.indptr).mean()
         ),
         "Square lattice (legacy ST), 576 spots": float(np.diff(SpotGraph.of(square, 200.0).within_two.indptr).mean()),
     }

@@ -58,9 +58,9 @@ def coverage(training: TrainingSet, heads: list[str], sizes: tuple[int, ...] = (
             for chosen in draws:
                 here = np.isin(training.donor, chosen)
                 part = training.X[here], training.Y[here], training.donor[here]
-                places, there = training.places[here], training.places[~here]
-                fitted = make_estimator(head, training.unit).fit(*part, places=places)
-                held_out, spread = held_out_predictions(fitted, *part, places)
+                positions, there = training.positions[here], training.positions[~here]
+                fitted = make_estimator(head, training.unit).fit(*part, positions=positions)
+                held_out, spread = held_out_predictions(fitted, *part, positions)
                 intervals = calibrate(part[1], held_out, spread, part[2], LEVEL, unit=training.unit)
                 values = fitted.predict(training.X[~here], there)
                 around = fitted.predict_spread(training.X[~here], there) if intervals.needs_spread else None
@@ -90,11 +90,13 @@ def foreign(data: Path) -> pd.DataFrame:
     encoder, rng = load_encoder("builtin"), np.random.default_rng(0)
     spec, side = encoder.tile_spec(), encoder.tile_spec().size_px
 
-    def tiles(path: Path, mpp: float, places: np.ndarray | None = None) -> np.ndarray:
+    def tiles(path: Path, mpp: float, positions: np.ndarray | None = None) -> np.ndarray:
         with open_slide(path, mpp) as slide:
             size = np.array([slide.width_px, slide.height_px])
             half = np.minimum(spec.size_um / mpp / 2, size / 2)
-            chosen = rng.uniform(half, np.maximum(size - half, half + 1e-6), (40, 2)) if places is None else places
+            chosen = (
+                rng.uniform(half, np.maximum(size - half, half + 1e-6), (40, 2)) if positions is None else positions
+            )
             return np.stack([read_tile(slide, x, y, TileSpec(side, spec.mpp)) for x, y in chosen])
 
     def section(name: str) -> np.ndarray:

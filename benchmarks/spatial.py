@@ -57,18 +57,20 @@ def level(count: int, types: int = 8, permutations: int = 39) -> None:
     xy = np.stack([(column + (row % 2) / 2) * PITCH_UM, row * PITCH_UM * np.sqrt(3) / 2], axis=-1).reshape(-1, 2)
     middle = xy - xy.mean(axis=0)
     ragged = xy[np.hypot(*middle.T) < 600 + 120 * np.sin(3 * np.arctan2(*middle.T))]
-    for name, places in (("a full rectangle", xy), ("a ragged section", ragged)):
-        weights = spatial_weights(places, PITCH_UM)
-        shifts = random_shifts(places, 128)
-        distance = np.hypot(*(places[:, None] - places[None]).T)
+    for name, positions in (("a full rectangle", xy), ("a ragged section", ragged)):
+        weights = spatial_weights(positions, PITCH_UM)
+        shifts = random_shifts(positions, 128)
+        distance = np.hypot(*(positions[:, None] - positions[None]).T)
         smooth = np.exp(-0.5 * (distance / (2.5 * PITCH_UM)) ** 2)
         called = {"shifted": 0, "permuted": 0}
         for seed in range(count):
             rng = np.random.default_rng(seed)
             scale = rng.gamma(0.7, size=types) + 0.02
-            fields = [smooth @ rng.normal(size=(len(places), types)) for _ in range(2)]
+            fields = [smooth @ rng.normal(size=(len(positions), types)) for _ in range(2)]
             a, b = (scale * np.exp(field / field.std(axis=0) + 0.3 * rng.normal(size=field.shape)) for field in fields)
-            found = compare_colocalisation(a, b, places, weights, n_permutations=permutations, seed=seed, shifts=shifts)
+            found = compare_colocalisation(
+                a, b, positions, weights, n_permutations=permutations, seed=seed, shifts=shifts
+            )
             target = off_diagonal(found.label)
             null = [
                 np.corrcoef(target, off_diagonal(colocalisation(b[rng.permutation(len(b))], weights)))[0, 1]
@@ -77,7 +79,7 @@ def level(count: int, types: int = 8, permutations: int = 39) -> None:
             called["shifted"] += found.p <= 0.05
             called["permuted"] += (1 + (np.array(null) >= found.correlation).sum()) / (permutations + 1) <= 0.05
         shares = ", ".join(f"{what} {number / count:.3f}" for what, number in called.items())
-        print(f"{name} ({len(places)} spots): called related at p <= 0.05: {shares}")
+        print(f"{name} ({len(positions)} spots): called related at p <= 0.05: {shares}")
 
 
 def main() -> None:

@@ -67,14 +67,14 @@ def composition(n_side: int, n_types: int, side_px: int) -> ad.AnnData:
     rng = np.random.default_rng(1)
     step = side_px / n_side
     y, x = np.mgrid[0:n_side, 0:n_side]
-    places = np.stack([(x.ravel() + 0.5) * step, (y.ravel() + 0.5) * step], axis=1)
-    values = rng.dirichlet(np.full(n_types, 0.5), len(places)).astype(np.float32)
+    positions = np.stack([(x.ravel() + 0.5) * step, (y.ravel() + 0.5) * step], axis=1)
+    values = rng.dirichlet(np.full(n_types, 0.5), len(positions)).astype(np.float32)
     obs = pd.DataFrame(
-        {"novelty": rng.random(len(places)), "read_ok": True}, index=[str(i) for i in range(len(places))]
+        {"novelty": rng.random(len(positions)), "read_ok": True}, index=[str(i) for i in range(len(positions))]
     )
     obs["in_scope"] = obs["novelty"] < 0.95
     table = ad.AnnData(values, obs=obs, var=pd.DataFrame(index=[f"type {k}" for k in range(n_types)]))
-    table.obsm["spatial"] = places
+    table.obsm["spatial"] = positions
     table.layers["lower"], table.layers["upper"] = np.maximum(values - 0.05, 0), np.minimum(values + 0.05, 1)
     table.uns["manifest"] = json.dumps({"unit": "proportion", "places": "grid", "cell_px": step})
     return table

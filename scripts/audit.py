@@ -148,8 +148,8 @@ def known_vulnerabilities(found: dict[str, importlib.metadata.Distribution], fol
 
 
 def _program(name: str) -> str:
-    beside = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
-    return shutil.which(name, path=beside) or sys.exit(f"needs {name}: pip install --group release")
+    compare = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
+    return shutil.which(name, path=compare) or sys.exit(f"needs {name}: pip install --group release")
 
 
 def main(extras: list[str] | None, out: Path) -> int:

@@ -44,7 +44,7 @@ class Answer:
     """What the index offers for one extra, Python, system and stack; ``wheels`` is MB to download by package."""
 
     wheels: dict[str, float]
-    refusal: str = ""
+    as_download_error: str = ""
 
 
 def ask(extra: str | None, python: str, system: str, pinned: bool) -> Answer:
@@ -54,8 +54,8 @@ def ask(extra: str | None, python: str, system: str, pinned: bool) -> Answer:
         target = Path(folder) / "pylock.extra.toml"
         try:
             resolve(extra, python, target, platform=SYSTEMS[system], options=("--format", "pylock.toml", *options))
-        except NotResolvable as refusal:
-            return Answer({}, str(refusal))
+        except NotResolvable as as_download_error:
+            return Answer({}, str(as_download_error))
         packages = tomllib.loads(target.read_text())["packages"]
     files = {one["name"]: one.get("wheels") or [one["sdist"]] for one in packages if "wheels" in one or "sdist" in one}
     return Answer({name: max(file["size"] for file in some) / 1e6 for name, some in files.items()})
@@ -78,9 +78,9 @@ def size(megabytes: float) -> str:
 
 def cell(answers: dict[tuple[str, bool], Answer]) -> str:
     """One cell: yes, or which stack or system does not have it."""
-    newest = {system for (system, pinned), one in answers.items() if not pinned and one.refusal}
+    newest = {system for (system, pinned), one in answers.items() if not pinned and one.as_download_error}
     lacks = sorted(f"{system}" for system in newest)
-    pinned = answers["Linux", True].refusal
+    pinned = answers["Linux", True].as_download_error
     if len(lacks) == len(SYSTEMS):
         return "no" if pinned else "pinned only"
     words = ([f"not on {' and '.join(lacks)}"] if lacks else []) + (["newest only"] if pinned else [])
@@ -108,9 +108,9 @@ def unlike_the_package(answers: dict[Cell, Answer]) -> list[str]:
     faults = []
     for name in EXTRAS:
         for python in PYTHONS:
-            refusal = answers[name, python, "Linux", False].refusal
-            if bool(refusal) != ((name, python) in UNAVAILABLE):
-                word = f"cannot be had:\n{refusal}\n" if refusal else "can be had, and "
+            as_download_error = answers[name, python, "Linux", False].as_download_error
+            if bool(as_download_error) != ((name, python) in UNAVAILABLE):
+                word = f"cannot be had:\n{as_download_error}\n" if as_download_error else "can be had, and "
                 faults.append(f"FAULT: {name} on Python {python} {word}histomix.extras.UNAVAILABLE says otherwise")
     return faults
 

@@ -134,7 +134,7 @@ if __name__ == "__main__":
     given = words.parse_args()
     try:
         main(ROOT, given.tag, given.build_only)
-    except Refusal as refusal:
-        sys.exit(f"no release: {refusal}")
+    except Refusal as as_download_error:
+        sys.exit(f"no release: {as_download_error}")
     except subprocess.CalledProcessError as error:
         sys.exit(f"no release: {' '.join(map(str, error.cmd))} failed{': ' + error.stderr if error.stderr else ''}")

@@ -26,8 +26,8 @@ class NotResolvable(Exception):
 
 def find_uv() -> str:
     """The program uv: beside this Python or on the path."""
-    beside = Path(sys.executable).with_name("uv")
-    found = str(beside) if beside.is_file() else shutil.which("uv")
+    compare = Path(sys.executable).with_name("uv")
+    found = str(compare) if compare.is_file() else shutil.which("uv")
     if found is None:
         sys.exit(f"needs uv, which resolves for a Python that is not at hand: {sys.executable} -m pip install uv")
     return found

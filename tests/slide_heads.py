@@ -60,9 +60,9 @@ def colour_head(
     estimator = make_estimator("ridge", unit, seed).set_params(**parameters)
     groups = np.arange(n) % 5
     xy_um = random.uniform(0, 5000, (n, 2))
-    from histomix.heads.neighbourhood import Places
+    from histomix.heads.neighbourhood import Positions
 
-    estimator.fit(X, Y, groups=groups, places=Places(np.zeros(n, int), xy_um))
+    estimator.fit(X, Y, groups=groups, positions=Positions(np.zeros(n, int), xy_um))
     novelty = NoveltyModel().fit(X, groups)
     facts = [
         {**encoder_facts(encoder), "size_px": encoder.spec.size_px, "mpp": encoder.spec.mpp}  # type: ignore[arg-type]

@@ -44,10 +44,10 @@ def section_on(mask: np.ndarray, jitter: float = 0.08, **changes: object) -> Sec
     """Legacy array of 33 x 35 positions; the spots on tissue are selected, as its users do."""
     array = np.stack(np.meshgrid(np.arange(1, 34), np.arange(1, 36)), axis=-1).reshape(-1, 2)
     shifts = np.random.default_rng(0).normal(0, jitter, array.shape)
-    places = (array + shifts) * PITCH_PX
-    kept = Mask(mask).contains(places, MPP)
+    positions = (array + shifts) * PITCH_PX
+    kept = Mask(mask).contains(positions, MPP)
     obs = pd.DataFrame(array[kept] * 1.0, columns=["array_x", "array_y"], index=[f"{x}x{y}" for x, y in array[kept]])
-    adata = AnnData(obs=obs, obsm={"spatial": places[kept]})
+    adata = AnnData(obs=obs, obsm={"spatial": positions[kept]})
     values = {
         "name": "S",
         "donor": "P",

@@ -23,7 +23,7 @@ from histomix.abundance import label, methods, most_specific_genes, read_labels
 from histomix.abundance.deconvolve import signatures_c2l as regression
 from histomix.abundance.deconvolve import svi as variational
 from histomix.abundance.deconvolve.cell2location import _module, fit_spots, memory_needed
-from histomix.abundance.deconvolve.svi import Plan, at_deviate, fit_guide, guest, moments
+from histomix.abundance.deconvolve.svi import Plan, at_deviate, fit_guide, isolated_torch, moments
 from histomix.errors import HistomixError, InputError, LabelError, MissingExtraError
 from histomix.progress import silent
 from histomix.spots import Section, read_cohort
@@ -133,7 +133,7 @@ def test_labels_are_quantiles_with_median_sd_and_reliability(
 def test_summaries_are_those_of_the_guide() -> None:
     counts, signatures, weights = simulate()
     batches = np.zeros(len(counts), dtype=np.intp)
-    with guest(3):
+    with isolated_torch(3):
         import torch
 
         module = _module(sparse.csr_matrix(counts), signatures.to_numpy(), batches, weights, 7.0, 20.0)
@@ -346,7 +346,7 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
 @with_cell2location
 def test_without_a_library_that_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyro", None)
-    with pytest.raises(MissingExtraError, match="pyro"), guest(0):
+    with pytest.raises(MissingExtraError, match="pyro"), isolated_torch(0):
         pass
 
 
@@ -363,7 +363,10 @@ def test_libraries_that_do_not_fit_each_other(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delattr(cell2location, "models")
     monkeypatch.delitem(sys.modules, "cell2location.models")
     monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
-    with pytest.raises(HistomixError, match=r"cannot be imported \(cannot import name 'deep_getattr'\)"), guest(0):
+    with (
+        pytest.raises(HistomixError, match=r"cannot be imported \(cannot import name 'deep_getattr'\)"),
+        isolated_torch(0),
+    ):
         pass
 
 
@@ -511,7 +514,7 @@ def test_the_climb_is_that_of_the_trainer_of_scvi(tmp_path: Path, monkeypatch: p
         sparse.csr_matrix(counts), signatures.to_numpy(), np.zeros(40, int), weights, 7.0,
         plan=Plan(max_epochs=200, patience=1000), progress=silent,
     )  # fmt: skip
-    with guest(0):
+    with isolated_torch(0):
         import scvi
         from cell2location.models import Cell2location
 

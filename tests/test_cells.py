@@ -159,8 +159,8 @@ def test_xenium_labels_equal_the_composition_of_the_cells(tmp_path: Path) -> Non
     labels = cells_to_labels(found.adata)
     assert found.spot_diameter_um == found.spot_pitch_um == 40
     assert found.mpp is not None
-    places = pd.DataFrame(found.adata.obsm["spatial"], index=found.adata.obs_names, columns=["x_px", "y_px"])
-    expected = _brute(cells, places, 40 / found.mpp, False)
+    positions = pd.DataFrame(found.adata.obsm["spatial"], index=found.adata.obs_names, columns=["x_px", "y_px"])
+    expected = _brute(cells, positions, 40 / found.mpp, False)
     pd.testing.assert_frame_equal(labels, expected.astype(float), check_names=False)
     assert labels.to_numpy().sum() == len(cells)
 
@@ -373,9 +373,11 @@ def test_types_of_other_cells(tmp_path: Path) -> None:
 
 
 def test_spots_of_mostly_untyped_cells_get_no_label(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    places = {"x_px": [10, 12, 14, 210, 212, 214], "y_px": [10.0] * 6}
+    positions = {"x_px": [10, 12, 14, 210, 212, 214], "y_px": [10.0] * 6}
     types = ["B", "T", "Unassigned", "B", "Unknown", ""]
-    pd.DataFrame({"cell_id": list("abcdef"), **places, "cell_type": types}).to_csv(tmp_path / "cells.csv", index=False)
+    pd.DataFrame({"cell_id": list("abcdef"), **positions, "cell_type": types}).to_csv(
+        tmp_path / "cells.csv", index=False
+    )
     found = _read(tmp_path / "cells.csv", "cells", mpp="0.5", tile_um="50")
     assert found.adata.obs["cells"].tolist() == [3, 3]
     with caplog.at_level("INFO"):

@@ -154,12 +154,12 @@ class _SmallBands(distributed.WorkerPlugin):
     def setup(self, worker: Any) -> None:
         from histomix.prediction import plan
 
-        plan.BAND_TILES = 8
+        plan.CHUNK_TILES = 8
 
     def teardown(self, worker: Any) -> None:
         from histomix.prediction import plan
 
-        plan.BAND_TILES = 2048
+        plan.CHUNK_TILES = 2048
 
 
 @contextlib.contextmanager
@@ -180,13 +180,13 @@ def _plugin(client: Client, plugin: Any) -> Iterator[None]:
 def test_a_large_slide_is_split_in_bands_and_is_the_same(
     job: Job, slides: list[Path], client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("histomix.prediction.plan.BAND_TILES", 8)
+    monkeypatch.setattr("histomix.prediction.plan.CHUNK_TILES", 8)
     predict_slides(slides[:2], job.head, tmp_path / "alone", mpp=0.5)
     killed: list[int] = []
     out = tmp_path / "split"
 
     def half_done() -> bool:
-        return len(list((out / "s0" / ".work" / "bands").glob("*.npy"))) > 1
+        return len(list((out / "s0" / ".work" / "chunks").glob("*.npy"))) > 1
 
     def kill() -> None:
         killed.append(next(iter(client.nthreads())))  # type: ignore[arg-type]
@@ -210,19 +210,19 @@ class _Poison(distributed.WorkerPlugin):
     def setup(self, worker: Any) -> None:
         from histomix.prediction.cluster import worker as there
 
-        self.clean = there.plan_bands
+        self.clean = there.plan_chunks
 
-        def plan_bands(job: Any, *others: Any) -> Any:
+        def plan_chunks(job: Any, *others: Any) -> Any:
             if job.name == "s1":
                 os._exit(1)
             return self.clean(job, *others)
 
-        there.plan_bands = plan_bands  # type: ignore[assignment]
+        there.plan_chunks = plan_chunks  # type: ignore[assignment]
 
     def teardown(self, worker: Any) -> None:
         from histomix.prediction.cluster import worker as there
 
-        there.plan_bands = self.clean
+        there.plan_chunks = self.clean
 
 
 @pytest.mark.slow

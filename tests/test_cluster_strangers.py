@@ -161,7 +161,7 @@ def test_a_worker_that_is_started_again_has_the_same_lock(client: Client, before
     client.wait_for_workers(2, timeout=300)
 
 
-def _places() -> list[str]:
+def _positions() -> list[str]:
     return list(sys.path)
 
 
@@ -172,10 +172,12 @@ def test_a_folder_that_another_user_prepared_is_not_used(client: Client, shared:
     here = sys.modules[__name__]
     cloudpickle.register_pickle_by_value(here)
     try:
-        places = [*sys.path, *(place for found in client.run(_places).values() for place in found)]
+        positions = [*sys.path, *(place for found in client.run(_positions).values() for place in found)]
     finally:
         cloudpickle.unregister_pickle_by_value(here)
-    mine = {shared / Path(place).relative_to(shared).parts[0] for place in places if Path(place).is_relative_to(shared)}
+    mine = {
+        shared / Path(place).relative_to(shared).parts[0] for place in positions if Path(place).is_relative_to(shared)
+    }
     (private,) = mine
     assert private.name.startswith("histomix-") and private.stat().st_mode & 0o077 == 0
 

@@ -37,7 +37,13 @@ RULE = TlsRule(("B",), ("T",))
 
 
 def _map(
-    values: np.ndarray, *, side: int, cell_um: float = 100.0, mpp: float = 0.5, places: str = "grid", head: str = "h1"
+    values: np.ndarray,
+    *,
+    side: int,
+    cell_um: float = 100.0,
+    mpp: float = 0.5,
+    positions: str = "grid",
+    head: str = "h1",
 ) -> ad.AnnData:
     """A map on a square of ``side`` tiles; values (side * side, 4)."""
     row, column = np.divmod(np.arange(len(values)), side)
@@ -54,7 +60,8 @@ def _map(
     found.obsm["spatial"] = xy
     area = {"cells_per_map_cell": cell_um**2 / (math.pi / 4 * 55**2)}
     manifest = {
-        "slide": {"mpp": mpp}, "places": places, "cell_px": cell_px, "unit": "cells per spot", "head": {"digest": head},
+        "slide": {"mpp": mpp}, "places": positions, "cell_px": cell_px, "unit": "cells per spot",
+        "head": {"digest": head},
         "area": area,
     }  # fmt: skip
     found.uns["manifest"] = json.dumps(manifest)
@@ -207,11 +214,11 @@ def test_pieces_and_regions_are_slides_of_their_own() -> None:
     values = np.random.default_rng(5).gamma(0.7, 2, (64, 4))
     whole = _map(values, side=8)
     left = whole.obsm["spatial"][:, 0] < 4 * 200
-    whole.obs["piece"] = np.where(left, 1, 2)
+    whole.obs["fragment"] = np.where(left, 1, 2)
     whole.obs["region"] = pd.Categorical(np.where(left, "core", None))
     rows = map_rows(whole, RULE)
     alone = map_rows(whole[left].copy())
-    for level, part in (("piece", "1"), ("region", "core")):
+    for level, part in (("fragment", "1"), ("region", "core")):
         for measure, a, b in (
             ("proportion", "B", ""),
             ("mixing", "", ""),
@@ -220,7 +227,7 @@ def test_pieces_and_regions_are_slides_of_their_own() -> None:
         ):
             assert _value(rows, measure, a, b, level, part) == pytest.approx(_value(alone, measure, a, b))
     assert {(row["level"], row["part"]) for row in rows} == {
-        ("slide", ""), ("piece", "1"), ("piece", "2"), ("region", "core")
+        ("slide", ""), ("fragment", "1"), ("fragment", "2"), ("region", "core")
     }  # fmt: skip
 
 

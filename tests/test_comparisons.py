@@ -17,7 +17,7 @@ from histomix.evaluation import make_folds, read_groups, score
 from histomix.evaluation.baselines import ORACLE, nuclei_predictions, section_mean
 from histomix.evaluation.bootstrap import DRAWS, mean_and_interval, resample_weights, summarise
 from histomix.evaluation.groups import check_groups, group_rows, groups_from_labels, summarise_groups
-from histomix.evaluation.leakage.batch_probe import section_probe
+from histomix.evaluation.leakage.batch_probe import batch_effect_probe
 from histomix.evaluation.paired_tests import adjusted, paired_tests, sign_flip, smallest_p
 from histomix.evaluation.spatial.detectability import detectability, shift_null
 from histomix.heads import TrainingSet
@@ -305,16 +305,16 @@ def test_the_probe_tells_a_stain_and_nothing_where_there_is_none() -> None:
     section, donor = np.repeat(["a1", "a2", "b1", "c1"], 100), np.repeat(["A", "B", "C"], [200, 100, 100])
     xy = np.concatenate([lattice(10)] * 4)
     X = rng.normal(size=(400, 30))
-    none = section_probe(X, section, donor, xy)
+    none = batch_effect_probe(X, section, donor, xy)
     assert none is not None and none["chance"] == 0.25 and none["accuracy"] < 0.4 and not none["strong"]
     stain = 2 * rng.normal(size=(4, 30))
-    found = section_probe(X + np.repeat(stain, 100, axis=0), section, donor, xy)
+    found = batch_effect_probe(X + np.repeat(stain, 100, axis=0), section, donor, xy)
     assert found is not None and found["accuracy"] > 0.95 and found["strong"]
     assert "differences between slides" in found["statement"]
     # A stain of the donor alone: what is taken for another section is one of the same donor.
-    shared = section_probe(X + np.repeat(stain[[0, 0, 1, 2]], 100, axis=0), section, donor, xy)
+    shared = batch_effect_probe(X + np.repeat(stain[[0, 0, 1, 2]], 100, axis=0), section, donor, xy)
     assert shared is not None and shared["within_donor"] > 0.9 and 0.4 < shared["accuracy"] < 0.9
-    assert section_probe(X[:100], section[:100], donor[:100], xy[:100]) is None
+    assert batch_effect_probe(X[:100], section[:100], donor[:100], xy[:100]) is None
 
 
 def training_set(n: int = 60) -> tuple[TrainingSet, np.ndarray]:

@@ -143,9 +143,9 @@ def _cohort(folder: Path, job: Job) -> None:
 
 
 def _report(folder: Path, job: Job) -> None:
-    from histomix.report.inputs import gather
+    from histomix.report.inputs import report_inputs
 
-    assert len(gather([folder]).maps) == 1
+    assert len(report_inputs([folder]).maps) == 1
 
 
 def _score(folder: Path, job: Job) -> None:
@@ -153,8 +153,8 @@ def _score(folder: Path, job: Job) -> None:
 
     table = ad.read_h5ad(folder / "composition.h5ad")
     rng = np.random.default_rng(0)
-    places = table.obs[["x_px", "y_px"]].sample(500, replace=True, random_state=0).reset_index(drop=True)
-    cells = places.assign(cell_type=rng.choice(table.var_names, len(places)))
+    positions = table.obs[["x_px", "y_px"]].sample(500, replace=True, random_state=0).reset_index(drop=True)
+    cells = positions.assign(cell_type=rng.choice(table.var_names, len(positions)))
     cells.to_csv(folder.parent / "cells.csv", index=False)
     assert score_map(folder, cells=folder.parent / "cells.csv").summary["n_spots"] > 1
 

@@ -9,7 +9,7 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from histomix.errors import HeadError
-from histomix.heads import KNNRegressor, Places, RidgeRegressor
+from histomix.heads import KNNRegressor, Positions, RidgeRegressor
 from histomix.heads.neighbourhood import Neighbourhood, smooth, with_rings
 
 PITCH_UM, SIDE_UM = 100.0, 1600.0
@@ -42,7 +42,7 @@ def test_a_head_trained_at_spots_reads_a_dense_grid_alike(kind: Any, context: An
     lattice = grid(PITCH_UM, hexagonal)
     section = np.repeat(np.arange(4), len(lattice))
     X, Y = (np.concatenate([make(lattice, seed) for seed in range(4)]) for make in (field, composition))
-    head = kind(**context).fit(X, Y, groups=section, places=Places(section, np.tile(lattice, (4, 1))))
+    head = kind(**context).fit(X, Y, groups=section, positions=Positions(section, np.tile(lattice, (4, 1))))
     truth = composition(lattice, 9)
 
     def at_spots(xy_um: np.ndarray) -> np.ndarray:
@@ -52,8 +52,8 @@ def test_a_head_trained_at_spots_reads_a_dense_grid_alike(kind: Any, context: An
         features[len(lattice) :] += (
             np.sin(xy_um @ _WAVES + _PHASES + 9) - np.sin(xy_um @ _WAVES + _PHASES + 10_000 + len(xy_um))
         ).astype(np.float32)
-        places = np.concatenate([lattice, xy_um])
-        found: np.ndarray = head.predict(features, Places(np.zeros(len(places), int), places))[: len(lattice)]
+        positions = np.concatenate([lattice, xy_um])
+        found: np.ndarray = head.predict(features, Positions(np.zeros(len(positions), int), positions))[: len(lattice)]
         return found
 
     def error(values: np.ndarray) -> float:
@@ -73,7 +73,7 @@ def test_rings_are_means_of_the_tiles_between_their_radii() -> None:
     rng = np.random.default_rng(0)
     xy_um, section = rng.uniform(0, 600, (80, 2)), np.repeat(["a", "b"], 40)
     X = rng.standard_normal((80, 3)).astype(np.float32)
-    found = with_rings(X, np.arange(80), Neighbourhood(Places(section, xy_um)), (60.0, 200.0))
+    found = with_rings(X, np.arange(80), Neighbourhood(Positions(section, xy_um)), (60.0, 200.0))
     distance = np.where(section[:, None] == section, cdist(xy_um, xy_um), np.inf)
     for row in range(80):
         inner = (distance[row] > 0) & (distance[row] <= 60)
@@ -88,7 +88,7 @@ def test_smoothing_is_a_renormalised_gaussian() -> None:
     xy_um, section = rng.uniform(0, 600, (80, 2)), np.repeat(["a", "b"], 40)
     values = rng.uniform(size=(80, 3))
     values[5] = np.nan
-    found = smooth(values, Neighbourhood(Places(section, xy_um)), 70.0)
+    found = smooth(values, Neighbourhood(Positions(section, xy_um)), 70.0)
     distance = np.where(section[:, None] == section, cdist(xy_um, xy_um), np.inf)
     weight = np.where(distance <= 3 * 70, np.exp(-0.5 * np.square(distance / 70)), 0)
     weight[:, 5] = 0
@@ -99,6 +99,6 @@ def test_smoothing_is_a_renormalised_gaussian() -> None:
 
 def test_places_that_are_none_are_refused() -> None:
     with pytest.raises(HeadError, match="one finite position"):
-        Places(np.array(["a", "a"]), np.array([[0.0, np.nan], [1.0, 1.0]]))
+        Positions(np.array(["a", "a"]), np.array([[0.0, np.nan], [1.0, 1.0]]))
     with pytest.raises(HeadError, match="one finite position"):
-        Places(np.array(["a"]), np.zeros((2, 2)))
+        Positions(np.array(["a"]), np.zeros((2, 2)))

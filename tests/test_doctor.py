@@ -52,7 +52,7 @@ def test_doctor_knows_every_library_that_the_core_declares(declared: dict[str, s
     facts = json.loads(out)
     core = {Requirement(text).name for text in PROJECT["dependencies"]}
     assert code == 0 and core <= set(facts["installed"]) and facts["missing"] == []
-    assert all(one["complete"] and not one["mend"] for one in facts["extras"].values())
+    assert all(one["complete"] and not one["hint"] for one in facts["extras"].values())
 
     del declared["openslide-bin"], declared["timm"]
     code, out = doctor()
@@ -70,7 +70,7 @@ def test_doctor_says_what_an_extra_lacks_and_one_command_for_all(declared: dict[
     assert out.count('pip install "histomix[cluster,remote]"') == 1 and out.count("pip install") == 1
     state = json.loads(doctor("--json")[1])["extras"]
     assert state["remote"]["missing"] == {"aiohttp": "missing", "s3fs": "missing"}
-    assert 'histomix[remote]"' in state["remote"]["mend"] and state["st"]["complete"]
+    assert 'histomix[remote]"' in state["remote"]["hint"] and state["st"]["complete"]
 
 
 def test_an_extra_that_cannot_be_had_on_this_python_says_so(

@@ -87,9 +87,11 @@ def _make_section(folder: Path, name: str, seed: int) -> dict[str, Any]:
     image[tissue] = np.clip(stain + rng.normal(0, 12, stain.shape), 0, 255)[tissue].astype(np.uint8)
     Image.fromarray(image).save(folder / f"{name}.png")
     grid = [(x, y) for y in range(0, height, 10) for x in range(0, width, 10) if tissue[y, x]]
-    places = np.array(grid, dtype=float)[: SPOTS - 2] + rng.uniform(-2, 2, (SPOTS - 2, 2))
-    places = np.vstack([places, [[2.0, 3.0], [width - 1.0, height - 1.0]]])
-    table = pd.DataFrame(places, columns=["x_px", "y_px"], index=pd.Index([f"s{i}" for i in range(SPOTS)], name="spot"))
+    positions = np.array(grid, dtype=float)[: SPOTS - 2] + rng.uniform(-2, 2, (SPOTS - 2, 2))
+    positions = np.vstack([positions, [[2.0, 3.0], [width - 1.0, height - 1.0]]])
+    table = pd.DataFrame(
+        positions, columns=["x_px", "y_px"], index=pd.Index([f"s{i}" for i in range(SPOTS)], name="spot")
+    )
     table.to_csv(folder / f"{name}.csv")
     return {"section": name, "donor": f"donor-{name}", "spots": f"{name}.csv", "image": f"{name}.png", "mpp": MPP}
 
@@ -120,9 +122,9 @@ def run(cohort: Cohort, encoder: Any, out: Path | None, **options: Any) -> dict[
 
 @functools.cache
 def _direct(image: Path, spots: Path) -> np.ndarray:
-    places, half, rows = pd.read_csv(spots, index_col=0).to_numpy(), SIZE_PX // 2, []
+    positions, half, rows = pd.read_csv(spots, index_col=0).to_numpy(), SIZE_PX // 2, []
     with open_slide(image, MPP) as slide:
-        for x_px, y_px in places:
+        for x_px, y_px in positions:
             tile = read_tile(slide, x_px, y_px, TileSpec(size_px=SIZE_PX, mpp=MPP)).astype(float)
             quadrants = [tile[y : y + half, x : x + half].mean(axis=(0, 1)) for y in (0, half) for x in (0, half)]
             rows.append(np.concatenate([*quadrants, tile.max(axis=(0, 1)) - tile.min(axis=(0, 1))]))
@@ -452,7 +454,7 @@ def test_shards_of_something_else_are_not_used(cohort: Cohort, tmp_path: Path) -
 def unreadable(monkeypatch: pytest.MonkeyPatch) -> None:
     def read(slide: Any, x_px: float, y_px: float, spec: TileSpec) -> np.ndarray:
         if 90 < x_px < 98:
-            raise SlideReadError("block 7 cannot be decoded", where=slide.path, mend="Copy the slide again")
+            raise SlideReadError("block 7 cannot be decoded", where=slide.path, hint="Copy the slide again")
         return read_tile(slide, x_px, y_px, spec)
 
     monkeypatch.setattr(engine, "read_tile", read)
@@ -715,7 +717,7 @@ def test_damaged_features_are_named_and_made_again(
     damage(stored / "B.h5ad")
     with pytest.raises(FeatureError, match=rf"B\.h5ad: .*{message}") as caught:
         read_features(stored)
-    assert caught.value.mend
+    assert caught.value.hint
     encoder = FakeEncoder()
     run(cohort, encoder, stored)
     assert encoder.encoded == SPOTS

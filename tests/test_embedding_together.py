@@ -60,9 +60,9 @@ class Pixels:
 
 
 def direct(slide: Slide, encoder: Pixels, tiles: pd.DataFrame, spec: TileSpec | None = None) -> np.ndarray:
-    places = tiles[["x_px", "y_px"]].to_numpy()
+    positions = tiles[["x_px", "y_px"]].to_numpy()
     spec = spec or encoder.tile_spec()
-    return Pixels(size_px=spec.size_px).embed(np.stack([read_tile(slide, x, y, spec) for x, y in places]))
+    return Pixels(size_px=spec.size_px).embed(np.stack([read_tile(slide, x, y, spec) for x, y in positions]))
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +71,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(4)
     pixels = np.kron(rng.integers(60, 230, (70, 80, 3)), np.ones((8, 8, 1))) + rng.integers(-20, 20, (560, 640, 3))
     write_pyramid(folder / "slide.tif", pixels.astype(np.uint8), mpp=MPP, factors=(4,), compression="jpeg")
-    places = rng.uniform(0, (640, 560), (SPOTS, 2))
-    table = pd.DataFrame(places, columns=["x_px", "y_px"], index=pd.Index([f"s{i}" for i in range(SPOTS)], name="spot"))
+    positions = rng.uniform(0, (640, 560), (SPOTS, 2))
+    table = pd.DataFrame(
+        positions, columns=["x_px", "y_px"], index=pd.Index([f"s{i}" for i in range(SPOTS)], name="spot")
+    )
     table.to_csv(folder / "spots.csv")
     row = {"section": "A", "donor": "d", "spots": "spots.csv", "image": "slide.tif"}
     pd.DataFrame([row]).to_csv(folder / "sheet.csv", index=False)

@@ -108,7 +108,7 @@ def test_altered_builtin_weights_are_refused(tmp_path: Path, monkeypatch: pytest
         builtin_module.read_graph(tmp_path / "absent.onnx")
     monkeypatch.setattr(builtin_module, "GRAPH_DIGEST", "sha256:0")
     state = availability("builtin")
-    assert not state.loadable and "altered" in state.reason and state.mend
+    assert not state.loadable and "altered" in state.reason and state.hint
 
 
 @pytest.mark.parametrize("wrong", ["float", "size", "flat"])

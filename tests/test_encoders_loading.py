@@ -124,7 +124,7 @@ def test_faulty_weights_are_named(fault: str, says: str, lunit: Path, tmp_path: 
             (path / "b.safetensors").touch()
     with pytest.raises(EncoderError, match=says) as caught:
         load_encoder("lunit-s16", path)
-    assert caught.value.mend and str(path) in str(caught.value)
+    assert caught.value.hint and str(path) in str(caught.value)
 
 
 def test_weights_of_another_architecture_are_counted(lunit: Path) -> None:
@@ -155,7 +155,7 @@ def test_weights_in_the_hub_cache_load_without_network(
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     before = availability("lunit-s16")
-    assert not before.loadable and "hf download 1aurent/vit_small_patch16_224.lunit_dino" in before.mend
+    assert not before.loadable and "hf download 1aurent/vit_small_patch16_224.lunit_dino" in before.hint
     repository = hub_cache / "models--1aurent--vit_small_patch16_224.lunit_dino"
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text("a" * 40)
@@ -245,21 +245,21 @@ def test_availability_never_asks_the_network(hub_cache: Path, monkeypatch: pytes
     states = {one.name: availability(one.name) for one in cards()}
     assert states["builtin"].loadable
     assert not any(states[one.name].loadable for one in HUB)
-    assert all(states[one.name].mend for one in HUB)
-    assert "hf auth login" in states["uni"].mend and "hf auth login" not in states["resnet50-imagenet"].mend
-    assert "--revision c23bc01" in states["lunit-s8"].mend
+    assert all(states[one.name].hint for one in HUB)
+    assert "hf auth login" in states["uni"].hint and "hf auth login" not in states["resnet50-imagenet"].hint
+    assert "--revision c23bc01" in states["lunit-s8"].hint
 
 
 def test_weights_that_no_hub_has_say_where_they_are(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", _forbidden)
     with pytest.raises(EncoderError, match=r"no hub has them.*ctranspath.pth as https://github.com/.*--weights"):
         load_encoder("ctranspath")
-    assert "ctranspath.pth" in availability("ctranspath").mend
+    assert "ctranspath.pth" in availability("ctranspath").hint
 
 
 def test_a_download_names_the_one_file_where_the_repository_has_others(hub_cache: Path) -> None:
-    mend = availability("conch-v1.5").mend
-    assert "hf download MahmoodLab/TITAN conch_v1_5_pytorch_model.bin --revision b2fb4f4" in mend
+    hint = availability("conch-v1.5").hint
+    assert "hf download MahmoodLab/TITAN conch_v1_5_pytorch_model.bin --revision b2fb4f4" in hint
 
 
 def test_a_folder_is_searched_for_the_published_name(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_the_digest_follows_the_model_and_the_card(tmp_path: Path) -> None:
 def test_a_faulty_card_is_refused_with_all_its_faults(changes: dict[str, Any], says: str, tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match=says) as caught:
         card(str(_card(tmp_path, **{"model": "net.onnx", **changes})))
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_a_card_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
@@ -414,7 +414,7 @@ def test_a_model_of_lazyslide_is_an_encoder(zoo: dict[str, Any]) -> None:
 def test_code_from_the_hub_is_never_run_unasked(name: str, zoo: dict[str, Any]) -> None:
     with pytest.raises(EncoderError, match=r"runs code that it downloads.*trust_code=True"):
         load_encoder(f"zoo:{name}")
-    assert "--trust-code" in availability(f"zoo:{name}").mend
+    assert "--trust-code" in availability(f"zoo:{name}").hint
     assert load_encoder("zoo:remote", trust_code=True, device="cpu").dim == 3
 
 
@@ -442,7 +442,7 @@ def test_a_missing_lazyslide_names_the_extra(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(MissingExtraError, match=r'pip install "histomix\[zoo\]"'):
         load_encoder("zoo:phikon")
     state = availability("zoo:phikon")
-    assert not state.loadable and "histomix[zoo]" in state.mend
+    assert not state.loadable and "histomix[zoo]" in state.hint
 
 
 def test_lazyslide_offline_fails_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

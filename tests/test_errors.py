@@ -65,7 +65,7 @@ def made(kind: type[HistomixError]) -> HistomixError:
         return kind(["row 2: no donor", "row 3: no image"], where=Path("sheet.csv"))
     if issubclass(kind, MissingExtraError):
         return kind("pyarrow", "st", "reading Parquet")
-    return kind("the 'spots' lie beside the tissue", where=Path("a.svs"), mend="Turn the image")
+    return kind("the 'spots' lie beside the tissue", where=Path("a.svs"), hint="Turn the image")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -75,7 +75,7 @@ def test_an_error_survives_being_pickled(kind: type[HistomixError], protocol: in
     error.add_note("while it rained")
     for back in (pickle.loads(pickle.dumps(error, protocol)), copy.deepcopy(error)):  # noqa: S301
         assert type(back) is kind and str(back) == str(error) and back.args == error.args
-        assert (back.what, back.where, back.mend) == (error.what, error.where, error.mend)
+        assert (back.what, back.where, back.hint) == (error.what, error.where, error.hint)
         for name in ("errno", "filename", "strerror", "name", "problems", "__notes__"):
             assert getattr(back, name, None) == getattr(error, name, None)
 
@@ -85,7 +85,7 @@ def test_an_error_says_all_that_it_holds(kind: type[HistomixError]) -> None:
     # A KeyError would show its text quoted, and an OSError its number.
     error = made(kind)
     assert str(error).startswith(f"{error.where}: {error.what}" if error.where else error.what)
-    assert str(error.mend) in str(error) and not str(error).startswith(("'", '"', "["))
+    assert str(error.hint) in str(error) and not str(error).startswith(("'", '"', "["))
 
 
 def test_python_s_own_kinds() -> None:
@@ -123,7 +123,7 @@ def test_an_absent_file_is_a_file_not_found_error(name: str, tmp_path: Path) -> 
     kind, open_it = ABSENT[name]
     with pytest.raises(FileNotFoundError) as caught:
         open_it(tmp_path / "none")
-    assert isinstance(caught.value, kind) and isinstance(caught.value, MissingFileError) and caught.value.mend
+    assert isinstance(caught.value, kind) and isinstance(caught.value, MissingFileError) and caught.value.hint
 
 
 def test_an_unknown_name_is_a_key_error(job: Job) -> None:
@@ -159,7 +159,7 @@ def test_the_words_of_an_error_are_not_wrapped_in_others(tmp_path: Path) -> None
 
 
 def test_a_full_disk_under_a_folder_that_is_written_is_told_once(tmp_path: Path) -> None:
-    full = StorageError("the disk is full (errno = 28)", where=tmp_path / "maps" / "a.h5ad", mend="Free some space")
+    full = StorageError("the disk is full (errno = 28)", where=tmp_path / "maps" / "a.h5ad", hint="Free some space")
     with pytest.raises(StorageError) as caught, atomic_path(tmp_path / "maps"):
         raise full
     assert caught.value is full

@@ -21,7 +21,7 @@ from histomix.errors import HeadError, InputError, LabelError
 from histomix.evaluation import PROTOCOLS, CohortData, Evaluation, evaluate, make_folds, read_evaluation
 from histomix.evaluation.baselines import NUCLEI, ORACLE
 from histomix.evaluation.bootstrap import DRAWS, resample_weights
-from histomix.evaluation.data import gather
+from histomix.evaluation.data import evaluation_data
 from histomix.heads import TrainingSet, calibrate, make_estimator
 from histomix.slides import find_nuclei
 from histomix.spots import Cohort
@@ -800,7 +800,10 @@ def test_train_on_one_cohort_and_test_on_another(job: Job, tmp_path: Path) -> No
     np.testing.assert_allclose(result.predictions["ridge"][name], whole.predictions["ridge"][other], rtol=1e-9)
     assert read_evaluation(tmp_path / "eval").summary == json.loads(json.dumps(facts))
     # Pixels, for heads that read them, are those of the row's own cohort.
-    training, (first, second) = gather(train, test).training, (gather(one).training for one in (train, test))
+    training, (first, second) = (
+        evaluation_data(train, test).training,
+        (evaluation_data(one).training for one in (train, test)),
+    )
     assert training.tiles is not None and first.tiles is not None and second.tiles is not None
     n, rows = len(first.Y), np.array([0, 7])
     np.testing.assert_array_equal(training.tiles(rows), first.tiles(rows))

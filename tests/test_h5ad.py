@@ -27,7 +27,7 @@ def table(n: int, types: int = 3, seed: int = 0) -> ad.AnnData:
         {
             "x_px": random.uniform(0, 999, n),
             "read_ok": random.random(n) > 0.1,
-            "piece": random.integers(1, 4, n).astype(np.int32),
+            "fragment": random.integers(1, 4, n).astype(np.int32),
             "region": pd.Categorical.from_codes(random.integers(-1, 2, n), ["a", "é b"]),
         },
         index=pd.Index([f"{k}x0" for k in range(n)], name="key"),

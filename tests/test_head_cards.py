@@ -227,7 +227,7 @@ def test_rows_bring_their_pixels_from_the_slides(tmp_path: Path) -> None:
     cohort = cohort_of({"A1": "A", "B1": "B"})
     features = {name: features_of(name, n=12) for name in cohort.names}
     labels = {name: labels_of(table) for name, table in features.items()}
-    assert assemble(cohort, features, labels).places.tiles is None
+    assert assemble(cohort, features, labels).positions.tiles is None
     pictures = {}
     for row in cohort.rows:
         pictures[row.section] = np.random.default_rng(len(pictures)).integers(0, 255, (4000, 4000, 3)).astype(np.uint8)
@@ -235,9 +235,9 @@ def test_rows_bring_their_pixels_from_the_slides(tmp_path: Path) -> None:
         Image.fromarray(pictures[row.section]).save(row.image, compress_level=0)
         features[row.section].obsm["spatial"] = np.floor(features[row.section].obsm["spatial"])
     training = assemble(cohort, features, labels)
-    places = training.places[np.array([20, 3, 15])]
-    assert places.tiles is not None
-    tiles = places.tiles(np.array([0, 1, 2, 1]))
+    positions = training.positions[np.array([20, 3, 15])]
+    assert positions.tiles is not None
+    tiles = positions.tiles(np.array([0, 1, 2, 1]))
     assert tiles.shape == (4, 112, 112, 3) and tiles.dtype == np.uint8
     np.testing.assert_array_equal(tiles[1], tiles[3])
     for tile, row in zip(tiles, (20, 3, 15), strict=False):
@@ -246,4 +246,4 @@ def test_rows_bring_their_pixels_from_the_slides(tmp_path: Path) -> None:
         np.testing.assert_array_equal(tile, window[y : y + 112, x : x + 112])
     cohort.rows[0].image.unlink()
     with pytest.raises(HistomixError, match=r"A1\.png"):
-        places.tiles(np.array([1]))
+        positions.tiles(np.array([1]))

@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.base import clone
 
 from histomix.errors import HeadError
-from histomix.heads import HEADS, Places, assemble, held_out_predictions, load_head, make_estimator, train
+from histomix.heads import HEADS, Positions, assemble, held_out_predictions, load_head, make_estimator, train
 
 from .extras import heads_here
 from .test_head_files import DONORS, MPP, TYPES, cohort_of, features_of, labels_of
@@ -79,19 +79,19 @@ def test_a_head_from_training_to_a_slide(parts: Any, name: str, tmp_path: Path) 
     training = assemble(*parts)
     assert training.tiles is not None
     twin = make_estimator(name, **QUICK.get(name, {}))
-    groups, places = training.donor, training.places
-    twin.fit(training.X, training.Y, groups=groups, places=places)
+    groups, positions = training.donor, training.positions
+    twin.fit(training.X, training.Y, groups=groups, positions=positions)
     slide = X[readable]
-    there = Places(np.zeros(len(slide), int), xy_um[readable], lambda rows: pixels[readable[rows]])
+    there = Positions(np.zeros(len(slide), int), xy_um[readable], lambda rows: pixels[readable[rows]])
     np.testing.assert_allclose(twin.predict(slide, there), estimator.predict(slide, there), atol=exact)
-    held_out, spread = held_out_predictions(twin, training.X, training.Y, groups, places)
+    held_out, spread = held_out_predictions(twin, training.X, training.Y, groups, positions)
     assert held_out.shape == training.Y.shape and np.isfinite(held_out).all()
     if spread is not None:
         around = twin.predict_spread(slide, there)
         assert around is not None and around.shape == (len(slide), 3) and (spread >= 0).all()
 
     # Without places it predicts the same, or says that it needs them.
-    if estimator.needs_places or head.reach_um:
+    if estimator.needs_positions or head.context_um:
         with pytest.raises(HeadError, match="no places were given"):
             estimator.predict(slide)
     else:

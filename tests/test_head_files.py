@@ -241,7 +241,9 @@ def test_inner_splits_of_training_are_by_donor(job: Any, monkeypatch: pytest.Mon
     monkeypatch.setattr(
         RidgeRegressor,
         "fit",
-        lambda self, X, Y, groups, places: given.extend([groups, places]) or original(self, X, Y, groups, None, places),
+        lambda self, X, Y, groups, positions: (
+            given.extend([groups, positions]) or original(self, X, Y, groups, None, positions)
+        ),
     )
     train(*job, head="ridge")
     assert given[0].tolist() == ["A"] * 80 + ["B"] * 40
@@ -312,7 +314,7 @@ class Disk:
 @pytest.mark.parametrize("context", [{}, {"rings_um": (300.0,)}, {"smooth_um": 150.0}])
 def test_a_head_applied_to_rows_on_disk_is_that_head_on_features(job: Any, tmp_path: Path, context: Any) -> None:
     head = train(*job, head=RidgeRegressor(**context))
-    assert head.reach_um == (300.0 if "rings_um" in context else 450.0 if context else 0.0)
+    assert head.context_um == (300.0 if "rings_um" in context else 450.0 if context else 0.0)
     slide = features_of("S9", n=9000)
     slide.X[[3, 8500]] = np.nan
     slide.obsm["spatial"][:, 1] = np.sort(10 * slide.obsm["spatial"][:, 1])  # row after row, as a grid is
@@ -464,7 +466,7 @@ def test_a_damaged_head_is_refused(saved: Path, spoil: Callable[[Path], None], m
     spoil(saved)
     with pytest.raises(HeadError, match=message) as caught:
         load_head(saved)
-    assert "head" in str(caught.value.where) and caught.value.mend
+    assert "head" in str(caught.value.where) and caught.value.hint
 
 
 def test_a_head_that_is_not_there(tmp_path: Path) -> None:

@@ -133,19 +133,19 @@ def test_real_pictures_of_other_kinds_are_flagged(data_dir: Path, tmp_path: Path
     encoder, rng = load_encoder("builtin"), np.random.default_rng(0)
     spec = encoder.tile_spec()
 
-    def embed(path: Path, mpp: float, places: np.ndarray | None = None, n: int = 8) -> np.ndarray:
+    def embed(path: Path, mpp: float, positions: np.ndarray | None = None, n: int = 8) -> np.ndarray:
         with open_slide(path, mpp) as slide:
-            if places is None:
+            if positions is None:
                 size = np.array([slide.width_px, slide.height_px])
                 half = np.minimum(spec.size_px * spec.mpp / mpp / 2, size / 2)
-                places = rng.uniform(half, np.maximum(size - half, half + 1e-6), (n, 2))
-            return encoder.embed(np.stack([read_tile(slide, x, y, spec) for x, y in places])).astype(np.float32)
+                positions = rng.uniform(half, np.maximum(size - half, half + 1e-6), (n, 2))
+            return encoder.embed(np.stack([read_tile(slide, x, y, spec) for x, y in positions])).astype(np.float32)
 
     parts = {}
     for name in ("C2", "C3", "C4"):
         spots = pd.read_csv(data_dir / "her2st" / "spots" / f"{name}_selection.tsv", sep="\t")
-        places = spots.sample(60, random_state=0)[["pixel_x", "pixel_y"]].to_numpy(float)
-        parts[name] = embed(data_dir / "her2st" / "images" / f"{name}.jpg", 0.69, places)
+        positions = spots.sample(60, random_state=0)[["pixel_x", "pixel_y"]].to_numpy(float)
+        parts[name] = embed(data_dir / "her2st" / "images" / f"{name}.jpg", 0.69, positions)
     X, section = np.concatenate([parts["C2"], parts["C3"]]), np.repeat(["C2", "C3"], 60)
     model = NoveltyModel().fit(X, section)
     assert flagged(model, parts["C4"]) < 0.1

@@ -61,32 +61,32 @@ def test_every_disc_is_found_once_at_its_place(mpp: float) -> None:
 
 def test_circles_and_squares_of_one_search() -> None:
     slide = discs()
-    places = np.array([[800.0, 800.0], [1010.0, 620.0], [1024.0, 1024.0], [60.0, 1540.0]])
-    found = find_nuclei(slide, places, 120)
+    positions = np.array([[800.0, 800.0], [1010.0, 620.0], [1024.0, 1024.0], [60.0, 1540.0]])
+    found = find_nuclei(slide, positions, 120)
     x, y = np.meshgrid(np.arange(60) * 20 + 10.0, np.arange(40) * 20 + 10.0)
-    um = places * 0.5
+    um = positions * 0.5
     away = np.stack([x.ravel(), y.ravel()], axis=1)[None] - um[:, None]
     circles = (np.hypot(away[..., 0], away[..., 1]) <= 50.4).sum(axis=1)
-    np.testing.assert_array_equal(found.in_circles(places, 100.8), circles)
+    np.testing.assert_array_equal(found.in_circles(positions, 100.8), circles)
     squares = (np.abs(away).max(axis=2) <= 56.0).sum(axis=1)
-    np.testing.assert_array_equal(found.in_squares(places, 112.0), squares)
-    np.testing.assert_array_equal(count_nuclei(slide, places, 100.8), circles)
+    np.testing.assert_array_equal(found.in_squares(positions, 112.0), squares)
+    np.testing.assert_array_equal(count_nuclei(slide, positions, 100.8), circles)
 
 
 def test_what_was_not_searched_or_read_is_unknown(caplog: pytest.LogCaptureFixture) -> None:
     slide = discs((4000, 1000), broken=(1900, 1950))
-    places = np.array(
+    positions = np.array(
         [[300.0, 500.0], [1925.0, 500.0], [2500.0, 500.0], [3800.0, 500.0], [-5.0, 500.0], [300.0, 1001.0]]
     )
-    counts = count_nuclei(slide, places, 100)
+    counts = count_nuclei(slide, positions, 100)
     assert (counts[[0, 2, 3]] > 0).all()
     assert np.isnan(counts[[1, 4, 5]]).all()
     assert "cannot be read" in caplog.text
-    found = find_nuclei(slide, places[:1], 100)
-    assert np.isnan(found.in_circles(places[2:3], 100)).all()
-    assert np.isnan(found.in_circles(places[:1], 1000)).all()
+    found = find_nuclei(slide, positions[:1], 100)
+    assert np.isnan(found.in_circles(positions[2:3], 100)).all()
+    assert np.isnan(found.in_circles(positions[:1], 1000)).all()
     with pytest.raises(SlideReadError, match="damaged"):
-        count_nuclei(discs(broken=(0, 9999)), places[:1], 100)
+        count_nuclei(discs(broken=(0, 9999)), positions[:1], 100)
 
 
 def test_memory_does_not_grow_with_the_slide() -> None:

@@ -88,9 +88,9 @@ def test_orientations_are_the_eight_of_a_square() -> None:
     seen = set()
     for name, (swap, _, _) in ORIENTATIONS.items():
         size = (3, 4) if swap else (4, 3)
-        places = np.floor(apply_alignment(centres, orientation(name, size))).astype(int)
+        positions = np.floor(apply_alignment(centres, orientation(name, size))).astype(int)
         turned = np.empty(size[::-1], dtype=int)
-        turned[places[:, 1], places[:, 0]] = picture.ravel()
+        turned[positions[:, 1], positions[:, 0]] = picture.ravel()
         seen.add(turned.tobytes() + bytes(size))
         if name == "rotated by 90 degrees":
             assert np.array_equal(turned, np.rot90(picture, -1))  # clockwise

@@ -168,8 +168,8 @@ def test_cells_in_um_and_of_xenium_are_read(tmp_path: Path) -> None:
 
 def test_blocks_give_wider_intervals_than_single_tiles() -> None:
     rng = np.random.default_rng(0)
-    places = np.stack(np.meshgrid(np.arange(40), np.arange(40)), axis=-1).reshape(-1, 2) * 100.0
-    blocks = block_of(places, 100.0)
+    positions = np.stack(np.meshgrid(np.arange(40), np.arange(40)), axis=-1).reshape(-1, 2) * 100.0
+    blocks = block_of(positions, 100.0)
     assert len(np.unique(blocks)) == 64 and np.bincount(blocks).max() == 25
     truth, noise = (rng.normal(size=64)[blocks] + 0.1 * rng.normal(size=1600) for _ in range(2))
     predicted = (truth + noise)[:, None]

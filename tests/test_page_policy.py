@@ -28,7 +28,7 @@ from histomix.benchmark.run import Benchmark
 from histomix.pages.page import content_policy
 from histomix.report import report, write_report
 from histomix.report.anonymise import private_evaluation
-from histomix.report.inputs import Material, SlideMap
+from histomix.report.inputs import ReportInputs, SlideMap
 from histomix.viewer import ViewerSlide, write_viewer, writer
 
 from .conftest import Job
@@ -120,7 +120,7 @@ def refused(browser: Any, page: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def material(job: Job) -> Material:
+def material(job: Job) -> ReportInputs:
     """All that a report shows, with hostile names."""
     cohort, features = hm.read_cohort(job.sheet), hm.read_features(job.features)
     labels = hm.read_labels(job.labels)
@@ -135,11 +135,11 @@ def material(job: Job) -> Material:
     manifest = json.loads(grid.uns["manifest"]) | {"slide": {"mpp": 0.5}, "unit": hostile("unit")}
     one = SlideMap(hostile("slide"), grid, manifest, None, Path("x"), failure=hostile("failure"))
     labelled = {"method": hostile("method"), "unit": "proportion", "reference": {"file": hostile("file")}}
-    return Material([found], {}, {"encoder": {"name": hostile("features")}}, [labelled], [card], [one])
+    return ReportInputs([found], {}, {"encoder": {"name": hostile("features")}}, [labelled], [card], [one])
 
 
 def test_nothing_that_a_name_brings_runs_in_a_report(
-    browser: Any, material: Material, unescaped: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    browser: Any, material: ReportInputs, unescaped: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(report, "gather", lambda _: material)
     page = write_report([], tmp_path / "report", title=TITLE, lead=hostile("lead"))
@@ -171,8 +171,8 @@ def test_nothing_that_a_name_brings_runs_on_a_benchmark_page(browser: Any, unesc
 
 def _viewer(folder: Path, title: str = TITLE) -> Path:
     types = [hostile("type"), "b"]
-    places = np.array([(50.0, 50), (150, 50)])
-    grid: ad.AnnData = composition(places, np.array([[0.3, 0.7], [0.5, 0.5]]), types)
+    positions = np.array([(50.0, 50), (150, 50)])
+    grid: ad.AnnData = composition(positions, np.array([[0.3, 0.7], [0.5, 0.5]]), types)
     grid.obs_names = [hostile("spot"), "2"]
     Image.new("RGB", (300, 200), (200, 150, 180)).save(folder / "slide.png")
     with hm.open_slide(folder / "slide.png", mpp=0.5) as slide:
@@ -195,16 +195,16 @@ def test_a_viewer_of_hostile_names_works_and_runs_none(browser: Any, tmp_path: P
 
 
 def test_policies_are_of_the_templates_and_the_same_for_every_page(
-    material: Material, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    material: ReportInputs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def policy(page: Path) -> str:
         found = re.search(r'Content-Security-Policy" content="([^"]*)"', page.read_text(encoding="utf-8"))
         assert found is not None
         return html.unescape(found[1])
 
-    monkeypatch.setattr(report, "gather", lambda _: Material(heads=material.heads, maps=material.maps))
+    monkeypatch.setattr(report, "gather", lambda _: ReportInputs(heads=material.heads, maps=material.maps))
     first = policy(write_report([], tmp_path / "first", title=TITLE))
-    monkeypatch.setattr(report, "gather", lambda _: Material())
+    monkeypatch.setattr(report, "gather", lambda _: ReportInputs())
     assert first == policy(write_report([], tmp_path / "second")) == content_policy("_style.html.j2", "_script.html.j2")
     (tmp_path / "a").mkdir()
     one = policy(_viewer(tmp_path / "a"))

@@ -145,8 +145,8 @@ def test_counts_of_identical_spots_vary_more_than_poisson() -> None:
     spots = pd.concat([spot_lattice((400.0, 400.0)).iloc[[0]]] * 400)
     x, y = spots["x_um"].iloc[0], spots["y_um"].iloc[0]
     n = 12
-    places, nothing = (np.full(n, x), np.full(n, y)), np.zeros(n)
-    cells = Cells(*places, np.arange(n) % 8, nothing, nothing.astype(int), *places)
+    positions, nothing = (np.full(n, x), np.full(n, y)), np.zeros(n)
+    cells = Cells(*positions, np.arange(n) % 8, nothing, nothing.astype(int), *positions)
     rng = np.random.default_rng(0)
     counts = draw_counts(rng, 0, 0, make_signatures(0, 400), spots, cells).toarray().astype(float)
     scaled = counts / counts.sum(axis=1, keepdims=True) * counts.sum(axis=1).mean()

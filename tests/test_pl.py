@@ -159,12 +159,12 @@ def test_confusion_agrees_with_scikit_learn(evaluation: Evaluation) -> None:
 
 def test_label_beside_prediction(evaluation: Evaluation) -> None:
     section, name = evaluation.summary["sections"][0], evaluation.summary["cell_types"][0]
-    axes = hm.pl.beside(evaluation, section, name)
+    axes = hm.pl.compare(evaluation, section, name)
     drawn = axes.collections[0].get_offsets()
     np.testing.assert_allclose(drawn[:, 0], evaluation.labels[section][name])
     np.testing.assert_allclose(drawn[:, 1], evaluation.predictions["ridge"][section][name])
     with pytest.raises(InputError, match="no section 'none'"):
-        hm.pl.beside(evaluation, "none", name)
+        hm.pl.compare(evaluation, "none", name)
 
 
 def test_what_was_not_evaluated_is_refused(evaluation: Evaluation) -> None:

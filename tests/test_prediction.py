@@ -78,10 +78,10 @@ def test_a_head_on_two_encoders_reads_the_slide_with_both(job: Job, tmp_path: Pa
 def test_a_map_on_a_grid_covers_the_tissue_once(job: Job) -> None:
     composition = hm.predict(job.image, job.head, mpp=0.5)
     manifest = json.loads(composition.uns["manifest"])
-    places = composition.obsm["spatial"]
+    positions = composition.obsm["spatial"]
     step = manifest["cell_px"]
     assert step == pytest.approx(load_encoder("builtin").tile_spec().size_um / 0.5)
-    cells = np.floor(places / step).astype(int)
+    cells = np.floor(positions / step).astype(int)
     assert len(np.unique(cells, axis=0)) == len(cells)
     with open_slide(job.image, 0.5) as slide:
         area = tissue_mask(slide).area_mm2

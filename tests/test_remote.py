@@ -20,8 +20,8 @@ import pytest
 from histomix.errors import DownloadError, InputError, SlideError, StorageError
 from histomix.heads import load_head
 from histomix.prediction import Settings, predict_slides, slide_jobs
-from histomix.prediction.cluster.worker import Work, band_task, finish_task, slide_task
-from histomix.slides import Retry, SlideCache, is_remote, open_slide, remote_name, shown
+from histomix.prediction.cluster.worker import Work, chunk_task, finish_task, slide_task
+from histomix.slides import Retry, SlideCache, is_remote, open_slide, redact_url, remote_name
 
 from .conftest import Job
 from .extras import extra_module
@@ -237,7 +237,7 @@ def test_secrets_show_nowhere(server: Server, cache: SlideCache, caplog: pytest.
         pass
     secret = SlideCache(cache.folder, options={"key": "k3y"})
     assert "k3y" not in repr(secret)
-    assert shown("https://u:p@h:8/x/y.svs?sig=1") == "https://h:8/x/y.svs?..."
+    assert redact_url("https://u:p@h:8/x/y.svs?sig=1") == "https://h:8/x/y.svs?..."
     assert remote_name("https://h/x/my%20slide.svs?sig=1") == "my slide.svs"
 
 
@@ -417,19 +417,19 @@ def test_remote_slides_are_predicted_like_local_ones_and_not_fetched_twice(
 def test_bands_of_a_remote_slide_share_one_copy(
     server: Server, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("histomix.prediction.plan.BAND_TILES", 8)
+    monkeypatch.setattr("histomix.prediction.plan.CHUNK_TILES", 8)
     server.files["/a.tif"] = job.image.read_bytes()
     (one,) = slide_jobs([f"{server.url}/a.tif"], tmp_path / "out", 0.5)
     cache = SlideCache(tmp_path / "cache", retry=QUICK)
     settings = Settings.of(load_head(job.head).card["digest"])
     work = Work(str(job.head), settings, threads=1, split_from=2, cache=cache)
     planned = slide_task(one, work)
-    assert planned["bands"] > 2
-    for band in range(planned["bands"]):
-        assert band_task(one, band, work) == {"done": band}
+    assert planned["chunks"] > 2
+    for chunk in range(planned["chunks"]):
+        assert chunk_task(one, chunk, work) == {"done": chunk}
     assert list(cache.folder.rglob("a.tif")) and len(server.gets("/a.tif")) == 1
     assert finish_task(one, work)["result"]["tiles"] == sum(planned["tiles"])
     assert not list(cache.folder.rglob("a.tif")) and len(server.gets("/a.tif")) == 1
     # A finish that is asked for twice finds it done; a band whose plan has gone says so.
     assert finish_task(one, work)["result"]["kept"]
-    assert band_task(one, 0, work) == {"again": True}
+    assert chunk_task(one, 0, work) == {"again": True}

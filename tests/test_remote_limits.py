@@ -307,7 +307,7 @@ def test_the_digest_beside_a_slide_is_read_as_far_as_it_can_be_one(tmp_path: Pat
 def test_other_kinds_of_addresses_are_refused_in_words(address: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as raised:
         check_address(address)
-    assert raised.value.mend
+    assert raised.value.hint
     with pytest.raises(InputError):
         slide_jobs([address], tmp_path / "out")
     sheet = tmp_path / "sheet.csv"

@@ -143,7 +143,7 @@ def test_a_trick_is_refused_and_nothing_is_asked_for(server: Server, cache: Slid
     server.every = b"the server's bytes"
     with pytest.raises(InputError) as raised, cache.local(f"{server.url}/x/{trick}"):
         pass
-    assert raised.value.mend and "\x1b" not in str(raised.value)
+    assert raised.value.hint and "\x1b" not in str(raised.value)
     assert not server.asked
     with pytest.raises(InputError):
         slide_jobs([f"{server.url}/x/{trick}"], "out")

@@ -20,7 +20,7 @@ from sklearn.utils.estimator_checks import check_estimator
 from sklearn.utils.validation import check_is_fitted
 
 from histomix.errors import HeadError
-from histomix.heads import HEADS, Places, make_estimator
+from histomix.heads import HEADS, Positions, make_estimator
 
 from .extras import extra_module
 
@@ -71,11 +71,11 @@ def with_what_the_checks_lack(name: str, unit: str) -> Any:
             values: np.ndarray = super().predict(X, self._alone(X))
             return values[:, :-1] / np.maximum(values[:, -1:], 1e-9) if unit == "proportion" else values
 
-        def _alone(self, X: Any) -> Places | None:
-            if not self.needs_places:
+        def _alone(self, X: Any) -> Positions | None:
+            if not self.needs_positions:
                 return None
             rows = X.shape[0] if hasattr(X, "shape") else len(np.asarray(X))
-            return Places(np.arange(rows), np.zeros((rows, 2)))
+            return Positions(np.arange(rows), np.zeros((rows, 2)))
 
     Head.__name__ = Head.__qualname__ = f"{kind.__name__}Of{unit.split()[0].title()}"
     globals()[Head.__name__] = Head  # where pickle looks for it
@@ -208,7 +208,7 @@ def test_an_unfitted_head_says_so_in_both_families(table: Any) -> None:
 
 def test_places_of_other_rows_are_refused(table: Any) -> None:
     X, Y, _ = table
-    few = Places(np.zeros(5, int), np.zeros((5, 2)))
+    few = Positions(np.zeros(5, int), np.zeros((5, 2)))
     for name in ("ridge", "mlp", "hist2cell"):
         with pytest.raises(HeadError, match="5 places and 90 rows"):
-            make_estimator(name).fit(X, Y, places=few)
+            make_estimator(name).fit(X, Y, positions=few)

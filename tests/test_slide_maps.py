@@ -24,7 +24,7 @@ from histomix.prediction import maps as maps_module
 from histomix.prediction import plan as plan_module
 from histomix.prediction.maps import tent
 from histomix.slides import TissueMask
-from histomix.slides.tissue import label_pieces, piece_at
+from histomix.slides.tissue import fragment_at, label_fragments
 
 from .extras import extra_module
 from .slide_heads import TYPES, Colours, colour_head, tissue_slide
@@ -32,7 +32,7 @@ from .slide_heads import TYPES, Colours, colour_head, tissue_slide
 
 @pytest.fixture(autouse=True)
 def small_bands(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan_module, "BAND_TILES", 60)
+    monkeypatch.setattr(plan_module, "CHUNK_TILES", 60)
     monkeypatch.setattr(maps_module, "BLOCK", 100)
 
 
@@ -94,7 +94,7 @@ def test_a_head_that_looks_around_sees_over_the_edges_of_stretches(
     slide: Path, parameters: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     head = colour_head([Colours()], **parameters)
-    assert head.reach_um > 0
+    assert head.context_um > 0
     in_stretches = streamed(slide, head, tmp_path / "A")
     monkeypatch.setattr(maps_module, "BLOCK", 10_000)
     at_once = predict(slide, head)
@@ -211,15 +211,15 @@ def test_only_tiles_in_regions_are_predicted_and_named(slide: Path, head: Head, 
 
 def test_pieces_are_numbered_from_left_to_right_across_small_gaps(slide: Path, head: Head) -> None:
     found = predict(slide, head)
-    assert json.loads(found.uns["manifest"])["pieces"] == 2
+    assert json.loads(found.uns["manifest"])["fragments"] == 2
     x = found.obsm["spatial"][:, 0]
-    np.testing.assert_array_equal(found.obs["piece"], np.where(x < 900, 1, 2))
+    np.testing.assert_array_equal(found.obs["fragment"], np.where(x < 900, 1, 2))
     mask = np.zeros((60, 200), bool)
     mask[10:20, 150:170] = mask[40:50, 20:40] = mask[40:50, 45:60] = True  # a gap of 5 px in the left piece
-    labels, count = label_pieces(TissueMask(mask, 8.0), gap_um=50.0)
+    labels, count = label_fragments(TissueMask(mask, 8.0), gap_um=50.0)
     assert count == 2 and set(labels[mask]) == {1, 2} and labels[45, 50] == labels[45, 30] == 1
-    assert piece_at(labels, 8.0, np.array([[160.0, 15], [160, 25], [5, 55]]) * 16, 0.5).tolist() == [2, 2, 1]
-    assert label_pieces(TissueMask(mask, 8.0), gap_um=10.0)[1] == 3
+    assert fragment_at(labels, 8.0, np.array([[160.0, 15], [160, 25], [5, 55]]) * 16, 0.5).tolist() == [2, 2, 1]
+    assert label_fragments(TissueMask(mask, 8.0), gap_um=10.0)[1] == 3
 
 
 def test_the_unit_stays_right_whatever_the_tile(slide: Path) -> None:
@@ -261,7 +261,7 @@ def test_the_geojson_can_be_packed_and_carries_the_interval(tmp_path: Path) -> N
             "novelty": np.where(np.arange(n) % 50 == 0, np.nan, random.random(n)).astype(np.float32),
             "in_scope": np.arange(n) % 3 > 0,
             "read_ok": np.arange(n) % 50 > 0,
-            "piece": np.arange(n) // 200 + 1,
+            "fragment": np.arange(n) // 200 + 1,
             "region": pd.Categorical.from_codes(np.arange(n) % 3 - 1, ["a", "é b"]),
         },
         index=pd.Index([f"{k}x0" for k in range(n)], name="key"),

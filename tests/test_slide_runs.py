@@ -39,7 +39,7 @@ OUTPUTS = ("composition.h5ad", "composition.csv", "tiles.geojson", "preview.jpg"
 @pytest.fixture(autouse=True)
 def small_bands(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bands and stretches so small that a small slide has many."""
-    monkeypatch.setattr(plan_module, "BAND_TILES", 60)
+    monkeypatch.setattr(plan_module, "CHUNK_TILES", 60)
     monkeypatch.setattr(maps_module, "BLOCK", 100)
 
 
@@ -130,11 +130,11 @@ def test_a_run_that_was_killed_goes_on_and_ends_in_the_same_bytes(slide: Path, h
 def test_the_order_in_which_bands_are_embedded_changes_no_byte(slide: Path, head: Head, tmp_path: Path) -> None:
     predict(slide, head, tmp_path / "once" / "A")
     job, settings = SlideJob(str(slide), tmp_path / "apart" / "A"), Settings.of(head.card["digest"])
-    bands = run.plan_bands(job, settings, head)
-    assert len(bands) > 3
-    for band in reversed(bands):
-        assert run.embed_band(job, band, head, [Colours()], batch_size=settings.batch_size)
-    assert not run.embed_band(job, bands[0], head, [Colours()], batch_size=settings.batch_size)
+    chunks = run.plan_chunks(job, settings, head)
+    assert len(chunks) > 3
+    for chunk in reversed(chunks):
+        assert run.embed_chunk(job, chunk, head, [Colours()], batch_size=settings.batch_size)
+    assert not run.embed_chunk(job, chunks[0], head, [Colours()], batch_size=settings.batch_size)
     run.finish_slide(job, settings, head)
     assert outputs(job.folder) == outputs(tmp_path / "once" / "A")
 

@@ -179,8 +179,8 @@ def test_every_damaged_header_is_refused_or_read(tmp_path: Path) -> None:
     for name, _ in itertools.product(("a.tif", "a.png", "a.jpg"), range(40)):
         write_flat(tmp_path / name, small)
         data = bytearray((tmp_path / name).read_bytes())
-        places = rng.integers(4, 600, 6) if name != "a.tif" else rng.integers(len(data) - 300, len(data), 6)
-        for place in places:
+        positions = rng.integers(4, 600, 6) if name != "a.tif" else rng.integers(len(data) - 300, len(data), 6)
+        for place in positions:
             data[place % len(data)] = rng.integers(256)
         path.write_bytes(data)
         try:

@@ -33,12 +33,12 @@ def _read(path: Path, format: str = "slideseq", with_counts: bool = False, **opt
 def test_beads_and_counts_are_read_as_written(tmp_path: Path, header: tuple[str, str, str]) -> None:
     path = _beads(tmp_path, header=header)
     assert detect_format(path) == "slideseq"
-    places = pd.read_csv(path, index_col=0)
+    positions = pd.read_csv(path, index_col=0)
     counts = pd.read_csv(tmp_path / "Puck_MappedDGEForR.csv", index_col=0)
     found = _read(path, with_counts=True, mpp="0.65")
-    assert list(found.adata.obs_names) == list(places.index) and found.spot_diameter_um == 10 and found.mpp == 0.65
-    np.testing.assert_allclose(found.adata.obsm["spatial"], places.to_numpy())
-    np.testing.assert_array_equal(found.adata.X.toarray(), counts[places.index].to_numpy().T)
+    assert list(found.adata.obs_names) == list(positions.index) and found.spot_diameter_um == 10 and found.mpp == 0.65
+    np.testing.assert_allclose(found.adata.obsm["spatial"], positions.to_numpy())
+    np.testing.assert_array_equal(found.adata.X.toarray(), counts[positions.index].to_numpy().T)
     assert list(found.adata.var_names) == list(counts.index)
 
 

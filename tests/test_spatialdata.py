@@ -185,15 +185,18 @@ def test_a_table_of_two_regions_must_be_told_which(tmp_path: Path) -> None:
     import spatialdata
     from spatialdata.models import ShapesModel
 
-    places = {"left": np.array([[10.0, 20.0], [30.0, 40.0]]), "right": np.array([[5.0, 6.0], [7.0, 8.0], [9.0, 1.0]])}
-    shapes = {name: ShapesModel.parse(xy, geometry=0, radius=1.0) for name, xy in places.items()}
+    positions = {
+        "left": np.array([[10.0, 20.0], [30.0, 40.0]]),
+        "right": np.array([[5.0, 6.0], [7.0, 8.0], [9.0, 1.0]]),
+    }
+    shapes = {name: ShapesModel.parse(xy, geometry=0, radius=1.0) for name, xy in positions.items()}
     table = _table(np.array([0, 1, 0, 1, 2]), ["left", "right"], of=["left"] * 2 + ["right"] * 3)
     path = tmp_path / "two.zarr"
     spatialdata.SpatialData(shapes=shapes, tables={"table": table}).write(path)
     with pytest.raises(SectionError, match="holds 2 regions: left, right"):
         _read(path)
     found = _read(path, with_counts=True, region="right")
-    np.testing.assert_array_equal(found.adata.obsm["spatial"], places["right"])
+    np.testing.assert_array_equal(found.adata.obsm["spatial"], positions["right"])
     np.testing.assert_array_equal(found.adata.X.toarray(), table.X.toarray()[2:])
     assert any("'global' is taken to be px" in note for note in found.notes)
 

@@ -39,10 +39,10 @@ def st_section(folder: Path, selection: str = SELECTION, counts: str | bytes | N
     return read_cohort(folder / "sheet.csv").section("a")
 
 
-def refusal(call, *arguments: object, **named: object) -> str:  # type: ignore[no-untyped-def]
+def as_download_error(call, *arguments: object, **named: object) -> str:  # type: ignore[no-untyped-def]
     with pytest.raises(SectionError) as caught:
         call(*arguments, **named)
-    assert caught.value.where is not None and caught.value.mend is not None
+    assert caught.value.where is not None and caught.value.hint is not None
     return str(caught.value)
 
 
@@ -72,15 +72,15 @@ def test_the_sheet_overrides_the_geometry_of_the_format(tmp_path: Path) -> None:
 
 
 def test_spots_that_match_no_counts(tmp_path: Path) -> None:
-    text = refusal(st_section, tmp_path, counts="\tg1\nAAAC-1\t1\nAAAG-1\t2\n")
+    text = as_download_error(st_section, tmp_path, counts="\tg1\nAAAC-1\t1\nAAAG-1\t2\n")
     assert text.startswith(f"{tmp_path / 'a_selection.tsv'}: none of its 3 spots are in the counts {tmp_path}")
     assert "10x12, 11x12, 9x13" in text and "AAAC-1, AAAG-1" in text
     selection = SELECTION + "1\t1\t1\t1\t1\t1\t1\n2\t2\t2\t2\t2\t2\t1\n"
-    assert "only 2 of its 5 spots" in refusal(st_section, tmp_path, selection=selection)
+    assert "only 2 of its 5 spots" in as_download_error(st_section, tmp_path, selection=selection)
 
 
 def test_counts_the_wrong_way_round(tmp_path: Path) -> None:
-    text = refusal(st_section, tmp_path, counts="gene\t10x12\t11x12\t9x13\ng1\t1\t2\t3\ng2\t0\t0\t1\n")
+    text = as_download_error(st_section, tmp_path, counts="gene\t10x12\t11x12\t9x13\ng1\t1\t2\t3\ng2\t0\t0\t1\n")
     assert (
         text
         == f"{tmp_path / 'counts.tsv'}: is genes x spots: its columns are the spots. Transpose it to spots x genes."
@@ -99,14 +99,14 @@ def test_counts_the_wrong_way_round(tmp_path: Path) -> None:
 )
 def test_broken_selections(tmp_path: Path, old: str, new: str, words: str) -> None:
     (tmp_path / "s.tsv").write_text(SELECTION.replace(old, new))
-    assert words in refusal(read_spots, tmp_path / "s.tsv")
+    assert words in as_download_error(read_spots, tmp_path / "s.tsv")
 
 
 def test_a_selection_without_columns_of_later_versions(tmp_path: Path) -> None:
     (tmp_path / "s.tsv").write_text("x\ty\tpixel_x\tpixel_y\n1\t2\t3\t4\n")
     adata = read_section_spots(tmp_path / "s.tsv", "st").adata
     assert list(adata.obs_names) == ["1x2"] and adata.obs["array_x"].tolist() == [1]
-    assert "lacks the columns pixel_x, pixel_y" in refusal(
+    assert "lacks the columns pixel_x, pixel_y" in as_download_error(
         read_section_spots, _written(tmp_path / "t.tsv", "x\ty\tselected\n1\t2\t1\n"), "st"
     )
 
@@ -150,23 +150,23 @@ def test_counts_that_are_no_plain_integers(tmp_path: Path) -> None:
 )
 def test_broken_counts(tmp_path: Path, body: str, words: str) -> None:
     path = _written(tmp_path / "c.tsv", "\tg1\tg2\n" + body)
-    text = refusal(read_counts, path)
+    text = as_download_error(read_counts, path)
     assert text.startswith(f"{path}: ") and words in text
 
 
 def test_damaged_files(tmp_path: Path) -> None:
     whole = gzip.compress(COUNTS.encode())
     (tmp_path / "cut.tsv.gz").write_bytes(whole[:-12])
-    assert "cannot be read" in refusal(read_counts, tmp_path / "cut.tsv.gz")
-    assert "no such file" in refusal(read_counts, tmp_path / "none.tsv")
-    assert "no such file" in refusal(read_spots, tmp_path / "none.tsv")
-    assert "has a header but no rows" in refusal(read_spots, _written(tmp_path / "b.csv", "spot,x_px,y_px\n"))
+    assert "cannot be read" in as_download_error(read_counts, tmp_path / "cut.tsv.gz")
+    assert "no such file" in as_download_error(read_counts, tmp_path / "none.tsv")
+    assert "no such file" in as_download_error(read_spots, tmp_path / "none.tsv")
+    assert "has a header but no rows" in as_download_error(read_spots, _written(tmp_path / "b.csv", "spot,x_px,y_px\n"))
     (tmp_path / "image.csv").write_bytes(b"\x89PNG\xff\xfe")
-    assert "not a text table" in refusal(read_spots, tmp_path / "image.csv")
+    assert "not a text table" in as_download_error(read_spots, tmp_path / "image.csv")
     (tmp_path / "cut.h5ad").write_bytes(b"\x89HDF\r\n\x1a\n")
-    assert "cannot be read as h5ad" in refusal(read_spots, tmp_path / "cut.h5ad")
+    assert "cannot be read as h5ad" in as_download_error(read_spots, tmp_path / "cut.h5ad")
     ragged = _written(tmp_path / "r.csv", "spot,x_px,y_px\na,1,2\nb,1,2,3\n")
-    assert "cannot be read as a table" in refusal(read_spots, ragged)
+    assert "cannot be read as a table" in as_download_error(read_spots, ragged)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_csv_spots(tmp_path: Path, text: str) -> None:
     ],
 )
 def test_broken_csv_spots(tmp_path: Path, text: str, words: str) -> None:
-    assert words in refusal(read_spots, _written(tmp_path / "s.csv", text))
+    assert words in as_download_error(read_spots, _written(tmp_path / "s.csv", text))
 
 
 @pytest.fixture
@@ -232,9 +232,9 @@ def test_h5ad_with_a_count_table(stored: Path) -> None:
 def test_broken_h5ad(tmp_path: Path) -> None:
     index = pd.DataFrame(index=["a", "b"])
     AnnData(obs=index, obsm={"X_pca": np.ones((2, 2))}).write_h5ad(tmp_path / "none.h5ad")
-    assert "has no obsm['spatial'] (obsm: X_pca)" in refusal(read_spots, tmp_path / "none.h5ad")
+    assert "has no obsm['spatial'] (obsm: X_pca)" in as_download_error(read_spots, tmp_path / "none.h5ad")
     AnnData(obs=index, obsm={"spatial": np.array([[1, 2], [np.nan, 3]])}).write_h5ad(tmp_path / "nan.h5ad")
-    assert "not spots x 2 finite numbers" in refusal(read_spots, tmp_path / "nan.h5ad")
+    assert "not spots x 2 finite numbers" in as_download_error(read_spots, tmp_path / "nan.h5ad")
 
 
 def test_h5ad_of_several_libraries(tmp_path: Path) -> None:
@@ -242,9 +242,9 @@ def test_h5ad_of_several_libraries(tmp_path: Path) -> None:
     adata = AnnData(np.eye(3, dtype=np.float32), obs=obs, obsm={"spatial": np.array([[1, 2], [3, 4], [5, 6]])})
     adata.uns["spatial"] = {"L1": {"images": {}}, "L2": {"images": {}}}
     adata.write_h5ad(tmp_path / "two.h5ad")
-    assert "holds 2 libraries with an image each: L1, L2" in refusal(read_spots, tmp_path / "two.h5ad")
+    assert "holds 2 libraries with an image each: L1, L2" in as_download_error(read_spots, tmp_path / "two.h5ad")
     assert read_spots(f"{tmp_path / 'two.h5ad'}#library=L2").index.tolist() == ["b", "c"]
-    assert "has no library 'L3'" in refusal(read_spots, f"{tmp_path / 'two.h5ad'}#library=L3")
+    assert "has no library 'L3'" in as_download_error(read_spots, f"{tmp_path / 'two.h5ad'}#library=L3")
 
 
 def test_h5ad_of_a_visium_section(tmp_path: Path) -> None:
@@ -260,9 +260,9 @@ def test_h5ad_of_a_visium_section(tmp_path: Path) -> None:
 
 def test_formats_known_by_name_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(formats._MODULES, "xenium", "none")
-    text = refusal(read_section_spots, tmp_path, "xenium")
+    text = as_download_error(read_section_spots, tmp_path, "xenium")
     assert "the format 'xenium' is not read by this version; it reads" in text and "h5ad" in text
-    assert "the format 'xeniun' is not known (did you mean 'xenium'?)" in refusal(
+    assert "the format 'xeniun' is not known (did you mean 'xenium'?)" in as_download_error(
         read_section_spots, tmp_path, "xeniun"
     )
 

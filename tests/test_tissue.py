@@ -94,7 +94,7 @@ def test_sizes_are_um2(tmp_path: Path) -> None:
     for mpp in (8.0, 16.0):
         sides = {"speck": (40 * mpp) ** 2, "hole": (20 * mpp) ** 2}
         for name, centre in (("speck", (40, 40)), ("hole", (140, 160))):
-            option = "min_piece_um2" if name == "speck" else "max_hole_um2"
+            option = "min_fragment_um2" if name == "speck" else "max_hole_um2"
             # The edge is uncertain by a pixel to each side.
             assert find(tmp_path, pixels, mpp, **{option: sides[name] * 0.8})[centre] == (name == "speck")
             assert find(tmp_path, pixels, mpp, **{option: sides[name] * 1.25})[centre] == (name == "hole")
@@ -110,7 +110,7 @@ def test_resolution_is_fixed_in_um(tmp_path: Path) -> None:
     assert (coarse.mask.shape, coarse.mpp) == ((300, 400), 20.0)
     assert coarse.area_mm2 == pytest.approx(4 * 2, rel=0.05)
     with pytest.raises(InputError, match="negative"):
-        tissue_mask(open_slide(tmp_path / "image.png", 2.0), min_piece_um2=-1)
+        tissue_mask(open_slide(tmp_path / "image.png", 2.0), min_fragment_um2=-1)
 
 
 def test_contains_and_share() -> None:
@@ -139,7 +139,7 @@ class TestRealSlides:
     def test_whole_section_with_pen(self, data_dir: Path) -> None:
         mask = tissue_mask(open_slide(data_dir / "he_images" / "TCGA-A1-A0SB-DX1_level2.jpg", 4.0))
         scale = 7019 / 1100
-        places = {
+        positions = {
             "tumour": [(900, 440), (930, 300), (860, 500)],
             "stroma": [(680, 350), (690, 640), (215, 505), (365, 190)],
             "pen": [(580, 440), (820, 125), (695, 515), (690, 480), (1055, 420), (860, 640)],
@@ -147,7 +147,7 @@ class TestRealSlides:
             "fat": [(380, 330), (480, 160), (850, 220)],
             "smudge": [(745, 235), (580, 735)],
         }
-        for name, points in places.items():
+        for name, points in positions.items():
             found = mask.contains(np.array(points) * scale, 4.0)
             assert found.tolist() == [name in ("tumour", "stroma")] * len(points), name
         assert 0.1 < mask.mask.mean() < 0.18

@@ -72,16 +72,16 @@ def _colour(value: float, top: float, name: str = "viridis") -> np.ndarray:
 
 
 def test_the_overlay_has_the_colour_of_the_value(tab: Any, built: Built) -> None:
-    values, places = np.asarray(built.grid.X), built.grid.obsm["spatial"]
+    values, positions = np.asarray(built.grid.X), built.grid.obsm["spatial"]
     for number in (0, 2):
         tab.evaluate("(number) => app.show({type: number, layer: 'type'})", number)
         top = np.nanmax(values[:, number])
         for tile in (0, 17, 50, 107):
-            assert np.abs(pixel(tab, *places[tile]) - _colour(values[tile, number], top)).max() < 4
+            assert np.abs(pixel(tab, *positions[tile]) - _colour(values[tile, number], top)).max() < 4
 
 
 def test_bounds_width_and_novelty_have_layers(tab: Any, built: Built) -> None:
-    places, top = built.grid.obsm["spatial"], np.nanmax(built.grid.X[:, 0])
+    positions, top = built.grid.obsm["spatial"], np.nanmax(built.grid.X[:, 0])
     lower, upper = (np.asarray(built.grid.layers[name])[:, 0] for name in ("lower", "upper"))
     novelty = built.grid.obs["novelty"].to_numpy()
     layers = {
@@ -95,7 +95,7 @@ def test_bounds_width_and_novelty_have_layers(tab: Any, built: Built) -> None:
         tab.check(f"input[name=layer][value={name}]")
         until(tab, f"app.panes[0].layer === '{name}'")
         for tile in (0, 40, 107):
-            assert np.abs(pixel(tab, *places[tile]) - _colour(values[tile], most, colours)).max() < 4
+            assert np.abs(pixel(tab, *positions[tile]) - _colour(values[tile], most, colours)).max() < 4
     assert "80 % interval" in tab.evaluate("app.show({layer: 'width'}).then(() => app.layers.legend('width').title)")
     tab.check("input[name=layer][value=upper]")
     until(tab, "app.panes[0].layer === 'upper'")
@@ -103,7 +103,7 @@ def test_bounds_width_and_novelty_have_layers(tab: Any, built: Built) -> None:
 
 
 def test_the_scale_may_be_shared_by_all_types(tab: Any, built: Built) -> None:
-    values, places = np.asarray(built.grid.X), built.grid.obsm["spatial"]
+    values, positions = np.asarray(built.grid.X), built.grid.obsm["spatial"]
     tab.evaluate("app.show({type: 2, layer: 'type'})")
     for choice, top in (
         ("all", np.nanmax(values)),
@@ -111,7 +111,7 @@ def test_the_scale_may_be_shared_by_all_types(tab: Any, built: Built) -> None:
     ):
         tab.select_option("#range", choice)
         until(tab, f"app.range === '{choice}'")
-        assert np.abs(pixel(tab, *places[31]) - _colour(values[31, 2], top)).max() < 4
+        assert np.abs(pixel(tab, *positions[31]) - _colour(values[31, 2], top)).max() < 4
         assert f"{100 * top:.0f} %" in tab.inner_text("#legend-0 .ends")
 
 
@@ -181,9 +181,9 @@ def test_a_selection_has_the_mean_of_its_tiles(tab: Any, built: Built) -> None:
     tab.mouse.move(*on_screen(tab, 520, 360), steps=3)
     tab.mouse.up()
     until(tab, "!app.selection.drawing && document.getElementById('selected-text').textContent.startsWith('12 ')")
-    places, values = built.grid.obsm["spatial"], np.asarray(built.grid.X)
+    positions, values = built.grid.obsm["spatial"], np.asarray(built.grid.X)
     known = np.isfinite(values).all(axis=1)
-    inside = ((places > 100) & (places < (520, 360))).all(axis=1)
+    inside = ((positions > 100) & (positions < (520, 360))).all(axis=1)
     found = shares(tab)
     for number, name in enumerate(TYPES):
         expected = 100 * values[inside & known, number].mean(), 100 * values[known, number].mean()
@@ -208,8 +208,8 @@ def test_a_lasso_takes_what_is_inside_it(tab: Any, built: Built) -> None:
         tab.mouse.move(*on_screen(tab, *place), steps=12)
     tab.mouse.up()
     # Centres are 150, 250, ...: the triangle x + y < 540 holds (150, 150), (250, 150), (350, 150), (150, 250), ...
-    places = built.grid.obsm["spatial"]
-    assert tab.evaluate("app.selection.rows") == np.flatnonzero(places.sum(axis=1) < 520).tolist()
+    positions = built.grid.obsm["spatial"]
+    assert tab.evaluate("app.selection.rows") == np.flatnonzero(positions.sum(axis=1) < 520).tolist()
     assert tab.is_visible("#selected")
 
 
@@ -273,15 +273,15 @@ def test_out_of_scope_and_unreadable_tiles_are_hatched(tab: Any, built: Built) -
     tab.keyboard.press("2")
     tab.evaluate("app.setHatching(true); app.view.set(1150, 950, 2)")
     settle(tab)
-    places = built.grid.obsm["spatial"]
-    inside, outside = places[90], places[106]
+    positions = built.grid.obsm["spatial"]
+    inside, outside = positions[90], positions[106]
     assert tab.evaluate(code, (inside - 15).tolist()) == 1 < tab.evaluate(code, (outside - 15).tolist())
     tab.evaluate("app.view.set(650, 150, 2)")
     settle(tab)
-    hatched = tab.evaluate(code, (places[UNREADABLE] - 15).tolist())
+    hatched = tab.evaluate(code, (positions[UNREADABLE] - 15).tolist())
     tab.evaluate("app.setHatching(false)")
     settle(tab)
-    assert hatched != tab.evaluate(code, (places[UNREADABLE] - 15).tolist())
+    assert hatched != tab.evaluate(code, (positions[UNREADABLE] - 15).tolist())
     assert "out of scope" not in tab.inner_text("#legend-0")
     tab.keyboard.press("h")
     assert "out of scope" in tab.inner_text("#legend-0") and "could not be read" in tab.inner_text("#legend-0")
@@ -317,9 +317,9 @@ def test_the_view_is_saved_as_a_drawing(tab: Any, built: Built) -> None:
 
 def test_many_spots_look_the_same_from_afar_and_from_near(browser: Any, built: Built, tmp_path: Path) -> None:
     y, x = np.mgrid[0:55, 0:69]
-    places = np.stack([x.ravel() * 20.0 + 10, y.ravel() * 20.0 + 10], axis=1)
-    values = np.random.default_rng(3).dirichlet((1.0, 1.0, 1.0), len(places))
-    table = composition(places, values, TYPES, spots=True, cell=16.0)
+    positions = np.stack([x.ravel() * 20.0 + 10, y.ravel() * 20.0 + 10], axis=1)
+    values = np.random.default_rng(3).dirichlet((1.0, 1.0, 1.0), len(positions))
+    table = composition(positions, values, TYPES, spots=True, cell=16.0)
     Image.fromarray(built.pixels).save(tmp_path / "slide.png")
     with hm.open_slide(tmp_path / "slide.png", mpp=0.5) as slide:
         page = write_viewer([ViewerSlide("many", slide, table)], tmp_path / "viewer")
@@ -327,14 +327,14 @@ def test_many_spots_look_the_same_from_afar_and_from_near(browser: Any, built: B
     with looking(browser, page) as tab:
         tab.evaluate("app.setOpacity(1); app.show({type: 2, layer: 'type'})")
         for scale in (0.7, 3):  # px by px, and disc by disc
-            tab.evaluate("([x, y, scale]) => app.view.set(x, y, scale)", [*places[inside].tolist(), scale])
-            assert np.abs(pixel(tab, *places[inside]) - _colour(values[inside, 2], top)).max() < 4
-            between = places[inside] + 10
+            tab.evaluate("([x, y, scale]) => app.view.set(x, y, scale)", [*positions[inside].tolist(), scale])
+            assert np.abs(pixel(tab, *positions[inside]) - _colour(values[inside, 2], top)).max() < 4
+            between = positions[inside] + 10
             assert np.abs(pixel(tab, *between) - _colour(values[inside, 2], top)).max() > 20, "the slide is between"
-            tab.evaluate("([x, y, scale]) => app.view.set(x, y, scale)", [*places[outside].tolist(), scale])
-            hatched = {tuple(pixel(tab, *(places[outside] + (dx, 0)))) for dx in range(-5, 6)}
+            tab.evaluate("([x, y, scale]) => app.view.set(x, y, scale)", [*positions[outside].tolist(), scale])
+            hatched = {tuple(pixel(tab, *(positions[outside] + (dx, 0)))) for dx in range(-5, 6)}
             tab.evaluate("app.setHatching(false)")
-            assert len({tuple(pixel(tab, *(places[outside] + (dx, 0)))) for dx in range(-5, 6)}) == 1 < len(hatched)
+            assert len({tuple(pixel(tab, *(positions[outside] + (dx, 0)))) for dx in range(-5, 6)}) == 1 < len(hatched)
             tab.evaluate("app.setHatching(true)")
 
 

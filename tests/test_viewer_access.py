@@ -59,8 +59,8 @@ def test_a_selection_is_made_read_and_saved_by_keys_alone(tab: Any, built: Built
         tab.keyboard.press(key)
     tab.keyboard.press("Enter")
     until(tab, "!document.getElementById('selected').hidden && document.querySelectorAll('#selected-rows tr').length")
-    places, values = built.grid.obsm["spatial"], np.asarray(built.grid.X)
-    inside = (places < (100 + 240 / 0.6, 100 + 180 / 0.6)).all(axis=1)
+    positions, values = built.grid.obsm["spatial"], np.asarray(built.grid.X)
+    inside = (positions < (100 + 240 / 0.6, 100 + 180 / 0.6)).all(axis=1)
     assert shares(tab)["T cells"][0] == pytest.approx(100 * np.nanmean(values[inside, 0]), abs=0.06)
     until(tab, "document.getElementById('said').textContent.startsWith('Selection: 12 readable tiles')")
     _tab_to(tab, "export-csv")
@@ -239,15 +239,15 @@ def test_a_hundred_thousand_tiles(browser: Any, tmp_path: Path) -> None:
     side, types = 317, [f"type {k}" for k in range(30)]
     rng = np.random.default_rng(2)
     y, x = np.mgrid[0:side, 0:side]
-    places = np.stack([x.ravel() * 8.0 + 4, y.ravel() * 8.0 + 4], axis=1)
-    values = rng.random((len(places), len(types))).astype(np.float32)
+    positions = np.stack([x.ravel() * 8.0 + 4, y.ravel() * 8.0 + 4], axis=1)
+    values = rng.random((len(positions), len(types))).astype(np.float32)
     Image.new("RGB", (8 * side, 8 * side), (220, 180, 200)).save(tmp_path / "slide.png")
-    table = composition(places, values, types, cell=8.0)
+    table = composition(positions, values, types, cell=8.0)
     table.obs["in_scope"] = True
     with hm.open_slide(tmp_path / "slide.png", mpp=2.0) as slide:
         page = write_viewer([ViewerSlide("large", slide, table)], tmp_path / "viewer")
     with looking(browser, page) as tab:
-        assert tab.evaluate("app.data.n") == len(places)
+        assert tab.evaluate("app.data.n") == len(positions)
         tab.evaluate("app.setOpacity(1); app.view.set(1270, 1270, 4)")
         from matplotlib import colormaps
 
@@ -255,12 +255,12 @@ def test_a_hundred_thousand_tiles(browser: Any, tmp_path: Path) -> None:
             tab.evaluate("(number) => app.show({type: number, layer: 'type'})", number)
             tile = 158 * side + 160
             colour = np.array(colormaps["viridis"](round(255 * values[tile, number] / values[:, number].max()))[:3])
-            assert np.abs(pixel(tab, *places[tile]) - 255 * colour).max() < 4
+            assert np.abs(pixel(tab, *positions[tile]) - 255 * colour).max() < 4
         tab.evaluate(
             "app.selection.start('rectangle', [0, 0]); app.selection.extend([2536, 1268]); app.selection.finish()"
         )
         until(tab, "document.querySelectorAll('#selected-rows tr').length === 30")
-        half = values[places[:, 1] < 1268]
+        half = values[positions[:, 1] < 1268]
         for number in (0, 29):
             assert shares(tab)[f"type {number}"][0] == pytest.approx(100 * half[:, number].mean(), abs=0.06)
         # More tiles than a drawing program would open are drawn as one picture.

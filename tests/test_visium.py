@@ -42,10 +42,10 @@ def read(path: Path, with_counts: bool = True, **options: str) -> SpotFile:
     return read_section_spots(path, detect_format(path), with_counts=with_counts, options=options)
 
 
-def refusal(path: Path, with_counts: bool = True, **options: str) -> str:
+def as_download_error(path: Path, with_counts: bool = True, **options: str) -> str:
     with pytest.raises(SectionError) as caught:
         read(path, with_counts, **options)
-    assert caught.value.where is not None and caught.value.mend is not None
+    assert caught.value.where is not None and caught.value.hint is not None
     return str(caught.value)
 
 
@@ -107,7 +107,7 @@ def test_files_of_a_download_with_a_prefix(tmp_path: Path) -> None:
             path.rename(path.with_name(f"GSM1_{path.name}"))
     require_equal(read(truth.outs), truth)
     shutil.copy(truth.outs / "GSM1_filtered_feature_bc_matrix.h5", truth.outs / "GSM2_filtered_feature_bc_matrix.h5")
-    assert "holds several matrices" in refusal(truth.outs)
+    assert "holds several matrices" in as_download_error(truth.outs)
 
 
 def test_neighbours_are_one_array_unit_apart(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_features_of_other_types_and_repeated_symbols(tmp_path: Path) -> None:
     )
     features["type"] = "Antibody Capture"
     write_h5(truth.outs / "filtered_feature_bc_matrix.h5", list(truth.counts.index), features, truth.counts.to_numpy())
-    assert "has no features of the type Gene Expression (types: Antibody Capture)" in refusal(truth.outs)
+    assert "has no features of the type Gene Expression (types: Antibody Capture)" in as_download_error(truth.outs)
 
 
 def test_the_raw_matrix_serves_when_it_is_alone(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_barcodes_without_their_suffix(tmp_path: Path) -> None:
 def test_positions_of_another_slide(tmp_path: Path) -> None:
     truth = make_outs(tmp_path)
     write_positions(truth.outs / "spatial" / "tissue_positions.csv", lattice(seed=9))
-    text = refusal(truth.outs, with_counts=False)
+    text = as_download_error(truth.outs, with_counts=False)
     assert f"0 of its {len(truth.spots)} spots under tissue are among" in text and "of two sections" in text
 
 
@@ -201,26 +201,26 @@ def test_positions_of_another_section_of_the_samelattice_positions(tmp_path: Pat
     truth = make_outs(tmp_path)
     positions = truth.positions.assign(in_tissue=np.roll(truth.positions["in_tissue"], 40))
     write_positions(truth.outs / "spatial" / "tissue_positions.csv", positions)
-    assert "spots under tissue are among" in refusal(truth.outs)
+    assert "spots under tissue are among" in as_download_error(truth.outs)
 
 
 def test_scale_factors_of_another_image(tmp_path: Path) -> None:
     truth = make_outs(tmp_path)
     spatial = truth.outs / "spatial"
     write_factors(spatial, mpp=1.0)
-    text = refusal(truth.outs)
+    text = as_download_error(truth.outs)
     assert text.startswith(f"{spatial / 'scalefactors_json.json'}: has a spot_diameter_fullres of 65.0 px")
     assert "which is 32 um by the 100 um between neighbouring spots, 200.0 px apart" in text
     write_factors(spatial, spot_diameter_fullres=55 / MPP)  # the printed size instead of the theoretical one
     assert read(truth.outs).mpp == pytest.approx(MPP)
     write_factors(spatial, hires=0.4)
-    assert "spots lie outside it by the scale factors of" in refusal(truth.outs, image="hires")
+    assert "spots lie outside it by the scale factors of" in as_download_error(truth.outs, image="hires")
     write_factors(spatial, tissue_hires_scalef=-1)
-    assert "tissue_hires_scalef that is no positive number" in refusal(truth.outs)
+    assert "tissue_hires_scalef that is no positive number" in as_download_error(truth.outs)
     (spatial / "scalefactors_json.json").write_text("[1]")
-    assert "not an object" in refusal(truth.outs)
+    assert "not an object" in as_download_error(truth.outs)
     (spatial / "scalefactors_json.json").write_text("{")
-    assert "cannot be read as JSON" in refusal(truth.outs)
+    assert "cannot be read as JSON" in as_download_error(truth.outs)
     (spatial / "scalefactors_json.json").unlink()
     assert read(truth.outs).mpp == pytest.approx(MPP)
 
@@ -250,9 +250,9 @@ def test_reduced_images_only_when_asked(tmp_path: Path) -> None:
         by_option = read(truth.outs, image=name)
         assert np.allclose(by_option.adata.obsm["spatial"], places * scale) and by_option.image == image
     assert np.allclose(read_spots(f"{truth.outs}#image=hires"), places * 0.2)
-    assert "image is 'hires' or 'lowres'" in refusal(truth.outs, image="medium")
+    assert "image is 'hires' or 'lowres'" in as_download_error(truth.outs, image="medium")
     (spatial / "scalefactors_json.json").unlink()
-    assert "has no tissue_hires_scalef" in refusal(truth.outs, image="hires")
+    assert "has no tissue_hires_scalef" in as_download_error(truth.outs, image="hires")
 
 
 def _image(path: Path, mpp: float | None = None) -> Path:
@@ -325,7 +325,7 @@ def test_broken_positions(tmp_path: Path, change, words: str) -> None:  # type: 
     truth = make_outs(tmp_path)
     path = truth.outs / "spatial" / "tissue_positions.csv"
     path.write_text(change(path.read_text()))
-    text = refusal(truth.outs)
+    text = as_download_error(truth.outs)
     assert text.startswith(str(path)) and words in text
 
 
@@ -335,20 +335,20 @@ def test_a_missing_coordinate_names_its_row(tmp_path: Path) -> None:
     lines = path.read_text().splitlines()
     lines[4] = lines[4].rpartition(",")[0] + ","
     path.write_text("\n".join(lines))
-    assert "row 5, column 'pxl_col_in_fullres': 1 values are no numbers" in refusal(truth.outs)
+    assert "row 5, column 'pxl_col_in_fullres': 1 values are no numbers" in as_download_error(truth.outs)
 
 
 def test_broken_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     truth = make_outs(tmp_path, "tissue_positions.parquet")
     path = truth.outs / "spatial" / "tissue_positions.parquet"
     write_positions(path, truth.positions.drop(columns=COLUMNS[4:]))
-    assert "lacks the columns pxl_row_in_fullres, pxl_col_in_fullres" in refusal(truth.outs)
+    assert "lacks the columns pxl_row_in_fullres, pxl_col_in_fullres" in as_download_error(truth.outs)
     write_positions(path, truth.positions.assign(pxl_row_in_fullres=np.nan))
-    assert "column 'pxl_row_in_fullres'" in refusal(truth.outs)
+    assert "column 'pxl_row_in_fullres'" in as_download_error(truth.outs)
     write_positions(path, truth.positions.head(0))
-    assert "holds no spots" in refusal(truth.outs)
+    assert "holds no spots" in as_download_error(truth.outs)
     path.write_bytes(path.read_bytes()[:200])
-    assert "cannot be read as parquet" in refusal(truth.outs)
+    assert "cannot be read as parquet" in as_download_error(truth.outs)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match=r"histomix\[st\]"):
         read(truth.outs)
@@ -359,9 +359,9 @@ def test_a_truncated_h5(tmp_path: Path, keep: int) -> None:
     truth = make_outs(tmp_path)
     path = truth.outs / "filtered_feature_bc_matrix.h5"
     path.write_bytes(path.read_bytes()[:keep])
-    text = refusal(truth.outs)
+    text = as_download_error(truth.outs)
     assert text.startswith(str(path)) and "cannot be read as a 10x matrix" in text
-    assert "cannot be read as a 10x matrix" in refusal(truth.outs, with_counts=False)
+    assert "cannot be read as a 10x matrix" in as_download_error(truth.outs, with_counts=False)
 
 
 def test_h5_files_that_do_not_fit(tmp_path: Path) -> None:
@@ -372,14 +372,14 @@ def test_h5_files_that_do_not_fit(tmp_path: Path) -> None:
     with h5py.File(path, "a") as store:
         indices = store["matrix/indices"][:]
         store["matrix/indices"][0] = 99
-    assert "it counts features that it does not list" in refusal(truth.outs)
+    assert "it counts features that it does not list" in as_download_error(truth.outs)
     with h5py.File(path, "a") as store:
         del store["matrix/indices"]
         store["matrix/indices"] = indices[:-1]
-    assert "lengths that do not fit each other" in refusal(truth.outs)
+    assert "lengths that do not fit each other" in as_download_error(truth.outs)
     with h5py.File(path, "w") as store:
         store["x"] = 1
-    assert "it is no HDF5 file of a feature-barcode matrix: it holds x" in refusal(truth.outs)
+    assert "it is no HDF5 file of a feature-barcode matrix: it holds x" in as_download_error(truth.outs)
 
 
 def test_broken_mtx(tmp_path: Path) -> None:
@@ -387,22 +387,22 @@ def test_broken_mtx(tmp_path: Path) -> None:
     folder = truth.outs / "filtered_feature_bc_matrix"
     matrix = (folder / "matrix.mtx.gz").read_bytes()
     (folder / "matrix.mtx.gz").write_bytes(matrix[:-50])
-    assert "cannot be read as Matrix Market" in refusal(truth.outs)
+    assert "cannot be read as Matrix Market" in as_download_error(truth.outs)
     (folder / "matrix.mtx.gz").write_bytes(matrix)
     (folder / "features.tsv.gz").unlink()
-    assert "has a matrix.mtx but no features.tsv" in refusal(truth.outs)
+    assert "has a matrix.mtx but no features.tsv" in as_download_error(truth.outs)
     (folder / "features.tsv").write_text("ENSG0\tG0\tGene Expression\n")
-    assert "has 7 features x" in refusal(truth.outs)
+    assert "has 7 features x" in as_download_error(truth.outs)
 
 
 def test_folders_that_lack_the_positions(tmp_path: Path) -> None:
     (tmp_path / "outs" / "spatial").mkdir(parents=True)
-    assert "has no tissue_positions" in refusal(tmp_path / "outs")
+    assert "has no tissue_positions" in as_download_error(tmp_path / "outs")
 
 
 def test_options(tmp_path: Path) -> None:
     truth = make_outs(tmp_path)
-    assert "has no option 'bin'. Its options are: image" in refusal(truth.outs, bin="8")
+    assert "has no option 'bin'. Its options are: image" in as_download_error(truth.outs, bin="8")
     assert split_location("a/outs#bin_um=8; tile_um=112") == (Path("a/outs"), {"bin_um": "8", "tile_um": "112"})
     odd = tmp_path / "a#b=c"
     odd.mkdir()
@@ -462,7 +462,7 @@ def test_block_a_section_1(data_dir: Path) -> None:
     assert list(found.adata.obs_names) == list(expected["barcode"]) and found.adata.n_vars == 0
     assert np.array_equal(found.adata.obsm["spatial"], expected[["pxl_col_in_fullres", "pxl_row_in_fullres"]])
     assert found.mpp == pytest.approx(65 / 177.48, rel=0.005)
-    assert "has no tissue_hires_image.png" in refusal(folder, image="hires")
+    assert "has no tissue_hires_image.png" in as_download_error(folder, image="hires")
 
 
 def test_block_a_at_low_resolution_and_rotated(data_dir: Path, tmp_path: Path) -> None:

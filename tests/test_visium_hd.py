@@ -26,10 +26,10 @@ def read(path: Path, with_counts: bool = True, **options: str) -> SpotFile:
     return read_section_spots(path, detect_format(path), with_counts=with_counts, options=options)
 
 
-def refusal(path: Path, **options: str) -> str:
+def as_download_error(path: Path, **options: str) -> str:
     with pytest.raises(SectionError) as caught:
         read(path, **options)
-    assert caught.value.where is not None and caught.value.mend is not None
+    assert caught.value.where is not None and caught.value.hint is not None
     return str(caught.value)
 
 
@@ -60,8 +60,8 @@ def test_which_bins_are_read_is_said(tmp_path: Path) -> None:
         found = read(path)
         assert found.spot_diameter_um == 8 and found.notes == ("of the bins of 2, 8, 16 um those of 8 um are read",)
     assert read(truth.outs / "spatial").spot_diameter_um == 8
-    assert "has no bins of 4 um. It has 2, 8, 16." in refusal(outs, bin_um="4")
-    assert "not a whole number of um" in refusal(outs, tile_um="12.5")
+    assert "has no bins of 4 um. It has 2, 8, 16." in as_download_error(outs, bin_um="4")
+    assert "not a whole number of um" in as_download_error(outs, tile_um="12.5")
     assert len(read_spots(f"{outs}#bin_um=16")) == (make_hd(tmp_path / "again")[16].positions["in_tissue"] == 1).sum()
 
 
@@ -140,30 +140,30 @@ def test_only_the_bins_under_tissue_of_a_raw_matrix(tmp_path: Path) -> None:
 
 def test_sizes_that_do_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     truth = make_hd(tmp_path)[8]
-    text = refusal(truth.outs, tile_um="100")
+    text = as_download_error(truth.outs, tile_um="100")
     assert "tiles of 100 um cannot be made of whole bins of 8 um. Choose a multiple of the bin, such as 96, 104" in text
-    assert "cannot be made" in refusal(truth.outs, tile_um="4")
-    assert "has no tile of 320 um with 50% of its bins under tissue" in refusal(truth.outs, tile_um="320")
+    assert "cannot be made" in as_download_error(truth.outs, tile_um="4")
+    assert "has no tile of 320 um with 50% of its bins under tissue" in as_download_error(truth.outs, tile_um="320")
     monkeypatch.setattr(visium_hd, "MAX_BINS", 100)
-    assert "has over 100 bins of 8 um under tissue" in refusal(truth.outs)
+    assert "has over 100 bins of 8 um under tissue" in as_download_error(truth.outs)
 
 
 def test_parts_of_two_sections(tmp_path: Path) -> None:
     truth = make_hd(tmp_path)[8]
     write_factors(truth.outs / "spatial", microns_per_pixel=0.5)
     for options in ({}, {"tile_um": "32"}):
-        text = refusal(truth.outs, **options)
+        text = as_download_error(truth.outs, **options)
         assert "says 0.5 um per px" in text and "which is 0.25" in text
     truth = make_hd(tmp_path / "b")[8]
     path = truth.outs / "spatial" / "tissue_positions.parquet"
     write_positions(path, truth.positions.assign(in_tissue=1 - truth.positions["in_tissue"]))
-    assert "of which only 0 are under tissue" in refusal(truth.outs, tile_um="32")
+    assert "of which only 0 are under tissue" in as_download_error(truth.outs, tile_um="32")
     write_positions(path, truth.positions.assign(array_row=truth.positions["array_row"] + 1))
-    assert "barcodes that name other array positions" in refusal(truth.outs, tile_um="32")
+    assert "barcodes that name other array positions" in as_download_error(truth.outs, tile_um="32")
     write_positions(path, make_hd(tmp_path / "c")[16].positions)
-    assert "barcodes that are not those of 8 um bins (s_016um_" in refusal(truth.outs, tile_um="32")
+    assert "barcodes that are not those of 8 um bins (s_016um_" in as_download_error(truth.outs, tile_um="32")
     path.unlink()
-    assert "has no spatial/tissue_positions.parquet" in refusal(truth.outs)
+    assert "has no spatial/tissue_positions.parquet" in as_download_error(truth.outs)
 
 
 def test_a_truncated_matrix(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_truncated_matrix(tmp_path: Path) -> None:
     path = truth.outs / "filtered_feature_bc_matrix.h5"
     path.write_bytes(path.read_bytes()[:-500])
     for options in ({}, {"tile_um": "32"}):
-        assert "cannot be read as a 10x matrix" in refusal(truth.outs, **options)
+        assert "cannot be read as a 10x matrix" in as_download_error(truth.outs, **options)
 
 
 @settings(max_examples=50, deadline=None)

@@ -42,15 +42,15 @@ class Built:
 
 
 def composition(
-    places: np.ndarray, values: np.ndarray, types: list[str], *, spots: bool = False, cell: float = CELL
+    positions: np.ndarray, values: np.ndarray, types: list[str], *, spots: bool = False, cell: float = CELL
 ) -> ad.AnnData:
     """A composition map with rising novelty, the last tenth out of scope."""
-    obs = pd.DataFrame(places, columns=["x_px", "y_px"], index=[f"{i}" for i in range(len(places))])
+    obs = pd.DataFrame(positions, columns=["x_px", "y_px"], index=[f"{i}" for i in range(len(positions))])
     obs["novelty"] = np.linspace(0, 1, len(obs))
     obs["in_scope"] = obs["novelty"] <= OUT_OF_SCOPE
     obs["read_ok"] = np.isfinite(values).all(axis=1)
     table = ad.AnnData(values.astype(np.float32), obs=obs, var=pd.DataFrame(index=types))
-    table.obsm["spatial"] = places
+    table.obsm["spatial"] = positions
     table.uns["manifest"] = json.dumps(
         {
             "unit": "proportion",
@@ -65,13 +65,13 @@ def composition(
 def build(folder: Path) -> Built:
     """Two slides: a map on a grid with intervals and a hostile name, and spots with labels."""
     rng = np.random.default_rng(1)
-    places = np.array([(150 + CELL * c, 150 + CELL * r) for r in range(ROWS) for c in range(COLUMNS)])
-    values = rng.dirichlet((1.0, 1.0, 1.0), len(places))
+    positions = np.array([(150 + CELL * c, 150 + CELL * r) for r in range(ROWS) for c in range(COLUMNS)])
+    values = rng.dirichlet((1.0, 1.0, 1.0), len(positions))
     values[UNREADABLE] = np.nan
-    grid = composition(places, values, TYPES)
+    grid = composition(positions, values, TYPES)
     grid.layers["lower"], grid.layers["upper"] = np.maximum(values - 0.1, 0), np.minimum(values + 0.1, 1)
     grid.obs_names = [f"@{i}" for i in range(grid.n_obs)]
-    spots = composition(places[::2] + 7.0, rng.dirichlet((1.0, 1.0, 1.0), len(places[::2])), TYPES, spots=True)
+    spots = composition(positions[::2] + 7.0, rng.dirichlet((1.0, 1.0, 1.0), len(positions[::2])), TYPES, spots=True)
     labels = pd.DataFrame(np.roll(np.asarray(spots.X), 1, axis=1), spots.obs_names, columns=TYPES)
     # Colours run along x and y, with checks of 40 px on top, so that every place can be told.
     y, x = np.mgrid[0:1100, 0:1400]

@@ -265,10 +265,10 @@ def _take_trace(trace: Path, seen: list[Seen]) -> None:
 
 def _paths(name: str, call: str) -> set[Path]:
     """The paths that a call wrote: of those with two, the second."""
-    places = re.findall(r'(?:(?:AT_FDCWD|\d+)<([^>]*)>, )?"((?:[^"\\]|\\.)*)"', call)
-    if not places:
+    positions = re.findall(r'(?:(?:AT_FDCWD|\d+)<([^>]*)>, )?"((?:[^"\\]|\\.)*)"', call)
+    if not positions:
         return set()
-    folder, path = places[-1] if name.startswith(("rename", "link", "symlink")) else places[0]
+    folder, path = positions[-1] if name.startswith(("rename", "link", "symlink")) else positions[0]
     if not folder and not path.startswith("/"):
         return set()  # relative, without a folder: the audit hook and the walk see it
     return {Path(os.path.normpath(Path(folder) / path))}

@@ -162,7 +162,7 @@ def run_demo(
 
 def _choose(folder: Path, cohort: str, seed: int, progress: Progress) -> DemoCohort:
     if cohort not in COHORTS:
-        raise UnknownNameError(f"there is no demo cohort {cohort!r}", mend=f"Choose one of {', '.join(COHORTS)}")
+        raise UnknownNameError(f"there is no demo cohort {cohort!r}", hint=f"Choose one of {', '.join(COHORTS)}")
     data = Path(os.environ[DATA_VARIABLE]) / "her2st" if os.environ.get(DATA_VARIABLE) else None
     there = data is not None and all(
         (data / "images" / f"{name}.jpg").is_file() for name in (*_HER2ST_TRAINING, _HER2ST_HELD_OUT)
@@ -173,7 +173,7 @@ def _choose(folder: Path, cohort: str, seed: int, progress: Progress) -> DemoCoh
         named = os.environ.get(DATA_VARIABLE) or "it is not set"
         raise InputError(
             f"her2st is not in the folder that {DATA_VARIABLE} names ({named})",
-            mend="Set it to a folder with her2st/images/C2.jpg, C3.jpg and C4.jpg, or run with --cohort phantom",
+            hint="Set it to a folder with her2st/images/C2.jpg, C3.jpg and C4.jpg, or run with --cohort phantom",
         )
     return _phantom(folder, seed, progress)
 

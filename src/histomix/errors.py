@@ -25,24 +25,24 @@ class HistomixError(Exception):
         What is wrong, as a sentence without a final stop.
     where
         The file (and row, column or place in it) that the error is about.
-    mend
+    hint
         What the user can do about it, as a sentence without a final stop.
     """
 
     #: Attributes that Python's own kind of the error keeps outside ``__dict__``; they are pickled too.
     _kept: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, what: str, *, where: str | os.PathLike[str] | None = None, mend: str | None = None) -> None:
+    def __init__(self, what: str, *, where: str | os.PathLike[str] | None = None, hint: str | None = None) -> None:
         self.what = what
         self.where = None if where is None else os.fspath(where)
-        self.mend = mend
+        self.hint = hint
         super().__init__(what)
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where else self.what
         # A list of details ends its own lines.
-        text = text if text.endswith("\n") else f"{text}. " if self.mend else f"{text}."
-        return f"{text}{self.mend}." if self.mend else text
+        text = text if text.endswith("\n") else f"{text}. " if self.hint else f"{text}."
+        return f"{text}{self.hint}." if self.hint else text
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Not by the constructor, whose arguments differ from class to class.
@@ -73,8 +73,8 @@ class MissingFileError(InputError, FileNotFoundError):
 
     _kept = ("errno", "strerror", "filename")
 
-    def __init__(self, what: str, *, where: str | os.PathLike[str] | None = None, mend: str | None = None) -> None:
-        super().__init__(what, where=where, mend=mend)
+    def __init__(self, what: str, *, where: str | os.PathLike[str] | None = None, hint: str | None = None) -> None:
+        super().__init__(what, where=where, hint=hint)
         self.errno, self.strerror, self.filename = errno.ENOENT, what, self.where
 
 
@@ -93,10 +93,10 @@ class SheetError(InputError):
         self.problems = list(problems)
         count = "1 fault" if len(self.problems) == 1 else f"{len(self.problems)} faults"
         lines = "".join(f"\n  - {problem}" for problem in self.problems)
-        super().__init__(f"the cohort sheet has {count}:{lines}", where=where, mend="Mend the sheet and run again")
+        super().__init__(f"the cohort sheet has {count}:{lines}", where=where, hint="Mend the sheet and run again")
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}\n{self.mend}."
+        return f"{self.where}: {self.what}\n{self.hint}."
 
 
 class MissingSheetError(SheetError, MissingFileError):
@@ -195,7 +195,7 @@ class MissingExtraError(HistomixError, ImportError):
     def __init__(self, library: str, extra: str, purpose: str) -> None:
         super().__init__(
             f"{purpose} needs the library {library}, which is not installed",
-            mend=mending(extra),
+            hint=mending(extra),
         )
         self.name = library
 

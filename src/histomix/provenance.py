@@ -79,11 +79,11 @@ def _error_number(error: OSError | RuntimeError) -> int | None:
 
 def _storage_error(error: OSError | RuntimeError, path: Path) -> StorageError:
     if _error_number(error) in _FULL:
-        mend = "Free some space or choose another --out, then run the same command again; it goes on where it stopped"
-        return StorageError("the disk is full (or a quota is used up)", where=path, mend=mend)
+        hint = "Free some space or choose another --out, then run the same command again; it goes on where it stopped"
+        return StorageError("the disk is full (or a quota is used up)", where=path, hint=hint)
     reason = getattr(error, "strerror", None) or error
-    mend = "Check the folder's permissions, or choose another --out"
-    return StorageError(f"cannot write ({reason})", where=path, mend=mend)
+    hint = "Check the folder's permissions, or choose another --out"
+    return StorageError(f"cannot write ({reason})", where=path, hint=hint)
 
 
 @contextlib.contextmanager
@@ -142,7 +142,7 @@ def json_text(value: Mapping[str, Any]) -> str:
 
 
 def read_json(
-    path: str | os.PathLike[str], *, mend: str = "Make it again, or restore it from a copy"
+    path: str | os.PathLike[str], *, hint: str = "Make it again, or restore it from a copy"
 ) -> dict[str, Any]:
     """Read a JSON object.
 
@@ -154,9 +154,9 @@ def read_json(
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise MissingFileError("there is no such file", where=path, mend=mend) from error
+        raise MissingFileError("there is no such file", where=path, hint=hint) from error
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot be read as JSON ({error})", where=path, mend=mend) from error
+        raise InputError(f"cannot be read as JSON ({error})", where=path, hint=hint) from error
     if not isinstance(value, dict):
-        raise InputError("is JSON, but not an object", where=path, mend=mend)
+        raise InputError("is JSON, but not an object", where=path, hint=hint)
     return value

@@ -85,7 +85,7 @@ class Abundance:
             raise LabelError(
                 f"the {what} has other spots or cell types than the labels",
                 where=where,
-                mend="Give both for the same spots and cell types, in the same order",
+                hint="Give both for the same spots and cell types, in the same order",
             )
         return table
 
@@ -114,7 +114,7 @@ class Abundance:
             raise LabelError(
                 "no spot has any cells, so there are no proportions",
                 where=self.provenance.get("file"),
-                mend="Check the labels",
+                hint="Check the labels",
             )
         if not occupied.all():
             _log.info("%d of %d spots have no cells, so no proportions: dropped", (~occupied).sum(), len(total))
@@ -134,10 +134,10 @@ def check_unit(unit: str | None, where: str | os.PathLike[str] | None = None) ->
     choices = " or ".join(f'"{name}"' for name in UNITS)
     if unit is None:
         raise LabelError(
-            "the unit of the labels is not declared", where=where, mend=f"Declare it (label_unit in a sheet): {choices}"
+            "the unit of the labels is not declared", where=where, hint=f"Declare it (label_unit in a sheet): {choices}"
         )
     if unit not in UNITS:
-        raise LabelError(f"'{unit}' is not a unit of labels", where=where, mend=f"Declare {choices}")
+        raise LabelError(f"'{unit}' is not a unit of labels", where=where, hint=f"Declare {choices}")
     return unit
 
 
@@ -185,7 +185,7 @@ def join_spots(
             f"none of the {len(index)} labels (such as {examples(index)}) "
             f"belongs to one of the {len(keys)} spots (such as {examples(keys)})",
             where=place,
-            mend="Turn the table: rows are spots, columns are cell types" if turned else "Use the same keys in both",
+            hint="Turn the table: rows are spots, columns are cell types" if turned else "Use the same keys in both",
         )
     if len(shared) < len(index) and not quiet:
         _log.info("%s: %d of %d labels belong to no spot: dropped", where, len(index) - len(shared), len(index))
@@ -219,7 +219,7 @@ def _respelled(
         raise LabelError(
             f"several labels ({examples(twice)}) belong to the spot '{found[twice[0]]}'",
             where=place,
-            mend="Give each section its own table, or put the name of the section before its keys, as in SECTION_KEY",
+            hint="Give each section its own table, or put the name of the section before its keys, as in SECTION_KEY",
         )
     _log.info("%s: keys are spelled '%s' for the spot '%s'", place, found.index[0], found.iloc[0])
     part = _rows(abundance, found.index)
@@ -244,13 +244,13 @@ def examples(names: pd.Index, count: int = 3) -> str:
 
 def _checked(table: pd.DataFrame, what: str, where: str | None) -> pd.DataFrame:
     if table.empty:
-        raise LabelError(f"the {what} table is empty", where=where, mend="Give one row per spot, one column per type")
+        raise LabelError(f"the {what} table is empty", where=where, hint="Give one row per spot, one column per type")
     for names, kind in ((table.index, "spot key"), (table.columns, "cell type")):
         if not names.is_unique:
             raise LabelError(
                 f"the {kind} '{names[names.duplicated()][0]}' occurs more than once ({names.duplicated().sum()} such)",
                 where=where,
-                mend=f"Keep each {kind} once",
+                hint=f"Keep each {kind} once",
             )
     wrong = [
         name
@@ -261,7 +261,7 @@ def _checked(table: pd.DataFrame, what: str, where: str | None) -> pd.DataFrame:
         raise LabelError(
             f"column '{wrong[0]}' is not numeric ({len(wrong)} such columns)",
             where=where,
-            mend="Keep the spot key and one column of numbers per cell type",
+            hint="Keep the spot key and one column of numbers per cell type",
         )
     checked = table.astype(np.float64)
     checked.index, checked.columns = checked.index.astype(str), checked.columns.astype(str)
@@ -272,7 +272,7 @@ def _checked(table: pd.DataFrame, what: str, where: str | None) -> pd.DataFrame:
             f"the {what} of spot '{checked.index[row]}', cell type '{checked.columns[column]}' is "
             f"{checked.to_numpy()[row, column]} ({faults.sum()} such values)",
             where=where,
-            mend="Abundances are finite and not negative: mend these spots or leave them out",
+            hint="Abundances are finite and not negative: mend these spots or leave them out",
         )
     return checked
 
@@ -284,7 +284,7 @@ def _checked_reliability(reliability: pd.Series, cell_types: pd.Index, where: st
         raise LabelError(
             "the reliability is not one number from -1 to 1 for each cell type of the labels",
             where=where,
-            mend="Give one correlation per cell type, in the order of the labels",
+            hint="Give one correlation per cell type, in the order of the labels",
         )
     return checked
 
@@ -296,6 +296,6 @@ def _check_sums(total: pd.Series, where: str | None) -> None:
         raise LabelError(
             f"the proportions of spot '{spot}' sum to {found:.4g}, not 1 ({off.sum()} of {len(off)} spots)",
             where=where,
-            mend='Declare "cells per spot" if that is what these are; weights that only lack the division by their '
+            hint='Declare "cells per spot" if that is what these are; weights that only lack the division by their '
             "total (RCTD) are divided by a vocabulary with `renormalise: true`",
         )

@@ -40,7 +40,7 @@ def nuclei_at_spots(section: Section) -> NDArray[np.float64]:
         raise LabelError(
             f"the section has no {lacks}, so nuclei cannot be counted under its spots",
             where=section.where,
-            mend="Fill in the columns image (with mpp) and spot_diameter_um, or give cells_per_spot as a number",
+            hint="Fill in the columns image (with mpp) and spot_diameter_um, or give cells_per_spot as a number",
         )
     from ..slides import count_nuclei
 
@@ -51,6 +51,6 @@ def nuclei_at_spots(section: Section) -> NDArray[np.float64]:
         raise LabelError(
             f"nuclei were found under {(found > 0).sum()} of {len(section.keys)} spots",
             where=section.image,
-            mend="Check image and mpp, or give cells_per_spot as a number",
+            hint="Check image and mpp, or give cells_per_spot as a number",
         )
     return found

@@ -149,7 +149,7 @@ def label(
     }
     if method not in (*FAST, "cell2location", *READY):
         choices = ", ".join(f'"{name}"' for name in (*FAST, "cell2location", *READY))
-        raise UnknownMethodError(f"there is no method '{method}'", mend=f"Choose one of {choices}")
+        raise UnknownMethodError(f"there is no method '{method}'", hint=f"Choose one of {choices}")
     options = read_options(method, asked)
     words = None if vocabulary is None else read_vocabulary(vocabulary)
     if method in READY:
@@ -160,12 +160,12 @@ def label(
     if reference is None:
         raise LabelError(
             f'method "{method}" needs a reference of cell-type signatures',
-            mend='Give reference=FILE, or use method "table" for labels that the sheet names',
+            hint='Give reference=FILE, or use method "table" for labels that the sheet names',
         )
     if options is None and (cells_per_spot is not None) != (unit == "cells per spot"):
         raise LabelError(
             f'the unit "{unit}" {"needs" if cells_per_spot is None else "takes no"} cells_per_spot',
-            mend='Give unit="cells per spot" and cells_per_spot=N (or "nuclei") together, or neither',
+            hint='Give unit="cells per spot" and cells_per_spot=N (or "nuclei") together, or neither',
         )
     cells = _cells(cells_per_spot)
     folder = None if out is None else Path(out)
@@ -173,7 +173,7 @@ def label(
         raise LabelError(
             f"a section is named '{Path(SIGNATURES).stem}', as the signatures are in a folder of labels",
             where=cohort.sheet,
-            mend="Give it another name",
+            hint="Give it another name",
         )
     signatures = _signatures(reference, cell_type_key, options, seed, folder, threads, progress)
     if words is not None:
@@ -200,7 +200,7 @@ def _cells(cells_per_spot: float | str | None) -> float | str | None:
     if isinstance(cells_per_spot, str) or not (math.isfinite(cells_per_spot) and cells_per_spot > 0):
         raise LabelError(
             f"a typical spot cannot have {cells_per_spot} cells",
-            mend='Give a number above 0, or "nuclei" to count them',
+            hint='Give a number above 0, or "nuclei" to count them',
         )
     return float(cells_per_spot)
 
@@ -220,6 +220,6 @@ def _signatures(
     if options is not None and (options.batch_key or options.covariates):
         raise LabelError(
             "batch_key and covariates are columns of single cells, and the reference is a table of signatures",
-            mend="Leave them out, or give an h5ad of single cells",
+            hint="Leave them out, or give an h5ad of single cells",
         )
     return read_reference(reference, cell_type_key)

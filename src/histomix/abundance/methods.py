@@ -21,7 +21,7 @@ from .deconvolve.poisson import poisson_deconvolve, poisson_spread
 from .deconvolve.reliability import label_reliability, thin
 from .deconvolve.svi import Checkpoint
 from .options import Options
-from .sections import Shared
+from .sections import MatchedCounts
 from .signatures import Signatures, gene_floor
 
 Array = NDArray[np.float64]
@@ -56,7 +56,7 @@ def deconvolver(method: str, seed: int) -> Callable[[Any, Any], Array]:
     return nnls_deconvolve if method == "nnls" else partial(poisson_deconvolve, seed=seed)
 
 
-def label_fast(method: str, shared: Shared, signatures: Signatures, unit: str, seed: int) -> Labels:
+def label_fast(method: str, shared: MatchedCounts, signatures: Signatures, unit: str, seed: int) -> Labels:
     """Labels of one section by a fast method: proportions, or weights whose scale is still to come."""
     filled = _filled(shared)
     counts, signature = shared.counts[filled], signatures.table.to_numpy()[shared.genes]
@@ -79,7 +79,7 @@ def label_fast(method: str, shared: Shared, signatures: Signatures, unit: str, s
 
 
 def label_together(
-    sections: list[Shared],
+    sections: list[MatchedCounts],
     signatures: Signatures,
     options: Options,
     unit: str,
@@ -160,8 +160,8 @@ def label_together(
 
 
 def _common(
-    sections: list[Shared], signatures: Signatures, n_genes: int, min_genes: int | None
-) -> tuple[list[Shared], Array, NDArray[np.intp]]:
+    sections: list[MatchedCounts], signatures: Signatures, n_genes: int, min_genes: int | None
+) -> tuple[list[MatchedCounts], Array, NDArray[np.intp]]:
     """The sections in the most specific of the genes that all share, and the signatures in these."""
     genes = reduce(np.intersect1d, [section.genes for section in sections])
     floor = gene_floor(signatures, min_genes)
@@ -169,7 +169,7 @@ def _common(
         raise LabelError(
             f"the {len(sections)} sections that are fitted together share {len(genes)} genes with the reference and "
             f"each other; {floor} are needed",
-            mend='Fit sections one by one (fit="section"), or give sections with the same genes',
+            hint='Fit sections one by one (fit="section"), or give sections with the same genes',
         )
     table = signatures.table.to_numpy()
     # A type without counts in these genes is refused by the fit, with its own words; here it only has no score.
@@ -178,7 +178,7 @@ def _common(
     return [section.of_genes(genes) for section in sections], table[genes], genes
 
 
-def _filled(shared: Shared) -> NDArray[np.bool_]:
+def _filled(shared: MatchedCounts) -> NDArray[np.bool_]:
     filled = shared.filled
     if not filled.all():
         _log.info("%s: %d spots have no counts in the shared genes: no label", shared.name, (~filled).sum())

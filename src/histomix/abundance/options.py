@@ -37,11 +37,11 @@ class Options:
         for name, choices in (("fit", FITS), ("summary", SUMMARIES), ("reliability", RELIABILITIES)):
             if getattr(self, name) not in choices:
                 listed = ", ".join(f'"{choice}"' for choice in choices)
-                raise LabelError(f"{name} cannot be '{getattr(self, name)}'", mend=f"Choose one of {listed}")
+                raise LabelError(f"{name} cannot be '{getattr(self, name)}'", hint=f"Choose one of {listed}")
         for name, least in (("detection_alpha", 0), ("n_genes", 1), ("max_epochs", 0)):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > least):
-                raise LabelError(f"{name} cannot be {value}", mend=f"Give a number above {least}")
+                raise LabelError(f"{name} cannot be {value}", hint=f"Give a number above {least}")
 
     @property
     def plan(self) -> Plan:
@@ -63,6 +63,6 @@ def read_options(method: str, asked: dict[str, Any]) -> Options | None:
     if given:
         raise LabelError(
             f'method "{method}" has no choice of {", ".join(given)}',
-            mend='Leave it out, or use method "cell2location"',
+            hint='Leave it out, or use method "cell2location"',
         )
     return None

@@ -46,7 +46,7 @@ def label_ready(
         raise LabelError(
             f"labels in {found} cannot be turned into {unit}",
             where=cohort.sheet,
-            mend=f'Ask for "{found}": how many cells a proportion stands for is not in the tables',
+            hint=f'Ask for "{found}": how many cells a proportion stands for is not in the tables',
         )
     if out is not None:
         sections = {name: {"source": _without_path(table.provenance)} for name, table in labels.items()}
@@ -86,12 +86,12 @@ def cohort_labels(cohort: Cohort, vocabulary: Vocabulary | None = None) -> dict[
             labels[name] = join_spots(found, section.keys, section.labels, section=name)
         except HistomixError as error:
             failed[name] = error
-    refuse_failures(failed, len(cohort.names), mend="Mend these labels or the sheet, and run again")
+    refuse_failures(failed, len(cohort.names), hint="Mend these labels or the sheet, and run again")
     if not labels:
         raise LabelError(
             "no section has labels",
             where=cohort.sheet,
-            mend="Fill the columns labels and label_unit, or derive labels with `histomix label`",
+            hint="Fill the columns labels and label_unit, or derive labels with `histomix label`",
         )
     if without:
         _log.info("no labels in the sheet for section %s", ", ".join(without))
@@ -115,7 +115,7 @@ def cell_labels(cohort: Cohort, vocabulary: Vocabulary | None = None) -> dict[st
             counts[name] = cells_to_labels(cohort.section(name, counts=False))
         except HistomixError as error:
             failed[name] = error
-    refuse_failures(failed, len(cohort.names), mend="Mend these sections or the sheet, and run again")
+    refuse_failures(failed, len(cohort.names), hint="Mend these sections or the sheet, and run again")
     types = sorted({str(name) for table in counts.values() for name in table.columns})
     labels = {
         name: Abundance(

@@ -73,7 +73,7 @@ def recognise_table(table: pd.DataFrame, where: Place) -> Recognised:
         raise LabelError(
             "is the results_df of RCTD, which holds classes of spots and no weights",
             where=where,
-            mend="Export the weights: write.csv(as.matrix(normalize_weights(rctd@results$weights)), FILE)",
+            hint="Export the weights: write.csv(as.matrix(normalize_weights(rctd@results$weights)), FILE)",
         )
     found = _posterior({name: table[name] for name in table.columns}, "cell2location table", notes)
     if found is not None:
@@ -109,7 +109,7 @@ def recognise_h5ad(adata: AnnData, where: Place) -> Recognised:
                 raise LabelError(
                     f"obsm['{key}'] has the column '{name}', which names another summary",
                     where=where,
-                    mend="Export the posterior again",
+                    hint="Export the posterior again",
                 )
             columns[f"{summary}cell_abundance_w_sf_{given[2] if given else name}"] = frame[name]
     if columns:
@@ -134,7 +134,7 @@ def recognise_h5ad(adata: AnnData, where: Place) -> Recognised:
     return _plain(adata, where)
 
 
-def upright(values: pd.DataFrame, notes: dict[str, Any], where: Place) -> pd.DataFrame:
+def orient_table(values: pd.DataFrame, notes: dict[str, Any], where: Place) -> pd.DataFrame:
     """Labels as spots x cell types: turned, and noted, where the columns are spot keys and the rows are not.
 
     Raises
@@ -149,20 +149,20 @@ def upright(values: pd.DataFrame, notes: dict[str, Any], where: Place) -> pd.Dat
         raise LabelError(
             f"has {values.shape[1]} columns (such as {examples(values.columns)}), which are no cell types",
             where=where,
-            mend="Give spots x cell types: neither counts of genes, nor cell types x spots",
+            hint="Give spots x cell types: neither counts of genes, nor cell types x spots",
         )
     return values
 
 
 def _plain(adata: AnnData, where: Place) -> Recognised:
     if adata.X is None:
-        raise LabelError("has no X to read labels from", where=where, mend="Store spots x cell types in X")
+        raise LabelError("has no X to read labels from", where=where, hint="Store spots x cell types in X")
     if adata.n_vars > _MOST_TYPES and not _are_keys(adata.var_names):
         tables = ", ".join(map(str, adata.obsm)) or "none"
         raise LabelError(
             f"has {adata.n_vars} columns in X, which must be genes, and no known table of labels (obsm: {tables})",
             where=where,
-            mend="Export the labels as spots x cell types, as CSV or in X",
+            hint="Export the labels as spots x cell types, as CSV or in X",
         )
     declared = adata.uns.get("unit")
     return Recognised(adata.to_df(), "h5ad of spots x cell types", None if declared is None else str(declared))
@@ -197,7 +197,7 @@ def _frame(adata: AnnData, key: str, names: Sequence[str], where: Place) -> pd.D
         raise LabelError(
             f"obsm['{key}'] is an array of shape {table.shape}, with {len(names)} names for its columns in uns",
             where=where,
-            mend="Store it as a DataFrame with the cell types as columns",
+            hint="Store it as a DataFrame with the cell types as columns",
         )
     dense = table.toarray() if hasattr(table, "toarray") else table
     return pd.DataFrame(dense, index=adata.obs_names, columns=list(names))

@@ -23,7 +23,7 @@ from .cells import expected_cells, nuclei_at_spots
 from .deconvolve.svi import UNFINISHED, Checkpoint
 from .methods import PASSES, Labels, label_fast, label_together
 from .options import Options
-from .sections import Shared, digest_counts, share
+from .sections import MatchedCounts, digest_counts, matched_counts
 from .signatures import Signatures
 from .tables import MANIFEST, read_abundance, read_manifest, write_abundance
 from .vocabulary import Vocabulary
@@ -108,7 +108,7 @@ class Run:
             # What earlier runs with other settings left unfinished.
             shutil.rmtree(self.folder / UNFINISHED, ignore_errors=True)
         rest = "The others are done" if self.folder else "Name a folder with out to keep the others"
-        refuse_failures(self.failed, len(names), mend=f"{rest}; mend these and run again")
+        refuse_failures(self.failed, len(names), hint=f"{rest}; mend these and run again")
         return {name: self.labels[name] for name in names}
 
     def _groups(self) -> list[list[str]]:
@@ -122,12 +122,12 @@ class Run:
         return [[name for name in names if donors[name] == donor] for donor in dict.fromkeys(donors.values())]
 
     def _label_group(self, group: list[str], stored: Mapping[str, Any], progress: Progress) -> None:
-        ready: dict[str, Shared] = {}
+        ready: dict[str, MatchedCounts] = {}
         for name in group:
             try:
                 section = self.cohort.section(name)
                 self.digests[name] = self._digest(section)
-                shared = share(section, self.signatures, self.settings.min_genes)
+                shared = matched_counts(section, self.signatures, self.settings.min_genes)
                 if shared.filled.any():
                     ready[name] = shared
             except StorageError:
@@ -156,7 +156,7 @@ class Run:
             return counts
         return digest_json([counts, fingerprint(section.image), section.mpp, section.spot_diameter_um])
 
-    def _derive(self, ready: dict[str, Shared], progress: Progress) -> dict[str, Labels]:
+    def _derive(self, ready: dict[str, MatchedCounts], progress: Progress) -> dict[str, Labels]:
         settings = self.settings
         if settings.options is None:
             labels = {}
@@ -241,7 +241,7 @@ class Run:
             raise LabelError(
                 f"holds labels of sections that are not in this cohort ({', '.join(others[:3])}), made in another way",
                 where=self.folder,
-                mend="Choose another folder with out, or remove this one",
+                hint="Choose another folder with out, or remove this one",
             )
         return sections if same else {}
 
@@ -299,8 +299,8 @@ class Run:
         )
 
 
-def refuse_failures(failed: Mapping[str, HistomixError], total: int, mend: str) -> None:
+def refuse_failures(failed: Mapping[str, HistomixError], total: int, hint: str) -> None:
     """Raise one LabelError that names every failed section, if any did."""
     if failed:
         lines = "".join(f"\n  - {name}: {error}" for name, error in failed.items())
-        raise LabelError(f"{len(failed)} of {total} sections failed:{lines}\n", mend=mend)
+        raise LabelError(f"{len(failed)} of {total} sections failed:{lines}\n", hint=hint)

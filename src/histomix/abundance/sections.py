@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Shared:
+class MatchedCounts:
     """Counts (spots x shared genes) of a section, positions of these genes in the reference, and facts of the match."""
 
     name: str
@@ -40,17 +40,17 @@ class Shared:
         """
         filled = np.asarray(self.counts.sum(axis=1)).ravel() > 0
         if not filled.any():
-            raise LabelError("no spot has counts in the shared genes", mend="Check the counts of this section")
+            raise LabelError("no spot has counts in the shared genes", hint="Check the counts of this section")
         return filled
 
-    def of_genes(self, genes: NDArray[np.intp]) -> Shared:
+    def of_genes(self, genes: NDArray[np.intp]) -> MatchedCounts:
         """The same with only some genes of the reference, in their order; all are shared."""
         order = np.argsort(self.genes)
         columns = order[np.searchsorted(self.genes, genes, sorter=order)]
-        return Shared(self.name, self.keys, self.counts[:, columns], genes, self.facts)
+        return MatchedCounts(self.name, self.keys, self.counts[:, columns], genes, self.facts)
 
 
-def share(section: Section, signatures: Signatures, min_genes: int | None) -> Shared:
+def matched_counts(section: Section, signatures: Signatures, min_genes: int | None) -> MatchedCounts:
     """Match the genes of a section with a reference.
 
     Raises
@@ -69,7 +69,7 @@ def share(section: Section, signatures: Signatures, min_genes: int | None) -> Sh
         "share_of_reference_genes": len(match.in_section) / len(signatures.table),
         "share_of_counts": float(shared.sum() / total) if total else 0.0,
     }
-    return Shared(section.name, section.adata.obs_names.astype(str), shared, match.in_reference, facts)
+    return MatchedCounts(section.name, section.adata.obs_names.astype(str), shared, match.in_reference, facts)
 
 
 def digest_counts(section: Section) -> str:
@@ -82,14 +82,14 @@ def digest_counts(section: Section) -> str:
     """
     adata = section.adata
     if adata.X is None or not adata.n_vars:
-        raise LabelError("has no counts", where=section.where, mend="Name its table of counts in the column counts")
+        raise LabelError("has no counts", where=section.where, hint="Name its table of counts in the column counts")
     for names, kind in ((adata.obs_names, "spot"), (adata.var_names, "gene")):
         if not names.is_unique:
             repeated = names[names.duplicated()]
             raise LabelError(
                 f"has the {kind} '{repeated[0]}' more than once ({len(repeated)} such)",
                 where=section.where,
-                mend=f"Keep each {kind} once",
+                hint=f"Keep each {kind} once",
             )
     counts = sparse.csr_matrix(adata.X)
     counts.sum_duplicates()

@@ -113,7 +113,7 @@ def set_aside(table: pd.DataFrame, source: str, digest: str, made_by: dict[str, 
     empty = kept.columns[kept.eq(0).all(axis=0).to_numpy()]
     if len(empty):
         raise LabelError(
-            f"{len(empty)} cell types have no counts (such as {examples(empty)})", where=source, mend="Leave them out"
+            f"{len(empty)} cell types have no counts (such as {examples(empty)})", where=source, hint="Leave them out"
         )
     return Signatures(
         kept, source, digest, tuple(table.index[mitochondrial]), tuple(table.index[silent]), made_by or {}
@@ -177,7 +177,7 @@ def match_section(adata: AnnData, signatures: Signatures, min_genes: int | None 
         raise LabelError(
             f"{shared} of the {len(best)} genes of the section (such as {examples(best)}) are among the "
             f"{len(reference)} of {signatures.source} (such as {examples(reference)}); {floor} are needed",
-            mend="Use the same gene names in both (symbols or Ensembl ids, same species)",
+            hint="Use the same gene names in both (symbols or Ensembl ids, same species)",
         )
     if shared < 0.1 * len(reference):
         _log.warning("only %d of the %d genes of the reference are in the section", shared, len(reference))
@@ -185,7 +185,7 @@ def match_section(adata: AnnData, signatures: Signatures, min_genes: int | None 
     if len(empty):
         raise LabelError(
             f"{len(empty)} cell types have no counts in the {shared} shared genes (such as {examples(empty)})",
-            mend="Leave these types out of the reference, or give it more genes",
+            hint="Leave these types out of the reference, or give it more genes",
         )
     return match
 
@@ -206,17 +206,17 @@ def check_reference(table: pd.DataFrame, source: str) -> pd.DataFrame:
         raise LabelError(
             f"holds {table.shape[0]} genes x {table.shape[1]} cell types",
             where=source,
-            mend="Give genes x cell types, with two types or more",
+            hint="Give genes x cell types, with two types or more",
         )
     for names, kind in ((table.index, "gene"), (table.columns, "cell type")):
         if not names.is_unique:
             raise LabelError(
                 f"has the {kind} '{names[names.duplicated()][0]}' more than once ({names.duplicated().sum()} such)",
                 where=source,
-                mend=f"Keep each {kind} once",
+                hint=f"Keep each {kind} once",
             )
     if not all(pd.api.types.is_numeric_dtype(dtype) for dtype in table.dtypes):
-        raise LabelError("has columns that are not numeric", where=source, mend="Keep genes as index, then numbers")
+        raise LabelError("has columns that are not numeric", where=source, hint="Keep genes as index, then numbers")
     checked = table.astype(np.float64)
     checked.index, checked.columns = checked.index.astype(str), checked.columns.astype(str)
     wrong = np.argwhere(~(np.isfinite(checked.to_numpy()) & (checked.to_numpy() >= 0)))
@@ -226,7 +226,7 @@ def check_reference(table: pd.DataFrame, source: str) -> pd.DataFrame:
             f"gene '{checked.index[row]}', cell type '{checked.columns[column]}' is {checked.to_numpy()[row, column]} "
             f"({len(wrong)} such values)",
             where=source,
-            mend="A signature is a mean of raw counts: finite, not negative, not log-transformed or scaled",
+            hint="A signature is a mean of raw counts: finite, not negative, not log-transformed or scaled",
         )
     return checked
 
@@ -247,22 +247,22 @@ def read_cells(path: Path, cell_type_key: str | None) -> tuple[AnnData, pd.Serie
         raise LabelError(
             f"has {adata.n_obs} rows and no column '{key}' in obs (it has: {', '.join(adata.obs)})",
             where=path,
-            mend="Name the column of cell types with cell_type_key",
+            hint="Name the column of cell types with cell_type_key",
         )
     counts = adata.layers.get("counts", adata.X)
     if counts is None:
-        raise LabelError("has no counts", where=path, mend='Store raw counts in X or layers["counts"]')
+        raise LabelError("has no counts", where=path, hint='Store raw counts in X or layers["counts"]')
     if not adata.obs_names.is_unique:
         repeated = adata.obs_names[adata.obs_names.duplicated()]
         raise LabelError(
             f"has the cell '{repeated[0]}' more than once ({len(repeated)} such)",
             where=path,
-            mend="Keep each cell once",
+            hint="Keep each cell once",
         )
     try:
         table = check_counts(counts)
     except LabelError as error:
-        raise LabelError(error.what, where=path, mend=error.mend) from error
+        raise LabelError(error.what, where=path, hint=error.hint) from error
     types = adata.obs[key].astype("category").cat.remove_unused_categories()
     known = types.notna().to_numpy()
     if not known.all():
@@ -284,5 +284,5 @@ def _read_h5ad(path: Path, cell_type_key: str | None) -> pd.DataFrame:
         return average_cells(*read_cells(path, cell_type_key))
     adata = read_h5ad(path)
     if adata.X is None:
-        raise LabelError("has no counts", where=path, mend='Store raw counts in X or layers["counts"]')
+        raise LabelError("has no counts", where=path, hint='Store raw counts in X or layers["counts"]')
     return adata.to_df().T

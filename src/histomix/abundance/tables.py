@@ -16,7 +16,7 @@ from ..common.tables import read_cells, read_numbers, to_numbers
 from ..errors import LabelError, MissingLabelError
 from ..provenance import atomic_path, digest_file, read_json, write_json
 from .abundance import Abundance, check_unit
-from .recognise import Recognised, recognise_h5ad, recognise_table, upright
+from .recognise import Recognised, orient_table, recognise_h5ad, recognise_table
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -79,14 +79,14 @@ def read_abundance(
     digest = digest_file(path)
     declared, facts = _manifest_facts(path, digest)
     found.unit = found.unit or declared
-    found.values = upright(found.values, found.notes, place)
+    found.values = orient_table(found.values, found.notes, place)
     if found.notes:
         _log.info("%s: read as %s (%s)", place, found.name, found.notes)
     if unit and found.unit and unit != found.unit:
         raise LabelError(
             f'was asked for in "{unit}", but the file declares "{found.unit}"',
             where=place,
-            mend="Declare the true unit",
+            hint="Declare the true unit",
         )
     unit = check_unit(unit or found.unit, place)
     divided = _divide(found, unit, vocabulary, place)
@@ -120,7 +120,7 @@ def write_abundance(folder: str | os.PathLike[str], section: str, abundance: Abu
         The section's name ends like that of a side.
     """
     if section.rpartition(".")[2].casefold() in SIDES:
-        raise LabelError(f"'{section}' would be taken for a part of another section", mend="Rename the section")
+        raise LabelError(f"'{section}' would be taken for a part of another section", hint="Rename the section")
     target = Path(folder) / f"{section}.csv"
     reliability = abundance.reliability
     # After the table, since contexts end in the reverse order.
@@ -158,14 +158,14 @@ def read_labels(folder: str | os.PathLike[str]) -> dict[str, Abundance]:
         raise LabelError(
             f"has no {MANIFEST}, so the unit of the labels is unknown",
             where=folder,
-            mend=f'Make the labels with `histomix label`, or write {MANIFEST} with {{"unit": "proportion"}}',
+            hint=f'Make the labels with `histomix label`, or write {MANIFEST} with {{"unit": "proportion"}}',
         )
     unit = check_unit(manifest.get("unit"), folder / MANIFEST)
     listed = manifest.get("sections")
     if listed is None:
         listed = sorted(path.stem for path in folder.glob("*.csv") if path.stem.rpartition(".")[2] not in SIDES)
     if not listed:
-        raise LabelError("holds no labels", where=folder, mend="Make them with `histomix label`")
+        raise LabelError("holds no labels", where=folder, hint="Make them with `histomix label`")
     return {name: read_abundance(folder / f"{name}.csv", unit) for name in listed}
 
 
@@ -195,14 +195,14 @@ def common_unit(labels: Mapping[str, Abundance]) -> str:
     units = {table.unit: name for name, table in labels.items()}
     if len(units) != 1:
         found = ", ".join(f'"{unit}" ({name})' for unit, name in units.items()) or "no labels"
-        raise LabelError(f"labels of one unit are needed, not {found}", mend="Bring all sections to the same unit")
+        raise LabelError(f"labels of one unit are needed, not {found}", hint="Bring all sections to the same unit")
     return next(iter(units))
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The manifest of a folder of labels, or None without one."""
     path = folder / MANIFEST
-    return read_json(path, mend="Make the labels again with `histomix label`") if path.exists() else None
+    return read_json(path, hint="Make the labels again with `histomix label`") if path.exists() else None
 
 
 def _manifest_facts(path: Path, digest: str) -> tuple[str | None, dict[str, Any]]:
@@ -262,7 +262,7 @@ def _read_reliability(path: Path) -> pd.Series | None:
         return cells["reliability"].replace("", "nan").astype(np.float64)
     except (KeyError, ValueError) as error:
         raise LabelError(
-            f"is not a table of cell_type and reliability ({error})", where=place, mend="Remove it, or label again"
+            f"is not a table of cell_type and reliability ({error})", where=place, hint="Remove it, or label again"
         ) from error
 
 
@@ -277,10 +277,10 @@ def read_h5ad(path: Path) -> AnnData:
     import anndata
 
     if not path.exists():
-        raise MissingLabelError("there is no such file", where=path, mend="Check the path")
+        raise MissingLabelError("there is no such file", where=path, hint="Check the path")
     try:
         return anndata.read_h5ad(path)
     except (OSError, KeyError, ValueError) as error:
         raise LabelError(
-            f"cannot be read as h5ad ({error})", where=path, mend="Check that the file is whole"
+            f"cannot be read as h5ad ({error})", where=path, hint="Check that the file is whole"
         ) from error

@@ -102,13 +102,13 @@ class Vocabulary:
             raise LabelError(
                 f'the vocabulary says renormalise, but the labels are in "{abundance.unit}"',
                 where=where,
-                mend="Remove renormalise: only proportions sum to 1",
+                hint="Remove renormalise: only proportions sum to 1",
             )
         if self.drop and abundance.unit == "proportion" and not self.renormalise:
             raise LabelError(
                 f"without {', '.join(self.drop)} the proportions of a spot do not sum to 1",
                 where=where,
-                mend="State it in the vocabulary with `renormalise: true`, or merge these types into another",
+                hint="State it in the vocabulary with `renormalise: true`, or merge these types into another",
             )
         values = _summed(abundance.values, groups)
         sd, median, reliability = abundance.sd, abundance.median, abundance.reliability
@@ -144,7 +144,7 @@ class Vocabulary:
         total = values.sum(axis=1)
         empty = total == 0
         if empty.all():
-            raise LabelError("every spot sums to 0: there are no proportions", where=where, mend="Check these types")
+            raise LabelError("every spot sums to 0: there are no proportions", where=where, hint="Check these types")
         if empty.any():
             _log.info("%d of %d spots sum to 0: left out", empty.sum(), len(total))
         return values[~empty].div(total[~empty], axis=0)
@@ -177,8 +177,8 @@ class Vocabulary:
             raise self._error("no cell type would be left", "Drop fewer types")
         return groups
 
-    def _error(self, what: str, mend: str) -> LabelError:
-        return LabelError(what, where=self.source or "vocabulary", mend=mend)
+    def _error(self, what: str, hint: str) -> LabelError:
+        return LabelError(what, where=self.source or "vocabulary", hint=hint)
 
 
 def read_vocabulary(path: str | os.PathLike[str]) -> Vocabulary:
@@ -199,24 +199,24 @@ def read_vocabulary(path: str | os.PathLike[str]) -> Vocabulary:
     try:
         root = yaml.compose(Path(path).read_text(encoding="utf-8-sig"), Loader=yaml.SafeLoader)
     except FileNotFoundError as error:
-        raise MissingLabelError("there is no such file", where=place, mend="Check the path") from error
+        raise MissingLabelError("there is no such file", where=place, hint="Check the path") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise LabelError(
             f"cannot be read as YAML ({' '.join(str(error).split())})",
             where=place,
-            mend=f"Write for example {_EXAMPLE}",
+            hint=f"Write for example {_EXAMPLE}",
         ) from error
     if root is None:
-        raise LabelError("is empty", where=place, mend=f"Write for example {_EXAMPLE}")
+        raise LabelError("is empty", where=place, hint=f"Write for example {_EXAMPLE}")
     parts = dict.fromkeys(_KEYS, None) | _mapping(root, place)
     unknown = [name for name in parts if name not in _KEYS]
     if unknown:
-        raise LabelError(f"has the key '{unknown[0]}'", where=place, mend=f"The keys are {', '.join(_KEYS)}")
+        raise LabelError(f"has the key '{unknown[0]}'", where=place, hint=f"The keys are {', '.join(_KEYS)}")
     merge = {name: tuple(_names(node, place)) for name, node in _mapping(parts["merge"], place).items()}
     rename = {name: _name(node, place) for name, node in _mapping(parts["rename"], place).items()}
     drop = tuple(_names(parts["drop"], place))
     if not (merge or rename or drop or parts["renormalise"]):
-        raise LabelError("maps nothing", where=place, mend=f"Write for example {_EXAMPLE}")
+        raise LabelError("maps nothing", where=place, hint=f"Write for example {_EXAMPLE}")
     flags = {name: _flag(name, parts[name], place) for name in ("renormalise", "independent_sd")}
     return Vocabulary(merge, rename, drop, flags["renormalise"], flags["independent_sd"], place)
 
@@ -236,7 +236,7 @@ def _mapping(node: yaml.Node | None, place: str) -> dict[str, yaml.Node]:
         name = _name(key, place)
         if name in found:
             raise LabelError(
-                f"line {key.start_mark.line + 1} has '{name}' a second time", where=place, mend="Give it once"
+                f"line {key.start_mark.line + 1} has '{name}' a second time", where=place, hint="Give it once"
             )
         found[name] = value
     return found
@@ -266,4 +266,4 @@ def _flag(name: str, node: yaml.Node | None, place: str) -> bool:
 
 def _misplaced(node: yaml.Node, wanted: str, place: str) -> LabelError:
     line = node.start_mark.line + 1
-    return LabelError(f"line {line} must hold {wanted}", where=place, mend=f"Write for example {_EXAMPLE}")
+    return LabelError(f"line {line} must hold {wanted}", where=place, hint=f"Write for example {_EXAMPLE}")

@@ -221,15 +221,15 @@ class Run:
 
     def _data(self, ready: _Ready, encoder: str) -> CohortData:
         """A cohort with its features, for `evaluate`."""
-        places = [self.out / "features" / ready.one.name / safe_file_name(part) for part in encoder.split(PLUS)]
-        return CohortData(ready.one.cohort.subset(list(ready.labels)), ready.blocks(encoder), ready.labels, places)
+        positions = [self.out / "features" / ready.one.name / safe_file_name(part) for part in encoder.split(PLUS)]
+        return CohortData(ready.one.cohort.subset(list(ready.labels)), ready.blocks(encoder), ready.labels, positions)
 
     def _attempt(self, work: Callable[[], Any], *names: str) -> Any:
         """Let one encoder or cell fail without the others; what cannot be mended by going on is raised."""
         try:
             return work()
         except HistomixError as error:
-            self.failures.append(HistomixError(f"{', '.join(names)}: {error.what}", where=error.where, mend=error.mend))
+            self.failures.append(HistomixError(f"{', '.join(names)}: {error.what}", where=error.where, hint=error.hint))
             return None
 
     def _step(self, count: int) -> None:

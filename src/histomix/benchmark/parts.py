@@ -79,7 +79,7 @@ def common_spots(one: BenchmarkCohort, features: Sequence[Mapping[str, AnnData]]
             labels[name] = replace(table, values=table.values.loc[rows], sd=sd, median=median)
     if not labels:
         raise LabelError(
-            "no labelled spot was read by every encoder", where=one.name, mend="Check the labels and the features"
+            "no labelled spot was read by every encoder", where=one.name, hint="Check the labels and the features"
         )
     return labels, left_out
 

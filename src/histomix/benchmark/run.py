@@ -167,20 +167,20 @@ def _check(
     names = [one.name for one in cohorts]
     for what, values in (("cohort", names), ("encoder", encoders), ("head", heads), ("protocol", protocols)):
         if not values:
-            raise InputError(f"no {what} was named", mend=f"Name at least one {what}")
+            raise InputError(f"no {what} was named", hint=f"Name at least one {what}")
         # An encoder may be named by the path of its card; its folder has a name made from that.
         keys = list(values) if what == "encoder" else [file_key(value) for value in values]
         for value, key in zip(values, keys, strict=True):
             if keys.count(key) > 1:
-                raise InputError(f"the {what} {value!r} stands twice", mend="Name each once, in one case of letters")
+                raise InputError(f"the {what} {value!r} stands twice", hint="Name each once, in one case of letters")
             why = file_name_fault(value) if what != "encoder" or not value else None
             if why:
                 raise InputError(f"a {what} cannot be called {value!r}, which becomes a folder: it {why}")
     for name in protocols:
         if name not in PROTOCOLS:
-            raise InputError(f"there are no folds called {name!r}", mend=f"Choose from {', '.join(PROTOCOLS)}")
+            raise InputError(f"there are no folds called {name!r}", hint=f"Choose from {', '.join(PROTOCOLS)}")
         if name == TRANSFER and len(cohorts) < 2:
-            raise InputError("folds called 'transfer' need two cohorts", mend="Give the sheet of a second cohort")
+            raise InputError("folds called 'transfer' need two cohorts", hint="Give the sheet of a second cohort")
 
 
 def _write(found: Benchmark, place: Path) -> None:

@@ -64,7 +64,7 @@ def benchmark(
             if given and len(given) != len(sheets):
                 raise InputError(
                     f"{len(given)} folders were given with {option} for {len(sheets)} sheets",
-                    mend=f"Give {option} once for each sheet, in their order",
+                    hint=f"Give {option} once for each sheet, in their order",
                 )
         cohorts = []
         for place, sheet in enumerate(sheets):
@@ -77,7 +77,7 @@ def benchmark(
         for one in weights or []:
             name, equals, file = one.partition("=")
             if not equals:
-                raise InputError(f"--weights {one!r} does not name its encoder", mend="Write it as NAME=FILE")
+                raise InputError(f"--weights {one!r} does not name its encoder", hint="Write it as NAME=FILE")
             files[name] = file
         result = compare(
             cohorts,

@@ -50,14 +50,14 @@ def doctor(
         for name, state in states.items():
             run.say(f"  {name:18} {'ready' if state.loadable else state.reason}")
             if not state.loadable:
-                run.say(f"  {'':18}   -> {state.mend}")
+                run.say(f"  {'':18}   -> {state.hint}")
         run.done(
             installed=installed,
             missing=sorted(missing),
             torch=torch["build"],
             gpu=torch["gpu"],
             extras=extras,
-            encoders={name: {"loadable": s.loadable, "reason": s.reason, "mend": s.mend} for name, s in states.items()},
+            encoders={name: {"loadable": s.loadable, "reason": s.reason, "hint": s.hint} for name, s in states.items()},
         )
         if missing or (encoder and not states[encoder].loadable):
             raise typer.Exit(1)
@@ -93,7 +93,7 @@ def _torch() -> dict[str, str]:
 def _extra(name: str, missing: dict[str, str]) -> dict[str, Any]:
     from ..extras import mending
 
-    return {"complete": not missing, "missing": missing, "mend": mending(name) if missing else ""}
+    return {"complete": not missing, "missing": missing, "hint": mending(name) if missing else ""}
 
 
 def _say_extras(run: Session, extras: dict[str, dict[str, Any]]) -> None:
@@ -107,7 +107,7 @@ def _say_extras(run: Session, extras: dict[str, dict[str, Any]]) -> None:
         )
         run.say(f"  {name:18} {'complete' if state['complete'] else f'missing: {absent}'} ({EXTRAS[name]})")
         if (name, python_version()) in UNAVAILABLE:
-            run.say(f"  {'':18}   -> {state['mend']}")
+            run.say(f"  {'':18}   -> {state['hint']}")
     wanted = [name for name, one in extras.items() if one["missing"] and (name, python_version()) not in UNAVAILABLE]
     if wanted:
         run.say(f'  {"":18}   -> pip install "histomix[{",".join(wanted)}]"')

@@ -50,7 +50,7 @@ def encoders(as_json: Json = False, quiet: Quiet = False) -> None:
                     "page": one.page,
                     "loadable_offline": state.loadable,
                     "reason": state.reason,
-                    "mend": state.mend,
+                    "hint": state.hint,
                 }
                 for one, state in rows
             ],

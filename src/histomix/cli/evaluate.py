@@ -100,7 +100,7 @@ def evaluate(
         if (test_sheet is None) != (not test_features) or (test_labels is not None and test_sheet is None):
             raise InputError(
                 "a second cohort needs its sheet and its features",
-                mend="Give --test-sheet and --test-features together (and --test-labels), or none of them",
+                hint="Give --test-sheet and --test-features together (and --test-labels), or none of them",
             )
 
         def data(one: Path, folders: list[Path], tables: Path | None) -> CohortData:

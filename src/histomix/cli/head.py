@@ -54,7 +54,7 @@ def push(
             names = f"has pseudonyms for {counts}" if anonymise else f"names {counts}"
             run.remark(f"{target} will be given the card, which {names}, the arrays and a README.")
             if not _agreed("Send it?", as_json):
-                raise InputError("nothing was sent", mend="Agree when asked, or give --yes")
+                raise InputError("nothing was sent", hint="Agree when asked, or give --yes")
         place = push_head(
             folder,
             target,

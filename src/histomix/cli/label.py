@@ -154,4 +154,4 @@ def _cells(text: str | None) -> float | str | None:
     try:
         return float(text)
     except ValueError as error:
-        raise LabelError(f"'{text}' is no number of cells", mend='Give a number, or "nuclei"') from error
+        raise LabelError(f"'{text}' is no number of cells", hint='Give a number, or "nuclei"') from error

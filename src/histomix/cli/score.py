@@ -82,7 +82,7 @@ def score(
         for one in expect or []:
             region, equals, types = one.partition("=")
             if not equals or not region.strip() or not types.strip():
-                raise InputError(f"--expect {one!r} names no region and type", mend="Write it as REGION=TYPE+TYPE")
+                raise InputError(f"--expect {one!r} names no region and type", hint="Write it as REGION=TYPE+TYPE")
             declared[region.strip()] = [name.strip() for name in types.split("+")]
         found = score_map(
             composition,

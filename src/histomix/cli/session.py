@@ -93,7 +93,7 @@ class Session:
         """Where the key of the pseudonyms is, told to the user; None where nothing is anonymised."""
         if not anonymise:
             if given is not None:
-                raise InputError("a key of pseudonyms is of use with --anonymise only", mend="Give --anonymise too")
+                raise InputError("a key of pseudonyms is of use with --anonymise only", hint="Give --anonymise too")
             return None
         from ..common.pseudonyms import key_file
 
@@ -197,7 +197,7 @@ def _bars(current: Session) -> Iterator[None]:
 
 def _refuse(current: Session, error: HistomixError, code: int) -> None:
     if current.as_json:
-        facts = {"what": error.what, "where": error.where, "mend": error.mend}
+        facts = {"what": error.what, "where": error.where, "hint": error.hint}
         typer.echo(json.dumps({"ok": False, "error": facts, "failures": [*current.failures, str(error)]}))
     typer.echo(f"error: {error}", err=True)
     raise typer.Exit(code)

@@ -67,7 +67,7 @@ def train(
         cohort = read_cohort(sheet)
         tables = cohort_labels(cohort) if labels is None else read_labels(labels)
         parameters = parse_settings(head, settings or [])
-        summary = None if scores is None else read_json(scores / "summary.json", mend="Run histomix evaluate again")
+        summary = None if scores is None else read_json(scores / "summary.json", hint="Run histomix evaluate again")
         trained = train_head(
             cohort,
             [read_features(folder) for folder in features],

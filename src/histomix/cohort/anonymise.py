@@ -48,7 +48,7 @@ def clinical_columns(clinical: Clinical, keep: Sequence[str] = ()) -> Clinical:
     if absent:
         raise InputError(
             f"the clinical table has no column {absent[0]!r}",
-            mend=f"Its columns are: {', '.join(map(str, clinical.table.columns))}",
+            hint=f"Its columns are: {', '.join(map(str, clinical.table.columns))}",
         )
     others = [name for name in clinical.table if name != clinical.key]
     kept = [name for name in others if name in keep or _is_safe(str(name), clinical.table[name])]

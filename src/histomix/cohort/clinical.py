@@ -66,10 +66,10 @@ def read_clinical(path: str | os.PathLike[str]) -> Clinical:
     except ImportError as error:
         raise MissingExtraError("pyarrow", "st", "reading Parquet") from error
     except FileNotFoundError as error:
-        raise MissingFileError("there is no such file", where=place, mend="Check the path") from error
+        raise MissingFileError("there is no such file", where=place, hint="Check the path") from error
     except (OSError, ValueError) as error:
         raise InputError(
-            f"cannot be read as a table ({error})", where=place, mend="Give CSV, TSV or Parquet"
+            f"cannot be read as a table ({error})", where=place, hint="Give CSV, TSV or Parquet"
         ) from error
     for by, keys in (("slide", SLIDE_KEYS), ("patient", PATIENT_KEYS)):
         key = next((column for wanted in keys for column in table.columns if _plain(column) == wanted), None)
@@ -82,13 +82,13 @@ def read_clinical(path: str | os.PathLike[str]) -> Clinical:
             raise InputError(
                 f"names {by} {', '.join(twice[:5])} in several rows",
                 where=place,
-                mend=f"Give one row per {by}",
+                hint=f"Give one row per {by}",
             )
         return Clinical(named, key, by)
     raise InputError(
         f"names no slides and no patients; its columns are: {', '.join(map(str, table.columns))}",
         where=place,
-        mend="Call the column with the ids 'slide' or 'patient'",
+        hint="Call the column with the ids 'slide' or 'patient'",
     )
 
 

@@ -47,17 +47,17 @@ class TlsRule:
         for lineage, given in (("B", self.b_types), ("T", self.t_types)):
             if not given:
                 raise InputError(
-                    f"no cell type is declared to be of the {lineage} lineage", mend="Declare both lineages"
+                    f"no cell type is declared to be of the {lineage} lineage", hint="Declare both lineages"
                 )
             unknown = [name for name in given if name not in names]
             if unknown:
                 raise InputError(
                     f"{', '.join(unknown)} of the {lineage} lineage is no cell type of the maps",
-                    mend=f"Choose among: {', '.join(names)}",
+                    hint=f"Choose among: {', '.join(names)}",
                 )
         both = sorted(set(self.b_types) & set(self.t_types))
         if both:
-            raise InputError(f"{', '.join(both)} cannot be of both lineages", mend="Declare each type once")
+            raise InputError(f"{', '.join(both)} cannot be of both lineages", hint="Declare each type once")
         b, t = ([names.index(name) for name in given] for given in (self.b_types, self.t_types))
         return np.array(b), np.array(t)
 

@@ -123,14 +123,14 @@ def map_rows(composition: AnnData, rule: TlsRule | None = None, in_scope_only: b
     obs = composition.obs
     tissue, used = tissue_of(composition, rule, in_scope_only)
     rows = list(_rows("slide", "", composition, np.ones(len(obs), bool), tissue, used))
-    for level in ("piece", "region"):
+    for level in ("fragment", "region"):
         if level not in obs:
             continue
         names = obs[level].astype(object).where(obs[level].notna(), None)
         present = list(dict.fromkeys(sorted(filter(_named, names), key=str)))
-        if level == "piece":
+        if level == "fragment":
             present.sort(key=float)
-        if level == "piece" and len(present) < 2:
+        if level == "fragment" and len(present) < 2:
             continue
         for name in present:
             here = (names == name).to_numpy(bool)

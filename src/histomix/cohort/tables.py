@@ -130,7 +130,7 @@ def cohort_tables(
         sides[name] = float(manifest["cell_px"]) * float(manifest["slide"]["mpp"])
         patient = facts if facts and pattern is None else patient_of(name, patients, pattern)
         if name in parts:
-            raise InputError(f"two maps are called {name}", where=folder, mend="Rename one of the folders")
+            raise InputError(f"two maps are called {name}", where=folder, hint="Rename one of the folders")
         parts[name] = rows.assign(slide=name, patient=patient)
         if rule is not None:
             tissue, _ = tissue_of(composition, rule, in_scope_only)
@@ -141,7 +141,7 @@ def cohort_tables(
     if len(heads) > 1:
         raise InputError(
             f"the maps are of {len(heads)} heads (first seen in {', '.join(heads.values())}), and do not compare",
-            mend="Predict all slides with one head, or make one table for each",
+            hint="Predict all slides with one head, or make one table for each",
         )
     tidy = pd.concat(list(parts.values()), ignore_index=True)
     tidy["unit"] = tidy["measure"].map({name: unit for name, (unit, _) in DEFINITIONS.items()})
@@ -203,12 +203,12 @@ def _read(folder: Path, names: Pseudonyms | None) -> tuple[ad.AnnData, str, str]
         manifest = json.loads(composition.uns["manifest"])
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise InputError(
-            f"is no composition map that can be read ({error})", where=file, mend="Predict this slide again"
+            f"is no composition map that can be read ({error})", where=file, hint="Predict this slide again"
         ) from error
     check_map(manifest, file)
     status: dict[str, Any] = {}
     if (folder / "status.json").is_file():
-        status = read_json(folder / "status.json", mend="Predict this slide again")
+        status = read_json(folder / "status.json", hint="Predict this slide again")
         if status.get("state") not in (None, "done"):
             logger.warning("%s: its map is of an earlier run; the last one is %s", folder, status["state"])
     said = status.get("facts")
@@ -251,7 +251,7 @@ def _joined(slides: pd.DataFrame, clinical: Clinical | None) -> tuple[pd.DataFra
         raise InputError(
             f"none of the {len(slides)} slides ({', '.join(slides['slide'][:3])}...) belongs to one of the clinical "
             f"table's {clinical.by}s ({', '.join(clinical.ids[:3])}...)",
-            mend=f"Check the column '{clinical.key}'"
+            hint=f"Check the column '{clinical.key}'"
             + ("; --patient-pattern finds the patient in a slide's name" if clinical.by == "patient" else ""),
         )
     if without:
@@ -298,5 +298,5 @@ def _pattern(text: str | None) -> re.Pattern[str] | None:
         return None if text is None else re.compile(text)
     except re.error as error:
         raise InputError(
-            f"the pattern {text!r} is no regular expression ({error})", mend=r"Write for example '^([A-Z]+-\d+)'"
+            f"the pattern {text!r} is no regular expression ({error})", hint=r"Write for example '^([A-Z]+-\d+)'"
         ) from error

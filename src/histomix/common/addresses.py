@@ -15,7 +15,7 @@ from .naming import visible
 SCHEMES = ("https", "http", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory")
 _ADDRESS = re.compile(r"(?!file:)[a-z][a-z0-9+.-]+:(//|.*://)", re.IGNORECASE | re.DOTALL)
 _CHAIN = re.compile(r"^[^/]*::|::[a-z0-9+.-]+://", re.IGNORECASE)
-_MEND = "Give a path, or an address that begins with s3://, gs://, az:// or https://"
+_HINT = "Give a path, or an address that begins with s3://, gs://, az:// or https://"
 
 
 def is_address(text: str) -> bool:
@@ -33,12 +33,12 @@ def check_address(text: str) -> str:
     """
     scheme = text.partition(":")[0].lower()
     if _CHAIN.search(text):
-        raise InputError("a chain of addresses (with '::') is not read", where=_shown(text), mend=_MEND)
+        raise InputError("a chain of addresses (with '::') is not read", where=_shown(text), hint=_HINT)
     if scheme == "file":
-        raise InputError("a file of this computer is named by its path", where=_shown(text), mend="Leave out file://")
+        raise InputError("a file of this computer is named by its path", where=_shown(text), hint="Leave out file://")
     if scheme not in SCHEMES:
         raise InputError(
-            f"{visible(scheme, 20)}:// is no kind of address that can be read", where=_shown(text), mend=_MEND
+            f"{visible(scheme, 20)}:// is no kind of address that can be read", where=_shown(text), hint=_HINT
         )
     try:
         parts = urlsplit(text)
@@ -48,11 +48,11 @@ def check_address(text: str) -> str:
         usable = False
     # Tabs and line ends are dropped from addresses by some readers and kept by others, which would read another one.
     if not usable or any(mark < " " or mark == "\x7f" for mark in text):
-        raise InputError("is not written as an address", where=_shown(text), mend=_MEND)
+        raise InputError("is not written as an address", where=_shown(text), hint=_HINT)
     return scheme
 
 
-def shown(url: str) -> str:
+def redact_url(url: str) -> str:
     """A URL without the parts that may be secret: user, password, and everything after ``?``."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
@@ -60,7 +60,7 @@ def shown(url: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """As `shown`, of what may be no address at all."""
+    """As `redact_url`, of what may be no address at all."""
     return visible(re.sub(r"//[^/@]*@", "//", text.partition("?")[0]))
 
 
@@ -87,7 +87,7 @@ def check_redirect(source: str, target: str) -> None:
         inner = before.hostname != after.hostname and _inner(after.hostname, any) and not _inner(before.hostname, all)
     except ValueError:
         raise DownloadError(
-            "the server sends us on to what is no address", where=shown(source), mend="Check the address"
+            "the server sends us on to what is no address", where=redact_url(source), hint="Check the address"
         ) from None
     if after.scheme not in ("http", "https"):
         fault = f"to another kind of address ({visible(after.scheme, 20)}:)"
@@ -99,8 +99,8 @@ def check_redirect(source: str, target: str) -> None:
         return
     raise DownloadError(
         f"the server sends us on {fault}, which is not followed",
-        where=shown(source),
-        mend="If you trust it, give the address that it leads to",
+        where=redact_url(source),
+        hint="If you trust it, give the address that it leads to",
     )
 
 

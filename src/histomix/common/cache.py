@@ -14,7 +14,7 @@ from ..provenance import digest_file
 VARIABLE = "HISTOMIX_CACHE"
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _OWNER_ONLY = 0o700
-_MEND = f"Remove it (what it held is made or fetched again), or name another folder with {VARIABLE}"
+_HINT = f"Remove it (what it held is made or fetched again), or name another folder with {VARIABLE}"
 _TICK_NS = 50_000_000
 #: State and digest of files that this process has read.
 _digests: dict[Path, tuple[tuple[int, ...], str]] = {}
@@ -34,8 +34,8 @@ def cache_root() -> Path:
         given = os.environ.get(VARIABLE) or platformdirs.user_cache_dir("histomix", appauthor=False)
         return Path(given).expanduser().absolute()
     except RuntimeError as error:
-        mend = f"Name a folder with {VARIABLE}"
-        raise StorageError("this user has no home folder to keep a cache in", mend=mend) from error
+        hint = f"Name a folder with {VARIABLE}"
+        raise StorageError("this user has no home folder to keep a cache in", hint=hint) from error
 
 
 def cache_folder(*names: str) -> Path:
@@ -77,10 +77,10 @@ def private_folder(path: Path) -> Path:
         raise StorageError(
             f"the cache cannot be written ({error.strerror or error})",
             where=path,
-            mend=f"Name a folder that can be written with {VARIABLE}",
+            hint=f"Name a folder that can be written with {VARIABLE}",
         ) from error
     if fault is not None:
-        raise StorageError(f"the cache {fault}", where=path, mend=_MEND)
+        raise StorageError(f"the cache {fault}", where=path, hint=_HINT)
     return path
 
 
@@ -130,7 +130,7 @@ def require_space(folder: Path, need: int, what: str) -> None:
         raise StorageError(
             f"{what} needs {_size(need)} more, and the disk has {_size(free)} free",
             where=folder,
-            mend=f"Free some space, or name a folder on another disk with {VARIABLE}",
+            hint=f"Free some space, or name a folder on another disk with {VARIABLE}",
         )
 
 

@@ -44,7 +44,7 @@ def refuse_newer(
         raise error(
             f"{what} made by a newer histomix ({maker}): its format is {found}, and this version reads {known}",
             where=where,
-            mend="Upgrade histomix",
+            hint="Upgrade histomix",
         )
 
 

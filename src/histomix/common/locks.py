@@ -83,7 +83,7 @@ class Lock:
             raise StorageError(
                 f"cannot be locked ({error.strerror or error})",
                 where=self.path,
-                mend="Check the folder's permissions and space, or choose another one",
+                hint="Check the folder's permissions and space, or choose another one",
             ) from error
         return True
 
@@ -272,7 +272,7 @@ def folder_lock(folder: Path, content: str = "features", *, wait: bool = False) 
         raise FolderBusyError(
             f"{lock.owner() or 'another process'} is writing {content} to this folder",
             where=folder,
-            mend=f"Wait for it, or choose another --out; if no such process runs any more, remove {lock.path}*",
+            hint=f"Wait for it, or choose another --out; if no such process runs any more, remove {lock.path}*",
         )
     try:
         for leftover in [path for pattern in _LEFTOVERS for path in folder.glob(pattern)]:

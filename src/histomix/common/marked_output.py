@@ -40,7 +40,7 @@ def mark_output(out: Path, key: str, earlier: Callable[[Path], bool]) -> None:
             raise InputError(
                 f"holds pseudonyms of another key ({marked}, not {key})",
                 where=out,
-                mend="Give that key with --pseudonym-key, or choose another --out",
+                hint="Give that key with --pseudonym-key, or choose another --out",
             )
         return
     entries = [path for path in sorted(out.iterdir()) if not path.name.startswith(".")] if out.is_dir() else []
@@ -49,7 +49,7 @@ def mark_output(out: Path, key: str, earlier: Callable[[Path], bool]) -> None:
         raise InputError(
             f"holds {foreign[0]!r}, which was made without --anonymise: names would stay beside the pseudonyms",
             where=out,
-            mend="Choose another --out, or remove this one",
+            hint="Choose another --out, or remove this one",
         )
     for path in entries:
         logger.warning("%s: made without --anonymise; it is removed and made anew under a pseudonym", path)
@@ -72,7 +72,7 @@ def refuse_marked(out: Path) -> None:
         raise InputError(
             "was made with --anonymise: names would stand beside the pseudonyms",
             where=out,
-            mend="Give --anonymise again, or choose another --out",
+            hint="Give --anonymise again, or choose another --out",
         )
 
 

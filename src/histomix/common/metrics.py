@@ -47,7 +47,7 @@ def is_present(values: Array, unit: str) -> NDArray[np.bool_]:
         return values > 0.05
     if unit == "cells per spot":
         return values >= 0.5
-    raise InputError(f"there is no unit {unit!r}", mend="Use 'proportion' or 'cells per spot'")
+    raise InputError(f"there is no unit {unit!r}", hint="Use 'proportion' or 'cells per spot'")
 
 
 def pearson(observed: Array, predicted: Array) -> Array:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import InputError, MissingFileError
 
-_MEND = "Export the annotations from QuPath as GeoJSON (File > Export objects as GeoJSON)"
+_HINT = "Export the annotations from QuPath as GeoJSON (File > Export objects as GeoJSON)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,21 +60,21 @@ def read_regions(path: str | os.PathLike[str]) -> list[Region]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise MissingFileError("there is no such file", where=path, mend="Check the path") from error
+        raise MissingFileError("there is no such file", where=path, hint="Check the path") from error
     except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror or error})", where=path, mend="Check the path") from error
+        raise InputError(f"cannot be read ({error.strerror or error})", where=path, hint="Check the path") from error
     except ValueError as error:
-        raise InputError(f"is no JSON ({error})", where=path, mend=_MEND) from error
+        raise InputError(f"is no JSON ({error})", where=path, hint=_HINT) from error
     found: dict[str, list[tuple[np.ndarray, ...]]] = {}
     for number, feature in enumerate(_features(content), start=1):
         if not isinstance(feature, Mapping):
-            raise InputError(f"its feature {number} is no object", where=path, mend=_MEND)
+            raise InputError(f"its feature {number} is no object", where=path, hint=_HINT)
         geometry = feature.get("geometry", feature)
         polygons = _polygons(geometry if isinstance(geometry, Mapping) else {}, f"feature {number}", path)
         if polygons:
             found.setdefault(_name(feature, number), []).extend(polygons)
     if not found:
-        raise InputError("holds no polygon", where=path, mend=_MEND)
+        raise InputError("holds no polygon", where=path, hint=_HINT)
     return [Region(name, tuple(polygons)) for name, polygons in found.items()]
 
 
@@ -118,7 +118,7 @@ def _polygons(geometry: Mapping[str, Any], what: str, path: Path) -> list[tuple[
     try:
         return [tuple(_ring(ring) for ring in polygon) for polygon in coordinates if len(polygon)]  # type: ignore[union-attr]
     except (TypeError, ValueError) as error:
-        raise InputError(f"{what} is no polygon of numbers ({error})", where=path, mend=_MEND) from error
+        raise InputError(f"{what} is no polygon of numbers ({error})", where=path, hint=_HINT) from error
 
 
 def _ring(ring: Sequence[Sequence[float]]) -> np.ndarray:

@@ -29,7 +29,7 @@ _COLUMNS = ["kind", "pseudonym", "original"]
 _BYTES = 32
 _DIGITS = 12
 _OWNER_ONLY = 0o600
-_MEND = "Give the key file that the pseudonyms were made with, or name a new file"
+_HINT = "Give the key file that the pseudonyms were made with, or name a new file"
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class Pseudonyms:
             if self.file.exists():
                 secret, there = _read(self.file)
                 if secret != self._secret:
-                    raise InputError("holds another key by now", where=self.file, mend=_MEND)
+                    raise InputError("holds another key by now", where=self.file, hint=_HINT)
                 rows = {pseudonym: (kind, original) for kind, pseudonym, original in there} | rows
             _write(self.file, self._secret, self.key, [(kind, name, rest) for name, (kind, rest) in rows.items()])
         self._rows, self._saved = rows, len(rows)
@@ -208,7 +208,7 @@ def key_file(
         raise InputError(
             f"the key of the pseudonyms would lie in {around}, which may be handed on",
             where=found,
-            mend="Name a file elsewhere with --pseudonym-key",
+            hint="Name a file elsewhere with --pseudonym-key",
         )
     return found
 
@@ -228,7 +228,7 @@ def _alone(file: Path) -> Any:
         raise StorageError(
             f"the key of the pseudonyms cannot be written ({error.strerror or error})",
             where=file,
-            mend="Name a file elsewhere with --pseudonym-key",
+            hint="Name a file elsewhere with --pseudonym-key",
         ) from error
 
 
@@ -242,7 +242,7 @@ def _read(file: Path) -> tuple[bytes, list[tuple[str, str, str]]]:
             raise ValueError("it has other columns")
     except (OSError, ValueError, IndexError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or "it was not written by histomix, or was changed"
-        raise InputError(f"is no key of pseudonyms ({reason})", where=file, mend=_MEND) from error
+        raise InputError(f"is no key of pseudonyms ({reason})", where=file, hint=_HINT) from error
     return secret, [(kind, pseudonym, _plain(original)) for kind, pseudonym, original in rows]
 
 

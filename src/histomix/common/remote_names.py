@@ -20,7 +20,7 @@ _LONGEST_PATH, _DEEPEST, _ROUNDS = 1024, 16, 8
 _SEPARATORS = str.maketrans(dict.fromkeys("\\\u2215\u29f8\u2216\u29f5\u29f9", "/"))
 # Control marks, hidden ones such as a turn of the writing direction, halves of characters, and separators of lines.
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-_MEND = "Rename the file at its source, or copy it here under a plain name"
+_HINT = "Rename the file at its source, or copy it here under a plain name"
 
 
 def remote_name(url: str) -> str:
@@ -34,7 +34,7 @@ def remote_name(url: str) -> str:
     name = unquote(urlsplit(url).path.rstrip("/").rpartition("/")[2]) or "slide"
     fault = _fault(name) or ("is more than the name of a file" if "/" in name else None)
     if fault is not None:
-        raise InputError(f"the name {visible(name)!r} at the end of the address {fault}", mend=_MEND)
+        raise InputError(f"the name {visible(name)!r} at the end of the address {fault}", hint=_HINT)
     return name
 
 
@@ -65,7 +65,7 @@ def local_path(folder: str | os.PathLike[str], name: str, *, where: str | None =
         raise InputError(
             f"{visible(name)!r} is a link, or lies behind one, that leads out of its folder",
             where=str(folder),
-            mend="Remove the link",
+            hint="Remove the link",
         )
     return path
 
@@ -80,7 +80,7 @@ def relative_name(name: str, *, where: str | None = None) -> str:
     """
     fault = _fault(name)
     if fault is not None:
-        raise InputError(f"the name {visible(name)!r} {fault}", where=where, mend=_MEND)
+        raise InputError(f"the name {visible(name)!r} {fault}", where=where, hint=_HINT)
     return name
 
 
@@ -104,12 +104,12 @@ def check_names(names: Iterable[str], *, where: str | None = None) -> None:
         *_, plainest = _readings(relative_name(name, where=where))
         twin = files.setdefault(plainest.casefold(), name)
         if twin != name:
-            raise InputError(f"{visible(twin)!r} and {visible(name)!r} would be one file here", where=where, mend=_MEND)
+            raise InputError(f"{visible(twin)!r} and {visible(name)!r} would be one file here", where=where, hint=_HINT)
     for key in files:
         parts = key.split("/")
         for depth in range(1, len(parts)):
             if (parent := files.get("/".join(parts[:depth]))) is not None:
-                raise InputError(f"{visible(parent)!r} would be a file and a folder here", where=where, mend=_MEND)
+                raise InputError(f"{visible(parent)!r} would be a file and a folder here", where=where, hint=_HINT)
 
 
 def _readings(name: str) -> Iterator[str]:

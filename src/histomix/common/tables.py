@@ -31,9 +31,9 @@ def read_bytes(path: Path) -> bytes:
         if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)
     except FileNotFoundError as error:
-        raise MissingSectionError("there is no such file", where=path, mend="Check the path") from error
+        raise MissingSectionError("there is no such file", where=path, hint="Check the path") from error
     except (OSError, EOFError, zlib.error) as error:
-        raise SectionError(f"cannot be read ({error})", where=path, mend="Fetch or unpack the file again") from error
+        raise SectionError(f"cannot be read ({error})", where=path, hint="Fetch or unpack the file again") from error
     return content.removeprefix(b"\xef\xbb\xbf")
 
 
@@ -42,9 +42,9 @@ def decode(content: bytes, path: Path) -> str:
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise SectionError("is not a text table in UTF-8", where=path, mend="Save it as CSV or TSV in UTF-8") from error
+        raise SectionError("is not a text table in UTF-8", where=path, hint="Save it as CSV or TSV in UTF-8") from error
     if "\0" in text:
-        raise SectionError("is not a text table", where=path, mend="Save it as CSV or TSV in UTF-8")
+        raise SectionError("is not a text table", where=path, hint="Save it as CSV or TSV in UTF-8")
     return text
 
 
@@ -67,9 +67,9 @@ def header_of(path: Path) -> list[str]:
         with gzip.open(path) if zipped else path.open("rb") as stream:
             first = stream.readline(_MAX_HEADER)
     except FileNotFoundError as error:
-        raise MissingSectionError("there is no such file", where=path, mend="Check the path") from error
+        raise MissingSectionError("there is no such file", where=path, hint="Check the path") from error
     except (OSError, EOFError, zlib.error) as error:
-        raise SectionError(f"cannot be read ({error})", where=path, mend="Fetch or unpack the file again") from error
+        raise SectionError(f"cannot be read ({error})", where=path, hint="Fetch or unpack the file again") from error
     lines = decode(first.removeprefix(b"\xef\xbb\xbf"), path).splitlines()
     return _names(lines[0]) if lines else []
 
@@ -102,14 +102,14 @@ def read_table(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(io.StringIO(text), sep=separator(text.partition("\n")[0]), dtype=str, na_filter=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise SectionError(f"cannot be read as a table ({error})", where=path, mend="Save it as CSV or TSV") from error
+        raise SectionError(f"cannot be read as a table ({error})", where=path, hint="Save it as CSV or TSV") from error
     if not isinstance(table.index, pd.RangeIndex):
         if isinstance(table.index, pd.MultiIndex):
-            raise SectionError("has rows with more cells than the header", where=path, mend="Mend the header")
+            raise SectionError("has rows with more cells than the header", where=path, hint="Mend the header")
         table = table.reset_index(names="")
     table.columns = pd.Index(["" if str(name).startswith("Unnamed: ") else str(name).strip() for name in table.columns])
     if table.empty:
-        raise SectionError("has a header but no rows", where=path, mend="Check that the file is whole")
+        raise SectionError("has a header but no rows", where=path, hint="Check that the file is whole")
     return table.apply(lambda column: column.str.strip())
 
 
@@ -122,7 +122,7 @@ def numbers(table: pd.DataFrame, column: str, path: Path) -> np.ndarray:
         raise SectionError(
             f"row {wrong[0] + 2}, column '{column}': '{cell}' is not a number ({len(wrong)} such rows)",
             where=path,
-            mend="Fill in the number or remove the row",
+            hint="Fill in the number or remove the row",
         )
     return values
 
@@ -159,7 +159,7 @@ def read_cells(path: Path) -> pd.DataFrame:
         cells = pd.read_csv(io.StringIO(body), sep=separator, header=None, dtype=str, na_filter=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise LabelError(
-            f"cannot be read as a table ({error})", where=path, mend="Check that the file is a whole CSV or TSV"
+            f"cannot be read as a table ({error})", where=path, hint="Check that the file is a whole CSV or TSV"
         ) from error
     if cells.shape[1] == len(names) + 1:
         names = ["", *names]
@@ -167,12 +167,12 @@ def read_cells(path: Path) -> pd.DataFrame:
         raise LabelError(
             f"has {len(names)} column names for {cells.shape[1]} columns",
             where=path,
-            mend="Give a CSV or TSV with one name per column and numbers after the first column",
+            hint="Give a CSV or TSV with one name per column and numbers after the first column",
         )
     columns = pd.Index(names[1:])
     if not columns.is_unique:
         raise LabelError(
-            f"has the column '{columns[columns.duplicated()][0]}' more than once", where=path, mend="Keep it once"
+            f"has the column '{columns[columns.duplicated()][0]}' more than once", where=path, hint="Keep it once"
         )
     return cells.iloc[:, 1:].set_axis(columns, axis=1).set_axis(cells[0].str.strip().to_numpy(), axis=0)
 
@@ -191,7 +191,7 @@ def to_numbers(text: pd.DataFrame, path: Path) -> pd.DataFrame:
             f"row {row + 2}, column '{text.columns[column]}': '{text.to_numpy()[row, column]}' is not a number "
             f"({len(wrong)} such cells)",
             where=path,
-            mend="Keep one column of names, then columns of finite numbers without gaps",
+            hint="Keep one column of names, then columns of finite numbers without gaps",
         )
     return pd.DataFrame(numbers, index=text.index, columns=text.columns)
 
@@ -203,8 +203,8 @@ def _text(path: Path) -> str:
             content = gzip.decompress(content)
         return content.decode("utf-8-sig").replace("\r\n", "\n")
     except FileNotFoundError as error:
-        raise MissingLabelError("there is no such file", where=path, mend="Check the path") from error
+        raise MissingLabelError("there is no such file", where=path, hint="Check the path") from error
     except UnicodeDecodeError as error:
-        raise LabelError("is not a text table in UTF-8", where=path, mend="Save it as CSV or TSV in UTF-8") from error
+        raise LabelError("is not a text table in UTF-8", where=path, hint="Save it as CSV or TSV in UTF-8") from error
     except (OSError, EOFError, zlib.error) as error:
-        raise LabelError(f"cannot be read ({error})", where=path, mend="Fetch or unpack the file again") from error
+        raise LabelError(f"cannot be read ({error})", where=path, hint="Fetch or unpack the file again") from error

@@ -90,11 +90,11 @@ class Her2st:
         except (ValueError, KeyError, TypeError) as error:
             listing.unlink()
             raise DownloadError(
-                "is not a listing of the repository", where=self.listing, mend="Run the same command again"
+                "is not a listing of the repository", where=self.listing, hint="Run the same command again"
             ) from error
         paths = [path for path in blobs if wanted.fullmatch(path)]
         if len(paths) > _MOST_FILES:
-            raise DownloadError(f"lists {len(paths)} files", where=self.listing, mend="Do not trust this server")
+            raise DownloadError(f"lists {len(paths)} files", where=self.listing, hint="Do not trust this server")
         check_names(paths, where=self.listing)  # refused here, before any of them is fetched
         for path in paths:
             bring(RemoteFile(path, f"{self.files}/{path}", f"git:{blobs[path]}"), folder)
@@ -215,7 +215,7 @@ class Hest:
             facts = dict(json.loads((folder / files[0]).read_text()))
         except (OSError, ValueError, TypeError) as error:
             raise DownloadError(
-                f"is no table of facts ({error})", where=folder / files[0], mend="Remove it, and fetch again"
+                f"is no table of facts ({error})", where=folder / files[0], hint="Remove it, and fetch again"
             ) from error
         donor = str(facts.get("patient") or "").strip()
         if not donor:
@@ -255,7 +255,7 @@ def public_cohort(name: str) -> PublicCohort:
     if found := re.fullmatch(r"hest:(\w+)", name, flags=re.IGNORECASE):
         return Hest(found[1])
     raise UnknownNameError(
-        f"there is no public cohort '{name}'", mend=f"Choose {', '.join(COHORTS)}, {', or '.join(PATTERNS)}"
+        f"there is no public cohort '{name}'", hint=f"Choose {', '.join(COHORTS)}, {', or '.join(PATTERNS)}"
     )
 
 
@@ -265,7 +265,7 @@ def _mpp_of_legacy_spots(path: Path) -> float:
     table = pd.read_csv(path, sep="\t")
     pitch = spot_pitch(table[["pixel_x", "pixel_y"]].to_numpy(float), table[["new_x", "new_y"]].to_numpy(float))
     if pitch is None:
-        raise DownloadError("has too few spots to find the um per px", where=path, mend="Remove it, and fetch again")
+        raise DownloadError("has too few spots to find the um per px", where=path, hint="Remove it, and fetch again")
     return _LEGACY_PITCH_UM / pitch.px
 
 
@@ -296,10 +296,10 @@ def _unpack(archive: Path, target: Path) -> None:
     except (tarfile.TarError, EOFError, OSError) as error:
         archive.unlink()
         raise DownloadError(
-            f"cannot be unpacked ({error})", where=archive, mend="Run the same command again"
+            f"cannot be unpacked ({error})", where=archive, hint="Run the same command again"
         ) from error
     found = next(partial.rglob("spatial"), None)
     if found is None:
-        raise DownloadError("holds no folder spatial", where=archive, mend="Check that this is a Visium sample")
+        raise DownloadError("holds no folder spatial", where=archive, hint="Check that this is a Visium sample")
     found.replace(target / "spatial")
     note_digest(target / "spatial")

@@ -79,10 +79,10 @@ def fetch(
     try:
         rows = cohort.bring(folder, bring)
     except DownloadError as error:
-        mend = error.mend
+        hint = error.hint
         if isinstance(cohort, Hest) and any(f"({status}" in error.what for status in (401, 403)):
-            mend = f"Accept the terms at {cohort.page} and give your token with --token"
-        raise DownloadError(f"{error.what}{_instead(cohort, folder)}", where=error.where, mend=mend) from error
+            hint = f"Accept the terms at {cohort.page} and give your token with --token"
+        raise DownloadError(f"{error.what}{_instead(cohort, folder)}", where=error.where, hint=hint) from error
     sheet = folder / SHEET
     _write_sheet(sheet, rows)
     facts = {key: getattr(cohort, key) for key in ("name", "title", "licence", "citation")}

@@ -149,7 +149,7 @@ def embed(
             source = EncoderSource(one, local, threads, fov_um=fov_um, runtime=runtime, trust_code=trust_code)
             name = source.name if several else ""
             if name in targets:
-                raise EncoderError(f"the encoder {name} is listed twice", mend="List each encoder once")
+                raise EncoderError(f"the encoder {name} is listed twice", hint="List each encoder once")
             folder = None if out is None else Path(out) / name
             recorded = {}
             if folder is not None:
@@ -158,7 +158,7 @@ def embed(
             source.recognise(recorded)
             targets[name] = Target(source, folder, dtype, wanted=recorded.get("wanted", {}))
         if not targets:
-            raise EncoderError("no encoder was named", mend="Name one, such as builtin")
+            raise EncoderError("no encoder was named", hint="Name one, such as builtin")
         _Run(list(targets.values()), batch_size, check_alignment, progress).embed(cohort)
     found = {name: {section: target.features[section] for section in cohort.names} for name, target in targets.items()}
     return found if several else next(iter(found.values()))
@@ -171,7 +171,7 @@ def _weights(encoders: Sequence[str | Encoder], weights: _Weights) -> list[_Path
     names = [one if isinstance(one, str) else one.card.name for one in encoders]
     if isinstance(weights, Mapping):
         if unknown := sorted(set(weights) - set(names)):
-            raise EncoderError(f"weights were given for {', '.join(unknown)}, which is not listed", mend="Name it too")
+            raise EncoderError(f"weights were given for {', '.join(unknown)}, which is not listed", hint="Name it too")
         return [weights.get(name) for name in names]
     files = [weights] if isinstance(weights, (str, os.PathLike)) else list(weights or [])
     if not files:
@@ -181,7 +181,7 @@ def _weights(encoders: Sequence[str | Encoder], weights: _Weights) -> list[_Path
     if len(files) != len(taking):
         raise EncoderError(
             f"{len(files)} weights were given for {len(taking)} encoders that take any",
-            mend="Give them once for each encoder that does not bring its own, in their order",
+            hint="Give them once for each encoder that does not bring its own, in their order",
         )
     order = iter(files)
     return [next(order) if one in taking else None for one in encoders]
@@ -290,5 +290,5 @@ def _failure(failed: Mapping[str, HistomixError], cohort: Cohort) -> FeatureErro
     return FeatureError(
         f"{count} of {len(cohort.names)} sections could not be embedded{rest}:{lines}",
         where=cohort.sheet,
-        mend="What is done is kept: mend these and run the same command again",
+        hint="What is done is kept: mend these and run the same command again",
     )

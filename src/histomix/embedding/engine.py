@@ -222,13 +222,13 @@ def check_dtype(dtype: str) -> None:
         It is neither float16 nor float32.
     """
     if dtype not in DTYPES:
-        raise FeatureError(f"features cannot be stored as {dtype!r}", mend=f"Choose one of {', '.join(DTYPES)}")
+        raise FeatureError(f"features cannot be stored as {dtype!r}", hint=f"Choose one of {', '.join(DTYPES)}")
 
 
 def check_batch_size(batch_size: int | None) -> None:
     """Refuse a batch without tiles (FeatureError)."""
     if batch_size is not None and batch_size < 1:
-        raise FeatureError(f"a batch of {batch_size} tiles cannot be encoded", mend="Choose a batch size of 1 or more")
+        raise FeatureError(f"a batch of {batch_size} tiles cannot be encoded", hint="Choose a batch size of 1 or more")
 
 
 def _encode(encoder: Encoder, read: Read, dtype: str) -> np.ndarray:
@@ -243,15 +243,15 @@ def _encode(encoder: Encoder, read: Read, dtype: str) -> np.ndarray:
     if found.shape != (count, encoder.dim):
         raise EncoderError(
             f"{name} gave an array of shape {found.shape} for {count} tiles, not {(count, encoder.dim)}",
-            mend="Check that its card and its weights belong together",
+            hint="Check that its card and its weights belong together",
         )
     if not np.isfinite(found).all():
-        raise EncoderError(f"{name} gave values that are not finite", mend="Check its weights with: histomix doctor")
+        raise EncoderError(f"{name} gave values that are not finite", hint="Check its weights with: histomix doctor")
     largest = float(np.abs(found).max())
     if dtype == "float16" and largest > _FLOAT16_MAX:
         raise FeatureError(
             f"{name} gives values up to {largest:.4g}, beyond the range of float16 ({_FLOAT16_MAX:.0f})",
-            mend="Embed with dtype float32 (--dtype float32)",
+            hint="Embed with dtype float32 (--dtype float32)",
         )
     values[read.readable] = found
     return values

@@ -74,15 +74,15 @@ def feature_manifest(features: ad.AnnData) -> dict[str, Any]:
     FeatureError
         The table carries no manifest of features, or that of a newer histomix.
     """
-    mend = "Make features with: histomix embed"
+    hint = "Make features with: histomix embed"
     if "manifest" not in features.uns:
-        raise FeatureError("the table has no manifest, so it does not hold features of histomix", mend=mend)
+        raise FeatureError("the table has no manifest, so it does not hold features of histomix", hint=hint)
     try:
         manifest = json.loads(str(features.uns["manifest"]))
         encoder_identity(manifest)
         _ = manifest["section"], manifest["identity"]
     except (ValueError, KeyError, TypeError) as error:
-        raise FeatureError(f"the manifest of the features is incomplete or not JSON ({error!r})", mend=mend) from error
+        raise FeatureError(f"the manifest of the features is incomplete or not JSON ({error!r})", hint=hint) from error
     refuse_newer(manifest, LAYOUT, "the features were", None, FeatureError)
     return manifest
 
@@ -97,7 +97,7 @@ def read_feature_file(path: str | os.PathLike[str]) -> ad.AnnData:
     """
     path = Path(path)
     if not path.is_file():
-        raise MissingFeatureError("there is no such file", where=path, mend="Make features with: histomix embed")
+        raise MissingFeatureError("there is no such file", where=path, hint="Make features with: histomix embed")
     try:
         features = ad.read_h5ad(path)
     except Exception as error:
@@ -106,14 +106,14 @@ def read_feature_file(path: str | os.PathLike[str]) -> ad.AnnData:
             raise
         reason = str(error).strip().splitlines()
         what = f"the file is damaged or not an h5ad file ({reason[0] if reason else type(error).__name__})"
-        raise FeatureError(what, where=path, mend=_EMBED_AGAIN) from error
+        raise FeatureError(what, where=path, hint=_EMBED_AGAIN) from error
     try:
         manifest = feature_manifest(features)
     except FeatureError as error:
-        raise FeatureError(error.what, where=path, mend=error.mend) from error
+        raise FeatureError(error.what, where=path, hint=error.hint) from error
     problem = _problem(features, manifest, path.stem)
     if problem:
-        raise FeatureError(problem, where=path, mend=_EMBED_AGAIN)
+        raise FeatureError(problem, where=path, hint=_EMBED_AGAIN)
     return features
 
 
@@ -172,7 +172,7 @@ def read_features(folder: str | os.PathLike[str]) -> dict[str, ad.AnnData]:
     paths = sorted(folder.glob("*.h5ad"))
     if not paths:
         what = "the folder holds no features (*.h5ad)" if folder.is_dir() else "there is no such folder"
-        raise FeatureError(what, where=folder, mend="Make features with: histomix embed SHEET --out FEATURES")
+        raise FeatureError(what, where=folder, hint="Make features with: histomix embed SHEET --out FEATURES")
     features = {path.stem: read_feature_file(path) for path in paths}
     manifests = {path: feature_manifest(features[path.stem]) for path in paths}
     expected = encoder_identity(manifests[paths[0]])
@@ -181,7 +181,7 @@ def read_features(folder: str | os.PathLike[str]) -> dict[str, ad.AnnData]:
         require_same_encoder(expected, encoder_identity(manifest), path, expected_by=f"in {paths[0].name}")
         if wanted.get(path.stem, manifest["identity"]) != manifest["identity"]:
             what = "the features are outdated: the slide, the spots or the settings changed, and embedding again failed"
-            raise FeatureError(what, where=path, mend="Run the embed command again, or remove the file")
+            raise FeatureError(what, where=path, hint="Run the embed command again, or remove the file")
     return features
 
 

@@ -54,7 +54,7 @@ def slide_fingerprint(image: str | os.PathLike[str]) -> str:
     except OSError as error:
         what = f"the image cannot be read ({error.strerror or error})"
         kind = MissingSlideError if isinstance(error, FileNotFoundError) else SlideError
-        raise kind(what, where=image, mend="Check the path of the image and its permissions") from error
+        raise kind(what, where=image, hint="Check the path of the image and its permissions") from error
 
 
 def features_identity(
@@ -142,7 +142,7 @@ def require_same_encoder(
         raise FeatureError(
             f"the features are not of the same encoder and tile as those {expected_by}: {differences}",
             where=where,
-            mend="Embed all sections again with one encoder, in a new folder",
+            hint="Embed all sections again with one encoder, in a new folder",
         )
 
 

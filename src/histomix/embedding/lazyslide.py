@@ -47,7 +47,7 @@ def add_to_wsidata(features: AnnData, wsi: Any, tile_key: str = "tiles") -> str:
         raise FeatureError(
             f"the slide has {width} x {height} px, and the features are of one with "
             f"{slide['width_px']} x {slide['height_px']} px ({slide['file']})",
-            mend="Open the slide that the features were made from",
+            hint="Open the slide that the features were made from",
         )
     side, downsample = tile["size_px"], tile["mpp"] / slide["mpp"]
     spec = TileSpec(side, side, side, side, tile["mpp"], ops_downsample=downsample, base_downsample=downsample)

@@ -89,7 +89,7 @@ def read_ahead(
             except SlideReadError as error:
                 if on_error == "raise":
                     what = f"the tile {names[row]} at x {x_px:.0f}, y {y_px:.0f} px cannot be read ({error.what})"
-                    raise SlideReadError(what, where=path, mend=error.mend) from error
+                    raise SlideReadError(what, where=path, hint=error.hint) from error
                 # A smaller tile may be readable where a larger one is not.
                 for number, user in enumerate(batch.users):
                     try:

@@ -82,7 +82,7 @@ class Target:
                 raise FeatureError(
                     f"the folder holds features of another encoder or tile ({name}.h5ad: {differences})",
                     where=self.folder,
-                    mend="Choose another --out, or remove the old features first",
+                    hint="Choose another --out, or remove the old features first",
                 )
 
     @property
@@ -156,7 +156,7 @@ class Target:
 
 def _identity(section: Section, facts: Mapping[str, Any], spec: TileSpec, dtype: str) -> str:
     if section.image is None:
-        raise SectionError("the section has no image to embed", where=section.where, mend="Fill the column image")
+        raise SectionError("the section has no image to embed", where=section.where, hint="Fill the column image")
     # An image that does not say its scale is read at that of the spots files.
     mpp = section.spots_mpp if section.mpp is None else section.mpp
     return features_identity(section.image, mpp, section.keys, section.spots_px, spec, facts, dtype)
@@ -209,8 +209,8 @@ class EncoderSource:
             if self.request is not None:
                 self.request |= {"fov_um": fov_um, "runtime": runtime}
         elif weights is not None:
-            mend = "Give the encoder's name with its weights, or an encoder alone"
-            raise EncoderError("weights were given with an encoder that is already loaded", mend=mend)
+            hint = "Give the encoder's name with its weights, or an encoder alone"
+            raise EncoderError("weights were given with an encoder that is already loaded", hint=hint)
 
     def recognise(self, recorded: Mapping[str, Any]) -> None:
         """Believe what the last run on a folder wrote to its ``manifest.json``, if it was of the same request."""
@@ -252,7 +252,7 @@ class EncoderSource:
             self._ready = with_field_of_view(fast, self._fov_um)
             if self._known and encoder_facts(self._ready) != self._known["encoder"]:
                 what = f"the encoder {self._name} is not the one that the folder's manifest.json recorded for it"
-                raise EncoderError(what, mend="Choose another --out, or remove the old features and manifest.json")
+                raise EncoderError(what, hint="Choose another --out, or remove the old features and manifest.json")
         return self._ready
 
 

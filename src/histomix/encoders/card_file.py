@@ -71,26 +71,26 @@ def read_card_file(path: str | os.PathLike[str]) -> EncoderCard:
     """
     import yaml
 
-    mend = "Correct the card file; histomix.encoders.card_file shows one"
+    hint = "Correct the card file; histomix.encoders.card_file shows one"
     try:
         facts: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise MissingEncoderError("there is no such card file", where=path, mend="Check the path") from error
+        raise MissingEncoderError("there is no such card file", where=path, hint="Check the path") from error
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise EncoderError(f"the card file cannot be read ({error})", where=path, mend=mend) from error
+        raise EncoderError(f"the card file cannot be read ({error})", where=path, hint=hint) from error
     if not isinstance(facts, dict):
-        raise EncoderError("the card file holds no table of names and values", where=path, mend=mend)
+        raise EncoderError("the card file holds no table of names and values", where=path, hint=hint)
     if faults := _faults(facts):
-        raise EncoderError(f"the card file has faults: {'; '.join(faults)}", where=path, mend=mend)
+        raise EncoderError(f"the card file has faults: {'; '.join(faults)}", where=path, hint=hint)
     model = Path(path).parent / facts["model"]
     if model.suffix.lower() not in (*_TORCHSCRIPT, ".onnx"):
         raise EncoderError(
             f"the model {model.name} is neither ONNX (.onnx) nor TorchScript ({', '.join(_TORCHSCRIPT)})",
             where=path,
-            mend="Export it as one of them",
+            hint="Export it as one of them",
         )
     if not model.is_file():
-        raise MissingEncoderError("there is no such model file", where=model, mend=f"Put it beside {Path(path).name}")
+        raise MissingEncoderError("there is no such model file", where=model, hint=f"Put it beside {Path(path).name}")
     return EncoderCard(
         name=facts["name"],
         title=str(facts.get("title", facts["name"])),
@@ -167,7 +167,7 @@ def load_card_file(
         raise EncoderError(
             f"{card.name} is a TorchScript program, which runs with your rights and can overwrite your files",
             where=path,
-            mend="If you trust whoever made it, add --trust-code (in Python trust_code=True); else ask for it as ONNX",
+            hint="If you trust whoever made it, add --trust-code (in Python trust_code=True); else ask for it as ONNX",
         )
     model = {path.name: digest_file(path)} if is_program else model_digests(path)
     digest = digest_json({"model": model, "views": chosen, **decisive})
@@ -182,7 +182,7 @@ def _unusable(card: EncoderCard, path: Path, error: Exception) -> EncoderError:
     return EncoderError(
         f"the model of {card.name} cannot be used ({reason})",
         where=path,
-        mend=_AS_EXPECTED,
+        hint=_AS_EXPECTED,
     )
 
 
@@ -214,7 +214,7 @@ def _load_torchscript(
 
 def _load_onnx(card: EncoderCard, path: Path, digest: str, threads: int | None, views: int, device: str) -> Encoder:
     if device not in ("auto", "cpu"):
-        raise EncoderError(f"an ONNX file runs on the CPU, not on {device!r}", mend="Choose the device auto or cpu")
+        raise EncoderError(f"an ONNX file runs on the CPU, not on {device!r}", hint="Choose the device auto or cpu")
     return OnnxEncoder(card, path, digest, threads, views)
 
 
@@ -245,7 +245,7 @@ class OnnxEncoder:
         self.dim = card.dim
         self.views = views
         self.digest = digest
-        self._session = OnnxSession(path, threads, what=f"the model of {card.name}", mend=_AS_EXPECTED)
+        self._session = OnnxSession(path, threads, what=f"the model of {card.name}", hint=_AS_EXPECTED)
         self._scale = (1.0 / (255.0 * np.asarray(card.std))).astype(np.float32)
         self._offset = (-np.asarray(card.mean) / np.asarray(card.std)).astype(np.float32)
 

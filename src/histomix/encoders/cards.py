@@ -81,5 +81,5 @@ def card(name: str) -> EncoderCard:
             return found
     names = [one.name for one in cards()]
     close = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
-    mend = f"Did you mean {' or '.join(close)}" if close else f"Choose one of {', '.join(names)}"
-    raise UnknownEncoderError(f"there is no encoder {name!r}", mend=mend)
+    hint = f"Did you mean {' or '.join(close)}" if close else f"Choose one of {', '.join(names)}"
+    raise UnknownEncoderError(f"there is no encoder {name!r}", hint=hint)

@@ -22,13 +22,13 @@ class Availability:
         It can.
     reason
         Why, or why not.
-    mend
+    hint
         The one step that makes it loadable; empty when it is.
     """
 
     loadable: bool
     reason: str
-    mend: str
+    hint: str
 
 
 def load_encoder(
@@ -78,8 +78,8 @@ def load_encoder(
         from .onnx.builtin import BuiltinEncoder
 
         if weights is not None:
-            mend = "Leave --weights out, or name the encoder that they are of with --encoder"
-            raise EncoderError("the built-in encoder brings its own weights", where=weights, mend=mend)
+            hint = "Leave --weights out, or name the encoder that they are of with --encoder"
+            raise EncoderError("the built-in encoder brings its own weights", where=weights, hint=hint)
         return BuiltinEncoder(threads=threads, views=views)
     if found.source == "python":
         load = registered()[found.name].load
@@ -88,7 +88,7 @@ def load_encoder(
         from .card_file import load_card_file
 
         if weights is not None:
-            raise EncoderError("a card file names its own model", where=weights, mend="Leave --weights out")
+            raise EncoderError("a card file names its own model", where=weights, hint="Leave --weights out")
         return load_card_file(found, threads, views, device, trust_code)
     if found.source == "zoo":
         from .torch.zoo import ZooEncoder
@@ -110,7 +110,7 @@ def availability(name: str) -> Availability:
     """
     if name.lower().startswith(ZOO) and importlib.util.find_spec("lazyslide_models") is None:
         error = MissingExtraError("lazyslide-models", "zoo", name)
-        return Availability(False, error.what, error.mend or "")
+        return Availability(False, error.what, error.hint or "")
     found = card(name)
     libraries: tuple[str, ...] = ("torch", "timm", "huggingface_hub")
     if found.source == "builtin" or (found.source == "file" and found.files[0].lower().endswith(".onnx")):
@@ -124,7 +124,7 @@ def availability(name: str) -> Availability:
         try:
             read_graph()
         except EncoderError as fault:
-            return Availability(False, fault.what, fault.mend or "")
+            return Availability(False, fault.what, fault.hint or "")
         return Availability(True, "its weights are part of histomix", "")
     if found.source == "python":
         return Availability(True, "it was registered by other code", "")
@@ -142,8 +142,8 @@ def availability(name: str) -> Availability:
         return Availability(
             False, reason, f"Load it where there is a network{remote if needs_remote_code(name[len(ZOO) :]) else ''}"
         )
-    from .torch.weights import access_mend, cached_weights
+    from .torch.weights import access_hint, cached_weights
 
     if cached_weights(found) is not None:
         return Availability(True, "its weights are in the hub's local cache", "")
-    return Availability(False, "its weights are not on this machine", access_mend(found))
+    return Availability(False, "its weights are not on this machine", access_hint(found))

@@ -73,11 +73,11 @@ def optimise(
         ``"int8"`` without the library onnx.
     """
     if runtime not in RUNTIMES:
-        raise EncoderError(f"there is no runtime {runtime!r}", mend=f"Choose one of {', '.join(RUNTIMES)}")
+        raise EncoderError(f"there is no runtime {runtime!r}", hint=f"Choose one of {', '.join(RUNTIMES)}")
     if not all(hasattr(encoder, name) for name in ("model", "preprocess", "forward")):
         if runtime in ("onnx", "int8"):
-            mend = "Leave the runtime at auto"
-            raise EncoderError(f"the encoder {encoder.card.name} brings its own runtime, not {runtime}", mend=mend)
+            hint = "Leave the runtime at auto"
+            raise EncoderError(f"the encoder {encoder.card.name} brings its own runtime, not {runtime}", hint=hint)
         return encoder
     count = sum(parameter.numel() for parameter in encoder.model.parameters())  # type: ignore[attr-defined]
     on_cpu = str(getattr(encoder, "device", "cpu")).startswith("cpu")
@@ -86,11 +86,11 @@ def optimise(
         on_cuda = str(getattr(encoder, "device", "cpu")).startswith("cuda")
         return (PinnedTorchRuntime if on_cuda else TorchRuntime)(encoder, half=half, threads=threads)
     if not on_cpu:
-        raise EncoderError(f"the runtime {runtime} is for CPUs", mend="Load the encoder with device cpu")
+        raise EncoderError(f"the runtime {runtime} is for CPUs", hint="Load the encoder with device cpu")
     if count > _LARGEST_GRAPH:
         raise EncoderError(
             f"{encoder.card.name} has {count / 1e6:.0f} million parameters, more than a graph file can hold",
-            mend="Use the runtime torch",
+            hint="Use the runtime torch",
         )
     try:
         return OnnxRuntime(encoder, int8=runtime == "int8", threads=threads, cache=cache)
@@ -258,7 +258,7 @@ def _verify(found: Any, encoder: Any, tolerance: float | None) -> dict[str, floa
         raise EncoderError(
             f"the faster runtime moves the features of {encoder.card.name} (difference {difference:.2g}, "
             f"cosine {cosine:.4f})",
-            mend="Use the runtime torch",
+            hint="Use the runtime torch",
         )
     return {"difference": difference, "cosine": cosine}
 

@@ -57,9 +57,9 @@ def register_encoder(card: EncoderCard, load: Callable[..., Encoder]) -> None:
     from .cards import _CARDS
 
     if card.name != card.name.lower().replace("_", "-") or not card.name:
-        raise EncoderError(f"an encoder cannot be registered as {card.name!r}", mend="Use lower case and hyphens")
+        raise EncoderError(f"an encoder cannot be registered as {card.name!r}", hint="Use lower case and hyphens")
     if card.name in {one.name for one in _CARDS}:
-        raise EncoderError(f"the name {card.name} belongs to an encoder of histomix", mend="Choose another name")
+        raise EncoderError(f"the name {card.name} belongs to an encoder of histomix", hint="Choose another name")
     _registered[card.name] = Registered(card, load)
 
 

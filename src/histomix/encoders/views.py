@@ -24,7 +24,7 @@ def check_views(views: int) -> int:
     """
     if views not in VIEWS:
         raise EncoderError(
-            f"{views} views cannot be averaged", mend="Choose 1, 4 (rotations) or 8 (rotations and flips)"
+            f"{views} views cannot be averaged", hint="Choose 1, 4 (rotations) or 8 (rotations and flips)"
         )
     return views
 
@@ -41,7 +41,7 @@ def check_tiles(tiles: np.ndarray, size_px: int, name: str) -> np.ndarray:
     if tiles.dtype != np.uint8 or tiles.ndim != 4 or tiles.shape[1:] != (size_px, size_px, 3):
         raise EncoderError(
             f"the encoder {name} was given tiles of type {tiles.dtype} and shape {tiles.shape}",
-            mend=f"Give uint8 RGB tiles of shape (n, {size_px}, {size_px}, 3), as tile_spec() asks",
+            hint=f"Give uint8 RGB tiles of shape (n, {size_px}, {size_px}, 3), as tile_spec() asks",
         )
     return tiles
 
@@ -58,7 +58,7 @@ def check_output(found: Any, count: int, card: EncoderCard) -> None:
     if shape != (count, card.dim):
         raise EncoderError(
             f"the encoder {card.name} gave {shape or type(found).__name__} for {count} tiles, not {(count, card.dim)}",
-            mend="Correct dim on its card, or have the model return one vector for each tile",
+            hint="Correct dim on its card, or have the model return one vector for each tile",
         )
 
 

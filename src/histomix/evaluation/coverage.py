@@ -49,7 +49,7 @@ class IntervalScores:
         groups = (training.donor if kind == "donor" else training.section)[rows]
         if len(np.unique(groups[known])) < 2:
             return
-        at_test = None if spread is None else estimator.predict_spread(training.X[test], training.places[test])
+        at_test = None if spread is None else estimator.predict_spread(training.X[test], training.positions[test])
         if at_test is None:
             spread = None
         sections = np.asarray(training.section, dtype=str)[test]

@@ -60,7 +60,7 @@ class CohortData:
 
 
 @dataclass(frozen=True, eq=False)
-class Gathered:
+class EvaluationData:
     """All rows, and what is known of their sections.
 
     Attributes
@@ -99,7 +99,7 @@ class Gathered:
         return make_folds(self.training.section, self.training.donor, protocol, n, seed, self.site)
 
 
-def gather(train: CohortData, test: CohortData | None = None) -> Gathered:
+def evaluation_data(train: CohortData, test: CohortData | None = None) -> EvaluationData:
     """Join features and labels of a cohort, or of two.
 
     Only cell types that both cohorts have can be scored: others are left out of both, and named in the notes;
@@ -116,7 +116,9 @@ def gather(train: CohortData, test: CohortData | None = None) -> Gathered:
         training = assemble(train.cohort, train.features, train.labels)
         names = {name: name for name in dict.fromkeys(training.section.tolist())}
         rows = np.ones(len(training.Y), dtype=bool)
-        return Gathered(training, train.blocks, dict(train.labels), _site(training, [train]), rows, [(train, names)])
+        return EvaluationData(
+            training, train.blocks, dict(train.labels), _site(training, [train]), rows, [(train, names)]
+        )
     train, test, notes = _common_types(train, test)
     _same_encoders(train.blocks, test.blocks)
     first, second = (assemble(one.cohort, one.features, one.labels) for one in (train, test))
@@ -134,7 +136,7 @@ def gather(train: CohortData, test: CohortData | None = None) -> Gathered:
         tiles=_joined(first.tiles, second.tiles),
         dropped={**{renamed[name]: lost for name, lost in first.dropped.items()}, **second.dropped},
     )
-    return Gathered(
+    return EvaluationData(
         training=training,
         blocks=[
             {**{renamed[name]: a[name] for name in ours}, **b} for a, b in zip(train.blocks, test.blocks, strict=True)
@@ -177,7 +179,7 @@ def _same_encoders(train: Blocks, test: Blocks) -> None:
     if len(train) != len(test):
         raise InputError(
             f"the training cohort has features of {len(train)} encoders, the test cohort of {len(test)}",
-            mend="Give the features of the same encoders, in the same order",
+            hint="Give the features of the same encoders, in the same order",
         )
     for a, b in zip(train, test, strict=True):
         expected = encoder_identity(feature_manifest(next(iter(a.values()))))
@@ -192,13 +194,13 @@ def _common_types(train: CohortData, test: CohortData) -> tuple[CohortData, Coho
     if first.unit != second.unit:
         raise LabelError(
             f"the labels of the training cohort are in {first.unit}, those of the test cohort in {second.unit}",
-            mend="Label both cohorts in one unit",
+            hint="Label both cohorts in one unit",
         )
     common = [name for name in first.cell_types if name in second.cell_types]
     if not common:
         raise LabelError(
             "the two cohorts have no cell type in common",
-            mend="Give their labels the same names with: histomix label --vocabulary",
+            hint="Give their labels the same names with: histomix label --vocabulary",
         )
     notes = []
     for which, own in (("training", first), ("test", second)):
@@ -227,7 +229,7 @@ def _restrict(table: Abundance, types: list[str]) -> Abundance:
     return replace(table, values=values, sd=None, median=None, reliability=reliability)
 
 
-def positions(gathered: Gathered, sections: Sequence[str]) -> dict[str, pd.DataFrame]:
+def positions(gathered: EvaluationData, sections: Sequence[str]) -> dict[str, pd.DataFrame]:
     """Level-0 position of every spot, by section."""
     training = gathered.training
     spots = np.asarray(training.keys).astype(str)
@@ -237,7 +239,7 @@ def positions(gathered: Gathered, sections: Sequence[str]) -> dict[str, pd.DataF
     return {name: table.astype(np.float64).rename_axis("spot") for name, table in tables.items()}
 
 
-def slide_scales(gathered: Gathered, sections: Sequence[str]) -> dict[str, float]:
+def slide_scales(gathered: EvaluationData, sections: Sequence[str]) -> dict[str, float]:
     """Um per px of every section's slide."""
     return {name: float(feature_manifest(gathered.blocks[0][name])["slide"]["mpp"]) for name in sections}
 
@@ -263,7 +265,7 @@ def truth_rows(truth: Mapping[str, Abundance], training: TrainingSet) -> tuple[A
             raise LabelError(
                 f"is in {abundance.unit}, but the labels are in {training.unit}",
                 where=where,
-                mend="Proportions follow from cells per spot, never the reverse: give the truth in cells per spot",
+                hint="Proportions follow from cells per spot, never the reverse: give the truth in cells per spot",
             )
         spots = keys[section == name]
         if abundance.unit != training.unit:
@@ -273,7 +275,7 @@ def truth_rows(truth: Mapping[str, Abundance], training: TrainingSet) -> tuple[A
         known[section == name] = values[types].reindex(spots).to_numpy()
     missing = int(np.isnan(known).any(axis=1).sum())
     if missing == len(known):
-        raise LabelError("the truth covers none of the labelled spots", mend="Check its section names and spot keys")
+        raise LabelError("the truth covers none of the labelled spots", hint="Check its section names and spot keys")
     notes = []
     if missing:
         why = f", {empty} of them because they hold no cells" if empty else ""

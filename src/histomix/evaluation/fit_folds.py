@@ -49,13 +49,13 @@ def prototypes(heads: Sequence[str] | Mapping[str, Any], unit: str, seed: int) -
     given = dict(heads) if isinstance(heads, Mapping) else dict.fromkeys([heads] if isinstance(heads, str) else heads)
     for name in given:
         if name in (LABEL, LABELS, NUCLEI, ORACLE):
-            raise InputError(f"a head cannot be called {name!r}", mend="Choose another name")
+            raise InputError(f"a head cannot be called {name!r}", hint="Choose another name")
         if why := file_name_fault(name):
-            raise InputError(f"a head cannot be called {name!r}, which becomes a folder: it {why}", mend="Rename it")
+            raise InputError(f"a head cannot be called {name!r}, which becomes a folder: it {why}", hint="Rename it")
     if len({file_key(name) for name in {*BASELINES, *given}}) < len({*BASELINES, *given}):
         raise InputError(
             f"two of the heads {', '.join(given)} would have one folder where the case of letters makes no difference",
-            mend="Rename one of them",
+            hint="Rename one of them",
         )
     names = dict.fromkeys([*BASELINES, *given])
     return {name: make_estimator(name, unit, seed) if given.get(name) is None else given[name] for name in names}
@@ -95,14 +95,14 @@ def _predict(name: str, prototype: Any, training: TrainingSet, fold: Fold, fits:
     groups = inner_groups(training.section[rows], training.donor[rows], training.xy_um[rows])
     # Estimators of other libraries do not know of places.
     known = isinstance(prototype, CompositionRegressor)
-    here, there = ({"places": training.places[part]} if known else {} for part in (rows, fold.test))
+    here, there = ({"positions": training.positions[part]} if known else {} for part in (rows, fold.test))
     start = time.perf_counter()
     try:
         estimator = clone(prototype).fit(training.X[rows], training.Y[rows], groups=groups, **here)
         fitted = time.perf_counter()
         values = np.asarray(estimator.predict(training.X[fold.test], **there), dtype=np.float64)
     except HeadError as error:
-        raise HeadError(error.what, where=f"head {name}, fold {fold.name}", mend=error.mend) from error
+        raise HeadError(error.what, where=f"head {name}, fold {fold.name}", hint=error.hint) from error
     fits.cost[name]["fit_seconds"] += fitted - start
     fits.cost[name]["predict_seconds"] += time.perf_counter() - fitted
     expected = (len(fold.test), len(training.cell_types))
@@ -111,7 +111,7 @@ def _predict(name: str, prototype: Any, training: TrainingSet, fold: Fold, fits:
         if values.shape == expected:
             bad = int((~np.isfinite(values)).any(axis=1).sum())
             what = f"{bad} of {len(values)} predicted spots are not finite"
-        raise HeadError(what, where=f"head {name}, fold {fold.name}", mend="Check the head; nothing was scored")
+        raise HeadError(what, where=f"head {name}, fold {fold.name}", hint="Check the head; nothing was scored")
     if fits.watch is not None:
         fits.watch(name, estimator, fold, values)
     return values

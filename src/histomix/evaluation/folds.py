@@ -75,11 +75,11 @@ def make_folds(
     """
     check_protocol(protocol)
     if protocol == "transfer":
-        raise InputError("folds called 'transfer' need a second cohort", mend="Give the cohort to test on as well")
+        raise InputError("folds called 'transfer' need a second cohort", hint="Give the cohort to test on as well")
     sections, donors = np.asarray(section, dtype=str), np.asarray(donor, dtype=str)
     for what, names in (("section", sections), ("donor", donors)):
         if (np.char.strip(names) == "").any():
-            raise InputError(f"some spots have no {what}", mend=f"Give every row of the cohort sheet its {what}")
+            raise InputError(f"some spots have no {what}", hint=f"Give every row of the cohort sheet its {what}")
     rng = np.random.default_rng(seed)
     if protocol == "random":
         n = RANDOM_FOLDS if n is None else n
@@ -94,13 +94,13 @@ def make_folds(
     if protocol == "site":
         named["site"] = _sites(sections, site)
     groups, codes = np.unique(named[protocol], return_inverse=True)
-    mend = {
+    hint = {
         "donor": "Add donors, or use --folds section, which is optimistic",
         "site": "Add sections of another site, or use --folds donor",
         "section": "Add sections",
     }[protocol]
     n = len(groups) if n is None else n
-    _check_count(n, len(groups), f"{protocol}{'' if len(groups) == 1 else 's'}", mend)
+    _check_count(n, len(groups), f"{protocol}{'' if len(groups) == 1 else 's'}", hint)
     if n == len(groups):
         return _folds(codes, [str(name) for name in groups])
     return _folds(_spread(np.bincount(codes), n, rng)[codes], [f"fold {number + 1}" for number in range(n)])
@@ -109,7 +109,7 @@ def make_folds(
 def check_protocol(name: str) -> None:
     """Refuse a protocol that there is not (InputError)."""
     if name not in PROTOCOLS:
-        raise InputError(f"there are no folds called {name!r}", mend=f"Choose from {', '.join(PROTOCOLS)}")
+        raise InputError(f"there are no folds called {name!r}", hint=f"Choose from {', '.join(PROTOCOLS)}")
 
 
 def _sites(sections: NDArray[np.str_], site: ArrayLike | None) -> NDArray[np.str_]:
@@ -118,16 +118,16 @@ def _sites(sections: NDArray[np.str_], site: ArrayLike | None) -> NDArray[np.str
     if nameless:
         raise InputError(
             f"{len(nameless)} sections have no site ({', '.join(nameless[:3])})",
-            mend="Fill in the column site of the cohort sheet",
+            hint="Fill in the column site of the cohort sheet",
         )
     return sites
 
 
-def _check_count(n: int, available: int, what: str, mend: str) -> None:
+def _check_count(n: int, available: int, what: str, hint: str) -> None:
     if available < 2 or not 2 <= n <= available:
         raise InputError(
             f"{available} {what} cannot make {max(n, 2)} folds" if n >= 2 or available < 2 else f"{n} is too few folds",
-            mend=mend if available < 2 else f"Use from 2 to {available} folds",
+            hint=hint if available < 2 else f"Use from 2 to {available} folds",
         )
 
 

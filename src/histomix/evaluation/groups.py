@@ -19,7 +19,7 @@ from .bootstrap import mean_and_interval, resample_weights, units_by_head
 GROUP_METRIC = "pearson_group"
 #: Cell types per group, at most, where the labels choose the groups.
 _MOST_PER_GROUP = 4
-_MEND = "Give a CSV with the columns cell_type and group, or YAML with a list of cell types under each group"
+_HINT = "Give a CSV with the columns cell_type and group, or YAML with a list of cell types under each group"
 
 
 def read_groups(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -36,22 +36,22 @@ def read_groups(path: str | os.PathLike[str]) -> dict[str, str]:
     except InputError:
         raise
     except FileNotFoundError as error:
-        raise MissingFileError("there is no such file", where=place, mend=_MEND) from error
+        raise MissingFileError("there is no such file", where=place, hint=_HINT) from error
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot be read ({error})", where=place, mend=_MEND) from error
+        raise InputError(f"cannot be read ({error})", where=place, hint=_HINT) from error
     found: dict[str, str] = {}
     for cell_type, group in pairs:
         if found.setdefault(cell_type, group) != group:
-            raise InputError(f"{cell_type!r} is in {found[cell_type]!r} and in {group!r}", where=place, mend=_MEND)
+            raise InputError(f"{cell_type!r} is in {found[cell_type]!r} and in {group!r}", where=place, hint=_HINT)
     if not found:
-        raise InputError("names no group", where=place, mend=_MEND)
+        raise InputError("names no group", where=place, hint=_HINT)
     return found
 
 
 def _from_csv(place: Path) -> list[tuple[str, str]]:
     table = pd.read_csv(place, dtype=str, keep_default_na=False)
     if not {"cell_type", "group"} <= set(table.columns):
-        raise InputError("lacks the columns cell_type and group", where=place, mend=_MEND)
+        raise InputError("lacks the columns cell_type and group", where=place, hint=_HINT)
     return list(zip(table["cell_type"].str.strip(), table["group"].str.strip(), strict=True))
 
 
@@ -63,7 +63,7 @@ def _from_yaml(place: Path) -> list[tuple[str, str]]:
     except yaml.YAMLError as error:
         raise ValueError(str(error).splitlines()[0]) from error
     if not isinstance(content, Mapping) or not all(isinstance(types, list) for types in content.values()):
-        raise InputError("is not a list of cell types under each group", where=place, mend=_MEND)
+        raise InputError("is not a list of cell types under each group", where=place, hint=_HINT)
     return [(str(one), str(group)) for group, types in content.items() for one in types]
 
 
@@ -82,7 +82,7 @@ def check_groups(groups: Mapping[str, str], cell_types: Sequence[str]) -> dict[s
     if not found:
         raise InputError(
             f"the groups name no cell type of the labels ({', '.join(cell_types[:5])})",
-            mend="Spell cell types as the labels do",
+            hint="Spell cell types as the labels do",
         )
     return found
 

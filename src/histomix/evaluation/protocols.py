@@ -15,7 +15,7 @@ from ..heads import TrainingSet
 from .baselines import NUCLEI, ORACLE, nuclei_of_rows, nuclei_predictions, section_mean
 from .bootstrap import describe_folds, summarise
 from .coverage import IntervalScores
-from .data import Gathered
+from .data import EvaluationData
 from .fit_folds import LABEL, Fits, fit_folds
 from .folds import HONESTY, Fold, check_protocol
 from .scoring import score
@@ -51,19 +51,19 @@ def chosen_protocols(folds: str | Sequence[str] | None, transfer: bool) -> list[
     for name in names:
         check_protocol(name)
         if names.count(name) > 1:
-            raise InputError(f"the folds {name!r} stand twice", mend="Name each once")
+            raise InputError(f"the folds {name!r} stand twice", hint="Name each once")
         if (name == "transfer") != transfer:
             if transfer:
-                mend = "Leave the folds out, or leave out the test cohort"
-                raise InputError(f"a second cohort is tested whole, not in {name} folds", mend=mend)
-            raise InputError("folds called 'transfer' need a second cohort", mend="Give the cohort to test on as well")
+                hint = "Leave the folds out, or leave out the test cohort"
+                raise InputError(f"a second cohort is tested whole, not in {name} folds", hint=hint)
+            raise InputError("folds called 'transfer' need a second cohort", hint="Give the cohort to test on as well")
     return sorted(names, key=HONESTY.index)
 
 
 def run_protocol(
     protocol: str,
     folds: list[Fold],
-    gathered: Gathered,
+    gathered: EvaluationData,
     estimators: Mapping[str, Any],
     counts: Mapping[str, pd.Series],
     truth: Array | None,

@@ -68,7 +68,7 @@ class Evaluation:
         """
         scores = self.summary["scores"]
         if target not in scores:
-            raise InputError(f"there are no scores against {target!r}", mend=f"Choose from {', '.join(scores)}")
+            raise InputError(f"there are no scores against {target!r}", hint=f"Choose from {', '.join(scores)}")
         rows = {}
         ceiling = self.summary.get(CEILING) or {"mean": None}
         shares = ceiling.get("shares") or {}
@@ -144,13 +144,13 @@ def check_folder(folder: str | os.PathLike[str]) -> None:
     if not path.exists():
         return
     if not path.is_dir():
-        raise InputError("is a file, not a folder", where=path, mend="Choose another --out")
+        raise InputError("is a file, not a folder", where=path, hint="Choose another --out")
     foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in _OURS)
     if foreign:
         raise InputError(
             f"holds {foreign[0]!r}, which no evaluation wrote and replacing the folder would delete",
             where=path,
-            mend="Choose an empty or new folder as --out",
+            hint="Choose an empty or new folder as --out",
         )
 
 
@@ -163,11 +163,11 @@ def read_evaluation(folder: str | os.PathLike[str]) -> Evaluation:
         A file is absent or damaged; the message names it.
     """
     path = Path(folder)
-    mend = "Run histomix evaluate again"
-    summary = read_json(path / "summary.json", mend=mend)
+    hint = "Run histomix evaluate again"
+    summary = read_json(path / "summary.json", hint=hint)
     missing = {"protocol", "heads", "sections", "cell_types", "scores"} - set(summary)
     if missing or summary["protocol"] not in (*PROTOCOLS, ORTHOGONAL):
-        raise InputError("is not the summary of an evaluation", where=path / "summary.json", mend=mend)
+        raise InputError("is not the summary of an evaluation", where=path / "summary.json", hint=hint)
     metrics = _read_csv(path / "metrics.csv", _TEXT)
     ours = metrics["protocol"] == summary["protocol"]
     columns = [*_COORDINATES, *summary["cell_types"]]
@@ -176,7 +176,7 @@ def read_evaluation(folder: str | os.PathLike[str]) -> Evaluation:
         found = {section: _read_csv(place / f"{section}.csv", ["spot"]).set_index("spot") for section in sections}
         for section, table in found.items():
             if list(table.columns) != columns:
-                raise InputError("has other columns than summary.json says", where=place / f"{section}.csv", mend=mend)
+                raise InputError("has other columns than summary.json says", where=place / f"{section}.csv", hint=hint)
         return found
 
     labels = tables(path / "labels", summary["sections"])
@@ -200,7 +200,7 @@ def read_evaluation(folder: str | os.PathLike[str]) -> Evaluation:
 
 def _read_csv(path: Path, text: list[str]) -> pd.DataFrame:
     """Read a table in which only numbers may be empty: "NA" is a fine name for a donor."""
-    mend = "Run histomix evaluate again"
+    hint = "Run histomix evaluate again"
     try:
         table = pd.read_csv(
             path,
@@ -210,9 +210,9 @@ def _read_csv(path: Path, text: list[str]) -> pd.DataFrame:
             float_precision="round_trip",
         )
     except FileNotFoundError as error:
-        raise MissingFileError("there is no such file", where=path, mend=mend) from error
+        raise MissingFileError("there is no such file", where=path, hint=hint) from error
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot be read as a table ({error})", where=path, mend=mend) from error
+        raise InputError(f"cannot be read as a table ({error})", where=path, hint=hint) from error
     if not set(text) <= set(table.columns):
-        raise InputError(f"lacks the column {min(set(text) - set(table.columns))}", where=path, mend=mend)
+        raise InputError(f"lacks the column {min(set(text) - set(table.columns))}", where=path, hint=hint)
     return table

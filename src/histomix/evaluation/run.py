@@ -17,12 +17,12 @@ from ..provenance import versions
 from .baselines import NUCLEI, ORACLE, count_in_tiles
 from .bootstrap import interval_words, small_sections
 from .ceiling import CEILING, ceiling_rows, shares_of_ceiling, summarise_ceiling
-from .data import CohortData, Gathered, gather, positions, slide_scales, truth_rows
+from .data import CohortData, EvaluationData, evaluation_data, positions, slide_scales, truth_rows
 from .fit_folds import BASELINES, prototypes
 from .folds import PROTOCOLS
 from .groups import check_groups, group_rows, groups_from_labels, summarise_groups
 from .leakage.audit import audit, refuse_leaks
-from .leakage.batch_probe import section_probe
+from .leakage.batch_probe import batch_effect_probe
 from .leakage.coupled_labels import coupled_labels, coupling_notes
 from .paired_tests import paired_tests
 from .protocols import COLUMNS, Scored, absent_types, chosen_protocols, inflation, run_protocol
@@ -108,7 +108,7 @@ def evaluate(
     """
     if out is not None:
         check_folder(out)
-    gathered = gather(CohortData(cohort, features, labels, features_folders), test)
+    gathered = evaluation_data(CohortData(cohort, features, labels, features_folders), test)
     training = gathered.training
     names = chosen_protocols(folds, gathered.transfer)
     splits = {name: gathered.folds(name, n_folds, seed) for name in names}
@@ -192,7 +192,7 @@ class _Steps:
 
 
 def _facts(
-    first: Scored, gathered: Gathered, coarse: Mapping[str, list[str]] | None, known: Array | None, seed: int
+    first: Scored, gathered: EvaluationData, coarse: Mapping[str, list[str]] | None, known: Array | None, seed: int
 ) -> tuple[dict[str, Any], list[pd.DataFrame]]:
     """What the summary says of the scores of the main protocol, and the rows that belong beside them."""
     training = gathered.training
@@ -224,7 +224,7 @@ def _facts(
         )
         rows.append(table.assign(protocol=first.protocol, target="label")[COLUMNS])
         grouped = summarise_groups(table, coarse, source, seed)
-    probe = section_probe(training.X[tested], section, donor, xy_um, seed)
+    probe = batch_effect_probe(training.X[tested], section, donor, xy_um, seed)
     truths = 0 if known is None else int(np.isfinite(known[tested]).all(axis=1).sum())
     with_truth = [] if known is None else [s for s in sections if np.isfinite(known[training.section == s]).any()]
     ranked = [*heads, NUCLEI]
@@ -263,7 +263,7 @@ def _facts(
     }, [part for part in rows if len(part)]
 
 
-def _nuclei(gathered: Gathered, progress: Progress) -> tuple[dict[str, pd.Series], list[str]]:
+def _nuclei(gathered: EvaluationData, progress: Progress) -> tuple[dict[str, pd.Series], list[str]]:
     counts: dict[str, pd.Series] = {}
     notes: list[str] = []
     for part, names in gathered.parts:
@@ -273,7 +273,7 @@ def _nuclei(gathered: Gathered, progress: Progress) -> tuple[dict[str, pd.Series
     return counts, notes
 
 
-def _tables(values: Array, gathered: Gathered, sections: Sequence[str]) -> dict[str, pd.DataFrame]:
+def _tables(values: Array, gathered: EvaluationData, sections: Sequence[str]) -> dict[str, pd.DataFrame]:
     """Values of the tested rows by section; a row without any is left out."""
     training = gathered.training
     types = [str(name) for name in training.cell_types]

@@ -60,13 +60,13 @@ def score(
         raise InputError(
             f"observed {y.shape}, predicted {p.shape}, {len(sections)} sections, {len(donors)} donors and "
             f"{len(cell_types)} cell types do not agree",
-            mend="Give one row per spot and one column per cell type",
+            hint="Give one row per spot and one column per cell type",
         )
     for what, values in (("observed", y), ("predicted", p)):
         bad = int((~np.isfinite(values)).any(axis=1).sum())
         if bad:
             raise InputError(
-                f"{bad} of {len(y)} spots have {what} values that are not finite", mend="Mend or drop them"
+                f"{bad} of {len(y)} spots have {what} values that are not finite", hint="Mend or drop them"
             )
     types = [str(name) for name in cell_types]
     parts: list[pd.DataFrame] = []

@@ -42,7 +42,7 @@ def find_maps(folders: Sequence[str | os.PathLike[str]]) -> list[Path]:
         here = [folder] if (folder / "composition.h5ad").is_file() else []
         here = here or sorted(path.parent for path in folder.glob("*/composition.h5ad"))
         if not here:
-            raise InputError("holds no composition map", where=folder, mend="Give folders made by histomix predict")
+            raise InputError("holds no composition map", where=folder, hint="Give folders made by histomix predict")
         found += here
     return found
 
@@ -146,7 +146,7 @@ def _names(
 
 def _check_format(to: str) -> None:
     if to not in FORMATS:
-        raise UnknownNameError(f"there is no format {to!r}", mend=f"Choose one of: {', '.join(FORMATS)}")
+        raise UnknownNameError(f"there is no format {to!r}", hint=f"Choose one of: {', '.join(FORMATS)}")
 
 
 def _export(folder: Path, to: str, out: Path, names: Pseudonyms | None) -> Path:
@@ -179,10 +179,10 @@ def _kept_features(folder: Path, composition: AnnData) -> AnnData | None:
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot be read as an array ({error})", where=path, mend="Predict the slide again") from error
+        raise InputError(f"cannot be read as an array ({error})", where=path, hint="Predict the slide again") from error
     if values.shape[:1] != (composition.n_obs,):
         what = f"has {len(values)} rows for a map of {composition.n_obs} tiles"
-        raise InputError(what, where=path, mend="Predict the slide again")
+        raise InputError(what, where=path, hint="Predict the slide again")
     found = AnnData(np.asarray(values, dtype=np.float32), obs=composition.obs[["x_px", "y_px"]].copy())
     found.obsm["spatial"] = np.asarray(composition.obsm["spatial"])
     return found

@@ -34,7 +34,7 @@ def composition_raster(composition: AnnData) -> tuple[np.ndarray, tuple[float, f
     """
     manifest = json.loads(composition.uns["manifest"])
     if manifest["places"] == "spots":
-        raise InputError("the map is of spots, which stand on no grid", mend="Predict the slide without --at")
+        raise InputError("the map is of spots, which stand on no grid", hint="Predict the slide without --at")
     cell = float(manifest["cell_px"])
     xy_px = np.asarray(composition.obsm["spatial"], dtype=float)
     first = xy_px.min(axis=0)

@@ -47,14 +47,14 @@ class LazySlideHead:
             names = ", ".join(encoder["name"] for encoder in encoders)
             raise HeadError(
                 f"the head joins {len(encoders)} encoders ({names}), and LazySlide predicts from one feature table",
-                mend="Use histomix.predict, or a head on one encoder",
+                hint="Use histomix.predict, or a head on one encoder",
             )
         self.head = head
         self.model = head
         self.mpp = mpp
         self.name = key_name(head.card["name"])
         self.features_model_name = str(encoders[0]["name"])
-        self.whole_slide = bool(head.reach_um) or head.estimator.needs_places
+        self.whole_slide = bool(head.context_um) or head.estimator.needs_positions
         self.needs_coords = self.whole_slide
 
     def to(self, device: Any) -> Self:
@@ -86,7 +86,7 @@ class LazySlideHead:
             raise FeatureError(
                 f"the features have shape {X.shape}; the head {self.name} needs {dim} columns of "
                 f"{self.features_model_name}",
-                mend=f"Extract features with {self.features_model_name}, and give their feature_key",
+                hint=f"Extract features with {self.features_model_name}, and give their feature_key",
             )
         # LazySlide counts from a tile's corner and histomix from its centre: a shift, which no distance feels.
         corners = np.zeros((len(X), 2)) if coords is None else np.asarray(coords, dtype=float)
@@ -137,14 +137,14 @@ def add_composition_to_wsidata(composition: AnnData, wsi: Any, tile_key: str = "
         raise FeatureError(
             f"the slide has {width} x {height} px, and the map is of one with "
             f"{slide['width_px']} x {slide['height_px']} px ({slide['file']})",
-            mend="Open the slide that was predicted",
+            hint="Open the slide that was predicted",
         )
     side, downsample = tile["size_px"], tile["mpp"] / slide["mpp"]
     stride = max(1, round(manifest["cell_px"] / downsample))
     spec = TileSpec(side, side, stride, stride, tile["mpp"], ops_downsample=downsample, base_downsample=downsample)
     corners = np.asarray(composition.obsm["spatial"], dtype=float) - side * downsample / 2
     add_tiles(wsi, tile_key, corners, spec, [0] * composition.n_obs)
-    for name in ("novelty", "in_scope", "read_ok", "tissue", "region", "piece"):
+    for name in ("novelty", "in_scope", "read_ok", "tissue", "region", "fragment"):
         if name in composition.obs:
             wsi.shapes[tile_key][name] = composition.obs[name].to_numpy()
     key = f"{key_name(manifest['head']['name'])}_{tile_key}"

@@ -88,7 +88,7 @@ def to_spatialdata(
         if not features.obs_names.equals(composition.obs_names):
             raise InputError(
                 f"the features are of {features.n_obs} tiles that are not the {composition.n_obs} of the map",
-                mend="Give the features that the map was predicted from",
+                hint="Give the features that the map was predicted from",
             )
         tables["features"] = TableModel.parse(
             _annotating(features), region=TILES, region_key="region", instance_key="tile"
@@ -118,7 +118,7 @@ def write_spatialdata(
     """
     place = Path(path)
     if place.exists() and not any((place / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs")):
-        raise InputError("is there already and is no Zarr store", where=place, mend="Choose another path")
+        raise InputError("is there already and is no Zarr store", where=place, hint="Choose another path")
     data = to_spatialdata(composition, thumbnail, features)
     with atomic_path(place) as temporary:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -13,7 +13,7 @@ from .intervals import Intervals, calibrate
 from .models.knn import KNNRegressor
 from .models.linear import MeanRegressor, RidgeRegressor
 from .models.mlp import MLPRegressor
-from .neighbourhood import Places
+from .neighbourhood import Positions
 from .novelty import IN_SCOPE_PERCENTILE, NoveltyModel
 from .registry import HEADS, make_estimator, parse_settings
 from .train import train
@@ -29,7 +29,7 @@ __all__ = [
     "MLPRegressor",
     "MeanRegressor",
     "NoveltyModel",
-    "Places",
+    "Positions",
     "RidgeRegressor",
     "TrainingSet",
     "assemble",

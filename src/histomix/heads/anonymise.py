@@ -11,7 +11,18 @@ from ..provenance import digest_json
 
 #: Facts of a card that name nobody; ``training`` and ``scores`` are gone through, and others may hold anything.
 _KEPT = (
-    *("format", "histomix", "name", "head", "reach_um", "cell_types", "unit", "encoders", "encoder_licences", "tissue"),
+    *(
+        "format",
+        "histomix",
+        "name",
+        "head",
+        "context_um",
+        "cell_types",
+        "unit",
+        "encoders",
+        "encoder_licences",
+        "tissue",
+    ),
     *("seed", "calibration", "intended_use", "limits", "versions", "files"),
 )
 _SCORES = ("source", "protocol", "protocol_means", "n_donors", "n_sections", "n_spots", "interval")

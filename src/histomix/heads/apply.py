@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import HeadError
-from .neighbourhood import Places
+from .neighbourhood import Positions
 from .novelty import IN_SCOPE_PERCENTILE, NoveltyModel
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def apply_head(
     novelty_model: NoveltyModel,
     intervals: Intervals | None,
     X: Any,
-    places: Places | None,
+    positions: Positions | None,
 ) -> HeadOutput:
     """Apply a head to the rows of ``X``; see `histomix.heads.Head.apply`."""
     if len(getattr(X, "shape", ())) != 2:
@@ -84,7 +84,7 @@ def apply_head(
     rows = readable_rows(X)
     shape = (len(X), len(estimator.present_))
     whole = len(rows) == len(X)
-    seen, where = (X, places) if whole else (Rows(X, rows), None if places is None else places[rows])
+    seen, where = (X, positions) if whole else (Rows(X, rows), None if positions is None else positions[rows])
     values = np.full(shape, np.nan, np.float32)
     lower, upper = (None, None) if intervals is None else (values.copy(), values.copy())
     if len(rows):

@@ -12,16 +12,16 @@ from sklearn.utils import Tags
 
 from ..errors import HeadError
 from .checks import HeadNotFittedError, abundances, column, matrix, remember_columns, rows_to_predict
-from .look_around import Looking
+from .look_around import NeighbourhoodMixin
 from .models.preprocess import threads_for
-from .neighbourhood import Places
+from .neighbourhood import Positions
 
 #: A head of fewer spots than this is refused.
 MIN_SPOTS = 10
 _PREDICT_ROWS = 2048
 
 
-class CompositionRegressor(Looking, RegressorMixin, BaseEstimator):
+class CompositionRegressor(NeighbourhoodMixin, RegressorMixin, BaseEstimator):
     """Base of the estimators that map embeddings to cell-type abundances.
 
     Subclasses implement `_fit` and `_predict` on checked arrays that hold only the cell types seen in training; a type
@@ -56,13 +56,15 @@ class CompositionRegressor(Looking, RegressorMixin, BaseEstimator):
         tags.target_tags.single_output = False
         tags.target_tags.positive_only = True
         # For a graph of spots a table alone is not enough.
-        tags.input_tags.two_d_array = not self.needs_places
+        tags.input_tags.two_d_array = not self.needs_positions
         return tags
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "present_")
 
-    def fit(self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None, places: Places | None = None) -> Self:
+    def fit(
+        self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None, positions: Positions | None = None
+    ) -> Self:
         """Fit on embeddings and labels.
 
         Parameters
@@ -76,7 +78,7 @@ class CompositionRegressor(Looking, RegressorMixin, BaseEstimator):
             hyper-parameters. Without groups, contiguous blocks of rows are held out.
         sample_weight
             ``(n_spots,)``, non-negative.
-        places
+        positions
             Where the rows are; needed by a head that looks around its tiles.
 
         Raises
@@ -88,7 +90,7 @@ class CompositionRegressor(Looking, RegressorMixin, BaseEstimator):
         X, Y = matrix(X, "X"), abundances(y, self.unit)
         if len(X) != len(Y):
             raise HeadError(
-                f"X has {len(X)} rows and y has {len(Y)}", mend="Give one row of labels per row of features"
+                f"X has {len(X)} rows and y has {len(Y)}", hint="Give one row of labels per row of features"
             )
         weight = (
             np.ones(len(X)) if sample_weight is None else column(sample_weight, "sample_weight", len(X)).astype(float)
@@ -100,34 +102,34 @@ class CompositionRegressor(Looking, RegressorMixin, BaseEstimator):
             raise HeadError(
                 f"there are {len(kept)} training spots; at least {MIN_SPOTS} are needed (n_samples={n_rows})"
             )
-        self._start_looking(X, places, kept)
-        neighbourhood = self._neighbourhood(places, n_rows)
-        X = self._seen(X, kept, neighbourhood, None if places is None else self._scales(X, places))
+        self._start_context(X, positions, kept)
+        neighbourhood = self._neighbourhood(positions, n_rows)
+        X = self._seen(X, kept, neighbourhood, None if positions is None else self._scales(X, positions))
         labels = None if groups is None else column(groups, "groups", len(weight))[kept]
         Y, weight = Y[kept], weight[kept] / weight[kept].mean()
         self.present_ = np.asarray(Y.any(axis=0))
         if not self.present_.any():
-            raise HeadError("every label is zero, so there is nothing to learn", mend="Check the labels")
+            raise HeadError("every label is zero, so there is nothing to learn", hint="Check the labels")
         Y = Y[:, self.present_]
         if self.unit == "proportion":
             Y = Y / Y.sum(axis=1, keepdims=True)
         self.held_out_ = self.held_out_spread_ = None
         with threads_for(X.size):
-            self._fit(X, Y, labels, weight, None if places is None else places[kept])
+            self._fit(X, Y, labels, weight, None if positions is None else positions[kept])
         for name in ("held_out_", "held_out_spread_"):
             if getattr(self, name) is not None:
                 whole = np.full((n_rows, len(self.present_)), np.nan)
                 whole[np.ix_(kept, self.present_)] = getattr(self, name)
                 whole[np.ix_(kept[np.isfinite(getattr(self, name)).all(axis=1)], ~self.present_)] = 0.0
                 setattr(self, name, whole)
-        if self.held_out_ is not None and places is not None:
-            self._choose_smoothing(self.held_out_[kept][:, self.present_], Y, places[kept])
+        if self.held_out_ is not None and positions is not None:
+            self._choose_smoothing(self.held_out_[kept][:, self.present_], Y, positions[kept])
         for name in ("held_out_", "held_out_spread_"):
             if getattr(self, name) is not None:
                 setattr(self, name, self._smoothed(getattr(self, name), neighbourhood))
         return self
 
-    def predict(self, X: Any, places: Places | None = None) -> np.ndarray:
+    def predict(self, X: Any, positions: Positions | None = None) -> np.ndarray:
         """Predict abundances.
 
         Parameters
@@ -135,16 +137,16 @@ class CompositionRegressor(Looking, RegressorMixin, BaseEstimator):
         X
             Embeddings, ``(n, n_features)``, finite. Any array that gives rows by their numbers will do: it is read in
             chunks, so a memory-mapped file is not loaded whole.
-        places
+        positions
             Where the rows are; needed by a head that looks around its tiles.
 
         Returns
         -------
         float64 array, ``(n, n_types)``: non-negative; rows sum to 1 when the unit is "proportion".
         """
-        return self._by_chunks(X, places, self._predict)
+        return self._by_chunks(X, positions, self._predict)
 
-    def predict_spread(self, X: Any, places: Places | None = None) -> np.ndarray | None:
+    def predict_spread(self, X: Any, positions: Positions | None = None) -> np.ndarray | None:
         """Standard deviation between the members of a committee, ``(n, n_types)``; None for a head without members.
 
         Smoothed over neighbours as the prediction is: it says how far members disagree, not how far they err.
@@ -153,31 +155,31 @@ class CompositionRegressor(Looking, RegressorMixin, BaseEstimator):
 
     def _to_predict(self, X: Any) -> Any:
         if not self.__sklearn_is_fitted__():
-            raise HeadNotFittedError(f"this {type(self).__name__} is not fitted yet", mend="Call fit first")
+            raise HeadNotFittedError(f"this {type(self).__name__} is not fitted yet", hint="Call fit first")
         return rows_to_predict(self, X)
 
     @abstractmethod
     def _fit(
-        self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, places: Places | None
+        self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, positions: Positions | None
     ) -> None: ...
 
     @abstractmethod
-    def _predict(self, X: np.ndarray, places: Places | None) -> np.ndarray: ...
+    def _predict(self, X: np.ndarray, positions: Positions | None) -> np.ndarray: ...
 
     def _by_chunks(
-        self, X: Any, places: Places | None, function: Callable[[np.ndarray, Places | None], np.ndarray]
+        self, X: Any, positions: Positions | None, function: Callable[[np.ndarray, Positions | None], np.ndarray]
     ) -> np.ndarray:
         """Apply a function of present types to chunks of rows with their rings, and smooth its result."""
         X = self._to_predict(X)
-        neighbourhood = self._neighbourhood(places, len(X))
-        scales = None if places is None else self._scales(X, places)
+        neighbourhood = self._neighbourhood(positions, len(X))
+        scales = None if positions is None else self._scales(X, positions)
         result = np.zeros((len(X), len(self.present_)))
-        step = max(len(X), 1) if self.needs_places else _PREDICT_ROWS
+        step = max(len(X), 1) if self.needs_positions else _PREDICT_ROWS
         with threads_for(X.shape[0] * X.shape[1]):
             for start in range(0, len(X), step):
                 rows = slice(start, min(start + step, len(X)))
                 block = matrix(self._seen(X, rows, neighbourhood, scales), "X", rows=0, first=start)
-                result[rows, self.present_] = function(block, None if places is None else places[rows])
+                result[rows, self.present_] = function(block, None if positions is None else positions[rows])
         return self._smoothed(result, neighbourhood)
 
     @abstractmethod
@@ -186,7 +188,7 @@ class CompositionRegressor(Looking, RegressorMixin, BaseEstimator):
 
     def fitted(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return the fitted arrays and numbers: with the parameters, all that prediction needs."""
-        looks, lengths = self._look_fitted()
+        looks, lengths = self._context_fitted()
         names = ("present_", *looks, *self._fitted_arrays())
         numbers = ("n_features_in_", *lengths, *self._fitted_numbers)
         return (
@@ -202,11 +204,11 @@ class CompositionRegressor(Looking, RegressorMixin, BaseEstimator):
         HeadError
             An array or a number is missing, unknown or not finite, or the shapes do not fit together.
         """
-        looks, numbers_of_look = self._look_fitted()
+        looks, numbers_of_context = self._context_fitted()
         wanted = {"present_": ("all types",), **looks, **self._fitted_arrays()}
         if set(arrays) != set(wanted):
             raise HeadError(f"the saved arrays are {sorted(arrays)}, but this kind of head has {sorted(wanted)}")
-        for name in ("n_features_in_", *numbers_of_look, *self._fitted_numbers):
+        for name in ("n_features_in_", *numbers_of_context, *self._fitted_numbers):
             value = numbers.get(name)
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise HeadError(f"the fitted number {name} is {value!r}")

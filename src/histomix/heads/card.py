@@ -71,7 +71,7 @@ def make_card(
             **({"own_choices": choices} if (choices := getattr(estimator, "own_choices", None)) else {}),
         },
         # None for a head that looks at its whole slide.
-        "reach_um": estimator.reach_um if np.isfinite(estimator.reach_um) else None,
+        "context_um": estimator.context_um if np.isfinite(estimator.context_um) else None,
         "cell_types": training.cell_types,
         "unit": training.unit,
         **training.features,
@@ -161,10 +161,10 @@ def evaluation_scores(summary: Mapping[str, Any], head: str, training: TrainingS
     HeadError
         The evaluation is of something else, or has no scores of this head.
     """
-    mend = f"Evaluate this head on these labels and features: histomix evaluate SHEET --heads {head} --out EVAL"
+    hint = f"Evaluate this head on these labels and features: histomix evaluate SHEET --heads {head} --out EVAL"
     found = summary.get("scores", {}).get("label", {}).get(head)
     if not isinstance(found, Mapping):
-        raise HeadError(f"the evaluation has no scores of the head {head!r} against labels", mend=mend)
+        raise HeadError(f"the evaluation has no scores of the head {head!r} against labels", hint=hint)
     encoders = [
         [(entry.get("name"), entry.get("digest")) for entry in features.get("encoders", ())]
         for features in (summary.get("features") or {}, training.features)
@@ -175,7 +175,7 @@ def evaluation_scores(summary: Mapping[str, Any], head: str, training: TrainingS
         ("encoders", *encoders),
     ):
         if one != other:
-            raise HeadError(f"the evaluation is of other {what} ({one}) than the head ({other})", mend=mend)
+            raise HeadError(f"the evaluation is of other {what} ({one}) than the head ({other})", hint=hint)
     counts = ("n_donors", "n_sections", "n_spots")
     scores: dict[str, Any] = {
         "source": "histomix evaluate",

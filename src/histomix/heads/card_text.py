@@ -95,8 +95,8 @@ def _sees(card: Mapping[str, Any]) -> str:
         )
     head = ["Encoder", "Revision", "Tile", "Features", "Views", "Licence", "Commercial use"]
     text = _table(head, rows)
-    if "reach_um" in card:
-        reach = card["reach_um"]
+    if "context_um" in card:
+        reach = card["context_um"]
         far = "at the tiles of its whole slide" if reach is None else f"at neighbours up to {reach:g} um away"
         text += f"\n\nIt looks {far if reach != 0 else 'at each tile alone'}."
     return text

@@ -35,11 +35,11 @@ def matrix(values: Any, name: str, rows: int = 1, first: int = 0) -> np.ndarray:
         input_name=name,
     )
     if array.ndim != 2 or array.shape[0] < rows:
-        mend = "Reshape your data to one row per spot, and one column per " + (
+        hint = "Reshape your data to one row per spot, and one column per " + (
             "cell type" if name == "y" else "feature"
         )
         raise HeadError(
-            f"{name} must be a table of rows x columns with at least one of each; its shape is {array.shape}", mend=mend
+            f"{name} must be a table of rows x columns with at least one of each; its shape is {array.shape}", hint=hint
         )
     if array.dtype.kind not in "fiub":
         raise HeadError(f"{name} must hold numbers; it holds {array.dtype}")
@@ -66,7 +66,7 @@ def abundances(y: Any, unit: str) -> np.ndarray:
     """Check a table of labels in a unit, float64 ``(n_spots, n_types)``."""
     Y = matrix(y, "y").astype(np.float64, copy=False)
     if unit not in UNITS:
-        raise HeadError(f"the unit is {unit!r}", mend=f"Choose one of: {', '.join(UNITS)}")
+        raise HeadError(f"the unit is {unit!r}", hint=f"Choose one of: {', '.join(UNITS)}")
     if (Y < 0).any():
         raise HeadError(f"y holds negative abundances in {(Y < 0).any(axis=1).sum()} of {len(Y)} rows")
     if unit == "proportion":
@@ -76,7 +76,7 @@ def abundances(y: Any, unit: str) -> np.ndarray:
             raise HeadError(
                 f"the unit is proportion, but {off.sum()} of {len(Y)} rows of y do not sum to 1 "
                 f"(first: row {first}, sum {Y[first].sum():.4g})",
-                mend="Divide each row by its sum, or say unit='cells per spot'",
+                hint="Divide each row by its sum, or say unit='cells per spot'",
             )
     return Y
 
@@ -91,12 +91,12 @@ def rows_to_predict(estimator: Any, X: Any) -> Any:
     if len(getattr(X, "shape", ())) != 2 or sparse.issparse(X):
         X = matrix(X, "X", rows=0)
     _from_sklearn(
-        None, validate_data, estimator, X, mend="Embed with the encoder of the head", reset=False, skip_check_array=True
+        None, validate_data, estimator, X, hint="Embed with the encoder of the head", reset=False, skip_check_array=True
     )
     return matrix(X, "X", rows=0) if hasattr(X, "columns") else X
 
 
-def _from_sklearn(what: str | None, check: Any, *values: Any, mend: str | None = None, **settings: Any) -> Any:
+def _from_sklearn(what: str | None, check: Any, *values: Any, hint: str | None = None, **settings: Any) -> Any:
     """Call a check of scikit-learn; its refusals are errors of a head, in its words."""
     try:
         return check(*values, **settings)
@@ -104,4 +104,4 @@ def _from_sklearn(what: str | None, check: Any, *values: Any, mend: str | None =
         # Some of its messages go on with the values themselves.
         reason = str(error).strip() if what is None else str(error).strip().split("\n")[0]
         kind = HeadTypeError if isinstance(error, TypeError) else HeadError
-        raise kind(reason.rstrip(".") if what is None else f"{what} ({reason.rstrip('.')})", mend=mend) from error
+        raise kind(reason.rstrip(".") if what is None else f"{what} ({reason.rstrip('.')})", hint=hint) from error

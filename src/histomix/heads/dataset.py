@@ -14,7 +14,7 @@ from ..embedding import encoder_identity, feature_manifest, require_same_encoder
 from ..errors import FeatureError, LabelError
 from ..slides import TileSpec
 from .models.pixels import CohortTiles
-from .neighbourhood import Places
+from .neighbourhood import Positions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,9 +64,9 @@ class TrainingSet:
     tiles: CohortTiles | None = None
 
     @property
-    def places(self) -> Places:
+    def positions(self) -> Positions:
         """Where the rows are, and their pixels."""
-        return Places(self.section, self.xy_um, self.tiles)
+        return Positions(self.section, self.xy_um, self.tiles)
 
 
 def assemble(
@@ -96,7 +96,7 @@ def assemble(
     """
     blocks = [features] if isinstance(features, Mapping) else list(features)
     if not blocks or not len(cohort):
-        raise FeatureError("there are no features to train on", mend="Give the features of at least one encoder")
+        raise FeatureError("there are no features to train on", hint="Give the features of at least one encoder")
     sections = list(cohort.names)
     encoders = [_common_encoder(block, sections) for block in blocks]
     unit, cell_types = _common_types(labels, sections)
@@ -129,7 +129,7 @@ def join_blocks(tables: Sequence[AnnData]) -> tuple[pd.Index, np.ndarray]:
     return keys, np.concatenate([np.asarray(table[keys].X, dtype=np.float32) for table in tables], axis=1)
 
 
-def places_um(table: AnnData, keys: pd.Index) -> np.ndarray:
+def positions_um(table: AnnData, keys: pd.Index) -> np.ndarray:
     """Centres of the tiles named by ``keys``, float64 ``(n, 2)``, um from the corner of their slide.
 
     Raises
@@ -141,7 +141,7 @@ def places_um(table: AnnData, keys: pd.Index) -> np.ndarray:
     if "spatial" not in table.obsm or not mpp:
         raise FeatureError(
             "the features do not say where their tiles are (obsm['spatial'] and the slide's mpp)",
-            mend="Make features with: histomix embed",
+            hint="Make features with: histomix embed",
         )
     return np.asarray(table.obsm["spatial"], dtype=np.float64)[table.obs_names.get_indexer(keys)] * mpp
 
@@ -164,7 +164,7 @@ def _common_encoder(block: Mapping[str, AnnData], sections: Sequence[str]) -> di
     if absent:
         raise FeatureError(
             f"there are no features of {_listed(absent)}",
-            mend="Embed every section of the sheet with: histomix embed SHEET --out FEATURES",
+            hint="Embed every section of the sheet with: histomix embed SHEET --out FEATURES",
         )
     manifests = {name: feature_manifest(block[name]) for name in sections}
     first = manifests[sections[0]]
@@ -180,7 +180,7 @@ def _common_types(labels: Mapping[str, Abundance], sections: Sequence[str]) -> t
     """The unit and the cell types that the labels of all sections share."""
     absent = [name for name in sections if name not in labels]
     if absent:
-        raise LabelError(f"there are no labels of {_listed(absent)}", mend="Label every section of the sheet")
+        raise LabelError(f"there are no labels of {_listed(absent)}", hint="Label every section of the sheet")
     first = labels[sections[0]]
     for name in sections[1:]:
         here, where = labels[name], f"labels of section {name}"
@@ -188,7 +188,7 @@ def _common_types(labels: Mapping[str, Abundance], sections: Sequence[str]) -> t
             raise LabelError(
                 f"the unit is {here.unit}, but that of section {sections[0]} is {first.unit}",
                 where=where,
-                mend="Label all sections with one method and unit",
+                hint="Label all sections with one method and unit",
             )
         extra = [t for t in here.cell_types if t not in first.cell_types]
         missing = [t for t in first.cell_types if t not in here.cell_types]
@@ -199,7 +199,7 @@ def _common_types(labels: Mapping[str, Abundance], sections: Sequence[str]) -> t
             raise LabelError(
                 f"the cell types are not those of section {sections[0]}: it {' and '.join(differences)}",
                 where=where,
-                mend="Give every section the same cell types, with zeros where a type is absent",
+                hint="Give every section the same cell types, with zeros where a type is absent",
             )
     return first.unit, first.cell_types
 
@@ -211,19 +211,19 @@ def _section(
     where = f"section {name}"
     slides = [feature_manifest(table)["slide"] for table in tables]
     if len({slide["fingerprint"] for slide in slides}) > 1:
-        raise FeatureError("the encoders' features were made from different slides", where=where, mend="Embed it again")
+        raise FeatureError("the encoders' features were made from different slides", where=where, hint="Embed it again")
     tiles, X = join_blocks(tables)
     if not len(tiles):
-        raise FeatureError("the encoders' features share no tile", where=where, mend="Embed it again with each encoder")
+        raise FeatureError("the encoders' features share no tile", where=where, hint="Embed it again with each encoder")
     joined = join_spots(labels, tiles, where=where, quiet=True)
     keys = joined.values.index
     rows = tiles.get_indexer(keys)
     readable = np.isfinite(X[rows]).all(axis=1)
     keys, rows = keys[readable], rows[readable]
     if not len(keys):
-        raise FeatureError("no labelled tile could be read", where=where, mend="Check the slide and embed it again")
+        raise FeatureError("no labelled tile could be read", where=where, hint="Check the slide and embed it again")
     Y = joined.values.loc[keys, list(cell_types)].to_numpy(np.float64)
-    xy_um = places_um(tables[0], keys)
+    xy_um = positions_um(tables[0], keys)
     lost = {
         "labels without a tile": len(labels.values) - len(joined.values),
         "tiles without a label": len(tables[0].obs_names) - len(joined.values),

@@ -19,7 +19,7 @@ from .registry import HEADS
 CARD, WEIGHTS, NOVELTY = "card.json", "weights.safetensors", "novelty.safetensors"
 #: Only in the folder of a head that is calibrated.
 INTERVALS = "intervals.safetensors"
-MEND = "Train it again, or restore it from a copy"
+HINT = "Train it again, or restore it from a copy"
 
 
 def check_card(card: Mapping[str, Any], where: Path) -> None:
@@ -36,10 +36,10 @@ def check_card(card: Mapping[str, Any], where: Path) -> None:
             f"the head was made by an older histomix ({card.get('histomix')}): its format is {card['format']}, "
             f"and this version reads {FORMAT}",
             where=where,
-            mend="Train it again with the same command",
+            hint="Train it again with the same command",
         )
     if card.get("digest") != digest_json({name: value for name, value in card.items() if name != "digest"}):
-        raise HeadError("the card is not the one that was written (its digest differs)", where=where, mend=MEND)
+        raise HeadError("the card is not the one that was written (its digest differs)", where=where, hint=HINT)
     try:
         kind, encoders = card["head"], card["encoders"]
         known = isinstance(card["format"], int) and card["unit"] in UNITS and card["unit"] == kind["parameters"]["unit"]
@@ -50,12 +50,12 @@ def check_card(card: Mapping[str, Any], where: Path) -> None:
             encoder_identity({"encoder": encoder, "tile": encoder})
             known = known and isinstance(encoder["dim"], int)
     except (KeyError, TypeError) as error:
-        raise HeadError(f"the card is incomplete ({error!r})", where=where, mend=MEND) from error
+        raise HeadError(f"the card is incomplete ({error!r})", where=where, hint=HINT) from error
     if not known or not encoders:
-        raise HeadError("the card's fields are not those of a head", where=where, mend=MEND)
+        raise HeadError("the card's fields are not those of a head", where=where, hint=HINT)
     if kind["kind"] not in HEADS:
-        mend = f"Upgrade histomix; this version has: {', '.join(HEADS)}"
-        raise UnknownHeadError(f"this version has no head named {kind['kind']!r}", where=where, mend=mend)
+        hint = f"Upgrade histomix; this version has: {', '.join(HEADS)}"
+        raise UnknownHeadError(f"this version has no head named {kind['kind']!r}", where=where, hint=hint)
 
 
 def read_arrays(path: Path, digest: str | None) -> dict[str, np.ndarray]:
@@ -72,13 +72,13 @@ def read_arrays(path: Path, digest: str | None) -> dict[str, np.ndarray]:
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
-        raise MissingHeadError("there is no such file", where=path, mend=MEND) from error
+        raise MissingHeadError("there is no such file", where=path, hint=HINT) from error
     except OSError as error:
-        raise HeadError(f"cannot be read ({error.strerror})", where=path, mend=MEND) from error
+        raise HeadError(f"cannot be read ({error.strerror})", where=path, hint=HINT) from error
     if digest_bytes(data) != digest:
-        raise HeadError("the file is not the one that was written (its sha256 differs)", where=path, mend=MEND)
+        raise HeadError("the file is not the one that was written (its sha256 differs)", where=path, hint=HINT)
     try:
         # Copies, since arrays on a file's bytes are read-only and torch wants to share them.
         return {name: array.copy() for name, array in load(data).items()}
     except (SafetensorError, KeyError, ValueError) as error:
-        raise HeadError(f"the file is not in the safetensors format ({error})", where=path, mend=MEND) from error
+        raise HeadError(f"the file is not in the safetensors format ({error})", where=path, hint=HINT) from error

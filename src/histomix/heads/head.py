@@ -17,10 +17,10 @@ from ..provenance import atomic_path, digest_bytes, digest_json, read_json, writ
 from .apply import HeadOutput, apply_head, novelty_of, readable_rows
 from .base import CompositionRegressor
 from .card_text import card_facts, card_markdown
-from .dataset import join_blocks, places_um
-from .files import CARD, INTERVALS, MEND, NOVELTY, WEIGHTS, check_card, read_arrays
+from .dataset import join_blocks, positions_um
+from .files import CARD, HINT, INTERVALS, NOVELTY, WEIGHTS, check_card, read_arrays
 from .intervals import Intervals
-from .neighbourhood import Places
+from .neighbourhood import Positions
 from .novelty import NoveltyModel
 from .registry import make_estimator
 
@@ -51,9 +51,9 @@ class Head:
     intervals: Intervals | None = None
 
     @property
-    def reach_um(self) -> float:
+    def context_um(self) -> float:
         """How far around a tile the head looks, um from centre to centre; 0 when it sees the tile alone."""
-        return self.estimator.reach_um
+        return self.estimator.context_um
 
     def apply(
         self,
@@ -86,19 +86,19 @@ class Head:
         HeadError
             The features have another number of columns, or there is not one place a row.
         """
-        places = None
-        if self.estimator.needs_places or self.reach_um:
+        positions = None
+        if self.estimator.needs_positions or self.context_um:
             names = np.broadcast_to(np.asarray(section), (len(X),))
-            places = Places(names, np.asarray(xy_um, dtype=np.float64), tiles)
-        return apply_head(self.estimator, self.novelty_model, self.intervals, X, places)
+            positions = Positions(names, np.asarray(xy_um, dtype=np.float64), tiles)
+        return apply_head(self.estimator, self.novelty_model, self.intervals, X, positions)
 
     def output(self, features: AnnData | Sequence[AnnData]) -> HeadOutput:
         """Apply the head to features of one slide: what `apply` gives, for the tiles of `predict_features`.
 
         Takes what `predict_features` takes and raises the same.
         """
-        _, X, places = self._matrix(features)
-        return apply_head(self.estimator, self.novelty_model, self.intervals, X, places)
+        _, X, positions = self._matrix(features)
+        return apply_head(self.estimator, self.novelty_model, self.intervals, X, positions)
 
     def _repr_html_(self) -> str:
         return card_html(*card_facts(self.card))
@@ -127,11 +127,11 @@ class Head:
         """
         import pandas as pd
 
-        keys, X, places = self._matrix(features)
+        keys, X, positions = self._matrix(features)
         rows = readable_rows(X)
         values = np.full((len(X), len(self.card["cell_types"])), np.nan)
         if len(rows):
-            values[rows] = self.estimator.predict(X[rows], None if places is None else places[rows])
+            values[rows] = self.estimator.predict(X[rows], None if positions is None else positions[rows])
         return pd.DataFrame(values, index=keys, columns=self.card["cell_types"])
 
     def novelty(self, features: AnnData | Sequence[AnnData]) -> np.ndarray:
@@ -161,7 +161,7 @@ class Head:
             target.is_dir() and not {path.name for path in target.iterdir()} <= {CARD, WEIGHTS, NOVELTY, INTERVALS}
         ):
             raise HeadError(
-                "the place to save to holds other files", where=target, mend="Name a new folder for the head"
+                "the place to save to holds other files", where=target, hint="Name a new folder for the head"
             )
         with atomic_path(target) as temporary:
             temporary.mkdir()
@@ -169,13 +169,13 @@ class Head:
                 (temporary / name).write_bytes(data)
             write_json(temporary / CARD, self.card)
 
-    def _matrix(self, features: AnnData | Sequence[AnnData]) -> tuple[pd.Index, np.ndarray, Places | None]:
+    def _matrix(self, features: AnnData | Sequence[AnnData]) -> tuple[pd.Index, np.ndarray, Positions | None]:
         tables = list(features) if isinstance(features, Sequence) else [features]
         encoders = self.card["encoders"]
         names = ", ".join(encoder["name"] for encoder in encoders)
-        mend = f"Embed the tiles with the encoder of the head: {names}"
+        hint = f"Embed the tiles with the encoder of the head: {names}"
         if len(tables) != len(encoders):
-            raise FeatureError(f"the head needs features of {names}; {len(tables)} tables were given", mend=mend)
+            raise FeatureError(f"the head needs features of {names}; {len(tables)} tables were given", hint=hint)
         for table, encoder in zip(tables, encoders, strict=True):
             manifest = feature_manifest(table)
             where = f"features of {manifest.get('section') or 'the slide'}"
@@ -183,14 +183,14 @@ class Head:
                 expected = encoder_identity({"encoder": encoder, "tile": encoder})
                 require_same_encoder(expected, encoder_identity(manifest), where, "that the head was trained on")
             except FeatureError as error:
-                raise FeatureError(error.what, where=error.where, mend=mend) from error
+                raise FeatureError(error.what, where=error.where, hint=hint) from error
             if table.n_vars != encoder["dim"] or not table.obs_names.equals(tables[0].obs_names):
                 raise FeatureError(
-                    "the features do not have the dimension or the tiles expected", where=where, mend=mend
+                    "the features do not have the dimension or the tiles expected", where=where, hint=hint
                 )
         keys, X = join_blocks(tables)
-        looks = self.estimator.needs_places or self.reach_um
-        return keys, X, Places(np.zeros(len(X), int), places_um(tables[0], keys)) if looks else None
+        looks = self.estimator.needs_positions or self.context_um
+        return keys, X, Positions(np.zeros(len(X), int), positions_um(tables[0], keys)) if looks else None
 
 
 def seal(
@@ -217,12 +217,12 @@ def load_head(folder: str | os.PathLike[str]) -> Head:
     if not (folder / CARD).is_file():
         what = f"the folder holds no head ({CARD} is missing)" if folder.is_dir() else "there is no such folder"
         raise MissingHeadError(
-            what, where=folder, mend="Make a head with: histomix train SHEET --features FEATURES --out HEAD"
+            what, where=folder, hint="Make a head with: histomix train SHEET --features FEATURES --out HEAD"
         )
     try:
-        card = read_json(folder / CARD, mend=MEND)
+        card = read_json(folder / CARD, hint=HINT)
     except InputError as error:
-        raise HeadError(error.what, where=error.where, mend=error.mend) from error
+        raise HeadError(error.what, where=error.where, hint=error.hint) from error
     check_card(card, folder / CARD)
     calibration = card.get("calibration")
     wanted = (WEIGHTS, NOVELTY) if calibration is None else (WEIGHTS, NOVELTY, INTERVALS)
@@ -247,9 +247,9 @@ def load_head(folder: str | os.PathLike[str]) -> Head:
         if calibration is not None:
             intervals = Intervals.restored(arrays[INTERVALS], card["unit"], len(card["cell_types"]), calibration)
     except HeadError as error:
-        raise HeadError(error.what, where=folder, mend=error.mend or MEND) from error
+        raise HeadError(error.what, where=folder, hint=error.hint or HINT) from error
     except TypeError as error:
-        raise HeadError(f"the card's parameters are not those of a head ({error})", where=folder, mend=MEND) from error
+        raise HeadError(f"the card's parameters are not those of a head ({error})", where=folder, hint=HINT) from error
     return Head(card, estimator, novelty_model, intervals)
 
 

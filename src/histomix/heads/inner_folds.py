@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.base import clone
 
 from .base import CompositionRegressor
-from .neighbourhood import Places
+from .neighbourhood import Positions
 
 #: Inner folds at most: with more groups than this, whole groups share a fold.
 N_FOLDS = 5
@@ -75,7 +75,7 @@ def held_out_predictions(
     X: np.ndarray,
     Y: np.ndarray,
     groups: np.ndarray | None,
-    places: Places | None = None,
+    positions: Positions | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Predict every training row by a fit without its group.
 
@@ -103,9 +103,9 @@ def held_out_predictions(
             X[train],
             Y[train],
             None if groups is None else np.asarray(groups)[train],
-            places=None if places is None else places[train],
+            positions=None if positions is None else positions[train],
         )
-        there = None if places is None else places[test]
+        there = None if positions is None else positions[test]
         values[test] = part.predict(X[test], there)
         found = part.predict_spread(X[test], there)
         if found is not None:

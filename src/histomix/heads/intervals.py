@@ -151,7 +151,7 @@ def calibrate(
     if len(names) < 2:
         raise HeadError(
             f"intervals need held-out predictions of at least two {kind}s; there are those of {len(names)}",
-            mend=f"Add {kind}s, or go without intervals",
+            hint=f"Add {kind}s, or go without intervals",
         )
     observed, values = np.asarray(Y, dtype=np.float64)[known], held_out[known]
     width_of = None if spread is None else spread[known]

@@ -7,14 +7,23 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..errors import HeadError
-from .neighbourhood import Look, Neighbourhood, Places, SlideScale, choose_rings, choose_smoothing, smooth, with_rings
+from .neighbourhood import (
+    Context,
+    Neighbourhood,
+    Positions,
+    SlideScale,
+    choose_rings,
+    choose_smoothing,
+    smooth,
+    with_rings,
+)
 
 
-class Looking:
+class NeighbourhoodMixin:
     """Adds what stands around a tile to its features, and smooths predictions; `CompositionRegressor` calls it."""
 
     #: A head on the graph of the spots: it is given all rows of a prediction at once, with their places.
-    needs_places: ClassVar[bool] = False
+    needs_positions: ClassVar[bool] = False
     n_features_in_: int
     rings_um_: np.ndarray
     smooth_um_: float
@@ -30,22 +39,22 @@ class Looking:
     slide_scale: bool = False
 
     @property
-    def look(self) -> Look:
+    def context(self) -> Context:
         """What the head looks at; what is left to be chosen is nothing before it is fitted."""
         rings = getattr(self, "rings_um_", ()) if self.rings_um == "auto" else self.rings_um
         length = getattr(self, "smooth_um_", 0.0) if self.smooth_um == "auto" else self.smooth_um
         slide = self.slide_scale and bool(np.any(getattr(self, "slide_variance_", 0.0)))
-        return Look(tuple(float(radius) for radius in rings), float(length), slide)
+        return Context(tuple(float(radius) for radius in rings), float(length), slide)
 
     @property
-    def reach_um(self) -> float:
+    def context_um(self) -> float:
         """How far around a tile the head looks, um from centre to centre; 0 for the tile alone, inf for its slide."""
-        return self.look.reach_um
+        return self.context.context_um
 
-    def _start_looking(self, X: np.ndarray, places: Places | None, kept: np.ndarray) -> None:
+    def _start_context(self, X: np.ndarray, positions: Positions | None, kept: np.ndarray) -> None:
         """Set what of the look is not fixed by a parameter; smoothing is chosen after the fit."""
-        _require_as_many(places, len(X))
-        there = None if places is None else places[kept]
+        _require_as_many(positions, len(X))
+        there = None if positions is None else positions[kept]
         if self.rings_um == "auto":
             self.rings_um_ = np.array([] if there is None else choose_rings(there))
         if self.smooth_um == "auto":
@@ -54,8 +63,8 @@ class Looking:
             scale = SlideScale.fitted(X[kept], there)
             self.slide_mean_, self.slide_variance_ = scale.mean, scale.variance
 
-    def _scales(self, X: Any, places: Places) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        return SlideScale(self.slide_mean_, self.slide_variance_).of(X, places) if self.look.slide else None
+    def _scales(self, X: Any, positions: Positions) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        return SlideScale(self.slide_mean_, self.slide_variance_).of(X, positions) if self.context.slide else None
 
     def _seen(
         self,
@@ -65,7 +74,7 @@ class Looking:
         scales: tuple[np.ndarray, np.ndarray, np.ndarray] | None,
     ) -> np.ndarray:
         """Rows with their rings, on the scale of their slide."""
-        rings = self.look.rings_um
+        rings = self.context.rings_um
         if neighbourhood is not None and rings:
             numbers = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
             block = with_rings(X, numbers, neighbourhood, rings)
@@ -78,40 +87,40 @@ class Looking:
         scaled: np.ndarray = (parts - mean[code][:, None]) / spread[code][:, None]
         return scaled.reshape(len(code), -1)
 
-    def _neighbourhood(self, places: Places | None, n_rows: int) -> Neighbourhood | None:
+    def _neighbourhood(self, positions: Positions | None, n_rows: int) -> Neighbourhood | None:
         """Check that places are there where the head needs them, and find neighbours where it looks for any."""
-        rings, length = self.look.rings_um, self.look.smooth_um
+        rings, length = self.context.rings_um, self.context.smooth_um
         looks = bool(rings) or length > 0
         if any(not 0 < radius < np.inf for radius in rings) or sorted(set(rings)) != [*rings]:
             raise HeadError(f"rings_um must be positive radii, ascending; it is {self.rings_um!r}")
         if not 0 <= length < np.inf:
             raise HeadError(f"smooth_um must be a non-negative length; it is {self.smooth_um!r}")
-        if places is None:
-            if looks or self.needs_places or self.look.slide:
+        if positions is None:
+            if looks or self.needs_positions or self.context.slide:
                 raise HeadError(
                     "this head looks at the neighbours of a tile, and no places were given",
-                    mend="Give places=Places(section, xy_um), or rings_um=() and smooth_um=0",
+                    hint="Give places=Places(section, xy_um), or rings_um=() and smooth_um=0",
                 )
             return None
-        _require_as_many(places, n_rows)
-        return Neighbourhood(places) if looks or self.smooth_um == "auto" else None
+        _require_as_many(positions, n_rows)
+        return Neighbourhood(positions) if looks or self.smooth_um == "auto" else None
 
     def _smoothed(self, values: np.ndarray, neighbourhood: Neighbourhood | None) -> np.ndarray:
-        length = self.look.smooth_um
+        length = self.context.smooth_um
         return smooth(values, neighbourhood, length) if neighbourhood is not None and length else values
 
-    def _look_fitted(self) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
+    def _context_fitted(self) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
         """Names of the arrays (with their axes) and numbers of the look that are not parameters."""
         arrays: dict[str, tuple[str, ...]] = {"rings_um_": ("rings",)} if self.rings_um == "auto" else {}
         if self.slide_scale:
             arrays |= {"slide_mean_": ("own features",), "slide_variance_": ("own features",)}
         return arrays, ("smooth_um_",) if self.smooth_um == "auto" else ()
 
-    def _choose_smoothing(self, held_out: np.ndarray, Y: np.ndarray, places: Places) -> None:
+    def _choose_smoothing(self, held_out: np.ndarray, Y: np.ndarray, positions: Positions) -> None:
         if self.smooth_um == "auto":
-            self.smooth_um_ = choose_smoothing(held_out, Y, places)
+            self.smooth_um_ = choose_smoothing(held_out, Y, positions)
 
 
-def _require_as_many(places: Places | None, n_rows: int) -> None:
-    if places is not None and len(places) != n_rows:
-        raise HeadError(f"there are {len(places)} places and {n_rows} rows of features")
+def _require_as_many(positions: Positions | None, n_rows: int) -> None:
+    if positions is not None and len(positions) != n_rows:
+        raise HeadError(f"there are {len(positions)} places and {n_rows} rows of features")

@@ -19,7 +19,7 @@ SMOOTH_REACH = 3.0
 
 
 @dataclass(frozen=True, eq=False)
-class Places:
+class Positions:
     """Where rows of features are.
 
     Parameters
@@ -46,7 +46,7 @@ class Places:
     def __len__(self) -> int:
         return len(self.section)
 
-    def __getitem__(self, rows: Any) -> Places:
+    def __getitem__(self, rows: Any) -> Positions:
         """The places of some rows (a slice, numbers or a mask)."""
         chosen = replace(self, section=self.section[rows], xy_um=self.xy_um[rows])
         tiles = self.tiles
@@ -59,11 +59,11 @@ class Places:
 class Neighbourhood:
     """Neighbours within the sections of some places."""
 
-    def __init__(self, places: Places) -> None:
-        self.places = places
-        _, self._code = np.unique(places.section, return_inverse=True)
+    def __init__(self, positions: Positions) -> None:
+        self.positions = positions
+        _, self._code = np.unique(positions.section, return_inverse=True)
         self._rows = [np.flatnonzero(self._code == code) for code in range(self._code.max(initial=-1) + 1)]
-        self._trees = [cKDTree(places.xy_um[rows]) for rows in self._rows]
+        self._trees = [cKDTree(positions.xy_um[rows]) for rows in self._rows]
 
     def pairs(self, rows: np.ndarray, radius_um: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Pairs nearer than ``radius_um``, a row with itself included: position in ``rows``, row, distance in um."""
@@ -72,7 +72,7 @@ class Neighbourhood:
         distance: list[np.ndarray] = [np.zeros(0)]
         for code in np.unique(self._code[rows]):
             mine = np.flatnonzero(self._code[rows] == code)
-            tree = cKDTree(self.places.xy_um[rows[mine]])
+            tree = cKDTree(self.positions.xy_um[rows[mine]])
             found = tree.sparse_distance_matrix(self._trees[code], radius_um, output_type="ndarray")
             here.append(mine[found["i"]])
             there.append(self._rows[code][found["j"]])
@@ -136,7 +136,7 @@ WORTH = 0.003
 
 
 @dataclass(frozen=True)
-class Look:
+class Context:
     """How far a head looks around a tile.
 
     Parameters
@@ -152,7 +152,7 @@ class Look:
     slide: bool = False
 
     @property
-    def reach_um(self) -> float:
+    def context_um(self) -> float:
         """How far away a tile can matter, um; infinite when the whole slide does."""
         return np.inf if self.slide else max(self.rings_um, default=0.0) + SMOOTH_REACH * self.smooth_um
 
@@ -175,17 +175,17 @@ class SlideScale:
     variance: np.ndarray
 
     @classmethod
-    def fitted(cls, X: np.ndarray, places: Places | None) -> SlideScale:
+    def fitted(cls, X: np.ndarray, positions: Positions | None) -> SlideScale:
         """Learn what a slide's scale usually is; without places, a scale of zeros, which stands for none."""
-        if places is None:
+        if positions is None:
             return cls(*np.zeros((2, X.shape[1]), np.float32))
-        _, code = np.unique(places.section, return_inverse=True)
+        _, code = np.unique(positions.section, return_inverse=True)
         means, variances, _ = _by_slide(X, code)
         return cls(means.mean(axis=0).astype(np.float32), variances.mean(axis=0).astype(np.float32))
 
-    def of(self, X: Any, places: Places) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def of(self, X: Any, positions: Positions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Slide number of each row, and mean and standard deviation of each slide, float32 ``(n_slides, d)``."""
-        _, code = np.unique(places.section, return_inverse=True)
+        _, code = np.unique(positions.section, return_inverse=True)
         means, variances, counts = _by_slide(X, code)
         share = (counts / (counts + PRIOR_ROWS))[:, None]
         mean = share * means + (1 - share) * self.mean
@@ -211,27 +211,27 @@ def _by_slide(X: Any, code: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndar
     return mean + origin, np.maximum(square / count[:, None] - np.square(mean), 0.0), count
 
 
-def spot_pitch_um(places: Places) -> float:
+def spot_pitch_um(positions: Positions) -> float:
     """Median over sections of the spots' pitch, um; 0 if no section has enough rows to tell."""
-    found = [spot_pitch(places.xy_um[places.section == name]) for name in np.unique(places.section)]
+    found = [spot_pitch(positions.xy_um[positions.section == name]) for name in np.unique(positions.section)]
     return float(np.median([pitch.px for pitch in found if pitch is not None] or [0.0]))
 
 
-def choose_rings(places: Places) -> tuple[float, ...]:
+def choose_rings(positions: Positions) -> tuple[float, ...]:
     """Radii, um, of two rings: the spots next to a spot, and those next to them."""
-    pitch = spot_pitch_um(places)
+    pitch = spot_pitch_um(positions)
     return tuple(round(factor * pitch, 1) for factor in RINGS) if pitch > 0 else ()
 
 
 def choose_smoothing(
-    held_out: np.ndarray, Y: np.ndarray, places: Places, lengths: Sequence[float] = SMOOTHING
+    held_out: np.ndarray, Y: np.ndarray, positions: Positions, lengths: Sequence[float] = SMOOTHING
 ) -> float:
     """The smoothing, um, of held-out predictions that correlates best with their labels within sections."""
-    neighbourhood, pitch = Neighbourhood(places), spot_pitch_um(places)
+    neighbourhood, pitch = Neighbourhood(positions), spot_pitch_um(positions)
     scores = []
     for length in lengths:
         values = smooth(held_out, neighbourhood, length * pitch) if length * pitch > 0 else held_out
-        scores.append(within_sections(values, Y, places.section))
+        scores.append(within_sections(values, Y, positions.section))
     best = int(np.argmax(scores))
     return round(lengths[best] * pitch, 1) if scores[best] > scores[0] + WORTH else 0.0
 

@@ -152,7 +152,7 @@ class NoveltyModel:
         total = float(np.einsum("nf,nf->", Z, Z, dtype=np.float64))
         vectors, values = _leading(Z, 2 * _COMPONENTS)
         if not len(values):
-            raise HeadError("the features are the same in every training spot", mend="Check the tiles and the encoder")
+            raise HeadError("the features are the same in every training spot", hint="Check the tiles and the encoder")
         # At most half the rank: the rest must tell the variance outside the components.
         r = min(_COMPONENTS, max(1, len(values) // 2))
         variance = values.astype(np.float64) / len(X)

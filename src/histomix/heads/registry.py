@@ -67,12 +67,12 @@ def make_estimator(name: str, unit: str = "proportion", seed: int = 0, **paramet
         This version has no such head, or the head has no such parameter.
     """
     if name not in HEADS:
-        raise UnknownHeadError(f"this version has no head named {name!r}", mend=f"Choose one of: {', '.join(HEADS)}")
+        raise UnknownHeadError(f"this version has no head named {name!r}", hint=f"Choose one of: {', '.join(HEADS)}")
     kind = HEADS[name]
     known = list(inspect.signature(kind).parameters)
     unknown = sorted(set(parameters) - set(known))
     if unknown:
-        raise HeadError(f"the head {name!r} has no parameter {', '.join(unknown)}", mend=f"It has: {', '.join(known)}")
+        raise HeadError(f"the head {name!r} has no parameter {', '.join(unknown)}", hint=f"It has: {', '.join(known)}")
     return kind(unit=unit, **({"seed": seed} if "seed" in known else {}), **parameters)
 
 
@@ -102,7 +102,7 @@ def parse_settings(head: str, texts: Sequence[str]) -> dict[str, Any]:
         The head or the parameter is unknown, or the value is not of its kind.
     """
     if head not in HEADS:
-        raise UnknownHeadError(f"this version has no head named {head!r}", mend=f"Choose one of: {', '.join(HEADS)}")
+        raise UnknownHeadError(f"this version has no head named {head!r}", hint=f"Choose one of: {', '.join(HEADS)}")
     signature = inspect.signature(HEADS[head]).parameters
     known = [name for name in signature if name not in ("unit", "seed")]
     found = {}
@@ -113,7 +113,7 @@ def parse_settings(head: str, texts: Sequence[str]) -> dict[str, Any]:
             what = (
                 f"{text!r} is not NAME=VALUE" if not equals else f"the head {head!r} has no parameter {name!r} to set"
             )
-            raise HeadError(what, mend=f"Its parameters: {', '.join(known) or 'none'}")
+            raise HeadError(what, hint=f"Its parameters: {', '.join(known) or 'none'}")
         found[name] = _value(name, value.strip(), str(signature[name].annotation))
     return found
 
@@ -137,4 +137,4 @@ def _value(name: str, text: str, annotation: str) -> Any:
     for kind in kinds:
         if kind != "None" and isinstance(value, _KINDS[kind]) and (kind == "bool" or not isinstance(value, bool)):
             return value
-    raise HeadError(f"the parameter {name} is {annotation}; {text!r} is not that", mend=f"Give {name}=VALUE")
+    raise HeadError(f"the parameter {name} is {annotation}; {text!r} is not that", hint=f"Give {name}=VALUE")

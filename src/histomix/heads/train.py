@@ -87,17 +87,17 @@ def train(
     kind = next((name for name, cls in HEADS.items() if type(estimator) is cls), None)
     if kind is None:
         raise HeadError(
-            f"a {type(estimator).__name__} cannot be saved as a head", mend=f"Use one of: {', '.join(HEADS)}"
+            f"a {type(estimator).__name__} cannot be saved as a head", hint=f"Use one of: {', '.join(HEADS)}"
         )
     if estimator.unit != training.unit:
         raise HeadError(f"the estimator predicts {estimator.unit}, but the labels are in {training.unit}")
     progress(f"train {kind}", 0, 1)
     groups = inner_groups(training.section, training.donor, training.xy_um)
-    estimator.fit(training.X, training.Y, groups=groups, places=training.places)
+    estimator.fit(training.X, training.Y, groups=groups, positions=training.positions)
     novelty_model = NoveltyModel().fit(training.X, groups)
     intervals, inner, notes = None, None, [NOT_CALIBRATED.format("none were asked for")]
     if level is not None:
-        held_out, spread = held_out_predictions(estimator, training.X, training.Y, groups, training.places)
+        held_out, spread = held_out_predictions(estimator, training.X, training.Y, groups, training.positions)
         apart = _held_apart(training)
         inner = inner_scores(training, held_out, apart)
         intervals, notes = _calibrated(training, held_out, spread, level, apart)

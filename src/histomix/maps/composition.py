@@ -14,7 +14,7 @@ from ..common.palette import type_colours
 
 #: Columns of ``composition.csv`` that are no cell types, before and after them.
 PLACE_COLUMNS = ("x_px", "y_px")
-STATE_COLUMNS = ("novelty", "in_scope", "tissue", "read_ok", "region", "piece")
+STATE_COLUMNS = ("novelty", "in_scope", "tissue", "read_ok", "region", "fragment")
 #: Layers that hold the ends of intervals.
 BOUNDS = ("lower", "upper")
 #: UUIDs of tiles are derived from the slide's fingerprint, so that the same tile has the same id in every run.
@@ -24,12 +24,12 @@ _NAMESPACE = uuid.UUID("6f3f1c52-6a0e-5d0c-9d63-0d7cf0a5a9b1")
 def composition_table(composition: AnnData) -> pd.DataFrame:
     """A composition map as one table: place, one column per cell type, then novelty and the tile's state.
 
-    ``region`` follows where regions were given, and ``piece`` where the slide has several pieces of tissue.
+    ``region`` follows where regions were given, and ``fragment`` where the slide has several pieces of tissue.
     """
     values = pd.DataFrame(composition.X, index=composition.obs_names, columns=composition.var_names)
     states = [name for name in STATE_COLUMNS if name in composition.obs]
-    if json.loads(composition.uns["manifest"]).get("pieces", 1) == 1 and "piece" in states:
-        states.remove("piece")
+    if json.loads(composition.uns["manifest"]).get("fragments", 1) == 1 and "fragment" in states:
+        states.remove("fragment")
     table = pd.concat([composition.obs[list(PLACE_COLUMNS)], values, composition.obs[states]], axis=1)
     table.index.name = "spot"
     return table

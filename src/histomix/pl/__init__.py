@@ -3,13 +3,13 @@
 Every function returns the axes that it drew on, and colours are told apart by colour-blind readers.
 """
 
-from .maps import beside, composition, dominant, proportions
+from .maps import compare, composition, dominant, proportions
 from .results import calibration, colocalisation, confusion, detectability, inflation, scores, training
 
 __all__ = [
-    "beside",
     "calibration",
     "colocalisation",
+    "compare",
     "composition",
     "confusion",
     "detectability",

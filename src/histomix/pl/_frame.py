@@ -38,7 +38,7 @@ def new_grid(ax: Axes | Sequence[Axes] | None, panels: int, columns: int, width:
         given = [ax] if isinstance(ax, Axes) else list(np.ravel(np.asarray(ax, dtype=object)))
         if len(given) != panels:
             what = f"there are {panels} panels to draw, and {len(given)} axes were given"
-            raise InputError(what, mend="Give one axes a panel, or none")
+            raise InputError(what, hint="Give one axes a panel, or none")
         return given
     import matplotlib.pyplot as plt
 
@@ -69,7 +69,7 @@ def finish(axes: Axes | list[Axes], save: str | os.PathLike[str] | None, show: b
         formats = figure.canvas.get_supported_filetypes()
         if path.suffix.lstrip(".").lower() not in formats:
             raise InputError(
-                f"{path.suffix or 'no suffix'} is no format of pictures", where=path, mend="Use .png, .svg or .pdf"
+                f"{path.suffix or 'no suffix'} is no format of pictures", where=path, hint="Use .png, .svg or .pdf"
             )
         with atomic_path(path) as temporary:
             figure.savefig(temporary, dpi=_DPI, bbox_inches="tight")

@@ -120,13 +120,13 @@ def draw_forest(axes: Axes, rows: pd.DataFrame, *, xlabel: str, zero: str = "") 
         What 0 means, written at its line.
     """
     colour = head_colours(["mlp"])["mlp"]
-    places = np.arange(len(rows))[::-1]
+    positions = np.arange(len(rows))[::-1]
     axes.axvline(0, color=AXIS, linewidth=1, zorder=0)
-    axes.hlines(places, rows["low"], rows["high"], color=colour, linewidth=2, alpha=0.75, zorder=2)
+    axes.hlines(positions, rows["low"], rows["high"], color=colour, linewidth=2, alpha=0.75, zorder=2)
     sure = rows["sure"].fillna(False).to_numpy(bool)
     axes.scatter(
         rows["value"],
-        places,
+        positions,
         s=42,
         color=[colour if one else GROUND for one in sure],
         edgecolors=colour,
@@ -134,8 +134,8 @@ def draw_forest(axes: Axes, rows: pd.DataFrame, *, xlabel: str, zero: str = "") 
         zorder=3,
     )
     if "bound" in rows:
-        axes.scatter(rows["bound"], places, marker="|", s=150, color=INK, linewidths=1.6, zorder=4)
-    axes.set_yticks(places, [plain_text(name) for name in rows.index])
+        axes.scatter(rows["bound"], positions, marker="|", s=150, color=INK, linewidths=1.6, zorder=4)
+    axes.set_yticks(positions, [plain_text(name) for name in rows.index])
     axes.set_ylim(-0.7, len(rows) - 0.3)
     axes.set_xlabel(xlabel)
     if zero:

@@ -182,7 +182,7 @@ def map_figure(canvas: Canvas, xy_px: np.ndarray, table: pd.DataFrame, columns: 
     return figure
 
 
-def beside_figure(canvas: Canvas, xy_px: np.ndarray, maps: Mapping[str, pd.Series], score: str) -> Figure:
+def compare_figure(canvas: Canvas, xy_px: np.ndarray, maps: Mapping[str, pd.Series], score: str) -> Figure:
     """Maps of one cell type side by side on one colour scale, and a scatter of the last against the first.
 
     Parameters

@@ -164,7 +164,7 @@ def dominant(
     return finish(axes, save, show)
 
 
-def beside(
+def compare(
     evaluation: Evaluation,
     section: str,
     color: str,
@@ -205,7 +205,7 @@ def beside(
         ("cell type", color, evaluation.summary["cell_types"]),
     ):
         if name not in known:
-            raise UnknownNameError(f"there is no {what} {name!r}", mend=f"Choose from {', '.join(map(str, known))}")
+            raise UnknownNameError(f"there is no {what} {name!r}", hint=f"Choose from {', '.join(map(str, known))}")
     observed = tables[section][color]
     predicted = evaluation.predictions[head][section][color].reindex(observed.index)
     axes = new_axes(ax, 3.6, 3.6)
@@ -255,14 +255,14 @@ def proportions(
 def _values(adata: AnnData, name: str, layer: str | None) -> np.ndarray:
     if name in adata.var_names:
         if layer is not None and layer not in adata.layers:
-            mend = f"It has {', '.join(adata.layers)}" if len(adata.layers) else "Predict with a calibrated head"
-            raise InputError(f"the map has no layer {layer!r}", mend=mend)
+            hint = f"It has {', '.join(adata.layers)}" if len(adata.layers) else "Predict with a calibrated head"
+            raise InputError(f"the map has no layer {layer!r}", hint=hint)
         values = adata.X if layer is None else adata.layers[layer]
         return np.asarray(values, dtype=float)[:, adata.var_names.get_loc(name)]
     if name in adata.obs and pd.api.types.is_numeric_dtype(adata.obs[name]):
         return adata.obs[name].to_numpy(float)
     types = ", ".join(map(str, adata.var_names))
-    raise InputError(f"{name!r} is neither a cell type nor a number of a tile", mend=f"Choose from {types}, novelty")
+    raise InputError(f"{name!r} is neither a cell type nor a number of a tile", hint=f"Choose from {types}, novelty")
 
 
 def _canvas(adata: AnnData, img: np.ndarray | None) -> tuple[Canvas, np.ndarray]:

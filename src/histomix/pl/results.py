@@ -84,7 +84,7 @@ def detectability(
     table = detectability_table(evaluation)
     if table is None:
         raise InputError(
-            "the evaluation did not test which cell types are detectable", mend="Run it again with this version"
+            "the evaluation did not test which cell types are detectable", hint="Run it again with this version"
         )
     table = table.sort_values("pearson", ascending=False)
     rows = table.rename(columns={"pearson": "value", "detectable": "sure"})[["value", "low", "high", "sure"]]
@@ -121,7 +121,7 @@ def calibration(
         head: one for head, one in (evaluation.summary.get("calibration") or {}).items() if one and one.get("levels")
     }
     if not curves:
-        raise InputError("the evaluation has no intervals to judge", mend="Evaluate heads that give intervals")
+        raise InputError("the evaluation has no intervals to judge", hint="Evaluate heads that give intervals")
     heads = list(curves) if color is None else [color] if isinstance(color, str) else list(color)
     for head in heads:
         _require("calibrated head", head, curves)
@@ -195,7 +195,7 @@ def colocalisation(
     if found is None:
         where = "" if section is None else f" in section {section!r}"
         raise UnknownNameError(
-            f"there is no co-localisation of head {head!r}{where}", mend="Evaluate with spatial statistics"
+            f"there is no co-localisation of head {head!r}{where}", hint="Evaluate with spatial statistics"
         )
     label, predicted, _ = found
     off = ~np.eye(len(label), dtype=bool)
@@ -218,7 +218,7 @@ def inflation(evaluation: Evaluation, *, ax: Axes | None = None, show: bool | No
     """
     rows = [one for one in evaluation.summary.get("inflation") or [] if one.get("metric", "pearson") == "pearson"]
     if not rows:
-        raise InputError("the evaluation has one kind of folds", mend="Evaluate with several kinds of folds")
+        raise InputError("the evaluation has one kind of folds", hint="Evaluate with several kinds of folds")
     axes = new_axes(ax, 5.2, 3.6)
     draw_protocols(axes, rows, list(dict.fromkeys(str(one["protocol"]) for one in rows)))
     axes.set_ylabel("mean Pearson")
@@ -246,7 +246,7 @@ def training(
     curve: Any = head if estimator is None else getattr(estimator, "inner_loss_", None)
     if curve is None:
         what = "the head has no training curve: it has no epochs, or was loaded from its folder"
-        raise InputError(what, mend="Draw it from the head that histomix.train returned")
+        raise InputError(what, hint="Draw it from the head that histomix.train returned")
     axes = new_axes(ax, 5.2, 3.2)
     draw_training(axes, curve, getattr(estimator, "n_epochs_", None))
     return finish(axes, save, show)
@@ -255,4 +255,4 @@ def training(
 def _require(what: str, name: str, known: object) -> None:
     names = list(known)  # type: ignore[call-overload]
     if name not in names:
-        raise UnknownNameError(f"there is no {what} {name!r}", mend=f"Choose from {', '.join(map(str, names))}")
+        raise UnknownNameError(f"there is no {what} {name!r}", hint=f"Choose from {', '.join(map(str, names))}")

@@ -56,7 +56,7 @@ def confusion_table(
     tables = evaluation.truth if target == "truth" else evaluation.labels
     if head not in evaluation.predictions or not tables:
         what = f"there is no head {head!r}" if tables else "the evaluation has no truth"
-        raise InputError(what, mend=f"Choose from {', '.join(evaluation.predictions)}")
+        raise InputError(what, hint=f"Choose from {', '.join(evaluation.predictions)}")
     types = [str(name) for name in evaluation.summary["cell_types"]]
     group_of = {name: (groups or {}).get(name) or name for name in types}
     names = list(dict.fromkeys(group_of.values()))
@@ -74,9 +74,9 @@ def confusion_table(
 
 
 def _summed(table: pd.DataFrame, group_of: Mapping[str, str], names: list[str]) -> np.ndarray:
-    places = [names.index(group_of[str(name)]) for name in table.columns]
-    member = np.zeros((len(places), len(names)))
-    member[np.arange(len(places)), places] = 1
+    positions = [names.index(group_of[str(name)]) for name in table.columns]
+    member = np.zeros((len(positions), len(names)))
+    member[np.arange(len(positions)), positions] = 1
     return table.to_numpy(float) @ member
 
 

@@ -21,7 +21,7 @@ from ..provenance import atomic_path, digest_file, digest_json, read_json, write
 from ..slides import Slide, open_slide
 from ..slides.files import slide_digest
 from .job import SlideJob
-from .plan import Band, Plan
+from .plan import Chunk, Plan
 from .status import known_state
 
 if TYPE_CHECKING:
@@ -72,13 +72,13 @@ def check_slide(job: SlideJob, planned: Mapping[str, Any]) -> None:
         raise SlideError(
             "was replaced or changed while it was being read",
             where=job.path,
-            mend="Run the same command again, when the slide is whole; what was read of the old one is not used",
+            hint="Run the same command again, when the slide is whole; what was read of the old one is not used",
         )
 
 
-def embed_band(
+def embed_chunk(
     job: SlideJob,
-    band: Band,
+    chunk: Chunk,
     head: Head,
     encoders: Sequence[Encoder],
     *,
@@ -97,7 +97,7 @@ def embed_band(
     ----------
     job
         The slide; its plan is read from its work folder unless ``plan`` is given.
-    band
+    chunk
         One of the plan's bands.
     head, encoders
         The head, and its encoders in the order of its card.
@@ -124,14 +124,14 @@ def embed_band(
     """
     plan = load_plan(job) if plan is None else plan
     key = features_key(plan, head)
-    store, n = Shards(job.work / "bands", key), band.stop - band.start
-    if _joined(job.work, key) or store.load(band.number, (n, width_of(head)), DTYPE) is not None:
-        progress(f"predict {job.name}", band.stop, len(plan))
+    store, n = Shards(job.work / "chunks", key), chunk.stop - chunk.start
+    if _joined(job.work, key) or store.load(chunk.number, (n, width_of(head)), DTYPE) is not None:
+        progress(f"predict {job.name}", chunk.stop, len(plan))
         return False
     check_encoders(head, encoders)
     planned = plan.facts["state"]
     check_slide(job, planned)
-    stretch = job.work / "bands" / f"{band.number}.parts"
+    stretch = job.work / "chunks" / f"{chunk.number}.parts"
     with contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         # Said once in words when the slide is planned, instead of once per tile by the reading threads.
@@ -139,18 +139,18 @@ def embed_band(
         opened = stack.enter_context(open_slide(job.path, job.mpp)) if slide is None else slide
         found = embed_tiles_together(
             opened,
-            plan.table(band),
+            plan.table(chunk),
             encoders,
             shard_dirs=[stretch / str(number) for number in range(len(encoders))],
             on_error="mark",
             dtype=str(DTYPE),
             batch_size=batch_size,
             shard_size=SHARD,
-            progress=lambda _task, done, _total: progress(f"predict {job.name}", band.start + done, len(plan)),
+            progress=lambda _task, done, _total: progress(f"predict {job.name}", chunk.start + done, len(plan)),
             task=f"predict {job.name}",
         )
     check_slide(job, planned)
-    store.save(band.number, np.concatenate([values for values, _ in found], axis=1))
+    store.save(chunk.number, np.concatenate([values for values, _ in found], axis=1))
     shutil.rmtree(stretch, ignore_errors=True)
     return True
 
@@ -165,11 +165,11 @@ def load_plan(job: SlideJob) -> Plan:
     """
     plan = Plan.load(job.work)
     if plan is None:
-        raise InputError("the slide has not been planned", where=job.work, mend="Run the same command again")
+        raise InputError("the slide has not been planned", where=job.work, hint="Run the same command again")
     return plan
 
 
-def join_bands(job: SlideJob, plan: Plan, head: Head) -> Path:
+def join_chunks(job: SlideJob, plan: Plan, head: Head) -> Path:
     """Join the features of all bands into ``features.npy`` of the work folder; returns that file.
 
     Raises
@@ -180,22 +180,22 @@ def join_bands(job: SlideJob, plan: Plan, head: Head) -> Path:
     key, path = features_key(plan, head), job.work / FEATURES
     if _joined(job.work, key):
         return path
-    store, width = Shards(job.work / "bands", key), width_of(head)
+    store, width = Shards(job.work / "chunks", key), width_of(head)
     with atomic_path(path) as temporary:
         joined = disk_array(temporary, (len(plan), width), DTYPE)
-        for band in plan.bands:
-            values = store.load(band.number, (band.stop - band.start, width), DTYPE)
+        for chunk in plan.chunks:
+            values = store.load(chunk.number, (chunk.stop - chunk.start, width), DTYPE)
             if values is None:
                 raise StorageError(
-                    f"the features of band {band.number} are missing or damaged",
+                    f"the features of band {chunk.number} are missing or damaged",
                     where=store.folder,
-                    mend="Run the same command again: only that band is embedded anew",
+                    hint="Run the same command again: only that band is embedded anew",
                 )
-            joined[band.start : band.stop] = values
+            joined[chunk.start : chunk.stop] = values
             release(joined)
         del joined
     write_json(job.work / FACTS, {"key": key, "digest": digest_file(path)})
-    shutil.rmtree(job.work / "bands", ignore_errors=True)
+    shutil.rmtree(job.work / "chunks", ignore_errors=True)
     return path
 
 

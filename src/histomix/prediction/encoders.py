@@ -50,7 +50,7 @@ def load_head_encoders(
         raise HeadError(
             f"{len(weights)} weights were given, and {len(taking)} of the head's encoders take any "
             f"({', '.join(taking) or 'the built-in one brings its own'})",
-            mend="Give --weights once for each of these, in this order",
+            hint="Give --weights once for each of these, in this order",
         )
     files = dict(zip(taking, weights, strict=True)) if weights else {}
     loaded = []
@@ -77,6 +77,6 @@ def _load(name: str, file: str | os.PathLike[str] | None, threads: int | None, t
     if file is None:
         raise HeadError(
             f"the head's encoder {name} is none that histomix knows by name",
-            mend="Give its card file (YAML or JSON) with --weights",
+            hint="Give its card file (YAML or JSON) with --weights",
         )
     return load_encoder(os.fspath(file), threads=threads, trust_code=trust_code)

@@ -11,7 +11,7 @@ from ..common.addresses import check_address
 from ..common.pseudonyms import Seal
 from ..errors import HistomixError
 from ..provenance import digest_file, digest_json
-from ..slides import is_remote, remote_name, shown
+from ..slides import is_remote, redact_url, remote_name
 
 #: Raised when the same inputs give other maps, so that older ones are made again.
 FORMAT = 1
@@ -82,7 +82,7 @@ class SlideJob:
     @property
     def source(self) -> str:
         """The path, or the address without its secrets."""
-        return shown(self.slide) if is_remote(self.slide) else self.slide
+        return redact_url(self.slide) if is_remote(self.slide) else self.slide
 
     @property
     def work(self) -> Path:
@@ -155,7 +155,7 @@ class Settings:
         )
 
     @property
-    def places(self) -> dict[str, Any]:
+    def positions(self) -> dict[str, Any]:
         """What decides where tiles are."""
         names = ("stride_um", "at_digest", "regions_digest", "min_tissue")
         return {name: value for name, value in asdict(self).items() if name in names}
@@ -163,7 +163,7 @@ class Settings:
     @property
     def identity(self) -> str:
         """Digest of everything but the slide that decides what a map holds."""
-        return digest_json({"format": FORMAT, "head": self.head, "gzip": self.gzip, **self.places})
+        return digest_json({"format": FORMAT, "head": self.head, "gzip": self.gzip, **self.positions})
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -72,7 +72,7 @@ def apply_head(head: Head, X: np.ndarray, plan: Plan, make: Make = in_memory) ->
     values = make("values", (n, types), "float32")
     novelty, scope = make("novelty", (n,), "float64"), make("in_scope", (n,), "bool")
     bounds: dict[str, np.ndarray] = {}
-    for start, stop, low, high in _stretches(plan, _reach_um(head)):
+    for start, stop, low, high in _chunks(plan, _context_um(head)):
         found = head.apply(X[low:high], plan.xy_um[low:high])
         core = slice(start - low, stop - low)
         values[start:stop], novelty[start:stop] = found.values[core], found.novelty[core]
@@ -86,24 +86,24 @@ def apply_head(head: Head, X: np.ndarray, plan: Plan, make: Make = in_memory) ->
     return Maps(values, bounds.get("lower"), bounds.get("upper"), combined, novelty, read_ok, scope)
 
 
-def _reach_um(head: Head) -> float:
+def _context_um(head: Head) -> float:
     """How far a head looks; infinite for one on the graph of all tiles."""
-    return float("inf") if head.estimator.needs_places else float(head.reach_um)
+    return float("inf") if head.estimator.needs_positions else float(head.context_um)
 
 
-def _stretches(plan: Plan, reach_um: float) -> Iterator[tuple[int, int, int, int]]:
+def _chunks(plan: Plan, context_um: float) -> Iterator[tuple[int, int, int, int]]:
     """(start, stop) of each stretch and (low, high) of what must be seen for it; tiles run from top to bottom."""
     n, y_um = len(plan), plan.tiles["y_px"] * plan.facts["slide"]["mpp"]
-    if not np.isfinite(reach_um):
+    if not np.isfinite(context_um):
         yield 0, n, 0, n
         return
     for start in range(0, n, BLOCK):
         stop = min(start + BLOCK, n)
-        if reach_um == 0:
+        if context_um == 0:
             yield start, stop, start, stop
             continue
-        low = int(np.searchsorted(y_um, y_um[start] - reach_um, "left"))
-        high = int(np.searchsorted(y_um, y_um[stop - 1] + reach_um, "right"))
+        low = int(np.searchsorted(y_um, y_um[start] - context_um, "left"))
+        high = int(np.searchsorted(y_um, y_um[stop - 1] + context_um, "right"))
         yield start, stop, low, high
 
 
@@ -182,7 +182,7 @@ def _block(
     obs["tissue"] = some["tissue"].astype(float)
     obs["novelty"] = maps.novelty[rows].astype(np.float32)
     obs["in_scope"], obs["read_ok"] = np.array(maps.in_scope[rows]), np.array(maps.read_ok[rows])
-    obs["piece"] = np.array(some["piece"])
+    obs["fragment"] = np.array(some["fragment"])
     regions = plan.facts["regions"]
     if regions:
         obs["region"] = pd.Categorical.from_codes(some["region"], categories=regions)

@@ -18,8 +18,8 @@ from ..common.polygons import Region, read_regions, region_at
 from ..embedding.identity import slide_facts
 from ..errors import HeadError, InputError, SlideError
 from ..provenance import atomic_path, digest_bytes, digest_json, read_json, write_json
-from ..slides import Slide, TileSpec, TissueMask, grid_places, tissue_mask
-from ..slides.tissue import label_pieces, piece_at
+from ..slides import Slide, TileSpec, TissueMask, grid_positions, tissue_mask
+from ..slides.tissue import fragment_at, label_fragments
 from .job import FORMAT, Settings
 
 if TYPE_CHECKING:
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 #: Tiles of one band, at least: whole rows of the grid, so that few file tiles are decoded for two bands.
-BAND_TILES = 2048
+CHUNK_TILES = 2048
 #: A tissue mask holds at most about this many pixels: on larger slides it is coarser.
 MASK_PX = 12_000_000
 #: A head that sees finer pixels than the slide has by more than this factor is refused.
 MAX_UPSAMPLING = 16.0
 TILE = np.dtype(
     {
-        "names": ["x_px", "y_px", "tissue", "column", "row", "piece", "region", "place"],
+        "names": ["x_px", "y_px", "tissue", "column", "row", "fragment", "region", "place"],
         "formats": ["<f8", "<f8", "<f4", "<i4", "<i4", "<i4", "<i4", "<i8"],
     }
 )
 
 
 @dataclass(frozen=True)
-class Band:
+class Chunk:
     """A stretch of a slide's tiles that is embedded at once: rows ``start`` to ``stop`` of its plan."""
 
     number: int
@@ -63,7 +63,7 @@ class Plan:
     keys
         Names of the spots in the order of ``tiles``; None on a grid, whose keys are ``{column}x{row}``.
     facts
-        ``slide``, ``tile``, ``places``, ``cell_px``, ``grid``, ``regions``, ``pieces``, ``tissue_mm2``: plain values.
+        ``slide``, ``tile``, ``places``, ``cell_px``, ``grid``, ``regions``, ``fragments``, ``tissue_mm2``.
     """
 
     tiles: np.ndarray
@@ -90,27 +90,27 @@ class Plan:
         some = self.tiles[rows]
         return [f"{column}x{row}" for column, row in zip(some["column"].tolist(), some["row"].tolist(), strict=True)]
 
-    def table(self, band: Band) -> pd.DataFrame:
+    def table(self, chunk: Chunk) -> pd.DataFrame:
         """The tile table of a band, as the engine takes it."""
         import pandas as pd
 
-        some = self.tiles[band.start : band.stop]
+        some = self.tiles[chunk.start : chunk.stop]
         columns = {name: np.array(some[name], float) for name in ("x_px", "y_px", "tissue")}
-        return pd.DataFrame(columns, index=pd.Index(self.names(np.arange(band.start, band.stop)), name="key"))
+        return pd.DataFrame(columns, index=pd.Index(self.names(np.arange(chunk.start, chunk.stop)), name="key"))
 
     @property
-    def bands(self) -> list[Band]:
+    def chunks(self) -> list[Chunk]:
         """The bands: they depend on the tiles alone, never on who embeds them."""
         row = self.tiles["row"]
         ends = [0]
         if self.at_spots:
-            ends += list(range(BAND_TILES, len(self), BAND_TILES))
+            ends += list(range(CHUNK_TILES, len(self), CHUNK_TILES))
         else:
             for start in (np.flatnonzero(np.diff(row)) + 1).tolist():
-                if start - ends[-1] >= BAND_TILES:
+                if start - ends[-1] >= CHUNK_TILES:
                     ends.append(start)
         ends.append(len(self))
-        return [Band(number, a, b) for number, (a, b) in enumerate(itertools.pairwise(ends))]
+        return [Chunk(number, a, b) for number, (a, b) in enumerate(itertools.pairwise(ends))]
 
     def identity(self) -> str:
         """Digest of the tiles and of the slide under them."""
@@ -201,20 +201,20 @@ def plan_tiles(
     _check_scale(slide, head, spec)
     mask = bounded_mask(slide) if mask is None else mask
     regions = [] if settings.regions is None else _shifted(read_regions(settings.regions), slide)
-    shown = dict(settings.region_names)
-    labels, count = label_pieces(mask)
+    redact_url = dict(settings.region_names)
+    labels, count = label_fragments(mask)
     facts: dict[str, Any] = {
         "slide": {**slide_facts(slide, spec), "bounds_px": list(slide.bounds_px), "digest": digest},
         "tile": spec.to_dict(),
         "places": "grid" if spots is None else "spots",
         "cell_px": (spec.size_um if spots is not None else (spec.stride_um or spec.size_um)) / slide.mpp,
         "grid": None,
-        "regions": [shown.get(region.name, region.name) for region in regions],
-        "pieces": count,
+        "regions": [redact_url.get(region.name, region.name) for region in regions],
+        "fragments": count,
         "tissue_mm2": mask.area_mm2,
     }
     if spots is None:
-        found = grid_places(slide, spec, mask, settings.min_tissue)
+        found = grid_positions(slide, spec, mask, settings.min_tissue)
         facts["grid"] = list(found.shape)
         tiles = np.zeros(len(found.x_px), TILE)
         for name in ("x_px", "y_px", "tissue", "column", "row"):
@@ -225,7 +225,7 @@ def plan_tiles(
     else:
         tiles, keys = _at_spots(slide, spec, mask, spots)
     xy_px = np.stack([tiles["x_px"], tiles["y_px"]], axis=1)
-    tiles["piece"] = piece_at(labels, mask.mpp, xy_px, slide.mpp)
+    tiles["fragment"] = fragment_at(labels, mask.mpp, xy_px, slide.mpp)
     tiles["region"] = region_at(regions, xy_px)
     if regions and spots is None:
         tiles = tiles[tiles["region"] >= 0]
@@ -234,7 +234,7 @@ def plan_tiles(
                 f"no tile of tissue has its centre in the regions of {settings.regions} "
                 f"({', '.join(facts['regions'])})",
                 where=slide.path,
-                mend="Check that the regions were drawn on this slide, at its full resolution",
+                hint="Check that the regions were drawn on this slide, at its full resolution",
             )
     if spots is None:
         tiles["place"] = np.arange(len(tiles))
@@ -270,7 +270,7 @@ def _check_scale(slide: Slide, head: Head, spec: TileSpec) -> None:
                 f"the head reads {encoder['mpp']:.3g} um/px and the slide has {slide.mpp:.3g} um/px, "
                 f"{slide.mpp / encoder['mpp']:.1f} times coarser: there are no cells to be seen on it",
                 where=slide.path,
-                mend="Give the slide's true um per px with --mpp, or take a scan of higher magnification",
+                hint="Give the slide's true um per px with --mpp, or take a scan of higher magnification",
             )
     wide_px = spec.size_um / slide.mpp
     if wide_px > 2 * max(slide.width_px, slide.height_px):
@@ -278,7 +278,7 @@ def _check_scale(slide: Slide, head: Head, spec: TileSpec) -> None:
             f"the head's tile of {spec.size_um:g} um is {wide_px:.0f} px wide, and the slide has "
             f"{slide.width_px} x {slide.height_px} px",
             where=slide.path,
-            mend="Check that this is the slide itself, not a label or an overview, and that its mpp is right",
+            hint="Check that this is the slide itself, not a label or an overview, and that its mpp is right",
         )
 
 
@@ -286,7 +286,7 @@ def _no_tissue(slide: Slide, spec: TileSpec, mask: TissueMask) -> SlideError:
     return SlideError(
         f"no tissue was found (tissue mask: {mask.area_mm2:.3g} mm2, less than half a tile of {spec.size_um:g} um)",
         where=slide.path,
-        mend="Check that this is an H&E slide and that its mpp is right; --at predicts at places you name",
+        hint="Check that this is an H&E slide and that its mpp is right; --at predicts at places you name",
     )
 
 
@@ -297,7 +297,7 @@ def manifest_of(plan: Plan, head: Head) -> dict[str, Any]:
     training = {name: value for name, value in head.card["training"].items() if name in (*TRAINING_COUNTS, "donors")}
     return {
         "format": MAP_FORMAT,
-        **{name: plan.facts[name] for name in ("slide", "tile", "places", "cell_px", "grid", "regions", "pieces")},
+        **{name: plan.facts[name] for name in ("slide", "tile", "places", "cell_px", "grid", "regions", "fragments")},
         "tissue_mm2": plan.facts["tissue_mm2"],
         "unit": head.card["unit"],
         "head": {**{name: head.card[name] for name in names if name in head.card}, "training": training},

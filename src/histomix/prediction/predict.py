@@ -93,7 +93,7 @@ def predict(
     AnnData
         Tiles x cell types in the head's unit. ``obs`` has ``x_px, y_px`` (tile centre, level-0 px), ``tissue`` (share
         of the tile on tissue), ``novelty`` (percentile among held-out training tiles, 0 to 1), ``in_scope``,
-        ``read_ok`` and ``piece`` (of tissue, from 1, left to right); the places are in ``obsm["spatial"]`` too and the
+        ``read_ok`` and ``fragment`` (of tissue, from 1, left to right); places are in ``obsm["spatial"]`` too and the
         facts of the run as JSON in ``uns["manifest"]``. A tile that could not be read is NaN with ``read_ok`` false. A
         calibrated head adds the layers ``lower`` and ``upper``. Of a head that counts cells, numbers are cells in the
         area of a training spot, whatever the tile or the stride; the layer ``density per mm2`` has them per mm2, and
@@ -141,16 +141,16 @@ def predict(
 def _embed(slide: Slide, plan: Plan, encoders: Sequence[Encoder], settings: Settings, progress: Progress) -> np.ndarray:
     """Features of all tiles, in the bands and batches that a run on disk has."""
     parts = []
-    for band in plan.bands:
+    for chunk in plan.chunks:
         found = embed_tiles_together(
             slide,
-            plan.table(band),
+            plan.table(chunk),
             encoders,
             on_error="mark",
             dtype=str(DTYPE),
             batch_size=settings.batch_size,
             shard_size=SHARD,
-            progress=lambda task, done, _total, start=band.start: progress(task, start + done, len(plan)),  # type: ignore[misc]
+            progress=lambda task, done, _total, start=chunk.start: progress(task, start + done, len(plan)),  # type: ignore[misc]
             task=f"predict {slide.name}",
         )
         parts.append(np.concatenate([values for values, _ in found], axis=1))

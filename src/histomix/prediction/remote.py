@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..common.transfer.store import Store, look
+from ..common.transfer.store import Store, remote_stat
 from ..errors import DownloadError, HistomixError
 from ..progress import Progress, silent
-from ..slides import SlideCache, is_remote, shown
+from ..slides import SlideCache, is_remote, redact_url
 from .job import Settings, SlideJob, SlideResult
 from .slide import Encoders, mark_failed, run_slide
 from .status import Status, failure, is_done, read_status, write_status
@@ -61,8 +61,8 @@ def remote_facts(job: SlideJob, cache: SlideCache | None = None) -> dict[str, An
     if not is_remote(job.slide):
         return None
     cache = cache or SlideCache()
-    found = look(Store.of(job.slide, cache.options), job.slide, cache.retry)
-    facts = {"address": shown(job.slide), **found.to_dict()}
+    found = remote_stat(Store.of(job.slide, cache.options), job.slide, cache.retry)
+    facts = {"address": redact_url(job.slide), **found.to_dict()}
     return facts if job.seal is None else {"mark": job.seal.mark(facts), "version": facts["version"] and "marked"}
 
 

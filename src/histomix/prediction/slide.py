@@ -27,16 +27,16 @@ from .chunks import (
     FEATURES,
     check_slide,
     disk_array,
-    embed_band,
+    embed_chunk,
     features_key,
-    join_bands,
+    join_chunks,
     kept_features,
     load_plan,
     release,
 )
 from .job import Settings, SlideJob, SlideResult
 from .maps import apply_head, blocks
-from .plan import Band, Plan, bounded_mask, manifest_text, nameless_spots, plan_tiles
+from .plan import Chunk, Plan, bounded_mask, manifest_text, nameless_spots, plan_tiles
 from .status import Status, failure, is_done, read_status, sealed_state, up_to_date
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ _REPORT = "Its trace is in status.json: please report it with the kind of slide"
 Encoders = Sequence["Encoder"] | Callable[[], Sequence["Encoder"]]
 
 
-def plan_bands(job: SlideJob, settings: Settings, head: Head, slide: Slide | None = None) -> list[Band]:
+def plan_chunks(job: SlideJob, settings: Settings, head: Head, slide: Slide | None = None) -> list[Chunk]:
     """Find the tiles of a slide and write them to its work folder with its previews; returns the bands to embed.
 
     A plan of the same slide, head's tile and settings that is there already is kept, and with it the finished bands.
@@ -80,7 +80,7 @@ def plan_bands(job: SlideJob, settings: Settings, head: Head, slide: Slide | Non
     """
     state = slide_digest(job.path)
     tiles = [(encoder["size_px"], encoder["mpp"]) for encoder in head.card["encoders"]]
-    request = digest_json({"slide": state["digest"], "mpp": job.mpp, "tiles": tiles, **settings.places})
+    request = digest_json({"slide": state["digest"], "mpp": job.mpp, "tiles": tiles, **settings.positions})
     plan = Plan.load(job.work, request)
     if plan is None or not all((job.folder / name).is_file() for name in ("preview.jpg", "tissue.png")):
         if plan is None:
@@ -99,7 +99,7 @@ def plan_bands(job: SlideJob, settings: Settings, head: Head, slide: Slide | Non
         plan.facts["state"] = sealed_state(job, state)
         plan.save(job.work, request)
     plan.facts["state"] = {**plan.facts["state"], **sealed_state(job, state)}
-    return [] if _features_of(job, settings, plan, head) is not None else plan.bands
+    return [] if _features_of(job, settings, plan, head) is not None else plan.chunks
 
 
 def finish_slide(job: SlideJob, settings: Settings, head: Head) -> SlideResult:
@@ -114,7 +114,7 @@ def finish_slide(job: SlideJob, settings: Settings, head: Head) -> SlideResult:
     """
     plan = load_plan(job)
     check_slide(job, plan.facts["state"])
-    features = _features_of(job, settings, plan, head) or join_bands(job, plan, head)
+    features = _features_of(job, settings, plan, head) or join_chunks(job, plan, head)
     results = job.work / "maps"
     shutil.rmtree(results, ignore_errors=True)
     with atomic_path(results) as temporary:
@@ -171,7 +171,7 @@ def run_slide(
         # A fault that nobody foresaw on one slide must not cost the thousands after it; the status keeps its trace.
         _LOG.debug("%s", job.slide, exc_info=True)
         status.facts["traceback"] = traceback.format_exc()
-        unforeseen = SlideError(f"stopped on an error that was not foreseen ({error!r})", where=job.slide, mend=_REPORT)
+        unforeseen = SlideError(f"stopped on an error that was not foreseen ({error!r})", where=job.slide, hint=_REPORT)
         return mark_failed(job, settings, status, unforeseen)
     except BaseException as error:
         with contextlib.suppress(HistomixError):
@@ -189,13 +189,13 @@ def _predict(
 
     with contextlib.ExitStack() as stack:
         opened = stack.enter_context(open_slide(job.path, job.mpp))
-        bands = plan_bands(job, settings, head, opened)
-        if bands:
+        chunks = plan_chunks(job, settings, head, opened)
+        if chunks:
             plan = load_plan(job)
             loaded = encoders() if callable(encoders) else encoders
             size = settings.batch_size
-            for band in bands:
-                embed_band(job, band, head, loaded, batch_size=size, plan=plan, slide=opened, progress=told)
+            for chunk in chunks:
+                embed_chunk(job, chunk, head, loaded, batch_size=size, plan=plan, slide=opened, progress=told)
     result = finish_slide(job, settings, head)
     progress(f"predict {job.name}", result.tiles, result.tiles)
     return result

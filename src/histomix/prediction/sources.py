@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..common.addresses import check_address, shown
+from ..common.addresses import check_address, redact_url
 from ..common.naming import file_key, safe_file_name
 from ..common.paths import path_in_table
 from ..common.remote_names import remote_name
@@ -67,7 +67,7 @@ def slide_jobs(
             raise HeadError(
                 f"{twin.source} and {job.source} would both be written to {job.folder}"
                 + ("" if twin.folder == job.folder else ", on systems that do not tell case apart"),
-                mend="Rename one of them, name them in the column 'name' of a sheet, or use different --out folders",
+                hint="Rename one of them, name them in the column 'name' of a sheet, or use different --out folders",
             )
     return jobs
 
@@ -89,7 +89,7 @@ def find_slides(folder: Path, above: frozenset[Path] = frozenset()) -> list[Path
         above |= {folder.resolve()}
     except OSError as error:
         raise InputError(
-            f"cannot be read ({error.strerror or error})", where=folder, mend="Check its permissions"
+            f"cannot be read ({error.strerror or error})", where=folder, hint="Check its permissions"
         ) from error
     if _is_slide_folder(folder):
         return [folder]
@@ -108,7 +108,7 @@ def _search(folder: Path) -> list[tuple[Path, str]]:
     paths = find_slides(folder)
     if not paths:
         raise InputError(
-            "holds no slide", where=folder, mend=f"Name a folder with slides ({', '.join(SUFFIXES)}), or the slides"
+            "holds no slide", where=folder, hint=f"Name a folder with slides ({', '.join(SUFFIXES)}), or the slides"
         )
     stems = [path.name if path.is_dir() and path.suffix != ".zarr" else path.stem for path in paths]
     alike = Counter(map(file_key, stems))
@@ -141,29 +141,29 @@ def _sheet(path: Path, mpp: float | None) -> list[tuple[str, float | None, str, 
     try:
         table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except FileNotFoundError as error:
-        raise MissingFileError("there is no such sheet", where=path, mend="Check the path") from error
+        raise MissingFileError("there is no such sheet", where=path, hint="Check the path") from error
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot be read as a sheet ({error})", where=path, mend="Give a CSV with slide") from error
+        raise InputError(f"cannot be read as a sheet ({error})", where=path, hint="Give a CSV with slide") from error
     table.columns = [str(column).strip() for column in table.columns]
     if "slide" not in table:
         raise InputError(
             f"the sheet has no column 'slide'; it has: {', '.join(table.columns)}",
             where=path,
-            mend="Name the slides in a column 'slide'; mpp, name, patient and others may stand beside it",
+            hint="Name the slides in a column 'slide'; mpp, name, patient and others may stand beside it",
         )
     if not len(table):
-        raise InputError("the sheet has no rows", where=path, mend="Name one slide a row")
+        raise InputError("the sheet has no rows", where=path, hint="Name one slide a row")
     found = []
     for number, row in enumerate(table.to_dict("records"), start=2):
         values = {str(name): str(value).strip() for name, value in row.items()}
         slide = values.pop("slide")
         if not slide:
-            raise InputError(f"row {number} names no slide", where=path, mend="Fill in the column 'slide'")
+            raise InputError(f"row {number} names no slide", where=path, hint="Fill in the column 'slide'")
         scale = _number(values.pop("mpp", ""), number, path)
         place = slide if _REMOTE in slide else str(path_in_table(path.parent, slide))
         name = values.pop("name", "") or _stem(place)
         if "/" in name or "\\" in name or name in (".", ".."):
-            raise InputError(f"row {number}: the name '{name}' cannot be a folder's", where=path, mend="Rename it")
+            raise InputError(f"row {number}: the name '{name}' cannot be a folder's", where=path, hint="Rename it")
         if _REMOTE in slide:
             _check_remote(slide, number, path)
         found.append((place, mpp if scale is None else scale, name, _facts(values)))
@@ -177,7 +177,7 @@ def _check_remote(slide: str, row: int, path: Path) -> None:
         remote_name(slide)
     except InputError as error:
         raise InputError(
-            f"row {row}: {error.where or shown(slide)}: {error.what}", where=path, mend=error.mend
+            f"row {row}: {error.where or redact_url(slide)}: {error.what}", where=path, hint=error.hint
         ) from error
 
 
@@ -191,7 +191,7 @@ def _number(text: str, row: int, path: Path) -> float | None:
     try:
         return float(text)
     except ValueError as error:
-        raise InputError(f"row {row}: the mpp '{text}' is no number", where=path, mend="Give um per px") from error
+        raise InputError(f"row {row}: the mpp '{text}' is no number", where=path, hint="Give um per px") from error
 
 
 def _stem(slide: str) -> str:

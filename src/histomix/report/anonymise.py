@@ -14,33 +14,33 @@ from ..evaluation import Evaluation
 from ..evaluation.leakage.audit import AUDIT_RULES
 from ..heads import private_card
 from ..maps.anonymise import is_anonymised, map_name, private_map
-from .inputs import Material, SlideMap
+from .inputs import ReportInputs, SlideMap
 
 _FAILED = "What it failed on is in the status of the slide, and may name it."
 #: Of a manifest of labels, what names neither a section nor a file.
 _LABELS = ("method", "unit", "seed", "versions")
 
 
-def private_material(material: Material, names: Pseudonyms) -> Material:
+def private_material(sources: ReportInputs, names: Pseudonyms) -> ReportInputs:
     """The same results with pseudonyms of sections, slides, donors and regions, and without paths and foreign words.
 
     Links to viewers are left out: the way to them goes over folders whose names are not ours.
 
     Parameters
     ----------
-    material
+    sources
         What the folders of a report hold.
     names
         The pseudonyms.
     """
-    return Material(
-        evaluations=[private_evaluation(one, names) for one in material.evaluations],
-        canvases={names.slide(name): canvas for name, canvas in material.canvases.items()},
-        features={name: material.features[name] for name in ("encoder", "tile") if name in material.features},
-        labels=[_labels(one) for one in material.labels],
-        heads=[private_card(one, names) for one in material.heads],
-        maps=[_map(one, names) for one in material.maps],
-        orthogonals=[_score(one, names) for one in material.orthogonals],
+    return ReportInputs(
+        evaluations=[private_evaluation(one, names) for one in sources.evaluations],
+        canvases={names.slide(name): canvas for name, canvas in sources.canvases.items()},
+        features={name: sources.features[name] for name in ("encoder", "tile") if name in sources.features},
+        labels=[_labels(one) for one in sources.labels],
+        heads=[private_card(one, names) for one in sources.heads],
+        maps=[_map(one, names) for one in sources.maps],
+        orthogonals=[_score(one, names) for one in sources.orthogonals],
     )
 
 

@@ -10,21 +10,21 @@ import numpy as np
 from ..evaluation import Evaluation
 from ..pl.scores import against, ceiling_of, number, shown_head
 from ..pl.tables import detectability_table, share
-from .inputs import Material, SlideMap
+from .inputs import ReportInputs, SlideMap
 
 Tile = dict[str, str]
 
 
-def glance(material: Material) -> dict[str, Any]:
+def headline_facts(sources: ReportInputs) -> dict[str, Any]:
     """Tiles with the numbers that matter, and a sentence for each kind of result; nothing that is not there."""
     lines: list[str] = []
     tiles: list[Tile] = []
-    for place, evaluation in enumerate(material.evaluations[:1], start=1):
+    for place, evaluation in enumerate(sources.evaluations[:1], start=1):
         tiles += _scores(evaluation, place)
         lines.append(_words(evaluation))
-    if material.maps:
-        tiles.append(_slides(material.maps))
-    for card in material.heads[:1]:
+    if sources.maps:
+        tiles.append(_slides(sources.maps))
+    for card in sources.heads[:1]:
         encoders = " + ".join(str(one.get("name")) for one in card.get("encoders", []))
         text = f"head on {encoders}, {len(card.get('cell_types', []))} cell types"
         tiles.append(_tile(str(card.get("head", {}).get("kind", card.get("name", "head"))), text, "#card"))

@@ -35,7 +35,7 @@ class SlideMap:
 
 
 @dataclass
-class Material:
+class ReportInputs:
     """Everything a report can show, by kind."""
 
     evaluations: list[Evaluation] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Material:
     orthogonals: list[dict[str, Any]] = field(default_factory=list)
 
 
-def gather(folders: Sequence[str | os.PathLike[str]]) -> Material:
+def report_inputs(folders: Sequence[str | os.PathLike[str]]) -> ReportInputs:
     """Find out what each folder is by the files in it, and read it.
 
     Raises
@@ -56,38 +56,38 @@ def gather(folders: Sequence[str | os.PathLike[str]]) -> Material:
     InputError
         A folder is absent or was made by no verb of histomix.
     """
-    material = Material()
+    sources = ReportInputs()
     for folder in map(Path, folders):
         if not folder.is_dir():
-            raise MissingFileError("there is no such folder", where=folder, mend="Give folders made by the other verbs")
+            raise MissingFileError("there is no such folder", where=folder, hint="Give folders made by the other verbs")
         maps = (
             [folder]
             if (folder / "composition.h5ad").is_file()
             else sorted(p.parent for p in folder.glob("*/composition.h5ad"))
         )
         if (folder / "summary.json").is_file():
-            facts = read_json(folder / "summary.json", mend="Run histomix evaluate again")
+            facts = read_json(folder / "summary.json", hint="Run histomix evaluate again")
             if "orthogonal" in facts:
-                material.orthogonals.append(facts)
+                sources.orthogonals.append(facts)
             else:
-                material.evaluations.append(read_evaluation(folder))
+                sources.evaluations.append(read_evaluation(folder))
         elif (folder / "card.json").is_file():
-            material.heads.append(read_json(folder / "card.json"))
+            sources.heads.append(read_json(folder / "card.json"))
         elif maps:
-            material.maps += [_read_map(path) for path in maps]
+            sources.maps += [_read_map(path) for path in maps]
         elif any(folder.glob("*.h5ad")):
-            _add_features(material, folder)
+            _add_features(sources, folder)
         elif (folder / "index.html").is_file() and (folder / "data").is_dir():
-            material.viewers.append(folder / "index.html")
+            sources.viewers.append(folder / "index.html")
         elif (folder / "manifest.json").is_file():
-            material.labels.append(read_json(folder / "manifest.json"))
+            sources.labels.append(read_json(folder / "manifest.json"))
         else:
             raise InputError(
                 "holds nothing that a report can show",
                 where=folder,
-                mend="Give folders made by label, embed, train, evaluate, predict or view",
+                hint="Give folders made by label, embed, train, evaluate, predict or view",
             )
-    return material
+    return sources
 
 
 def _read_map(folder: Path) -> SlideMap:
@@ -107,16 +107,16 @@ def _read_map(folder: Path) -> SlideMap:
     return SlideMap(folder.name, composition, manifest, canvas, folder, failure)
 
 
-def _add_features(material: Material, folder: Path) -> None:
+def _add_features(sources: ReportInputs, folder: Path) -> None:
     for section, features in read_features(folder).items():
         manifest = feature_manifest(features)
-        material.features = {"encoder": manifest["encoder"], "tile": manifest["tile"], "slide": manifest["slide"]}
+        sources.features = {"encoder": manifest["encoder"], "tile": manifest["tile"], "slide": manifest["slide"]}
         preview = folder / "previews" / f"{section}.jpg"
         if preview.is_file():
             image = _read_image(preview)
             slide = manifest["slide"]
             scale = image.shape[1] / slide["width_px"]
-            material.canvases[section] = Canvas(image, scale, _mark_px(features), True, slide["mpp"] / scale)
+            sources.canvases[section] = Canvas(image, scale, _mark_px(features), True, slide["mpp"] / scale)
 
 
 def _mark_px(features: ad.AnnData) -> float:

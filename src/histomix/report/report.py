@@ -21,8 +21,8 @@ from ..pl.scores import against, ceiling_of, score_table, score_tiles, shown_hea
 from ..progress import Progress, silent
 from ..provenance import atomic_path
 from .anonymise import private_material
-from .headline import glance
-from .inputs import Material, gather
+from .headline import headline_facts
+from .inputs import ReportInputs, report_inputs
 from .measured import orthogonal_view
 from .model_card import card_view
 from .panels import evaluation_panels
@@ -84,15 +84,15 @@ def write_report(
         The page cannot be written.
     """
     _check_folder(Path(out))
-    material = gather(folders)
+    sources = report_inputs(folders)
     if anonymise:
         names = Pseudonyms.open(key_file(out, pseudonym_key, folders))
-        material = private_material(material, names)
+        sources = private_material(sources, names)
         names.save()
     with atomic_path(out) as folder:
         folder.mkdir()
-        draw = Drawer(folder, _count_figures(material), progress)
-        evaluations = [_evaluation(one, place, material, draw) for place, one in enumerate(material.evaluations)]
+        draw = Drawer(folder, _count_figures(sources), progress)
+        evaluations = [_evaluation(one, place, sources, draw) for place, one in enumerate(sources.evaluations)]
         page = (
             page_environment("report")
             .get_template("report.html.j2")
@@ -101,14 +101,14 @@ def write_report(
                 title=title,
                 lead=lead,
                 version=__version__,
-                glance=glance(material),
+                headline_facts=headline_facts(sources),
                 evaluations=evaluations,
-                maps=[slide_view(one, draw) for one in material.maps],
-                orthogonals=[orthogonal_view(one, draw) for one in material.orthogonals],
-                viewers=[{"name": path.parent.name, "href": _link(path, Path(out))} for path in material.viewers],
-                statement=statement_blocks(_statement(material)),
-                cards=[card_view(card) for card in material.heads],
-                groups=run_facts(material),
+                maps=[slide_view(one, draw) for one in sources.maps],
+                orthogonals=[orthogonal_view(one, draw) for one in sources.orthogonals],
+                viewers=[{"name": path.parent.name, "href": _link(path, Path(out))} for path in sources.viewers],
+                statement=statement_blocks(_statement(sources)),
+                cards=[card_view(card) for card in sources.heads],
+                groups=run_facts(sources),
             )
         )
         (folder / "index.html").write_text(page, encoding="utf-8", newline="\n")
@@ -132,27 +132,27 @@ def _check_folder(out: Path) -> None:
         raise InputError(
             f"holds {foreign[0]!r}, which no report wrote and replacing the folder would delete",
             where=out,
-            mend="Choose an empty or new folder as --out",
+            hint="Choose an empty or new folder as --out",
         )
 
 
-def _statement(material: Material) -> str:
-    if not material.evaluations:
+def _statement(sources: ReportInputs) -> str:
+    if not sources.evaluations:
         return ""
-    names = ["This evaluation"] if len(material.evaluations) == 1 else map(str, range(1, len(material.evaluations) + 1))
-    return protocol_statement(dict(zip(names, material.evaluations, strict=True)))
+    names = ["This evaluation"] if len(sources.evaluations) == 1 else map(str, range(1, len(sources.evaluations) + 1))
+    return protocol_statement(dict(zip(names, sources.evaluations, strict=True)))
 
 
-def _count_figures(material: Material) -> int:
-    total = 2 * sum(one.canvas is not None for one in material.maps)
-    for one in material.evaluations:
-        drawn = sum(name in material.canvases for name in one.labels)
+def _count_figures(sources: ReportInputs) -> int:
+    total = 2 * sum(one.canvas is not None for one in sources.maps)
+    for one in sources.evaluations:
+        drawn = sum(name in sources.canvases for name in one.labels)
         types = Budget(one, drawn).types
         total += 9 + drawn * (2 + len(types))
     return total
 
 
-def _evaluation(evaluation: Evaluation, place: int, material: Material, draw: Drawer) -> dict[str, Any]:
+def _evaluation(evaluation: Evaluation, place: int, sources: ReportInputs, draw: Drawer) -> dict[str, Any]:
     facts = evaluation.summary
     protocol = facts["protocol"]
     shown = shown_head(evaluation)
@@ -161,7 +161,7 @@ def _evaluation(evaluation: Evaluation, place: int, material: Material, draw: Dr
     badge, words = PROTOCOL_BADGES.get(protocol, ("honest", protocol))
     means = "" if facts["protocol_means"] in words else f"{facts['protocol_means']}. "
     ids = {name: f"section-{place}-{row}" for row, name in enumerate(facts["sections"])}
-    budget = Budget(evaluation, sum(name in material.canvases for name in facts["sections"]))
+    budget = Budget(evaluation, sum(name in sources.canvases for name in facts["sections"]))
     return {
         "unseen": _UNSEEN.get(protocol, f"{protocol}s"),
         "unseen_why": {"donor": ", nor any section of its donor"}.get(protocol, ", but had seen its donor"),
@@ -171,7 +171,7 @@ def _evaluation(evaluation: Evaluation, place: int, material: Material, draw: Dr
         f"{facts['n_sections']} sections, {facts['n_spots']:,} spots, {len(facts['cell_types'])} cell types; "
         f"unit: {facts['unit']}.",
         "legend": legend(facts["cell_types"]),
-        "cohort": cohort_view(evaluation, shown, target, ids, material, draw),
+        "cohort": cohort_view(evaluation, shown, target, ids, sources, draw),
         "tiles": score_tiles(evaluation, shown, target),
         "notes": [note for note in (facts["interval"]["caution"], *facts["notes"]) if note],
         "tables": [score_table(evaluation, name, shown) for name in facts["scores"]],
@@ -183,7 +183,7 @@ def _evaluation(evaluation: Evaluation, place: int, material: Material, draw: Dr
         ],
         "pairs_text": budget.words,
         "sections": [
-            section_view(evaluation, name, shown, ids[name], material, budget, draw) for name in facts["sections"]
+            section_view(evaluation, name, shown, ids[name], sources, budget, draw) for name in facts["sections"]
         ],
     }
 

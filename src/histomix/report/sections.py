@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from ..common.palette import type_colours
 from ..evaluation import Evaluation
 from ..pages.page import Drawer
-from ..pl.figures import beside_figure, composition_figure, map_figure, thumbnail_figure
+from ..pl.figures import compare_figure, composition_figure, map_figure, thumbnail_figure
 from ..pl.matrices import draw_composition_bars
 from ..pl.scores import number, section_ceiling
 from ..pl.tables import composition_means, share
-from .inputs import Material, SlideMap
+from .inputs import ReportInputs, SlideMap
 from .panel_parts import plain_table
 
 #: Pictures of one cell type in one section that a page carries at most; a browser copes and a run stays short.
@@ -68,7 +68,7 @@ def legend(types: Sequence[str]) -> list[dict[str, str]]:
 
 
 def cohort_view(
-    evaluation: Evaluation, shown: str, target: str, ids: dict[str, str], material: Material, draw: Drawer
+    evaluation: Evaluation, shown: str, target: str, ids: dict[str, str], sources: ReportInputs, draw: Drawer
 ) -> dict[str, Any]:
     """Small multiples of all sections, and their mean composition as bars."""
     facts = evaluation.summary
@@ -83,7 +83,7 @@ def cohort_view(
     draw_composition_bars(figure.subplots(), composition_means(tables))
     views = []
     for name in names:
-        canvas, label = material.canvases.get(name), evaluation.labels[name]
+        canvas, label = sources.canvases.get(name), evaluation.labels[name]
         picture = None
         if canvas is not None:
             places = evaluation.positions[name].loc[label.index, ["x_px", "y_px"]].to_numpy(float)
@@ -104,7 +104,7 @@ def cohort_view(
 
 
 def section_view(
-    evaluation: Evaluation, name: str, shown: str, place: str, material: Material, budget: Budget, draw: Drawer
+    evaluation: Evaluation, name: str, shown: str, place: str, sources: ReportInputs, budget: Budget, draw: Drawer
 ) -> dict[str, Any]:
     """One section: its most abundant types, and each cell type's label and prediction."""
     label, predicted = evaluation.labels[name], evaluation.predictions[shown][name]
@@ -115,7 +115,7 @@ def section_view(
         "figure": None,
         "pairs": [],
     }
-    canvas = material.canvases.get(name)
+    canvas = sources.canvases.get(name)
     if canvas is None:
         return facts
     maps = {"label": label, f"prediction ({shown})": predicted}
@@ -130,7 +130,7 @@ def section_view(
     for cell_type in budget.types:
         score = number(scores.get(cell_type, math.nan))
         columns = {title: table[cell_type] for title, table in maps.items()}
-        figure = beside_figure(canvas, places, columns, f"Pearson {score}")
+        figure = compare_figure(canvas, places, columns, f"Pearson {score}")
         pair = {"name": cell_type, "pearson": score, "figure": draw.picture(figure, name, cell_type)}
         facts["pairs"].append({**pair, "ceiling": number(ceiling.get(cell_type)) if ceiling else ""})
     return facts

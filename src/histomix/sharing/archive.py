@@ -15,7 +15,7 @@ from .trust import MOST_BYTES, MOST_FILES
 _CHUNK = 1 << 20
 #: The same files give the same archive, byte for byte.
 _DATE = (1980, 1, 1, 0, 0, 0)
-_MEND = "Make the archive with: histomix head push HEAD FILE.zip"
+_HINT = "Make the archive with: histomix head push HEAD FILE.zip"
 
 
 class FolderSource:
@@ -34,7 +34,7 @@ class FolderSource:
                 continue
             if path.is_symlink() or not path.is_file():
                 raise HeadError(
-                    f"holds {path.name!r}, which is no plain file", where=self.where, mend="Give a head's folder"
+                    f"holds {path.name!r}, which is no plain file", where=self.where, hint="Give a head's folder"
                 )
             found[path.name] = path.stat().st_size
         return found
@@ -70,14 +70,14 @@ class ZipSource:
             entries = archive.infolist()
             if len(entries) > MOST_FILES:
                 raise HeadError(
-                    f"holds {len(entries)} files; a head has at most {MOST_FILES}", where=self.where, mend=_MEND
+                    f"holds {len(entries)} files; a head has at most {MOST_FILES}", where=self.where, hint=_HINT
                 )
             for entry in entries:
                 fault = _fault(entry, found)
                 if fault:
                     name = entry.filename.encode("ascii", "backslashreplace").decode()
                     raise HeadError(
-                        f"the entry {name!r} is {fault}; nothing was unpacked", where=self.where, mend=_MEND
+                        f"the entry {name!r} is {fault}; nothing was unpacked", where=self.where, hint=_HINT
                     )
                 found[entry.filename] = entry.file_size
         return found
@@ -111,16 +111,16 @@ class ZipSource:
                 while block := stream.read(_CHUNK):
                     most -= len(block)
                     if most < 0:
-                        raise HeadError(f"the entry {name!r} is larger than declared", where=self.where, mend=_MEND)
+                        raise HeadError(f"the entry {name!r} is larger than declared", where=self.where, hint=_HINT)
                     yield block
         except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
-            raise HeadError(f"the entry {name!r} is damaged ({error})", where=self.where, mend=_MEND) from error
+            raise HeadError(f"the entry {name!r} is damaged ({error})", where=self.where, hint=_HINT) from error
 
     def _open(self) -> zipfile.ZipFile:
         try:
             return zipfile.ZipFile(self.path)
         except (zipfile.BadZipFile, OSError, ValueError) as error:
-            raise HeadError(f"is no zip archive ({error})", where=self.where, mend=_MEND) from error
+            raise HeadError(f"is no zip archive ({error})", where=self.where, hint=_HINT) from error
 
 
 def _targets(folder: Path, names: Iterable[str], where: str) -> list[tuple[Path, str]]:

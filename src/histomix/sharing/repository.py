@@ -30,7 +30,7 @@ def parse_address(text: str) -> tuple[str, str | None]:
     """
     found = _ADDRESS.fullmatch(text)
     if found is None:
-        raise InputError(f"{text!r} names no repository", mend="Write hf://OWNER/NAME or hf://OWNER/NAME@REVISION")
+        raise InputError(f"{text!r} names no repository", hint="Write hf://OWNER/NAME or hf://OWNER/NAME@REVISION")
     return found["repo"], found["revision"]
 
 
@@ -71,7 +71,7 @@ class HubSource:
         unknown = [name for name, size in self._files.items() if not isinstance(size, int)]
         if unknown:
             raise HeadError(
-                f"the hub tells no size of {unknown[0]!r}", where=self.where, mend="Try again, or fetch it as a zip"
+                f"the hub tells no size of {unknown[0]!r}", where=self.where, hint="Try again, or fetch it as a zip"
             )
         return {name: int(size) for name, size in self._files.items() if size is not None}
 
@@ -96,7 +96,7 @@ class HubSource:
                 path = self._download(name, Path(holder))
                 if path.stat().st_size != self._files[name]:
                     what = f"{name} has {path.stat().st_size} bytes, and the hub told of {self._files[name]}"
-                    raise HeadError(what, where=self.where, mend="Try again")
+                    raise HeadError(what, where=self.where, hint="Try again")
                 path.replace(target)
 
     def _download(self, name: str, folder: Path) -> Path:
@@ -124,7 +124,7 @@ class _Bounded(io.FileIO):
         """Write all of it, or refuse."""
         if self.tell() + memoryview(data).nbytes > self.most:
             what = f"{Path(str(self.name)).name} is longer than the {self.most} bytes that the hub told of"
-            raise HeadError(what, where=self.where, mend="Try again; if it stays so, do not trust this hub")
+            raise HeadError(what, where=self.where, hint="Try again; if it stays so, do not trust this hub")
         return super().write(data)
 
 
@@ -171,18 +171,18 @@ def _told(where: str) -> Iterator[None]:
     except HistomixError:
         raise
     except GatedRepoError as error:
-        mend = "Ask for access on its page, then run: hf auth login"
-        raise InputError("the repository is gated", where=where, mend=mend) from error
+        hint = "Ask for access on its page, then run: hf auth login"
+        raise InputError("the repository is gated", where=where, hint=hint) from error
     except RepositoryNotFoundError as error:
-        mend = "Check the name; for a private one run: hf auth login"
-        raise InputError("there is no such repository, or you may not see it", where=where, mend=mend) from error
+        hint = "Check the name; for a private one run: hf auth login"
+        raise InputError("there is no such repository, or you may not see it", where=where, hint=hint) from error
     except RevisionNotFoundError as error:
-        raise InputError("there is no such revision", where=where, mend="Check the branch, tag or commit") from error
+        raise InputError("there is no such revision", where=where, hint="Check the branch, tag or commit") from error
     except LocalTokenNotFoundError as error:
-        raise InputError("the hub does not know you", where=where, mend="Run: hf auth login") from error
+        raise InputError("the hub does not know you", where=where, hint="Run: hf auth login") from error
     except HFValidationError as error:
         raise InputError(f"the name is none of a repository ({error})", where=where) from error
     except (HfHubHTTPError, HTTPError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        mend = "Check the network and HF_ENDPOINT, or share the head as a zip: histomix head push HEAD FILE.zip"
-        raise DownloadError(f"the hub cannot be reached or refused ({reason})", where=where, mend=mend) from error
+        hint = "Check the network and HF_ENDPOINT, or share the head as a zip: histomix head push HEAD FILE.zip"
+        raise DownloadError(f"the hub cannot be reached or refused ({reason})", where=where, hint=hint) from error

@@ -111,12 +111,12 @@ def open_source(source: str | os.PathLike[str], revision: str | None = None, end
         return FolderSource(path)
     if path.is_file():
         return ZipSource(path)
-    mend = (
+    hint = (
         f"For a repository write {_HUB}{text}"
         if text.count("/") == 1 and not path.parent.exists()
         else "Check the path"
     )
-    raise MissingFileError("there is no such folder or file", where=text, mend=mend)
+    raise MissingFileError("there is no such folder or file", where=text, hint=hint)
 
 
 def head_facts(
@@ -181,7 +181,7 @@ def pull_head(
         raise HeadError(
             f"is another head: its digest is {facts.card['digest']}, not {digest}",
             where=facts.source,
-            mend="Ask its maker for the head, or for its digest",
+            hint="Ask its maker for the head, or for its digest",
         )
     if not accept(facts):
         raise InputError("the licence was not accepted; nothing was taken", where=facts.source)
@@ -191,7 +191,7 @@ def pull_head(
         head = load_head(temporary)
         if head.card["digest"] != facts.card["digest"]:
             raise HeadError(
-                "the card changed between being shown and being fetched", where=facts.source, mend="Try again"
+                "the card changed between being shown and being fetched", where=facts.source, hint="Try again"
             )
         write_json(temporary / SOURCE, facts.to_dict())
     return head
@@ -220,7 +220,7 @@ def _check_target(folder: Path) -> None:
         raise HeadError(
             f"the place to write to holds {foreign[0]!r}, which is no part of a head",
             where=folder,
-            mend="Name a new folder",
+            hint="Name a new folder",
         )
 
 

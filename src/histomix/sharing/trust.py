@@ -21,7 +21,7 @@ MOST_BYTES = 1 << 30
 MOST_FILES = 16
 _MOST_CARD_BYTES = 32 << 20
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-_MEND = "Ask its maker to share it again with: histomix head push HEAD TARGET"
+_HINT = "Ask its maker to share it again with: histomix head push HEAD TARGET"
 
 
 @dataclass(frozen=True)
@@ -105,24 +105,24 @@ def check_listing(listing: Mapping[str, int], where: str, most_bytes: int = MOST
         With the first fault found.
     """
     if CARD not in listing:
-        raise MissingHeadError(f"there is no head ({CARD} is missing)", where=where, mend=_MEND)
+        raise MissingHeadError(f"there is no head ({CARD} is missing)", where=where, hint=_HINT)
     for name in listing:
         if not _SAFE_NAME.fullmatch(name) or not name.endswith(SUFFIXES):
             raise HeadError(
-                f"holds {visible(name)!r}, which is no part of a head; nothing was taken", where=where, mend=_MEND
+                f"holds {visible(name)!r}, which is no part of a head; nothing was taken", where=where, hint=_HINT
             )
     try:
         check_names(listing)
     except InputError as error:
-        raise HeadError(f"{error.what}; nothing was taken", where=where, mend=_MEND) from error
+        raise HeadError(f"{error.what}; nothing was taken", where=where, hint=_HINT) from error
     if len(listing) > MOST_FILES:
-        raise HeadError(f"holds {len(listing)} files; a head has at most {MOST_FILES}", where=where, mend=_MEND)
+        raise HeadError(f"holds {len(listing)} files; a head has at most {MOST_FILES}", where=where, hint=_HINT)
     total = sum(listing.values())
     if total > most_bytes or listing[CARD] > _MOST_CARD_BYTES:
         raise HeadError(
             f"has {total / 1e6:,.0f} MB; at most {most_bytes / 1e6:,.0f} MB are allowed (and 34 MB for the card)",
             where=where,
-            mend="If you trust it, allow more with --max-mb",
+            hint="If you trust it, allow more with --max-mb",
         )
 
 
@@ -137,16 +137,16 @@ def read_card(data: bytes, where: str) -> dict[str, Any]:
     try:
         card = json.loads(data)
     except ValueError as error:
-        raise HeadError(f"{CARD} is not JSON ({error})", where=where, mend=_MEND) from error
+        raise HeadError(f"{CARD} is not JSON ({error})", where=where, hint=_HINT) from error
     if not isinstance(card, dict):
-        raise HeadError(f"{CARD} holds no object", where=where, mend=_MEND)
+        raise HeadError(f"{CARD} holds no object", where=where, hint=_HINT)
     if card.get("digest") != digest_json({name: value for name, value in card.items() if name != "digest"}):
-        raise HeadError(f"{CARD} is not the one that was written (its digest differs)", where=where, mend=_MEND)
+        raise HeadError(f"{CARD} is not the one that was written (its digest differs)", where=where, hint=_HINT)
     files = card.get("files")
     if not isinstance(files, dict) or not all(
         _SAFE_NAME.fullmatch(str(name)) and str(name).endswith(".safetensors") for name in files
     ):
-        raise HeadError(f"{CARD} names files that no head has", where=where, mend=_MEND)
+        raise HeadError(f"{CARD} names files that no head has", where=where, hint=_HINT)
     return card
 
 
@@ -160,5 +160,5 @@ def wanted(card: Mapping[str, Any], listing: Mapping[str, int], where: str) -> l
     """
     for name in card["files"]:
         if name not in listing:
-            raise MissingHeadError(f"the file {name} is missing", where=where, mend=_MEND)
+            raise MissingHeadError(f"the file {name} is missing", where=where, hint=_HINT)
     return [CARD, *card["files"], *([README] if README in listing else [])]

@@ -1,17 +1,17 @@
 """Slides at a known um per pixel, the tissue on them, and tiles."""
 
-from ..common.addresses import shown
+from ..common.addresses import redact_url
 from ..common.remote_names import remote_name
 from ..common.transfer.store import Retry
 from .nuclei import Nuclei, count_nuclei, find_nuclei
 from .open import open_slide
 from .remote.cache import SlideCache, is_remote
 from .slide import Reader, Slide
-from .tiles import GridPlaces, TileSpec, grid_places, read_tile, tiles_at_spots, tiles_on_grid
+from .tiles import GridPositions, TileSpec, grid_positions, read_tile, tiles_at_spots, tiles_on_grid
 from .tissue import TissueMask, tissue_mask
 
 __all__ = [
-    "GridPlaces",
+    "GridPositions",
     "Nuclei",
     "Reader",
     "Retry",
@@ -21,12 +21,12 @@ __all__ = [
     "TissueMask",
     "count_nuclei",
     "find_nuclei",
-    "grid_places",
+    "grid_positions",
     "is_remote",
     "open_slide",
     "read_tile",
+    "redact_url",
     "remote_name",
-    "shown",
     "tiles_at_spots",
     "tiles_on_grid",
     "tissue_mask",

@@ -53,7 +53,7 @@ def slide_state(path: str | os.PathLike[str]) -> dict[str, Any]:
         stats = [file.stat() for file in files]
     except OSError as error:
         kind = MissingSlideError if isinstance(error, FileNotFoundError) else SlideError
-        raise kind(f"cannot be read ({error.strerror or error})", where=path, mend="Check the path") from error
+        raise kind(f"cannot be read ({error.strerror or error})", where=path, hint="Check the path") from error
     return {
         "files": [
             [file.name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
@@ -96,5 +96,5 @@ def _digest(path: str, state: str) -> str:
         found = [digest_file(file) for file in files]
     except OSError as error:
         kind = MissingSlideError if isinstance(error, FileNotFoundError) else SlideError
-        raise kind(f"cannot be read ({error.strerror or error})", where=path, mend="Check the path") from error
+        raise kind(f"cannot be read ({error.strerror or error})", where=path, hint="Check the path") from error
     return found[0] if len(found) == 1 else digest_json([[f.name, d] for f, d in zip(files, found, strict=True)])

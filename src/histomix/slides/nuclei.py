@@ -210,7 +210,7 @@ def _check_scale(slide: Slide) -> None:
         raise SlideError(
             f"has {slide.mpp:.3g} um per pixel: nuclei cannot be seen above {COARSEST_MPP:g}",
             where=slide.path,
-            mend="Use the full-resolution image, or give the number of cells per spot",
+            hint="Use the full-resolution image, or give the number of cells per spot",
         )
     if slide.mpp > COARSE_MPP:
         warnings.warn(
@@ -248,9 +248,9 @@ def _threshold(slide: Slide, blocks: np.ndarray, side: float, mpp: float) -> flo
     """Least density of a nucleus, from evenly spaced blocks."""
     from skimage.filters import threshold_otsu
 
-    places = np.unique(np.linspace(0, len(blocks) - 1, min(_SAMPLE_BLOCKS, len(blocks))).round().astype(int))
+    positions = np.unique(np.linspace(0, len(blocks) - 1, min(_SAMPLE_BLOCKS, len(blocks))).round().astype(int))
     stained = []
-    for row, column in blocks[places]:
+    for row, column in blocks[positions]:
         try:
             smooth = ndimage.gaussian_filter(_density(slide, row, column, side, mpp), _SMOOTH_UM / mpp)[::4, ::4]
         except SlideReadError:

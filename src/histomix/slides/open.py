@@ -64,9 +64,9 @@ def open_slide(path: str | os.PathLike[str], mpp: float | None = None) -> Slide:
             pass
     except OSError as error:
         kind = MissingSlideError if isinstance(error, FileNotFoundError) else SlideError
-        raise kind(f"cannot be opened ({error.strerror})", where=path, mend="Check the path") from error
+        raise kind(f"cannot be opened ({error.strerror})", where=path, hint="Check the path") from error
     if size == 0:
-        raise SlideError("is empty (0 bytes)", where=path, mend="Copy or export it again")
+        raise SlideError("is empty (0 bytes)", where=path, hint="Copy or export it again")
     return _with_scale(path, _reader(path), mpp)
 
 
@@ -89,7 +89,7 @@ def _folder_reader(path: Path) -> Reader:
             if number == len(dicom):
                 raise
     if not is_image_group(path) and path.suffix != ".zarr":
-        raise SlideError("is a folder, not a slide", where=path, mend="Name the slide file in it")
+        raise SlideError("is a folder, not a slide", where=path, hint="Name the slide file in it")
     return open_spatialdata_image(path)[0]
 
 
@@ -118,7 +118,7 @@ def _reader(path: Path) -> Reader:
                 )
             if first.tile and math.prod(first.tile) > _MAX_TILE_PX:
                 raise SlideError(
-                    f"is damaged: its tiles are {first.tile} px", where=path, mend="Copy or export it again"
+                    f"is damaged: its tiles are {first.tile} px", where=path, hint="Copy or export it again"
                 )
             # OpenSlide knows nothing of OME: it shows the first of separate planes as grey, and takes no scale from it.
             if vendor == "generic-tiff" and tif.is_ome:
@@ -145,17 +145,17 @@ def _no_slide(path: Path) -> SlideError:
     return SlideError(
         "is the picture of a slide's label or of the whole glass, not the slide",
         where=path,
-        mend="Name the slide file itself (a picture that is one all the same can be renamed or exported again)",
+        hint="Name the slide file itself (a picture that is one all the same can be renamed or exported again)",
     )
 
 
 def _scale(path: Path, given: float | None, in_file: tuple[float, float] | None) -> tuple[float, str]:
     """The mpp to use, and where it comes from."""
     if given is not None and not 0 < given <= MAX_MPP:
-        raise SlideError(f"mpp is given as {given}, which is no scale of a slide", where=path, mend=_GIVE_MPP)
+        raise SlideError(f"mpp is given as {given}, which is no scale of a slide", where=path, hint=_GIVE_MPP)
     if in_file is None:
         if given is None:
-            raise SlideError("does not say its scale (um per pixel)", where=path, mend=_GIVE_MPP)
+            raise SlideError("does not say its scale (um per pixel)", where=path, hint=_GIVE_MPP)
         return float(given), "given"
     x, y = in_file
     credible = min(x, y) > 0 and max(x, y) <= MAX_MPP and math.isfinite(x + y)
@@ -165,7 +165,7 @@ def _scale(path: Path, given: float | None, in_file: tuple[float, float] | None)
             logger.warning("%s: mpp is given as %g, the file says %g x %g; the given one is taken", path, given, x, y)
         return float(given), "given"
     if not credible:
-        raise SlideError(f"says that it has {x:g} x {y:g} um per pixel, which is no scale", where=path, mend=_GIVE_MPP)
+        raise SlideError(f"says that it has {x:g} x {y:g} um per pixel, which is no scale", where=path, hint=_GIVE_MPP)
     if not square:
-        raise SlideError(f"says that its pixels are not square ({x:g} x {y:g} um)", where=path, mend=_GIVE_MPP)
+        raise SlideError(f"says that its pixels are not square ({x:g} x {y:g} um)", where=path, hint=_GIVE_MPP)
     return (x + y) / 2, "file"

@@ -203,12 +203,12 @@ class Slide:
 
     def _open_reader(self) -> Reader:
         if self._reader is None:
-            raise SlideError("the slide has been closed", where=self.path, mend="Open it again with open_slide")
+            raise SlideError("the slide has been closed", where=self.path, hint="Open it again with open_slide")
         return self._reader
 
     def _check_scale(self, mpp: float) -> None:
         if not 0 < mpp < math.inf:
-            raise SlideError(f"cannot be read at {mpp} um/px", where=self.path, mend="Ask for a positive scale")
+            raise SlideError(f"cannot be read at {mpp} um/px", where=self.path, hint="Ask for a positive scale")
 
     def _announce_upsampling(self, mpp: float) -> None:
         if self.upsampling(mpp) > UPSAMPLING_TOLERANCE and mpp not in self._announced:

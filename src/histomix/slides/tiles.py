@@ -17,7 +17,7 @@ from .tissue import TissueMask, tissue_mask
 
 _STRIP_TILES = 8
 # Places of a grid that are looked up on the tissue mask at once.
-_GRID_PLACES = 1 << 16
+_GRID_POSITIONS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -117,14 +117,14 @@ def tiles_on_grid(
     -------
     As `tiles_at_spots`; keys are ``{column}x{row}`` of the grid.
     """
-    found = grid_places(slide, spec, tissue_mask(slide) if mask is None else mask, min_tissue)
+    found = grid_positions(slide, spec, tissue_mask(slide) if mask is None else mask, min_tissue)
     names = pd.Series(found.column.astype(str)) + "x" + pd.Series(found.row.astype(str))
     table = {"x_px": found.x_px, "y_px": found.y_px, "tissue": found.tissue}
     return pd.DataFrame(table, index=pd.Index(names.astype(object), name="key"))
 
 
 @dataclass(frozen=True, eq=False)
-class GridPlaces:
+class GridPositions:
     """Places of a regular grid that lie on tissue, row by row.
 
     Parameters
@@ -147,7 +147,7 @@ class GridPlaces:
     shape: tuple[int, int]
 
 
-def grid_places(slide: Slide, spec: TileSpec, mask: TissueMask, min_tissue: float = 0.5) -> GridPlaces:
+def grid_positions(slide: Slide, spec: TileSpec, mask: TissueMask, min_tissue: float = 0.5) -> GridPositions:
     """What `tiles_on_grid` finds, as arrays; memory follows the places on tissue, not the whole grid.
 
     Raises
@@ -163,7 +163,7 @@ def grid_places(slide: Slide, spec: TileSpec, mask: TissueMask, min_tissue: floa
         start + half + stride * np.arange(max(1, math.ceil((side - start - half) / stride)))
         for start, side in zip(slide.bounds_px, (slide.width_px, slide.height_px), strict=True)
     )
-    step = max(1, _GRID_PLACES // len(x))
+    step = max(1, _GRID_POSITIONS // len(x))
     parts: list[tuple[np.ndarray, ...]] = []
     for first in range(0, len(y), step):
         row, column = (number.ravel() for number in np.indices((len(y[first : first + step]), len(x))))
@@ -173,7 +173,7 @@ def grid_places(slide: Slide, spec: TileSpec, mask: TissueMask, min_tissue: floa
         column, row = column[keep], row[keep]
         parts.append((column.astype(np.int32), row.astype(np.int32), x[column], y[row], share[keep]))
     columns, rows, x_px, y_px, tissue = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return GridPlaces(columns, rows, x_px, y_px, tissue, (len(x), len(y)))
+    return GridPositions(columns, rows, x_px, y_px, tissue, (len(x), len(y)))
 
 
 def read_tile(slide: Slide, x_px: float, y_px: float, spec: TileSpec) -> np.ndarray:

@@ -100,7 +100,7 @@ class TissueMask:
 
 
 def tissue_mask(
-    slide: Slide, mpp: float = 8.0, min_piece_um2: float = 25_000.0, max_hole_um2: float = 10_000.0
+    slide: Slide, mpp: float = 8.0, min_fragment_um2: float = 25_000.0, max_hole_um2: float = 10_000.0
 ) -> TissueMask:
     """Find H&E-stained tissue by colour, on a grid of fixed um.
 
@@ -112,7 +112,7 @@ def tissue_mask(
     ----------
     mpp
         um per pixel of the mask; a coarser slide sets its own.
-    min_piece_um2
+    min_fragment_um2
         Smaller pieces of tissue are dropped.
     max_hole_um2
         Smaller holes are filled (the default fills lumina and single fat cells, and leaves fields of fat open).
@@ -124,11 +124,11 @@ def tissue_mask(
     InputError
         An area is negative.
     """
-    if not (min_piece_um2 >= 0 and max_hole_um2 >= 0):
-        raise InputError(f"areas must not be negative: min_piece_um2={min_piece_um2}, max_hole_um2={max_hole_um2}")
+    if not (min_fragment_um2 >= 0 and max_hole_um2 >= 0):
+        raise InputError(f"areas must not be negative: min_piece_um2={min_fragment_um2}, max_hole_um2={max_hole_um2}")
     mpp = max(mpp, slide.mpp)
     mask = _find_tissue(slide.thumbnail(mpp), mpp)
-    return TissueMask(_fill_holes(_drop_small(mask, min_piece_um2, mpp), max_hole_um2, mpp), mpp)
+    return TissueMask(_fill_holes(_drop_small(mask, min_fragment_um2, mpp), max_hole_um2, mpp), mpp)
 
 
 def _find_tissue(rgb: np.ndarray, mpp: float) -> np.ndarray:
@@ -195,10 +195,10 @@ def _otsu(values: np.ndarray) -> float:
 
 def _drop_small(mask: np.ndarray, area_um2: float, mpp: float) -> np.ndarray:
     """Without the pieces (8-connected) smaller than an area."""
-    pieces, _ = ndimage.label(mask, structure=np.ones((3, 3)))
-    large = np.bincount(pieces.ravel()) * mpp**2 >= area_um2
+    fragments, _ = ndimage.label(mask, structure=np.ones((3, 3)))
+    large = np.bincount(fragments.ravel()) * mpp**2 >= area_um2
     large[0] = False
-    return np.asarray(large[pieces])
+    return np.asarray(large[fragments])
 
 
 def _fill_holes(mask: np.ndarray, area_um2: float, mpp: float) -> np.ndarray:
@@ -215,7 +215,7 @@ def _fill_holes(mask: np.ndarray, area_um2: float, mpp: float) -> np.ndarray:
 GAP_UM = 100.0
 
 
-def label_pieces(mask: TissueMask, gap_um: float = GAP_UM) -> tuple[np.ndarray, int]:
+def label_fragments(mask: TissueMask, gap_um: float = GAP_UM) -> tuple[np.ndarray, int]:
     """Connected pieces of tissue (8-connected, across gaps up to ``gap_um``), numbered by their left edge.
 
     Returns
@@ -236,7 +236,7 @@ def label_pieces(mask: TissueMask, gap_um: float = GAP_UM) -> tuple[np.ndarray, 
     return np.where(mask.mask, rank[found], 0).astype(np.int32), count
 
 
-def piece_at(labels: np.ndarray, mask_mpp: float, xy_px: np.ndarray, slide_mpp: float) -> np.ndarray:
+def fragment_at(labels: np.ndarray, mask_mpp: float, xy_px: np.ndarray, slide_mpp: float) -> np.ndarray:
     """The piece nearest to each place (n, 2), level-0 px: int32 (n,), 0 where the slide has none."""
     if not len(xy_px) or not labels.any():
         return np.zeros(len(xy_px), np.int32)

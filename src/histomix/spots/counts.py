@@ -101,11 +101,11 @@ def _split(path: Path) -> _Lines:
     names = [name.strip().strip('"') for name in names_text.rstrip("\r\n").split(separator)]
     pairs = [line.rstrip(b"\r").partition(separator.encode()) for line in body.split(b"\n") if line.strip()]
     if not pairs or not pairs[0][2]:
-        raise SectionError("is not a table of spots x genes", where=path, mend="Give a TSV with one row per spot")
+        raise SectionError("is not a table of spots x genes", where=path, hint="Give a TSV with one row per spot")
     keys = pd.Index([tables.decode(key, path).strip().strip('"') for key, _, _ in pairs], dtype=object)
     if not keys.is_unique:
         raise SectionError(
-            f"has the spot key '{keys[keys.duplicated()][0]}' more than once", where=path, mend="Keep one row per spot"
+            f"has the spot key '{keys[keys.duplicated()][0]}' more than once", where=path, hint="Keep one row per spot"
         )
     values = [rest for _, _, rest in pairs]
     width = values[0].count(separator.encode()) + 1
@@ -117,7 +117,7 @@ def _split(path: Path) -> _Lines:
             raise SectionError(
                 f"row {row + 2} has {rest.count(separator.encode()) + 1} counts for {len(names)} genes",
                 where=path,
-                mend="Check that the file is whole",
+                hint="Check that the file is whole",
             )
     return _Lines(keys, pd.Index(names, dtype=object), values, separator.encode())
 
@@ -156,6 +156,6 @@ def _parse_numbers(lines: _Lines, path: Path) -> sparse.csr_matrix:
         raise SectionError(
             f"row {row + 2}, column '{lines.genes[column]}': '{cell}' is not a count",
             where=path,
-            mend="Counts are numbers >= 0, without gaps",
+            hint="Counts are numbers >= 0, without gaps",
         )
     return sparse.csr_matrix(values.astype(np.float32))

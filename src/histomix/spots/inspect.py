@@ -68,7 +68,7 @@ def inspect_data(path: str | os.PathLike[str]) -> Inspection:
     """
     place, options = split_location(os.fspath(path))
     if not place.exists():
-        raise MissingSectionError("there is no such file or folder", where=place, mend="Check the path")
+        raise MissingSectionError("there is no such file or folder", where=place, hint="Check the path")
     found = _look(place, options)
     if found is None:
         table = _table(place)
@@ -78,7 +78,7 @@ def inspect_data(path: str | os.PathLike[str]) -> Inspection:
     if found is not None:
         return found
     detect_format(place)  # raises, with what was found
-    raise SectionError("is of no known kind", where=place, mend="Name the spots file or the slide itself")
+    raise SectionError("is of no known kind", where=place, hint="Name the spots file or the slide itself")
 
 
 def _look(path: Path, options: Mapping[str, str] = _NO_OPTIONS) -> Inspection | None:

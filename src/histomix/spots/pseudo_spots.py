@@ -55,13 +55,13 @@ def cells_in_spots(
     """
     cells_px, spots_px = (np.asarray(xy, dtype=np.float64).reshape(-1, 2) for xy in (cells_px, spots_px))
     if shape not in SHAPES:
-        raise SectionError(f"'{shape}' is no shape of a spot", mend=f"Use one of {', '.join(SHAPES)}")
+        raise SectionError(f"'{shape}' is no shape of a spot", hint=f"Use one of {', '.join(SHAPES)}")
     if not (np.isfinite(size_px) and size_px > 0):
         raise SectionError(
-            f"the size of the spots is {size_px} px", mend="Give a positive size in um and a positive mpp"
+            f"the size of the spots is {size_px} px", hint="Give a positive size in um and a positive mpp"
         )
     if not (np.isfinite(cells_px).all() and np.isfinite(spots_px).all()):
-        raise SectionError("some coordinates are not finite", mend="Leave out cells and spots without a place")
+        raise SectionError("some coordinates are not finite", hint="Leave out cells and spots without a place")
     half = size_px / 2
     # A hair more than asked for, so that the exact test below alone decides.
     pairs = cKDTree(spots_px).sparse_distance_matrix(
@@ -124,7 +124,7 @@ def cell_composition(
     _require(cells, ("x_px", "y_px", "cell_type"), "cells")
     _require(spots, ("x_px", "y_px"), "spots")
     if (diameter_um is None) == (size_um is None):
-        raise SectionError("the size of the spots is not given once", mend="Give diameter_um or size_um")
+        raise SectionError("the size of the spots is not given once", hint="Give diameter_um or size_um")
     size_px = (diameter_um if diameter_um is not None else size_um or 0.0) / mpp if mpp > 0 else float("nan")
     shape = shape or ("circle" if diameter_um is not None else "square")
     members = cells_in_spots(cells[["x_px", "y_px"]].to_numpy(), spots[["x_px", "y_px"]].to_numpy(), size_px, shape)
@@ -180,10 +180,10 @@ def pseudo_spots(
     _require(cells, ("x_px", "y_px"), "cells")
     if not (np.isfinite([pitch_um, mpp]).all() and pitch_um > 0 and mpp > 0):
         raise SectionError(
-            f"a pitch of {pitch_um} um at {mpp} um per px makes no lattice", mend="Give positive numbers"
+            f"a pitch of {pitch_um} um at {mpp} um per px makes no lattice", hint="Give positive numbers"
         )
     if diameter_um is not None and size_um is not None:
-        raise SectionError("the size of the spots is given twice", mend="Give diameter_um or size_um")
+        raise SectionError("the size of the spots is given twice", hint="Give diameter_um or size_um")
     shape = "square" if diameter_um is None else "circle"
     side_um = diameter_um or size_um or pitch_um
     pitch_px, xy_px = pitch_um / mpp, cells[["x_px", "y_px"]].to_numpy(dtype=np.float64)
@@ -191,17 +191,17 @@ def pseudo_spots(
     reach = int(np.ceil(max(0.0, side_um / pitch_um - 1) / 2))
     steps = np.arange(-reach, reach + 1)
     around = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
-    places = np.unique(np.floor(xy_px / pitch_px).astype(np.int64), axis=0)
-    places = np.unique((places[:, None] + around).reshape(-1, 2), axis=0)
-    centres = (places + 0.5) * pitch_px
+    positions = np.unique(np.floor(xy_px / pitch_px).astype(np.int64), axis=0)
+    positions = np.unique((positions[:, None] + around).reshape(-1, 2), axis=0)
+    centres = (positions + 0.5) * pitch_px
     held = np.diff(cells_in_spots(xy_px, centres, side_um / mpp, shape).indptr)
     kept = held >= max(1, min_cells)
     if not kept.any():
         raise SectionError(
             f"no spot of {side_um:g} um holds {max(1, min_cells)} cells",
-            mend="Check the um per px, or ask for larger spots",
+            hint="Check the um per px, or ask for larger spots",
         )
-    column, row = places[kept].T
+    column, row = positions[kept].T
     order = np.lexsort((column, row))
     table = {
         "x_px": centres[kept][order, 0],
@@ -234,14 +234,14 @@ def cells_to_labels(section: Section | AnnData, max_unassigned: float = MAX_UNAS
         raise SectionError(
             f"the section '{name}' was not read from a table of cells",
             where=where,
-            mend="Give it in the format xenium, cosmx, merscope or cells",
+            hint="Give it in the format xenium, cosmx, merscope or cells",
         )
     counts = adata.obsm.get(COUNTS_KEY)
     if counts is None or not len(counts.columns):
         raise SectionError(
             f"the cells of section '{name}' have no types",
             where=where,
-            mend="Name a table of cell id and cell type after the spots, as in outs#types=cell_types.csv",
+            hint="Name a table of cell id and cell type after the spots, as in outs#types=cell_types.csv",
         )
     cells = adata.obs[CELLS_KEY].to_numpy(dtype=np.float64)
     untyped = 1 - counts.sum(axis=1).to_numpy() / np.maximum(cells, 1)
@@ -250,7 +250,7 @@ def cells_to_labels(section: Section | AnnData, max_unassigned: float = MAX_UNAS
         raise SectionError(
             f"in every spot of section '{name}' over {max_unassigned:.0%} of the cells have no type",
             where=where,
-            mend="Check that the cell types are of this section, with the same cell ids",
+            hint="Check that the cell types are of this section, with the same cell ids",
         )
     if not kept.all():
         _log.info(
@@ -264,4 +264,4 @@ def cells_to_labels(section: Section | AnnData, max_unassigned: float = MAX_UNAS
 def _require(table: pd.DataFrame, columns: tuple[str, ...], what: str) -> None:
     missing = [name for name in columns if name not in table]
     if missing:
-        raise SectionError(f"the table of {what} lacks {', '.join(missing)}", mend="Name the columns so")
+        raise SectionError(f"the table of {what} lacks {', '.join(missing)}", hint="Name the columns so")

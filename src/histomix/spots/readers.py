@@ -45,13 +45,13 @@ def detect_format(path: Path) -> str:
         raise SectionError(
             f"is a folder of no known format (it holds: {inside})",
             where=path,
-            mend="Name the spots file itself, or the outs folder of Space Ranger",
+            hint="Name the spots file itself, or the outs folder of Space Ranger",
         )
     shown = ", ".join(tables.header_of(path)[:8]) or "nothing"
     raise SectionError(
         f"is of no known spots format (its first line has: {shown})",
         where=path,
-        mend="Give a *_selection.tsv (x, y, pixel_x, pixel_y), an .h5ad, a CSV with spot, x_px, y_px, "
+        hint="Give a *_selection.tsv (x, y, pixel_x, pixel_y), an .h5ad, a CSV with spot, x_px, y_px, "
         "or the outs folder of Space Ranger",
     )
 
@@ -77,12 +77,12 @@ def read_spots(path: str | os.PathLike[str]) -> pd.DataFrame:
     """
     path, options = split_location(os.fspath(path))
     if not path.exists():
-        raise MissingSectionError("there is no such file", where=path, mend="Check the path")
+        raise MissingSectionError("there is no such file", where=path, hint="Check the path")
     found = read_section_spots(path, detect_format(path), options=options)
     for note in found.notes:
         _log.info("%s: %s", path, note)
-    places = pd.DataFrame(found.adata.obsm["spatial"], index=found.adata.obs_names, columns=["x_px", "y_px"])
-    return places.rename_axis("spot")
+    positions = pd.DataFrame(found.adata.obsm["spatial"], index=found.adata.obs_names, columns=["x_px", "y_px"])
+    return positions.rename_axis("spot")
 
 
 def read_section_spots(
@@ -133,7 +133,7 @@ def _mismatch(
 ) -> SectionError:
     if spots.isin(genes).mean() >= _MIN_COUNTED:
         return SectionError(
-            "is genes x spots: its columns are the spots", where=counts_path, mend="Transpose it to spots x genes"
+            "is genes x spots: its columns are the spots", where=counts_path, hint="Transpose it to spots x genes"
         )
     matched = "none" if not counted.any() else f"only {counted.sum()}"
     ours, theirs = (", ".join(map(str, index[:_EXAMPLES])) for index in (spots, keys))
@@ -141,5 +141,5 @@ def _mismatch(
         f"{matched} of its {len(spots)} spots are in the counts {counts_path}: "
         f"the spots are called {ours}, those of the counts {theirs}",
         where=spots_path,
-        mend="Give the counts of this section, with the same spot keys",
+        hint="Give the counts of this section, with the same spot keys",
     )

@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 #: Two values of one scale that differ by more than this share are warned of, by more than the second refused.
 _MPP_WARN, _MPP_REFUSE = 0.05, 0.20
-_MEND_MPP = "Check that the image is the one that the spots were placed on, at its full resolution, and the column mpp"
+_HINT_MPP = "Check that the image is the one that the spots were placed on, at its full resolution, and the column mpp"
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +62,7 @@ class Section:
             raise SectionError(
                 f"a section cannot be called '{self.name}', which names files: it {why}",
                 where=self.where or None,
-                mend="Use letters, digits, '-' and '_'",
+                hint="Use letters, digits, '-' and '_'",
             )
 
     @property
@@ -87,7 +87,7 @@ class Section:
         """
         if self.image is None:
             raise SectionError(
-                f"the section '{self.name}' has no image", where=self.where, mend="Fill in the column 'image'"
+                f"the section '{self.name}' has no image", where=self.where, hint="Fill in the column 'image'"
             )
         from ..slides import open_slide
 
@@ -165,7 +165,7 @@ class Cohort:
             if row.section == name:
                 return row
         near = difflib.get_close_matches(name, self.names, n=3, cutoff=0.5) or self.names[:10]
-        raise UnknownSectionError(f"there is no section '{name}'", where=self.sheet, mend=f"It has {', '.join(near)}")
+        raise UnknownSectionError(f"there is no section '{name}'", where=self.sheet, hint=f"It has {', '.join(near)}")
 
 
 def read_cohort(path: str | Path) -> Cohort:
@@ -215,5 +215,5 @@ def _compare_mpp(mpp: float, who: str, spots_mpp: float, source: str | None, whe
         return
     text = f"{who} {mpp:.4g} um per px, but the spots files {spots_mpp:.4g} ({source or 'as stored'})"
     if ratio > 1 + _MPP_REFUSE:
-        raise SectionError(text, where=where or None, mend=_MEND_MPP)
+        raise SectionError(text, where=where or None, hint=_HINT_MPP)
     _log.warning("%s: %s; the former is taken", where, text)

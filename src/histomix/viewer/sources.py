@@ -25,7 +25,7 @@ from .writer import ViewerSlide
 if TYPE_CHECKING:
     from ..spots import Cohort
 
-_MEND = "Name its file, or the folder it is in, with --slides; or its cohort sheet with --sheet"
+_HINT = "Name its file, or the folder it is in, with --slides; or its cohort sheet with --sheet"
 _SHEET = "Name the cohort sheet that has this section and its image with --sheet"
 #: What a folder that is one slide ends with; any other folder is one of slides.
 _STORE = ".zarr"
@@ -45,12 +45,12 @@ class _Images:
         if path is None and digest is not None:
             path = next((file for file in self.files.values() if self._print(file) == digest), None)
         if path is None:
-            raise MissingFileError(f"the slide {name} was not found", where=wanted_by, mend=_MEND)
+            raise MissingFileError(f"the slide {name} was not found", where=wanted_by, hint=_HINT)
         if digest is not None and self._print(path) != digest:
             raise InputError(
                 "is not the slide that the map was made of (its fingerprint differs)",
                 where=path,
-                mend="Give the slide as it was, or predict this one",
+                hint="Give the slide as it was, or predict this one",
             )
         return open_slide(path, mpp)
 
@@ -90,7 +90,7 @@ def viewer_slides(
     images = _Images()
     for given in map(Path, slides):
         if not given.exists():
-            raise MissingFileError("there is no such slide or folder", where=given, mend="Check --slides")
+            raise MissingFileError("there is no such slide or folder", where=given, hint="Check --slides")
         found = [given] if _is_slide(given) else sorted(path for path in given.iterdir() if _is_slide(path))
         images.files |= {path.name: path for path in found}
     for row in () if cohort is None else cohort.rows:
@@ -101,7 +101,7 @@ def viewer_slides(
         views: list[ViewerSlide] = []
         for folder in map(Path, folders):
             if not folder.is_dir():
-                raise MissingFileError("there is no such folder", where=folder, mend="Check the command")
+                raise MissingFileError("there is no such folder", where=folder, hint="Check the command")
             maps = [folder] if (folder / "composition.h5ad").is_file() else []
             maps = maps or sorted(path.parent for path in folder.glob("*/composition.h5ad"))
             if (folder / "summary.json").is_file():
@@ -117,7 +117,7 @@ def viewer_slides(
                 raise InputError(
                     "holds neither a composition map nor an evaluation",
                     where=folder,
-                    mend="Give folders made by predict or evaluate",
+                    hint="Give folders made by predict or evaluate",
                 )
         yield views
 
@@ -149,14 +149,14 @@ def _read_map(path: Path) -> tuple[ad.AnnData, dict[str, Any]]:
         absent = {"slide", "head", "unit", "places", "cell_px"} - set(manifest)
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise InputError(
-            f"is damaged or no composition map ({error})", where=path, mend="Run predict again for this slide"
+            f"is damaged or no composition map ({error})", where=path, hint="Run predict again for this slide"
         ) from error
     check_map(manifest, path)
     if absent:
         raise InputError(
             f"is no composition map: its manifest lacks {', '.join(sorted(absent))}",
             where=path,
-            mend="Give folders made by predict",
+            hint="Give folders made by predict",
         )
     return composition, manifest
 
@@ -167,12 +167,12 @@ def _sections(evaluation: Evaluation, images: _Images, head: str | None, folder:
         raise UnknownNameError(
             f"the evaluation has no head {chosen!r}",
             where=folder,
-            mend=f"Choose one of: {', '.join(evaluation.predictions)}",
+            hint=f"Choose one of: {', '.join(evaluation.predictions)}",
         )
     facts = evaluation.summary
     for name, predicted in evaluation.predictions[chosen].items():
         if name not in images.sections:
-            raise MissingFileError(f"the image of section {name} was not found", where=folder, mend=_SHEET)
+            raise MissingFileError(f"the image of section {name} was not found", where=folder, hint=_SHEET)
         path, mpp = images.sections[name]
         slide = open_slide(path, mpp)
         yield ViewerSlide(

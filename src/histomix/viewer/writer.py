@@ -120,15 +120,15 @@ def write_viewer(
     """
     place = Path(out)
     if not slides:
-        raise InputError("there is no slide to view", mend="Predict one, or give an evaluation with its slides")
+        raise InputError("there is no slide to view", hint="Predict one, or give an evaluation with its slides")
     if place.is_file():
-        raise InputError("is a file, and a viewer is a folder", where=place, mend="Choose a folder as --out")
+        raise InputError("is a file, and a viewer is a folder", where=place, hint="Choose a folder as --out")
     foreign = sorted(path.name for path in place.iterdir() if path.name not in _OURS) if place.is_dir() else []
     if foreign:
         raise InputError(
             f"holds {foreign[0]!r}, which no viewer wrote and replacing the folder would delete",
             where=place,
-            mend="Choose an empty or new folder as --out",
+            hint="Choose an empty or new folder as --out",
         )
     if anonymise:
         names = Pseudonyms.open(key_file(place, pseudonym_key))

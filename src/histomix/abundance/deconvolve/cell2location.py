@@ -16,7 +16,7 @@ from ...errors import InputError, LabelError
 from ...progress import Progress
 from ...provenance import digest_bytes, digest_json
 from .checks import check_counts, check_signatures
-from .svi import Checkpoint, Plan, at_deviate, fit_guide, guest, moments
+from .svi import Checkpoint, Plan, at_deviate, fit_guide, isolated_torch, moments
 
 Array = NDArray[np.float64]
 
@@ -100,20 +100,20 @@ def fit_spots(
     table = check_counts(counts)
     signature = check_signatures(signatures, table.shape[1])
     if signature.shape[1] < 2:
-        raise LabelError("one cell type cannot be told from others", mend="Give a reference of two types or more")
+        raise LabelError("one cell type cannot be told from others", hint="Give a reference of two types or more")
     n_spots, n_genes = table.shape[0], table.shape[1]
     needed, available = memory_needed(n_spots, n_genes, signature.shape[1]), available_memory()
     if available is not None and needed > available:
         raise InputError(
             f"cell2location on {n_spots} spots x {n_genes} genes needs about {needed / 1e9:.2g} GB of memory, and "
             f"{available / 1e9:.2g} GB are available",
-            mend='Use fewer genes (n_genes), or fit sections one by one (fit="section")',
+            hint='Use fewer genes (n_genes), or fit sections one by one (fit="section")',
         )
     if checkpoint is not None:
         # A state that came of another start is of another fit.
         identity = digest_json([checkpoint.identity, digest_bytes(np.ascontiguousarray(start).tobytes())])
         checkpoint = replace(checkpoint, identity=identity)
-    with guest(seed, threads):
+    with isolated_torch(seed, threads):
         import torch
 
         module = _module(table, signature, batches, start, cells_per_spot, detection_alpha)
@@ -190,6 +190,6 @@ def _share_sd(at: Callable[[Any], Array], shape: tuple[int, ...], seed: int) -> 
     total, square = np.zeros(shape), np.zeros(shape)
     for _ in range(_DRAWS):
         cells = at(rng.standard_normal(shape).astype(np.float32))
-        share = cells / cells.sum(axis=1, keepdims=True)
-        total, square = total + share, square + share**2
+        matched_counts = cells / cells.sum(axis=1, keepdims=True)
+        total, square = total + matched_counts, square + matched_counts**2
     return np.sqrt(np.maximum(square / _DRAWS - (total / _DRAWS) ** 2, 0))

@@ -27,7 +27,7 @@ def check_counts(counts: ArrayLike | sparse.csr_matrix, integers: bool = True) -
         (data != np.rint(data), "fractions"),
     ):
         if wrong.any() and (integers or kind != "fractions"):
-            raise LabelError(f"{wrong.sum()} of the counts are {kind} (such as {data[wrong][0]:.6g})", mend=_RAW)
+            raise LabelError(f"{wrong.sum()} of the counts are {kind} (such as {data[wrong][0]:.6g})", hint=_RAW)
     return table
 
 
@@ -43,13 +43,13 @@ def check_signatures(signatures: ArrayLike, n_genes: int) -> NDArray[np.float64]
     if table.ndim != 2 or table.shape[0] != n_genes:
         raise LabelError(
             f"signatures of shape {table.shape} do not fit counts of {n_genes} genes",
-            mend="Give signatures as genes x cell types, for the genes of the counts",
+            hint="Give signatures as genes x cell types, for the genes of the counts",
         )
     if not (np.isfinite(table) & (table >= 0)).all():
-        raise LabelError("signatures hold negative or missing values", mend="Give mean raw counts per cell type")
+        raise LabelError("signatures hold negative or missing values", hint="Give mean raw counts per cell type")
     if not table.any(axis=0).all():
         raise LabelError(
             f"{(~table.any(axis=0)).sum()} cell types have no counts in any of the genes",
-            mend="Leave these types out of the reference, or give it more genes",
+            hint="Leave these types out of the reference, or give it more genes",
         )
     return table

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from ...errors import InputError
 from .checks import check_counts, check_signatures
-from .poisson_fit import Calibration, Single, calibrate, climb, nth
+from .poisson_fit import Calibration, Single, calibrate, multiplicative_updates, nth
 
 Array = NDArray[np.float64]
 
@@ -86,7 +86,9 @@ def poisson_deconvolve(
     with threadpool_limits(1, user_api="blas"):
         model = calibrate(table[filled], signature, seed, gene_weights, updates)
         for rows, block in _blocks(table, filled):
-            weights[rows] = nth(climb(block, model.signatures, _emphasis(block, model)), model.updates)
+            weights[rows] = nth(
+                multiplicative_updates(block, model.signatures, _gene_weighting(block, model)), model.updates
+            )
     return weights
 
 
@@ -138,7 +140,7 @@ def poisson_spread(
     .. [1] P. J. McCarthy, Rev. Int. Stat. Inst. 37, 239 (1969).
     """
     if n_boot < 2:
-        raise InputError(f"{n_boot} draws have no spread", mend="Use 2 or more")
+        raise InputError(f"{n_boot} draws have no spread", hint="Use 2 or more")
     table, signature, filled = _prepare(counts, signatures, updates)
     spread = np.zeros((table.shape[0], signature.shape[1]))
     rng = np.random.default_rng([seed, 1])
@@ -146,9 +148,11 @@ def poisson_spread(
     with threadpool_limits(1, user_api="blas"):
         model = calibrate(table[filled], signature, seed, gene_weights, updates)
         for rows, block in _blocks(table, filled):
-            emphasis = _emphasis(block, model)
+            gene_weighting = _gene_weighting(block, model)
             paths = (
-                climb(block[:, half], model.signatures[half], None if emphasis is None else emphasis[:, half])
+                multiplicative_updates(
+                    block[:, half], model.signatures[half], None if gene_weighting is None else gene_weighting[:, half]
+                )
                 for half in halves
             )
             found = np.stack([nth(path, model.updates) for path in paths]).astype(np.float64)
@@ -163,7 +167,7 @@ def _prepare(
 ) -> tuple[sparse.csr_matrix, Array, NDArray[np.intp]]:
     """Checked counts and signatures of the genes that any type expresses, and the rows that have counts."""
     if updates is not None and updates < 1:
-        raise InputError(f"{updates} updates cannot be made", mend="Use 1 or more, or None")
+        raise InputError(f"{updates} updates cannot be made", hint="Use 1 or more, or None")
     table = check_counts(counts)
     signature = check_signatures(signatures, table.shape[1])
     used = signature.any(axis=1)
@@ -179,5 +183,5 @@ def _blocks(table: sparse.csr_matrix, filled: NDArray[np.intp]) -> Iterator[tupl
         yield rows, table[rows].toarray().astype(np.float32)
 
 
-def _emphasis(counts: Single, model: Calibration) -> Single | None:
-    return model.emphasis(counts) if model.dispersion.any() else None
+def _gene_weighting(counts: Single, model: Calibration) -> Single | None:
+    return model.gene_weighting(counts) if model.dispersion.any() else None

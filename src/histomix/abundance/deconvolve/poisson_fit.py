@@ -52,21 +52,25 @@ class Calibration:
     dispersion: Single
     updates: int
 
-    def emphasis(self, counts: Single) -> Single:
+    def gene_weighting(self, counts: Single) -> Single:
         """Weight of each gene in each spot: the share of Poisson noise in the variance that is expected of it."""
-        expected = nth(climb(counts, self.signatures), PILOT) @ self.signatures.T
+        expected = nth(multiplicative_updates(counts, self.signatures), PILOT) @ self.signatures.T
         expected *= self.dispersion
         expected += 1
         return np.reciprocal(expected, out=expected)
 
 
-def climb(counts: Single, signatures: Single, emphasis: Single | None = None) -> Iterator[Single]:
+def multiplicative_updates(
+    counts: Single, signatures: Single, gene_weighting: Single | None = None
+) -> Iterator[Single]:
     """Weights (n_spots, n_types) after each multiplicative update, without end, from equal counts for all types.
 
-    ``emphasis`` (n_spots, n_genes) weighs the log-likelihood of each count.
+    ``gene_weighting`` (n_spots, n_genes) weighs the log-likelihood of each count.
     """
     depth = np.maximum(signatures.sum(axis=0), _TINY)
-    weighted, total = (counts, depth) if emphasis is None else (counts * emphasis, emphasis @ signatures)
+    weighted, total = (
+        (counts, depth) if gene_weighting is None else (counts * gene_weighting, gene_weighting @ signatures)
+    )
     total = np.maximum(total, _TINY)
     weights = counts.sum(axis=1, keepdims=True) / (len(depth) * depth)
     while True:
@@ -96,7 +100,7 @@ def calibrate(
 
 
 def _weigh_genes(counts: Single, plain: Calibration) -> Calibration:
-    fitted = nth(climb(counts, plain.signatures), PILOT) @ plain.signatures.T
+    fitted = nth(multiplicative_updates(counts, plain.signatures), PILOT) @ plain.signatures.T
     pool, pooled_fit = counts.sum(axis=0, dtype=np.float64), fitted.sum(axis=0, dtype=np.float64)
     scale = (pool + _PRIOR_COUNTS) / (pooled_fit + _PRIOR_COUNTS)
     fitted *= scale.astype(np.float32)
@@ -111,21 +115,23 @@ def _stop(counts: sparse.csr_matrix, dense: Single, model: Calibration, rng: np.
     """Twice the updates on one half of the molecules after which the likelihood of the other hardly rises, or falls."""
     counts, dense = counts[:_TRIAL_SPOTS], dense[:_TRIAL_SPOTS]
     times = -(-_TRIAL_SPOTS // (2 * len(dense)))
-    emphasis = np.tile(model.emphasis(dense), (times, 1))
+    gene_weighting = np.tile(model.gene_weighting(dense), (times, 1))
     half = sparse.vstack([thin(counts, 0.5, rng) for _ in range(times)], format="csr")
     rest = sparse.vstack([counts] * times, format="csr") - half
     rest.eliminate_zeros()
     spots, genes = rest.nonzero()
-    held = np.asarray(rest[spots, genes]).ravel() * emphasis[spots, genes]
-    total = emphasis @ model.signatures
+    held = np.asarray(rest[spots, genes]).ravel() * gene_weighting[spots, genes]
+    total = gene_weighting @ model.signatures
 
     def level(weights: Single) -> float:
         mean = (weights @ model.signatures.T)[spots, genes].astype(np.float64)
         return float(held @ np.log(np.maximum(mean, _TINY)) - np.einsum("nk,nk->", weights, total, dtype=np.float64))
 
-    path = islice(climb(half.toarray().astype(np.float32), model.signatures, emphasis), model.updates)
+    path = islice(
+        multiplicative_updates(half.toarray().astype(np.float32), model.signatures, gene_weighting), model.updates
+    )
     for done, (before, after) in enumerate(pairwise(map(level, path)), start=1):
-        if after - before < GAIN * len(emphasis):
+        if after - before < GAIN * len(gene_weighting):
             return min(2 * done, model.updates)
     _log.info("the held-out likelihood still rises after %d updates: stopped there", model.updates)
     return model.updates

@@ -82,7 +82,7 @@ def label_reliability(
     .. [3] W. Brown, Br. J. Psychol. 3, 296 (1910).
     """
     if repeats < 1:
-        raise InputError(f"{repeats} splits give no reliability", mend="Use 1 or more")
+        raise InputError(f"{repeats} splits give no reliability", hint="Use 1 or more")
     table = check_counts(counts)
     rng = np.random.default_rng(seed)
     found = np.array([_half_agreement(table, signatures, deconvolve, rng, proportions) for _ in range(repeats)])
@@ -120,13 +120,13 @@ def _correlation(a: Array, b: Array) -> Array:
     return np.where((scale_a > 0) | (scale_b > 0), product, np.nan)
 
 
-def thin(counts: sparse.csr_matrix, share: float, rng: np.random.Generator) -> sparse.csr_matrix:
-    """Keep each counted molecule with probability ``share``.
+def thin(counts: sparse.csr_matrix, matched_counts: float, rng: np.random.Generator) -> sparse.csr_matrix:
+    """Keep each counted molecule with probability ``matched_counts``.
 
     What is kept and what is left, ``counts - thin(counts, share, rng)``, are independent where counts are Poisson given
     the expression of the spot, and both have that expression.
     """
     kept = counts.copy()
-    kept.data = rng.binomial(counts.data.astype(np.int64), share).astype(counts.dtype)
+    kept.data = rng.binomial(counts.data.astype(np.int64), matched_counts).astype(counts.dtype)
     kept.eliminate_zeros()
     return kept

@@ -17,7 +17,7 @@ from ...progress import Progress
 from ...provenance import atomic_path, digest_file, digest_json, read_json, versions, write_json
 from ..signatures import Signatures, average_cells, check_reference, read_cells, set_aside
 from .cell2location import most_specific_genes
-from .svi import UNFINISHED, Checkpoint, Plan, fit_guide, guest, moments
+from .svi import UNFINISHED, Checkpoint, Plan, fit_guide, isolated_torch, moments
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -132,10 +132,10 @@ def _fit(
     averages = check_reference(average_cells(cells, types), os.fspath(path))
     genes = _filtered(cells[rows])
     if len(genes) < 2:
-        raise LabelError("no genes are left by the filter of cell2location", where=path, mend="Give more cells")
+        raise LabelError("no genes are left by the filter of cell2location", where=path, hint="Give more cells")
     genes = genes[most_specific_genes(_per_type(averages.to_numpy()[genes]), _GENES_PER_GENE * choice.n_genes)]
     _log.info("%s: %d of %d genes are kept by the filter", path, len(genes), cells.n_vars)
-    with guest(choice.seed, threads):
+    with isolated_torch(choice.seed, threads):
         import torch
         from anndata import AnnData
         from cell2location.models import RegressionModel
@@ -182,7 +182,7 @@ def _categories(obs: pd.DataFrame, columns: list[str], path: Path) -> pd.DataFra
             raise LabelError(
                 f"{fault} column '{name}' of obs (it has: {', '.join(map(str, obs))})",
                 where=path,
-                mend="Name columns that say something of every cell: batch_key, covariates",
+                hint="Name columns that say something of every cell: batch_key, covariates",
             )
     return obs[columns].astype(str).astype("category")
 

@@ -108,7 +108,7 @@ def require_cell2location() -> None:
 
 
 @contextlib.contextmanager
-def guest(seed: int, threads: int | None = None) -> Iterator[None]:
+def isolated_torch(seed: int, threads: int | None = None) -> Iterator[None]:
     """Import cell2location, seed torch, and leave the process as it was: threads, random numbers, loggers, filters.
 
     Raises
@@ -130,7 +130,7 @@ def guest(seed: int, threads: int | None = None) -> Iterator[None]:
         except ImportError as error:
             raise HistomixError(
                 f"cell2location is installed, but cannot be imported ({error})",
-                mend='Install the versions that fit together with: pip install "histomix[cell2location]"',
+                hint='Install the versions that fit together with: pip install "histomix[cell2location]"',
             ) from error
         for name in _CHATTY:
             logger = logging.getLogger(name)
@@ -156,7 +156,7 @@ def fit_guide(
     task: str,
     checkpoint: Checkpoint | None = None,
 ) -> list[float]:
-    """Fit the guide of a module; to be called inside `guest`.
+    """Fit the guide of a module; to be called inside `isolated_torch`.
 
     Parameters
     ----------
@@ -204,7 +204,7 @@ def fit_guide(
         if not math.isfinite(losses[-1]):
             raise LabelError(
                 f"{task}: the ELBO was lost in epoch {len(losses)} (it is {-losses[-1]})",
-                mend="Check that counts and signatures are raw counts; leave out genes or types of extreme values",
+                hint="Check that counts and signatures are raw counts; leave out genes or types of extreme values",
             )
         progress(task, len(losses), plan.max_epochs)
         if len(losses) % _REMARK_EVERY == 0:

@@ -111,7 +111,7 @@ class Resume:
             raise DownloadError(
                 f"the file is larger than it may be ({self.most_bytes / 2**20:,.0f} MB)",
                 where=url,
-                mend="Do not trust this server, or download the file by hand",
+                hint="Do not trust this server, or download the file by hand",
             )
 
 
@@ -192,7 +192,7 @@ def download(
         raise DownloadError(
             f"is not the file that {file.url} names (its digest is not {file.digest})",
             where=target,
-            mend="Remove it, and run the same command again",
+            hint="Remove it, and run the same command again",
         )
     target = local_path(folder, file.path, where=file.url)
     try:
@@ -210,7 +210,7 @@ def download(
             raise DownloadError(
                 f"what arrived does not have the digest {digest}",
                 where=file.url,
-                mend="Run the same command again; if it stays so, the file has changed at its source",
+                hint="Run the same command again; if it stays so, the file has changed at its source",
             )
         if file.digest is None:
             note_digest(arrived, target)
@@ -218,10 +218,10 @@ def download(
     except HistomixError:
         raise
     except requests.RequestException as error:
-        raise DownloadError(_reason(error), where=file.url, mend="Run the same command again to go on") from error
+        raise DownloadError(_reason(error), where=file.url, hint="Run the same command again to go on") from error
     except OSError as error:
         raise StorageError(
-            f"cannot be written ({error.strerror or error})", where=target, mend="Check space and permissions"
+            f"cannot be written ({error.strerror or error})", where=target, hint="Check space and permissions"
         ) from error
     return target
 
@@ -273,7 +273,7 @@ def check_digest(path: Path) -> bool:
             raise DownloadError(
                 "was altered since it was fetched",
                 where=file,
-                mend=f"Remove {path} and {_note(path).name} beside it, and run the same command again",
+                hint=f"Remove {path} and {_note(path).name} beside it, and run the same command again",
             )
     return True
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import DownloadError, HistomixError, StorageError
-from .store import LEAST_BYTES, Remote, Retry, Store, failures, look, refusal, shown, worth_another
+from .store import LEAST_BYTES, Remote, Retry, Store, as_download_error, failures, is_retryable, redact_url, remote_stat
 from .web import answered
 
 _PIECE = 8 << 20
@@ -51,7 +51,7 @@ def fetch_file(
     retry = retry or Retry()
     part, stamp = target.with_name(f"{target.name}.part"), target.with_name(f"{target.name}.stamp")
     for again in (True, False):
-        remote = look(store, url, retry)
+        remote = remote_stat(store, url, retry)
         resumed = _resumable(part, stamp, remote)
         total = _transfer(store, url, part, remote, retry, limit_bytes, progress)
         fault = _fault(store, url, part, remote, total, digest, retry)
@@ -60,7 +60,7 @@ def fetch_file(
         # What was joined from two transfers, or changed meanwhile, deserves one fresh start.
         part.unlink(missing_ok=True)
         if not (again and (resumed or fault.changed)):
-            raise DownloadError(fault.what, where=shown(url), mend=fault.mend)
+            raise DownloadError(fault.what, where=redact_url(url), hint=fault.hint)
     with _writing(target):
         part.replace(target)
         stamp.unlink(missing_ok=True)
@@ -69,7 +69,7 @@ def fetch_file(
 @dataclass(frozen=True)
 class _Fault:
     what: str
-    mend: str
+    hint: str
     changed: bool = False
 
 
@@ -122,14 +122,14 @@ def _transfer(
             raise
         except failures() as error:
             failed += 1
-            if not worth_another(error) or failed >= retry.attempts or number == retry.most:
-                raise refusal(error, url) from None
+            if not is_retryable(error) or failed >= retry.attempts or number == retry.most:
+                raise as_download_error(error, url) from None
             if getattr(error, "status", None) == _TOO_FAR:
                 with _writing(part):
                     part.unlink(missing_ok=True)
                 reached = 0
             retry.wait(failed)
-    raise DownloadError("was not asked for at all", where=shown(url), mend="Allow at least one connection")
+    raise DownloadError("was not asked for at all", where=redact_url(url), hint="Allow at least one connection")
 
 
 def _check_length(url: str, part: Path, length: int, size: int | None, limit: int | None) -> None:
@@ -140,13 +140,13 @@ def _check_length(url: str, part: Path, length: int, size: int | None, limit: in
     if limit is not None and length > limit:
         raise StorageError(
             f"the slide is larger than the cache may be ({limit / 2**30:.3g} GB)",
-            where=shown(url),
-            mend="Allow the cache more space",
+            where=redact_url(url),
+            hint="Allow the cache more space",
         )
     raise DownloadError(
         f"the store says that it has {size} bytes, and sends more without end",
-        where=shown(url),
-        mend="Run the same command again; if it stays so, do not trust this server",
+        where=redact_url(url),
+        hint="Run the same command again; if it stays so, do not trust this server",
     )
 
 
@@ -193,13 +193,13 @@ def _fault(
     store: Store, url: str, part: Path, remote: Remote, promised: int | None, digest: str | None, retry: Retry
 ) -> _Fault | None:
     """What is wrong with a file that has arrived."""
-    mend = "Run the same command again; if it stays so, the file is damaged at its source"
+    hint = "Run the same command again; if it stays so, the file is damaged at its source"
     size = part.stat().st_size
     if remote.size is not None and size != remote.size:
-        return _Fault(f"{size} bytes arrived, and the store says that it has {remote.size}", mend, changed=True)
+        return _Fault(f"{size} bytes arrived, and the store says that it has {remote.size}", hint, changed=True)
     if promised is not None and size != promised:
-        return _Fault(f"{size} bytes arrived, {promised} were promised", mend)
-    after = look(store, url, retry)
+        return _Fault(f"{size} bytes arrived, {promised} were promised", hint)
+    after = remote_stat(store, url, retry)
     if remote.version is not None and after.version != remote.version:
         return _Fault("the file was replaced while it was fetched", "Run the same command again", changed=True)
     for kind, wanted in (("sha256", (digest or "").removeprefix("sha256:")), ("md5", remote.md5 or "")):
@@ -208,7 +208,7 @@ def _fault(
         with part.open("rb") as stream:
             found = hashlib.file_digest(stream, lambda kind=kind: hashlib.new(kind, usedforsecurity=False)).hexdigest()  # type: ignore[misc]
         if found != wanted:
-            return _Fault(f"what arrived does not have the {kind} {wanted}", mend)
+            return _Fault(f"what arrived does not have the {kind} {wanted}", hint)
     return None
 
 
@@ -222,5 +222,5 @@ def _writing(path: Path) -> Iterator[None]:
         raise StorageError(
             f"cannot be written ({error.strerror or error})",
             where=path,
-            mend="Free some space, or choose another folder for the cache of slides",
+            hint="Free some space, or choose another folder for the cache of slides",
         ) from error

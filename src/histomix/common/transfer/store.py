@@ -15,7 +15,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from ...errors import DownloadError, HistomixError, InputError, MissingDownloadError, MissingExtraError
-from ..addresses import check_address, shown
+from ..addresses import check_address, redact_url
 from .web import session_options
 
 _PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError)
@@ -118,12 +118,12 @@ class Store:
             name = library or f"the library that serves {self.scheme}:// to fsspec"
             raise InputError(
                 f"reading {self.scheme}:// slides needs {name}, which is not installed",
-                mend=f"Install it with: pip install {library or 'NAME'}",
+                hint=f"Install it with: pip install {library or 'NAME'}",
             ) from error
         except ValueError as error:
             raise InputError(
                 f"{self.scheme}:// is no kind of address that can be read",
-                mend="Give a path, or an address that begins with s3://, gs:// or https://",
+                hint="Give a path, or an address that begins with s3://, gs:// or https://",
             ) from error
 
 
@@ -140,7 +140,7 @@ class Remote:
         return {"size": self.size, "version": self.version}
 
 
-def look(store: Store, url: str, retry: Retry) -> Remote:
+def remote_stat(store: Store, url: str, retry: Retry) -> Remote:
     """Ask a store about one file.
 
     Raises
@@ -148,7 +148,7 @@ def look(store: Store, url: str, retry: Retry) -> Remote:
     DownloadError
         There is no such file, access is refused, or the store cannot be reached.
     """
-    info = attempt(lambda: store.ask("info", url, deadline_s=2 * retry.silence_s), url, retry)
+    info = with_retries(lambda: store.ask("info", url, deadline_s=2 * retry.silence_s), url, retry)
     stamps = {name: str(info[name]) for name in _VERSION_FIELDS if info.get(name)}
     # A weak tag, or no stamp at all, tells nothing about equal bytes (RFC 9110, 8.8.1).
     weak = stamps.get("ETag", "").startswith("W/") and len(stamps) == 1
@@ -159,7 +159,7 @@ def look(store: Store, url: str, retry: Retry) -> Remote:
     return Remote(info.get("size"), version, md5 if md5 and re.fullmatch("[0-9a-f]{32}", md5) else None)
 
 
-def attempt(work: Callable[[], Any], url: str, retry: Retry) -> Any:
+def with_retries(work: Callable[[], Any], url: str, retry: Retry) -> Any:
     """Do a small request, again where the connection is lost.
 
     Raises
@@ -173,10 +173,10 @@ def attempt(work: Callable[[], Any], url: str, retry: Retry) -> Any:
         except HistomixError:
             raise
         except failures() as error:
-            if not worth_another(error) or number == retry.attempts:
-                raise refusal(error, url) from None
+            if not is_retryable(error) or number == retry.attempts:
+                raise as_download_error(error, url) from None
             retry.wait(number)
-    raise DownloadError("was not asked for at all", where=shown(url), mend="Allow at least one attempt")
+    raise DownloadError("was not asked for at all", where=redact_url(url), hint="Allow at least one attempt")
 
 
 def failures() -> tuple[type[BaseException], ...]:
@@ -188,7 +188,7 @@ def failures() -> tuple[type[BaseException], ...]:
     return tuple(found)
 
 
-def worth_another(error: BaseException) -> bool:
+def is_retryable(error: BaseException) -> bool:
     """Whether the same request may do better a moment later."""
     status = getattr(error, "status", None)
     if isinstance(status, int) and 400 <= status < 500:
@@ -196,26 +196,28 @@ def worth_another(error: BaseException) -> bool:
     return not isinstance(error, _PERMANENT) and "credentials" not in type(error).__name__.lower()
 
 
-def refusal(error: BaseException, url: str) -> DownloadError:
+def as_download_error(error: BaseException, url: str) -> DownloadError:
     """The error in words that hold neither the address's secrets nor the credentials."""
     if isinstance(error.__cause__, DownloadError):
         return error.__cause__  # fsspec makes "no such file" of everything, also of our own refusals
     status = getattr(error, "status", None)
     if isinstance(error, FileNotFoundError) or status == 404:
-        return MissingDownloadError("there is no such file at this address", where=shown(url), mend="Check the address")
+        return MissingDownloadError(
+            "there is no such file at this address", where=redact_url(url), hint="Check the address"
+        )
     named = type(error).__name__
     if isinstance(error, PermissionError) or "Credentials" in named or status in (401, 403):
         return DownloadError(
             "access is refused" + (f" (status {status})" if isinstance(status, int) else ""),
-            where=shown(url),
-            mend="Give credentials in the way of the store's own tools (for S3: AWS_PROFILE or AWS_ACCESS_KEY_ID; for "
+            where=redact_url(url),
+            hint="Give credentials in the way of the store's own tools (for S3: AWS_PROFILE or AWS_ACCESS_KEY_ID; for "
             "Google: gcloud auth application-default login; for others: the configuration of fsspec)",
         )
     reason = f"status {status}" if isinstance(status, int) else _words(error, url)
     return DownloadError(
         f"the connection was lost or the server refuses ({reason})",
-        where=shown(url),
-        mend="Run the same command again; what has arrived is kept",
+        where=redact_url(url),
+        hint="Run the same command again; what has arrived is kept",
     )
 
 

@@ -30,13 +30,13 @@ def _redirects() -> Any:
     """A look at each redirect before it is followed: one object, as fsspec keeps its sessions by their options."""
     from aiohttp import TraceConfig
 
-    async def look(_session: Any, _context: Any, about: Any) -> None:
+    async def remote_stat(_session: Any, _context: Any, about: Any) -> None:
         target = about.response.headers.get("Location") or about.response.headers.get("URI") or ""
         # Finding a host's addresses may take long, and others use this loop.
         await asyncio.get_running_loop().run_in_executor(None, check_redirect, str(about.response.url), target)
 
     trace = TraceConfig()
-    trace.on_request_redirect.append(look)
+    trace.on_request_redirect.append(remote_stat)
     return trace
 
 

@@ -99,9 +99,9 @@ def draw_cells(rng: np.random.Generator, donor: Donor, layout: Layout, direction
 
 def _apart(x: Floats, y: Floats, kind: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
     """Which cells stay when of two that overlap the later one goes."""
-    places = np.column_stack([x, y])
-    first, second = cKDTree(places).query_pairs(2 * float(_GAP_UM.max()), output_type="ndarray").T
-    distance = np.hypot(*(places[first] - places[second]).T)
+    positions = np.column_stack([x, y])
+    first, second = cKDTree(positions).query_pairs(2 * float(_GAP_UM.max()), output_type="ndarray").T
+    distance = np.hypot(*(positions[first] - positions[second]).T)
     close = distance < _GAP_UM[kind[first]] + _GAP_UM[kind[second]]
     keep = np.ones(x.size, dtype=bool)
     keep[np.maximum(first, second)[close]] = False

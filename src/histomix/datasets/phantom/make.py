@@ -141,15 +141,15 @@ def phantom_truth(folder: str | os.PathLike[str]) -> dict[str, Abundance]:
         The folder holds no whole phantom.
     """
     root = Path(folder)
-    manifest = read_json(root / "manifest.json", mend="Make the phantom with make_phantom")
+    manifest = read_json(root / "manifest.json", hint="Make the phantom with make_phantom")
     if manifest.get("kind") != "phantom":
-        raise InputError("the folder holds no phantom", where=root, mend="Make one with make_phantom")
+        raise InputError("the folder holds no phantom", where=root, hint="Make one with make_phantom")
     truth = {}
     for name in manifest["sections"]:
         path = root / "truth" / f"{name}.csv"
         if not path.is_file():
             raise MissingFileError(
-                "the phantom's truth is missing", where=path, mend="Delete the folder and make the phantom again"
+                "the phantom's truth is missing", where=path, hint="Delete the folder and make the phantom again"
             )
         values = pd.read_csv(path, index_col="spot", dtype={"spot": str}).astype(np.float64)
         truth[name] = Abundance(

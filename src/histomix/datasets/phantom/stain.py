@@ -71,8 +71,8 @@ def _fat_rims(layout: Layout, cells: Cells) -> Field:
     if chosen.sum() < 4 or rows.size == 0:
         return rims
     tree = cKDTree(np.column_stack([cells.x_um[chosen], cells.y_um[chosen]]))
-    places = np.column_stack([(columns + 0.5) * STEP_UM, (rows + 0.5) * STEP_UM])
-    near = np.asarray(tree.query(places, k=3)[0])
+    positions = np.column_stack([(columns + 0.5) * STEP_UM, (rows + 0.5) * STEP_UM])
+    near = np.asarray(tree.query(positions, k=3)[0])
     # Where three cells meet the rim widens to a small triangle.
     gap = 0.5 * (near[:, 1] - near[:, 0]) - 2.2 * np.exp(-(near[:, 2] - near[:, 0]) / 7.0)
     rims[rows, columns] = np.minimum(gap, layout.tissue[rows, columns] - 3.0)  # the last cells are closed, too

@@ -28,17 +28,17 @@ class Parameters:
 
     def check(self) -> None:
         """Refuse values out of range."""
-        mend = "See the documentation of make_phantom for the ranges"
+        hint = "See the documentation of make_phantom for the ranges"
         if self.seed < 0 or self.donors < 1 or self.sections_per_donor < 1:
             raise InputError(
-                "a phantom needs a seed of 0 or more, one donor or more and one section or more each", mend=mend
+                "a phantom needs a seed of 0 or more, one donor or more and one section or more each", hint=hint
             )
         if not 0.2 <= self.mpp <= 2.0:
-            raise InputError(f"mpp is {self.mpp}, outside 0.2 to 2 um per pixel", mend=mend)
+            raise InputError(f"mpp is {self.mpp}, outside 0.2 to 2 um per pixel", hint=hint)
         if not all(400 <= side <= 6000 for side in self.size_um):
-            raise InputError(f"size_um is {self.size_um}; each side must be 400 to 6000 um", mend=mend)
+            raise InputError(f"size_um is {self.size_um}; each side must be 400 to 6000 um", hint=hint)
         if self.genes < 400:
-            raise InputError(f"genes is {self.genes}; the signatures need 400 or more", mend=mend)
+            raise InputError(f"genes is {self.genes}; the signatures need 400 or more", hint=hint)
 
 
 def section_name(donor: int, section: int) -> str:
@@ -50,13 +50,13 @@ def is_there(folder: Path, parameters: Parameters) -> bool:
     """Whether this very phantom is in the folder; refuse a folder that holds anything else."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
-    mend = "Choose another folder, or delete this one"
+    hint = "Choose another folder, or delete this one"
     if not (folder / "manifest.json").is_file():
-        raise InputError("the folder is in use and holds no phantom", where=folder, mend=mend)
-    manifest = read_json(folder / "manifest.json", mend=mend)
+        raise InputError("the folder is in use and holds no phantom", where=folder, hint=hint)
+    manifest = read_json(folder / "manifest.json", hint=hint)
     if manifest.get("digest") != digest_json(asdict(parameters)):
         found = manifest.get("parameters", "unknown parameters")
-        raise InputError(f"the folder holds another phantom or another result ({found})", where=folder, mend=mend)
+        raise InputError(f"the folder holds another phantom or another result ({found})", where=folder, hint=hint)
     changed = [
         name
         for name, size in manifest["bytes"].items()
@@ -66,7 +66,7 @@ def is_there(folder: Path, parameters: Parameters) -> bool:
         raise InputError(
             f"files of the phantom are missing or changed: {', '.join(changed[:3])}",
             where=folder,
-            mend="Delete the folder and run again",
+            hint="Delete the folder and run again",
         )
     return True
 

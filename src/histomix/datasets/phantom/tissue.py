@@ -71,10 +71,10 @@ class Layout:
         np.maximum(window, distance.astype(np.float32), out=window)
 
 
-def _window(field: Field, x_um: float, y_um: float, reach_um: float) -> tuple[Field, Field, Field]:
+def _window(field: Field, x_um: float, y_um: float, context_um: float) -> tuple[Field, Field, Field]:
     """View of a field around a place, and the offsets of its pixels from the place: dx (1, w) and dy (h, 1) in um."""
-    low_row, low_column = (max(0, int((at - reach_um) / STEP_UM)) for at in (y_um, x_um))
-    view = field[low_row : int((y_um + reach_um) / STEP_UM) + 1, low_column : int((x_um + reach_um) / STEP_UM) + 1]
+    low_row, low_column = (max(0, int((at - context_um) / STEP_UM)) for at in (y_um, x_um))
+    view = field[low_row : int((y_um + context_um) / STEP_UM) + 1, low_column : int((x_um + context_um) / STEP_UM) + 1]
     dx = (np.arange(view.shape[1], dtype=np.float32)[None, :] + low_column + 0.5) * STEP_UM - x_um
     dy = (np.arange(view.shape[0], dtype=np.float32)[:, None] + low_row + 0.5) * STEP_UM - y_um
     return view, dx.astype(np.float32), dy.astype(np.float32)
@@ -106,7 +106,7 @@ def _tissue(rng: np.random.Generator, shape: tuple[int, int]) -> Field:
     return signed_distance((edge > 0) & ~((tear > 0) & (gate > 1.0)), STEP_UM)
 
 
-class _Places:
+class _Positions:
     """Free places for rings: as far as asked from the edge of a region and from one another."""
 
     def __init__(self, rng: np.random.Generator, free: Field) -> None:
@@ -162,23 +162,23 @@ def make_layout(rng: np.random.Generator, donor: Donor, size_um: tuple[float, fl
         wall=_outside(shape),
         edema=smooth_noise(rng, shape, 90 / STEP_UM),
     )
-    places = _Places(rng, np.minimum(tissue, -fat))
-    _add_glands(rng, donor, layout, places, -tumour_wish, area_mm2)
-    _add_aggregates(rng, donor, layout, places, -np.abs(tumour_wish - tumour_edge), area_mm2)
+    positions = _Positions(rng, np.minimum(tissue, -fat))
+    _add_glands(rng, donor, layout, positions, -tumour_wish, area_mm2)
+    _add_aggregates(rng, donor, layout, positions, -np.abs(tumour_wish - tumour_edge), area_mm2)
 
     for _ in range(_count(rng, 3.5, area_mm2)):  # arterioles and venules
         radius = float(rng.uniform(14, 40))
         wall = float(rng.choice([3.0, 0.28 * radius]))
-        at = places.find(radius + wall + 12)
+        at = positions.find(radius + wall + 12)
         if at:
             vessel = _ring(rng, *at, radius, 0.12, wall)
             layout.vessels.append(vessel)
             layout.paint(layout.wall, Ring(*at, radius + wall, vessel.wave))
             layout.paint(layout.lumen, vessel)
-            places.take(*at, radius + wall + 8)
+            positions.take(*at, radius + wall + 8)
 
-    _add_nests(rng, donor, layout, places.free, tumour_wish - tumour_edge)
-    free = _Places(rng, np.maximum(layout.stroma, -1.0) + 1.5)
+    _add_nests(rng, donor, layout, positions.free, tumour_wish - tumour_edge)
+    free = _Positions(rng, np.maximum(layout.stroma, -1.0) + 1.5)
     for _ in range(_count(rng, 60.0, area_mm2)):  # capillaries
         radius = float(rng.uniform(2.5, 5.0))
         at = free.find(radius + 2.0)
@@ -190,7 +190,7 @@ def make_layout(rng: np.random.Generator, donor: Donor, size_um: tuple[float, fl
 
 
 def _add_glands(
-    rng: np.random.Generator, donor: Donor, layout: Layout, places: _Places, preference: Field, area_mm2: float
+    rng: np.random.Generator, donor: Donor, layout: Layout, positions: _Positions, preference: Field, area_mm2: float
 ) -> None:
     """Ducts, and lobules of acini in loose stroma."""
 
@@ -202,18 +202,18 @@ def _add_glands(
 
     for _ in range(_count(rng, donor.ducts, area_mm2)):
         radius = float(rng.uniform(38, 75))
-        at = places.find(radius + 25, preference)
+        at = positions.find(radius + 25, preference)
         if at:
             add(*at, radius, 0.11, _EPITHELIUM_UM)
-            places.take(*at, radius + 25)
+            positions.take(*at, radius + 25)
     for _ in range(max(1, _count(rng, donor.lobules, area_mm2))):
         radius = float(rng.uniform(95, 150))
-        at = places.find(radius, preference)
+        at = positions.find(radius, preference)
         if not at:
             continue
         lobule = _ring(rng, *at, radius, 0.06)
         layout.paint(layout.lobule, lobule)
-        inside = _Places(rng, _outside(layout.shape))
+        inside = _Positions(rng, _outside(layout.shape))
         layout.paint(inside.free, lobule)
         for _ in range(45):
             acinus = float(rng.uniform(15, 24))
@@ -222,19 +222,19 @@ def _add_glands(
                 break
             add(*spot, acinus, 0.10, acinus - float(rng.uniform(3.0, 7.0)))
             inside.take(*spot, acinus + 5)
-        places.take(*at, radius + 15)
+        positions.take(*at, radius + 15)
 
 
 def _add_aggregates(
-    rng: np.random.Generator, donor: Donor, layout: Layout, places: _Places, preference: Field, area_mm2: float
+    rng: np.random.Generator, donor: Donor, layout: Layout, positions: _Positions, preference: Field, area_mm2: float
 ) -> None:
     for _ in range(_count(rng, donor.aggregates, area_mm2)):
         radius = float(rng.uniform(55, 125))
-        at = places.find(radius + 10, preference)
+        at = positions.find(radius + 10, preference)
         if at:
             layout.aggregates.append(_ring(rng, *at, radius, 0.12))
             layout.paint(layout.lymph, layout.aggregates[-1])
-            places.take(*at, radius + 5)
+            positions.take(*at, radius + 5)
 
 
 def _add_nests(rng: np.random.Generator, donor: Donor, layout: Layout, free: Field, depth: Field) -> None:
@@ -243,10 +243,10 @@ def _add_nests(rng: np.random.Generator, donor: Donor, layout: Layout, free: Fie
     texture += 0.25 * smooth_noise(rng, layout.shape, donor.nest_um / 6 / STEP_UM)
     wish = texture + 0.45 - 5.0 * np.clip(0.25 - depth, 0.0, None)
     layout.nest = signed_distance((wish > 0) & (free > 6.0), STEP_UM)
-    places = _Places(rng, layout.nest.copy())
+    positions = _Positions(rng, layout.nest.copy())
     for _ in range(_count(rng, 90.0 * (1.0 - donor.grade) ** 1.5, float((layout.nest > 0).sum()) * STEP_UM**2 * 1e-6)):
         radius = float(rng.uniform(6, 19))
-        at = places.find(radius + 13)
+        at = positions.find(radius + 13)
         if at:
             layout.paint(layout.lumen, _ring(rng, *at, radius, 0.13))
-            places.take(*at, radius + 14)
+            positions.take(*at, radius + 14)

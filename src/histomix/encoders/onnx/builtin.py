@@ -59,15 +59,15 @@ def read_graph(path: Path = GRAPH) -> bytes:
     EncoderError
         The file is missing or has been altered.
     """
-    mend = "Install histomix again"
+    hint = "Install histomix again"
     try:
         graph = path.read_bytes()
     except OSError as error:
         raise EncoderError(
-            f"the built-in encoder's weights cannot be read ({error.strerror})", where=path, mend=mend
+            f"the built-in encoder's weights cannot be read ({error.strerror})", where=path, hint=hint
         ) from error
     if digest_bytes(graph) != GRAPH_DIGEST:
-        raise EncoderError("the built-in encoder's weights were altered or are damaged", where=path, mend=mend)
+        raise EncoderError("the built-in encoder's weights were altered or are damaged", where=path, hint=hint)
     return graph
 
 
@@ -94,7 +94,7 @@ class BuiltinEncoder:
         self.runtime = "ONNX Runtime on the CPU (float32)"
         self.digest = digest_json({"weights": GRAPH_DIGEST, "mpp": CARD.mpp, "views": self.views})
         self._session = OnnxSession(
-            read_graph(), threads, what="the built-in encoder's graph", mend="Install histomix again"
+            read_graph(), threads, what="the built-in encoder's graph", hint="Install histomix again"
         )
 
     def tile_spec(self) -> TileSpec:

@@ -45,7 +45,7 @@ def model_digests(graph: Path) -> dict[str, str]:
         raise EncoderError(
             "the model cannot be used (it is no ONNX graph, or is damaged or cut short)",
             where=graph,
-            mend="Export the model again",
+            hint="Export the model again",
         ) from error
     digests = {graph.name: digest_file(graph)}
     for location in locations:
@@ -55,11 +55,11 @@ def model_digests(graph: Path) -> dict[str, str]:
             raise EncoderError(
                 f"its weights lie outside of its folder ({error.what})",
                 where=graph,
-                mend="Export the model with its weights beside it",
+                hint="Export the model with its weights beside it",
             ) from error
         if not path.is_file():
             raise MissingEncoderError(
-                f"its weights {location} are not there", where=graph, mend=f"Put {location} beside {graph.name}"
+                f"its weights {location} are not there", where=graph, hint=f"Put {location} beside {graph.name}"
             )
         digests[location] = digest_file(path)
     return digests

@@ -93,7 +93,7 @@ def export_graph(encoder: Any, path: Path) -> None:
         reason = str(error).strip().splitlines()
         raise EncoderError(
             f"{card.name} cannot be exported to ONNX ({reason[0] if reason else type(error).__name__})",
-            mend="Use the runtime torch",
+            hint="Use the runtime torch",
         ) from error
 
 

@@ -139,7 +139,7 @@ def create_model(card: EncoderCard, device: str = "meta") -> nn.Module:
     if not timm.is_model(card.architecture):
         raise EncoderError(
             f"the installed timm {timm.__version__} does not know the architecture {card.architecture} of {card.name}",
-            mend="Upgrade it with: pip install -U timm",
+            hint="Upgrade it with: pip install -U timm",
         )
     with torch.device(device):
         model: Any = timm.create_model(card.architecture, pretrained=False, **arguments)

@@ -31,10 +31,10 @@ def find_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind = device.split(":")[0]
     if kind not in DEVICES:
-        raise EncoderError(f"there is no device {device!r}", mend=f"Choose one of {', '.join(DEVICES)}")
+        raise EncoderError(f"there is no device {device!r}", hint=f"Choose one of {', '.join(DEVICES)}")
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not present[kind]:
-        raise EncoderError(f"torch finds no device {device!r} here", mend="Choose cpu, or install torch for your GPU")
+        raise EncoderError(f"torch finds no device {device!r} here", hint="Choose cpu, or install torch for your GPU")
     return torch.device(device)
 
 

@@ -101,7 +101,7 @@ def load_model(card: EncoderCard, path: Path) -> nn.Module:
         raise EncoderError(
             f"these weights do not belong to {card.name} ({card.architecture}): tensors {'; '.join(found)}",
             where=path,
-            mend=f"Give the weights of {card.hub_id or card.page}, or the name of the encoder that the weights are of",
+            hint=f"Give the weights of {card.hub_id or card.page}, or the name of the encoder that the weights are of",
         )
     model.load_state_dict(state, assign=True)
     return model.eval().requires_grad_(False).float()

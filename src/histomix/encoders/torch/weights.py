@@ -68,7 +68,7 @@ def download_command(card: EncoderCard) -> str:
     return f"hf download {card.hub_id}{files}{revision}"
 
 
-def access_mend(card: EncoderCard, gated: bool | None = None) -> str:
+def access_hint(card: EncoderCard, gated: bool | None = None) -> str:
     """What makes a hub encoder loadable on this machine; ``gated`` is what the hub says, where it was asked."""
     local = "or give a downloaded file with --weights"
     if card.hub_id is None:
@@ -96,7 +96,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
             start = stream.read(64)
         if start.startswith(b"version https://git-lfs"):
             raise EncoderError(
-                "is a Git LFS pointer, not the weights themselves", where=path, mend="Run `git lfs pull` in its folder"
+                "is a Git LFS pointer, not the weights themselves", where=path, hint="Run `git lfs pull` in its folder"
             )
         if _is_safetensors(path, start):
             return load_file(path)
@@ -114,7 +114,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         if isinstance(state, dict) and isinstance(state.get(nest), dict):
             state = state[nest]
     if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise EncoderError("holds no table of tensors", where=path, mend="Give the encoder's state dict, as published")
+        raise EncoderError("holds no table of tensors", where=path, hint="Give the encoder's state dict, as published")
     return state
 
 
@@ -129,14 +129,14 @@ def _damaged(path: Path, reason: str) -> EncoderError:
     return EncoderError(
         f"the weights cannot be read: the file is truncated, damaged or of another kind ({reason})",
         where=path,
-        mend="Download it again, and compare its size with the one the hub shows",
+        hint="Download it again, and compare its size with the one the hub shows",
     )
 
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
         raise MissingEncoderError(
-            "there is no such weights file or folder", where=path, mend="Check the path given with --weights"
+            "there is no such weights file or folder", where=path, hint="Check the path given with --weights"
         )
     return path
 
@@ -153,14 +153,14 @@ def _in_folder(folder: Path, names: tuple[str, ...]) -> Path:
             raise EncoderError(
                 f"the folder holds several weights files ({listed})",
                 where=folder,
-                mend="Give the one file with --weights",
+                hint="Give the one file with --weights",
             )
         if found:
             return found[0]
     raise EncoderError(
         "the folder holds no weights file",
         where=folder,
-        mend=f"It should hold {' or '.join(names)}, or one *.safetensors, *.bin, *.pth or *.pt file",
+        hint=f"It should hold {' or '.join(names)}, or one *.safetensors, *.bin, *.pth or *.pt file",
     )
 
 
@@ -190,7 +190,7 @@ def _from_hub(card: EncoderCard) -> Path:
 
     if card.hub_id is None:
         what = f"the weights of {card.name} are not on this machine, and no hub has them"
-        raise EncoderError(what, where=card.page, mend=access_mend(card))
+        raise EncoderError(what, where=card.page, hint=access_hint(card))
     with _hub_errors(card):
         for name in card.files:
             try:
@@ -202,7 +202,7 @@ def _from_hub(card: EncoderCard) -> Path:
     raise EncoderError(
         f"the hub repository holds none of {', '.join(card.files)}",
         where=card.page,
-        mend="Give the weights with --weights",
+        hint="Give the weights with --weights",
     )
 
 
@@ -215,7 +215,7 @@ def _hub_errors(card: EncoderCard) -> Iterator[None]:
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HTTPError
 
     what = f"the weights of {card.name} are not on this machine"
-    facts: dict[str, Any] = {"where": card.page, "mend": access_mend(card)}
+    facts: dict[str, Any] = {"where": card.page, "hint": access_hint(card)}
     if constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE", "").upper() in constants.ENV_VARS_TRUE_VALUES:
         raise EncoderError(f"{what}, and HF_HUB_OFFLINE forbids asking the hub", **facts)
     try:
@@ -223,7 +223,7 @@ def _hub_errors(card: EncoderCard) -> Iterator[None]:
     except HistomixError:
         raise
     except GatedRepoError as error:
-        facts["mend"] = access_mend(card, gated=True)
+        facts["hint"] = access_hint(card, gated=True)
         raise EncoderError(f"{what}, and the hub has not granted access to them", **facts) from error
     except HfHubHTTPError as error:
         raise EncoderError(f"{what}, and the hub refused ({str(error).splitlines()[0]})", **facts) from error

@@ -57,12 +57,12 @@ def zoo_card(name: str) -> EncoderCard:
     """
     models = zoo_models()
     if name not in models:
-        mend = "Print lazyslide_models.list_models() to see the names"
-        raise UnknownEncoderError(f"lazyslide-models has no model {name!r}", mend=mend)
+        hint = "Print lazyslide_models.list_models() to see the names"
+        raise UnknownEncoderError(f"lazyslide-models has no model {name!r}", hint=hint)
     model = models[name]
     tasks = model.task if isinstance(model.task, list) else [model.task]
     if not any(task.value in _IMAGE_TASKS for task in tasks) or not model.encode_dim:
-        raise EncoderError(f"{name} of lazyslide-models is no tile encoder", mend="Choose a vision model")
+        raise EncoderError(f"{name} of lazyslide-models is no tile encoder", hint="Choose a vision model")
     licence = model.license if isinstance(model.license, str) else ", ".join(model.license or ("not stated",))
     page = model.hf_url or model.github_url
     return EncoderCard(
@@ -127,7 +127,7 @@ class ZooEncoder(TorchEncoder):
         if needs_remote_code(key) and not trust_code:
             raise EncoderError(
                 f"{card.name} runs code that it downloads from {card.page}",
-                mend="Read that code, then add --trust-code (in Python trust_code=True) if you trust it",
+                hint="Read that code, then add --trust-code (in Python trust_code=True) if you trust it",
             )
         self._wrapper = _make(card, zoo_models()[key], weights)
         model = self._wrapper.model
@@ -158,10 +158,10 @@ def _make(card: EncoderCard, model: Any, weights: str | os.PathLike[str] | None)
     if weights is not None:
         # Most models have the argument and ignore it: other weights than those given would then be loaded.
         if _source(model.__init__).count("model_path") < 2:
-            raise EncoderError(f"{card.name} takes no local weights", where=weights, mend="Leave --weights out")
+            raise EncoderError(f"{card.name} takes no local weights", where=weights, hint="Leave --weights out")
         if not Path(weights).is_file():
             raise MissingEncoderError(
-                "there is no such weights file", where=weights, mend="Check the path given with --weights"
+                "there is no such weights file", where=weights, hint="Check the path given with --weights"
             )
         options["model_path"] = os.fspath(weights)
     else:
@@ -171,13 +171,13 @@ def _make(card: EncoderCard, model: Any, weights: str | os.PathLike[str] | None)
             warnings.simplefilter("ignore")
             return model(**options)
     except ImportError as error:
-        raise EncoderError(f"{card.name} needs another library ({error})", mend="Install it, and try again") from error
+        raise EncoderError(f"{card.name} needs another library ({error})", hint="Install it, and try again") from error
     except (OSError, RuntimeError, ValueError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise EncoderError(
             f"lazyslide-models cannot load {card.name} ({reason})",
             where=card.page,
-            mend="See whether the hub can be reached and has granted access (hf auth login), or choose another encoder",
+            hint="See whether the hub can be reached and has granted access (hf auth login), or choose another encoder",
         ) from error
 
 

@@ -140,7 +140,7 @@ def refuse_leaks(findings: Sequence[Finding]) -> None:
         lines = "".join(f"\n  - {one.severity}: {one.rule}: {one.message}" for one in grave)
         raise InputError(
             f"the audit has {count}, and it was to be strict:{lines}\n",
-            mend="Mend the cohort, or leave --strict out and report them with the scores",
+            hint="Mend the cohort, or leave --strict out and report them with the scores",
         )
 
 

@@ -13,7 +13,7 @@ _ALL_SPOTS, _MOST, _LEAST, _COMPONENTS, _BLOCKS = 6000, 300, 60, 50, 5
 STRONG = 0.5
 
 
-def section_probe(
+def batch_effect_probe(
     X: np.ndarray, section: NDArray[np.str_], donor: NDArray[np.str_], xy_um: np.ndarray, seed: int = 0
 ) -> dict[str, Any] | None:
     """Tell the section of a tile from its features, tested on parts of the sections that were not trained on.

@@ -18,7 +18,7 @@ from ...spots.pseudo_spots import COUNTS_KEY, MAX_UNASSIGNED, assigned, cells_in
 
 #: Columns, in lower case, that may hold the type of a cell.
 _TYPES = ("cell_type", "celltype", "cell_types", "cell type", "type", "annotation", "group", "cluster")
-_MEND = "Give a table with x_px, y_px (or x_um, y_um) and cell_type, one row per cell, or the folder of a platform"
+_HINT = "Give a table with x_px, y_px (or x_um, y_um) and cell_type, one row per cell, or the folder of a platform"
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,11 +64,11 @@ def read_cells(path: str | os.PathLike[str], mpp: float) -> tuple[pd.DataFrame, 
     """
     place, options = split_location(os.fspath(path))
     if not place.exists():
-        raise MissingFileError("there is no such file", where=place, mend=_MEND)
+        raise MissingFileError("there is no such file", where=place, hint=_HINT)
     plain = _plain(place, mpp, options.get("type_column")) if place.is_file() and place.suffix != ".h5ad" else None
     table, notes = plain if plain is not None and not set(options) - {"type_column"} else _platform(place, options)
     if not table["cell_type"].notna().any():
-        raise InputError("has no cell with a type", where=place, mend=_MEND)
+        raise InputError("has no cell with a type", where=place, hint=_HINT)
     return table, notes
 
 
@@ -120,7 +120,7 @@ def cells_in_tiles(
         raise InputError(
             f"no tile of the map holds {max(min_cells, 1)} of the {len(cells):,} cells (cells: {_range(xy_cells)}; "
             f"tiles: {_range(xy)})",
-            mend="Give the cells of this slide, in level-0 px",
+            hint="Give the cells of this slide, in level-0 px",
         )
     inside = np.asarray(members[np.flatnonzero(kept)].sum(axis=0)).ravel() > 0
     named = cells["cell_type"].notna().to_numpy()
@@ -144,7 +144,7 @@ def _plain(path: Path, mpp: float, type_column: str | None) -> tuple[pd.DataFram
     cells = pd.DataFrame({**numbers, "cell_type": assigned(table[column])})
     placed = np.isfinite(cells[["x_px", "y_px"]].to_numpy()).all(axis=1)
     if not placed.any():
-        raise InputError("has no cell with a place", where=path, mend=_MEND)
+        raise InputError("has no cell with a place", where=path, hint=_HINT)
     notes = [] if placed.all() else [f"{int((~placed).sum()):,} cells without coordinates are dropped"]
     if layout.unit != "image px":
         notes.append(f"{layout.x}, {layout.y} are taken as um from the slide's corner")
@@ -154,13 +154,13 @@ def _plain(path: Path, mpp: float, type_column: str | None) -> tuple[pd.DataFram
 def _platform(path: Path, options: dict[str, str]) -> tuple[pd.DataFrame, list[str]]:
     reader = find_format(path)
     if reader is None or "at" not in reader.options:
-        raise InputError("is no table of cells", where=path, mend=_MEND)
+        raise InputError("is no table of cells", where=path, hint=_HINT)
     check_options(reader, options, path)
     found = reader.read(path, False, {**options, "at": "cells"})
     adata = found.adata
     if COUNTS_KEY not in adata.obsm:
         raise SectionError(
-            "has no cell types", where=path, mend="Name them after the cells, as in outs#types=cell_types.csv"
+            "has no cell types", where=path, hint="Name them after the cells, as in outs#types=cell_types.csv"
         )
     table = pd.DataFrame(np.asarray(adata.obsm["spatial"], dtype=np.float64), columns=["x_px", "y_px"])
     counts = adata.obsm[COUNTS_KEY]

@@ -27,7 +27,7 @@ _PLACES = (("x_px", "y_px"), ("pixel_x", "pixel_y"), ("pxl_col_in_fullres", "pxl
 _ARRAY = ("x", "y")
 #: Names, in lower case, by which a spot is said to belong to no region.
 _NOWHERE = frozenset({"", "nan", "na", "none", "undetermined", "unknown", "unlabeled", "unlabelled"})
-_MEND = "Give a table with a column spot (or x_px, y_px) and a column region, or GeoJSON polygons as of QuPath"
+_HINT = "Give a table with a column spot (or x_px, y_px) and a column region, or GeoJSON polygons as of QuPath"
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ class Regions:
 
     polygons: tuple[tuple[str, tuple[Array, ...]], ...] = ()
     keys: tuple[Mapping[str, str], ...] = ()
-    places_px: Array = field(default_factory=lambda: np.zeros((0, 2)))
+    positions_px: Array = field(default_factory=lambda: np.zeros((0, 2)))
     names: tuple[str, ...] = ()
     source: str = ""
 
@@ -80,15 +80,15 @@ class Regions:
         if spelled:
             best = max(spelled, key=lambda names: sum(name is not None for name in names))
             found[:] = best
-        if not _any(found) and len(self.places_px) and reach_px > 0:
-            distance, nearest = cKDTree(self.places_px).query(xy_px)
+        if not _any(found) and len(self.positions_px) and reach_px > 0:
+            distance, nearest = cKDTree(self.positions_px).query(xy_px)
             near = distance <= reach_px
             found[near] = np.array(self.names, dtype=object)[nearest[near]]
         if not _any(found):
             raise InputError(
                 f"none of the {len(keys)} spots (such as {keys[0] if len(keys) else '-'}) lies in a region",
                 where=self.source,
-                mend="Give the regions of this section, with the same keys or in level-0 px of the same image",
+                hint="Give the regions of this section, with the same keys or in level-0 px of the same image",
             )
         nowhere = [name is None or str(name).strip().lower() in _NOWHERE for name in found]
         found[np.array(nowhere, dtype=bool)] = None
@@ -112,14 +112,14 @@ def read_regions(path: str | os.PathLike[str]) -> Regions:
     """
     place = Path(path)
     if not place.is_file():
-        raise MissingFileError("there is no such file", where=place, mend=_MEND)
+        raise MissingFileError("there is no such file", where=place, hint=_HINT)
     if place.suffix.lower() in (".geojson", ".json"):
         return _polygons(place)
     present = column_names(place)
     lower = {name.lower(): name for name in reversed(present)}
     region = next((lower[name] for name in _REGION if name in lower), None)
     if region is None:
-        raise InputError(f"has no column of regions (it has: {', '.join(present[:8])})", where=place, mend=_MEND)
+        raise InputError(f"has no column of regions (it has: {', '.join(present[:8])})", where=place, hint=_HINT)
     pair = next((pair for pair in _PLACES if set(pair) <= set(lower)), None)
     ids = [lower[name] for name in _KEYS if name in lower]
     wanted = [region, *ids, *(lower[name] for name in (*(pair or ()), *_ARRAY) if name in lower)]
@@ -137,10 +137,10 @@ def read_regions(path: str | os.PathLike[str]) -> Regions:
         placed = np.isfinite(both).all(axis=1)
         xy = both[placed]
     if not keys and not len(xy):
-        raise InputError(f"names no spots (it has: {', '.join(present[:8])})", where=place, mend=_MEND)
+        raise InputError(f"names no spots (it has: {', '.join(present[:8])})", where=place, hint=_HINT)
     return Regions(
         keys=tuple(keys),
-        places_px=xy,
+        positions_px=xy,
         names=tuple(name for name, keep in zip(names, placed, strict=True) if keep),
         source=str(place),
     )
@@ -161,21 +161,21 @@ def read_section_regions(path: str | os.PathLike[str], sections: list[str]) -> d
             raise InputError(
                 f"its name begins with that of none of the sections {', '.join(sections[:5])}",
                 where=place,
-                mend="Call it by its section, as in C1_regions.csv, or give a folder of such files",
+                hint="Call it by its section, as in C1_regions.csv, or give a folder of such files",
             )
         return {(named or sections)[0]: read_regions(place)}
     if not place.is_dir():
-        raise MissingFileError("there is no such file or folder", where=place, mend=_MEND)
+        raise MissingFileError("there is no such file or folder", where=place, hint=_HINT)
     found = {}
     for name in sections:
         files = [one for one in sorted(place.iterdir()) if one.is_file() and _is_of(one, name)]
         if len(files) > 1:
-            raise InputError(f"has several files of section {name}", where=place, mend="Keep one file for each section")
+            raise InputError(f"has several files of section {name}", where=place, hint="Keep one file for each section")
         if files:
             found[name] = read_regions(files[0])
     if not found:
         raise InputError(
-            f"has no file that begins with the name of a section ({', '.join(sections[:5])})", where=place, mend=_MEND
+            f"has no file that begins with the name of a section ({', '.join(sections[:5])})", where=place, hint=_HINT
         )
     return found
 
@@ -189,7 +189,7 @@ def _polygons(path: Path) -> Regions:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot be read as JSON ({error})", where=path, mend=_MEND) from error
+        raise InputError(f"cannot be read as JSON ({error})", where=path, hint=_HINT) from error
     features = data.get("features", []) if isinstance(data, dict) else data if isinstance(data, list) else []
     found: list[tuple[str, tuple[Array, ...]]] = []
     for feature in features:
@@ -202,11 +202,11 @@ def _polygons(path: Path) -> Regions:
         try:
             rings = tuple(np.asarray(ring, dtype=np.float64)[:, :2] for part in parts for ring in part)
         except (TypeError, ValueError, IndexError) as error:
-            raise InputError(f"the polygon of '{name}' has no proper coordinates", where=path, mend=_MEND) from error
+            raise InputError(f"the polygon of '{name}' has no proper coordinates", where=path, hint=_HINT) from error
         if name and rings:
             found.append((name, rings))
     if not found:
-        raise InputError("holds no polygon that has a class or a name", where=path, mend=_MEND)
+        raise InputError("holds no polygon that has a class or a name", where=path, hint=_HINT)
     return Regions(polygons=tuple(found), source=str(path))
 
 

@@ -67,7 +67,7 @@ def score_regions(
                 raise InputError(
                     f"there is no {what} {odd[0] if odd else ''!r}; there are {', '.join(map(str, there))}",
                     where=where,
-                    mend="Spell regions and cell types as the files do, as in 'invasive cancer=Epithelial'",
+                    hint="Spell regions and cell types as the files do, as in 'invasive cancer=Epithelial'",
                 )
         present = np.isin(inside.astype(str), chosen)
         sums = values[list(types)].sum(axis=1).to_numpy(np.float64)[known]

@@ -58,10 +58,11 @@ def score_map(
     composition
         A map from `histomix.predict`, its folder, or its ``composition.h5ad``.
     cells
-        See `histomix.evaluation.measured.cells.read_cells`. They are counted in the tiles of the map and scored by the metrics
-        of every evaluation: shares where the map is in proportions, cells where it is in cells per spot.
+        See `histomix.evaluation.measured.cells.read_cells`. They are counted in the tiles of the map and scored by the
+        metrics of every evaluation: shares where the map is in proportions, cells where it is in cells per spot.
     regions
-        See `histomix.evaluation.measured.read_regions.read_regions`; QuPath's coordinates count from the slide's bounds.
+        See `histomix.evaluation.measured.read_regions.read_regions`; QuPath's coordinates count from the slide's
+        bounds.
     expect
         Region -> cell types whose sum should be higher in it than in the other regions; say it before you look. Several
         regions under one name are joined by commas.
@@ -93,16 +94,16 @@ def score_map(
         of ``expect`` does not exist.
     """
     if cells is None and regions is None:
-        raise InputError("there is nothing to score the map against", mend="Give cells, regions or both")
+        raise InputError("there is nothing to score the map against", hint="Give cells, regions or both")
     if expect and regions is None:
-        raise InputError("expectations need regions", mend="Give --regions with --expect")
+        raise InputError("expectations need regions", hint="Give --regions with --expect")
     table, name, where = _opened(composition)
     manifest = json.loads(table.uns["manifest"])
     check_map(manifest, where)
     read_ok = table.obs["read_ok"].to_numpy(bool) & np.isfinite(np.asarray(table.X)).all(axis=1)
     table = table[read_ok]
     if not table.n_obs:
-        raise InputError("holds no tile that could be read", where=where, mend="Predict the slide again")
+        raise InputError("holds no tile that could be read", where=where, hint="Predict the slide again")
     mpp, unit = float(manifest["slide"]["mpp"]), str(manifest["unit"])
     values = pd.DataFrame(np.asarray(table.X, dtype=np.float64), index=table.obs_names, columns=table.var_names)
     values = _mapped(values, map_vocabulary, where)
@@ -161,14 +162,14 @@ def _opened(composition: AnnData | str | os.PathLike[str]) -> tuple[AnnData, str
 
     place = Path(composition)
     file = place / "composition.h5ad" if place.is_dir() else place
-    mend = "Give the folder of a slide that histomix predict wrote"
+    hint = "Give the folder of a slide that histomix predict wrote"
     if not file.is_file():
-        raise MissingFileError("there is no composition map", where=file, mend=mend)
+        raise MissingFileError("there is no composition map", where=file, hint=hint)
     try:
         found = read_h5ad(file)
         json.loads(found.uns["manifest"])
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"is no composition map ({error})", where=file, mend=mend) from error
+        raise InputError(f"is no composition map ({error})", where=file, hint=hint) from error
     return found, file.parent.resolve().name if file.name == "composition.h5ad" else file.stem, str(file)
 
 
@@ -194,7 +195,7 @@ def _shared(
             f"the cells have none of the map's cell types: they are {', '.join(truth.columns[:8])}, those of the map "
             f"{', '.join(map(str, predicted.columns[:8]))}",
             where=where,
-            mend="Map their names with a vocabulary (YAML: merge, rename, drop)",
+            hint="Map their names with a vocabulary (YAML: merge, rename, drop)",
         )
     notes = []
     for what, table in (("the cells have no", predicted), ("the map has no", truth)):
@@ -207,7 +208,7 @@ def _shared(
     total, own = truth.sum(axis=1), predicted.sum(axis=1)
     kept = total > 0
     if not kept.any():
-        raise InputError("no tile holds a cell of a shared type", where=where, mend="Map the names with a vocabulary")
+        raise InputError("no tile holds a cell of a shared type", where=where, hint="Map the names with a vocabulary")
     if not kept.all():
         notes.append(f"{int((~kept).sum()):,} tiles hold no cell of a shared type and are left out")
     if len(notes):

@@ -66,30 +66,30 @@ def spatial_weights(xy_um: ArrayLike, radius_um: float, kernel: str = "gaussian"
     InputError
         The radius is not positive, a place is not finite, or the kernel is unknown.
     """
-    places = np.asarray(xy_um, dtype=np.float64)
-    if places.ndim != 2 or places.shape[1] != 2 or not np.isfinite(places).all():
-        raise InputError(f"places need finite x and y of each spot; their shape is {places.shape}")
+    positions = np.asarray(xy_um, dtype=np.float64)
+    if positions.ndim != 2 or positions.shape[1] != 2 or not np.isfinite(positions).all():
+        raise InputError(f"places need finite x and y of each spot; their shape is {positions.shape}")
     if not (np.isfinite(radius_um) and radius_um > 0):
-        raise InputError(f"a radius of {radius_um} um is no length scale", mend="Give a positive number of um")
+        raise InputError(f"a radius of {radius_um} um is no length scale", hint="Give a positive number of um")
     if kernel not in KERNELS:
-        raise InputError(f"there is no kernel {kernel!r}", mend=f"Choose from {', '.join(KERNELS)}")
+        raise InputError(f"there is no kernel {kernel!r}", hint=f"Choose from {', '.join(KERNELS)}")
     reach = radius_um * (REACH if kernel == "gaussian" else 1.0)
-    tree = cKDTree(places)
+    tree = cKDTree(positions)
     pairs = tree.query_pairs(reach, output_type="ndarray")
     first, second = pairs[:, 0], pairs[:, 1]
-    distance = np.hypot(*(places[first] - places[second]).T)
+    distance = np.hypot(*(positions[first] - positions[second]).T)
     weight = np.exp(-0.5 * (distance / radius_um) ** 2) if kernel == "gaussian" else np.ones(len(pairs))
     both = np.concatenate([weight, weight])
     rows, columns = np.concatenate([first, second]), np.concatenate([second, first])
-    matrix = sparse.csr_matrix((both, (rows, columns)), shape=(len(places), len(places)))
+    matrix = sparse.csr_matrix((both, (rows, columns)), shape=(len(positions), len(positions)))
     total = matrix.sum()
-    return SpatialWeights(matrix * (len(places) / total) if total > 0 else matrix, float(radius_um), kernel)
+    return SpatialWeights(matrix * (len(positions) / total) if total > 0 else matrix, float(radius_um), kernel)
 
 
 def pitch_um(xy_um: ArrayLike) -> float:
     """Median distance of a spot to its nearest neighbour, um; NaN with fewer than two spots."""
-    places = np.asarray(xy_um, dtype=np.float64)
-    return float(np.median(cKDTree(places).query(places, k=2)[0][:, 1])) if len(places) > 1 else float("nan")
+    positions = np.asarray(xy_um, dtype=np.float64)
+    return float(np.median(cKDTree(positions).query(positions, k=2)[0][:, 1])) if len(positions) > 1 else float("nan")
 
 
 def moran(values: ArrayLike, weights: SpatialWeights) -> Array:
@@ -138,7 +138,7 @@ def adjusted(values: Array, how: str = "share") -> Array:
         There is no such adjustment.
     """
     if how not in ADJUSTMENTS:
-        raise InputError(f"there is no adjustment {how!r}", mend=f"Choose from {', '.join(ADJUSTMENTS)}")
+        raise InputError(f"there is no adjustment {how!r}", hint=f"Choose from {', '.join(ADJUSTMENTS)}")
     if how == "none":
         return values
     if how == "share":

@@ -139,14 +139,14 @@ def random_shifts(xy_um: ArrayLike, count: int, seed: int = 0) -> NDArray[np.int
     it. The idea is the toroidal shift of Lotwick & Silverman 1982 ("Methods for analysing spatial processes of several
     types of points").
     """
-    places = np.asarray(xy_um, dtype=np.float64)
+    positions = np.asarray(xy_um, dtype=np.float64)
     rng = np.random.default_rng(seed)
-    low = places.min(axis=0)
+    low = positions.min(axis=0)
     # One pitch between the last and the first column, as between any others.
-    box = np.ptp(places, axis=0) + (pitch_um(places) if len(places) > 1 else 1.0)
-    at = places - low
+    box = np.ptp(positions, axis=0) + (pitch_um(positions) if len(positions) > 1 else 1.0)
+    at = positions - low
     tree = cKDTree(at, boxsize=box)
-    found = np.empty((count, len(places)), dtype=np.intp)
+    found = np.empty((count, len(positions)), dtype=np.intp)
     for row in range(count):
         mirror, shift = rng.integers(2, size=2).astype(bool), rng.random(2) * box
         found[row] = tree.query(np.mod(np.where(mirror, -at, at) + shift, box))[1]

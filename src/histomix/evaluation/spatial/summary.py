@@ -100,15 +100,15 @@ def spatial_summary(
     if unknown:
         raise InputError(
             f"the um per px of section {', '.join(unknown[:5])} are not known, so distances are not either",
-            mend="Evaluate again with this version, which writes them, or give sections_mpp",
+            hint="Evaluate again with this version, which writes them, or give sections_mpp",
         )
     if not used:
         raise InputError(f"no section has {MIN_SPOTS} spots or more, too few for any spatial pattern")
     if kernel not in KERNELS:
-        raise InputError(f"there is no kernel {kernel!r}", mend=f"Choose from {', '.join(KERNELS)}")
+        raise InputError(f"there is no kernel {kernel!r}", hint=f"Choose from {', '.join(KERNELS)}")
     small = [name for name in evaluation.labels if name not in used]
     notes = [f"sections with fewer than {MIN_SPOTS} spots are left out: {', '.join(small)}"] if small else []
-    places = {name: _places(evaluation, name, float(scales[name])) for name in used}
+    places = {name: _positions(evaluation, name, float(scales[name])) for name in used}
     if radius_um is None:
         radius_um = float(np.median([pitch_um(xy) for xy in places.values()]).round(1))
     named = {} if regions is None else read_section_regions(regions, used)
@@ -134,7 +134,7 @@ def spatial_summary(
     return {
         "radius_um": radius_um,
         "kernel": kernel,
-        "reach_um": radius_um * (REACH if kernel == "gaussian" else 1.0),
+        "context_um": radius_um * (REACH if kernel == "gaussian" else 1.0),
         "adjust": adjust,
         "n_permutations": n_permutations,
         "seed": seed,
@@ -261,7 +261,7 @@ class _Section:
         return row
 
 
-def _places(evaluation: Evaluation, section: str, mpp: float) -> Array:
+def _positions(evaluation: Evaluation, section: str, mpp: float) -> Array:
     table = evaluation.positions[section].loc[evaluation.labels[section].index]
     return np.asarray(table[["x_px", "y_px"]].to_numpy(np.float64) * mpp)
 

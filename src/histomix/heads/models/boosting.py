@@ -8,7 +8,7 @@ import numpy as np
 
 from ...errors import HeadError
 from ..base import CompositionRegressor, to_unit
-from ..neighbourhood import Places
+from ..neighbourhood import Positions
 from .preprocess import principal_components, rotate
 
 
@@ -62,7 +62,7 @@ class BoostingRegressor(CompositionRegressor):
         self.seed = seed
 
     def _fit(
-        self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, places: Places | None
+        self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, positions: Positions | None
     ) -> None:
         models = self._boost(X, Y, weight)
         nodes = [tree.nodes for model in models for (tree,) in model._predictors]
@@ -100,14 +100,14 @@ class BoostingRegressor(CompositionRegressor):
         try:
             return [HistGradientBoostingRegressor(**settings).fit(Z, y, sample_weight=weight) for y in Y.T]
         except ValueError as error:
-            raise HeadError(f"the trees cannot be grown ({error})", mend="Check the head's parameters") from error
+            raise HeadError(f"the trees cannot be grown ({error})", hint="Check the head's parameters") from error
 
     @property
     def n_iter_(self) -> int:
         """Trees per cell type."""
         return len(self.root_) // len(self.base_)
 
-    def _predict(self, X: np.ndarray, places: Places | None) -> np.ndarray:
+    def _predict(self, X: np.ndarray, positions: Positions | None) -> np.ndarray:
         Z = rotate(X, self.mean_, self.scale_, self.components_).astype(np.float64)
         result = np.empty((len(X), len(self.base_)))
         for start in range(0, len(X), 256):

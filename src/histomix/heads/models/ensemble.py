@@ -18,13 +18,13 @@ Side = tuple[np.ndarray, np.ndarray, np.ndarray]
 #: Rows from which the splits are trained side by side.
 _PARALLEL_ROWS = 4000
 #: Rows from which a committee needs fewer members: the more rows, the less they differ.
-_FULL_COMMITTEE_ROWS = 10_000
+_FULL_ENSEMBLE_ROWS = 10_000
 #: Held-out rows of a split, at most, that are predicted after every epoch.
 _WATCHED = 3000
 
 
 @dataclass
-class Committee:
+class Ensemble:
     """Ensembles trained in step, one per inner split.
 
     A member sees a tile (view 0), or also the first ring about it (view 1), or two (view 2), and so on. Every view
@@ -140,7 +140,7 @@ class Committee:
 
     def _start(self, parts: Sequence[Sequence[Side]]) -> list[Iterator[Layers]]:
         n_rows = len(parts[0][0][0])
-        wanted = self.recipe.members * min(1.0, _FULL_COMMITTEE_ROWS / n_rows)
+        wanted = self.recipe.members * min(1.0, _FULL_ENSEMBLE_ROWS / n_rows)
         self._per_view = max(1, round(wanted / self.n_views))
         members = self._per_view * self.n_views
         sees = np.arange(self.n_views)[:, None] >= np.arange(self.n_views)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...errors import HeadError
 from ..base import CompositionRegressor, to_unit
-from ..neighbourhood import Places, spot_pitch_um
+from ..neighbourhood import Positions, spot_pitch_um
 from .preprocess import standardise
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Hist2CellRegressor(CompositionRegressor):
     """
 
     _fitted_numbers = ("pitch_um_",)
-    needs_places = True
+    needs_positions = True
     _frozen: ClassVar[bool] = True
     #: What the paper does not give, and was chosen here; a head's card carries it.
     own_choices: ClassVar[dict[str, str]] = {
@@ -92,7 +92,7 @@ class Hist2CellRegressor(CompositionRegressor):
 
         return Hist2CellGraph(self.n_features_in_, n_types, project=True)
 
-    def _inputs(self, X: np.ndarray, places: Places, rows: np.ndarray) -> np.ndarray:
+    def _inputs(self, X: np.ndarray, positions: Positions, rows: np.ndarray) -> np.ndarray:
         return ((np.asarray(X[rows], np.float32) - self.mean_) / self.scale_).astype(np.float32)
 
     def _outputs(self, network: Any, inputs: np.ndarray, graphs: Subgraphs, row_of: np.ndarray) -> Tensor:
@@ -102,7 +102,7 @@ class Hist2CellRegressor(CompositionRegressor):
         return found
 
     def _fit(
-        self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, places: Places | None
+        self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, positions: Positions | None
     ) -> None:
         import torch
 
@@ -111,12 +111,12 @@ class Hist2CellRegressor(CompositionRegressor):
         for name in ("epochs", "batch_size", "predict_batch"):
             if not isinstance(getattr(self, name), int | np.integer) or getattr(self, name) < 1:
                 raise HeadError(f"{name} must be a whole number of at least 1; it is {getattr(self, name)!r}")
-        places = self._checked(places)
-        if (X[0] == X).all() and places.tiles is None:
-            raise HeadError("the features are the same in every training spot", mend="Check the tiles and the encoder")
+        positions = self._checked(positions)
+        if (X[0] == X).all() and positions.tiles is None:
+            raise HeadError("the features are the same in every training spot", hint="Check the tiles and the encoder")
         self.mean_, self.scale_ = (part.astype(np.float32) for part in standardise(X, weight))
-        self.pitch_um_ = spot_pitch_um(places)
-        graph = SpotGraph.of(places, self.pitch_um_)
+        self.pitch_um_ = spot_pitch_um(positions)
+        graph = SpotGraph.of(positions, self.pitch_um_)
         target, importance = (torch.from_numpy(a.astype(np.float32)) for a in (Y, weight))
         rng = np.random.default_rng(self.seed)
         with torch.random.fork_rng(devices=[]):
@@ -137,30 +137,34 @@ class Hist2CellRegressor(CompositionRegressor):
                 for start in range(0, len(X), self.batch_size):
                     centres = order[start : start + self.batch_size]
                     optimiser.zero_grad(set_to_none=True)
-                    error = (self._centres(network, X, places, graph, centres) - target[centres]).square().mean(dim=1)
+                    error = (
+                        (self._centres(network, X, positions, graph, centres) - target[centres]).square().mean(dim=1)
+                    )
                     loss = (error * importance[centres]).mean()
                     if not torch.isfinite(loss):
-                        raise HeadError("the training loss of Hist2Cell is not finite", mend="Lower learning_rate")
+                        raise HeadError("the training loss of Hist2Cell is not finite", hint="Lower learning_rate")
                     loss.backward()
                     optimiser.step()
                     schedule.step()
         for name, values in _saved(network).items():
             setattr(self, f"{name}_", values.detach().numpy().copy())
 
-    def _centres(self, network: nn.Module, X: np.ndarray, places: Places, graph: SpotGraph, centres: np.ndarray) -> Any:
+    def _centres(
+        self, network: nn.Module, X: np.ndarray, positions: Positions, graph: SpotGraph, centres: np.ndarray
+    ) -> Any:
         graphs = graph.around(centres)
         rows = np.unique(graphs.nodes[graphs.nodes >= 0])
-        row_of = np.zeros(len(places), np.intp)
+        row_of = np.zeros(len(positions), np.intp)
         row_of[rows] = np.arange(len(rows))
-        return self._outputs(network, self._inputs(X, places, rows), graphs, row_of)
+        return self._outputs(network, self._inputs(X, positions, rows), graphs, row_of)
 
-    def _predict(self, X: np.ndarray, places: Places | None) -> np.ndarray:
+    def _predict(self, X: np.ndarray, positions: Positions | None) -> np.ndarray:
         import torch
 
         from .hist2cell_network import SpotGraph
 
-        places = self._checked(places)
-        graph = SpotGraph.of(places, self.pitch_um_)
+        positions = self._checked(positions)
+        graph = SpotGraph.of(positions, self.pitch_um_)
         network = self._network(int(self.present_.sum()))
         own = {name: torch.from_numpy(np.asarray(getattr(self, f"{name}_"))) for name in _saved(network)}
         network.load_state_dict(own, strict=False)
@@ -169,13 +173,13 @@ class Hist2CellRegressor(CompositionRegressor):
         with torch.no_grad():
             for start in range(0, len(X), self.predict_batch):
                 centres = np.arange(start, min(start + self.predict_batch, len(X)))
-                result[centres] = self._centres(network, X, places, graph, centres).double().numpy()
+                result[centres] = self._centres(network, X, positions, graph, centres).double().numpy()
         return to_unit(result, self.unit)
 
-    def _checked(self, places: Places | None) -> Places:
-        if places is None:
-            raise HeadError("the graph of the spots needs their places", mend="Give places=Places(section, xy_um)")
-        return places
+    def _checked(self, positions: Positions | None) -> Positions:
+        if positions is None:
+            raise HeadError("the graph of the spots needs their places", hint="Give places=Places(section, xy_um)")
+        return positions
 
     def _fitted_arrays(self) -> dict[str, tuple[str, ...]]:
         import torch
@@ -246,13 +250,13 @@ class Hist2CellTilesRegressor(Hist2CellRegressor):
                 raise HeadError(f"the weights are not a ResNet18's without its last layer ({error})") from error
         return network
 
-    def _inputs(self, X: np.ndarray, places: Places, rows: np.ndarray) -> np.ndarray:
-        if places.tiles is None:
+    def _inputs(self, X: np.ndarray, positions: Positions, rows: np.ndarray) -> np.ndarray:
+        if positions.tiles is None:
             raise HeadError(
                 "this head is trained on pixels, and no tiles were given",
-                mend="Give places=Places(section, xy_um, tiles), or use the head hist2cell on features",
+                hint="Give places=Places(section, xy_um, tiles), or use the head hist2cell on features",
             )
-        tiles = np.asarray(places.tiles(rows))
+        tiles = np.asarray(positions.tiles(rows))
         if tiles.dtype != np.uint8 or tiles.ndim != 4 or tiles.shape[0] != len(rows) or tiles.shape[3] != 3:
             raise HeadError(f"tiles must be uint8 (m, px, px, 3); they are {tiles.dtype} of shape {tiles.shape}")
         return tiles

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...errors import MissingExtraError
-from ..neighbourhood import Places
+from ..neighbourhood import Positions
 
 WIDTH, BACKBONE, HEADS, DEPTH = 256, 512, 8, 3
 #: Spots nearer than this many pitches are joined: the 4 of a square lattice, the 6 of a hexagonal one.
@@ -39,19 +39,19 @@ class SpotGraph:
     within_two: sparse.csr_matrix
 
     @classmethod
-    def of(cls, places: Places, pitch_um: float) -> SpotGraph:
+    def of(cls, positions: Positions, pitch_um: float) -> SpotGraph:
         """Join neighbours within sections: the nearest six at most, within 1.3 pitches."""
         here, there = [np.zeros(0, np.intp)], [np.zeros(0, np.intp)]
-        for name in np.unique(places.section):
-            rows = np.flatnonzero(places.section == name)
+        for name in np.unique(positions.section):
+            rows = np.flatnonzero(positions.section == name)
             k = min(_MAX_NEIGHBOURS + 1, len(rows))
-            distance, found = cKDTree(places.xy_um[rows]).query(places.xy_um[rows], k=range(1, k + 1))
+            distance, found = cKDTree(positions.xy_um[rows]).query(positions.xy_um[rows], k=range(1, k + 1))
             near = (distance <= _EDGE * pitch_um) & (found != np.arange(len(rows))[:, None])
             start, column = np.nonzero(near)
             here.append(rows[start])
             there.append(rows[found[start, column]])
         i, j = np.concatenate(here), np.concatenate(there)
-        n = len(places)
+        n = len(positions)
         one_way = sparse.csr_matrix((np.ones(len(i), bool), (i, j)), shape=(n, n))
         adjacency = sparse.csr_matrix(one_way + one_way.T)
         step = adjacency + sparse.identity(n, dtype=bool, format="csr")

@@ -7,7 +7,7 @@ import numpy as np
 from ...errors import HeadError
 from ..base import CompositionRegressor
 from ..inner_folds import inner_splits
-from ..neighbourhood import Places
+from ..neighbourhood import Positions
 from .preprocess import principal_components, rotate
 
 
@@ -54,7 +54,7 @@ class KNNRegressor(CompositionRegressor):
         self.n_components = n_components
 
     def _fit(
-        self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, places: Places | None
+        self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, positions: Positions | None
     ) -> None:
         if self.n_neighbors < 1 or self.n_components < 1:
             raise HeadError(
@@ -73,7 +73,7 @@ class KNNRegressor(CompositionRegressor):
         self.labels_ = Y.astype(np.float32)
         self.weight_ = weight.astype(np.float32)
 
-    def _predict(self, X: np.ndarray, places: Places | None) -> np.ndarray:
+    def _predict(self, X: np.ndarray, positions: Positions | None) -> np.ndarray:
         spots = self.spots_.astype(np.float32)
         result = np.empty((len(X), self.labels_.shape[1]))
         k = min(self.n_neighbors, len(spots))

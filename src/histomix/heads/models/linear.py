@@ -8,7 +8,7 @@ from sklearn.utils import Tags
 from ...errors import HeadError
 from ..base import CompositionRegressor, to_unit
 from ..inner_folds import inner_splits
-from ..neighbourhood import Places
+from ..neighbourhood import Positions
 from .gram import Moments, moments, residuals, ridge_path
 from .preprocess import spectrum, standardise
 
@@ -35,11 +35,11 @@ class MeanRegressor(CompositionRegressor):
         return tags
 
     def _fit(
-        self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, places: Places | None
+        self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, positions: Positions | None
     ) -> None:
         self.mean_ = np.average(Y, axis=0, weights=weight)
 
-    def _predict(self, X: np.ndarray, places: Places | None) -> np.ndarray:
+    def _predict(self, X: np.ndarray, positions: Positions | None) -> np.ndarray:
         return np.broadcast_to(self.mean_, (len(X), len(self.mean_)))
 
     def _fitted_arrays(self) -> dict[str, tuple[str, ...]]:
@@ -97,7 +97,7 @@ class RidgeRegressor(CompositionRegressor):
         self.slide_scale = slide_scale
 
     def _fit(
-        self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, places: Places | None
+        self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, positions: Positions | None
     ) -> None:
         alphas = np.asarray(self.alphas if self.alpha is None else [self.alpha], float)
         if alphas.ndim != 1 or not alphas.size or not (alphas > 0).all() or not np.isfinite(alphas).all():
@@ -115,7 +115,7 @@ class RidgeRegressor(CompositionRegressor):
         for (_, test), (coefs, intercepts) in zip(problem.splits, paths, strict=True):
             self.held_out_[test] = to_unit(X[test] @ coefs[best] + intercepts[best], self.unit)
 
-    def _predict(self, X: np.ndarray, places: Places | None) -> np.ndarray:
+    def _predict(self, X: np.ndarray, positions: Positions | None) -> np.ndarray:
         return to_unit(X @ self.coef_ + self.intercept_, self.unit)
 
     def _fitted_arrays(self) -> dict[str, tuple[str, ...]]:

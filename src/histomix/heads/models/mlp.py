@@ -9,7 +9,7 @@ import numpy as np
 from ...errors import HeadError
 from ..base import CompositionRegressor
 from ..inner_folds import inner_splits
-from ..neighbourhood import Places
+from ..neighbourhood import Positions
 from .gram import components_without
 from .preprocess import principal_components, rotate
 
@@ -122,9 +122,9 @@ class MLPRegressor(CompositionRegressor):
         self.seed = seed
 
     def _fit(
-        self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, places: Places | None
+        self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, positions: Positions | None
     ) -> None:
-        from .ensemble import Committee
+        from .ensemble import Ensemble
 
         self._check_parameters()
         T = self._set_target(Y)
@@ -138,11 +138,11 @@ class MLPRegressor(CompositionRegressor):
         else:
             bases = [principal_components(own[rows], weight[rows], self.n_components) for rows, _ in splits]
         if any(not basis[2].size for basis in bases):
-            raise HeadError("the features are the same in every training spot", mend="Check the tiles and the encoder")
+            raise HeadError("the features are the same in every training spot", hint="Check the tiles and the encoder")
         rank = max(basis[2].shape[1] for basis in bases)
         self.mean_, self.scale_ = (np.stack([basis[i] for basis in bases]) for i in (0, 1))
         self.components_ = np.stack([np.pad(axes, ((0, 0), (0, rank - axes.shape[1]))) for _, _, axes in bases])
-        committee = Committee(
+        ensemble_fit = Ensemble(
             recipe=self._recipe(),
             loss=self._loss(),
             proportion=self.unit == "proportion",
@@ -155,16 +155,16 @@ class MLPRegressor(CompositionRegressor):
             for fold, split in enumerate(splits)
         ]
         if self.epochs is None:
-            committee.stop_early(parts, self.max_epochs, self.patience)
+            ensemble_fit.stop_early(parts, self.max_epochs, self.patience)
             names = np.zeros(len(X)) if groups is None else groups
-            self.views_ = committee.choose_views([rows for _, rows in splits], Y, names, self._to_unit)
-            self.held_out_, self.held_out_spread_ = committee.held_out, committee.held_out_spread
-            self.inner_loss_ = committee.curve
+            self.views_ = ensemble_fit.choose_views([rows for _, rows in splits], Y, names, self._to_unit)
+            self.held_out_, self.held_out_spread_ = ensemble_fit.held_out, ensemble_fit.held_out_spread
+            self.inner_loss_ = ensemble_fit.curve
         else:
-            committee.run(parts, self.epochs)
-            self.views_ = np.arange(committee.n_views)
-        self.n_epochs_ = int(committee.n_epochs[self.views_].max())
-        for name, array in committee.layers(self.views_).items():
+            ensemble_fit.run(parts, self.epochs)
+            self.views_ = np.arange(ensemble_fit.n_views)
+        self.n_epochs_ = int(ensemble_fit.n_epochs[self.views_].max())
+        for name, array in ensemble_fit.layers(self.views_).items():
             setattr(self, name, array)
 
     def _recipe(self) -> Recipe:
@@ -201,11 +201,11 @@ class MLPRegressor(CompositionRegressor):
         width = X.shape[1] // self.n_features_in_ * self.components_.shape[2]
         return rotate(parts, self.mean_[fold], self.scale_[fold], self.components_[fold]).reshape(len(X), width)
 
-    def predict_spread(self, X: Any, places: Places | None = None) -> np.ndarray | None:
+    def predict_spread(self, X: Any, positions: Positions | None = None) -> np.ndarray | None:
         """Standard deviation between the members, ``(n, n_types)``, smoothed over neighbours as predictions are."""
-        return self._by_chunks(X, places, lambda rows, _: self._by_members(rows)[1])
+        return self._by_chunks(X, positions, lambda rows, _: self._by_members(rows)[1])
 
-    def _predict(self, X: np.ndarray, places: Places | None) -> np.ndarray:
+    def _predict(self, X: np.ndarray, positions: Positions | None) -> np.ndarray:
         return self._by_members(X)[0]
 
     def _by_members(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -256,7 +256,7 @@ class MLPRegressor(CompositionRegressor):
                 raise HeadError(f"{name} must be a whole number of at least 1; it is {value!r}")
         known = ("auto", *LOSSES[self.unit])
         if self.loss not in known:
-            raise HeadError(f"the loss of {self.unit} is {self.loss!r}", mend=f"Choose one of: {', '.join(known)}")
+            raise HeadError(f"the loss of {self.unit} is {self.loss!r}", hint=f"Choose one of: {', '.join(known)}")
         if not 0 <= self.dropout < 1:
             raise HeadError(f"dropout must be at least 0 and below 1; it is {self.dropout!r}")
         for name in ("learning_rate", "weight_decay", "pearson"):

@@ -151,7 +151,7 @@ def epochs(
             if not torch.isfinite(value):
                 raise HeadError(
                     "the training loss of the MLP is not finite",
-                    mend="Lower learning_rate, or look for extreme values in the features and labels",
+                    hint="Lower learning_rate, or look for extreme values in the features and labels",
                 )
             value.backward()
             optimiser.step()

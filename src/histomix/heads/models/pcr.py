@@ -8,7 +8,7 @@ from scipy import linalg
 from ...errors import HeadError
 from ..base import CompositionRegressor, to_unit
 from ..inner_folds import inner_splits
-from ..neighbourhood import Places
+from ..neighbourhood import Positions
 from .preprocess import principal_components, rotate
 
 
@@ -41,7 +41,7 @@ class PCRRegressor(CompositionRegressor):
         self.alpha = alpha
 
     def _fit(
-        self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, places: Places | None
+        self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, positions: Positions | None
     ) -> None:
         if self.n_components < 1 or not 0 < self.alpha < np.inf:
             raise HeadError(
@@ -65,7 +65,7 @@ class PCRRegressor(CompositionRegressor):
         coef = linalg.solve(gram, (Z * weight[:, None]).T @ (Y - centre), assume_a="pos")
         return basis, coef, centre
 
-    def _predict(self, X: np.ndarray, places: Places | None) -> np.ndarray:
+    def _predict(self, X: np.ndarray, positions: Positions | None) -> np.ndarray:
         Z = rotate(X, self.mean_, self.scale_, self.components_)
         return to_unit(Z @ self.coef_ + self.intercept_, self.unit)
 

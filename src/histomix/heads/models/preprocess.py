@@ -51,7 +51,7 @@ def principal_components(X: np.ndarray, weight: np.ndarray, n: int) -> tuple[np.
     mean, scale = standardise(X, weight)
     vectors, values = spectrum(((X - mean) / scale).astype(np.float32) * np.sqrt(weight, dtype=np.float32)[:, None])
     if not len(values):
-        raise HeadError("the features are the same in every training spot", mend="Check the tiles and the encoder")
+        raise HeadError("the features are the same in every training spot", hint="Check the tiles and the encoder")
     return mean.astype(np.float32), scale.astype(np.float32), vectors[:, :n].astype(np.float32)
 
 

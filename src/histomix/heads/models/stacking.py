@@ -11,7 +11,7 @@ from scipy.optimize import nnls
 from ...errors import HeadError
 from ..base import CompositionRegressor, to_unit
 from ..inner_folds import held_out_predictions
-from ..neighbourhood import Places
+from ..neighbourhood import Positions
 
 _SEPARATOR = "/"
 #: What the heads of a stack are made with, beyond the unit and the seed.
@@ -55,13 +55,13 @@ class StackRegressor(CompositionRegressor):
         return {name: make_estimator(name, self.unit, self.seed, **_PARAMETERS.get(name, {})) for name in self.heads}
 
     def _fit(
-        self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, places: Places | None
+        self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, positions: Positions | None
     ) -> None:
         self.members_ = self._make()
         held_out = []
         for member in self.members_.values():
-            member.fit(X, Y, groups, weight, places)
-            held_out.append(held_out_predictions(member, X, Y, groups, places)[0])
+            member.fit(X, Y, groups, weight, positions)
+            held_out.append(held_out_predictions(member, X, Y, groups, positions)[0])
         stacked = np.stack(held_out)
         known = np.isfinite(stacked).all(axis=(0, 2))
         names = np.zeros(len(X)) if groups is None else groups
@@ -72,17 +72,17 @@ class StackRegressor(CompositionRegressor):
     def _average(self, predictions: np.ndarray) -> np.ndarray:
         return to_unit(np.tensordot(self.weights_, predictions, axes=1), self.unit)
 
-    def predict(self, X: Any, places: Places | None = None) -> np.ndarray:
+    def predict(self, X: Any, positions: Positions | None = None) -> np.ndarray:
         """Predict abundances; see `CompositionRegressor.predict`."""
-        return self._by_members(X, places)[0]
+        return self._by_members(X, positions)[0]
 
-    def predict_spread(self, X: Any, places: Places | None = None) -> np.ndarray | None:
+    def predict_spread(self, X: Any, positions: Positions | None = None) -> np.ndarray | None:
         """Weighted standard deviation between the heads, ``(n, n_types)``."""
-        return self._by_members(X, places)[1]
+        return self._by_members(X, positions)[1]
 
-    def _by_members(self, X: Any, places: Places | None) -> tuple[np.ndarray, np.ndarray]:
+    def _by_members(self, X: Any, positions: Positions | None) -> tuple[np.ndarray, np.ndarray]:
         X = self._to_predict(X)
-        parts = np.stack([member.predict(X, places) for member in self.members_.values()])
+        parts = np.stack([member.predict(X, positions) for member in self.members_.values()])
         values = np.zeros((len(parts[0]), len(self.present_)))
         spread = values.copy()
         values[:, self.present_] = self._average(parts)
@@ -90,13 +90,13 @@ class StackRegressor(CompositionRegressor):
         spread[:, self.present_] = np.sqrt(np.tensordot(self.weights_, np.square(parts - mean), axes=1))
         return values, spread
 
-    def _predict(self, X: np.ndarray, places: Places | None) -> np.ndarray:
-        return self._average(np.stack([member.predict(X, places) for member in self.members_.values()]))
+    def _predict(self, X: np.ndarray, positions: Positions | None) -> np.ndarray:
+        return self._average(np.stack([member.predict(X, positions) for member in self.members_.values()]))
 
     @property
-    def reach_um(self) -> float:
+    def context_um(self) -> float:
         """How far around a tile the farthest-looking head looks, um."""
-        return max((member.reach_um for member in getattr(self, "members_", {}).values()), default=0.0)
+        return max((member.context_um for member in getattr(self, "members_", {}).values()), default=0.0)
 
     def _fitted_arrays(self) -> dict[str, tuple[str, ...]]:
         return {"weights_": ("heads",)}
@@ -125,7 +125,7 @@ class StackRegressor(CompositionRegressor):
                 member.restore(of(name, arrays), of(name, numbers))
             except HeadError as error:
                 what = error.what.replace("the saved array ", f"the saved array {name}{_SEPARATOR}")
-                raise HeadError(what, where=error.where, mend=error.mend) from error
+                raise HeadError(what, where=error.where, hint=error.hint) from error
         if len(self.weights_) != len(self.members_):
             raise HeadError(f"the saved array weights_ has shape {self.weights_.shape}; expected {len(self.members_)}")
         return self

@@ -10,7 +10,7 @@ import numpy as np
 from ...errors import HeadError
 from ..base import CompositionRegressor, to_unit
 from ..inner_folds import inner_splits
-from ..neighbourhood import Places
+from ..neighbourhood import Positions
 from .mlp import layer_axes
 from .preprocess import standardise
 
@@ -89,13 +89,13 @@ class Sun2025Regressor(CompositionRegressor):
         self.seed = seed
 
     def _fit(
-        self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, places: Places | None
+        self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, positions: Positions | None
     ) -> None:
         from .network import one_thread
 
         self._check_parameters()
         if (X[0] == X).all():
-            raise HeadError("the features are the same in every training spot", mend="Check the tiles and the encoder")
+            raise HeadError("the features are the same in every training spot", hint="Check the tiles and the encoder")
         with one_thread():
             if self.epochs is None:
                 self._choose_epochs(X, Y, groups, weight)
@@ -148,7 +148,7 @@ class Sun2025Regressor(CompositionRegressor):
 
         return sun2025_loss(self.l1, self.l2)
 
-    def _predict(self, X: np.ndarray, places: Places | None) -> np.ndarray:
+    def _predict(self, X: np.ndarray, positions: Positions | None) -> np.ndarray:
         import torch
 
         from .network import forward

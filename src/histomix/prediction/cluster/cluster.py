@@ -62,7 +62,7 @@ def running_cluster(address: str) -> Iterator[Client]:
         raise ClusterError(
             f"no Dask scheduler answers ({str(error) or type(error).__name__})",
             where=address,
-            mend="Check that the scheduler runs, that its address can be reached from here, and that its keys are ours",
+            hint="Check that the scheduler runs, that its address can be reached from here, and that its keys are ours",
         ) from error
     if not found.startswith(_ENCRYPTED) and not is_loopback(found.partition("://")[2].rpartition(":")[0]):
         logger.warning(
@@ -87,14 +87,14 @@ def _scheduler_address(text: str) -> str:
     if not text.endswith(".json"):
         return text
     if not Path(text).is_file():
-        raise ClusterError("there is no such scheduler file", where=text, mend="Start the scheduler, or check the path")
+        raise ClusterError("there is no such scheduler file", where=text, hint="Start the scheduler, or check the path")
     for number in range(_READS):
         try:
             return str(json.loads(Path(text).read_text(encoding="utf-8"))["address"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             if number == _READS - 1:
                 raise ClusterError(
-                    f"is no scheduler file ({error!r})", where=text, mend="Give the file that dask scheduler writes"
+                    f"is no scheduler file ({error!r})", where=text, hint="Give the file that dask scheduler writes"
                 ) from error
             time.sleep(0.1)  # it is just being written
     return text
@@ -108,7 +108,7 @@ def _configured_keys(distributed: Any, address: str) -> Any:
     ClusterError
         It does not go with the address.
     """
-    mend = (
+    hint = (
         "Set distributed.comm.tls in Dask's configuration, or DASK_DISTRIBUTED__COMM__TLS__CA_FILE, "
         "DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT and DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY"
     )
@@ -116,14 +116,14 @@ def _configured_keys(distributed: Any, address: str) -> Any:
     try:
         usable = security.get_connection_args("client")["ssl_context"] is not None
     except (OSError, ValueError) as error:
-        raise ClusterError(f"the keys for TLS cannot be read ({error})", where=address, mend=mend) from error
+        raise ClusterError(f"the keys for TLS cannot be read ({error})", where=address, hint=hint) from error
     if address.startswith(_ENCRYPTED) and not usable:
-        raise ClusterError("the scheduler talks TLS, and there are no keys for it", where=address, mend=mend)
+        raise ClusterError("the scheduler talks TLS, and there are no keys for it", where=address, hint=hint)
     if security.require_encryption and not address.startswith(_ENCRYPTED):
         raise ClusterError(
             "Dask's configuration allows encrypted connections only (require-encryption)",
             where=address,
-            mend="Give the scheduler's tls:// address, or change the configuration",
+            hint="Give the scheduler's tls:// address, or change the configuration",
         )
     return security
 
@@ -161,7 +161,7 @@ def predict_with_dask(
     if workers is not None and scheduler is not None:
         raise InputError(
             "workers on this machine and a running scheduler cannot be used together",
-            mend="Give --workers N or --scheduler ADDRESS",
+            hint="Give --workers N or --scheduler ADDRESS",
         )
     needed = read_resources(resources)
     with contextlib.ExitStack() as stack:
@@ -207,5 +207,5 @@ def read_resources(text: str | None) -> dict[str, float]:
         try:
             found[name.strip()] = float(much or 1)
         except ValueError as error:
-            raise InputError(f"'{item}' is no resource", mend="Write for example GPU=1") from error
+            raise InputError(f"'{item}' is no resource", hint="Write for example GPU=1") from error
     return found

@@ -17,7 +17,7 @@ from ...provenance import digest_json
 from ...slides import is_remote
 from ..job import SlideJob, SlideResult
 from ..status import now, read_status, write_status
-from .worker import Work, band_task, finish_task, forget_slides, slide_task
+from .worker import Work, chunk_task, finish_task, forget_slides, slide_task
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -73,7 +73,7 @@ class _Slide:
     """A slide on its way."""
 
     job: SlideJob
-    bands: list[int] = field(default_factory=list)
+    chunks: list[int] = field(default_factory=list)
     waiting: set[int] = field(default_factory=set)
     futures: dict[str, Future] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
@@ -133,9 +133,9 @@ class _Run:
         """Send a task; its key is what the dashboard shows: ``slide:NAME``, ``band:NAME-003``, ``finish:NAME``."""
         slide = self.slides[number]
         call, more, name = slide_task, (), f"slide:{slide.job.name}"
-        if part.startswith("band"):
-            band = int(part.partition("-")[2])
-            call, more, name = band_task, (band,), f"band:{slide.job.name}-{band:03d}"  # type: ignore[assignment]
+        if part.startswith("chunk"):
+            chunk = int(part.partition("-")[2])
+            call, more, name = chunk_task, (chunk,), f"band:{slide.job.name}-{chunk:03d}"  # type: ignore[assignment]
         elif part == "finish":
             call, name = finish_task, f"finish:{slide.job.name}"
         attempt = slide.attempts.get(part, 0)
@@ -172,13 +172,13 @@ class _Run:
             self.results[number] = _result(slide.job, answer["result"])
         elif "again" in answer:
             self._again(number)
-        elif "bands" in answer:
-            slide.bands, slide.waiting = answer["tiles"], set(range(answer["bands"]))
-            for band in range(answer["bands"]):
-                self._submit(number, f"band-{band}")
+        elif "chunks" in answer:
+            slide.chunks, slide.waiting = answer["tiles"], set(range(answer["chunks"]))
+            for chunk in range(answer["chunks"]):
+                self._submit(number, f"band-{chunk}")
         else:
             slide.waiting.discard(answer["done"])
-            self._note_bands(slide)
+            self._note_chunks(slide)
             if not slide.waiting:
                 self._submit(number, "finish")
 
@@ -192,7 +192,7 @@ class _Run:
                 ClusterError(
                     "its unfinished work disappeared again and again",
                     where=slide.job.work,
-                    mend="Check that all workers see the output folder, and that no other program cleans it",
+                    hint="Check that all workers see the output folder, and that no other program cleans it",
                 ),
             )
             return
@@ -208,11 +208,11 @@ class _Run:
                 self._submit(number, part)
                 return
             what = "the workers that were given this slide died, each of them"
-            mend = "Give each worker more memory (fewer --workers), or predict this slide alone to see the reason"
+            hint = "Give each worker more memory (fewer --workers), or predict this slide alone to see the reason"
         else:
             what = f"a worker failed with {type(error).__name__}: {error}"
-            mend = "Check that histomix is installed on all workers in this version, and that they see the same folders"
-        self._failed(number, ClusterError(what, where=slide.job.folder, mend=mend))
+            hint = "Check that histomix is installed on all workers in this version, and that they see the same folders"
+        self._failed(number, ClusterError(what, where=slide.job.folder, hint=hint))
 
     def _failed(self, number: int, error: HistomixError) -> None:
         slide = self.slides[number]
@@ -226,9 +226,9 @@ class _Run:
         slide.futures.clear()
         slide.waiting.clear()
 
-    def _note_bands(self, slide: _Slide) -> None:
-        done = sum(tiles for band, tiles in enumerate(slide.bands) if band not in slide.waiting)
-        _say(slide.job, state="running", tiles_done=done, tiles=sum(slide.bands))
+    def _note_chunks(self, slide: _Slide) -> None:
+        done = sum(tiles for chunk, tiles in enumerate(slide.chunks) if chunk not in slide.waiting)
+        _say(slide.job, state="running", tiles_done=done, tiles=sum(slide.chunks))
 
     def _lost(self) -> NoReturn:
         """The scheduler is gone: have every unfinished slide say so.
@@ -241,7 +241,7 @@ class _Run:
         error = ClusterError(
             "the connection to the Dask scheduler was lost",
             where=self.address,
-            mend="Start the cluster again and run the same command: finished slides and bands are kept",
+            hint="Start the cluster again and run the same command: finished slides and bands are kept",
         )
         for number, slide in enumerate(self.slides):
             if self.results[number] is None and read_status(slide.job.folder).get("state") != "done":

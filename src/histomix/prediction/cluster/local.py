@@ -52,7 +52,7 @@ def local_cluster(
         Dask, or cryptography, is not installed.
     """
     if workers < 1:
-        raise InputError(f"{workers} workers cannot do anything", mend="Ask for 1 or more")
+        raise InputError(f"{workers} workers cannot do anything", hint="Ask for 1 or more")
     dask, distributed = import_dask()
     from .nodes import LocalScheduler, LocalWorker
 

@@ -13,12 +13,12 @@ from ...common.locks import Lock
 from ...errors import ClusterError, HeadError, HistomixError
 from ...heads import load_head
 from ...slides import SlideCache, is_remote
-from ..chunks import embed_band
+from ..chunks import embed_chunk
 from ..encoders import load_head_encoders
 from ..job import Settings, SlideJob, SlideResult
 from ..plan import Plan
 from ..remote import local_copy, note_remote, remote_facts, remote_up_to_date, slide_failed
-from ..slide import finish_slide, mark_done, plan_bands, remove_leftovers, run_slide
+from ..slide import finish_slide, mark_done, plan_chunks, remove_leftovers, run_slide
 from ..status import Status, read_status, up_to_date
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _load(head: str, digest: str, weights: tuple[str, ...] | None, threads: int 
         raise HeadError(
             "the head is not the one that the run began with",
             where=head,
-            mend="Do not change a head while it is being used; run the same command again",
+            hint="Do not change a head while it is being used; run the same command again",
         )
     return Model(found, weights, threads, trust_code)
 
@@ -112,7 +112,7 @@ def model_of(work: Work) -> Model:
     if work.version != __version__:
         raise ClusterError(
             f"a worker has histomix {__version__}, and this program is histomix {work.version}",
-            mend="Install the same version everywhere",
+            hint="Install the same version everywhere",
         )
     with _LOADING:
         return _load(work.head, work.settings.head, work.weights, work.threads, work.trust_code)
@@ -137,9 +137,9 @@ def slide_task(job: SlideJob, work: Work) -> dict[str, Any]:
                 model = model_of(work)
                 Status(here, work.settings).running()
                 remove_leftovers(here)
-                bands = plan_bands(here, work.settings, model.head)
-                if len(bands) >= work.split_from:
-                    return {"bands": len(bands), "tiles": [band.stop - band.start for band in bands]}
+                chunks = plan_chunks(here, work.settings, model.head)
+                if len(chunks) >= work.split_from:
+                    return {"chunks": len(chunks), "tiles": [chunk.stop - chunk.start for chunk in chunks]}
                 with _ENCODING:
                     kept = run_slide(here, work.settings, model.head, model.encoders)
             return _ended(here, work, kept, facts)
@@ -147,18 +147,18 @@ def slide_task(job: SlideJob, work: Work) -> dict[str, Any]:
     return _guarded(job, work, "slide", work_on)
 
 
-def band_task(job: SlideJob, number: int, work: Work) -> dict[str, Any]:
+def chunk_task(job: SlideJob, number: int, work: Work) -> dict[str, Any]:
     """Embed one band of a slide that has been planned. Returns ``{"done": number}``, ``again`` or ``error``."""
 
     def work_on() -> dict[str, Any]:
         plan = Plan.load(job.work)
-        if plan is None or number >= len(plan.bands):
+        if plan is None or number >= len(plan.chunks):
             return {"again": True}
         with local_copy(job, work.cache, keep=True) as here, _ENCODING:
             model = model_of(work)
-            embed_band(
+            embed_chunk(
                 here,
-                plan.bands[number],
+                plan.chunks[number],
                 model.head,
                 model.encoders(),
                 batch_size=work.settings.batch_size,

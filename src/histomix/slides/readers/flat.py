@@ -60,7 +60,7 @@ def open_flat(path: Path) -> FlatImage:
         raise SlideError(
             "is not an image that is known here: OpenSlide does not recognise it, and it is no JPEG, PNG or TIFF",
             where=path,
-            mend="Check that the path names the slide itself, and that it was copied whole",
+            hint="Check that the path names the slide itself, and that it was copied whole",
         )
     width, height = image.size_px
     if width * height * 3 > MAX_BYTES:
@@ -68,7 +68,7 @@ def open_flat(path: Path) -> FlatImage:
             f"is a flat image of {width} x {height} px, which would take {width * height * 3 / 2**30:.1f} GiB of "
             f"memory (the limit is {MAX_BYTES / 2**30:g} GiB)",
             where=path,
-            mend="Convert it to a tiled pyramid, for example: vips tiffsave IN OUT.tif --tile --pyramid --bigtiff",
+            hint="Convert it to a tiled pyramid, for example: vips tiffsave IN OUT.tif --tile --pyramid --bigtiff",
         )
     return image
 
@@ -82,14 +82,14 @@ def _open_pillow(path: Path, plugin: type[Image.Image], end: bytes) -> FlatImage
         with load() as image:
             size, mode, layout = image.size, image.mode, str(getattr(image, "tile", ""))
     except DECODE_ERRORS as error:
-        raise SlideError(f"cannot be decoded ({error})", where=path, mend=_DAMAGED) from error
+        raise SlideError(f"cannot be decoded ({error})", where=path, hint=_DAMAGED) from error
     if mode not in ("1", "L", "LA", "P", "RGB", "RGBA") or ";16" in layout:
-        raise SlideError(f"has pixels of the kind {mode}, not 8-bit grey or RGB", where=path, mend=_TO_8_BIT)
+        raise SlideError(f"has pixels of the kind {mode}, not 8-bit grey or RGB", where=path, hint=_TO_8_BIT)
     # Pillow fills the missing part of a truncated file with grey when a program has set LOAD_TRUNCATED_IMAGES.
     with path.open("rb") as stream:
         stream.seek(-min(path.stat().st_size, 1 << 16), 2)
         if end not in stream.read():
-            raise SlideError("is truncated: its end mark is missing", where=path, mend=_DAMAGED)
+            raise SlideError("is truncated: its end mark is missing", where=path, hint=_DAMAGED)
 
     def decode() -> np.ndarray:
         with load() as image:
@@ -107,7 +107,7 @@ def _open_tiff(path: Path) -> FlatImage:
     except SlideError:
         raise
     except DECODE_ERRORS as error:
-        raise SlideError(f"cannot be read as TIFF ({error})", where=path, mend=_DAMAGED) from error
+        raise SlideError(f"cannot be read as TIFF ({error})", where=path, hint=_DAMAGED) from error
 
     def decode() -> np.ndarray:
         with tifffile.TiffFile(path) as tif:
@@ -143,7 +143,7 @@ def slide_series(tif: tifffile.TiffFile) -> Any:
 
 def check_whole(tif: tifffile.TiffFile, path: Path) -> None:
     """Refuse a file whose directories or pixels lie beyond its end: tifffile would drop the rest or fill it up."""
-    cut = SlideError("is truncated: it points to data beyond its end", where=path, mend=_DAMAGED)
+    cut = SlideError("is truncated: it points to data beyond its end", where=path, hint=_DAMAGED)
     stream, size = tif.filehandle, tif.tiff.offsetsize
     stream.seek(tif.pages.next_page_offset or 0)
     if stream.read(size) != bytes(size) or not tif.series:
@@ -158,7 +158,7 @@ def check_whole(tif: tifffile.TiffFile, path: Path) -> None:
     if None in pages or not ends or max(ends)[0] > stream.size:
         raise cut
     if min(count for _, count in ends) == 0:
-        raise SlideError("is unfinished: some of its strips or tiles hold no data", where=path, mend=_DAMAGED)
+        raise SlideError("is unfinished: some of its strips or tiles hold no data", where=path, hint=_DAMAGED)
 
 
 def check_kind(tif: tifffile.TiffFile, path: Path) -> tuple[int, int]:
@@ -170,14 +170,14 @@ def check_kind(tif: tifffile.TiffFile, path: Path) -> tuple[int, int]:
         raise SlideError(
             f"is not one grey or RGB image: its axes {series.axes} have the lengths {series.shape}",
             where=path,
-            mend="Export one plane as RGB",
+            hint="Export one plane as RGB",
         )
     if series.dtype != np.uint8:
-        raise SlideError(f"has samples of the type {series.dtype}, not 8-bit", where=path, mend=_TO_8_BIT)
+        raise SlideError(f"has samples of the type {series.dtype}, not 8-bit", where=path, hint=_TO_8_BIT)
     # The JPEG codec hands over RGB.
     in_jpeg = page.photometric == tifffile.PHOTOMETRIC.YCBCR and page.compression == tifffile.COMPRESSION.JPEG
     if page.photometric not in COLOURS and not in_jpeg:
-        raise SlideError(f"has colours of the kind {page.photometric!r}, not grey or RGB", where=path, mend=_TO_8_BIT)
+        raise SlideError(f"has colours of the kind {page.photometric!r}, not grey or RGB", where=path, hint=_TO_8_BIT)
     return sizes["X"], sizes["Y"]
 
 
@@ -260,7 +260,7 @@ class ArrayReader:
             raise SlideReadError(
                 f"the image cannot be decoded ({error}); all of its {width} x {height} px are lost",
                 where=self._path,
-                mend="The file is damaged or cut short: copy or export it again",
+                hint="The file is damaged or cut short: copy or export it again",
             ) from error
         if pixels.shape != (height, width, 3):
             raise SlideReadError(

@@ -101,7 +101,7 @@ class OpenSlideReader:
                 f"the pixels at x={left}, y={top} (level-0 px; {width} x {height} px of level {level}) "
                 f"cannot be decoded ({error})",
                 where=self._path,
-                mend="The file is damaged or cut short: copy or export it again",
+                hint="The file is damaged or cut short: copy or export it again",
             ) from error
         self._handle = fresh
         return pixels
@@ -113,7 +113,7 @@ class OpenSlideReader:
             raise SlideError(
                 f"cannot be opened by OpenSlide ({error})",
                 where=self._path,
-                mend="The file is damaged or cut short: copy or export it again",
+                hint="The file is damaged or cut short: copy or export it again",
             ) from error
 
 

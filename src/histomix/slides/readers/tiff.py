@@ -42,7 +42,7 @@ class TiffPyramid:
         try:
             self._tif: tifffile.TiffFile | None = tifffile.TiffFile(path)
         except DECODE_ERRORS as error:
-            raise SlideError(f"cannot be read as TIFF ({error})", where=path, mend=_DAMAGED) from error
+            raise SlideError(f"cannot be read as TIFF ({error})", where=path, hint=_DAMAGED) from error
         try:
             check_whole(self._tif, path)
             self.size_px = check_kind(self._tif, path)
@@ -52,7 +52,7 @@ class TiffPyramid:
             self._tif.close()
             if isinstance(error, SlideError):
                 raise
-            raise SlideError(f"cannot be read as TIFF ({error})", where=path, mend=_DAMAGED) from error
+            raise SlideError(f"cannot be read as TIFF ({error})", where=path, hint=_DAMAGED) from error
         area = self.size_px[0] * self.size_px[1]
         self.downsamples = tuple(float(np.sqrt(area / (level.width * level.height))) for level in self._levels)
         self._tiles: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
@@ -110,7 +110,7 @@ class TiffPyramid:
                 f"the tile at x={x0 * scale:.0f}, y={y0 * scale:.0f} (level-0 px, level {level}) cannot be decoded "
                 f"({error})",
                 where=self._path,
-                mend=_DAMAGED,
+                hint=_DAMAGED,
             ) from error
         with self._lock:
             if (level, number) not in self._tiles:

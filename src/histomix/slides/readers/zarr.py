@@ -59,7 +59,7 @@ class ZarrImage:
         found = _multiscales(path)
         if not found:
             raise SlideError(
-                "is no image of OME-Zarr", where=path, mend="Name the image itself: STORE.zarr/images/NAME"
+                "is no image of OME-Zarr", where=path, hint="Name the image itself: STORE.zarr/images/NAME"
             )
         try:
             import zarr
@@ -72,12 +72,12 @@ class ZarrImage:
             self._levels: list[zarr.Array[Any]] | None = [group[item["path"]] for item in multiscale["datasets"]]  # type: ignore[misc]
             first = self._levels[0]
         except _FAULTS as error:
-            raise SlideError(f"cannot be opened ({error})", where=path, mend="Copy the store again") from error
+            raise SlideError(f"cannot be opened ({error})", where=path, hint="Copy the store again") from error
         if sorted(axes) != ["c", "x", "y"] or first.shape[axes.index("c")] not in (3, 4) or first.dtype != np.uint8:
             raise SlideError(
                 f"is no RGB image of 8 bits: axes {', '.join(axes)} of {first.shape}, {first.dtype}",
                 where=path,
-                mend="Name the H&E image of the store",
+                hint="Name the H&E image of the store",
             )
         self._order = tuple(axes.index(axis) for axis in "yxc")
         height, width = (first.shape[axis] for axis in self._order[:2])
@@ -122,7 +122,7 @@ class ZarrImage:
             raise SlideReadError(
                 f"the pixels at x={left}, y={top} of level {level} cannot be decoded ({error})",
                 where=self.path,
-                mend="Copy the store again",
+                hint="Copy the store again",
             ) from error
         if pixels.shape[2] == 4:
             alpha = pixels[..., 3:].astype(np.uint16)
@@ -163,7 +163,7 @@ def open_spatialdata_image(path: Path, name: str | None = None) -> tuple[ZarrIma
         if name not in names:
             what = f"has no image '{name}'" if name else f"holds {len(names)} images"
             raise SlideError(
-                f"{what} (it has: {', '.join(names) or 'none'})", where=path, mend="Name one of its images"
+                f"{what} (it has: {', '.join(names) or 'none'})", where=path, hint="Name one of its images"
             )
         image = ZarrImage(path / "images" / str(name))
     mpp_xy = image.mpp_xy

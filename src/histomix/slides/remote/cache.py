@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from ...common.addresses import check_address, is_address, shown
+from ...common.addresses import check_address, is_address, redact_url
 from ...common.cache import cache_folder, cache_root, content_digest, free_bytes, private_folder, require_space
 from ...common.locks import Lock, SharedLock
 from ...common.remote_names import local_path, local_paths, remote_name
 from ...common.transfer.fetch import fetch_file
-from ...common.transfer.store import Retry, Store, look
+from ...common.transfer.store import Retry, Store, remote_stat
 from ...errors import DownloadError, HistomixError, StorageError
 from ...progress import Progress, silent
 from .entry import CacheEntry
@@ -155,8 +155,8 @@ class SlideCache:
     def _fetched(self, url: str, entry: CacheEntry, lock: SharedLock, digest: str | None, progress: Progress) -> Path:
         store = Store.of(url, self.options)
         name = remote_name(url)
-        path = local_path(entry.folder / "slide", name, where=shown(url))
-        found = look(store, url, self.retry)
+        path = local_path(entry.folder / "slide", name, where=redact_url(url))
+        found = remote_stat(store, url, self.retry)
 
         def fresh() -> bool:
             facts = entry.facts()
@@ -165,7 +165,9 @@ class SlideCache:
             if digest is not None and facts["files"].get(f"slide/{name}", {}).get("digest") != digest:
                 return False
             if altered := entry.altered(facts):
-                _log.warning("%s: %s was altered in the cache, and is fetched again", shown(url), ", ".join(altered))
+                _log.warning(
+                    "%s: %s was altered in the cache, and is fetched again", redact_url(url), ", ".join(altered)
+                )
             return not altered
 
         for _ in range(_ROUNDS):
@@ -182,17 +184,17 @@ class SlideCache:
             # Another process removed it between the two locks.
         raise DownloadError(
             "the slide was removed from the cache each time that it had been fetched",
-            where=shown(url),
-            mend="Use another folder for the cache of slides (HISTOMIX_CACHE)",
+            where=redact_url(url),
+            hint="Use another folder for the cache of slides (HISTOMIX_CACHE)",
         )
 
     def _fetch(self, url: str, entry: CacheEntry, store: Store, digest: str | None, progress: Progress) -> None:
         with _tidy(entry):
             entry.note.unlink(missing_ok=True)
             name, files = remote_name(url), slide_files(store, url, self.retry)
-            paths = local_paths(entry.folder / "slide", files, where=shown(url))
+            paths = local_paths(entry.folder / "slide", files, where=redact_url(url))
             digest = digest or sidecar_digest(store, url, self.retry.silence_s)
-            remotes = {file: look(store, address, self.retry) for file, address in files.items()}
+            remotes = {file: remote_stat(store, address, self.retry) for file, address in files.items()}
             total = sum(remote.size or 0 for remote in remotes.values())
             self._make_room(entry, total)
             done = 0
@@ -213,7 +215,7 @@ class SlideCache:
                 )
                 done += target.stat().st_size
             facts = {
-                "address": shown(url),
+                "address": redact_url(url),
                 "remote": remotes[name].to_dict(),
                 "files": {
                     f"slide/{file}": {"bytes": path.stat().st_size, "digest": content_digest(path)}
@@ -232,7 +234,7 @@ class SlideCache:
                 f"the slide ({need / 2**30:.3g} GB) is larger than the cache may be "
                 f"({self.limit_bytes / 2**30:.3g} GB)",
                 where=self.folder,
-                mend="Allow the cache more space",
+                hint="Allow the cache more space",
             )
         waited, step = 0.0, 0.5
         while True:
@@ -245,7 +247,7 @@ class SlideCache:
                     f"the cache of slides is full of slides that are being read ({self.limit_bytes / 2**30:.3g} GB, or "
                     "all that the disk has)",
                     where=self.folder,
-                    mend="Allow the cache more space, or use fewer workers on this machine",
+                    hint="Allow the cache more space, or use fewer workers on this machine",
                 )
             time.sleep(step)
             waited += step
@@ -290,7 +292,7 @@ def _tidy(entry: CacheEntry) -> Iterator[None]:
         raise StorageError(
             f"cannot be written ({error.strerror or error})",
             where=entry.folder,
-            mend="Free some space, or choose another folder for the cache of slides (HISTOMIX_CACHE)",
+            hint="Free some space, or choose another folder for the cache of slides (HISTOMIX_CACHE)",
         ) from error
     finally:
         with contextlib.suppress(OSError):

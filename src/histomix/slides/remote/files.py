@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ...common.addresses import shown
+from ...common.addresses import redact_url
 from ...common.remote_names import remote_name
-from ...common.transfer.store import Retry, Store, attempt, failures
+from ...common.transfer.store import Retry, Store, failures, with_retries
 from ...common.transfer.web import answered, beginning, links
 from ...errors import DownloadError, SlideError
 
@@ -35,8 +35,8 @@ def slide_files(store: Store, url: str, retry: Retry) -> dict[str, str]:
     if suffix in _MANY_FILES:
         raise SlideError(
             f"a {suffix} slide is made of many files, and which ones cannot be told from afar",
-            where=shown(url),
-            mend="Copy all of it to this disk, and name it there",
+            where=redact_url(url),
+            hint="Copy all of it to this disk, and name it there",
         )
     if suffix in _FOLDER_BESIDE:
         beside = url[: -len(suffix)]
@@ -45,8 +45,8 @@ def slide_files(store: Store, url: str, retry: Retry) -> dict[str, str]:
             raise SlideError(
                 f"an {suffix} slide needs the folder {Path(name).stem}/ beside it (with Slidedat.ini), and the "
                 "store does not list it",
-                where=shown(url),
-                mend="Put the folder beside it, use a store that lists its files (s3://, gs://), or copy both here",
+                where=redact_url(url),
+                hint="Put the folder beside it, use a store that lists its files (s3://, gs://), or copy both here",
             )
     if suffix in _SIBLINGS:
         # Each level of a DICOM slide is a file; with one of them alone it would open, and lack the rest.
@@ -55,8 +55,8 @@ def slide_files(store: Store, url: str, retry: Retry) -> dict[str, str]:
         if name not in listed:
             raise SlideError(
                 "a DICOM slide is the files of one folder together, and the store does not list them",
-                where=shown(url),
-                mend="Use a store that lists its files (s3://, gs://), or copy the folder here",
+                where=redact_url(url),
+                hint="Use a store that lists its files (s3://, gs://), or copy the folder here",
             )
     return files
 
@@ -66,14 +66,14 @@ def _listed(store: Store, folder: str, retry: Retry, *, below: bool = True) -> d
     if urlsplit(folder).query:
         return {}  # a signed address is good for one file
     try:
-        found = attempt(lambda: _names(store, folder, retry.silence_s, below), folder, retry)
+        found = with_retries(lambda: _names(store, folder, retry.silence_s, below), folder, retry)
     except DownloadError:
         return {}
     if len(found) > _MOST_FILES:
         raise SlideError(
             f"the store lists {len(found)} files beside it, and a slide has at most {_MOST_FILES}",
-            where=shown(folder),
-            mend="Put each slide into a folder of its own",
+            where=redact_url(folder),
+            hint="Put each slide into a folder of its own",
         )
     return {unquote(name): address for name, address in found.items()}
 

@@ -88,16 +88,16 @@ class Alignment:
             With the numbers of every problem.
         """
         if self.problems:
-            mend = "Check that image, spots and mpp belong together and that the image was not turned or resized"
+            hint = "Check that image, spots and mpp belong together and that the image was not turned or resized"
             if self.proposal is not None and self.proposal.changes:
-                mend += (
+                hint += (
                     f". A proposal, not applied: {self.proposal.summary()}. If the overlay bears it out, "
                     "histomix.spots.alignment.write.write_spots_csv writes the corrected spots for the sheet"
                 )
             raise AlignmentError(
                 f"the spots of section '{self.section}' do not fit its image: {'; '.join(self.problems)}",
                 where=self.where or None,
-                mend=mend,
+                hint=hint,
             )
         return self
 

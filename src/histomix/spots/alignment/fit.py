@@ -169,9 +169,9 @@ class Shifts:
         columns, rows = (int(length) for length in np.ceil((high - low) / self.cell_px) + 1)
         # A quarter of a cell: probes at the distance of the cells do not fall on their edges.
         column, row = np.floor((probes - low) / self.cell_px + 0.25).astype(np.int64).T
-        places = row * columns + column
-        hits = np.bincount(places, minlength=rows * columns)
-        covered = np.bincount(places, weights=layout.covered, minlength=rows * columns)
+        positions = row * columns + column
+        hits = np.bincount(positions, minlength=rows * columns)
+        covered = np.bincount(positions, weights=layout.covered, minlength=rows * columns)
         template = (covered / np.maximum(hits, 1)).reshape(rows, columns).astype(np.float32)
         return template, low - 0.25 * self.cell_px
 

@@ -83,13 +83,13 @@ def render_overlay(
     """
     path = Path(path)
     if path.suffix.lower() not in _SUFFIXES:
-        raise SectionError("is no name of a picture", where=path, mend="End it in .png or .jpg")
+        raise SectionError("is no name of a picture", where=path, hint="End it in .png or .jpg")
     values = None if labels is None else labels.reindex(section.keys)
     if values is not None and values.isna().all():
         raise SectionError(
             f"the labels have none of the spots of section '{section.name}'",
             where=section.where or None,
-            mend="Index them by the spot keys",
+            hint="Index them by the spot keys",
         )
     with opened(section, slide, mask) as (slide, mask):
         found = alignment or check_alignment(section, slide, mask)
@@ -110,14 +110,14 @@ def _draw(section: Section, scene: _Scene, found: Alignment, values: pd.Series |
     from matplotlib.figure import Figure
 
     slide, proposal = scene.slide, found.proposal
-    places = [("as given", section.spots_px, scene.diameter_px)]
+    positions = [("as given", section.spots_px, scene.diameter_px)]
     if not found.ok and proposal is not None and proposal.changes:
         affine = np.asarray(proposal.affine)
         word = "proposed" if proposal.verdict == "proposed" else "one of several (ambiguous)"
         # A diameter in um stays; one guessed from the spacing grows with it.
         grown = 1.0 if section.spot_diameter_um else scale_of(affine)
-        places.append((f"{word}: {proposal.change}", move(section.spots_px, affine), scene.diameter_px * grown))
-    marks = [marks_of(title, xy_px, size_px, scene.slide, scene.mask, values) for title, xy_px, size_px in places]
+        positions.append((f"{word}: {proposal.change}", move(section.spots_px, affine), scene.diameter_px * grown))
+    marks = [marks_of(title, xy_px, size_px, scene.slide, scene.mask, values) for title, xy_px, size_px in positions]
     frames = [_frame(mark.xy_px, slide) for mark in marks]
     heights = [(bottom - top) / (right - left) for left, right, top, bottom in frames]
     widths = [min(1.0, 1.25 / height) * _PANEL_INCHES for height in heights]

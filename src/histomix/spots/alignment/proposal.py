@@ -211,7 +211,7 @@ def as_affine(affine: Proposal | ArrayLike) -> np.ndarray:
     if matrix.shape != (2, 3) or not np.isfinite(matrix).all() or not scale_of(matrix) > 0:
         raise SectionError(
             f"the affine of shape {matrix.shape} is no invertible 2 x 3 matrix of finite numbers",
-            mend="Give [[a, b, c], [d, e, f]] with x' = a x + b y + c, y' = d x + e y + f, all in px",
+            hint="Give [[a, b, c], [d, e, f]] with x' = a x + b y + c, y' = d x + e y + f, all in px",
         )
     return matrix
 
@@ -231,8 +231,8 @@ def apply_alignment(spots: AnnData | ArrayLike, affine: Proposal | ArrayLike) ->
     SectionError
         The affine is no invertible 2 x 3 matrix, or the spots are not n x 2.
     """
-    places = spots.obsm["spatial"] if hasattr(spots, "obsm") else spots
-    xy_px = np.asarray(places, dtype=float)
+    positions = spots.obsm["spatial"] if hasattr(spots, "obsm") else spots
+    xy_px = np.asarray(positions, dtype=float)
     if xy_px.ndim != 2 or xy_px.shape[1] != 2:
-        raise SectionError(f"the spots of shape {xy_px.shape} are not n x 2", mend="Give x, y of every spot in px")
+        raise SectionError(f"the spots of shape {xy_px.shape} are not n x 2", hint="Give x, y of every spot in px")
     return move(xy_px, as_affine(affine))

@@ -62,8 +62,10 @@ def load_format(name: str, where: Path | None = None) -> Format:
     """
     if name not in KNOWN:
         near = difflib.get_close_matches(name.lower(), KNOWN, n=1)
-        hint = f" (did you mean '{near[0]}'?)" if near else ""
-        raise SectionError(f"the format '{name}' is not known{hint}", where=where, mend=f"Known are {', '.join(KNOWN)}")
+        guess = f" (did you mean '{near[0]}'?)" if near else ""
+        raise SectionError(
+            f"the format '{name}' is not known{guess}", where=where, hint=f"Known are {', '.join(KNOWN)}"
+        )
     if name in readable():
         module = importlib.import_module(f".{_MODULES[name]}", __name__)
         for format in module.FORMATS:
@@ -72,7 +74,7 @@ def load_format(name: str, where: Path | None = None) -> Format:
     raise SectionError(
         f"the format '{name}' is not read by this version; it reads {', '.join(readable())}",
         where=where,
-        mend="Convert the section to h5ad (obsm['spatial'] in px of the image) or to CSV (spot, x_px, y_px)",
+        hint="Convert the section to h5ad (obsm['spatial'] in px of the image) or to CSV (spot, x_px, y_px)",
     )
 
 
@@ -101,7 +103,7 @@ def split_location(location: str) -> tuple[Path, dict[str, str]]:
             raise SectionError(
                 f"'{part}' is no option: after '#' stand name=value pairs, separated by ';', each name once",
                 where=location,
-                mend="For example outs#bin_um=8, or remove the part from '#' on",
+                hint="For example outs#bin_um=8, or remove the part from '#' on",
             )
         options[name] = value
     return Path(start), options
@@ -113,5 +115,5 @@ def check_options(format: Format, options: Options, where: Path) -> None:
         if name not in format.options and name != SHEET_IMAGE:
             known = ", ".join(f"{key} ({meaning})" for key, meaning in format.options.items()) or "none"
             raise SectionError(
-                f"the format '{format.name}' has no option '{name}'", where=where, mend=f"Its options are: {known}"
+                f"the format '{format.name}' has no option '{name}'", where=where, hint=f"Its options are: {known}"
             )

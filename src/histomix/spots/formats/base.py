@@ -108,7 +108,7 @@ def require_unique(keys: pd.Index, path: Path) -> None:
     """Raise SectionError when a spot key occurs more than once."""
     if not keys.is_unique:
         key = keys[keys.duplicated()][0]
-        raise SectionError(f"has the spot '{key}' more than once", where=path, mend="Keep one row per spot")
+        raise SectionError(f"has the spot '{key}' more than once", where=path, hint="Keep one row per spot")
 
 
 def no_counts(spots: int, genes: int = 0) -> sparse.csr_matrix:

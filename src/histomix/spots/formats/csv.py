@@ -51,14 +51,14 @@ def _read(path: Path) -> tuple[pd.DataFrame, np.ndarray]:
         raise SectionError(
             f"lacks the columns x_px, y_px (it has: {', '.join(table.columns[:8])})",
             where=path,
-            mend="Name the columns of the spot centres x_px and y_px, in px of the image",
+            hint="Name the columns of the spot centres x_px and y_px, in px of the image",
         )
     key = "spot" if "spot" in table else table.columns[0]
     if key in pair:
-        raise SectionError("lacks a column with the spot keys", where=path, mend="Add a column 'spot'")
+        raise SectionError("lacks a column with the spot keys", where=path, hint="Add a column 'spot'")
     if (table[key] == "").any():
         row = int(np.flatnonzero(table[key] == "")[0]) + 2
-        raise SectionError(f"row {row} has no spot key", where=path, mend="Give every spot its key")
+        raise SectionError(f"row {row} has no spot key", where=path, hint="Give every spot its key")
     xy_px = np.column_stack([tables.numbers(table, name, path) for name in pair])
     obs = table.drop(columns=list(pair)).set_index(key).rename_axis("spot")
     for name in {"array_x", "array_y"} & set(obs.columns):

@@ -98,23 +98,23 @@ def _read(path: Path, with_counts: bool, library: str | None = None) -> AnnData:
                 obs, obsm, uns = (read_elem(store[name]) if name in store else {} for name in ("obs", "obsm", "uns"))
                 adata = AnnData(obs=obs, obsm=obsm, uns=uns)
     except (OSError, KeyError, ValueError, TypeError) as error:
-        raise SectionError(damaged.format(error), where=path, mend="Write it again with a current anndata") from error
+        raise SectionError(damaged.format(error), where=path, hint="Write it again with a current anndata") from error
     if "spatial" not in adata.obsm:
         found = ", ".join(adata.obsm) or "none"
         raise SectionError(
             f"has no obsm['spatial'] (obsm: {found})",
             where=path,
-            mend="Store the spot centres there, in px of the image",
+            hint="Store the spot centres there, in px of the image",
         )
     xy_px = np.asarray(adata.obsm["spatial"])
     if xy_px.ndim != 2 or xy_px.shape[1] < 2 or xy_px.dtype.kind not in "iuf" or not np.isfinite(xy_px[:, :2]).all():
         raise SectionError(
             "has an obsm['spatial'] that is not spots x 2 finite numbers",
             where=path,
-            mend="Store x, y in px of the image",
+            hint="Store x, y in px of the image",
         )
     if not adata.n_obs:
-        raise SectionError("holds no spots", where=path, mend="Check that the file is whole")
+        raise SectionError("holds no spots", where=path, hint="Check that the file is whole")
     adata = one_library(adata, library, path)
     require_unique(adata.obs_names, path)
     xy_px = np.asarray(adata.obsm["spatial"])
@@ -170,10 +170,10 @@ def one_library(adata: AnnData, name: str | None = None, where: Path | None = No
         raise SectionError(
             f"holds {len(names)} libraries with an image each: {listed}",
             where=where,
-            mend=f"Name one after the file, as in {where.name if where else 'spots.h5ad'}#library={names[0]}",
+            hint=f"Name one after the file, as in {where.name if where else 'spots.h5ad'}#library={names[0]}",
         )
     if name not in names:
-        raise SectionError(f"has no library '{name}' (it has: {listed})", where=where, mend="Name one of these")
+        raise SectionError(f"has no library '{name}' (it has: {listed})", where=where, hint="Name one of these")
     uns = {**adata.uns, "spatial": {name: adata.uns["spatial"][name]}}
     if len(names) == 1:
         one = adata.copy()
@@ -183,7 +183,7 @@ def one_library(adata: AnnData, name: str | None = None, where: Path | None = No
             raise SectionError(
                 f"holds the libraries {listed}, but no column of obs tells which spots are of '{name}'",
                 where=where,
-                mend="Add a column library_id to obs with these names",
+                hint="Add a column library_id to obs with these names",
             )
         one = adata[(adata.obs[column].astype(str) == name).to_numpy()].copy()
     one.uns = uns

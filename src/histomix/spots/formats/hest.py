@@ -109,18 +109,18 @@ def _sample(path: Path, options: Options) -> Path:
     raise SectionError(
         f"{what} (in st/: {listed or 'none'})",
         where=path,
-        mend=f"Name one after the folder, as in {path.name}#id={next(iter(samples), 'TENX95')}",
+        hint=f"Name one after the folder, as in {path.name}#id={next(iter(samples), 'TENX95')}",
     )
 
 
 def _metadata(h5ad: Path) -> dict[str, Any]:
     path = h5ad.parent.parent / "metadata" / f"{h5ad.stem}.json"
-    return read_json(path, mend="Fetch it again from HEST-1k") if path.exists() else {}
+    return read_json(path, hint="Fetch it again from HEST-1k") if path.exists() else {}
 
 
 def _image(h5ad: Path) -> Path | None:
-    places = (h5ad.parent.parent / "wsis" / f"{h5ad.stem}{end}" for end in _IMAGES)
-    return next((path for path in places if path.exists()), None)
+    positions = (h5ad.parent.parent / "wsis" / f"{h5ad.stem}{end}" for end in _IMAGES)
+    return next((path for path in positions if path.exists()), None)
 
 
 def _number(meta: Mapping[str, Any], name: str) -> float | None:

@@ -61,9 +61,9 @@ class SlideSeq:
         files = {name: path.parent / options[name] for name in ("landmarks", "alignment", "dge") if name in options}
         for name, file in files.items():
             if not file.is_file():
-                raise MissingSectionError(f"option {name}: there is no file {file}", where=path, mend="Check the path")
+                raise MissingSectionError(f"option {name}: there is no file {file}", where=path, hint="Check the path")
         if len({"mpp", "landmarks", "alignment"} & set(options)) > 1:
-            raise SectionError("mpp, landmarks and alignment exclude each other", where=path, mend="Give one of them")
+            raise SectionError("mpp, landmarks and alignment exclude each other", where=path, hint="Give one of them")
         if "landmarks" in files or "alignment" in files:
             unit_um = positive(options["unit_um"], "unit_um", path) if "unit_um" in options else UNIT_UM
             read = read_landmarks if "landmarks" in files else read_affine
@@ -105,7 +105,7 @@ def _read(path: Path) -> tuple[pd.DataFrame, np.ndarray]:
         raise SectionError(
             f"is no table of beads (it has: {', '.join(table.columns[:8])})",
             where=path,
-            mend="Name the columns barcodes, xcoord, ycoord",
+            hint="Name the columns barcodes, xcoord, ycoord",
         )
     xy = np.column_stack([tables.numbers(table, name, path) for name in pair])
     obs = pd.DataFrame(index=pd.Index(table[key], name="spot"))
@@ -132,7 +132,7 @@ def _with_counts(obs: pd.DataFrame, xy: np.ndarray, path: Path, counts: Path) ->
             f"{counted.sum():,} of its {len(obs):,} beads are in the counts {counts.name} (beads: {ours}; "
             f"columns there: {theirs})",
             where=path,
-            mend="Give the counts of this puck, genes x beads",
+            hint="Give the counts of this puck, genes x beads",
         )
     matrix = sparse.csr_matrix(table.matrix.tocsc()[:, columns[counted]].T, dtype=np.float32)
     adata = AnnData(X=matrix, obs=obs[counted], var=pd.DataFrame(index=table.keys), obsm={"spatial": xy[counted]})

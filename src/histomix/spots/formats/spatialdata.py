@@ -71,7 +71,7 @@ class SpatialDataStore:
                 f"{found.sum():,} of the {len(found):,} instances of the table are in '{region}' (table: "
                 f"{', '.join(map(str, instances[:3]))}; '{region}': {', '.join(map(str, centres.index[:3]))})",
                 where=path,
-                mend="Store the table with the instance_key of its region",
+                hint="Store the table with the instance_key of its region",
             )
         if not found.all():
             notes.append(f"{count(int((~found).sum()), 'row')} of the table are not in '{region}' and are dropped")
@@ -102,7 +102,7 @@ class SpatialDataStore:
         try:
             spots = self.read(path, False, options)
         except SectionError as error:
-            missing.append(f"a choice: {error.what}. {error.mend}")
+            missing.append(f"a choice: {error.what}. {error.hint}")
         else:
             contents += [count(spots.adata.n_obs, "spot"), *spots.notes]
             if spots.mpp is None:
@@ -129,7 +129,7 @@ def _open(path: Path) -> Any:
         raise SectionError(
             f"cannot be read as SpatialData ({type(error).__name__}: {error})",
             where=path,
-            mend="Write it again with a current spatialdata, or copy it again",
+            hint="Write it again with a current spatialdata, or copy it again",
         ) from error
 
 
@@ -139,13 +139,13 @@ def _choose(what: str, names: Iterable[str], option: str, options: Options, path
     wanted = options.get(option)
     if wanted is not None and wanted not in known:
         raise SectionError(
-            f"has no {what} '{wanted}' (it has: {', '.join(known) or 'none'})", where=path, mend="Name one of these"
+            f"has no {what} '{wanted}' (it has: {', '.join(known) or 'none'})", where=path, hint="Name one of these"
         )
     if wanted is None and len(known) > 1:
         raise SectionError(
             f"holds {len(known)} {what}s: {', '.join(known)}",
             where=path,
-            mend=f"Name one after the store, as in {path.name}#{option}={known[0]}",
+            hint=f"Name one after the store, as in {path.name}#{option}={known[0]}",
         )
     return wanted or (known[0] if known else None)
 
@@ -156,7 +156,7 @@ def _table(store: Any, path: Path, options: Options) -> tuple[AnnData | None, st
     if name is None:
         shapes = _choose("shapes element", store.shapes, "region", options, path)
         if shapes is None:
-            raise SectionError("has neither a table nor shapes", where=path, mend="Store the spots as shapes")
+            raise SectionError("has neither a table nor shapes", where=path, hint="Store the spots as shapes")
         return None, shapes, pd.Index([])
     table = store.tables[name]
     attrs = table.uns.get("spatialdata_attrs") or {}
@@ -165,14 +165,14 @@ def _table(store: Any, path: Path, options: Options) -> tuple[AnnData | None, st
         raise SectionError(
             f"the table '{name}' annotates no region, so nothing tells where its rows lie",
             where=path,
-            mend="Store it with TableModel.parse(adata, region=..., region_key=..., instance_key=...)",
+            hint="Store it with TableModel.parse(adata, region=..., region_key=..., instance_key=...)",
         )
     known = [regions] if isinstance(regions, str) else list(map(str, regions))
     region = _choose("region", known, "region", options, path) or ""
     rows = (table.obs[region_key].astype(str) == region).to_numpy()
     if not rows.any():
         raise SectionError(
-            f"the table '{name}' has no row of region '{region}'", where=path, mend="Name another region"
+            f"the table '{name}' has no row of region '{region}'", where=path, hint="Name another region"
         )
     chosen = table[rows]
     return chosen, region, pd.Index(chosen.obs[instance_key].to_numpy())
@@ -186,7 +186,7 @@ def _element(store: Any, region: str, path: Path) -> Any:
     raise SectionError(
         f"the table annotates '{region}', which is not in the store (it has: {', '.join(known) or 'none'})",
         where=path,
-        mend="Store that element too",
+        hint="Store that element too",
     )
 
 
@@ -207,7 +207,7 @@ def _system(store: Any, element: Any, image_name: str | None, path: Path, option
         raise SectionError(
             f"the spots and the image '{image_name}' share no coordinate system",
             where=path,
-            mend="Align them with spatialdata (align_elements_using_landmarks) and store the transformation",
+            hint="Align them with spatialdata (align_elements_using_landmarks) and store the transformation",
         )
     if "coordinate_system" not in options and "global" in systems:
         return "global"
@@ -228,9 +228,9 @@ def _centres(element: Any, system: str, path: Path) -> tuple[pd.DataFrame, np.nd
     try:
         found = get_centroids(element, coordinate_system=system).compute()[["x", "y"]].astype(np.float64)
     except _FAULTS as error:
-        raise SectionError(f"its spots have no centres ({error})", where=path, mend="Store them again") from error
+        raise SectionError(f"its spots have no centres ({error})", where=path, hint="Store them again") from error
     if not np.isfinite(found.to_numpy()).all():
-        raise SectionError("has spots without finite coordinates", where=path, mend="Remove them from the store")
+        raise SectionError("has spots without finite coordinates", where=path, hint="Remove them from the store")
     if "radius" not in getattr(element, "columns", ()):
         return found, None
     scale = np.sqrt(abs(np.linalg.det(_matrix(element, system)[:2, :2])))

@@ -63,17 +63,17 @@ def _read(path: Path) -> tuple[pd.DataFrame, np.ndarray]:
         raise SectionError(
             f"lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)} of legacy ST",
             where=path,
-            mend="Give a *_selection.tsv with x, y, pixel_x, pixel_y (new_x, new_y, selected)",
+            hint="Give a *_selection.tsv with x, y, pixel_x, pixel_y (new_x, new_y, selected)",
         )
     if "selected" in table:
         selected = tables.numbers(table, "selected", path) == 1
         if not selected.any():
-            raise SectionError("has no spot with selected = 1", where=path, mend="Select the spots under the tissue")
+            raise SectionError("has no spot with selected = 1", where=path, hint="Select the spots under the tissue")
     else:
         selected = np.ones(len(table), dtype=bool)
     grid = np.column_stack([tables.numbers(table, "x", path), tables.numbers(table, "y", path)])
     if (grid != np.round(grid)).any():
-        raise SectionError("has x or y that are no whole numbers", where=path, mend="Keys are made of array positions")
+        raise SectionError("has x or y that are no whole numbers", where=path, hint="Keys are made of array positions")
     xy_px = np.column_stack([tables.numbers(table, "pixel_x", path), tables.numbers(table, "pixel_y", path)])
     adjusted = [tables.numbers(table, f"new_{axis}", path) if f"new_{axis}" in table else None for axis in "xy"]
     array = [grid[:, axis] if values is None else values for axis, values in enumerate(adjusted)]

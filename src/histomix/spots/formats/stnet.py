@@ -48,7 +48,7 @@ class STNet:
             counted = rows >= 0
             if not counted.any():
                 raise SectionError(
-                    f"shares no spot with the counts {counts.name}", where=path, mend="Give both of one section"
+                    f"shares no spot with the counts {counts.name}", where=path, hint="Give both of one section"
                 )
             if not counted.all():
                 notes.append(f"{count(int((~counted).sum()), 'spot')} of {len(obs):,} have no counts and are dropped")
@@ -86,16 +86,16 @@ def _read(path: Path) -> tuple[pd.DataFrame, np.ndarray]:
         raise SectionError(
             f"lacks {', '.join(missing)} (it has: {', '.join(table.columns[:8])})",
             where=path,
-            mend="Give a spots_<section>.csv with the spot, X and Y",
+            hint="Give a spots_<section>.csv with the spot, X and Y",
         )
     keys = table.iloc[:, 0]
-    places = [_KEY.fullmatch(key) for key in keys]
+    positions = [_KEY.fullmatch(key) for key in keys]
     xy_px = np.column_stack([tables.numbers(table, name, path) for name in ("X", "Y")])
     obs = pd.DataFrame(index=pd.Index(keys, name="spot"))
-    if all(places):
-        obs.index = pd.Index([f"{int(place[1])}x{int(place[2])}" for place in places if place], name="spot")
-        obs["array_x"] = [float(place[1]) for place in places if place]
-        obs["array_y"] = [float(place[2]) for place in places if place]
+    if all(positions):
+        obs.index = pd.Index([f"{int(place[1])}x{int(place[2])}" for place in positions if place], name="spot")
+        obs["array_x"] = [float(place[1]) for place in positions if place]
+        obs["array_y"] = [float(place[2]) for place in positions if place]
     require_unique(obs.index, path)
     return obs, xy_px
 
@@ -107,8 +107,8 @@ def _beside(path: Path, tail: str, endings: tuple[str, ...] = _ENDINGS, heads: t
     # Counts, spots and image of one section may begin with BC or with BT.
     section = named["section"]
     stems = dict.fromkeys([section, re.sub("^B[CT]", "BC", section), re.sub("^B[CT]", "BT", section)])
-    places = (path.with_name(f"{head}{stem}{tail}{end}") for stem in stems for head in heads for end in endings)
-    return next((place for place in places if place.exists()), None)
+    positions = (path.with_name(f"{head}{stem}{tail}{end}") for stem in stems for head in heads for end in endings)
+    return next((place for place in positions if place.exists()), None)
 
 
 def _tumour(path: Path, keys: pd.Index) -> np.ndarray | None:

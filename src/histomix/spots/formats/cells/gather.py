@@ -82,7 +82,7 @@ def cell_options(options: Options, folder: Path, where: Path) -> CellOptions:
                 raise MissingSectionError(
                     f"option {name}: there is no file {folder / text}",
                     where=where,
-                    mend="Paths are relative to the cells",
+                    hint="Paths are relative to the cells",
                 )
         else:
             values[name] = text
@@ -93,11 +93,11 @@ def cell_options(options: Options, folder: Path, where: Path) -> CellOptions:
         ("landmarks", "um_per_px"),
     ):
         if set(pair) <= set(values):
-            raise SectionError(f"both {pair[0]} and {pair[1]} are given", where=where, mend="Give one of them")
+            raise SectionError(f"both {pair[0]} and {pair[1]} are given", where=where, hint="Give one of them")
     for name, choices in (("direction", (TO_CELLS, TO_IMAGE)), ("at", ("cells",))):
         if name in values and values[name] not in choices:
             raise SectionError(
-                f"option {name}: '{values[name]}' is none of {', '.join(choices)}", where=where, mend="Correct it"
+                f"option {name}: '{values[name]}' is none of {', '.join(choices)}", where=where, hint="Correct it"
             )
     return CellOptions(**values)  # type: ignore[arg-type]
 
@@ -109,7 +109,7 @@ def positive(text: str, name: str, where: Path) -> float:
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value > 0):
-        raise SectionError(f"option {name}: '{text}' is not a number above 0", where=where, mend="Correct it")
+        raise SectionError(f"option {name}: '{text}' is not a number above 0", where=where, hint="Correct it")
     return value
 
 
@@ -155,13 +155,13 @@ def to_spots(cells: Cells, options: CellOptions, where: Path) -> SpotFile:
             raise SectionError(
                 "is in px of the image, and nothing tells their um",
                 where=where,
-                mend=f"Give the um per px after the spots, as in {where.name}#mpp=0.5",
+                hint=f"Give the um per px after the spots, as in {where.name}#mpp=0.5",
             )
         size_um = options.spot_um or options.tile_um or TILE_UM
         pitch_um = options.pitch_um or (_ROUND_PITCH_UM if options.spot_um else size_um)
         shape = {"diameter_um": size_um} if options.spot_um else {"size_um": size_um}
-        places = pd.DataFrame(xy_px, columns=["x_px", "y_px"])
-        spots = pseudo_spots(places, pitch_um, mpp=mpp, min_cells=int(options.min_cells or 1), **shape)
+        positions = pd.DataFrame(xy_px, columns=["x_px", "y_px"])
+        spots = pseudo_spots(positions, pitch_um, mpp=mpp, min_cells=int(options.min_cells or 1), **shape)
         kind = "circle" if options.spot_um else "square"
         members = cells_in_spots(xy_px, spots[["x_px", "y_px"]].to_numpy(), size_um / mpp, kind)
         notes.append(f"{len(xy_px):,} cells are gathered into {kind} spots of {size_um:g} um, {pitch_um:g} um apart")
@@ -182,7 +182,7 @@ def _place(cells: Cells, options: CellOptions, where: Path) -> tuple[np.ndarray,
     if cells.unit == "image px":
         if options.alignment or options.landmarks:
             raise SectionError(
-                "is in px of the image already, so it needs no alignment", where=where, mend="Remove that option"
+                "is in px of the image already, so it needs no alignment", where=where, hint="Remove that option"
             )
         return xy, None, []
     notes = []
@@ -200,7 +200,7 @@ def _place(cells: Cells, options: CellOptions, where: Path) -> tuple[np.ndarray,
         raise SectionError(
             "nothing leads from the um of the cells to px of the image",
             where=where,
-            mend="Name an affine file or landmarks after the spots, as in "
+            hint="Name an affine file or landmarks after the spots, as in "
             f"{where.name}#alignment=he_imagealignment.csv, or um_per_px when both have one origin",
         )
     notes.append(f"cells are placed by {placement.source}: {placement.mpp:.4g} um per px of the image")
@@ -247,7 +247,7 @@ def _refuse_outside(
         f"{(~inside).mean():.0%} of {len(xy_px):,} cells lie outside the image of {size_px[0]} x {size_px[1]} px "
         f"(most are at x {low[0]:.0f} to {high[0]:.0f}, y {low[1]:.0f} to {high[1]:.0f})"
     )
-    mend = "Check that the image, the cells and what places them belong together"
+    hint = "Check that the image, the cells and what places them belong together"
     if placement is not None and options.alignment:
         pixel_um = options.pixel_um or cells.pixel_um or 1.0
         other = placement.inverted(pixel_um)
@@ -256,5 +256,5 @@ def _refuse_outside(
         if turned > max(1 - MAX_OUTSIDE, inside.mean()):
             direction = TO_IMAGE if options.direction == TO_CELLS else TO_CELLS
             what += f"; with the matrix read the other way round, {turned:.0%} lie on it"
-            mend = f"The matrix maps {direction}: say so with the option direction={direction}"
-    raise SectionError(what, where=where, mend=mend)
+            hint = f"The matrix maps {direction}: say so with the option direction={direction}"
+    raise SectionError(what, where=where, hint=hint)

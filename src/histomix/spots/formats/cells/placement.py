@@ -103,7 +103,7 @@ def read_affine(path: Path, pixel_um: float = 1.0, direction: str = TO_CELLS) ->
         raise SectionError(
             "is not an affine matrix (three rows of three numbers, the last one 0, 0, 1)",
             where=path,
-            mend="Export it again, for example from Xenium Explorer",
+            hint="Export it again, for example from Xenium Explorer",
         )
     _require_regular(matrix[:2, :2], path)
     unit = np.diag([1 / pixel_um, 1 / pixel_um, 1.0])
@@ -131,11 +131,11 @@ def read_landmarks(path: Path, pixel_um: float = 1.0) -> Placement:
         raise SectionError(
             f"has no landmarks (its columns are: {', '.join(map(str, table.columns[:8]))})",
             where=path,
-            mend="Name the columns x_um, y_um (cells) and x_px, y_px (image)",
+            hint="Name the columns x_um, y_um (cells) and x_px, y_px (image)",
         )
-    places = np.column_stack([tables.numbers(table, name, path) for name in columns])
-    um = places[:, :2] * (pixel_um if columns[0] == "fixedX" else 1.0)
-    return fit_affine(um, places[:, 2:], where=path)
+    positions = np.column_stack([tables.numbers(table, name, path) for name in columns])
+    um = positions[:, :2] * (pixel_um if columns[0] == "fixedX" else 1.0)
+    return fit_affine(um, positions[:, 2:], where=path)
 
 
 def fit_affine(xy_um: np.ndarray, xy_px: np.ndarray, where: Path | None = None) -> Placement:
@@ -152,7 +152,7 @@ def fit_affine(xy_um: np.ndarray, xy_px: np.ndarray, where: Path | None = None) 
         raise SectionError(
             f"has {count} different landmarks; an affine map needs 3",
             where=where,
-            mend="Add landmarks, five or more and far apart",
+            hint="Add landmarks, five or more and far apart",
         )
     for side, xy in (("cells", xy_um), ("image", xy_px)):
         spread = np.linalg.svd(xy - xy.mean(axis=0), compute_uv=False)
@@ -160,7 +160,7 @@ def fit_affine(xy_um: np.ndarray, xy_px: np.ndarray, where: Path | None = None) 
             raise SectionError(
                 f"has landmarks that lie on one line (those of the {side})",
                 where=where,
-                mend="Add landmarks beside that line",
+                hint="Add landmarks beside that line",
             )
     design = np.column_stack([xy_um, np.ones(len(xy_um))])
     solution = np.linalg.lstsq(design, xy_px, rcond=None)[0]
@@ -178,4 +178,4 @@ def fit_affine(xy_um: np.ndarray, xy_px: np.ndarray, where: Path | None = None) 
 def _require_regular(linear: np.ndarray, where: Path | None) -> None:
     stretch = np.linalg.svd(linear, compute_uv=False)
     if not stretch[1] > 1e-6 * stretch[0]:
-        raise SectionError("maps everything onto a line", where=where, mend="Export the alignment again")
+        raise SectionError("maps everything onto a line", where=where, hint="Export the alignment again")

@@ -109,7 +109,7 @@ class Xenium(_CellFormat):
             raise SectionError(
                 f"is a Xenium folder without a cell table ({', '.join(_XENIUM_FILES)})",
                 where=path,
-                mend="Copy cells.parquet from the outs folder",
+                hint="Copy cells.parquet from the outs folder",
             )
         return table, path
 
@@ -125,7 +125,7 @@ class Xenium(_CellFormat):
         rows = counts.barcodes.get_indexer(cells.table.index)
         kept = cells.keep(rows >= 0)
         if not len(kept.table):
-            raise SectionError("has counts of other cells", where=matrix, mend="Copy the outs folder of one section")
+            raise SectionError("has counts of other cells", where=matrix, hint="Copy the outs folder of one section")
         return replace(kept, counts=counts.matrix[rows[rows >= 0]], genes=counts.var)
 
     def alignment(self, folder: Path) -> Path | None:
@@ -184,7 +184,7 @@ class CellTable(_CellFormat):
         if path.is_dir():
             return False
         if path.suffix == ".h5ad":
-            return _places_in_obs(path)
+            return _positions_in_obs(path)
         try:
             columns = set(column_names(path)) if path.suffix == ".parquet" else set(_columns(path))
         except (SectionError, MissingExtraError):
@@ -201,12 +201,12 @@ class CellTable(_CellFormat):
             raise SectionError(
                 f"has no places of cells (it has: {', '.join(columns[:8])})",
                 where=table,
-                mend="Name the columns x_px, y_px (px of the image) or x_um, y_um",
+                hint="Name the columns x_px, y_px (px of the image) or x_um, y_um",
             )
         return read_cells(table, layout, type_column)
 
 
-def _places_in_obs(path: Path) -> bool:
+def _positions_in_obs(path: Path) -> bool:
     import h5py
 
     try:
@@ -237,7 +237,7 @@ def _only(folder: Path, pattern: str, what: str, option: str) -> Path | None:
         raise SectionError(
             f"holds several {what}: {', '.join(path.name for path in found)}",
             where=folder,
-            mend=f"Name one after the spots, as in {folder.name}#{option}={found[0].name}",
+            hint=f"Name one after the spots, as in {folder.name}#{option}={found[0].name}",
         )
     return found[0] if found else None
 
@@ -247,7 +247,7 @@ def _table_in(folder: Path, pattern: str) -> Path:
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none"
         raise SectionError(
-            f"does not hold one cell table {pattern} but {names}", where=folder, mend="Name the table itself"
+            f"does not hold one cell table {pattern} but {names}", where=folder, hint="Name the table itself"
         )
     return found[0]
 
@@ -260,7 +260,7 @@ def _xenium_pixel(specs: Path) -> tuple[float, tuple[str, ...]]:
         return float(json.loads(specs.read_text(encoding="utf-8"))["pixel_size"]), ()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SectionError(
-            f"does not tell the pixel_size ({error!r})", where=specs, mend="Copy it from the outs folder again"
+            f"does not tell the pixel_size ({error!r})", where=specs, hint="Copy it from the outs folder again"
         ) from error
 
 

@@ -92,7 +92,7 @@ def column_names(path: Path) -> list[str]:
     try:
         return list(pyarrow.parquet.read_schema(path).names)
     except (OSError, pyarrow.ArrowInvalid) as error:
-        raise SectionError(f"cannot be read as Parquet ({error})", where=path, mend="Copy it again") from error
+        raise SectionError(f"cannot be read as Parquet ({error})", where=path, hint="Copy it again") from error
 
 
 def read_columns(path: Path, names: Sequence[str]) -> pd.DataFrame:
@@ -105,7 +105,7 @@ def read_columns(path: Path, names: Sequence[str]) -> pd.DataFrame:
         try:
             return pyarrow.parquet.read_table(path, columns=list(names)).to_pandas()
         except (OSError, pyarrow.ArrowInvalid) as error:
-            raise SectionError(f"cannot be read as Parquet ({error})", where=path, mend="Copy it again") from error
+            raise SectionError(f"cannot be read as Parquet ({error})", where=path, hint="Copy it again") from error
     text = tables.decode(tables.read_bytes(path), path)
     separator = tables.separator(text.partition("\n")[0])
     wanted = [present.index(name) for name in names]
@@ -114,7 +114,7 @@ def read_columns(path: Path, names: Sequence[str]) -> pd.DataFrame:
             io.StringIO(text), sep=separator, usecols=wanted, dtype=str, na_filter=False, index_col=False
         )
     except (pd.errors.ParserError, ValueError) as error:
-        raise SectionError(f"cannot be read as a table ({error})", where=path, mend="Save it as CSV or TSV") from error
+        raise SectionError(f"cannot be read as a table ({error})", where=path, hint="Save it as CSV or TSV") from error
     order = np.argsort(np.argsort(wanted))
     return table.iloc[:, order].set_axis(list(names), axis=1).apply(lambda column: column.str.strip())
 
@@ -140,10 +140,10 @@ def read_cells(path: Path, layout: Layout, type_column: str | None = None) -> Ce
         raise SectionError(
             f"lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)} (it has: {', '.join(present[:8])})",
             where=path,
-            mend="Give the cell table as the platform writes it",
+            hint="Give the cell table as the platform writes it",
         )
     if type_column is not None and type_column not in present:
-        raise SectionError(f"has no column '{type_column}'", where=path, mend=f"It has {', '.join(present[:12])}")
+        raise SectionError(f"has no column '{type_column}'", where=path, hint=f"It has {', '.join(present[:12])}")
     types = type_column or _find(present, _TYPE_COLUMNS[:5])
     table = read_columns(path, list(dict.fromkeys([*ids, layout.x, layout.y, *([types] if types else [])])))
     keys = _text(table[ids[0]])
@@ -163,7 +163,7 @@ def checked(cells: Cells, path: Path) -> Cells:
         require_unique(cells.table.index, path)
     placed = np.isfinite(cells.table[["x", "y"]].to_numpy()).all(axis=1)
     if not placed.any():
-        raise SectionError("has no cell with a place", where=path, mend="Check that the file is whole")
+        raise SectionError("has no cell with a place", where=path, hint="Check that the file is whole")
     if placed.all():
         return cells
     return cells.keep(placed, f"{count(int((~placed).sum()), 'cell')} without coordinates are dropped")
@@ -177,7 +177,7 @@ def read_h5ad_cells(path: Path, with_counts: bool, type_column: str | None = Non
         adata = read_h5ad(path) if with_counts else read_h5ad(path, backed="r")
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise SectionError(
-            f"cannot be read as h5ad ({error})", where=path, mend="Write it again with a current anndata"
+            f"cannot be read as h5ad ({error})", where=path, hint="Write it again with a current anndata"
         ) from error
     try:
         layout = next((some for some in PLAIN if {some.x, some.y} <= set(adata.obs.columns)), None)
@@ -185,10 +185,10 @@ def read_h5ad_cells(path: Path, with_counts: bool, type_column: str | None = Non
             raise SectionError(
                 f"has no places of cells (obs: {', '.join(map(str, adata.obs.columns[:8]))}; no obsm['spatial'])",
                 where=path,
-                mend="Store them in obs as x_px, y_px, in px of the image",
+                hint="Store them in obs as x_px, y_px, in px of the image",
             )
         if type_column is not None and type_column not in adata.obs:
-            raise SectionError(f"has no obs column '{type_column}'", where=path, mend="Check the option type_column")
+            raise SectionError(f"has no obs column '{type_column}'", where=path, hint="Check the option type_column")
         types = type_column or _find(list(adata.obs.columns), _TYPE_COLUMNS[:5])
         xy = np.asarray(adata.obs[[layout.x, layout.y]] if layout else adata.obsm["spatial"][:, :2], dtype=np.float64)
         table = pd.DataFrame(xy, index=adata.obs_names.astype(str), columns=["x", "y"]).rename_axis("cell_id")
@@ -219,7 +219,7 @@ def with_types(cells: Cells, path: Path, type_column: str | None = None) -> Cell
         raise SectionError(
             f"has no column {'of cell types' if column is None else repr(column)} (it has: {', '.join(present[:8])})",
             where=path,
-            mend="Name it cell_type, or by the option type_column",
+            hint="Name it cell_type, or by the option type_column",
         )
     table = read_columns(path, [key, column])
     keys = pd.Index(_text(table[key]))
@@ -232,7 +232,7 @@ def with_types(cells: Cells, path: Path, type_column: str | None = None) -> Cell
         raise SectionError(
             f"holds {found.sum():,} of the {len(found):,} cells: these are called {ours}, those of the types {theirs}",
             where=path,
-            mend="Give the types of this section's cells, with the same cell ids",
+            hint="Give the types of this section's cells, with the same cell ids",
         )
     notes = list(cells.notes)
     strangers = len(keys) - int(keys.isin(cells.table.index).sum())

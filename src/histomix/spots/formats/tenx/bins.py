@@ -19,7 +19,7 @@ from .positions import parquet_batches
 if TYPE_CHECKING:
     from anndata import AnnData
 
-_MEND_PARTS = "Copy the square folder again: its positions and its matrix do not belong together"
+_HINT_PARTS = "Copy the square folder again: its positions and its matrix do not belong together"
 #: Bins a side at most: 32 mm of the finest, three times the largest capture area.
 _MAX_SIDE = 1 << 14
 # Stored counts that are held at once, beside the tiles.
@@ -72,18 +72,18 @@ def tile_grid(positions: Path, bin_um: int, tile_um: int, min_tissue: float) -> 
         raise SectionError(
             f"tiles of {tile_um:g} um cannot be made of whole bins of {bin_um} um",
             where=positions,
-            mend=f"Choose a multiple of the bin, such as {near}, or a finer bin (#bin_um=2)",
+            hint=f"Choose a multiple of the bin, such as {near}, or a finer bin (#bin_um=2)",
         )
     tissue = np.zeros((_MAX_SIDE, _MAX_SIDE), bool)  # pages that are never touched cost no memory
     parts = []
     for batch in parquet_batches(positions):
         rows, columns = batch["array_row"].to_numpy(dtype=np.int64), batch["array_col"].to_numpy(dtype=np.int64)
         if min(rows.min(), columns.min()) < 0 or max(rows.max(), columns.max()) >= _MAX_SIDE:
-            raise SectionError("has array positions that no slide has", where=positions, mend="Copy the file again")
+            raise SectionError("has array positions that no slide has", where=positions, hint="Copy the file again")
         named = bin_positions(batch["barcode"].to_numpy().astype("S"), bin_um, positions)
         if not (np.array_equal(named[0], rows) and np.array_equal(named[1], columns)):
             raise SectionError(
-                "has barcodes that name other array positions than its columns do", where=positions, mend=_MEND_PARTS
+                "has barcodes that name other array positions than its columns do", where=positions, hint=_HINT_PARTS
             )
         inside = batch["in_tissue"].to_numpy() == 1
         tissue[rows[inside], columns[inside]] = True
@@ -98,7 +98,7 @@ def tile_grid(positions: Path, bin_um: int, tile_um: int, min_tissue: float) -> 
         raise SectionError(
             f"has no tile of {tile_um} um with {min_tissue:.0%} of its bins under tissue",
             where=positions,
-            mend="Choose a smaller tile, or check in_tissue",
+            hint="Choose a smaller tile, or check in_tissue",
         )
     row, column = np.divmod(kept.index.to_numpy(), _MAX_SIDE)
     keys = pd.Index([f"s_{tile_um:03d}um_{r:05d}_{c:05d}" for r, c in zip(row, column, strict=True)], name="spot")
@@ -125,12 +125,12 @@ def bin_positions(barcodes: np.ndarray, bin_um: int, path: Path) -> tuple[np.nda
         raise SectionError(
             f"has barcodes that are not those of {bin_um} um bins ({barcodes[0].decode(errors='replace')})",
             where=path,
-            mend=_MEND_PARTS,
+            hint=_HINT_PARTS,
         )
     place = 10 ** np.arange(_DIGITS - 1, -1, -1)
     rows, columns = numbers[:, :_DIGITS] @ place, numbers[:, _DIGITS:] @ place
     if max(rows.max(initial=0), columns.max(initial=0)) >= _MAX_SIDE:
-        raise SectionError("has barcodes of array positions that no slide has", where=path, mend=_MEND_PARTS)
+        raise SectionError("has barcodes of array positions that no slide has", where=path, hint=_HINT_PARTS)
     return rows, columns
 
 
@@ -149,7 +149,7 @@ def sum_counts(grid: Grid, matrix: Path) -> tuple[sparse.csr_matrix, pd.DataFram
             raise SectionError(
                 f"has {stored.size:,} bins with counts, of which only {under:,} are under tissue by the positions",
                 where=matrix,
-                mend=_MEND_PARTS,
+                hint=_HINT_PARTS,
             )
         total = _added(_partial_sums(grid, stored, matrix), (len(grid.tiles), stored.width))
     return total if keep.all() else total[:, keep], var, notes

@@ -38,23 +38,23 @@ def at_reduced_image(found: SpotFile, spatial: Path, factors: ScaleFactors | Non
         raise SectionError(
             "is what the CytAssist instrument saw; the positions are in px of the microscope's image",
             where=named,
-            mend="Name the full-resolution H&E image that Space Ranger was given",
+            hint="Name the full-resolution H&E image that Space Ranger was given",
         )
     asked = options.get("image") or (small_image_named(named) if named is not None else None)
     if asked is None:
         return found
     if asked not in ("hires", "lowres"):
-        raise SectionError(f"has no image '{asked}'", where=spatial, mend="image is 'hires' or 'lowres'")
+        raise SectionError(f"has no image '{asked}'", where=spatial, hint="image is 'hires' or 'lowres'")
     scale = getattr(factors, asked, None)
     if scale is None:
         raise SectionError(
             f"has no tissue_{asked}_scalef, so coordinates cannot be given in px of that image",
             where=spatial,
-            mend="Copy scalefactors_json.json into the spatial folder, or name the full-resolution image",
+            hint="Copy scalefactors_json.json into the spatial folder, or name the full-resolution image",
         )
     image = named or small_image(spatial, asked)
     if image is None:
-        raise SectionError(f"has no tissue_{asked}_image.png", where=spatial, mend="Copy the image, or name another")
+        raise SectionError(f"has no tissue_{asked}_image.png", where=spatial, hint="Copy the image, or name another")
     xy_px = found.adata.obsm["spatial"] * scale
     _require_inside(xy_px, image, factors)
     found.adata.obsm["spatial"] = xy_px
@@ -72,14 +72,14 @@ def _require_inside(xy_px: np.ndarray, image: Path, factors: ScaleFactors | None
         with Image.open(image) as opened:
             size = opened.size
     except (OSError, UnidentifiedImageError) as error:
-        raise SectionError(f"cannot be opened ({error})", where=image, mend="Copy it again") from error
+        raise SectionError(f"cannot be opened ({error})", where=image, hint="Copy it again") from error
     outside = int(((xy_px < 0) | (xy_px >= size)).any(axis=1).sum())
     if outside > _MAX_OUTSIDE * len(xy_px):
         raise SectionError(
             f"has {size[0]} x {size[1]} px, but {outside:,} of {len(xy_px):,} spots lie outside it by the "
             f"scale factors of {factors.path if factors else 'the section'}",
             where=image,
-            mend="The scale factors are of another image: copy the spatial folder of this section again",
+            hint="The scale factors are of another image: copy the spatial folder of this section again",
         )
 
 

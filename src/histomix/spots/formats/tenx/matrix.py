@@ -46,7 +46,7 @@ def find_matrix(folder: Path) -> Path | None:
                 raise SectionError(
                     f"holds several matrices ({', '.join(path.name for path in files)})",
                     where=folder,
-                    mend="Give each section a folder of its own",
+                    hint="Give each section a folder of its own",
                 )
             if files or folders:
                 return [*files, *folders][0]
@@ -59,8 +59,8 @@ def is_raw(path: Path) -> bool:
 
 
 def _matrix_folders(folder: Path) -> list[Path]:
-    places = [folder, *sorted(item for item in folder.iterdir() if item.is_dir())] if folder.is_dir() else []
-    return [place for place in places if _part(place, "matrix.mtx") is not None]
+    positions = [folder, *sorted(item for item in folder.iterdir() if item.is_dir())] if folder.is_dir() else []
+    return [place for place in positions if _part(place, "matrix.mtx") is not None]
 
 
 def _part(folder: Path, *names: str) -> Path | None:
@@ -114,7 +114,7 @@ def gene_table(features: pd.DataFrame, path: Path) -> tuple[np.ndarray, pd.DataF
         raise SectionError(
             f"has no features of the type {GENE_EXPRESSION} (types: {', '.join(sorted(set(features['type'])))})",
             where=path,
-            mend="Give the matrix of the gene expression library",
+            hint="Give the matrix of the gene expression library",
         )
     notes = []
     if not keep.all():
@@ -138,9 +138,9 @@ def open_h5(path: Path) -> Iterator[H5Matrix]:
     except HistomixError:
         raise
     except FileNotFoundError as error:
-        raise MissingSectionError("there is no such file", where=path, mend="Check the path") from error
+        raise MissingSectionError("there is no such file", where=path, hint="Check the path") from error
     except _H5_ERRORS as error:
-        raise SectionError(f"cannot be read as a 10x matrix ({error})", where=path, mend=_DAMAGED) from error
+        raise SectionError(f"cannot be read as a 10x matrix ({error})", where=path, hint=_DAMAGED) from error
 
 
 class H5Matrix:
@@ -205,21 +205,21 @@ def _text(values: np.ndarray) -> np.ndarray:
 def _unique(barcodes: pd.Index, path: Path) -> pd.Index:
     if not barcodes.is_unique:
         twice = barcodes[barcodes.duplicated()][0]
-        raise SectionError(f"has the barcode '{twice}' more than once", where=path, mend=_DAMAGED)
+        raise SectionError(f"has the barcode '{twice}' more than once", where=path, hint=_DAMAGED)
     return barcodes
 
 
 def _needed(folder: Path, *names: str) -> Path:
     path = _part(folder, *names)
     if path is None:
-        raise SectionError(f"has a matrix.mtx but no {names[0]}", where=folder, mend=_DAMAGED)
+        raise SectionError(f"has a matrix.mtx but no {names[0]}", where=folder, hint=_DAMAGED)
     return path
 
 
 def _lines(path: Path) -> pd.DataFrame:
     rows = [line.split("\t") for line in tables.decode(tables.read_bytes(path), path).splitlines() if line]
     if len({len(row) for row in rows}) != 1:
-        raise SectionError("is empty, or its rows differ in length", where=path, mend=_DAMAGED)
+        raise SectionError("is empty, or its rows differ in length", where=path, hint=_DAMAGED)
     return pd.DataFrame(rows)
 
 
@@ -237,12 +237,12 @@ def _read_mtx(folder: Path) -> tuple[pd.Index, pd.DataFrame, sparse.csr_matrix]:
     try:
         matrix = sparse.csr_matrix(mmread(matrix_path).T, dtype=np.float32)
     except (OSError, EOFError, ValueError, TypeError, zlib.error) as error:
-        raise SectionError(f"cannot be read as Matrix Market ({error})", where=matrix_path, mend=_DAMAGED) from error
+        raise SectionError(f"cannot be read as Matrix Market ({error})", where=matrix_path, hint=_DAMAGED) from error
     if matrix.shape != (len(barcodes), len(features)):
         raise SectionError(
             f"has {matrix.shape[1]} features x {matrix.shape[0]} barcodes, but the lists beside it "
             f"{len(features)} and {len(barcodes)}",
             where=matrix_path,
-            mend=_DAMAGED,
+            hint=_DAMAGED,
         )
     return pd.Index(barcodes.iloc[:, 0], dtype=object), features, matrix

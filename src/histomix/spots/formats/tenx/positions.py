@@ -50,7 +50,7 @@ def read_positions(path: Path) -> pd.DataFrame:
     barcodes = pd.Index(table["barcode"].astype(object), name="spot")
     if not barcodes.is_unique:
         raise SectionError(
-            f"has the barcode '{barcodes[barcodes.duplicated()][0]}' more than once", where=path, mend=_AGAIN
+            f"has the barcode '{barcodes[barcodes.duplicated()][0]}' more than once", where=path, hint=_AGAIN
         )
     return pd.DataFrame(
         {
@@ -85,18 +85,18 @@ def parquet_batches(path: Path) -> Iterator[pd.DataFrame]:
             missing = [name for name in COLUMNS if name not in stored.schema_arrow.names]
             if missing:
                 raise SectionError(
-                    f"lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}", where=path, mend=_AGAIN
+                    f"lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}", where=path, hint=_AGAIN
                 )
             if not stored.metadata.num_rows:
-                raise SectionError("holds no spots", where=path, mend=_AGAIN)
+                raise SectionError("holds no spots", where=path, hint=_AGAIN)
             for batch in stored.iter_batches(_BATCH, columns=list(COLUMNS), use_threads=False):
                 table = batch.to_pandas()
                 _require_numbers(table, path)
                 yield table
     except FileNotFoundError as error:
-        raise MissingSectionError("there is no such file", where=path, mend="Check the path") from error
+        raise MissingSectionError("there is no such file", where=path, hint="Check the path") from error
     except (OSError, pa.ArrowException) as error:
-        raise SectionError(f"cannot be read as parquet ({error})", where=path, mend=_AGAIN) from error
+        raise SectionError(f"cannot be read as parquet ({error})", where=path, hint=_AGAIN) from error
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
@@ -104,19 +104,19 @@ def _read_csv(path: Path) -> pd.DataFrame:
     rows = list(csv.reader(io.StringIO(text)))
     rows = [[cell.strip() for cell in row] for row in rows if row]
     if not rows:
-        raise SectionError("holds no spots", where=path, mend=_AGAIN)
+        raise SectionError("holds no spots", where=path, hint=_AGAIN)
     # The name of the file does not tell whether there is a header: people rename it.
     header = len(rows[0]) > 1 and not _is_number(rows[0][1])
     names = rows[0] if header else list(COLUMNS)
     missing = [name for name in COLUMNS if name not in names]
     if missing:
-        raise SectionError(f"lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}", where=path, mend=_AGAIN)
+        raise SectionError(f"lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}", where=path, hint=_AGAIN)
     first = 2 if header else 1
     for number, row in enumerate(rows[1:] if header else rows, start=first):
         if len(row) != len(names):
-            raise SectionError(f"row {number} has {len(row)} cells, not {len(names)}", where=path, mend=_AGAIN)
+            raise SectionError(f"row {number} has {len(row)} cells, not {len(names)}", where=path, hint=_AGAIN)
     if len(rows) == int(header):
-        raise SectionError("has a header but no rows", where=path, mend=_AGAIN)
+        raise SectionError("has a header but no rows", where=path, hint=_AGAIN)
     table = pd.DataFrame(rows[1:] if header else rows, columns=names)[list(COLUMNS)]
     numbers = table.copy()
     for name in COLUMNS[1:]:
@@ -143,7 +143,7 @@ def _require_numbers(table: pd.DataFrame, path: Path, first: int | None = None) 
             raise SectionError(
                 f"{place}column '{name}': {len(wrong)} values are no numbers (spot {table['barcode'].iloc[wrong[0]]})",
                 where=path,
-                mend=_AGAIN,
+                hint=_AGAIN,
             )
 
 
@@ -174,14 +174,14 @@ def read_scalefactors(spatial: Path) -> ScaleFactors | None:
     try:
         values = json.loads(text)
     except ValueError as error:
-        raise SectionError(f"cannot be read as JSON ({error})", where=path, mend=_AGAIN) from error
+        raise SectionError(f"cannot be read as JSON ({error})", where=path, hint=_AGAIN) from error
     names = ("spot_diameter_fullres", "tissue_hires_scalef", "tissue_lowres_scalef", "microns_per_pixel", "bin_size_um")
     if not isinstance(values, dict):
-        raise SectionError("is JSON, but not an object", where=path, mend=_AGAIN)
+        raise SectionError("is JSON, but not an object", where=path, hint=_AGAIN)
     found: list[Any] = [values.get(name) for name in names]
     for name, value in zip(names, found, strict=True):
         if value is not None and not (type(value) in (int, float) and 0 < value < np.inf):
-            raise SectionError(f"has a {name} that is no positive number ({value!r})", where=path, mend=_AGAIN)
+            raise SectionError(f"has a {name} that is no positive number ({value!r})", where=path, hint=_AGAIN)
     return ScaleFactors(path, *found)
 
 
@@ -216,7 +216,7 @@ def join_matrix(
             f"{counted.sum():,} of its {len(obs):,} spots under tissue are among the {len(barcodes):,} barcodes of "
             f"{matrix} (spots: {examples[0]}; barcodes: {examples[1]})",
             where=positions,
-            mend="The positions and the matrix are of two sections: copy the outs folder of one section again",
+            hint="The positions and the matrix are of two sections: copy the outs folder of one section again",
         )
     notes = ["barcodes are matched without what follows their last '-'"] if suffixed else []
     if raw:

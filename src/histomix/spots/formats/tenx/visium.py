@@ -81,7 +81,7 @@ class Visium:
             raise SectionError(
                 "holds no spatial/tissue_positions.csv or tissue_positions_list.csv",
                 where=path,
-                mend="Name the outs folder of Space Ranger, with its spatial folder in it",
+                hint="Name the outs folder of Space Ranger, with its spatial folder in it",
             )
         return outs, spatial
 
@@ -110,11 +110,11 @@ def read_tissue(path: Path, spatial: Path) -> tuple[tuple[Path, pd.DataFrame], p
     """
     file = path if path.is_file() else find_positions(spatial)
     if file is None:
-        raise SectionError("has no tissue_positions", where=spatial, mend="Copy the spatial folder again")
+        raise SectionError("has no tissue_positions", where=spatial, hint="Copy the spatial folder again")
     positions = read_positions(file)
     spots = positions[positions["in_tissue"]]
     if spots.empty:
-        raise SectionError("has no spot with in_tissue = 1", where=file, mend="Select the spots under the tissue")
+        raise SectionError("has no spot with in_tissue = 1", where=file, hint="Select the spots under the tissue")
     return (file, positions), spots
 
 
@@ -146,7 +146,7 @@ def spots_mpp(positions: pd.DataFrame, factors: ScaleFactors | None) -> tuple[fl
             f"has a spot_diameter_fullres of {factors.spot_diameter_px:.1f} px, which is {diameter_um:.0f} um by "
             f"{source} (a spot has {DIAMETER_UM:g}, and is written as {THEORETICAL_UM:g})",
             where=factors.path,
-            mend="The scale factors and the positions are of two images: copy the spatial folder of this section again",
+            hint="The scale factors and the positions are of two images: copy the spatial folder of this section again",
         )
     return mpp, source
 

@@ -123,7 +123,7 @@ def aggregate_bins(
     matrix = find_matrix(square) if with_counts else None
     if matrix is not None and matrix.is_dir():
         raise SectionError(
-            "is not read in parts", where=matrix, mend="Give the matrix as filtered_feature_bc_matrix.h5 as well"
+            "is not read in parts", where=matrix, hint="Give the matrix as filtered_feature_bc_matrix.h5 as well"
         )
     adata, more = tiles_adata(grid, matrix)
     array = grid.tiles[["array_col", "array_row"]].to_numpy(dtype=float)
@@ -153,7 +153,7 @@ def _whole(options: Options, name: str, path: Path) -> int | None:
     text = options[name].removesuffix("um").strip()
     if not text.isdecimal() or int(text) < 1:
         raise SectionError(
-            f"{name} is '{options[name]}', not a whole number of um", where=path, mend="Say #tile_um=112"
+            f"{name} is '{options[name]}', not a whole number of um", where=path, hint="Say #tile_um=112"
         )
     return int(text)
 
@@ -162,12 +162,12 @@ def _choose(path: Path, bin_um: int | None, tile_um: int | None) -> tuple[int, P
     squares = _squares(path)
     if not squares:
         raise SectionError(
-            "holds no square_*um folder of bins", where=path, mend="Name the outs folder of a Visium HD section"
+            "holds no square_*um folder of bins", where=path, hint="Name the outs folder of a Visium HD section"
         )
     if bin_um is not None:
         if bin_um not in squares:
             known = ", ".join(map(str, sorted(squares)))
-            raise SectionError(f"has no bins of {bin_um} um", where=path, mend=f"It has {known}")
+            raise SectionError(f"has no bins of {bin_um} um", where=path, hint=f"It has {known}")
         return bin_um, squares[bin_um], ()
     if len(squares) == 1:
         return *next(iter(squares.items())), ()
@@ -181,7 +181,7 @@ def _choose(path: Path, bin_um: int | None, tile_um: int | None) -> tuple[int, P
 def _positions(square: Path) -> Path:
     found = find_positions(square / "spatial")
     if found is None or found.suffix != ".parquet":
-        raise SectionError("has no spatial/tissue_positions.parquet", where=square, mend="Copy the square folder again")
+        raise SectionError("has no spatial/tissue_positions.parquet", where=square, hint="Copy the square folder again")
     return found
 
 
@@ -194,15 +194,15 @@ def _read_bins(square: Path, bin_um: int, with_counts: bool, notes: tuple[str, .
             raise SectionError(
                 f"has over {MAX_BINS:,} bins of {bin_um} um under tissue, too many to be spots one by one",
                 where=path,
-                mend="Sum them to tiles (#tile_um=112), or read coarser bins (#bin_um=8)",
+                hint="Sum them to tiles (#tile_um=112), or read coarser bins (#bin_um=8)",
             )
     table = pd.concat(parts)
     if table.empty:
-        raise SectionError("has no bin with in_tissue = 1", where=path, mend="Check the tissue detection")
+        raise SectionError("has no bin with in_tissue = 1", where=path, hint="Check the tissue detection")
     keys = pd.Index(table["barcode"].astype(object), name="spot")
     if not keys.is_unique:
         raise SectionError(
-            f"has the barcode '{keys[keys.duplicated()][0]}' more than once", where=path, mend="Copy it again"
+            f"has the barcode '{keys[keys.duplicated()][0]}' more than once", where=path, hint="Copy it again"
         )
     array = table[["array_col", "array_row"]].to_numpy(dtype=float)
     xy_px = table[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(dtype=float)
@@ -224,7 +224,7 @@ def _mpp(
             f"says {factors.mpp:.4g} um per px, but {side_um} um are {side_um / measured:.1f} px in the positions, "
             f"which is {measured:.4g}",
             where=factors.path,
-            mend="The scale factors and the positions are of two images: copy the square folder again",
+            hint="The scale factors and the positions are of two images: copy the square folder again",
         )
     return factors.mpp, f"microns_per_pixel of {factors.path.name}"
 
