@@ -6,6 +6,7 @@ import ast
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,28 @@ HEAVY = {"torch", "scanpy", "anndata", "pandas", "sklearn", "timm", "onnxruntime
 def test_import_and_help_load_nothing_heavy() -> None:
     assert not _loaded("import histomix") & HEAVY
     assert not _loaded("import histomix.cli.app") & HEAVY
+
+
+#: Rooms of one verb or purpose, of which none imports another's inside.
+LEAVES = {"export", "pl", "cohort", "report", "viewer", "sharing", "benchmark"}
+#: Figures and words of scores that pages draw with, and how export finds the maps below a folder.
+SHARED = {"pl", "export"}
+
+
+@pytest.mark.parametrize("room", sorted(LEAVES))
+def test_leaf_rooms_do_not_import_each_other(room: str) -> None:
+    for path in (PACKAGE / room).rglob("*.py"):
+        others = _imports(path) & LEAVES - {room} - SHARED
+        assert not others, f"{path.relative_to(PACKAGE)} imports {sorted(others)}"
+
+
+def test_no_folder_is_a_drawer() -> None:
+    """The command line has a file for each verb; a room that grows past this is asking for rooms of its own."""
+    folders = Counter(path.parent.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
+    assert {name: number for name, number in folders.items() if number > 18 and name != "cli"} == {}
+
+
+def test_the_drawing_is_the_house() -> None:
+    script = PACKAGE.parents[1] / "scripts" / "house.py"
+    done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
