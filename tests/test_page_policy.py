@@ -80,7 +80,10 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def unescaped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is escaped, as if that had been forgotten everywhere."""
-    careless = lambda: Environment(loader=PackageLoader("histomix.outputs"), autoescape=False)  # noqa: E731
+
+    def careless(room: str) -> Environment:
+        return Environment(loader=PackageLoader(f"histomix.{room}"), autoescape=False)
+
     for module in (report, benchmark_page):
         monkeypatch.setattr(module, "page_environment", careless)
     monkeypatch.setattr(writer.html, "escape", lambda text: text)
@@ -141,7 +144,7 @@ def material(job: Job) -> ReportInputs:
 def test_nothing_that_a_name_brings_runs_in_a_report(
     browser: Any, material: ReportInputs, unescaped: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(report, "gather", lambda _: material)
+    monkeypatch.setattr(report, "report_inputs", lambda _: material)
     page = write_report([], tmp_path / "report", title=TITLE, lead=hostile("lead"))
     refused(browser, page)
     for chart in list((page.parent / "figures").glob("*.svg"))[:2]:
@@ -202,10 +205,14 @@ def test_policies_are_of_the_templates_and_the_same_for_every_page(
         assert found is not None
         return html.unescape(found[1])
 
-    monkeypatch.setattr(report, "gather", lambda _: ReportInputs(heads=material.heads, maps=material.maps))
+    monkeypatch.setattr(report, "report_inputs", lambda _: ReportInputs(heads=material.heads, maps=material.maps))
     first = policy(write_report([], tmp_path / "first", title=TITLE))
-    monkeypatch.setattr(report, "gather", lambda _: ReportInputs())
-    assert first == policy(write_report([], tmp_path / "second")) == content_policy("_style.html.j2", "_script.html.j2")
+    monkeypatch.setattr(report, "report_inputs", lambda _: ReportInputs())
+    assert (
+        first
+        == policy(write_report([], tmp_path / "second"))
+        == content_policy("report", "_style.html.j2", "_script.html.j2")
+    )
     (tmp_path / "a").mkdir()
     one = policy(_viewer(tmp_path / "a"))
     (tmp_path / "b").mkdir()

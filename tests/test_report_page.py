@@ -113,7 +113,9 @@ def test_the_policy_allows_only_the_page_itself(page: Path) -> None:
         digest = base64.b64encode(hashlib.sha256(part.encode()).digest()).decode()
         assert f"{name}-src 'sha256-{digest}'" in policy
     assert 'style="' not in text, "a style attribute would be refused by the policy"
-    assert policy == html.unescape(content_policy("_style.html.j2", "_script.html.j2")), "of the templates alone"
+    assert policy == html.unescape(content_policy("report", "_style.html.j2", "_script.html.j2")), (
+        "of the templates alone"
+    )
 
 
 def test_charts_have_a_dark_twin(page: Path) -> None:

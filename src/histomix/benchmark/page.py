@@ -54,7 +54,7 @@ def write_benchmark_page(benchmark: Benchmark, out: str | os.PathLike[str], *, t
         page_environment("benchmark")
         .get_template("benchmark.html.j2")
         .render(
-            policy=content_policy("_benchmark_style.html.j2"),
+            policy=content_policy("benchmark", "_benchmark_style.html.j2"),
             title=title,
             lead=f"{_count(summary['encoders'], 'encoder')} and {_count(summary['heads'], 'head')} on "
             f"{_count(summary['cohorts'], 'cohort')}: every number of a table is over the same spots and folds.",

@@ -32,7 +32,7 @@ def page_environment(room: str) -> Environment:
     )
 
 
-def content_policy(*templates: str) -> Markup:
+def content_policy(room: str, *templates: str) -> Markup:
     """The Content-Security-Policy of a page: pictures beside it, and the styles and scripts of its templates by digest.
 
     The digests are of the templates as they lie in the package, never of a finished page: what a hostile name smuggled
@@ -40,10 +40,13 @@ def content_policy(*templates: str) -> Markup:
 
     Parameters
     ----------
+    room
+        Whose templates they are.
     templates
         Those that hold the styles and scripts, and nothing of the user's.
     """
-    text = "".join(page_environment().get_template(name).render() for name in templates)
+    environment = page_environment(room)
+    text = "".join(environment.get_template(name).render() for name in templates)
     rules = ["default-src 'none'", "img-src 'self' data:", "base-uri 'none'", "form-action 'none'"]
     for name in ("style", "script"):
         parts = re.findall(rf"<{name}>(.*?)</{name}>", text, flags=re.DOTALL)

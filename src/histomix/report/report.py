@@ -97,7 +97,7 @@ def write_report(
             page_environment("report")
             .get_template("report.html.j2")
             .render(
-                policy=content_policy("_style.html.j2", "_script.html.j2"),
+                policy=content_policy("report", "_style.html.j2", "_script.html.j2"),
                 title=title,
                 lead=lead,
                 version=__version__,
