@@ -17,13 +17,16 @@ PAGE = Path(__file__).parents[1] / "docs" / "hospital-it.md"
 _HOST = re.compile(r"https?://([A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+)")
 #: Files that call a network, by way of these libraries; each is on the page, by verb.
 CALLERS = {
-    "datasets/download.py": {"pooch", "requests"},
+    "common/transfer/download.py": {"pooch", "requests", "urllib3"},
+    "common/transfer/store.py": {"fsspec"},
+    "common/transfer/web.py": {"aiohttp", "fsspec"},
     "datasets/fetch.py": {"huggingface_hub"},
-    "encoders/weights.py": {"huggingface_hub"},
-    "encoders/zoo.py": {"lazyslide_models"},
-    "outputs/hub/repository.py": {"huggingface_hub"},
-    "prediction/cluster.py": {"distributed"},
-    "slides/store.py": {"aiohttp", "fsspec"},
+    "encoders/torch/weights.py": {"huggingface_hub"},
+    "encoders/torch/zoo.py": {"lazyslide_models"},
+    "prediction/cluster/cluster.py": {"distributed"},
+    "prediction/cluster/local.py": {"distributed"},
+    "prediction/cluster/nodes.py": {"distributed"},
+    "sharing/repository.py": {"huggingface_hub"},
 }
 _NETWORK = {
     *("aiobotocore", "aiohttp", "asyncssh", "boto3", "botocore", "dask_jobqueue", "distributed", "ftplib", "fsspec"),
@@ -92,7 +95,7 @@ def test_only_known_files_reach_for_a_network() -> None:
 
 
 @pytest.mark.parametrize(
-    ("library", "file"), [("onnxruntime", "encoders/onnx_session.py"), ("openvino", "common/quiet.py")]
+    ("library", "file"), [("onnxruntime", "encoders/onnx/session.py"), ("openvino", "common/quiet.py")]
 )
 def test_one_file_alone_opens_a_library_that_would_send(library: str, file: str) -> None:
     users = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if library in imports(path)}

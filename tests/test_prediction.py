@@ -16,6 +16,7 @@ from histomix.abundance import read_labels
 from histomix.embedding import read_features
 from histomix.encoders import load_encoder
 from histomix.errors import HeadError, SectionError, SlideError, SlideReadError
+from histomix.maps import composition_geojson
 from histomix.prediction import load_head_encoders, predict_slides
 from histomix.slides import open_slide, read_tile, tissue_mask
 
@@ -107,7 +108,7 @@ def test_an_unreadable_tile_is_marked_and_the_rest_is_predicted(job: Job, monkey
     np.testing.assert_array_equal(composition.obs["read_ok"], ~left)
     assert np.isnan(composition.X[left]).all() and np.isfinite(composition.X[~left]).all()
     assert not composition.obs["in_scope"][left].any()
-    geojson = hm.outputs.composition_geojson(composition)
+    geojson = composition_geojson(composition)
     assert ["measurements" in f["properties"] for f in geojson["features"]] == (~left).tolist()
 
 

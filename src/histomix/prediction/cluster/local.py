@@ -76,7 +76,7 @@ def local_cluster(
             "memory_limit": _memory_share(workers),
             "resources": dict(resources) if resources else None,
             "silence_logs": logging.CRITICAL,
-            "preload": [f"{__package__}.deaf"],
+            "preload": [f"{__package__}.ignore_interrupt"],
             "local_directory": private,
             "worker_class": LocalWorker,
         }
