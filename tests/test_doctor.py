@@ -66,7 +66,7 @@ def test_doctor_says_what_an_extra_lacks_and_one_command_for_all(declared: dict[
     declared["dask"] = "2023.1"
     code, out = doctor()
     assert code == 0, "extras are optional"
-    assert "missing: aiohttp, s3fs" in out and "dask (2023.1 is here, needs >=2024.8)" in out
+    assert "missing: aiohttp, s3fs" in out and "dask (2023.1 is here, needs >=2025.1)" in out
     assert out.count('pip install "histomix[cluster,remote]"') == 1 and out.count("pip install") == 1
     state = json.loads(doctor("--json")[1])["extras"]
     assert state["remote"]["missing"] == {"aiohttp": "missing", "s3fs": "missing"}
