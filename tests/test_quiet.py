@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +22,7 @@ from histomix.datasets import catalogue
 
 from .conftest import Job
 from .fake_hub import Hub, fake_hub
-from .watching import Scratch, Seen, watch
+from .watching import Scratch, Seen, strace, watch
 
 Words = Sequence[object]
 
@@ -156,6 +159,29 @@ def watched(job: Job, server: tuple[str, Path], hub: Hub, tmp_path_factory: pyte
     return Watched(seen, (scratch.root / "said.txt").read_text(), scratch, out, before)
 
 
+OUTSIDE = """
+import ctypes, os, socket
+from pathlib import Path
+(Path.home() / "by-python").write_text("x")
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+    one.connect(("192.0.2.1", 9))
+c = ctypes.CDLL(None)
+os.close(c.open(os.fsencode(Path.home() / "native"), os.O_WRONLY | os.O_CREAT, 0o600))
+raw = (2).to_bytes(2, "little") + (9).to_bytes(2, "big") + bytes([192, 0, 2, 2]) + bytes(8)
+c.connect(c.socket(2, 2, 0), raw, 16)
+"""
+
+
+def test_the_watchers_see_python_and_native_code(tmp_path: Path) -> None:
+    """Datagram sockets, which send nothing by being connected."""
+    scratch = Scratch.made(tmp_path / "scratch")
+    (seen,) = watch(scratch, script=OUTSIDE)
+    assert {path.name for path in scratch.files()} == {"by-python", "native"}
+    assert scratch.home / "by-python" in seen.outside(scratch.tmp) and "192.0.2.1" in seen.beyond_loopback()
+    if strace():
+        assert scratch.home / "native" in seen.outside(scratch.tmp) and "192.0.2.2" in seen.beyond_loopback()
+
+
 VERBS = sorted(verbs(app))
 
 
@@ -186,4 +212,130 @@ def test_nothing_is_left_but_the_results_and_the_cache(watched: Watched, job: Jo
     assert left == {scratch.cache.parent}
     assert stamps(job.sheet.parent.parent) == watched.before, "the inputs were written to"
     assert (scratch.cache.stat().st_mode & 0o777) == 0o700
-    assert {path.name for path in scratch.cache.iterdir()} <= {"libraries", "slides", "onnx", "hest-TENX95"}
+    assert {path.name for path in scratch.cache.iterdir()} == {"libraries", "slides", "nuclei", "hest-TENX95"}
+
+
+# --- other ways in
+
+
+IN_PYTHON = """
+import multiprocessing
+import numpy as np
+import histomix as hm
+from histomix.prediction.cluster import local_cluster
+
+encode = "__import__('histomix').load_encoder(threads=1).dim"
+assert hm.load_encoder(threads=1).embed(np.zeros((1, 112, 112, 3), np.uint8)).shape == (1, eval(encode))
+with multiprocessing.get_context("spawn").Pool(1) as pool:
+    assert pool.apply(eval, (encode,)) == eval(encode)
+with local_cluster(1, dashboard=None) as client:
+    assert client.submit(eval, encode).result() == eval(encode)
+"""
+
+
+def test_a_python_program_and_its_workers_are_as_quiet(tmp_path: Path) -> None:
+    """Whatever the environment says: a promise of silence must not lean on it."""
+    pytest.importorskip("distributed")
+    scratch = Scratch.made(tmp_path / "scratch")
+    (seen,) = watch(scratch, script=IN_PYTHON, ORT_DISABLE_TELEMETRY="0", HF_HUB_DISABLE_TELEMETRY="0")
+    assert not seen.beyond_loopback()
+    assert not seen.outside(scratch.tmp)
+    assert scratch.files() == set()
+
+
+def test_workers_of_a_prediction_are_as_quiet(job: Job, tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    scratch, out = Scratch.made(tmp_path / "scratch"), tmp_path / "out"
+    (seen,) = watch(scratch, [["predict", job.image, "--head", job.head, "--workers", 1, "--out", out]])
+    assert seen.code == 0 and (out / job.image.stem / "composition.csv").is_file()
+    assert not seen.beyond_loopback()
+    assert not seen.outside(out, scratch.cache, scratch.tmp) - {scratch.cache.parent}
+    assert {path for path in scratch.files() if not path.is_relative_to(scratch.cache)} == {scratch.cache.parent}
+
+
+def test_nobody_asks_the_cloud_for_credentials(job: Job, server: tuple[str, Path], tmp_path: Path) -> None:
+    """A bucket without credentials: the store that was named is all that may be asked."""
+    pytest.importorskip("s3fs")
+    scratch = Scratch.made(tmp_path / "scratch")
+    store = {"AWS_ENDPOINT_URL": server[0], "AWS_DEFAULT_REGION": "x"}
+    words = ["predict", "s3://bucket/a.svs", "--head", job.head, "--out", tmp_path / "out"]
+    (seen,) = watch(scratch, [words], **store)
+    assert seen.code == 1 and "credentials" in (scratch.root / "said.txt").read_text()
+    assert not seen.beyond_loopback()
+
+
+def test_an_encoder_in_torch_is_as_quiet(job: Job, tmp_path: Path) -> None:
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    from histomix.encoders import card
+
+    weights = tmp_path / "model.safetensors"
+    torch.manual_seed(0)
+    model = timm.create_model(card("lunit-s16").architecture, num_classes=0, **card("lunit-s16").arguments)
+    save_file(model.state_dict(), weights)
+    scratch, out = Scratch.made(tmp_path / "scratch"), tmp_path / "out"
+    embed = ["embed", job.sheet, "--encoder", "lunit-s16", "--weights", weights, "--out", out]
+    (seen,) = watch(scratch, [embed])
+    assert seen.code == 0 and list((scratch.cache / "onnx").glob("*.onnx"))
+    assert not seen.beyond_loopback()
+    assert not seen.outside(out, scratch.cache, scratch.tmp) - {scratch.cache.parent}
+    assert {path for path in scratch.files() if not path.is_relative_to(scratch.cache)} == {scratch.cache.parent}
+
+
+# --- what the command line sets for libraries
+
+
+def settled(home: Path, **given: str) -> dict[str, str]:
+    """The environment that the command line leaves to libraries."""
+    code = "import json, os; from histomix.common.quiet import settle_libraries as settle; settle();"
+    code += "print(json.dumps(dict(os.environ)))"
+    least = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "SYSTEMROOT") if name in os.environ}
+    environment = {**least, "HOME": str(home), **given}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    return json.loads(found.stdout)
+
+
+def test_the_users_own_settings_and_weights_stay(tmp_path: Path) -> None:
+    ours = tmp_path / ".cache" / "histomix" / "libraries"
+    found = settled(tmp_path)
+    assert found["MPLCONFIGDIR"] == str(ours / "matplotlib") and found["HF_HOME"] == str(ours / "huggingface")
+    assert found["HF_TOKEN_PATH"] == str(tmp_path / ".cache" / "huggingface" / "token")
+    assert "HF_HUB_CACHE" not in found and "MATPLOTLIBRC" not in found
+    assert found["AWS_EC2_METADATA_DISABLED"] == "true"
+
+    (tmp_path / ".cache" / "huggingface" / "hub").mkdir(parents=True)
+    (tmp_path / ".cache" / "torch" / "hub").mkdir(parents=True)
+    style = tmp_path / ".config" / "matplotlib" / "matplotlibrc"
+    style.parent.mkdir(parents=True)
+    style.touch()
+    found = settled(tmp_path, HF_HOME="/theirs", AWS_EC2_METADATA_DISABLED="false", NUMBA_CACHE_DIR="/numba")
+    assert (found["HF_HOME"], found["NUMBA_CACHE_DIR"]) == ("/theirs", "/numba")
+    assert "HF_TOKEN_PATH" not in found and "HF_HUB_CACHE" not in found
+    assert found["AWS_EC2_METADATA_DISABLED"] == "false"
+    assert found["MATPLOTLIBRC"] == str(style)
+    found = settled(tmp_path, HISTOMIX_CACHE="~/mine")
+    assert found["HF_HUB_CACHE"] == str(tmp_path / ".cache" / "huggingface" / "hub")
+    assert found["TORCH_HOME"] == str(tmp_path / ".cache" / "torch")
+    assert found["NUMBA_CACHE_DIR"] == str(tmp_path / "mine" / "libraries" / "numba")
+
+
+def test_a_cache_that_cannot_be_used_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache").chmod(0o777)
+    found = settled(tmp_path, HISTOMIX_CACHE=str(tmp_path / "cache"), TMPDIR=str(tmp_path / "tmp"))
+    assert Path(found["MPLCONFIGDIR"]).is_relative_to(tmp_path / "tmp")
+    assert not list((tmp_path / "cache").iterdir()) and not list((tmp_path / "tmp").iterdir())
+
+
+def test_openvino_comes_without_what_sends(tmp_path: Path) -> None:
+    """Its telemetry has no switch: the module must not load, and openvino then goes on without it."""
+    (tmp_path / "openvino_telemetry.py").write_text("raise SystemExit('it was loaded')")
+    (tmp_path / "openvino.py").write_text(
+        "try:\n    import openvino_telemetry\n    silent = False\nexcept ImportError:\n    silent = True\n"
+    )
+    code = "from histomix.common.quiet import import_openvino; assert import_openvino().silent"
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, check=True)

@@ -41,11 +41,15 @@ def small_demo():
     histomix.heads.train = partial(histomix.heads.train, head="ridge")
 
 def run():
-    from histomix.cli import main
-
     plan = json.loads(Path(sys.argv[1]).read_text())
     codes = []
+    if plan["script"]:
+        mark(0)
+        exec(plan["script"], {"__name__": "script"})
+        codes.append(0)
     for number, words in enumerate(plan["commands"]):
+        from histomix.cli import main
+
         mark(number)
         sys.argv = ["histomix", *words]
         if words[0] == "demo":
@@ -167,7 +171,9 @@ def strace() -> str | None:
     return found if works == 0 else None
 
 
-def watch(scratch: Scratch, commands: Sequence[Sequence[object]], **environment: str) -> list[Seen]:
+def watch(
+    scratch: Scratch, commands: Sequence[Sequence[object]] = (), script: str = "", **environment: str
+) -> list[Seen]:
     """Run commands as the program does, and tell what each did; strace watches too where it is at hand.
 
     Parameters
@@ -176,12 +182,14 @@ def watch(scratch: Scratch, commands: Sequence[Sequence[object]], **environment:
         Home, temporary and current folder of the run.
     commands
         Words after ``histomix``.
+    script
+        Python to run in their place.
     environment
         Variables beside those that a process needs at least.
     """
     plan, codes, log, trace = (scratch.root / name for name in ("plan.json", "codes.json", "audit.jsonl", "strace.txt"))
     words = [[str(word) for word in command] for command in commands]
-    plan.write_text(json.dumps({"commands": words, "codes": str(codes)}))
+    plan.write_text(json.dumps({"commands": words, "script": script, "codes": str(codes)}))
     hook = scratch.root / "hook"
     hook.mkdir()
     (hook / "sitecustomize.py").write_text(_HOOK)
