@@ -46,6 +46,7 @@ class CompositionRegressor(NeighbourhoodMixin, RegressorMixin, BaseEstimator):
     #: Numbers, besides `n_features_in_`, that a fitted estimator is saved with.
     _fitted_numbers: ClassVar[tuple[str, ...]] = ()
     unit: str
+    present_: np.ndarray
     held_out_: np.ndarray | None = None
     held_out_spread_: np.ndarray | None = None
 
