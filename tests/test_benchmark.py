@@ -21,6 +21,7 @@ from histomix.errors import HistomixError, InputError
 from histomix.slides import TileSpec
 
 from .conftest import Job
+from .extras import needs_extra
 
 
 class Colours:
@@ -86,7 +87,11 @@ def test_every_encoder_and_head_is_scored_over_the_same_spots(found: Benchmark, 
     pd.testing.assert_frame_equal(
         pd.read_csv(place / "results.csv", keep_default_na=False, na_values={"value": [""]}), table, check_dtype=False
     )
-    assert len(pd.read_parquet(place / "results.parquet")) == len(table)
+
+
+@needs_extra("st", "pyarrow")
+def test_the_table_is_written_as_parquet_too(found: Benchmark, place: Path) -> None:
+    pd.testing.assert_frame_equal(pd.read_parquet(place / "results.parquet"), found.table, check_dtype=False)
 
 
 def test_the_ranking_is_that_of_the_table(found: Benchmark) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from importlib.util import find_spec
 from pathlib import Path
 
 import anndata as ad
@@ -347,9 +348,10 @@ def test_the_verb_writes_tables_that_read_back_and_names_broken_maps(maps: Path,
     answer = json.loads(ran.stdout)
     assert answer["slides"] == 3 and "broken" in answer["failures"][0]
     tidy = pd.read_csv(out / "cohort.csv", keep_default_na=False, dtype={"part": str})
-    same = pd.read_parquet(out / "cohort.parquet")
-    assert list(tidy.columns) == list(same.columns) and len(tidy) == len(same)
-    np.testing.assert_allclose(tidy["value"].astype(float), same["value"], rtol=1e-6)
+    if find_spec("pyarrow") is not None:
+        same = pd.read_parquet(out / "cohort.parquet")
+        assert list(tidy.columns) == list(same.columns) and len(tidy) == len(same)
+        np.testing.assert_allclose(tidy["value"].astype(float), same["value"], rtol=1e-6)
     assert not tidy.duplicated(["slide", "level", "part", "measure", "cell_type", "other_type"]).any()
     assert set(tidy["unit"]) == {DEFINITIONS[name][0] for name in tidy["measure"]}
     spots = pd.read_csv(out / "tls_like.csv")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,9 @@ from histomix.encoders.runtimes import (
     optimise,
 )
 from histomix.encoders.torch.base import TorchEncoder
-from histomix.errors import EncoderError
+from histomix.errors import EncoderError, MissingExtraError
 
-from .extras import extra_module
+from .extras import extra_module, needs_extra
 
 CARD = EncoderCard(
     name="small",
@@ -91,6 +92,8 @@ TILES = np.random.default_rng(5).integers(0, 256, (37, 32, 32, 3), dtype=np.uint
 @pytest.mark.parametrize("kind", ["convolutional", "attention"])
 @pytest.mark.parametrize("runtime", ["auto", "torch", "onnx"])
 def test_every_float_runtime_gives_the_features_of_the_network(tmp_path: Path, kind: str, runtime: Any) -> None:
+    if runtime != "torch":
+        extra_module("onnx", "onnx")
     original = encoder(kind)
     fast = optimise(original, runtime, threads=1, cache=tmp_path)
     assert isinstance(fast, TorchRuntime if runtime == "torch" else OnnxRuntime)
@@ -107,7 +110,7 @@ def test_every_float_runtime_gives_the_features_of_the_network(tmp_path: Path, k
 
 @pytest.mark.parametrize("runtime", ["torch", "onnx", "int8"])
 def test_the_batch_changes_nothing_beyond_rounding(tmp_path: Path, runtime: Any) -> None:
-    if runtime == "int8":
+    if runtime != "torch":
         extra_module("onnx", "onnx")
     fast = optimise(encoder("attention"), runtime, threads=1, cache=tmp_path)
     whole = fast.embed(TILES)
@@ -116,6 +119,7 @@ def test_the_batch_changes_nothing_beyond_rounding(tmp_path: Path, runtime: Any)
         assert difference(parts, whole) < 1e-5
 
 
+@needs_extra("onnx", "onnx")
 def test_views_are_averaged_alike(tmp_path: Path) -> None:
     expected = encoder(views=4).embed(TILES)
     assert difference(optimise(encoder(views=4), "onnx", threads=1, cache=tmp_path).embed(TILES), expected) < TOLERANCE
@@ -134,6 +138,7 @@ def test_int8_has_an_identity_of_its_own(tmp_path: Path) -> None:
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".onnx"]
 
 
+@needs_extra("onnx", "onnx")
 def test_a_graph_is_made_once_and_a_damaged_one_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -166,6 +171,19 @@ def test_a_graph_is_made_once_and_a_damaged_one_again(
     assert not list(tmp_path.glob(".partial-*"))
 
 
+def test_without_onnx_torch_runs_it_or_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "onnx" else real(name))
+    for runtime in ("onnx", "int8"):
+        with pytest.raises(MissingExtraError, match=r'library onnx.*pip install "histomix\[onnx\]"'):
+            optimise(encoder(), runtime, cache=tmp_path)  # type: ignore[arg-type]
+    with caplog.at_level(logging.INFO, logger="histomix"):
+        assert isinstance(optimise(encoder(), "auto", cache=tmp_path), TorchRuntime)
+    assert "torch runs small" in caplog.text and "histomix[onnx]" in caplog.text
+
+
 class Deceitful(TorchEncoder):
     """Normalises otherwise than its card says, so that a graph made from the card is wrong."""
 
@@ -173,6 +191,7 @@ class Deceitful(TorchEncoder):
         return super().preprocess(tiles) * 1.01
 
 
+@needs_extra("onnx", "onnx")
 def test_a_graph_that_moves_features_is_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     wrong = Deceitful(CARD, network("convolutional"), "sha256:wrong", device="cpu")
     with pytest.raises(EncoderError, match="moves the features of small"):
@@ -193,6 +212,7 @@ class Branching(torch.nn.Module):
         return self.inner(torch.linalg.svd(images, full_matrices=False)[2])
 
 
+@needs_extra("onnx", "onnx")
 def test_a_model_that_is_no_graph_falls_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     odd = TorchEncoder(CARD, Branching().eval(), "sha256:odd", device="cpu")
     with pytest.raises(EncoderError, match=r"cannot be exported to ONNX.*runtime torch"):

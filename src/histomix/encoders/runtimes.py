@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from ..common.cache import cache_folder
-from ..errors import EncoderError, StorageError
+from ..errors import EncoderError, MissingExtraError, StorageError
 from ..provenance import digest_json
 from .card import Encoder, EncoderCard
 from .onnx.session import OnnxSession
@@ -54,7 +54,8 @@ def optimise(
         A loaded encoder. One without a torch model (the built-in one, one of the user's) brings its own runtime.
     runtime
         ``"auto"``: half precision on a GPU where features stay within `HALF_TOLERANCE`; on a CPU ONNX Runtime for
-        models of less than 100 million parameters, else torch. ``"torch"``: float32 in torch. ``"onnx"``: ONNX Runtime.
+        models of less than 100 million parameters where the library onnx is installed, else torch. ``"torch"``:
+        float32 in torch. ``"onnx"``: ONNX Runtime.
         ``"int8"``: ONNX Runtime with 8-bit matrix products; features move, so ``digest`` and ``precision`` do too.
     threads
         CPU threads; None takes one for each core.
@@ -70,7 +71,7 @@ def optimise(
     EncoderError
         The runtime is unknown, or cannot run this encoder ("auto" falls back to torch, with a note in the log).
     MissingExtraError
-        ``"int8"`` without the library onnx.
+        ``"onnx"`` or ``"int8"`` without the library onnx.
     """
     if runtime not in RUNTIMES:
         raise EncoderError(f"there is no runtime {runtime!r}", hint=f"Choose one of {', '.join(RUNTIMES)}")
@@ -94,7 +95,7 @@ def optimise(
         )
     try:
         return OnnxRuntime(encoder, int8=runtime == "int8", threads=threads, cache=cache)
-    except (EncoderError, StorageError) as error:
+    except (EncoderError, MissingExtraError, StorageError) as error:
         if runtime != "auto":
             raise
         _LOG.info("torch runs %s: %s", encoder.card.name, error)

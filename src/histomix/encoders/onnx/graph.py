@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import warnings
 from collections.abc import Callable
@@ -56,7 +57,11 @@ def export_graph(encoder: Any, path: Path) -> None:
     ------
     EncoderError
         The model cannot be expressed as a graph.
+    MissingExtraError
+        The library onnx, which torch writes graphs with, is not installed.
     """
+    if importlib.util.find_spec("onnx") is None:
+        raise MissingExtraError("onnx", "onnx", f"running {encoder.card.name} on ONNX Runtime")
     import torch
 
     card: EncoderCard = encoder.card
