@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 _SETTING = threading.RLock()
 _CHUNK_ROWS = 1024
-#: The groups of an AnnData whose arrays lie along its rows.
-_ALONG_ROWS = ("layers", "obsm")
 
 
 @contextlib.contextmanager
@@ -48,6 +46,11 @@ def write_h5ad(path: str | os.PathLike[str], data: AnnData, compression: str | N
     """
     with plain_strings():
         data.write_h5ad(path, compression=compression)
+
+
+def layer_names(data: AnnData) -> list[str]:
+    """Names of the layers; anndata 0.13 lists X among them, under the key None."""
+    return [name for name in data.layers if name is not None]
 
 
 class GrowingH5ad:
@@ -98,10 +101,10 @@ class GrowingH5ad:
             self._var, self._uns = stretch.var, dict(stretch.uns)
         self._obs.append(stretch.obs)
         self._extend("X", stretch.X)
-        for group in _ALONG_ROWS:
-            for name, array in getattr(stretch, group).items():
-                if name is not None:  # anndata 0.13 lists X among the layers, under this key
-                    self._extend(f"{group}/{name}", array)
+        for name in layer_names(stretch):
+            self._extend(f"layers/{name}", stretch.layers[name])
+        for name, array in stretch.obsm.items():
+            self._extend(f"obsm/{name}", array)
 
     def finish(self) -> None:
         """Write the file."""
@@ -114,7 +117,7 @@ class GrowingH5ad:
             if "raw" in store:
                 del store["raw"]  # written as nothing by anndata 0.12 and 0.13, which 0.11 cannot read
             self._write(store, "X", self._arrays["X"])
-            for group in _ALONG_ROWS:
+            for group in ("layers", "obsm"):
                 for name, array in self._arrays.get(group, {}).items():
                     self._write(store[group], name, array)
 

@@ -15,6 +15,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.ticker import MaxNLocator
 
+from ..common.h5ad import layer_names
 from ..common.naming import plain_text
 from ..common.palette import AXIS, HEAD_COLOURS, INK, QUIET, type_colours
 from ..errors import InputError, UnknownNameError
@@ -255,7 +256,8 @@ def proportions(
 def _values(adata: AnnData, name: str, layer: str | None) -> np.ndarray:
     if name in adata.var_names:
         if layer is not None and layer not in adata.layers:
-            hint = f"It has {', '.join(adata.layers)}" if len(adata.layers) else "Predict with a calibrated head"
+            others = layer_names(adata)
+            hint = f"It has {', '.join(others)}" if others else "Predict with a calibrated head"
             raise InputError(f"the map has no layer {layer!r}", hint=hint)
         values = adata.X if layer is None else adata.layers[layer]
         return np.asarray(values, dtype=float)[:, adata.var_names.get_loc(name)]

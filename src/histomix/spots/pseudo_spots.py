@@ -84,7 +84,8 @@ def cells_in_spots(
 def assigned(cell_types: pd.Series) -> pd.Series:
     """Cell types as text, None for cells that have none (names in `UNASSIGNED`, in any case)."""
     names = cell_types.astype(object).where(cell_types.notna(), "").astype(str).str.strip()
-    return names.mask(names.str.lower().isin(UNASSIGNED), None)
+    # As objects: the strings of pandas 3 would turn None into NaN.
+    return names.astype(object).mask(names.str.lower().isin(UNASSIGNED), None)
 
 
 def cell_composition(
