@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 
 def main() -> None:
     """Run ``histomix``."""
@@ -9,5 +12,8 @@ def main() -> None:
     from .app import app
 
     settle_libraries()
-
+    for stream in (sys.stdout, sys.stderr):
+        # Names of slides and cell types may hold marks that a code page of Windows lacks.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     app(prog_name="histomix")
