@@ -277,7 +277,7 @@ def measure_memory(path: Path, slide_px: int, count: int) -> None:
         took, _ = timed(lambda: embed_tiles(slide, tiles, encoder, shard_dir=folder, batch_size=64))  # type: ignore[arg-type]
     # A process inherits ru_maxrss from the one that starts it, so that the kernel's own count is better where it is.
     status = Path("/proc/self/status")
-    known = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.is_file() else None
+    known = re.search(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8")) if status.is_file() else None
     peak = int(known[1]) if known else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(json.dumps({"peak_mib": peak / 1024, "seconds": took}))
 

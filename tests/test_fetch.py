@@ -164,7 +164,7 @@ def _serve_her2st(server: Server) -> None:
 
 
 def _rows(sheet: Path) -> list[dict[str, str]]:
-    with sheet.open(newline="") as stream:
+    with sheet.open(encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
 
 

@@ -50,7 +50,7 @@ def _imports(path: Path) -> set[str]:
     """Rooms that a file of the package imports, at any depth of its code."""
     depth = len(path.relative_to(PACKAGE).parts)
     rooms = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level == depth:
             rooms |= {node.module.split(".")[0]} if node.module else {name.name for name in node.names}
         names = [node.module or ""] if isinstance(node, ast.ImportFrom) and node.level == 0 else []

@@ -58,7 +58,7 @@ def streamed(slide: Path, head: Head, folder: Path, **settings: Any) -> ad.AnnDa
 
 
 def write_geojson(path: Path, features: list[dict[str, Any]]) -> Path:
-    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}), encoding="utf-8")
     return path
 
 

@@ -112,7 +112,7 @@ def test_a_selection_without_columns_of_later_versions(tmp_path: Path) -> None:
 
 
 def _written(path: Path, text: str) -> Path:
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 

@@ -161,6 +161,8 @@ class Lock:
         return True
 
     def _is_current(self, file: int) -> bool:
+        if os.name == "nt":  # an open file is not removed there
+            return True
         with contextlib.suppress(OSError):
             return os.path.samestat(self.path.stat(), os.fstat(file))
         return False

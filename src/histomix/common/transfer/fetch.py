@@ -76,7 +76,9 @@ class _Fault:
 def _resumable(part: Path, stamp: Path, remote: Remote) -> bool:
     """Whether what an earlier transfer left belongs to this version of the file; if not, it is removed."""
     facts = json.dumps(remote.to_dict())
-    kept = part.is_file() and remote.version is not None and stamp.is_file() and stamp.read_text() == facts
+    kept = (
+        part.is_file() and remote.version is not None and stamp.is_file() and stamp.read_text(encoding="utf-8") == facts
+    )
     with _writing(part):
         if not kept:
             part.unlink(missing_ok=True)
