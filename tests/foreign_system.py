@@ -51,16 +51,25 @@ class ForeignSystem:
         if name in _MODULES:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-    def open(self, file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+    def open(
+        self,
+        file: Any,
+        mode: str = "r",
+        buffering: int = -1,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+        *rest: Any,
+        **options: Any,
+    ) -> Any:
         """``open`` with the ends of lines of Windows, and without ``/proc``."""
         named = str(os.fspath(file)) if isinstance(file, str | os.PathLike) else ""
         # threadpoolctl finds libraries in the maps, on Linux only.
         if named.startswith("/proc") and not named.endswith("/maps"):
             raise PermissionError(13, "Permission denied", file)
-        text = "b" not in mode and any(mark in mode for mark in "wax+")
-        if text and len(args) < 4 and kwargs.get("newline") is None:
-            kwargs["newline"] = "\r\n"
-        return _open(file, mode, *args, **kwargs)
+        if newline is None and "b" not in mode and any(mark in mode for mark in "wax+"):
+            newline = "\r\n"
+        return _open(file, mode, buffering, encoding, errors, newline, *rest, **options)
 
     def _moving(self, real: Callable[..., None], replaces: bool = True) -> Callable[..., None]:
         def move(source: Any, target: Any, **places: Any) -> None:
