@@ -233,7 +233,7 @@ def test_workers_name_nobody_either(job: Job, tmp_path: Path) -> None:
     assert not leaks(tmp_path / "maps")
 
 
-def test_a_folder_made_with_nameskeeps_none_of_them(ward: Ward, open_maps: Path, tmp_path: Path) -> None:
+def test_a_folder_made_with_names_keeps_none_of_them(ward: Ward, open_maps: Path, tmp_path: Path) -> None:
     out = tmp_path / "maps"
     shutil.copytree(open_maps, out)
     (out / "thesis.txt").write_text("mine")

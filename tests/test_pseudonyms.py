@@ -16,23 +16,23 @@ from histomix.common.nameless import Renaming, nameless_keys
 from histomix.common.pseudonyms import Pseudonyms, key_file
 from histomix.errors import InputError, StorageError
 
-NAMES = ["DOE^JANE", "=cmd|' /C calc'!A0", "'quoted", "Zoë, née Müller", "a\nb", '"', "-1", "  spaced  ", "\udcff"]
+NAMES = ["DOE^JANE", "=cmd|' /C calc'!A0", "'quoted", "Zoë, née Müller", "a\nb", '"', "-1", "  spaced  ", "\udcff", " "]
 
 
 def test_the_same_key_gives_the_same_pseudonyms(tmp_path: Path) -> None:
     first = Pseudonyms.open(tmp_path / "key.csv")
-    made = [first.slide(name) for name in NAMES[:-1]]
+    made = [first.slide(name) for name in NAMES]
     assert len(set(made)) == len(made)
     first.save()
     second = Pseudonyms.open(tmp_path / "key.csv")
-    assert [second.original(one) for one in made] == NAMES[:-1]
-    assert [second.slide(name) for name in NAMES[:-1]] == made and second.key == first.key
+    assert [second.original(one) for one in made] == NAMES
+    assert [second.slide(name) for name in NAMES] == made and second.key == first.key
     assert second.slide(made[0]) == made[0], "a pseudonym is none of a pseudonym"
     assert second.patient("DOE^JANE") != first.slide("DOE^JANE"), "a slide named like its patient is not told by it"
     assert second.slide("Zoe\u0308, ne\u0301e Mu\u0308ller ") == made[3], "however the letters are composed"
     assert first.slide("") == "" and first.original("slide-unknown") == "slide-unknown"
     assert Pseudonyms.open(tmp_path / "other.csv").slide("DOE^JANE") != made[0] != Pseudonyms.once().slide("DOE^JANE")
-    assert Pseudonyms.once().slide(NAMES[-1]).startswith("slide-")
+    assert all(name.startswith("slide-") for name in made)
 
 
 def test_a_key_is_for_its_owner_and_no_spreadsheet_runs_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -40,7 +40,7 @@ def test_a_key_is_for_its_owner_and_no_spreadsheet_runs_it(tmp_path: Path, caplo
     for name in NAMES[:-1]:
         names.patient(name)
     names.save()
-    with (tmp_path / "key.csv").open(encoding="utf-8", newline="") as stream:
+    with (tmp_path / "key.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
         rows = list(csv.reader(stream))
     assert rows[0] == ["kind", "pseudonym", "original"] and rows[1][0] == "key"
     assert not [cell for row in rows for cell in row if cell.startswith(("=", "+", "-", "@"))]

@@ -105,6 +105,8 @@ def cohort_tables(
     """
     folders = find_maps(maps)
     names = None
+    if keep_columns and not anonymise:
+        raise InputError("all columns are kept", hint="Name columns to keep only where the tables are anonymised")
     if anonymise:
         names = Pseudonyms.once() if pseudonym_key is None else Pseudonyms.open(pseudonym_key)
     table = None if clinical is None else read_clinical(clinical)

@@ -159,7 +159,7 @@ class Pseudonyms:
         self._rows, self._saved = rows, len(rows)
 
     def _of(self, kind: str, name: object) -> str:
-        original = unicodedata.normalize("NFC", str(name)).strip()
+        original = unicodedata.normalize("NFC", str(name)).strip() or str(name)
         if not original or original in self._rows or original in self._adopted:
             return original  # nothing, or a pseudonym already
         pseudonym = f"{kind}-{self._digits(f'{kind}:{original}', _DIGITS)}"
@@ -234,7 +234,7 @@ def _alone(file: Path) -> Any:
 
 def _read(file: Path) -> tuple[bytes, list[tuple[str, str, str]]]:
     try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
+        with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
             table = [tuple(row) for row in csv.reader(stream) if row]
         first, key, *rows = table
         secret = bytes.fromhex(key[2])
@@ -249,7 +249,8 @@ def _read(file: Path) -> tuple[bytes, list[tuple[str, str, str]]]:
 def _write(file: Path, secret: bytes, key: str, rows: Sequence[tuple[str, str, str]]) -> None:
     with atomic_path(file) as temporary:
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
-        with open(handle, "w", encoding="utf-8", newline="") as stream:
+        # A file may have a name that is no text; it is kept byte for byte.
+        with open(handle, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
             table = csv.writer(stream)
             table.writerows([_COLUMNS, ["key", key, secret.hex()]])
             table.writerows([kind, pseudonym, _cell(original)] for kind, pseudonym, original in sorted(rows))

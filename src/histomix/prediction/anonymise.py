@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
+
 from ..common.marked_output import mark_output
-from ..common.nameless import patient_fact
+from ..common.nameless import nameless_keys, patient_fact
 from ..common.polygons import read_regions
 from ..common.pseudonyms import Pseudonyms
 from .job import FILES, SlideJob
@@ -26,6 +28,14 @@ def anonymous_jobs(jobs: Sequence[SlideJob], names: Pseudonyms) -> list[SlideJob
         facts = (("patient", names.patient(patient)),) if patient else ()
         found.append(replace(job, name=name, folder=job.folder.parent / name, facts=facts, seal=names.seal))
     return found
+
+
+def nameless_spots(spots: pd.DataFrame) -> pd.DataFrame:
+    """Spots under keys that name nobody: barcodes and places of a grid stay, others become the number of the row."""
+    keys = nameless_keys([str(key) for key in spots.index])
+    named = spots.copy()
+    named.index = pd.Index(keys, name=spots.index.name)
+    return named
 
 
 def region_names(path: str | os.PathLike[str], names: Pseudonyms) -> tuple[tuple[str, str], ...]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from ..common.formats import MAP_FORMAT
-from ..common.nameless import TRAINING_COUNTS, nameless_keys, nameless_manifest
+from ..common.nameless import TRAINING_COUNTS, nameless_manifest
 from ..common.polygons import Region, read_regions, region_at
 from ..embedding.identity import slide_facts
 from ..errors import HeadError, InputError, SlideError
@@ -309,13 +309,3 @@ def manifest_text(plan: Plan, head: Head, more: dict[str, Any]) -> str:
     """`manifest_of` as JSON, without donors where ``more`` says that the map is anonymised."""
     manifest = {**manifest_of(plan, head), **more}
     return json.dumps(nameless_manifest(manifest) if "anonymised" in more else manifest)
-
-
-def nameless_spots(spots: pd.DataFrame) -> pd.DataFrame:
-    """Spots under keys that name nobody: barcodes and places of a grid stay, others become the number of the row."""
-    import pandas as pd
-
-    keys = nameless_keys([str(key) for key in spots.index])
-    named = spots.copy()
-    named.index = pd.Index(keys, name=spots.index.name)
-    return named

@@ -23,12 +23,12 @@ from ..progress import Progress, silent
 from ..slides import Slide, open_slide
 from ..slides.files import slide_digest
 from ..spots import read_spots
-from .anonymise import region_names
+from .anonymise import nameless_spots, region_names
 from .chunks import DTYPE, SHARD, check_encoders
 from .encoders import load_head_encoders
 from .job import Settings
 from .maps import apply_head, blocks
-from .plan import Plan, manifest_text, nameless_spots, plan_tiles
+from .plan import Plan, manifest_text, plan_tiles
 
 if TYPE_CHECKING:
     from ..encoders import Encoder

@@ -22,6 +22,7 @@ from ..provenance import atomic_path, digest_json
 from ..slides import Slide, open_slide
 from ..slides.files import slide_digest
 from ..spots import read_spots
+from .anonymise import nameless_spots
 from .chunks import (
     FACTS,
     FEATURES,
@@ -36,7 +37,7 @@ from .chunks import (
 )
 from .job import Settings, SlideJob, SlideResult
 from .maps import apply_head, blocks
-from .plan import Chunk, Plan, bounded_mask, manifest_text, nameless_spots, plan_tiles
+from .plan import Chunk, Plan, bounded_mask, manifest_text, plan_tiles
 from .status import Status, failure, is_done, read_status, sealed_state, up_to_date
 
 if TYPE_CHECKING:
