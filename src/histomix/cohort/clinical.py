@@ -65,12 +65,9 @@ def read_clinical(path: str | os.PathLike[str]) -> Clinical:
             table = pd.read_csv(place, sep=separator, dtype=types, encoding="utf-8-sig")
     except ImportError as error:
         raise MissingExtraError("pyarrow", "st", "reading Parquet") from error
-    except FileNotFoundError as error:
-        raise MissingFileError("there is no such file", where=place, hint="Check the path") from error
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"cannot be read as a table ({error})", where=place, hint="Give CSV, TSV or Parquet"
-        ) from error
+        kind = MissingFileError if isinstance(error, FileNotFoundError) else InputError
+        raise kind(f"cannot be read as a table ({error})", where=place, hint="Give CSV, TSV or Parquet") from error
     for by, keys in (("slide", SLIDE_KEYS), ("patient", PATIENT_KEYS)):
         key = next((column for wanted in keys for column in table.columns if _plain(column) == wanted), None)
         if key is None:

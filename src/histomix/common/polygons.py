@@ -59,10 +59,9 @@ def read_regions(path: str | os.PathLike[str]) -> list[Region]:
     path = Path(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise MissingFileError("there is no such file", where=path, hint="Check the path") from error
     except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror or error})", where=path, hint="Check the path") from error
+        kind = MissingFileError if isinstance(error, FileNotFoundError) else InputError
+        raise kind(f"cannot be read ({error.strerror or error})", where=path, hint="Check the path") from error
     except ValueError as error:
         raise InputError(f"is no JSON ({error})", where=path, hint=_HINT) from error
     found: dict[str, list[tuple[np.ndarray, ...]]] = {}

@@ -140,10 +140,9 @@ def _sheet(path: Path, mpp: float | None) -> list[tuple[str, float | None, str, 
     separator = "\t" if path.suffix.lower() == ".tsv" else ","
     try:
         table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise MissingFileError("there is no such sheet", where=path, hint="Check the path") from error
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot be read as a sheet ({error})", where=path, hint="Give a CSV with slide") from error
+        kind = MissingFileError if isinstance(error, FileNotFoundError) else InputError
+        raise kind(f"cannot be read as a sheet ({error})", where=path, hint="Give a CSV with slide") from error
     table.columns = [str(column).strip() for column in table.columns]
     if "slide" not in table:
         raise InputError(
