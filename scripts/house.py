@@ -73,21 +73,20 @@ def repeated_lines() -> int:
 
 def drawing() -> str:
     order, files = rooms(), module_files()
-    size, count, arrows = Counter[str](), Counter[str](), Counter[tuple[str, str]]()
+    count, arrows = Counter[str](), Counter[tuple[str, str]]()
     for path in files:
         room = room_of(path)
-        size[room] += len(path.read_text(encoding="utf-8").splitlines())
         count[room] += 1
         for other in imported_rooms(path) & set(order) - {room}:
             arrows[room, other] += 1
-    lines = [BEGIN, "", "| room | what lives there | files | lines | built on |", "|---|---|---|---|---|"]
+    lines = [BEGIN, "", "| room | what lives there | files | built on |", "|---|---|---|---|"]
     for room in order:
         if room.startswith("_"):
             continue
         below = [other for other in order if (room, other) in arrows and not other.startswith("_")]
         ground = {"errors", "progress", "provenance", "notebook", "common"}
         upper = [f"`{other}`" for other in below if other not in ground]
-        lines.append(f"| `{room}` | {first_sentence(room)} | {count[room]} | {size[room]} | {', '.join(upper)} |")
+        lines.append(f"| `{room}` | {first_sentence(room)} | {count[room]} | {', '.join(upper)} |")
     lines += [
         "",
         "Arrows to the ground floor (`errors`, `progress`, `provenance`, `notebook`, `common`) are left out.",

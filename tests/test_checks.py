@@ -27,7 +27,7 @@ def steps(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 def program(place: Path, text: str) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text(f"#!/bin/sh\n{text}\n")
+    place.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
     place.chmod(0o755)
 
 

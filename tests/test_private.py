@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import anndata as ad
-import fsspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -212,7 +211,7 @@ def test_spots_are_numbered_unless_a_platform_named_them(ward: Ward, tmp_path: P
 
 def test_remote_slides_leave_no_address(ward: Ward, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HISTOMIX_CACHE", str(tmp_path / "cache"))
-    store = fsspec.filesystem("memory")
+    store = extra_module("remote", "fsspec").filesystem("memory")
     store.pipe(f"/DOE^JANE/{STEM}.tif", (ward.slides / f"{STEM}.tif").read_bytes())
     address, out = f"memory://DOE^JANE/{STEM}.tif", tmp_path / "maps"
     for kept in (False, True):
@@ -351,7 +350,7 @@ def test_a_report_names_nobody(study: Path, open_maps: Path, tmp_path: Path, mon
     sources = [rich, study / "labels of Jane Doe", study / "features", study / "head of Jane Doe", maps]
     answer = run("report", *sources, "--out", tmp_path / "report", "--anonymise")
     assert not leaks(tmp_path / "report", WHOLE)
-    text = Path(answer["report"]).read_text()
+    text = Path(answer["report"]).read_text(encoding="utf-8")
     assert text.count("patient-") > 2 and text.count("slide-") > 6 and "earlier run" in text
     names = Pseudonyms.open(tmp_path / "report.key.csv")
     assert names.slide("DOE_JANE-8833421") in text and names.patient("ROE^RICHARD") in text
@@ -382,7 +381,7 @@ def test_a_viewer_names_nobody(study: Path, ward: Ward, open_maps: Path, tmp_pat
     words = ["view", open_maps, study / "evaluation", "--slides", ward.slides, "--sheet", sheet, "--mpp", 2]
     answer = run(*words, "--out", tmp_path / "viewer", "--anonymise")
     assert len(answer["slides"]) == 7 and not leaks(tmp_path / "viewer", WHOLE)
-    assert "slide-" in Path(answer["page"]).read_text()
+    assert "slide-" in Path(answer["page"]).read_text(encoding="utf-8")
     predict_slides([ward.sheet], ward.head, tmp_path / "maps", anonymise=True)
     run("view", tmp_path / "maps", "--slides", ward.slides, "--mpp", 2, "--out", tmp_path / "second")
     assert not leaks(tmp_path / "second"), "slides of pseudonyms are found by their content"

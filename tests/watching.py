@@ -96,7 +96,8 @@ def _hook(event, args):
             host = args[0]
             _told("look up", host.decode() if isinstance(host, bytes) else str(host or ""))
         elif event in ("os.mkdir", "os.truncate"):
-            _told("write", _path(args[0]))
+            if (path := _path(args[0])) is not None:  # a handle was opened by its path before
+                _told("write", path)
         elif event in ("os.rename", "os.link", "os.symlink"):
             _told("write", _path(args[1]))
     except (ValueError, OSError, TypeError):
@@ -236,7 +237,7 @@ def _joined(one: Seen, other: Seen) -> Seen:
 
 def _take_audit(log: Path, seen: list[Seen]) -> None:
     current = seen[0]
-    for kind, value in map(json.loads, log.read_text().splitlines()):
+    for kind, value in map(json.loads, log.read_text(encoding="utf-8").splitlines()):
         if kind == "mark":
             current = seen[int(value) + 1]
         elif kind == "unreadable":
@@ -250,7 +251,7 @@ def _take_audit(log: Path, seen: list[Seen]) -> None:
 def _take_trace(trace: Path, seen: list[Seen]) -> None:
     current = seen[0]
     unfinished: dict[str, str] = {}
-    for line in trace.read_text(errors="replace").splitlines():
+    for line in trace.read_text(encoding="utf-8", errors="replace").splitlines():
         pid, _, call = line.partition(" ")
         call = call.strip()
         if call.endswith("<unfinished ...>"):

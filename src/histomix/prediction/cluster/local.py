@@ -154,8 +154,10 @@ def _close(cluster: Any) -> None:
 
 def cores_of(workers: int) -> int:
     """CPU threads for the encoder of each of some workers on this machine."""
-    dask, _ = import_dask()
-    return max(1, int(dask.system.CPU_COUNT) // workers)
+    import_dask()
+    from dask.system import CPU_COUNT
+
+    return max(1, int(CPU_COUNT) // workers)
 
 
 def _memory_share(workers: int) -> int:
@@ -174,7 +176,6 @@ def import_dask() -> tuple[Any, Any]:
     """
     try:
         import dask
-        import dask.system
         import distributed
     except ImportError as error:
         raise MissingExtraError("distributed", "cluster", "predicting on several workers") from error
