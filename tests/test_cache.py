@@ -25,7 +25,7 @@ from histomix.encoders.torch.base import TorchEncoder
 from histomix.errors import DownloadError, StorageError
 from histomix.slides import Retry, SlideCache
 
-from .extras import extra_module
+from .extras import extra_module, needs_extra
 
 fsspec = extra_module("remote", "fsspec")
 
@@ -240,6 +240,7 @@ def test_what_was_fetched_is_known_again_by_its_content(tmp_path: Path) -> None:
     note_digest(path)
     # The form of sha256sum, so that anyone can check it.
     assert (tmp_path / "f.tif.sha256").read_text() == f"{hashlib.sha256(b'fetched').hexdigest()}  f.tif\n"
+    extra_module("st", "pooch")
     file = RemoteFile("f.tif", "http://127.0.0.1:9/f.tif")
     assert download(file, tmp_path) == path
     path.write_bytes(b"altered")
@@ -283,6 +284,7 @@ CARD = EncoderCard(
 )
 
 
+@needs_extra("onnx", "onnx")
 def test_graphs_are_kept_in_the_cache_or_not_made(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     encoder = TorchEncoder(CARD, layers.eval().requires_grad_(False), "sha256:one", device="cpu")
