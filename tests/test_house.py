@@ -117,6 +117,6 @@ def test_no_folder_is_a_drawer() -> None:
 
 
 def test_the_drawing_is_the_house() -> None:
-    script = PACKAGE.parents[1] / "scripts" / "house.py"
+    script = Path(__file__).parents[1] / "scripts" / "house.py"
     done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

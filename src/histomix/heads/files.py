@@ -71,9 +71,10 @@ def read_arrays(path: Path, digest: str | None) -> dict[str, np.ndarray]:
 
     try:
         data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise MissingHeadError("there is no such file", where=path, hint=HINT) from error
     except OSError as error:
-        kind = MissingHeadError if isinstance(error, FileNotFoundError) else HeadError
-        raise kind(f"cannot be read ({error.strerror})", where=path, hint=HINT) from error
+        raise HeadError(f"cannot be read ({error.strerror})", where=path, hint=HINT) from error
     if digest_bytes(data) != digest:
         raise HeadError("the file is not the one that was written (its sha256 differs)", where=path, hint=HINT)
     try:
