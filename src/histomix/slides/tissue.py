@@ -113,7 +113,8 @@ def tissue_mask(
     mpp
         um per pixel of the mask; a coarser slide sets its own.
     min_fragment_um2
-        Smaller pieces of tissue are dropped.
+        Smaller pieces of tissue are dropped, except those at the edge of the image, which may go on beyond it: an image
+        that is all tissue and smaller than this (a region of interest, the inside of a core) is tissue.
     max_hole_um2
         Smaller holes are filled (the default fills lumina and single fat cells, and leaves fields of fat open).
 
@@ -125,10 +126,13 @@ def tissue_mask(
         An area is negative.
     """
     if not (min_fragment_um2 >= 0 and max_hole_um2 >= 0):
-        raise InputError(f"areas must not be negative: min_piece_um2={min_fragment_um2}, max_hole_um2={max_hole_um2}")
+        raise InputError(
+            f"areas must not be negative: min_fragment_um2={min_fragment_um2}, max_hole_um2={max_hole_um2}"
+        )
     mpp = max(mpp, slide.mpp)
     mask = _find_tissue(slide.thumbnail(mpp), mpp)
-    return TissueMask(_fill_holes(_drop_small(mask, min_fragment_um2, mpp), max_hole_um2, mpp), mpp)
+    large = _drop_small(mask, min_fragment_um2, mpp, keep_at_edge=True)
+    return TissueMask(_fill_holes(large, max_hole_um2, mpp), mpp)
 
 
 def _find_tissue(rgb: np.ndarray, mpp: float) -> np.ndarray:
@@ -193,10 +197,13 @@ def _otsu(values: np.ndarray) -> float:
     return float(edges[between.argmax() + 1])
 
 
-def _drop_small(mask: np.ndarray, area_um2: float, mpp: float) -> np.ndarray:
-    """Without the pieces (8-connected) smaller than an area."""
+def _drop_small(mask: np.ndarray, area_um2: float, mpp: float, keep_at_edge: bool = False) -> np.ndarray:
+    """Without the pieces (8-connected) smaller than an area; those at the edge are as large as what cannot be seen."""
     fragments, _ = ndimage.label(mask, structure=np.ones((3, 3)))
     large = np.bincount(fragments.ravel()) * mpp**2 >= area_um2
+    if keep_at_edge:
+        for edge in _edges(fragments):
+            large[edge] = True
     large[0] = False
     return np.asarray(large[fragments])
 
@@ -205,10 +212,14 @@ def _fill_holes(mask: np.ndarray, area_um2: float, mpp: float) -> np.ndarray:
     """With the enclosed holes smaller than an area filled; what reaches the edge of the slide is no hole."""
     holes, _ = ndimage.label(~mask, structure=np.ones((3, 3)))
     small = np.bincount(holes.ravel()) * mpp**2 < area_um2
-    for edge in (holes[0], holes[-1], holes[:, 0], holes[:, -1]):
+    for edge in _edges(holes):
         small[edge] = False
     small[0] = True
     return np.asarray(small[holes])
+
+
+def _edges(image: np.ndarray) -> tuple[np.ndarray, ...]:
+    return image[0], image[-1], image[:, 0], image[:, -1]
 
 
 #: Fragments nearer to each other than this belong to one piece.

@@ -151,6 +151,7 @@ def pseudo_spots(
     diameter_um: float | None = None,
     size_um: float | None = None,
     min_cells: int = 1,
+    image_px: tuple[int, int] | None = None,
 ) -> pd.DataFrame:
     """Spots on a square lattice over the cells.
 
@@ -168,6 +169,8 @@ def pseudo_spots(
         Diameter of round spots or side of square ones; by default squares that touch.
     min_cells
         Spots with fewer cells are left out.
+    image_px
+        Width and height of the image: spots that reach beyond it are left out, since no tile there is whole.
 
     Returns
     -------
@@ -176,7 +179,7 @@ def pseudo_spots(
     Raises
     ------
     SectionError
-        A size is not positive, or no spot has enough cells.
+        A size is not positive, or no spot lies wholly in the image and has enough cells.
     """
     _require(cells, ("x_px", "y_px"), "cells")
     if not (np.isfinite([pitch_um, mpp]).all() and pitch_um > 0 and mpp > 0):
@@ -195,6 +198,16 @@ def pseudo_spots(
     positions = np.unique(np.floor(xy_px / pitch_px).astype(np.int64), axis=0)
     positions = np.unique((positions[:, None] + around).reshape(-1, 2), axis=0)
     centres = (positions + 0.5) * pitch_px
+    if image_px is not None:
+        half, slack = side_um / mpp / 2, 1e-6
+        whole = ((centres >= half - slack) & (centres + half <= np.asarray(image_px) + slack)).all(axis=1)
+        if not whole.any():
+            width, height = (side * mpp for side in image_px)
+            raise SectionError(
+                f"no spot of {side_um:g} um with cells lies wholly in the image of {width:.0f} x {height:.0f} um",
+                hint="Check the um per px, or ask for smaller spots",
+            )
+        positions, centres = positions[whole], centres[whole]
     held = np.diff(cells_in_spots(xy_px, centres, side_um / mpp, shape).indptr)
     kept = held >= max(1, min_cells)
     if not kept.any():

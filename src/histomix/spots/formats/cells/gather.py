@@ -161,10 +161,14 @@ def to_spots(cells: Cells, options: CellOptions, where: Path) -> SpotFile:
         pitch_um = options.pitch_um or (_ROUND_PITCH_UM if options.spot_um else size_um)
         shape = {"diameter_um": size_um} if options.spot_um else {"size_um": size_um}
         positions = pd.DataFrame(xy_px, columns=["x_px", "y_px"])
-        spots = pseudo_spots(positions, pitch_um, mpp=mpp, min_cells=int(options.min_cells or 1), **shape)
+        least = int(options.min_cells or 1)
+        spots = pseudo_spots(positions, pitch_um, mpp=mpp, min_cells=least, image_px=size_px, **shape)
         kind = "circle" if options.spot_um else "square"
         members = cells_in_spots(xy_px, spots[["x_px", "y_px"]].to_numpy(), size_um / mpp, kind)
-        notes.append(f"{len(xy_px):,} cells are gathered into {kind} spots of {size_um:g} um, {pitch_um:g} um apart")
+        held = len(np.unique(members.indices))
+        beyond = "" if held == len(xy_px) else f"; {count(len(xy_px) - held, 'cell')} lie in none"
+        gathered = f"{count(held, 'cell')} are gathered into {kind} spots of {size_um:g} um, {pitch_um:g} um apart"
+        notes.append(gathered + beyond)
     obs = spots.drop(columns=["x_px", "y_px"]).assign(**{CELLS_KEY: np.diff(members.indptr).astype(np.int64)})
     counts = (
         no_counts(len(obs)) if cells.counts is None else sparse.csr_matrix(members @ cells.counts, dtype=np.float32)
