@@ -102,7 +102,7 @@ def test_the_mlp_looks_around_and_a_saved_one_does_too() -> None:
     )
     alone = MLPRegressor(**{**QUICK, "max_epochs": 30}).fit(X[train], Y[train], section[train])
     there = positions[~train]
-    assert head.context.rings_um == (300.0, 500.0) and head.context.slide
+    assert head.context.rings_um == (300.0, 500.0) and not head.context.slide and np.isfinite(head.context_um)
     assert len(head.weight_0_) == 3 * len(head.views_)
     score, without = (
         within_sections(values, Y[~train], section[~train])
@@ -141,3 +141,22 @@ def test_held_out_predictions_and_spread_are_of_members_that_did_not_see_the_row
     if one.views_.tolist() == two.views_.tolist():
         np.testing.assert_allclose(one.held_out_[rows], two.held_out_[rows], atol=1e-6)
     assert np.abs(one.held_out_[~rows] - two.held_out_[~rows]).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["mlp", "stack"])
+def test_a_prediction_does_not_depend_on_how_the_slide_was_cropped(name: str) -> None:
+    """Tiles whose neighbourhood is inside a crop are predicted as in the whole slide, whatever the rest looks like."""
+    X, Y, section, positions = tissue(side=20, noise=1.0)
+    train, test = section != "s3", np.flatnonzero(section == "s3")
+    settings: dict[str, Any] = QUICK if name == "mlp" else {"heads": ("ridge", "mlp")}
+    head = make_estimator(name, **settings).fit(X[train], Y[train], section[train], positions=positions[train])
+    whole, xy = head.predict(X[test], positions[test]), positions.xy_um[test]
+    left = np.flatnonzero(xy[:, 0] <= np.median(xy[:, 0]))
+    crop = head.predict(X[test][left], positions[test][left])
+    inside = xy[left, 0] < np.median(xy[:, 0]) - head.context_um
+    assert inside.sum() >= 5
+    np.testing.assert_allclose(crop[inside], whole[left][inside], atol=1e-6)
+    damaged = X[test].copy()
+    far = np.flatnonzero(np.hypot(*(xy - xy[0]).T) > head.context_um)
+    damaged[far] = 1e3
+    np.testing.assert_allclose(head.predict(damaged, positions[test])[0], whole[0], atol=1e-6)

@@ -66,7 +66,8 @@ def test_sun2025_has_seven_layers_and_says_what_is_ours() -> None:
     for i in range(7):
         h = h @ head.fitted()[0][f"weight_{i}_"][0] + head.fitted()[0][f"bias_{i}_"][0]
         h = h / (1 + np.exp(-h)) if i < 6 else h
-    np.testing.assert_allclose(head.predict(X), np.maximum(h, 0), atol=1e-3)
+    np.testing.assert_allclose(head.predict(X), np.maximum(h * head.target_[1] + head.target_[0], 0), atol=1e-3)
+    np.testing.assert_allclose(head.target_, [Y[groups != "d"].mean(axis=0), Y[groups != "d"].std(axis=0)], rtol=1e-9)
 
 
 def test_the_loss_of_sun2025_by_hand() -> None:
@@ -80,13 +81,11 @@ def test_the_loss_of_sun2025_by_hand() -> None:
 def test_a_stack_weighs_its_heads_by_what_they_did_not_see() -> None:
     rng = np.random.default_rng(0)
     Y = rng.random((400, 3))
-    groups = np.repeat(np.arange(4), 100)
-    level = rng.standard_normal((4, 3))[groups]  # of a donor, which no head can know: it has no part
     noise = rng.standard_normal((3, *Y.shape)) * np.array([0.2, 0.3, 9.0])[:, None, None]
-    weights = stacking_weights(Y + noise + 5 * level, Y + level, groups, np.ones(400))
+    weights = stacking_weights(Y + noise, Y, np.ones(400))
     assert weights.sum() == pytest.approx(1, abs=1e-6) and (weights >= 0).all()
-    # Independent errors weigh inversely to their variance; the third is nothing beside them.
-    assert weights[:2] == pytest.approx([9 / 13, 4 / 13], abs=0.05) and weights[2] < 0.01
+    # Independent errors weigh inversely to their variance, the third is nothing beside them; half of it is equal.
+    assert weights == pytest.approx([(9 / 13 + 1 / 3) / 2, (4 / 13 + 1 / 3) / 2, 1 / 6], abs=0.03)
 
     X, Y, names = simulate("proportion")
     stack: Any = make_estimator("stack", heads=("ridge", "knn")).fit(X, Y, names)

@@ -104,7 +104,9 @@ class Ensemble:
         groups: np.ndarray,
         to_unit: Callable[[np.ndarray], np.ndarray],
     ) -> np.ndarray:
-        """Choose the views whose average correlates best with held-out labels within groups; all of them if about even.
+        """Choose the views whose average correlates best with held-out labels; all of them if about even.
+
+        Half of the score is the correlation within groups, half that over all rows: places and levels.
 
         Parameters
         ----------
@@ -120,10 +122,16 @@ class Ensemble:
             for view in range(self.n_views):
                 means[view, test] = self._outputs(fold, view).mean(axis=0)
         everything = np.arange(self.n_views)
-        chosen, best = everything, within_sections(to_unit(means.mean(axis=0)), Y, groups) + WORTH
+        together = np.zeros(len(Y))
+
+        def score_of(views: Sequence[int] | np.ndarray) -> float:
+            values = to_unit(means[list(views)].mean(axis=0))
+            return (within_sections(values, Y, groups) + within_sections(values, Y, together)) / 2
+
+        chosen, best = everything, score_of(everything) + WORTH
         for size in range(1, self.n_views):
             for subset in itertools.combinations(everything, size):
-                score = within_sections(to_unit(means[list(subset)].mean(axis=0)), Y, groups)
+                score = score_of(subset)
                 if score > best:
                     chosen, best = np.array(subset), score
         self.held_out = to_unit(means[chosen].mean(axis=0))

@@ -28,11 +28,11 @@ class MLPRegressor(CompositionRegressor):
     Kullback-Leibler divergence through a softmax; cells per spot by the squared error on log1p, standardised per type,
     plus a Pearson term, after the loss of Sun, Zhu and Qiu (2025, arXiv 2507.07013).
 
-    Where the places of the rows are given, a head looks around. Features are put on the scale of their slide, which
-    takes stain and scanner out of them (`SlideScale`); members see a tile alone, or one ring of neighbours too, or two;
-    and predictions are smoothed over neighbours as far as held-out labels say. Which of these views are averaged, and
-    how far predictions are smoothed, is chosen on held-out groups, so a head on tissue without structure at that scale
-    looks at the tile alone. No labels of the slide that is predicted have any part.
+    Where the places of the rows are given, a head looks around: members see a tile alone, or one ring of neighbours
+    too, or two; and predictions are smoothed over neighbours as far as held-out labels say. Which of these views are
+    averaged, and how far predictions are smoothed, is chosen on held-out groups, so a head on tissue without structure
+    at that scale looks at the tile alone. With `slide_scale`, features are put on the scale of their slide, which takes
+    stain and scanner out of them (`SlideScale`), and levels with them: on other patients that costs more than it gives.
 
     One ensemble is trained per inner split, on the rows outside its held-out groups. A view stops at the epoch where
     its mean loss on the held-out groups is least, and the predictions of all members are averaged (a cross-validation
@@ -100,7 +100,7 @@ class MLPRegressor(CompositionRegressor):
         pearson: float = 2.0,
         rings_um: tuple[float, ...] | str = "auto",
         smooth_um: float | str = "auto",
-        slide_scale: bool = True,
+        slide_scale: bool = False,
         seed: int = 0,
     ) -> None:
         self.unit = unit

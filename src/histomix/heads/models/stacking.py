@@ -15,16 +15,15 @@ from ..neighbourhood import Positions
 
 _SEPARATOR = "/"
 #: What the heads of a stack are made with, beyond the unit and the seed.
-_PARAMETERS: dict[str, dict[str, Any]] = {"ridge": {"slide_scale": True}, "knn": {"slide_scale": True}}
+_PARAMETERS: dict[str, dict[str, Any]] = {"ridge": {"smooth_um": "auto"}, "sun2025": {"smooth_um": "auto"}}
 
 
 class StackRegressor(CompositionRegressor):
     """A weighted average of heads (stacked regression, Breiman 1996).
 
     Each head predicts the rows of every inner split from the others' groups. The weights are those, not negative and
-    summing to 1, with which these predictions err least in squares about each group's mean, relative to each type's
-    variance. They are one number a head, for all cell types. Ridge and kNN see features on the scale of their slide
-    (`SlideScale`), as the MLP does.
+    summing to 1, with which these predictions err least in squares, relative to each type's variance, averaged with
+    equal ones: weights learnt from few donors fit those donors. They are one number a head, for all cell types.
 
     Parameters
     ----------
@@ -41,7 +40,7 @@ class StackRegressor(CompositionRegressor):
     """
 
     def __init__(
-        self, unit: str = "proportion", heads: tuple[str, ...] = ("ridge", "knn", "mlp"), seed: int = 0
+        self, unit: str = "proportion", heads: tuple[str, ...] = ("ridge", "mlp", "sun2025"), seed: int = 0
     ) -> None:
         self.unit = unit
         self.heads = heads
@@ -64,8 +63,7 @@ class StackRegressor(CompositionRegressor):
             held_out.append(held_out_predictions(member, X, Y, groups, positions)[0])
         stacked = np.stack(held_out)
         known = np.isfinite(stacked).all(axis=(0, 2))
-        names = np.zeros(len(X)) if groups is None else groups
-        self.weights_ = stacking_weights(stacked[:, known], Y[known], names[known], weight[known])
+        self.weights_ = stacking_weights(stacked[:, known], Y[known], weight[known])
         self.held_out_ = np.full(Y.shape, np.nan)
         self.held_out_[known] = self._average(stacked[:, known])
 
@@ -131,27 +129,22 @@ class StackRegressor(CompositionRegressor):
         return self
 
 
-def stacking_weights(predictions: np.ndarray, Y: np.ndarray, groups: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Weights, not negative and summing to 1, of the average that is nearest to the labels.
+def stacking_weights(predictions: np.ndarray, Y: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Weights, not negative and summing to 1: half those of the average that is nearest to the labels, half equal.
 
     Parameters
     ----------
     predictions
         Held-out predictions, ``(n_heads, n_rows, n_types)``.
-    Y, groups, weight
-        Labels, groups and weights of the rows. Errors are counted about each group's mean, and in units of each type's
-        standard deviation.
+    Y, weight
+        Labels and weights of the rows. Errors are counted in units of each type's standard deviation.
     """
     scale = np.sqrt(np.maximum(np.var(Y, axis=0), np.finfo(float).tiny))
     stacked, labels = predictions / scale, Y / scale
-    for name in np.unique(groups):
-        rows = groups == name
-        stacked[:, rows] -= stacked[:, rows].mean(axis=1, keepdims=True)
-        labels[rows] -= labels[rows].mean(axis=0)
     root = np.sqrt(weight)[:, None]
     A, b = (stacked * root).reshape(len(stacked), -1).T, (labels * root).ravel()
     # The same problem in as many rows as there are heads; its heavy last row holds the sum to 1.
     small = np.asarray(np.linalg.qr(np.column_stack([A, b]), mode="r"))
     heavy = 1e4 * max(float(np.abs(small).max()), 1.0)
-    found = nnls(np.vstack([small[:, :-1], np.full(A.shape[1], heavy)]), np.append(small[:, -1], heavy))[0]
-    return np.asarray(found / found.sum())
+    nearest = nnls(np.vstack([small[:, :-1], np.full(A.shape[1], heavy)]), np.append(small[:, -1], heavy))[0]
+    return np.asarray((nearest / nearest.sum() + 1 / len(nearest)) / 2)

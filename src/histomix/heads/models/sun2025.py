@@ -24,8 +24,9 @@ class Sun2025Regressor(CompositionRegressor):
     Published: the seven layers, SiLU, the linear output, embeddings z-scored with training statistics (of several
     encoders side by side, where there are several), and the loss ``MSE + l1 * MAE + l2 * (1 - Pearson)``. Widths,
     ``l1``, ``l2``, initial weights, optimiser and number of epochs are not: those here are this library's, and
-    `own_choices` lists them. The labels are learnt as they are, without a transform; predictions are clipped at 0
-    and, for proportions, divided by their sum.
+    `own_choices` lists them. They are those of a fair baseline: labels standardised per type, dropout, a weight decay
+    and a learning rate that suit the depth, and as many epochs as held-out groups ask for. Predictions are put back on
+    the scale of the labels, clipped at 0 and, for proportions, divided by their sum.
 
     Parameters
     ----------
@@ -35,22 +36,25 @@ class Sun2025Regressor(CompositionRegressor):
         Widths of the hidden layers; six, for seven layers with the output.
     l1, l2
         Weights of the mean absolute error and of one minus the mean Pearson correlation over types, in a batch.
-    learning_rate, batch_size
-        Of Adam.
+    members
+        Networks that differ in initial weights, batches and dropout, and are averaged; the paper has one.
+    dropout, learning_rate, weight_decay, batch_size
+        Of AdamW; dropout follows every hidden layer.
     max_epochs, patience
         Training on inner splits ends at `max_epochs`, or after `patience` epochs without a lower held-out loss.
     epochs
         A fixed number of epochs, without inner splits; None to take the number with the least mean loss on held-out
         groups.
     seed
-        Of initial weights and batches.
+        Of initial weights, batches and dropout.
 
     Attributes
     ----------
     n_epochs_ : int
     inner_loss_ : float64 array, (n_epochs_tried,), mean loss on held-out groups after each epoch, with inner splits
     mean_, scale_ : float32 arrays, (n_features,)
-    weight_i_, bias_i_ : float32 arrays, with an axis of length 1 before the layer's own
+    target_ : float64 array, (2, n_present_types): mean and standard deviation of the labels
+    weight_i_, bias_i_ : float32 arrays, with an axis of members before the layer's own
     """
 
     _fitted_numbers = ("n_epochs_",)
@@ -60,7 +64,8 @@ class Sun2025Regressor(CompositionRegressor):
         "l1": "weight of the mean absolute error",
         "l2": "weight of the Pearson term",
         "initial weights": "uniform after He et al. (2015)",
-        "optimiser": "Adam without weight decay; learning_rate and batch_size",
+        "labels": "standardised per cell type",
+        "optimiser": "AdamW; learning_rate, weight_decay, dropout and batch_size",
         "epochs": "as many as had the least loss on inner held-out groups",
     }
 
@@ -70,22 +75,32 @@ class Sun2025Regressor(CompositionRegressor):
         hidden: tuple[int, ...] = (512, 256, 256, 128, 128, 64),
         l1: float = 0.5,
         l2: float = 0.5,
-        learning_rate: float = 3e-4,
-        batch_size: int = 64,
+        members: int = 1,
+        dropout: float = 0.3,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.01,
+        batch_size: int = 128,
         max_epochs: int = 60,
-        patience: int = 8,
+        patience: int = 10,
         epochs: int | None = None,
+        rings_um: tuple[float, ...] | str = (),
+        smooth_um: float | str = 0.0,
         seed: int = 0,
     ) -> None:
         self.unit = unit
         self.hidden = hidden
         self.l1 = l1
         self.l2 = l2
+        self.members = members
+        self.dropout = dropout
         self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
         self.batch_size = batch_size
         self.max_epochs = max_epochs
         self.patience = patience
         self.epochs = epochs
+        self.rings_um = rings_um
+        self.smooth_um = smooth_um
         self.seed = seed
 
     def _fit(
@@ -102,7 +117,8 @@ class Sun2025Regressor(CompositionRegressor):
             else:
                 self.n_epochs_ = int(self.epochs)
             self.mean_, self.scale_ = (part.astype(np.float32) for part in standardise(X, weight))
-            run = self._train((X - self.mean_) / self.scale_, Y, weight, fold=0)
+            self.target_ = np.stack(standardise(Y, weight))
+            run = self._train((X - self.mean_) / self.scale_, self._scaled(Y, self.target_), weight, fold=0)
             for _ in range(self.n_epochs_):
                 layers = next(run)
         for name in layer_axes(len(self.hidden), norm=False):
@@ -115,10 +131,14 @@ class Sun2025Regressor(CompositionRegressor):
         from .network import forward
 
         splits, runs, unseen = inner_splits(len(X), groups), [], []
+        targets = []
         for fold, (train, test) in enumerate(splits):
             mean, scale = standardise(X[train], weight[train])
-            runs.append(self._train((X[train] - mean) / scale, Y[train], weight[train], fold + 1))
-            arrays = ((X[test] - mean) / scale, Y[test], weight[test])
+            target = np.stack(standardise(Y[train], weight[train]))
+            targets.append(target)
+            labels = self._scaled(Y[train], target)
+            runs.append(self._train((X[train] - mean) / scale, labels, weight[train], fold + 1))
+            arrays = ((X[test] - mean) / scale, self._scaled(Y[test], target), weight[test])
             unseen.append([torch.from_numpy(array.astype(np.float32)) for array in arrays])
         loss, sizes = self._loss(), [len(test) for _, test in splits]
         curve: list[float] = []
@@ -126,22 +146,27 @@ class Sun2025Regressor(CompositionRegressor):
         while len(curve) < self.max_epochs and len(curve) - self.n_epochs_ <= self.patience:
             live = [next(run) for run in runs]
             with torch.no_grad():
-                outputs = [forward(layers, x) for layers, (x, _, _) in zip(live, unseen, strict=True)]
-                losses = [float(loss(z, y[None], w[None])) for z, (_, y, w) in zip(outputs, unseen, strict=True)]
+                outputs = [forward(layers, x).mean(0) for layers, (x, _, _) in zip(live, unseen, strict=True)]
+                losses = [float(loss(z[None], y[None], w[None])) for z, (_, y, w) in zip(outputs, unseen, strict=True)]
             curve.append(float(np.average(losses, weights=sizes)))
             if curve[-1] == min(curve):
                 self.n_epochs_ = len(curve)
                 held_out = np.full(Y.shape, np.nan)
-                for (_, test), z in zip(splits, outputs, strict=True):
-                    held_out[test] = to_unit(z[0].double().numpy(), self.unit)
+                for (_, test), z, target in zip(splits, outputs, targets, strict=True):
+                    held_out[test] = to_unit(z.double().numpy() * target[1] + target[0], self.unit)
         self.held_out_, self.inner_loss_ = held_out, np.array(curve)
 
     def _train(self, Z: np.ndarray, Y: np.ndarray, weight: np.ndarray, fold: int) -> Iterator[Layers]:
         from .network import Recipe, epochs
 
-        recipe = Recipe(1, tuple(self.hidden), 0.0, self.learning_rate, 0.0, self.batch_size, norm=False)
+        optimisation = (self.dropout, self.learning_rate, self.weight_decay, self.batch_size)
+        recipe = Recipe(self.members, tuple(self.hidden), *optimisation, norm=False)
         seed = int(np.random.SeedSequence([self.seed, fold]).generate_state(1)[0])
         return epochs(recipe, Z, Y, weight, self._loss(), seed)
+
+    @staticmethod
+    def _scaled(Y: np.ndarray, target: np.ndarray) -> np.ndarray:
+        return (Y - target[0]) / target[1]
 
     def _loss(self) -> Loss:
         from .network import sun2025_loss
@@ -156,19 +181,21 @@ class Sun2025Regressor(CompositionRegressor):
         layers = {name: torch.from_numpy(getattr(self, name)) for name in layer_axes(len(self.hidden), norm=False)}
         with torch.no_grad():
             output = forward(layers, torch.from_numpy(((X - self.mean_) / self.scale_).astype(np.float32)))
-        return to_unit(output[0].double().numpy(), self.unit)
+        return to_unit(output.mean(0).double().numpy() * self.target_[1] + self.target_[0], self.unit)
 
     def _fitted_arrays(self) -> dict[str, tuple[str, ...]]:
         axes = layer_axes(len(self.hidden), norm=False, first="features")
-        return {"mean_": ("features",), "scale_": ("features",), **axes}
+        return {"mean_": ("features",), "scale_": ("features",), "target_": ("2", "types"), **axes}
 
     def _check_parameters(self) -> None:
-        counts = {name: getattr(self, name) for name in ("batch_size", "max_epochs", "patience")}
+        counts = {name: getattr(self, name) for name in ("members", "batch_size", "max_epochs", "patience")}
         counts |= {"epochs": 1 if self.epochs is None else self.epochs}
         counts |= {f"hidden[{i}]": width for i, width in enumerate(self.hidden)}
         for name, value in counts.items():
             if not isinstance(value, int | np.integer) or value < 1:
                 raise HeadError(f"{name} must be a whole number of at least 1; it is {value!r}")
-        for name in ("learning_rate", "l1", "l2"):
+        if not 0 <= self.dropout < 1:
+            raise HeadError(f"dropout must be at least 0 and below 1; it is {self.dropout!r}")
+        for name in ("learning_rate", "weight_decay", "l1", "l2"):
             if not 0 <= getattr(self, name) < np.inf:
                 raise HeadError(f"{name} must be a non-negative number; it is {getattr(self, name)!r}")
