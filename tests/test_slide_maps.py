@@ -215,6 +215,9 @@ def test_pieces_are_numbered_from_left_to_right_across_small_gaps(slide: Path, h
     assert json.loads(found.uns["manifest"])["fragments"] == 2
     x = found.obsm["spatial"][:, 0]
     np.testing.assert_array_equal(found.obs["fragment"], np.where(x < 900, 1, 2))
+    nameless = predict(slide, head, anonymise=True)
+    assert json.loads(nameless.uns["manifest"])["fragments"] == 2
+    assert list(composition_table(nameless)["fragment"]) == list(composition_table(found)["fragment"])
     mask = np.zeros((60, 200), bool)
     mask[10:20, 150:170] = mask[40:50, 20:40] = mask[40:50, 45:60] = True  # a gap of 5 px in the left piece
     labels, count = label_fragments(TissueMask(mask, 8.0), gap_um=50.0)

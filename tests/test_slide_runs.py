@@ -127,6 +127,21 @@ def test_a_run_that_was_killed_goes_on_and_ends_in_the_same_bytes(slide: Path, h
     assert not list(interrupted.rglob(".partial-*")) and not (interrupted / ".work").exists()
 
 
+def test_what_a_killed_process_left_half_written_is_removed(slide: Path, head: Head, tmp_path: Path) -> None:
+    job, settings = SlideJob(str(slide), tmp_path / "A"), Settings.of(head.card["digest"])
+    chunk = run.plan_chunks(job, settings, head)[0]
+    run.embed_chunk(job, chunk, head, [Colours()], batch_size=settings.batch_size)
+    stored = {path for path in job.work.rglob("*") if path.is_file()}
+    bands = next(path.parent for path in stored if path.parent.parent == job.work)
+    (bands / "1.parts" / "0").mkdir(parents=True)
+    for place in (job.folder, job.work, bands, bands / "1.parts" / "0"):
+        (place / ".partial-x").mkdir()
+        (place / ".partial-x" / "0.npy").write_bytes(b"half")
+    run.remove_leftovers(job)
+    assert {path for path in job.work.rglob("*") if path.is_file()} == stored
+    assert not list(job.folder.rglob(".partial-*"))
+
+
 def test_the_order_in_which_bands_are_embedded_changes_no_byte(slide: Path, head: Head, tmp_path: Path) -> None:
     predict(slide, head, tmp_path / "once" / "A")
     job, settings = SlideJob(str(slide), tmp_path / "apart" / "A"), Settings.of(head.card["digest"])

@@ -10,7 +10,19 @@ from .pseudonyms import Pseudonyms
 
 #: Facts of a map's manifest; what is not here may hold anything, and goes.
 _MANIFEST = (
-    *("slide", "tile", "places", "cell_px", "grid", "regions", "pieces", "tissue_mm2", "unit", "head", "calibration"),
+    *(
+        "slide",
+        "tile",
+        "places",
+        "cell_px",
+        "grid",
+        "regions",
+        "fragments",
+        "tissue_mm2",
+        "unit",
+        "head",
+        "calibration",
+    ),
     *("facts", "name", "area", "scope", "anonymised"),
 )
 _SLIDE = (*("file", "fingerprint", "digest", "width_px", "height_px", "mpp", "mpp_source", "upsampling", "bounds_px"),)

@@ -240,7 +240,7 @@ def _forget_frames(error: BaseException | None) -> None:
 
 def remove_leftovers(job: SlideJob) -> None:
     """Remove what a process that was killed left half-written in a slide's folder."""
-    for place in (job.folder, job.work, *job.work.glob("bands/**/")):
+    for place in (job.folder, job.work, *job.work.glob("chunks/**/")):
         for partial in place.glob(".partial-*"):
             shutil.rmtree(partial, ignore_errors=True)
 

@@ -133,7 +133,7 @@ class _Run:
         """Send a task; its key is what the dashboard shows: ``slide:NAME``, ``band:NAME-003``, ``finish:NAME``."""
         slide = self.slides[number]
         call, more, name = slide_task, (), f"slide:{slide.job.name}"
-        if part.startswith("chunk"):
+        if part.startswith("band"):
             chunk = int(part.partition("-")[2])
             call, more, name = chunk_task, (chunk,), f"band:{slide.job.name}-{chunk:03d}"  # type: ignore[assignment]
         elif part == "finish":

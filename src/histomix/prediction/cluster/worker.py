@@ -123,7 +123,7 @@ def slide_task(job: SlideJob, work: Work) -> dict[str, Any]:
 
     Returns
     -------
-    ``{"result": ...}``, ``{"bands": number, "tiles": [of each]}`` or ``{"error": ...}``; plain values throughout.
+    ``{"result": ...}``, ``{"chunks": number, "tiles": [of each]}`` or ``{"error": ...}``; plain values throughout.
     """
 
     def work_on() -> dict[str, Any]:
