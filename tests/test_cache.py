@@ -18,7 +18,8 @@ import pytest
 import torch
 
 from histomix.common.cache import cache_folder, cache_root, content_digest, private_folder
-from histomix.common.transfer.download import RemoteFile, check_digest, download, note_digest
+from histomix.common.transfer.digests import check_digest, note_digest
+from histomix.common.transfer.download import RemoteFile, download
 from histomix.encoders import EncoderCard
 from histomix.encoders.runtimes import OnnxRuntime, TorchRuntime, optimise
 from histomix.encoders.torch.base import TorchEncoder

@@ -67,10 +67,10 @@ def test_doctor_says_what_an_extra_lacks_and_one_command_for_all(declared: dict[
     code, out = doctor()
     assert code == 0, "extras are optional"
     assert "missing: aiohttp, s3fs" in out and "dask (2023.1 is here, needs >=2025.1)" in out
-    assert out.count('pip install "histomix[cluster,remote]"') == 1 and out.count("pip install") == 1
+    assert out.count('pip install "histomix[st,cluster,remote]"') == 1 and out.count("pip install") == 1
     state = json.loads(doctor("--json")[1])["extras"]
     assert state["remote"]["missing"] == {"aiohttp": "missing", "s3fs": "missing"}
-    assert 'histomix[remote]"' in state["remote"]["hint"] and state["st"]["complete"]
+    assert 'histomix[remote]"' in state["remote"]["hint"] and state["onnx"]["complete"]
 
 
 def test_an_extra_that_cannot_be_had_on_this_python_says_so(

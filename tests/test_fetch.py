@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from histomix.common.transfer.download import RemoteFile, download, matches
+from histomix.common.transfer.digests import matches
+from histomix.common.transfer.download import RemoteFile, download
 from histomix.datasets import catalogue
 from histomix.datasets.fetch import fetch
 from histomix.errors import DownloadError, InputError
@@ -56,6 +57,8 @@ class Handler(BaseHTTPRequestHandler):
             start = int(asked.removeprefix("bytes=").rstrip("-"))
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(data) - start))
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
         self.send_header("ETag", tag)
         if self.path in server.hub:
             self.send_header("X-Linked-ETag", f'"{server.hub[self.path]}"')
@@ -70,7 +73,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    extra_module("st", "pooch")
+    extra_module("st", "aiohttp")
     with Server() as running:
         thread = threading.Thread(target=running.serve_forever, daemon=True)
         thread.start()
@@ -125,7 +128,7 @@ def test_what_does_not_fit_its_digest_is_not_kept(server: Server, tmp_path: Path
     assert not list(tmp_path.iterdir())
 
 
-@needs_extra("st", "pooch")
+@needs_extra("st", "aiohttp")
 def test_another_file_in_its_place_is_refused_and_left(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"mine")
     with pytest.raises(DownloadError, match="is not the file"):
@@ -250,14 +253,14 @@ def test_a_refusal_says_what_to_do_by_hand(server: Server, tmp_path: Path, statu
     assert "https://huggingface.co/datasets/MahmoodLab/hest/resolve/main/wsis/TENX95.tif -> wsis/TENX95.tif" in text
 
 
-@needs_extra("st", "pooch")
+@needs_extra("st", "aiohttp")
 def test_without_a_network_the_answer_is_at_once(tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match="by hand") as raised:
         fetch("her2st", tmp_path, mirror="http://127.0.0.1:9")
     assert "cannot be reached" in str(raised.value)
 
 
-@needs_extra("st", "pooch")
+@needs_extra("st", "aiohttp")
 def test_files_put_there_by_hand_are_taken(tmp_path: Path) -> None:
     hest = catalogue.Hest("S1")
     for part in hest.parts:

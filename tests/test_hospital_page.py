@@ -17,9 +17,9 @@ PAGE = Path(__file__).parents[1] / "docs" / "hospital-it.md"
 _HOST = re.compile(r"https?://([A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+)")
 #: Files that call a network, by way of these libraries; each is on the page, by verb.
 CALLERS = {
-    "common/transfer/download.py": {"pooch", "requests", "urllib3"},
+    "common/transfer/download.py": {"aiohttp", "fsspec"},
     "common/transfer/store.py": {"fsspec"},
-    "common/transfer/web.py": {"aiohttp", "fsspec"},
+    "common/transfer/web.py": {"aiohttp", "fsspec", "urllib.request"},
     "datasets/fetch.py": {"huggingface_hub"},
     "encoders/torch/weights.py": {"huggingface_hub"},
     "encoders/torch/zoo.py": {"lazyslide_models"},

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -15,8 +16,7 @@ import pytest
 
 from histomix.common import addresses
 from histomix.common.addresses import check_address, check_redirect
-from histomix.common.transfer import download as downloading
-from histomix.common.transfer.download import RemoteFile, download
+from histomix.common.transfer.download import ONCE, RemoteFile, download
 from histomix.datasets.fetch import fetch
 from histomix.errors import DownloadError, HistomixError, InputError, SlideError, StorageError
 from histomix.prediction import slide_jobs
@@ -24,7 +24,7 @@ from histomix.slides import Retry, SlideCache, is_remote
 
 from .extras import needs_extra
 
-pytestmark = [needs_extra("remote", "fsspec", "aiohttp"), needs_extra("st", "pooch")]
+pytestmark = needs_extra("remote", "fsspec", "aiohttp")
 QUICK = Retry(attempts=3, wait_s=0.01, most=12, silence_s=0.5)
 Act = Callable[["Handler"], None]
 
@@ -333,10 +333,10 @@ def test_an_address_that_is_refused_shows_no_secret(tmp_path: Path) -> None:
 # Public cohorts.
 
 
-def _fetched(act: Act, folder: Path, **facts: int) -> tuple[HistomixError, Server]:
+def _fetched(act: Act, folder: Path, silence_s: float = 60, **facts: int) -> tuple[HistomixError, Server]:
     with serving(act) as server:
         with pytest.raises(HistomixError) as raised:
-            download(RemoteFile("f", f"{server.url}/f", **facts), folder)
+            download(RemoteFile("f", f"{server.url}/f", **facts), folder, retry=replace(ONCE, silence_s=silence_s))
         return raised.value, server
 
 
@@ -353,9 +353,7 @@ def test_a_cohorts_file_without_end_is_cut(tmp_path: Path) -> None:
         assert len(server.asked) == 1 and server.sent < 32 << 20 and not list(tmp_path.iterdir())
 
 
-def test_a_cohorts_file_that_drips_is_a_lost_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downloading, "_SILENCE_S", 0.5)
-
+def test_a_cohorts_file_that_drips_is_a_lost_connection(tmp_path: Path) -> None:
     def act(handler: Handler) -> None:
         if handler.begin(1 << 20):
             for _ in range(1000):
@@ -364,7 +362,7 @@ def test_a_cohorts_file_that_drips_is_a_lost_connection(tmp_path: Path, monkeypa
                 time.sleep(0.05)
 
     began = time.monotonic()
-    error, server = _fetched(act, tmp_path)
+    error, server = _fetched(act, tmp_path, silence_s=0.5)
     assert "bytes came in" in str(error) and time.monotonic() - began < 10 and len(server.asked) == 1
 
 
@@ -373,7 +371,7 @@ def test_a_cohorts_server_that_refuses_every_range_ends(tmp_path: Path) -> None:
         handler.send_error(416)
 
     (tmp_path / "f.part").write_bytes(b"begun")
-    (tmp_path / "f.part.stamp").write_text('"one"')
+    (tmp_path / "f.part.stamp").write_text(json.dumps({"ETag": '"one"'}))
     error, server = _fetched(act, tmp_path)
     assert isinstance(error, DownloadError) and "416" in str(error) and len(server.asked) == 2
 

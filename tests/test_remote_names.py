@@ -35,7 +35,7 @@ from histomix.slides import Retry, SlideCache
 from .conftest import Job
 from .extras import extra_module, needs_extra
 
-pytestmark = [needs_extra("remote", "fsspec", "aiohttp"), needs_extra("st", "pooch")]
+pytestmark = needs_extra("remote", "fsspec", "aiohttp")
 QUICK = Retry(attempts=2, wait_s=0.01, silence_s=5)
 
 #: Ends of addresses, each of which leads somewhere else, is a device, or hides what it is.

@@ -187,6 +187,14 @@ class MissingDownloadError(DownloadError, FileNotFoundError):
     """There is no such file at the address."""
 
 
+class RefusedDownloadError(DownloadError, PermissionError):
+    """The server asks for credentials, or does not give the file to these."""
+
+
+class TooLargeError(DownloadError):
+    """A file is larger than it may be here; nothing of it was kept."""
+
+
 class MissingExtraError(HistomixError, ImportError):
     """A library that belongs to an optional extra is not installed, or cannot be on this Python."""
 

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from ..errors import InputError
 from .naming import DEVICES, visible
 
-#: Bytes of one part of a name: file systems allow 255, and ``.unchecked`` and the like are added while a file arrives.
+#: Bytes of one part of a name: file systems allow 255, and ``.part.stamp`` and the like are added while a file arrives.
 LONGEST = 240
 _LONGEST_PATH, _DEEPEST, _ROUNDS = 1024, 16, 8
 # What is taken for a separator somewhere: a backslash on Windows, and what looks like one of the two. U+2044 is none of

@@ -13,8 +13,9 @@ from typing import Any, Protocol
 
 from ..common.naming import visible
 from ..common.remote_names import check_names, local_path
-from ..common.transfer.download import RemoteFile, check_digest, note_digest
-from ..errors import DownloadError, InputError, UnknownNameError
+from ..common.transfer.digests import check_digest, note_digest
+from ..common.transfer.download import RemoteFile
+from ..errors import DownloadError, InputError, MissingDownloadError, RefusedDownloadError, UnknownNameError
 from ..spots.alignment.layout import spot_pitch
 
 Row = dict[str, Any]
@@ -166,9 +167,7 @@ class TenX:
         for name in _TENX_IMAGES:
             try:
                 return bring(self._file(f"{self.sample}/{name}", name), folder)
-            except DownloadError as error:
-                if "(404" not in error.what and "(403" not in error.what:
-                    raise
+            except (MissingDownloadError, RefusedDownloadError) as error:
                 refused = refused or error
         raise refused or DownloadError("has no image", where=self.base)
 

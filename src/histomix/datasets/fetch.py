@@ -12,7 +12,7 @@ from typing import Any
 
 from ..common.cache import cache_folder
 from ..common.transfer.download import RemoteFile, download
-from ..errors import DownloadError
+from ..errors import DownloadError, MissingDownloadError, RefusedDownloadError
 from ..progress import Progress, silent
 from ..provenance import atomic_path, write_json
 from .catalogue import Hest, PublicCohort, public_cohort
@@ -62,7 +62,7 @@ def fetch(
     DownloadError
         Something could not be brought; the message says what to download by hand, and where to put it.
     MissingExtraError
-        pooch is not installed.
+        aiohttp is not installed.
     StorageError
         Something cannot be written, the disk has no room for it, or others may have filled the cache.
     """
@@ -80,8 +80,10 @@ def fetch(
         rows = cohort.bring(folder, bring)
     except DownloadError as error:
         hint = error.hint
-        if isinstance(cohort, Hest) and any(f"({status}" in error.what for status in (401, 403)):
+        if isinstance(error, RefusedDownloadError) and isinstance(cohort, Hest):
             hint = f"Accept the terms at {cohort.page} and give your token with --token"
+        elif isinstance(error, MissingDownloadError | RefusedDownloadError):
+            hint = "Run the same command again to go on"
         raise DownloadError(f"{error.what}{_instead(cohort, folder)}", where=error.where, hint=hint) from error
     sheet = folder / SHEET
     _write_sheet(sheet, rows)

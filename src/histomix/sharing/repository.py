@@ -101,6 +101,8 @@ class HubSource:
 
     def _download(self, name: str, folder: Path) -> Path:
         """One file, which is stopped where it is longer than the hub told."""
+        # By the hub's own client and not by `common.transfer`: it goes on after breaks, knows tokens, mirrors and where
+        # the hub keeps large files, and is there without any extra.
         from huggingface_hub import hf_hub_url
         from huggingface_hub.file_download import http_get
         from huggingface_hub.utils import build_hf_headers

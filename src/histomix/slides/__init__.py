@@ -2,7 +2,7 @@
 
 from ..common.addresses import redact_url
 from ..common.remote_names import remote_name
-from ..common.transfer.store import Retry
+from ..common.transfer.retry import Retry
 from .nuclei import Nuclei, count_nuclei, find_nuclei
 from .open import open_slide
 from .remote.cache import SlideCache, is_remote

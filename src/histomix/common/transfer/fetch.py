@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...errors import DownloadError, HistomixError, StorageError
-from .store import LEAST_BYTES, Remote, Retry, Store, as_download_error, failures, is_retryable, redact_url, remote_stat
+from ...errors import DownloadError, HistomixError, TooLargeError
+from ..addresses import redact_url
+from ..cache import require_space
+from .digests import digest_text, matches
+from .part import Part, writing
+from .retry import LEAST_BYTES, Retry, as_download_error, failures, is_retryable
+from .store import Remote, Store, answer_stat, remote_stat, validator
 from .web import answered
 
 _PIECE = 8 << 20
 _TOO_FAR = 416
+#: (start, what the store says, bytes from there on).
+Opened = tuple[int, Remote, Iterator[bytes]]
+
+
+class _NotResumedError(ConnectionError):
+    """A server's answer does not go on from what is here."""
+
+
+@dataclass(frozen=True)
+class _Fault:
+    what: str
+    hint: str
+    changed: bool = False
 
 
 def fetch_file(
@@ -27,6 +44,8 @@ def fetch_file(
     digest: str | None = None,
     retry: Retry | None = None,
     limit_bytes: int | None = None,
+    stat: bool = True,
+    arrived: Callable[[Path], None] = lambda whole: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Bring one file to ``target``, going on from ``target.part`` if the file there is of the same version.
@@ -34,9 +53,17 @@ def fetch_file(
     Parameters
     ----------
     digest
-        ``"sha256:<hex>"`` that the file must have.
+        ``"sha256:<hex>"``, ``"md5:<hex>"`` or ``"git:<hex>"`` that the file must have. What the store itself says of
+        its content is checked too.
+    retry
+        How lost connections are tried again.
     limit_bytes
         A longer file is refused, also where the store has not said its size.
+    stat
+        Ask for size and version before, and for the version again after; False believes what a web server says with
+        the file itself.
+    arrived
+        Told of the whole, checked file before it gets its name.
     progress
         Told bytes done, and in all.
 
@@ -45,184 +72,176 @@ def fetch_file(
     DownloadError
         The store cannot be reached, refuses, breaks off or goes silent again and again, or sends something else, or
         more, than it promised.
+    TooLargeError
+        The file is longer than the limit.
     StorageError
-        The file cannot be written here, or is longer than the limit.
+        The file cannot be written here, or the disk has no room for it.
     """
-    retry = retry or Retry()
-    part, stamp = target.with_name(f"{target.name}.part"), target.with_name(f"{target.name}.stamp")
+    retry, part = retry or Retry(), Part(target)
     for again in (True, False):
-        remote = remote_stat(store, url, retry)
-        resumed = _resumable(part, stamp, remote)
-        total = _transfer(store, url, part, remote, retry, limit_bytes, progress)
-        fault = _fault(store, url, part, remote, total, digest, retry)
+        remote = remote_stat(store, url, retry) if stat or not store.web else None
+        resumed = _resumable(part, remote)
+        told = _transfer(store, url, part, remote, retry, limit_bytes, progress)
+        fault = _fault(store, url, part, remote, told, digest, retry)
         if fault is None:
             break
         # What was joined from two transfers, or changed meanwhile, deserves one fresh start.
-        part.unlink(missing_ok=True)
+        part.remove()
         if not (again and (resumed or fault.changed)):
             raise DownloadError(fault.what, where=redact_url(url), hint=fault.hint)
-    with _writing(target):
-        part.replace(target)
-        stamp.unlink(missing_ok=True)
+    with writing(target):
+        arrived(part.path)
+    part.finish()
 
 
-@dataclass(frozen=True)
-class _Fault:
-    what: str
-    hint: str
-    changed: bool = False
+def _resumable(part: Part, remote: Remote | None) -> bool:
+    """Whether what an earlier transfer left can belong to this version of the file; if not, it is removed.
 
-
-def _resumable(part: Path, stamp: Path, remote: Remote) -> bool:
-    """Whether what an earlier transfer left belongs to this version of the file; if not, it is removed."""
-    facts = json.dumps(remote.to_dict())
-    kept = (
-        part.is_file() and remote.version is not None and stamp.is_file() and stamp.read_text(encoding="utf-8") == facts
-    )
-    with _writing(part):
-        if not kept:
-            part.unlink(missing_ok=True)
-        part.parent.mkdir(parents=True, exist_ok=True)
-        stamp.write_text(facts, encoding="utf-8", newline="\n")
+    Where nobody was asked for the version, the server tells it with its answer (If-Range).
+    """
+    known = part.version if remote is not None else validator(part.version)
+    kept = part.path.is_file() and known is not None and (remote is None or known == remote.version)
+    if not kept:
+        part.clear()
+    if remote is not None:
+        part.mark(remote.version)
     return kept
 
 
 def _transfer(
     store: Store,
     url: str,
-    part: Path,
-    remote: Remote,
+    part: Part,
+    remote: Remote | None,
     retry: Retry,
     limit: int | None,
     progress: Callable[[int, int], None],
-) -> int | None:
-    """Append to ``part`` until the end of the file; the size that the last answer promised, where it did."""
-    failed, reached = 0, part.stat().st_size if part.is_file() else 0
+) -> Remote:
+    """Append to ``part`` until the end of the file; what the store said of it with the last answer."""
+    failed, reached = 0, part.size
     for number in range(1, retry.most + 1):
-        done = part.stat().st_size if part.is_file() else 0
+        kept = done = part.size
         # A server that sends a little each time would be asked for ever.
         if done - reached >= LEAST_BYTES:
             failed, reached = 0, done
         try:
-            pieces = _http_pieces if store.scheme in ("http", "https") else _pieces
-            promised = remote.size
-            for start, piece, promised in pieces(store, url, done, remote, retry.silence_s):
-                _check_length(url, part, start + len(piece), remote.size, limit)
-                with _writing(part), part.open("r+b" if part.is_file() else "wb") as stream:
-                    stream.truncate(start)
-                    stream.seek(start)
-                    stream.write(piece)
-                progress(start + len(piece), promised or start + len(piece))
-            size = part.stat().st_size if part.is_file() else 0
-            if promised is not None and size < promised:
-                raise ConnectionError(f"{size} of {promised} bytes arrived")
-            if not part.is_file():
-                with _writing(part):
-                    part.touch()
-            return promised
+            with _opened(store, url, part, remote, retry.silence_s) as (start, told, pieces):
+                _check_length(url, part, told.size or 0, remote, limit)
+                part.write(start, b"")
+                if remote is None:
+                    part.mark(told.version)
+                if told.size is not None:
+                    require_space(part.path.parent, told.size - start, part.target.name)
+                done = start
+                for piece in pieces:
+                    _check_length(url, part, done + len(piece), remote, limit)
+                    part.write(done, piece)
+                    done += len(piece)
+                    progress(done, told.size or done)
+            if told.size is not None and done < told.size:
+                raise ConnectionError(f"{done} of {told.size} bytes arrived")
+            return told
         except HistomixError:
             raise
         except failures() as error:
+            if kept and (isinstance(error, _NotResumedError) or getattr(error, "status", None) == _TOO_FAR):
+                part.clear()
+                reached = 0
+                continue
             failed += 1
             if not is_retryable(error) or failed >= retry.attempts or number == retry.most:
                 raise as_download_error(error, url) from None
-            if getattr(error, "status", None) == _TOO_FAR:
-                with _writing(part):
-                    part.unlink(missing_ok=True)
-                reached = 0
             retry.wait(failed)
-    raise DownloadError("was not asked for at all", where=redact_url(url), hint="Allow at least one connection")
-
-
-def _check_length(url: str, part: Path, length: int, size: int | None, limit: int | None) -> None:
-    """Stop a file that is longer than it may be, or than was said; a little more may come, and is told at its end."""
-    if (limit is None or length <= limit) and (size is None or length <= size + _PIECE):
-        return
-    part.unlink(missing_ok=True)
-    if limit is not None and length > limit:
-        raise StorageError(
-            f"the slide is larger than the cache may be ({limit / 2**30:.3g} GB)",
-            where=redact_url(url),
-            hint="Allow the cache more space",
-        )
     raise DownloadError(
-        f"the store says that it has {size} bytes, and sends more without end",
-        where=redact_url(url),
-        hint="Run the same command again; if it stays so, do not trust this server",
+        f"was asked for {retry.most} times and did not come", where=redact_url(url), hint="Run the same command again"
     )
 
 
-def _pieces(
-    store: Store, url: str, done: int, remote: Remote, silence_s: float
-) -> Iterator[tuple[int, bytes, int | None]]:
-    """(start, bytes, size of the file) from ``done`` on, by ranges."""
-    size = remote.size
+def _check_length(url: str, part: Part, length: int, remote: Remote | None, limit: int | None) -> None:
+    """Stop a file that is longer than it may be, or than was said; a little more may come, and is told at its end."""
+    if limit is not None and length > limit:
+        part.remove()
+        raise TooLargeError(
+            f"the file is larger than it may be ({limit / 2**20:,.0f} MB)",
+            where=redact_url(url),
+            hint="Do not trust this server, or download the file by hand",
+        )
+    if remote is not None and remote.size is not None and length > remote.size + _PIECE:
+        part.remove()
+        raise DownloadError(
+            f"the store says that it has {remote.size} bytes, and sends more without end",
+            where=redact_url(url),
+            hint="Run the same command again; if it stays so, do not trust this server",
+        )
+
+
+def _opened(
+    store: Store, url: str, part: Part, remote: Remote | None, silence_s: float
+) -> AbstractContextManager[Opened]:
+    if remote is not None and part.size and part.size == remote.size:
+        return contextlib.nullcontext((part.size, remote, iter(())))
+    if store.web:
+        return _web_answer(store, url, part, remote, silence_s)
+    known = remote or Remote(None, None)
+    return contextlib.nullcontext((part.size, known, _ranges(store, url, part.size, known.size, silence_s)))
+
+
+def _ranges(store: Store, url: str, done: int, size: int | None, silence_s: float) -> Iterator[bytes]:
+    """The file from ``done`` on, range by range."""
     while size is None or done < size:
         stop = done + _PIECE if size is None else min(done + _PIECE, size)
         piece = store.ask("cat_file", url, start=done, end=stop, deadline_s=_PIECE / LEAST_BYTES * silence_s)
         if not piece:
             return
-        yield done, piece, size
+        yield piece
         done += len(piece)
 
 
-def _http_pieces(
-    store: Store, url: str, done: int, remote: Remote, silence_s: float
-) -> Iterator[tuple[int, bytes, int | None]]:
-    """As `_pieces`, in one answer of a web server, which may refuse the range and send all of it."""
-    if done and done == remote.size:
-        return
+@contextlib.contextmanager
+def _web_answer(store: Store, url: str, part: Part, remote: Remote | None, silence_s: float) -> Iterator[Opened]:
+    """The file from the end of the part on, in one answer of a web server, which may send all of it instead."""
+    done, begun = part.size, validator(part.version)
     headers = {"Range": f"bytes={done}-"} if done else {}
-    with answered(store.fs, url, headers, silence_s) as (answer, read):
-        ranged = re.match(r"bytes (\d{1,18})-\d+/(\d{1,18}|\*)", answer.headers.get("Content-Range", ""))
-        start = int(ranged[1]) if answer.status == 206 and ranged else 0
-        if start not in (0, done):
-            raise ConnectionError(f"bytes from {done} on were asked for, and the server sent them from {start} on")
-        size = answer.content_length or remote.size
-        if start and ranged:
-            size = remote.size if ranged[2] == "*" else int(ranged[2])
-        since, before = time.monotonic(), start
-        while piece := read(_PIECE >> 3):
-            yield start, piece, size
-            start += len(piece)
-            if start - before >= LEAST_BYTES:
-                since, before = time.monotonic(), start
-            elif time.monotonic() - since > silence_s:
-                raise ConnectionError(f"fewer than {LEAST_BYTES} bytes came in {silence_s:g} s")
+    if done and begun is not None:
+        headers["If-Range"] = begun
+    with answered(store.fs, url, headers, silence_s) as (answer, pieces):
+        told, start = answer_stat(answer), done if answer.status == 206 else 0
+        ranged = re.match(r"bytes (\d{1,18})-", answer.headers.get("Content-Range", ""))
+        if start and not (ranged and int(ranged[1]) == start):
+            raise _NotResumedError(f"bytes from {done} on were asked for, and the server sent others")
+        # A server that does not look at If-Range goes on with whatever it has now.
+        if start and begun is not None and validator(told.version) not in (None, begun):
+            raise _NotResumedError("the file was replaced since its first part was fetched")
+        if told.size is None and remote is not None:
+            told = Remote(remote.size, told.version, told.digest)
+        yield start, told, _steady(pieces, silence_s)
+
+
+def _steady(pieces: Iterator[bytes], silence_s: float) -> Iterator[bytes]:
+    """The bytes of an answer as they come, while enough of them do."""
+    since, came = time.monotonic(), 0
+    for piece in pieces:
+        yield piece
+        came += len(piece)
+        if came >= LEAST_BYTES:
+            since, came = time.monotonic(), 0
+        elif time.monotonic() - since > silence_s:
+            raise ConnectionError(f"fewer than {LEAST_BYTES} bytes came in {silence_s:g} s")
 
 
 def _fault(
-    store: Store, url: str, part: Path, remote: Remote, promised: int | None, digest: str | None, retry: Retry
+    store: Store, url: str, part: Part, remote: Remote | None, told: Remote, digest: str | None, retry: Retry
 ) -> _Fault | None:
     """What is wrong with a file that has arrived."""
-    hint = "Run the same command again; if it stays so, the file is damaged at its source"
-    size = part.stat().st_size
-    if remote.size is not None and size != remote.size:
+    hint = "Run the same command again; if it stays so, the file is damaged, or has changed, at its source"
+    size = part.size
+    if remote is not None and remote.size is not None and size != remote.size:
         return _Fault(f"{size} bytes arrived, and the store says that it has {remote.size}", hint, changed=True)
-    if promised is not None and size != promised:
-        return _Fault(f"{size} bytes arrived, {promised} were promised", hint)
-    after = remote_stat(store, url, retry)
-    if remote.version is not None and after.version != remote.version:
+    if told.size is not None and size != told.size:
+        return _Fault(f"{size} bytes arrived, {told.size} were promised", hint)
+    if remote is not None and remote.version is not None and remote_stat(store, url, retry).version != remote.version:
         return _Fault("the file was replaced while it was fetched", "Run the same command again", changed=True)
-    for kind, wanted in (("sha256", (digest or "").removeprefix("sha256:")), ("md5", remote.md5 or "")):
-        if not wanted:
-            continue
-        with part.open("rb") as stream:
-            found = hashlib.file_digest(stream, lambda kind=kind: hashlib.new(kind, usedforsecurity=False)).hexdigest()  # type: ignore[misc]
-        if found != wanted:
-            return _Fault(f"what arrived does not have the {kind} {wanted}", hint)
+    for wanted in dict.fromkeys((digest, told.digest, None if remote is None else remote.digest)):
+        if wanted and not matches(part.path, wanted):
+            return _Fault(f"what arrived does not have the {digest_text(wanted)} as its digest", hint)
     return None
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except HistomixError:
-        raise
-    except OSError as error:
-        raise StorageError(
-            f"cannot be written ({error.strerror or error})",
-            where=path,
-            hint="Free some space, or choose another folder for the cache of slides",
-        ) from error

@@ -1,68 +1,24 @@
-"""What fsspec reads: file systems that a URL names, what they say of a file, and their errors in our words."""
+"""What fsspec reads: file systems that a URL names, and what they say of a file."""
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
 import json
 import re
-import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
-from urllib.parse import urlsplit
 
-from ...errors import DownloadError, HistomixError, InputError, MissingDownloadError, MissingExtraError
-from ..addresses import check_address, redact_url
-from .web import session_options
+from ...errors import HistomixError, InputError, MissingExtraError
+from ..addresses import check_address
+from .retry import Retry, failures, with_retries
+from .web import proxy_of, session_options
 
-_PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError)
-#: Statuses of a web server below 500 after which a second request may do better; 416: what was kept is too long.
-_TRY_AGAIN_STATUS = (408, 416, 425, 429)
 _VERSION_FIELDS = ("ETag", "etag", "md5Hash", "generation", "VersionId", "Last-Modified", "LastModified", "created")
-#: Errors of network libraries that are no OSError; looked up only where the library is loaded already.
-_FOREIGN = {
-    "aiohttp": ("ClientError",),
-    "botocore.exceptions": ("BotoCoreError", "ClientError"),
-    "gcsfs.retry": ("HttpError",),
-    "google.auth.exceptions": ("GoogleAuthError",),
-}
-
-
-#: Bytes that must come for a connection to count as one that works; fewer in ``silence_s`` is a lost one.
-LEAST_BYTES = 64 << 10
 _LIBRARIES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"} | dict.fromkeys(
     ("az", "abfs", "abfss"), "adlfs"
 )
-
-
-@dataclass(frozen=True)
-class Retry:
-    """How a lost connection is tried again, and when that ends; no server can keep us for ever.
-
-    Parameters
-    ----------
-    attempts
-        Failures in a row, without 64 kB that are new.
-    wait_s, longest_s
-        Waits between them, doubling.
-    most
-        Connections for one file, whatever they bring.
-    silence_s
-        A server that says nothing, or sends fewer than 64 kB, in so long is lost.
-    """
-
-    attempts: int = 5
-    wait_s: float = 0.5
-    longest_s: float = 30.0
-    most: int = 100
-    silence_s: float = 60.0
-
-    def wait(self, failures: int) -> None:
-        """Sleep after the given number of failures in a row."""
-        time.sleep(min(self.longest_s, self.wait_s * 2 ** (failures - 1)))
 
 
 @dataclass(frozen=True)
@@ -81,14 +37,28 @@ class Store:
         InputError
             It is no address, or of a kind that is not read.
         """
-        return cls(check_address(url), options)
+        store = cls(check_address(url), options)
+        proxy = proxy_of(url) if store.web else None
+        return cls(store.scheme, {"proxy": proxy, **options}) if proxy is not None else store
+
+    @property
+    def web(self) -> bool:
+        """Whether it is a web server, which answers with a whole file at once and lists nothing."""
+        return self.scheme in ("http", "https")
 
     def ask(self, method: str, *args: Any, deadline_s: float, **options: Any) -> Any:
         """Call a method of the file system, which must answer in time."""
         fs = self.fs
         # fsspec's own wrapper takes the timeout; the few file systems without one are in this process.
         limit = {"timeout": deadline_s} if getattr(fs, "async_impl", False) else {}
-        return getattr(fs, method)(*args, **options, **limit)
+        try:
+            return getattr(fs, method)(*args, **options, **limit)
+        except FileNotFoundError as error:
+            # fsspec makes "no such file" of all that a web server can fail by, and of our own refusals.
+            cause = error.__cause__
+            if not self.web or cause is None or not isinstance(cause, (*failures(), HistomixError)):
+                raise
+        raise cause  # out here, where it is not also said to come from the other, which comes from it
 
     @property
     def fs(self) -> Any:
@@ -104,7 +74,7 @@ class Store:
         except ImportError as error:
             raise MissingExtraError("fsspec", "remote", f"reading {self.scheme}:// slides") from error
         options = dict(self.options)
-        if self.scheme in ("http", "https"):
+        if self.web:
             try:
                 options["client_kwargs"] = session_options(options.get("client_kwargs", {}))
             except ImportError as error:
@@ -129,11 +99,11 @@ class Store:
 
 @dataclass(frozen=True)
 class Remote:
-    """What a store says of one file: size, version and MD5, None where it does not say."""
+    """What a store says of one file: size, version and digest (``"md5:<hex>"``), None where it does not say."""
 
     size: int | None
     version: str | None
-    md5: str | None = None
+    digest: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The facts as plain values."""
@@ -156,75 +126,32 @@ def remote_stat(store: Store, url: str, retry: Retry) -> Remote:
     md5 = info.get("md5Hash") or info.get("Content-MD5")
     with contextlib.suppress(ValueError):
         md5 = base64.b64decode(md5, validate=True).hex() if md5 else None
-    return Remote(info.get("size"), version, md5 if md5 and re.fullmatch("[0-9a-f]{32}", md5) else None)
+    return Remote(info.get("size"), version, f"md5:{md5}" if md5 and re.fullmatch("[0-9a-f]{32}", md5) else None)
 
 
-def with_retries(work: Callable[[], Any], url: str, retry: Retry) -> Any:
-    """Do a small request, again where the connection is lost.
-
-    Raises
-    ------
-    DownloadError
-        It failed for good.
-    """
-    for number in range(1, retry.attempts + 1):
-        try:
-            return work()
-        except HistomixError:
-            raise
-        except failures() as error:
-            if not is_retryable(error) or number == retry.attempts:
-                raise as_download_error(error, url) from None
-            retry.wait(number)
-    raise DownloadError("was not asked for at all", where=redact_url(url), hint="Allow at least one attempt")
+def validator(version: str | None) -> str | None:
+    """What a version holds that joins ranges of one file (If-Range): its ETag or, where it has none, its date."""
+    try:
+        facts = json.loads(version or "{}")
+        mark = str(facts.get("ETag") or facts.get("Last-Modified") or "")
+    except (ValueError, AttributeError):  # a damaged stamp tells nothing
+        return None
+    # A weak tag must not be used to join ranges (RFC 9110, 13.1.5).
+    return None if not mark or mark.startswith("W/") else mark
 
 
-def failures() -> tuple[type[BaseException], ...]:
-    """Errors by which a store says that something failed."""
-    found: list[type[BaseException]] = [OSError, asyncio.TimeoutError]
-    for module, names in _FOREIGN.items():
-        if module in sys.modules:
-            found += [getattr(sys.modules[module], name) for name in names]
-    return tuple(found)
-
-
-def is_retryable(error: BaseException) -> bool:
-    """Whether the same request may do better a moment later."""
-    status = getattr(error, "status", None)
-    if isinstance(status, int) and 400 <= status < 500:
-        return status in _TRY_AGAIN_STATUS
-    return not isinstance(error, _PERMANENT) and "credentials" not in type(error).__name__.lower()
-
-
-def as_download_error(error: BaseException, url: str) -> DownloadError:
-    """The error in words that hold neither the address's secrets nor the credentials."""
-    if isinstance(error.__cause__, DownloadError):
-        return error.__cause__  # fsspec makes "no such file" of everything, also of our own refusals
-    status = getattr(error, "status", None)
-    if isinstance(error, FileNotFoundError) or status == 404:
-        return MissingDownloadError(
-            "there is no such file at this address", where=redact_url(url), hint="Check the address"
-        )
-    named = type(error).__name__
-    if isinstance(error, PermissionError) or "Credentials" in named or status in (401, 403):
-        return DownloadError(
-            "access is refused" + (f" (status {status})" if isinstance(status, int) else ""),
-            where=redact_url(url),
-            hint="Give credentials in the way of the store's own tools (for S3: AWS_PROFILE or AWS_ACCESS_KEY_ID; for "
-            "Google: gcloud auth application-default login; for others: the configuration of fsspec)",
-        )
-    reason = f"status {status}" if isinstance(status, int) else _words(error, url)
-    return DownloadError(
-        f"the connection was lost or the server refuses ({reason})",
-        where=redact_url(url),
-        hint="Run the same command again; what has arrived is kept",
-    )
-
-
-def _words(error: BaseException, url: str) -> str:
-    text = str(error) or type(error).__name__
-    secrets = [url, urlsplit(url).query, urlsplit(url).netloc.rpartition("@")[0]]
-    for secret in filter(None, secrets):
-        text = text.replace(secret, "...")
-    # Anything that looks like a signed address of somewhere else (a redirect) goes too.
-    return re.sub(r"\?[^\s'\"),]+", "?...", text)[:300]
+def answer_stat(answer: Any) -> Remote:
+    """What a web server says of a file with its answer to a GET (of aiohttp), also to one for the end of the file."""
+    headers, size = answer.headers, None
+    if headers.get("Content-Encoding", "identity") == "identity":  # else it counts the packed bytes
+        size = answer.content_length
+    if answer.status == 206 and (
+        ranged := re.match(r"bytes (\d{1,18})-\d+/(\d{1,18}|\*)", headers.get("Content-Range", ""))
+    ):
+        size = int(ranged[2]) if ranged[2] != "*" else None if size is None else int(ranged[1]) + size
+    stamps = {name: headers[name] for name in ("ETag", "Last-Modified") if headers.get(name)}
+    version = json.dumps(stamps, sort_keys=True)
+    # The Hugging Face hub names the sha256 of a large file where it sends us on to it.
+    tags = (step.headers.get("X-Linked-ETag", "").strip('"') for step in (*answer.history, answer))
+    digest = next((f"sha256:{tag}" for tag in tags if re.fullmatch("[0-9a-f]{64}", tag)), None)
+    return Remote(size, version if validator(version) is not None else None, digest)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from html.parser import HTMLParser
 from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 from ..addresses import check_redirect
+from .retry import failures
+
+#: Pieces of an answer that wait here; then the server waits.
+_PIECES_AHEAD = 16
 
 
 def session_options(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -25,31 +29,45 @@ def session_options(given: Mapping[str, Any]) -> dict[str, Any]:
     return {"timeout": timeout, **given, "trace_configs": [_redirects(), *given.get("trace_configs", ())]}
 
 
+def proxy_of(url: str) -> str | None:
+    """The proxy that the usual variables (``HTTPS_PROXY``, ``NO_PROXY``) name for an address.
+
+    aiohttp would take it by itself, and with it the passwords of ``~/.netrc``, which are for nobody here.
+    """
+    from urllib.request import getproxies, proxy_bypass
+
+    parts = urlsplit(url)
+    found = getproxies()
+    proxy = found.get(parts.scheme) or found.get("all")
+    if not proxy or proxy_bypass(parts.hostname or ""):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
 @cache
 def _redirects() -> Any:
     """A look at each redirect before it is followed: one object, as fsspec keeps its sessions by their options."""
     from aiohttp import TraceConfig
 
-    async def remote_stat(_session: Any, _context: Any, about: Any) -> None:
+    async def check(_session: Any, _context: Any, about: Any) -> None:
         target = about.response.headers.get("Location") or about.response.headers.get("URI") or ""
         # Finding a host's addresses may take long, and others use this loop.
         await asyncio.get_running_loop().run_in_executor(None, check_redirect, str(about.response.url), target)
 
     trace = TraceConfig()
-    trace.on_request_redirect.append(remote_stat)
+    trace.on_request_redirect.append(check)
     return trace
 
 
 @contextlib.contextmanager
-def answered(
-    fs: Any, url: str, headers: Mapping[str, str], silence_s: float
-) -> Iterator[tuple[Any, Callable[[int], bytes]]]:
-    """The answer to a GET, and a function that reads at most so many bytes of it (none: the end).
+def answered(fs: Any, url: str, headers: Mapping[str, str], silence_s: float) -> Iterator[tuple[Any, Iterator[bytes]]]:
+    """The answer to a GET, and its bytes as they come.
 
     Raises
     ------
     OSError, aiohttp.ClientError, asyncio.TimeoutError
-        The server refuses, or is silent for ``silence_s`` before the answer or at any read.
+        The server refuses, or is silent for ``silence_s`` before the answer or between any of its bytes; raised after
+        all that came before.
     DownloadError
         It sends us on to where we do not go.
     """
@@ -57,40 +75,57 @@ def answered(
 
     session = sync(fs.loop, fs.set_session)
     options = {**fs.kwargs, "headers": {**fs.kwargs.get("headers", {}), "Accept-Encoding": "identity", **headers}}
+    came: asyncio.Queue[bytes | BaseException] = asyncio.Queue(_PIECES_AHEAD)
+
+    async def receive(answer: Any) -> None:
+        # Taken from aiohttp at once: when a connection breaks, it forgets what was not yet asked for.
+        try:
+            while piece := await answer.content.readany():
+                await came.put(piece)
+            await came.put(b"")
+        except failures() as error:
+            await came.put(error)
 
     async def ask() -> Any:
-        found = await session.get(fs.encode_url(url), **options)
-        found.raise_for_status()
-        if found.status not in (200, 206):  # a redirect to nowhere, or no content
-            found.close()
-            raise ConnectionError(f"status {found.status}")
-        return found
+        answer = await session.get(fs.encode_url(url), **options)
+        answer.raise_for_status()
+        if answer.status not in (200, 206):  # a redirect to nowhere, or no content
+            answer.close()
+            raise ConnectionError(f"status {answer.status}")
+        return answer, asyncio.get_running_loop().create_task(receive(answer))
 
-    answer = sync(fs.loop, ask, timeout=silence_s)
+    def pieces() -> Iterator[bytes]:
+        while piece := sync(fs.loop, came.get, timeout=silence_s):
+            if isinstance(piece, BaseException):
+                raise piece
+            yield piece
+
+    answer, task = sync(fs.loop, ask, timeout=silence_s)
     try:
-        yield answer, lambda most: sync(fs.loop, answer.content.read, most, timeout=silence_s)
+        yield answer, pieces()
     finally:
+        fs.loop.call_soon_threadsafe(task.cancel)
         fs.loop.call_soon_threadsafe(answer.close)
 
 
 def links(fs: Any, folder: str, silence_s: float, most_bytes: int) -> list[str]:
     """Addresses straight below a folder that its index page links to; what is longer than ``most_bytes`` is cut."""
     page = f"{folder}/"
-    with answered(fs, page, {}, silence_s) as (answer, read):
+    with answered(fs, page, {}, silence_s) as (answer, pieces):
         if answer.headers.get("Content-Type", "text/html").partition(";")[0].strip().lower() != "text/html":
             return []
         parser = _Links(page)
-        parser.feed(beginning(read, most_bytes, silence_s).decode("utf-8", "replace"))
+        parser.feed(beginning(pieces, most_bytes, silence_s).decode("utf-8", "replace"))
     below = [url for url in parser.found if url.startswith(page) and "?" not in url and "#" not in url]
     return [url for url in below if url[len(page) :] and "/" not in url[len(page) :]]
 
 
-def beginning(read: Callable[[int], bytes], most_bytes: int, silence_s: float) -> bytes:
+def beginning(pieces: Iterator[bytes], most_bytes: int, silence_s: float) -> bytes:
     """The first bytes of an answer, as many as come in time."""
     text, until = b"", time.monotonic() + silence_s
-    while len(text) < most_bytes and time.monotonic() < until and (piece := read(most_bytes - len(text))):
+    while len(text) < most_bytes and time.monotonic() < until and (piece := next(pieces, b"")):
         text += piece
-    return text
+    return text[:most_bytes]
 
 
 class _Links(HTMLParser):

@@ -20,8 +20,9 @@ from ...common.cache import cache_folder, cache_root, content_digest, free_bytes
 from ...common.locks import Lock, SharedLock
 from ...common.remote_names import local_path, local_paths, remote_name
 from ...common.transfer.fetch import fetch_file
-from ...common.transfer.store import Retry, Store, remote_stat
-from ...errors import DownloadError, HistomixError, StorageError
+from ...common.transfer.retry import Retry
+from ...common.transfer.store import Store, remote_stat
+from ...errors import DownloadError, HistomixError, StorageError, TooLargeError
 from ...progress import Progress, silent
 from .entry import CacheEntry
 from .files import sidecar_digest, slide_files
@@ -204,15 +205,18 @@ class SlideCache:
                 def say(arrived: int, _size: int, before: int = done) -> None:
                     progress(f"fetch {name} (MB)", (before + arrived) >> 20, max(total, before + arrived) >> 20)
 
-                fetch_file(
-                    store,
-                    address,
-                    target,
-                    digest=digest if file == name else None,
-                    retry=self.retry,
-                    limit_bytes=self.limit_bytes - done,
-                    progress=say,
-                )
+                try:
+                    fetch_file(
+                        store,
+                        address,
+                        target,
+                        digest=digest if file == name else None,
+                        retry=self.retry,
+                        limit_bytes=self.limit_bytes - done,
+                        progress=say,
+                    )
+                except TooLargeError:
+                    raise self._too_large(redact_url(address)) from None
                 done += target.stat().st_size
             facts = {
                 "address": redact_url(url),
@@ -227,15 +231,17 @@ class SlideCache:
             temporary.write_text(json.dumps(facts))
             temporary.replace(entry.note)
 
+    def _too_large(self, where: str | Path, size: str = "") -> StorageError:
+        return StorageError(
+            f"the slide{size} is larger than the cache may be ({self.limit_bytes / 2**30:.3g} GB)",
+            where=where,
+            hint="Allow the cache more space",
+        )
+
     def _make_room(self, entry: CacheEntry, need: int) -> None:
         """Promise space to a slide, and remove what was used longest ago until there is that much."""
         if need > self.limit_bytes:
-            raise StorageError(
-                f"the slide ({need / 2**30:.3g} GB) is larger than the cache may be "
-                f"({self.limit_bytes / 2**30:.3g} GB)",
-                where=self.folder,
-                hint="Allow the cache more space",
-            )
+            raise self._too_large(self.folder, f" ({need / 2**30:.3g} GB)")
         waited, step = 0.0, 0.5
         while True:
             with Lock(self.folder / "room.lock"):

@@ -10,7 +10,8 @@ from urllib.parse import unquote, urlsplit
 
 from ...common.addresses import redact_url
 from ...common.remote_names import remote_name
-from ...common.transfer.store import Retry, Store, failures, with_retries
+from ...common.transfer.retry import Retry, failures, with_retries
+from ...common.transfer.store import Store
 from ...common.transfer.web import answered, beginning, links
 from ...errors import DownloadError, SlideError
 
@@ -79,7 +80,7 @@ def _listed(store: Store, folder: str, retry: Retry, *, below: bool = True) -> d
 
 
 def _names(store: Store, folder: str, silence_s: float, below: bool) -> dict[str, str]:
-    if store.scheme in ("http", "https"):
+    if store.web:
         # A web server has no listings, but pages with links; only those straight below are files of the slide.
         return {url[len(folder) + 1 :]: url for url in links(store.fs, folder, silence_s, _MOST_LISTING)}
     depth: dict[str, Any] = {} if below else {"maxdepth": 1}
@@ -105,8 +106,8 @@ def sidecar_digest(store: Store, url: str, silence_s: float) -> str | None:
 
 
 def _beginning(store: Store, url: str, silence_s: float) -> bytes:
-    if store.scheme in ("http", "https"):
-        with answered(store.fs, url, {}, silence_s) as (_, read):
-            return beginning(read, _MOST_DIGEST, silence_s)
+    if store.web:
+        with answered(store.fs, url, {}, silence_s) as (_, pieces):
+            return beginning(pieces, _MOST_DIGEST, silence_s)
     text: bytes = store.ask("cat_file", url, start=0, end=_MOST_DIGEST, deadline_s=silence_s)
     return text
