@@ -76,10 +76,7 @@ def _shifted(observed: Array, predicted: Array, xy: Array, shifts: int, rng: np.
         mirror = rng.random(2) < 0.5
         moved = (np.where(mirror, extent - place, place) + rng.random(2) * extent) % extent
         moved[moved >= extent] = 0.0  # rounding may give the extent itself, which is off the torus
-        values = predicted[tree.query(moved)[1]]
-        deviation = values - values.mean(axis=0)
-        length = np.sqrt((deviation**2).sum(axis=0))
-        result[number] = (unit * deviation).sum(axis=0) / np.where(length > 0, length, np.inf)
+        result[number] = (unit * unit_deviations(predicted[tree.query(moved)[1]])).sum(axis=0)
     return result
 
 

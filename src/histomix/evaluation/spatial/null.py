@@ -10,6 +10,7 @@ from scipy import sparse
 from scipy.spatial import cKDTree
 from threadpoolctl import threadpool_limits
 
+from ...common.metrics import pearson
 from .moran import Array, SpatialWeights, colocalisation, off_diagonal, pitch_um
 
 #: Random shifts that the types draw theirs from, a new one for every permutation.
@@ -199,11 +200,11 @@ class _Null:
 
 
 def _correlations(target: Array, rows: Array) -> Array:
-    """Pearson correlation of each row with the target, over the pairs that the row has; NaN where it is constant."""
-    known = np.isfinite(rows)
-    count = known.sum(axis=1, keepdims=True)
-    a, b = np.where(known, target, 0.0), np.where(known, rows, 0.0)
-    a = np.where(known, a - a.sum(axis=1, keepdims=True) / np.maximum(count, 1), 0.0)
-    b = np.where(known, b - b.sum(axis=1, keepdims=True) / np.maximum(count, 1), 0.0)
-    lengths = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
-    return np.divide((a * b).sum(axis=1), lengths, out=np.full(len(rows), np.nan), where=lengths > 0)
+    """`pearson` of each row with the target, over the pairs that the row has."""
+    found, known = np.empty(len(rows)), np.isfinite(rows)
+    # Nearly all rows have all pairs: one pass for each pattern of pairs that are absent.
+    patterns, member = np.unique(known, axis=0, return_inverse=True)
+    for number, pairs in enumerate(patterns):
+        mine = rows[member.reshape(-1) == number][:, pairs].T
+        found[member.reshape(-1) == number] = pearson(np.broadcast_to(target[pairs, None], mine.shape), mine)
+    return found

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ...common.metrics import pearson
 from ...errors import InputError
 from ...progress import Progress, silent
 from ..bootstrap import mean_and_interval, resample_weights
@@ -195,9 +196,7 @@ class _Section:
             for one, a, b in zip(self.types, self._moran, found, strict=True)
         ]
         known = np.isfinite(self._moran)
-        agreement = np.nan
-        if known.sum() >= 3 and np.ptp(self._moran[known]) > 0:
-            agreement = 0.0 if np.ptp(found[known]) == 0 else np.corrcoef(self._moran[known], found[known])[0, 1]
+        agreement = pearson(self._moran[known, None], found[known, None])[0]
         means = (float(part[known].mean()) if known.any() else np.nan for part in (self._moran, found))
         facts = dict(zip(("mean_label", "mean_prediction"), map(_number, means), strict=True))
         return rows, {**where, "n_types": int(known.sum()), "correlation": _number(agreement), **facts}

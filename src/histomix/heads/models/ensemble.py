@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from ..neighbourhood import WORTH, within_sections
+from ...common.metrics import within_sections
+from ..neighbourhood import WORTH
 from .network import Layers, Loss, Recipe, averaged, epochs, forward, one_thread
 
 #: Inputs (n, n_inputs), targets (n, n_types) and weights (n,) of the rows on one side of an inner split.
@@ -120,10 +121,10 @@ class Ensemble:
             for view in range(self.n_views):
                 means[view, test] = self._outputs(fold, view).mean(axis=0)
         everything = np.arange(self.n_views)
-        chosen, best = everything, within_sections(to_unit(means.mean(axis=0)), Y, groups) + WORTH
+        chosen, best = everything, within_sections(Y, to_unit(means.mean(axis=0)), groups) + WORTH
         for size in range(1, self.n_views):
             for subset in itertools.combinations(everything, size):
-                score = within_sections(to_unit(means[list(subset)].mean(axis=0)), Y, groups)
+                score = within_sections(Y, to_unit(means[list(subset)].mean(axis=0)), groups)
                 if score > best:
                     chosen, best = np.array(subset), score
         self.held_out = to_unit(means[chosen].mean(axis=0))
