@@ -10,9 +10,9 @@ import numpy as np
 from scipy import sparse
 from scipy.spatial import cKDTree
 
+from ..common.geometry.pitch import spot_pitch
 from ..common.metrics import within_sections
 from ..errors import HeadError
-from ..spots.alignment.layout import spot_pitch
 
 _ROWS = 2048
 #: A Gaussian is cut off at this many standard deviations.
