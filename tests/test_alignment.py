@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
+from histomix.common.geometry.pitch import spot_pitch
 from histomix.errors import AlignmentError
 from histomix.spots import Section, check_alignment, read_cohort
-from histomix.spots.alignment.layout import spot_pitch
 
 PITCH_PX, MPP = 20.0, 10.0
 WIDTH, HEIGHT = 700, 760

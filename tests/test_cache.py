@@ -241,7 +241,7 @@ def test_what_was_fetched_is_known_again_by_its_content(tmp_path: Path) -> None:
     note_digest(path)
     # The form of sha256sum, so that anyone can check it.
     assert (tmp_path / "f.tif.sha256").read_text() == f"{hashlib.sha256(b'fetched').hexdigest()}  f.tif\n"
-    extra_module("st", "pooch")
+    extra_module("st", "aiohttp")
     file = RemoteFile("f.tif", "http://127.0.0.1:9/f.tif")
     assert download(file, tmp_path) == path
     path.write_bytes(b"altered")

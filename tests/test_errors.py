@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import histomix as hm
 from histomix.cli.app import app
 from histomix.cohort.clinical import read_clinical
-from histomix.common.polygons import read_regions
+from histomix.common.geometry.polygons import read_regions
 from histomix.embedding.features import read_feature_file
 from histomix.errors import (
     ClusterError,

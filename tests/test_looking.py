@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from histomix.common.metrics import within_sections
 from histomix.errors import HeadError
 from histomix.heads import KNNRegressor, MLPRegressor, Positions, RidgeRegressor, make_estimator
 from histomix.heads.neighbourhood import (
@@ -15,7 +16,6 @@ from histomix.heads.neighbourhood import (
     choose_rings,
     choose_smoothing,
     spot_pitch_um,
-    within_sections,
 )
 
 QUICK: dict[str, Any] = {"members": 3, "max_epochs": 8, "hidden": (16,), "n_components": 8}
@@ -91,7 +91,7 @@ def test_smoothing_is_chosen_where_neighbours_are_alike_and_only_there() -> None
         noisy = Y + 0.15 * np.random.default_rng(1).standard_normal(Y.shape)
         noisy[:5] = np.nan  # rows without a held-out prediction
         assert (choose_smoothing(noisy, Y, positions) > 0) == smooths
-        assert 0 < within_sections(noisy, Y, section) < 1
+        assert 0 < within_sections(Y, noisy, section) < 1
 
 
 def test_the_mlp_looks_around_and_a_saved_one_does_too() -> None:
@@ -105,7 +105,7 @@ def test_the_mlp_looks_around_and_a_saved_one_does_too() -> None:
     assert head.context.rings_um == (300.0, 500.0) and not head.context.slide and np.isfinite(head.context_um)
     assert len(head.weight_0_) == 3 * len(head.views_)
     score, without = (
-        within_sections(values, Y[~train], section[~train])
+        within_sections(Y[~train], values, section[~train])
         for values in (head.predict(X[~train], there), alone.predict(X[~train]))
     )
     assert score > without + 0.05
@@ -128,8 +128,8 @@ def test_held_out_predictions_and_spread_are_of_members_that_did_not_see_the_row
     head = MLPRegressor(**QUICK, smooth_um=0.0).fit(X, Y, section, positions=positions)
     assert head.held_out_ is not None and head.held_out_spread_ is not None
     np.testing.assert_allclose(head.held_out_.sum(axis=1), 1, atol=1e-6)
-    seen = within_sections(head.predict(X, positions), Y, section)
-    assert within_sections(head.held_out_, Y, section) < seen
+    seen = within_sections(Y, head.predict(X, positions), section)
+    assert within_sections(Y, head.held_out_, section) < seen
     spread = head.predict_spread(X, positions)
     assert spread is not None and spread.shape == Y.shape and (spread > 0).all()
     # Labels of one section changed: its own held-out predictions come from the others, and stay as they were.

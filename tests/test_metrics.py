@@ -8,7 +8,18 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import mean_absolute_error, roc_auc_score, root_mean_squared_error
 
-from histomix.common.metrics import auroc, centre_within, is_present, js_distance, mae, pearson, rmse, spearman
+from histomix.common.metrics import (
+    auroc,
+    centre_within,
+    is_present,
+    js_distance,
+    mae,
+    pearson,
+    pearson_by_section,
+    rmse,
+    spearman,
+    within_sections,
+)
 from histomix.errors import InputError
 from histomix.evaluation import RULES, score
 
@@ -113,6 +124,18 @@ def test_centring_takes_away_what_only_sections_differ_in() -> None:
 def _score(y: np.ndarray, p: np.ndarray, section: np.ndarray, unit: str = "cells per spot") -> object:
     donor = np.char.add("donor ", section)
     return score(y, p, section=section, donor=donor, cell_types=["T cell", "B cell"], unit=unit)
+
+
+def test_correlations_of_each_section_keep_the_rules_and_pass_over_unpredicted_rows() -> None:
+    rng = np.random.default_rng(4)
+    y, p = rng.random((13, 3)), rng.random((13, 3))
+    section = np.array(["b"] * 5 + ["a"] * 5 + ["two"] * 2 + ["none"])
+    y[:5, 1], p[:5, 2], p[3, 0], p[12] = 0.5, 0.1 + 0.2, np.nan, np.nan
+    whole = np.array([0, 1, 2, 4])
+    expected = [pearson(y[5:10], p[5:10]), [pearson(y[whole], p[whole])[0], np.nan, 0.0], [np.nan] * 3]
+    np.testing.assert_array_equal(pearson_by_section(y, p, section), expected)
+    assert within_sections(y, p, section) == np.mean([expected[0].mean(), expected[1][0] / 2])
+    assert within_sections(y, np.full_like(p, np.nan), section) == 0
 
 
 def test_score_has_a_row_for_every_type_section_and_metric() -> None:

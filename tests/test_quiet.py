@@ -186,7 +186,7 @@ def test_the_watchers_see_python_and_native_code(tmp_path: Path) -> None:
 
 VERBS = sorted(verbs(app))
 #: Verbs of which some command needs a library of an extra; without it that one ends with an error, as quietly.
-IN_EXTRAS = {"export": "spatialdata", "fetch": "pooch", "predict": "aiohttp"}
+IN_EXTRAS = {"export": "spatialdata", "fetch": "aiohttp", "predict": "aiohttp"}
 
 
 def absent(verb: str) -> bool:

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 import histomix as hm
+from histomix.common.geometry.polygons import read_regions, region_at
 from histomix.common.h5ad import layer_names
-from histomix.common.polygons import read_regions, region_at
 from histomix.errors import InputError, SlideError
 from histomix.heads import Head
 from histomix.maps import composition_geojson, composition_table

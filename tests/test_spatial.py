@@ -13,13 +13,15 @@ from typer.testing import CliRunner
 
 import histomix as hm
 from histomix.cli.app import app
+from histomix.common.geometry.pitch import nearest_pitch
+from histomix.common.geometry.toroidal_null import random_shifts
 from histomix.errors import InputError
 from histomix.evaluation import Evaluation
 from histomix.evaluation.measured.read_regions import read_regions, read_section_regions
 from histomix.evaluation.spatial import null as spatial_null
 from histomix.evaluation.spatial.domains import choose_domains, composition_domains, partition_agreement
-from histomix.evaluation.spatial.moran import adjusted, colocalisation, moran, off_diagonal, pitch_um, spatial_weights
-from histomix.evaluation.spatial.null import compare_colocalisation, random_shifts
+from histomix.evaluation.spatial.moran import adjusted, colocalisation, moran, off_diagonal, spatial_weights
+from histomix.evaluation.spatial.null import compare_colocalisation
 from histomix.evaluation.spatial.summary import spatial_summary
 
 from .conftest import Job
@@ -71,7 +73,7 @@ def test_the_weights_are_those_of_the_distances_in_um() -> None:
     np.testing.assert_allclose(weights.matrix.toarray(), expected * len(XY) / expected.sum(), atol=1e-12)
     band = spatial_weights(XY, 100.5, "band").matrix.toarray()
     assert (band > 0).sum(axis=1).max() == 6 and np.unique(band[band > 0]).size == 1
-    assert pitch_um(XY) == pytest.approx(100.0)
+    assert nearest_pitch(XY) == pytest.approx(100.0)
     far = spatial_weights(XY * 100, 80.0)
     assert far.alone == len(XY) and np.isnan(moran(VALUES, far)).all()
 
@@ -99,13 +101,26 @@ def test_totals_are_taken_out() -> None:
 
 def test_a_shift_keeps_the_patches_and_moves_them() -> None:
     weights = spatial_weights(XY, 100.0)
-    maps = random_shifts(XY, 40, seed=3)
-    np.testing.assert_array_equal(maps, random_shifts(XY, 40, seed=3))
+    maps = np.stack([*random_shifts(XY, 40, seed=3)])
+    np.testing.assert_array_equal(maps, [*random_shifts(XY, 40, seed=3)])
     kept = np.mean([moran(VALUES[one], weights) for one in maps], axis=0) / moran(VALUES, weights)
     scrambled = moran(VALUES[np.random.default_rng(0).permutation(len(XY))], weights) / moran(VALUES, weights)
     assert (kept > 0.65).all() and (abs(scrambled) < 0.2).all()
     alike = [np.corrcoef(VALUES[one, 0], VALUES[:, 0])[0, 1] for one in maps]
     assert abs(np.mean(alike)) < 0.2
+
+
+def test_a_shift_is_a_rigid_motion_on_the_torus_and_all_mirror_images_come() -> None:
+    grid = np.stack(np.mgrid[:5, :4], axis=-1).reshape(-1, 2).astype(float)
+    turned = set()
+    for source in random_shifts(grid, 60, seed=1):
+        # Neighbours stay neighbours in each of the two directions, whether they keep their order or turn it.
+        x, y = grid[source].T.reshape(2, 5, 4)
+        steps = (np.diff(x, axis=0, append=x[:1]) % 5, np.diff(y, axis=1, append=y[:, :1]) % 4)
+        assert all((step == step.flat[0]).all() for step in steps)
+        turned.add(tuple(int(step.flat[0]) for step in steps))
+    assert turned == {(1, 1), (1, 3), (4, 1), (4, 3)}
+    assert next(iter(random_shifts(np.zeros((3, 2)), 1))).shape == (3,)  # all in one place
 
 
 def test_agreement_is_found_where_it_is_and_not_where_it_is_not() -> None:
@@ -131,7 +146,7 @@ def test_a_draw_of_the_null_is_the_matrix_of_shifted_maps(adjust: str) -> None:
     weights = spatial_weights(XY, 100.0)
     values = VALUES.copy()
     values[5] = 0.0
-    maps = random_shifts(XY, 6, seed=2)
+    maps = np.stack([*random_shifts(XY, 6, seed=2)])
     moved = np.stack([values[source, one] for one, source in enumerate(maps)], axis=1)
     found = spatial_null._Null(values, weights, adjust).draw(maps)
     np.testing.assert_allclose(found, colocalisation(moved, weights, adjust), atol=1e-5)
@@ -140,7 +155,7 @@ def test_a_draw_of_the_null_is_the_matrix_of_shifted_maps(adjust: str) -> None:
 def test_the_null_holds_its_level() -> None:
     """Maps that know the mean abundances but not the places are called significant as often as the level says."""
     weights = spatial_weights(XY, 100.0)
-    maps = random_shifts(XY, 128, seed=0)
+    maps = np.stack([*random_shifts(XY, 128, seed=0)])
     ps = []
     for seed in range(120):
         scale = np.random.default_rng(seed).gamma(0.7, size=6) + 0.02

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from histomix.common.geometry.pitch import spot_pitch
 from histomix.errors import MissingExtraError, SectionError
 from histomix.spots import Section, check_alignment, read_cohort, read_spots
-from histomix.spots.alignment.layout import spot_pitch
 from histomix.spots.formats import SpotFile, split_location
 from histomix.spots.formats.tenx.visium import lattice_positions, spots_mpp
 from histomix.spots.readers import detect_format, read_section_spots

@@ -16,7 +16,7 @@ def neighbour_pairs(xy: np.ndarray, step: float) -> np.ndarray:
     xy
         Centres, (n, 2), in any unit.
     step
-        Distance of neighbouring centres in the same unit (`lattice_step`).
+        Distance of neighbouring centres in the same unit (`nearest_pitch`).
 
     Returns
     -------
@@ -29,16 +29,6 @@ def neighbour_pairs(xy: np.ndarray, step: float) -> np.ndarray:
     pairs = cKDTree(xy).query_pairs(NEAR * step, output_type="ndarray").astype(np.int64)
     pairs = np.sort(pairs, axis=1)
     return np.asarray(pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))])
-
-
-def lattice_step(xy: np.ndarray) -> float:
-    """Distance of neighbouring spots: the median distance to the nearest other one; 0 for fewer than two."""
-    from scipy.spatial import cKDTree
-
-    if len(xy) < 2:
-        return 0.0
-    distance, _ = cKDTree(xy).query(xy, k=2)
-    return float(np.median(distance[:, 1]))
 
 
 def connected(n: int, pairs: np.ndarray) -> tuple[int, np.ndarray]:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from anndata import AnnData
 
+from ..common.geometry.pitch import nearest_pitch
 from .hotspots import HotSpots, TlsRule, tls_like
 from .indices import evenness, joins, mixing, morisita_horn, one_hot, shannon
-from .lattice import lattice_step, neighbour_pairs
+from .lattice import neighbour_pairs
 
 #: A tile more novel than this share of the held-out training tiles is novel; 5 % are, on tissue like the training's.
 NOVEL = 0.95
@@ -151,7 +152,7 @@ def tissue_of(composition: AnnData, rule: TlsRule | None, in_scope_only: bool) -
     xy = np.asarray(composition.obsm["spatial"], float)[used]
     share = obs["tissue"].to_numpy(float)[used] if "tissue" in obs else np.ones(len(xy))
     per_cell = manifest.get("area", {}).get("cells_per_map_cell")
-    pairs = neighbour_pairs(xy, float(manifest["cell_px"]) if on_grid else lattice_step(xy))
+    pairs = neighbour_pairs(xy, float(manifest["cell_px"]) if on_grid else nearest_pitch(xy))
     types = [str(name) for name in composition.var_names]
     shares = values[used] / total[used, None]
     hot = None if rule is None else tls_like(shares, types, pairs, cell_mm**2, rule)

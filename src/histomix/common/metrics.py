@@ -63,6 +63,27 @@ def pearson(observed: Array, predicted: Array) -> Array:
     return np.where(varies, np.clip((a * b).sum(axis=0), -1.0, 1.0), np.nan)
 
 
+def pearson_by_section(observed: Array, predicted: Array, section: NDArray[np.str_]) -> Array:
+    """`pearson` in each section, over the rows whose prediction is whole, shape (n_sections, n_types).
+
+    Sections are in the order of their names; one without any such row is left out.
+    """
+    known = np.isfinite(predicted).all(axis=1)
+    parts = [known & (section == name) for name in np.unique(section[known])]
+    scores = [pearson(observed[rows], predicted[rows]) for rows in parts]
+    return np.stack(scores) if scores else np.empty((0, observed.shape[1]))
+
+
+def within_sections(observed: Array, predicted: Array, section: NDArray[np.str_]) -> float:
+    """`pearson_by_section`, mean over types and then over sections; 0 where no section has any."""
+    scores = [
+        row[np.isfinite(row)].mean()
+        for row in pearson_by_section(observed, predicted, section)
+        if np.isfinite(row).any()
+    ]
+    return float(np.mean(scores)) if scores else 0.0
+
+
 def spearman(observed: Array, predicted: Array) -> Array:
     """Spearman correlation of each column (ties share their mean rank), with the rules of `pearson`."""
     return pearson(_ranks(observed), _ranks(predicted))

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..common.geometry.pitch import spot_pitch
 from ..common.naming import visible
 from ..common.remote_names import check_names, local_path
 from ..common.transfer.digests import check_digest, note_digest
 from ..common.transfer.download import RemoteFile
 from ..errors import DownloadError, InputError, MissingDownloadError, RefusedDownloadError, UnknownNameError
-from ..spots.alignment.layout import spot_pitch
 
 Row = dict[str, Any]
 #: Brings one file: (file, folder) -> path.

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..common.metrics import Array, pearson
+from ..common.metrics import Array, pearson, unit_deviations
 from ..errors import InputError, MissingFileError
 from .bootstrap import mean_and_interval, resample_weights, units_by_head
 
@@ -109,10 +109,10 @@ def groups_from_labels(Y: Array, section: NDArray[np.str_], cell_types: Sequence
         part = Y[section == name][:, varies]
         if len(part) < 3:
             continue
-        with np.errstate(invalid="ignore", divide="ignore"):
-            r = np.corrcoef(part, rowvar=False)
-        total += np.nan_to_num(r)
-        known += np.isfinite(r)
+        unit = unit_deviations(part)
+        present = unit.any(axis=0)
+        total += unit.T @ unit
+        known += np.outer(present, present)
     r = np.divide(total, known, out=np.zeros_like(total), where=known > 0)
     distance = 1 - (r + r.T) / 2
     np.fill_diagonal(distance, 0.0)

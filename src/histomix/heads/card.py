@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..abundance import Abundance
+from ..common.metrics import pearson_by_section
 from ..encoders import card as encoder_card
 from ..errors import EncoderError, HeadError, MissingExtraError
 from ..provenance import versions
@@ -104,20 +105,10 @@ def inner_scores(training: TrainingSet, held_out: np.ndarray, kind: str) -> dict
 
     Returns
     -------
-    None where no section has two spots with predictions.
+    None where no section has three spots with predictions.
     """
     known = np.isfinite(held_out).all(axis=1)
-    if not known.any():
-        return None
-    tables: list[np.ndarray] = []
-    for name in np.unique(training.section[known]):
-        rows = known & (training.section == name)
-        a, b = (values[rows] - values[rows].mean(axis=0) for values in (held_out, training.Y))
-        norm = np.sqrt(np.square(a).sum(axis=0) * np.square(b).sum(axis=0))
-        r = np.divide((a * b).sum(axis=0), norm, out=np.zeros(len(norm)), where=norm > 0)
-        # A type that the section lacks has no correlation; a constant prediction of one that it has scores 0.
-        tables.append(np.where(np.square(b).sum(axis=0) > 0, r, np.nan))
-    table = np.stack(tables)
+    table = pearson_by_section(training.Y, held_out, training.section)
     counts = np.isfinite(table).sum(axis=0)
     if not counts.any():
         return None
@@ -128,7 +119,7 @@ def inner_scores(training: TrainingSet, held_out: np.ndarray, kind: str) -> dict
         "protocol": f"held-out {kind}",
         "protocol_means": f"each of the training's {kind} predicted by fits without it; parameters of the head may "
         "have been chosen on the same splits, so this is a little optimistic",
-        "n_sections": len(tables),
+        "n_sections": len(table),
         "n_donors": len(np.unique(training.donor[known])),
         "n_spots": int(known.sum()),
         "pearson": {

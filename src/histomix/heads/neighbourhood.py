@@ -10,8 +10,9 @@ import numpy as np
 from scipy import sparse
 from scipy.spatial import cKDTree
 
+from ..common.geometry.pitch import spot_pitch
+from ..common.metrics import within_sections
 from ..errors import HeadError
-from ..spots.alignment.layout import spot_pitch
 
 _ROWS = 2048
 #: A Gaussian is cut off at this many standard deviations.
@@ -231,20 +232,6 @@ def choose_smoothing(
     scores = []
     for length in lengths:
         values = smooth(held_out, neighbourhood, length * pitch) if length * pitch > 0 else held_out
-        scores.append(within_sections(values, Y, positions.section))
+        scores.append(within_sections(Y, values, positions.section))
     best = int(np.argmax(scores))
     return round(lengths[best] * pitch, 1) if scores[best] > scores[0] + WORTH else 0.0
-
-
-def within_sections(values: np.ndarray, Y: np.ndarray, section: np.ndarray) -> float:
-    """Pearson correlation over the rows of a section, mean over types and then sections; NaN rows are left out."""
-    known, scores = np.isfinite(values).all(axis=1), []
-    for name in np.unique(section[known]):
-        rows = known & (section == name)
-        a, b = (table[rows] - table[rows].mean(axis=0) for table in (values, Y))
-        norm = np.sqrt(np.square(a).sum(axis=0) * np.square(b).sum(axis=0))
-        varies = np.square(b).sum(axis=0) > 0
-        r = np.divide((a * b).sum(axis=0), norm, out=np.zeros(a.shape[1]), where=norm > 0)
-        if varies.any():
-            scores.append(r[varies].mean())
-    return float(np.mean(scores)) if scores else 0.0

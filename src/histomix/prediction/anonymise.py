@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..common.geometry.polygons import read_regions
 from ..common.marked_output import mark_output
 from ..common.nameless import nameless_keys, patient_fact
-from ..common.polygons import read_regions
 from ..common.pseudonyms import Pseudonyms
 from .job import FILES, SlideJob
 from .status import STATUS

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from ..common.formats import MAP_FORMAT
+from ..common.geometry.polygons import Region, read_regions, region_at
 from ..common.nameless import TRAINING_COUNTS, nameless_manifest
-from ..common.polygons import Region, read_regions, region_at
 from ..embedding.identity import slide_facts
 from ..errors import HeadError, InputError, SlideError
 from ..provenance import atomic_path, digest_bytes, digest_json, read_json, write_json

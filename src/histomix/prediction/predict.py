@@ -13,7 +13,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
-from ..common.polygons import read_regions
+from ..common.geometry.polygons import read_regions
 from ..common.pseudonyms import Pseudonyms
 from ..embedding import embed_tiles_together
 from ..errors import ScaleWarning

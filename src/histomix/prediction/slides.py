@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..common.geometry.polygons import read_regions
 from ..common.locks import Lock, folder_lock
 from ..common.marked_output import refuse_marked
-from ..common.polygons import read_regions
 from ..common.pseudonyms import Pseudonyms, key_file
 from ..heads import load_head
 from ..progress import Progress, silent

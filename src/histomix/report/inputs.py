@@ -12,9 +12,9 @@ from typing import Any
 import anndata as ad
 import numpy as np
 from PIL import Image
-from scipy.spatial import cKDTree
 
 from ..common.formats import check_map
+from ..common.geometry.pitch import nearest_pitch
 from ..embedding import feature_manifest, read_features
 from ..errors import InputError, MissingFileError
 from ..evaluation import Evaluation, read_evaluation
@@ -122,10 +122,7 @@ def _add_features(sources: ReportInputs, folder: Path) -> None:
 def _mark_px(features: ad.AnnData) -> float:
     """Diameter of a spot on a map, level-0 px: a little less than the usual distance to the nearest spot."""
     xy_px = np.asarray(features.obsm["spatial"], dtype=float)
-    if len(xy_px) < 2:
-        return 100.0
-    nearest = np.asarray(cKDTree(xy_px).query(xy_px, k=2)[0])[:, 1]
-    return 0.85 * float(np.median(nearest))
+    return 0.85 * nearest_pitch(xy_px) if len(xy_px) > 1 else 100.0
 
 
 def _read_image(path: Path) -> np.ndarray:

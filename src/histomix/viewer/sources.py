@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..common.formats import check_map
+from ..common.geometry.pitch import nearest_pitch
 from ..errors import InputError, MissingFileError, UnknownNameError
 from ..evaluation import Evaluation, read_evaluation
 from ..pl.scores import shown_head
@@ -186,16 +187,12 @@ def _sections(evaluation: Evaluation, images: _Images, head: str | None, folder:
 
 def _spots(predicted: pd.DataFrame, places: pd.DataFrame, slide: Slide, facts: Mapping[str, Any]) -> ad.AnnData:
     """Predictions at spots in the form of a composition map."""
-    from scipy.spatial import cKDTree
-
     xy_px = places[["x_px", "y_px"]].to_numpy(float)
     table = ad.AnnData(
         predicted.to_numpy(np.float32), obs=places, var=pd.DataFrame(index=[str(name) for name in predicted.columns])
     )
     table.obsm["spatial"] = xy_px
     # Spots are drawn a little smaller than the usual distance to the nearest one.
-    pitch = 100 / slide.mpp
-    if len(xy_px) > 1:
-        pitch = float(np.median(np.asarray(cKDTree(xy_px).query(xy_px, k=2)[0])[:, 1]))
+    pitch = nearest_pitch(xy_px) if len(xy_px) > 1 else 100 / slide.mpp
     table.uns["manifest"] = json.dumps({"unit": facts["unit"], "places": "spots", "cell_px": 0.85 * pitch})
     return table

@@ -6,16 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import sparse
 
+from ...common.metrics import Array, pearson
 from ...errors import InputError
 from .checks import check_counts
-
-Array = NDArray[np.float64]
-
-#: Correlations over fewer spots than this are undefined.
-_MIN_SPOTS = 3
 
 
 def label_reliability(
@@ -107,17 +103,9 @@ def _half_agreement(
     a, b = (half[filled] for half in halves)
     if proportions:
         a, b = (half / half.sum(axis=1, keepdims=True) for half in (a, b))
-    return _correlation(a, b)
-
-
-def _correlation(a: Array, b: Array) -> Array:
-    """Pearson correlation of each column: NaN where both are constant, 0 where only one is."""
-    if len(a) < _MIN_SPOTS:
-        return np.full(a.shape[1], np.nan)
-    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
-    scale_a, scale_b = np.linalg.norm(a, axis=0), np.linalg.norm(b, axis=0)
-    product = np.divide((a * b).sum(axis=0), scale_a * scale_b, out=np.zeros(a.shape[1]), where=scale_a * scale_b > 0)
-    return np.where((scale_a > 0) | (scale_b > 0), product, np.nan)
+    # Neither half is the truth: a type is undefined only where both are constant, and scores 0 where one is.
+    r = pearson(a, b)
+    return np.where(np.isnan(r), pearson(b, a), r)
 
 
 def thin(counts: sparse.csr_matrix, matched_counts: float, rng: np.random.Generator) -> sparse.csr_matrix:

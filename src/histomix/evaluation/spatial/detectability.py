@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
+from ...common.geometry.toroidal_null import random_shifts
 from ...common.metrics import MIN_SPOTS, Array, pearson, unit_deviations
 from ..paired_tests import ALPHA, adjusted
 
@@ -22,9 +22,8 @@ def shift_null(
     """Test whether predictions follow labels in place, or only in how smooth they are.
 
     Two smooth maps correlate by chance far more often than spots drawn at random would. So the predictions of a section
-    are moved as a whole: by a random shift that wraps around its bounding box, mirrored at random, each spot taking
-    the value that lands nearest. Moved predictions keep their values' smoothness and lose their place (toroidal
-    shift, Harms and Fortin 2006; Upton and Fingleton 1985). The null is of the mean over sections.
+    are moved as a whole (`random_shifts`): they keep their values' smoothness and lose their place. The null is of the
+    mean over sections.
 
     Parameters
     ----------
@@ -67,20 +66,8 @@ def shift_null(
 def _shifted(observed: Array, predicted: Array, xy: Array, shifts: int, rng: np.random.Generator) -> Array:
     """Correlation after each shift, ``(shifts, n_types)``."""
     unit = unit_deviations(observed)
-    place = xy - xy.min(axis=0)
-    step = np.median(cKDTree(place).query(place, k=2)[0][:, 1])
-    extent = place.max(axis=0) + max(float(step), 1e-6)
-    tree = cKDTree(place, boxsize=extent)
-    result = np.empty((shifts, observed.shape[1]))
-    for number in range(shifts):
-        mirror = rng.random(2) < 0.5
-        moved = (np.where(mirror, extent - place, place) + rng.random(2) * extent) % extent
-        moved[moved >= extent] = 0.0  # rounding may give the extent itself, which is off the torus
-        values = predicted[tree.query(moved)[1]]
-        deviation = values - values.mean(axis=0)
-        length = np.sqrt((deviation**2).sum(axis=0))
-        result[number] = (unit * deviation).sum(axis=0) / np.where(length > 0, length, np.inf)
-    return result
+    moved = (unit_deviations(predicted[source]) for source in random_shifts(xy, shifts, rng))
+    return np.stack([(unit * deviation).sum(axis=0) for deviation in moved])
 
 
 def detectability(

@@ -86,12 +86,6 @@ def spatial_weights(xy_um: ArrayLike, radius_um: float, kernel: str = "gaussian"
     return SpatialWeights(matrix * (len(positions) / total) if total > 0 else matrix, float(radius_um), kernel)
 
 
-def pitch_um(xy_um: ArrayLike) -> float:
-    """Median distance of a spot to its nearest neighbour, um; NaN with fewer than two spots."""
-    positions = np.asarray(xy_um, dtype=np.float64)
-    return float(np.median(cKDTree(positions).query(positions, k=2)[0][:, 1])) if len(positions) > 1 else float("nan")
-
-
 def moran(values: ArrayLike, weights: SpatialWeights) -> Array:
     """Moran's I of each column, shape (n_types,): how much neighbours resemble each other.
 

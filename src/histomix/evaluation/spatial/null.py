@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
-from scipy.spatial import cKDTree
 from threadpoolctl import threadpool_limits
 
-from .moran import Array, SpatialWeights, colocalisation, off_diagonal, pitch_um
+from ...common.geometry.toroidal_null import random_shifts
+from ...common.metrics import pearson
+from .moran import Array, SpatialWeights, colocalisation, off_diagonal
 
 #: Random shifts that the types draw theirs from, a new one for every permutation.
 SHIFTS = 128
@@ -107,7 +108,7 @@ def compare_colocalisation(
     if n_permutations < 1:
         return Colocalisation(observed, found, correlation, np.nan, np.nan, np.nan, np.nan, int(use.sum()), 0)
     rng = np.random.default_rng(seed)
-    maps = random_shifts(xy_um, max(SHIFTS, predicted.shape[1]), seed) if shifts is None else shifts
+    maps = np.stack([*random_shifts(xy_um, max(SHIFTS, predicted.shape[1]), seed)]) if shifts is None else shifts
     null, types = _Null(predicted, weights, adjust), predicted.shape[1]
     with threadpool_limits(1):
         # No two types of one draw share a shift: they would keep their places to each other.
@@ -129,28 +130,6 @@ def compare_colocalisation(
         int(use.sum()),
         len(values),
     )
-
-
-def random_shifts(xy_um: ArrayLike, count: int, seed: int = 0) -> NDArray[np.intp]:
-    """Random rigid motions of spots on the torus of their bounding box, shape (count, n_spots).
-
-    Row ``k`` says from which spot each spot takes its value: all are mirrored (or not) and moved by one random shift,
-    what leaves the box at one side comes back at the other, and each spot takes the value that comes to lie nearest to
-    it. The idea is the toroidal shift of Lotwick & Silverman 1982 ("Methods for analysing spatial processes of several
-    types of points").
-    """
-    positions = np.asarray(xy_um, dtype=np.float64)
-    rng = np.random.default_rng(seed)
-    low = positions.min(axis=0)
-    # One pitch between the last and the first column, as between any others.
-    box = np.ptp(positions, axis=0) + (pitch_um(positions) if len(positions) > 1 else 1.0)
-    at = positions - low
-    tree = cKDTree(at, boxsize=box)
-    found = np.empty((count, len(positions)), dtype=np.intp)
-    for row in range(count):
-        mirror, shift = rng.integers(2, size=2).astype(bool), rng.random(2) * box
-        found[row] = tree.query(np.mod(np.where(mirror, -at, at) + shift, box))[1]
-    return found
 
 
 class _Null:
@@ -199,11 +178,11 @@ class _Null:
 
 
 def _correlations(target: Array, rows: Array) -> Array:
-    """Pearson correlation of each row with the target, over the pairs that the row has; NaN where it is constant."""
-    known = np.isfinite(rows)
-    count = known.sum(axis=1, keepdims=True)
-    a, b = np.where(known, target, 0.0), np.where(known, rows, 0.0)
-    a = np.where(known, a - a.sum(axis=1, keepdims=True) / np.maximum(count, 1), 0.0)
-    b = np.where(known, b - b.sum(axis=1, keepdims=True) / np.maximum(count, 1), 0.0)
-    lengths = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
-    return np.divide((a * b).sum(axis=1), lengths, out=np.full(len(rows), np.nan), where=lengths > 0)
+    """`pearson` of each row with the target, over the pairs that the row has."""
+    found, known = np.empty(len(rows)), np.isfinite(rows)
+    # Nearly all rows have all pairs: one pass for each pattern of pairs that are absent.
+    patterns, member = np.unique(known, axis=0, return_inverse=True)
+    for number, pairs in enumerate(patterns):
+        mine = rows[member.reshape(-1) == number][:, pairs].T
+        found[member.reshape(-1) == number] = pearson(np.broadcast_to(target[pairs, None], mine.shape), mine)
+    return found

@@ -11,14 +11,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ...common.geometry.pitch import nearest_pitch
+from ...common.geometry.toroidal_null import random_shifts
+from ...common.metrics import pearson
 from ...errors import InputError
 from ...progress import Progress, silent
 from ..bootstrap import mean_and_interval, resample_weights
 from ..measured.read_regions import Regions, read_section_regions
 from ..result import Evaluation
 from .domains import DOMAINS, choose_domains, composition_domains, partition_agreement
-from .moran import KERNELS, REACH, Array, SpatialWeights, colocalisation, moran, pitch_um, spatial_weights
-from .null import NULL, SHIFTS, compare_colocalisation, random_shifts
+from .moran import KERNELS, REACH, Array, SpatialWeights, colocalisation, moran, spatial_weights
+from .null import NULL, SHIFTS, compare_colocalisation
 
 #: A section with fewer spots has no spatial scores.
 MIN_SPOTS = 20
@@ -110,7 +113,7 @@ def spatial_summary(
     notes = [f"sections with fewer than {MIN_SPOTS} spots are left out: {', '.join(small)}"] if small else []
     places = {name: _positions(evaluation, name, float(scales[name])) for name in used}
     if radius_um is None:
-        radius_um = float(np.median([pitch_um(xy) for xy in places.values()]).round(1))
+        radius_um = float(np.median([nearest_pitch(xy) for xy in places.values()]).round(1))
     named = {} if regions is None else read_section_regions(regions, used)
     parts: dict[str, list[dict[str, Any]]] = {
         name: [] for name in ("moran", "moran_agreement", "colocalisation", "domains")
@@ -172,7 +175,7 @@ class _Section:
         self.values = self.labels.to_numpy(np.float64)
         self._moran = moran(self.values, weights)
         self._matrix: dict[str, Array] = {}
-        self._shifts = random_shifts(xy_um, max(SHIFTS, len(self.types)), seed)
+        self._shifts = np.stack([*random_shifts(xy_um, max(SHIFTS, len(self.types)), seed)])
 
     def notes(self) -> list[str]:
         alone = self.weights.alone
@@ -195,9 +198,7 @@ class _Section:
             for one, a, b in zip(self.types, self._moran, found, strict=True)
         ]
         known = np.isfinite(self._moran)
-        agreement = np.nan
-        if known.sum() >= 3 and np.ptp(self._moran[known]) > 0:
-            agreement = 0.0 if np.ptp(found[known]) == 0 else np.corrcoef(self._moran[known], found[known])[0, 1]
+        agreement = pearson(self._moran[known, None], found[known, None])[0]
         means = (float(part[known].mean()) if known.any() else np.nan for part in (self._moran, found))
         facts = dict(zip(("mean_label", "mean_prediction"), map(_number, means), strict=True))
         return rows, {**where, "n_types": int(known.sum()), "correlation": _number(agreement), **facts}
@@ -234,7 +235,7 @@ class _Section:
         names = None
         if regions is not None:
             positions = self.evaluation.positions[self.name].loc[self.labels.index].to_numpy(np.float64)
-            reach = pitch_um(positions) / 2
+            reach = nearest_pitch(positions) / 2
             names = regions.at(self.labels.index, positions, reach)
         count = n_domains
         if count is None and names is not None:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from ..neighbourhood import WORTH, within_sections
+from ...common.metrics import within_sections
+from ..neighbourhood import WORTH
 from .network import Layers, Loss, Recipe, averaged, epochs, forward, one_thread
 
 #: Inputs (n, n_inputs), targets (n, n_types) and weights (n,) of the rows on one side of an inner split.
@@ -126,7 +127,7 @@ class Ensemble:
 
         def score_of(views: Sequence[int] | np.ndarray) -> float:
             values = to_unit(means[list(views)].mean(axis=0))
-            return (within_sections(values, Y, groups) + within_sections(values, Y, together)) / 2
+            return (within_sections(Y, values, groups) + within_sections(Y, values, together)) / 2
 
         chosen, best = everything, score_of(everything) + WORTH
         for size in range(1, self.n_views):

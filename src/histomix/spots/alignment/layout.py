@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy.spatial import ConvexHull, QhullError, cKDTree
 
+from ...common.geometry.pitch import Pitch, nearest_distances, spot_pitch
+
 #: Spread (interquartile range over median) of the nearest-neighbour distance beyond which points are no lattice.
 #: Jittered legacy arrays have .15, touching beads about .3, random points .6.
 _IRREGULAR = 0.25
@@ -101,9 +103,7 @@ def array_positions(obs: pd.DataFrame) -> np.ndarray | None:
 
 
 def _is_irregular(xy_px: np.ndarray) -> bool:
-    sample = _sample(xy_px)
-    nearest = np.asarray(cKDTree(xy_px).query(sample, k=2)[0])[:, 1]
-    low, middle, high = np.quantile(nearest, [0.25, 0.5, 0.75])
+    low, middle, high = np.quantile(nearest_distances(xy_px, _sample(xy_px)), [0.25, 0.5, 0.75])
     return bool(high - low > _IRREGULAR * middle)
 
 
@@ -131,60 +131,3 @@ def _outline_px2(xy_px: np.ndarray, reach_px: float, lattice: bool) -> float:
     across = np.column_stack([-along[:, 1], along[:, 0]])
     sides = [np.ptp(corners @ axis.T, axis=0) + 2 * reach_px for axis in (along, across)]
     return float((sides[0] * sides[1]).min())  # one side of the smallest rectangle lies along an edge of the hull
-
-
-_MIN_SPOTS = 4
-# Neighbours of the first shell: beyond the nearest, but short of the diagonal of a square grid (1.41).
-_SHELL = 1.3
-# Array positions adjusted for jitter are this near to whole numbers on average; those of a hexagonal lattice are not.
-_JITTER = 0.2
-
-
-@dataclass(frozen=True)
-class Pitch:
-    """Spot pitch in px, and where it is from: ``"array"`` or ``"neighbours"``.
-
-    ``residual`` is the rms distance (in pitches) of the spots from where their array coordinates put them; nan without.
-    """
-
-    px: float
-    source: str
-    residual: float = float("nan")
-
-
-def spot_pitch(xy_px: np.ndarray, array_xy: np.ndarray | None = None) -> Pitch | None:
-    """Estimate the pitch; None when there are too few spots to tell.
-
-    Parameters
-    ----------
-    xy_px
-        Spot centres (n, 2), px.
-    array_xy
-        Array coordinates (n, 2), if known. The pitch is then the scale of the affine map from these to px: printed
-        spots are jittered, which makes the nearest neighbour nearer than the pitch (her2st: 271 px for 290).
-    """
-    if len(xy_px) < _MIN_SPOTS:
-        return None
-    if array_xy is not None:
-        design = np.column_stack([array_xy, np.ones(len(array_xy))])
-        if np.linalg.matrix_rank(design) == 3:
-            return _from_array(xy_px, array_xy, design)
-    tree = cKDTree(xy_px)
-    nearest = np.median(np.asarray(tree.query(xy_px, k=2)[0])[:, 1])
-    if not nearest > 0:
-        return None
-    pairs = tree.query_pairs(_SHELL * nearest, output_type="ndarray")
-    return Pitch(float(np.median(np.linalg.norm(xy_px[pairs[:, 0]] - xy_px[pairs[:, 1]], axis=1))), "neighbours")
-
-
-def _from_array(xy_px: np.ndarray, array_xy: np.ndarray, design: np.ndarray) -> Pitch | None:
-    affine = np.linalg.lstsq(design, xy_px, rcond=None)[0]
-    scale = float(np.sqrt(abs(np.linalg.det(affine[:2]))))
-    if not scale > 0:
-        return None
-    # The denser legacy arrays use every other position, like a chessboard: neighbours in a row are two steps apart.
-    parity = np.round(array_xy).sum(axis=1) % 2
-    whole = np.abs(array_xy - np.round(array_xy)).mean() < _JITTER
-    pitch = scale * (2 if whole and (parity == parity[0]).all() else 1)
-    distance = np.linalg.norm(design @ affine - xy_px, axis=1)
-    return Pitch(pitch, "array", float(np.sqrt(np.mean(distance**2)) / pitch))

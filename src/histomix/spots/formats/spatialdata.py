@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from ...common.geometry.pitch import spot_pitch
 from ...errors import MissingExtraError, SectionError
 from ...slides.readers.zarr import image_names
-from ..alignment.layout import array_positions, spot_pitch
+from ..alignment.layout import array_positions
 from .base import SHEET_IMAGE, Description, Options, SpotFile, count, no_counts, require_unique
 from .cells.placement import DISTORTION
 

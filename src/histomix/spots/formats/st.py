@@ -36,7 +36,7 @@ class LegacyST:
 
     def describe(self, path: Path, options: Options) -> Description:
         """See `Format`."""
-        from ..alignment.layout import spot_pitch
+        from ...common.geometry.pitch import spot_pitch
 
         adata = self.read(path, False, options).adata
         row = {"spots": str(path), "format": self.name}

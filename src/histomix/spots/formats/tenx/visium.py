@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ....common.geometry.pitch import spot_pitch
 from ....errors import SectionError
-from ...alignment.layout import spot_pitch
 from ..base import Description, Options, SpotFile, count
 from .images import at_reduced_image, describe_images
 from .loupe import loupe_notes

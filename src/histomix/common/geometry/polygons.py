@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, MissingFileError
+from ...errors import InputError, MissingFileError
 
 _HINT = "Export the annotations from QuPath as GeoJSON (File > Export objects as GeoJSON)"
 
