@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -123,9 +124,9 @@ class Ensemble:
             for view in range(self.n_views):
                 means[view, test] = self._outputs(fold, view).mean(axis=0)
         everything = np.arange(self.n_views)
-        together = np.zeros(len(Y))
+        together = np.full(len(Y), "all")
 
-        def score_of(views: Sequence[int] | np.ndarray) -> float:
+        def score_of(views: Sequence[Any] | np.ndarray) -> float:
             values = to_unit(means[list(views)].mean(axis=0))
             return (within_sections(Y, values, groups) + within_sections(Y, values, together)) / 2
 
