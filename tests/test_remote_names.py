@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -175,6 +175,8 @@ _TOKENS = [
     "＼",
     "％",
     "C:",
+    ":",
+    "：",
     "c",
     "\0",
 ]
@@ -183,6 +185,8 @@ _NAMES = st.one_of(st.text(max_size=80), st.lists(st.sampled_from(_TOKENS), max_
 
 
 @given(_NAMES)
+@example("0:")
+@example("%30%3ax")
 @settings(max_examples=1500, deadline=None)
 def test_whatever_the_text_the_path_lies_inside(name: str) -> None:
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ntpath
 import os
 import re
 import unicodedata
@@ -148,7 +149,8 @@ def _fault_of_part(part: str) -> str | None:
         return "is empty, absolute, or ends as a folder"
     if not part.strip(". "):
         return "leads out of its folder"
-    if re.match(r"[A-Za-z]:", part) or (os.name == "nt" and ":" in part):
+    # Windows takes any mark before a colon for a drive, not letters alone.
+    if ntpath.splitdrive(part)[0] or (os.name == "nt" and ":" in part):
         return "names a drive"
     if part[-1] in ". ":
         return "ends in a dot or a space, which Windows drops"
