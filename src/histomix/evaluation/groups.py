@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..common.metrics import Array, pearson, unit_deviations
+from ..common.tables import read_table
 from ..errors import InputError, MissingFileError
 from .bootstrap import mean_and_interval, resample_weights, units_by_head
 
@@ -49,10 +50,10 @@ def read_groups(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def _from_csv(place: Path) -> list[tuple[str, str]]:
-    table = pd.read_csv(place, dtype=str, keep_default_na=False)
+    table = read_table(place, InputError, empty_ok=True)
     if not {"cell_type", "group"} <= set(table.columns):
         raise InputError("lacks the columns cell_type and group", where=place, hint=_HINT)
-    return list(zip(table["cell_type"].str.strip(), table["group"].str.strip(), strict=True))
+    return list(zip(table["cell_type"], table["group"], strict=True))
 
 
 def _from_yaml(place: Path) -> list[tuple[str, str]]:

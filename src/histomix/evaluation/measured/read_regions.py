@@ -14,8 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from ...common.tables import column_names, read_columns
 from ...errors import InputError, MissingFileError
-from ...spots.formats.cells.tables import column_names, read_columns
 
 Array = NDArray[np.float64]
 
