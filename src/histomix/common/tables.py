@@ -14,26 +14,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..errors import (
-    InputError,
-    LabelError,
-    MissingExtraError,
-    MissingFileError,
-    MissingLabelError,
-    MissingSectionError,
-    SectionError,
-)
+from ..errors import InputError, LabelError, MissingExtraError, SectionError, missing_of
 
 _SEPARATORS = ("\t", ",", ";")
 _MAX_HEADER = 1 << 26  # a first line of 26 k genes has 0.3 MB
 _NO_TABLES = (".h5ad", ".h5", ".parquet", ".json", ".zarr", ".tif", ".tiff", ".svs", ".ndpi", ".jpg", ".jpeg", ".png")
 _PARQUET = (".parquet", ".pq")
-#: What a reader raises, and of the same family where the file is absent.
-_ABSENT: dict[type[InputError], type[InputError]] = {
-    InputError: MissingFileError,
-    LabelError: MissingLabelError,
-    SectionError: MissingSectionError,
-}
 
 
 def read_bytes(path: Path, error: type[InputError] = SectionError) -> bytes:
@@ -55,7 +41,7 @@ def read_bytes(path: Path, error: type[InputError] = SectionError) -> bytes:
 
 def _unreadable(path: Path, reason: Exception, error: type[InputError]) -> InputError:
     if isinstance(reason, FileNotFoundError):
-        return _ABSENT[error]("there is no such file", where=path, hint="Check the path")
+        return missing_of(error)("there is no such file", where=path, hint="Check the path")
     return error(f"cannot be read ({reason})", where=path, hint="Fetch or unpack the file again")
 
 
