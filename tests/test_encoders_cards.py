@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import typing
+from pathlib import Path
 
 import pytest
 
-from histomix.encoders import EncoderCard, card, cards
+from histomix.encoders import EncoderCard, card, cards, catalogue
 from histomix.errors import EncoderError
 
 from .extras import extra_module
@@ -64,6 +66,41 @@ def test_cards_are_complete_and_plain_data() -> None:
         assert (one.hub_id is not None and one.revision is None) == ("revision" in one.unconfirmed)
         assert (one.pooling == "stages" and one.source == "timm") == bool(one.layers)
         assert not (one.commercial_use and "NC" in one.licence)
+
+
+def test_facts_are_of_the_types_that_the_card_says() -> None:
+    kinds = typing.get_type_hints(EncoderCard)
+    for one in cards():
+        for name, value in dataclasses.asdict(one).items():
+            kind = kinds[name]
+            if typing.get_origin(kind) is typing.Literal:
+                assert value in typing.get_args(kind), f"{one.name}: {name}"
+            elif kind is float:
+                assert type(value) is float, f"{one.name}: {name}"
+            else:
+                plain = [typing.get_origin(part) or part for part in typing.get_args(kind) or [kind]]
+                plain = [tuple] if typing.get_origin(kind) is tuple else [dict] if name == "arguments" else plain
+                assert type(value) in plain, f"{one.name}: {name}"
+        assert all(type(value) is float for value in one.mean + one.std) and len(one.mean) == len(one.std) == 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("name: uni\n", "name: builtin\n", "has the encoder builtin twice"),
+        ("    dim: 2560\n", "    dims: 2560\n", "is no card of an encoder.*dims"),
+        ("    parameters: 303.4\n", "", "card 2 is no card of an encoder.*parameters"),
+        ("    gated: true\n", "    gated: true\n    gated: false\n", "has 'gated' a second time"),
+        ("\ncards:\n", "\ncard:\n", "holds no cards"),
+    ],
+)
+def test_a_damaged_catalogue_is_refused_and_named(old: str, new: str, words: str, tmp_path: Path) -> None:
+    text = (Path(catalogue.__file__).parent / "cards.yaml").read_text(encoding="utf-8")
+    path = tmp_path / "cards.yaml"
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(EncoderError, match=words) as caught:
+        catalogue.read_catalogue(path)
+    assert caught.value.where == str(path)
 
 
 def test_unknown_name_offers_the_closest() -> None:

@@ -15,8 +15,18 @@ from typer.testing import CliRunner
 import histomix as hm
 from histomix.cli.app import app
 from histomix.errors import HeadError, HistomixError
-from histomix.heads import HEADS, RidgeRegressor, assemble, card_markdown, load_head, parse_settings, train
+from histomix.heads import (
+    HEADS,
+    RidgeRegressor,
+    assemble,
+    card_markdown,
+    head_readme,
+    load_head,
+    parse_settings,
+    train,
+)
 from histomix.heads.card import inner_scores
+from histomix.heads.card_text import card_terms
 
 from .conftest import Job
 from .test_head_files import DONORS, MPP, TYPES, cohort_of, features_of, labels_of
@@ -172,6 +182,30 @@ def test_names_from_files_cannot_break_the_markdown(parts: Any) -> None:
     text = card_markdown(card)
     assert "a\\|b&lt;script>" in text and "<script>" not in text
     assert "None: it was not evaluated." in text and "never predicted: T cell." in text
+
+    # In all that is rendered of it, wherever it stands: no HTML, no link, no heading, no line of its own.
+    hostile = "<b>[x](javascript:1)\n# y `z` | $q$"
+    spots = card["training"]["sections"]
+    card["training"] |= {"donors": [hostile], "sections": {hostile: 1, **spots}, "dropped": {hostile: {hostile: 1}}}
+    card["training"]["labels"][0]["provenance"] = {"method": hostile}
+    card |= dict.fromkeys(("name", "unit", "tissue", "limits", "intended_use", "histomix", "digest"), hostile)
+    card |= {"cell_types": [hostile], "files": {hostile: hostile}, "versions": {hostile: hostile}}
+    card["head"] |= {"kind": hostile, "own_choices": {hostile: hostile}}
+    for text in (card_markdown(card), head_readme(card).split("\n---\n", 1)[1]):
+        assert "<b>" not in text and not re.search(r"(?<!\\)\[x\]\(", re.sub(r"`[^`\n]*`", "", text))
+        assert not re.search(r"^# y|^- # y", text, re.M)
+        for table in re.findall(r"(?:^\|.*\n)+", text, re.M):
+            assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+    assert hostile.split("\n")[0] not in head_readme(card)
+
+
+def test_the_readme_counts_donors_and_sections(parts: Any) -> None:
+    card = train(*parts, head="ridge").card
+    text = head_readme(card)
+    assert "- Donors: 2\n- Sections: 3\n- Spots: 120\n- Labels by by hand" in text
+    assert not re.search(r"\b(A1|A2|B1)\b", text)
+    for line in card_terms(card):
+        assert line.split(": ")[-1].removesuffix(" (commercial use not declared)") in text
 
 
 # parameters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import os
 import subprocess
 import sys
@@ -73,6 +74,27 @@ def test_a_room_imports_only_rooms_above_it(room: str) -> None:
     for path in files:
         upward = _imports(path) & set(ROOMS) - above - {room}
         assert not upward, f"{path.relative_to(PACKAGE)} imports {sorted(upward)}, which stand below {room}"
+
+
+def _imported_modules(path: Path, modules: dict[tuple[str, ...], Path]) -> set[tuple[str, ...]]:
+    """Modules of the package that a file imports from, at any depth of its code."""
+    folder, found = path.relative_to(PACKAGE).parts[:-1], set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            above = folder[: len(folder) - node.level + 1]
+            base = above + tuple((node.module or "").split(".") if node.module else ())
+            found |= {(*base, name.name) if (*base, name.name) in modules else base for name in node.names}
+    return found & set(modules)
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    modules = {}
+    for path in PACKAGE.rglob("*.py"):
+        place = path.relative_to(PACKAGE).with_suffix("").parts
+        modules[place[:-1] if place[-1] == "__init__" else place] = path
+    graph = {name: _imported_modules(path, modules) - {name} for name, path in modules.items() if name}
+    assert any(graph.values())
+    graphlib.TopologicalSorter(graph).prepare()  # a circle is an error, which names it
 
 
 def test_the_public_names_resolve() -> None:

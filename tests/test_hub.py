@@ -20,8 +20,9 @@ from typer.testing import CliRunner
 import histomix as hm
 from histomix.cli.app import app
 from histomix.errors import DownloadError, HeadError, InputError
+from histomix.heads import head_readme
 from histomix.provenance import digest_json
-from histomix.sharing import HeadFacts, head_facts, head_readme, pull_head, push_head
+from histomix.sharing import HeadFacts, head_facts, pull_head, push_head
 
 from .conftest import Job
 from .fake_hub import Hub, fake_hub

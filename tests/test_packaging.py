@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,12 @@ def test_what_the_containers_copy_is_there_and_is_all_that_a_build_needs(tmp_pat
         copy(ROOT / name, tmp_path / name)
     (wheel,) = builders.WheelBuilder(str(tmp_path)).build(directory=str(tmp_path / "dist"))
     assert Path(wheel).name == f"histomix-{_version()}-py3-none-any.whl"
+    # All that is not code as well: graphs, cards, pages.
+    data = {
+        path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src" / "histomix").rglob("*") if path.is_file()
+    }
+    data = {name for name in data if "__pycache__" not in name}
+    assert "histomix/encoders/cards.yaml" in data and data <= set(zipfile.ZipFile(wheel).namelist())
 
 
 def test_the_container_runs_histomix_as_a_plain_user_with_its_cache_in_a_volume() -> None:

@@ -11,6 +11,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import shapely
 from PIL import Image
 
 import histomix as hm
@@ -27,7 +28,6 @@ from histomix.prediction.maps import tent
 from histomix.slides import TissueMask
 from histomix.slides.tissue import fragment_at, label_fragments
 
-from .extras import extra_module
 from .slide_heads import TYPES, Colours, colour_head, tissue_slide
 
 
@@ -146,7 +146,6 @@ def test_an_unreadable_tile_takes_no_part_in_the_cells_around_it(
 
 
 def test_regions_are_those_of_shapely(tmp_path: Path) -> None:
-    shapely = extra_module("st", "shapely")
     random = np.random.default_rng(0)
     angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
 
@@ -183,6 +182,23 @@ def test_regions_are_those_of_shapely(tmp_path: Path) -> None:
         assert region.area == pytest.approx(shape.area)
     found = region_at(regions, xy)
     np.testing.assert_array_equal(found == 2, regions[2].contains(xy))  # the smallest goes first
+
+
+def test_an_edge_is_inside_and_rings_that_cross_count_by_the_even_odd_rule(tmp_path: Path) -> None:
+    square, hole = [[0.0, 0], [90, 0], [90, 90], [0, 90], [0, 0]], [[30.0, 30], [60, 30], [60, 60], [30, 60], [30, 30]]
+    eight = [[200.0, 0], [240, 40], [240, 0], [200, 40]]  # crosses itself, and is not closed
+    line, around = [[300.0, 0], [340, 0], [300, 0]], [[-9.0, -9], [99, -9], [99, 99], [-9, 99], [-9, -9]]
+    features = [polygon(around, name="A"), polygon(square, hole, name="B"), polygon(eight, name="C")]
+    regions = read_regions(write_geojson(tmp_path / "r.geojson", [*features, polygon(line, name="D")]))
+    places = [[0, 0], [90, 45], [45, 90], [30, 45], [60, 60], [45, 45], [95, 45], [99, 99], [100, 50]]
+    assert region_at(regions, np.array(places, float)).tolist() == [1, 1, 1, 1, 1, 0, 0, 0, -1]
+    places = [[203, 20], [237, 20], [220, 20], [220, 5], [220, 35], [320, 0]]
+    assert region_at(regions, np.array(places, float)).tolist() == [2, 2, 2, -1, -1, -1]
+    assert [region.area for region in regions] == [108**2, 90**2 - 30**2, 2 * 40 * 20 / 2, 0]
+    assert regions[1].moved((5, 7)).contains(np.array([[95.0, 97], [4.9, 50]])).tolist() == [True, False]
+    # Two polygons of one name that overlap are one area.
+    doubled = read_regions(write_geojson(tmp_path / "r.geojson", [features[1], polygon(around, name="B")]))
+    assert doubled[0].area == 108**2 and doubled[0].contains(np.array([[45.0, 45]])).all()
 
 
 def test_only_tiles_in_regions_are_predicted_and_named(slide: Path, head: Head, tmp_path: Path) -> None:

@@ -78,6 +78,11 @@ class MissingFileError(InputError, FileNotFoundError):
         self.errno, self.strerror, self.filename = errno.ENOENT, what, self.where
 
 
+def missing_of(kind: type[InputError]) -> type[MissingFileError]:
+    """The error for an absent file in the family of ``kind``: ``MissingLabelError`` of ``LabelError``."""
+    return next(one for one in kind.__subclasses__() if issubclass(one, MissingFileError))
+
+
 class UnknownNameError(InputError, KeyError):
     """Nothing has the name that was given."""
 

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
-from ..errors import LabelError, MissingLabelError
+from ..common.yaml_text import YamlFile
+from ..errors import LabelError
 from ..provenance import digest_json
 from .abundance import Abundance
 
 _KEYS = ("merge", "rename", "drop", "renormalise", "independent_sd")
+_MAPPING, _NAMES, _NAME = "a mapping of name: value", "a list of cell types, [A, B]", "the name of a cell type"
 _EXAMPLE = "merge: {Epithelial: [Cancer Epithelial, Normal Epithelial]}"
 
 _log = logging.getLogger(__name__)
@@ -195,75 +196,24 @@ def read_vocabulary(path: str | os.PathLike[str]) -> Vocabulary:
         The file is absent, empty, no YAML, has an unknown key, something that is not a name where a name belongs, or
         is not a valid `Vocabulary`.
     """
-    place = os.fspath(path)
-    try:
-        root = yaml.compose(Path(path).read_text(encoding="utf-8-sig"), Loader=yaml.SafeLoader)
-    except FileNotFoundError as error:
-        raise MissingLabelError("there is no such file", where=place, hint="Check the path") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise LabelError(
-            f"cannot be read as YAML ({' '.join(str(error).split())})",
-            where=place,
-            hint=f"Write for example {_EXAMPLE}",
-        ) from error
+    place, hint = os.fspath(path), f"Write for example {_EXAMPLE}"
+    file = YamlFile(Path(path), LabelError, hint)
+    root = file.root()
     if root is None:
-        raise LabelError("is empty", where=place, hint=f"Write for example {_EXAMPLE}")
-    parts = dict.fromkeys(_KEYS, None) | _mapping(root, place)
+        raise LabelError("is empty", where=place, hint=hint)
+    parts = dict.fromkeys(_KEYS, None) | file.mapping(root, _MAPPING, _NAME)
     unknown = [name for name in parts if name not in _KEYS]
     if unknown:
         raise LabelError(f"has the key '{unknown[0]}'", where=place, hint=f"The keys are {', '.join(_KEYS)}")
-    merge = {name: tuple(_names(node, place)) for name, node in _mapping(parts["merge"], place).items()}
-    rename = {name: _name(node, place) for name, node in _mapping(parts["rename"], place).items()}
-    drop = tuple(_names(parts["drop"], place))
+    merges = file.mapping(parts["merge"], _MAPPING, _NAME)
+    merge = {name: tuple(file.names(node, _NAMES, _NAME)) for name, node in merges.items()}
+    rename = {name: file.name(node, _NAME) for name, node in file.mapping(parts["rename"], _MAPPING, _NAME).items()}
+    drop = tuple(file.names(parts["drop"], _NAMES, _NAME))
     if not (merge or rename or drop or parts["renormalise"]):
-        raise LabelError("maps nothing", where=place, hint=f"Write for example {_EXAMPLE}")
-    flags = {name: _flag(name, parts[name], place) for name in ("renormalise", "independent_sd")}
+        raise LabelError("maps nothing", where=place, hint=hint)
+    flags = {name: file.flag(name, parts[name]) for name in ("renormalise", "independent_sd")}
     return Vocabulary(merge, rename, drop, flags["renormalise"], flags["independent_sd"], place)
 
 
 def _summed(table: pd.DataFrame, groups: Mapping[str, list[str]]) -> pd.DataFrame:
     return pd.DataFrame({name: table[group].sum(axis=1) for name, group in groups.items()}, index=table.index)
-
-
-# Nodes instead of values: `NO`, `1` and `null` stay the names they are, and a key that occurs twice is seen.
-def _mapping(node: yaml.Node | None, place: str) -> dict[str, yaml.Node]:
-    if node is None:
-        return {}
-    if not isinstance(node, yaml.MappingNode):
-        raise _misplaced(node, "a mapping of name: value", place)
-    found: dict[str, yaml.Node] = {}
-    for key, value in node.value:
-        name = _name(key, place)
-        if name in found:
-            raise LabelError(
-                f"line {key.start_mark.line + 1} has '{name}' a second time", where=place, hint="Give it once"
-            )
-        found[name] = value
-    return found
-
-
-def _names(node: yaml.Node | None, place: str) -> list[str]:
-    if node is None:
-        return []
-    if not isinstance(node, yaml.SequenceNode):
-        raise _misplaced(node, "a list of cell types, [A, B]", place)
-    return [_name(item, place) for item in node.value]
-
-
-def _name(node: yaml.Node, place: str) -> str:
-    if not isinstance(node, yaml.ScalarNode) or not node.value.strip():
-        raise _misplaced(node, "the name of a cell type", place)
-    return str(node.value).strip()
-
-
-def _flag(name: str, node: yaml.Node | None, place: str) -> bool:
-    if node is None:
-        return False
-    if not isinstance(node, yaml.ScalarNode) or node.value.lower() not in ("true", "false"):
-        raise _misplaced(node, f"{name}: true or {name}: false", place)
-    return bool(node.value.lower() == "true")
-
-
-def _misplaced(node: yaml.Node, wanted: str, place: str) -> LabelError:
-    line = node.start_mark.line + 1
-    return LabelError(f"line {line} must hold {wanted}", where=place, hint=f"Write for example {_EXAMPLE}")

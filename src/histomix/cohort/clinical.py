@@ -11,7 +11,8 @@ from pathlib import Path
 import pandas as pd
 
 from ..common.nameless import PATIENT_KEYS
-from ..errors import InputError, MissingExtraError, MissingFileError
+from ..common.tables import read_values
+from ..errors import InputError
 
 SLIDE_KEYS = ("slide", "slide_id", "slide_name", "image")
 
@@ -53,21 +54,8 @@ def read_clinical(path: str | os.PathLike[str]) -> Clinical:
         It is Parquet, and pyarrow is not installed.
     """
     place = Path(path)
-    try:
-        if place.suffix.lower() in (".parquet", ".pq"):
-            table = pd.read_parquet(place)
-        else:
-            separator = "\t" if place.suffix.lower() in (".tsv", ".tab") else ","
-            # Ids such as 007 stay what they are.
-            ids = dict.fromkeys((*SLIDE_KEYS, *PATIENT_KEYS), str)
-            head = pd.read_csv(place, sep=separator, nrows=0, encoding="utf-8-sig").columns
-            types = {column: str for column in head if _plain(column) in ids}
-            table = pd.read_csv(place, sep=separator, dtype=types, encoding="utf-8-sig")
-    except ImportError as error:
-        raise MissingExtraError("pyarrow", "st", "reading Parquet") from error
-    except (OSError, ValueError) as error:
-        kind = MissingFileError if isinstance(error, FileNotFoundError) else InputError
-        raise kind(f"cannot be read as a table ({error})", where=place, hint="Give CSV, TSV or Parquet") from error
+    # Ids such as 007 stay what they are.
+    table = read_values(place, lambda name: _plain(name) in (*SLIDE_KEYS, *PATIENT_KEYS))
     for by, keys in (("slide", SLIDE_KEYS), ("patient", PATIENT_KEYS)):
         key = next((column for wanted in keys for column in table.columns if _plain(column) == wanted), None)
         if key is None:

@@ -1,56 +1,64 @@
-"""Small text tables as people save them: any of three separators, gzipped or not."""
+"""Tables as people save them: text with any of three separators, gzipped or not, or Parquet."""
 
 from __future__ import annotations
 
 import csv
 import gzip
 import io
+import re
 import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ..errors import LabelError, MissingLabelError, MissingSectionError, SectionError
+from ..errors import InputError, LabelError, MissingExtraError, SectionError, missing_of
 
 _SEPARATORS = ("\t", ",", ";")
 _MAX_HEADER = 1 << 26  # a first line of 26 k genes has 0.3 MB
 _NO_TABLES = (".h5ad", ".h5", ".parquet", ".json", ".zarr", ".tif", ".tiff", ".svs", ".ndpi", ".jpg", ".jpeg", ".png")
+_PARQUET = (".parquet", ".pq")
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path, error: type[InputError] = SectionError) -> bytes:
     """Content of a file, unzipped when it is gzip, without a byte order mark.
 
     Raises
     ------
-    SectionError
-        The file is absent, unreadable, or a truncated or damaged gzip.
+    InputError
+        An ``error``: the file is absent, unreadable, or a truncated or damaged gzip.
     """
     try:
         content = path.read_bytes()
         if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)
-    except FileNotFoundError as error:
-        raise MissingSectionError("there is no such file", where=path, hint="Check the path") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise SectionError(f"cannot be read ({error})", where=path, hint="Fetch or unpack the file again") from error
+    except (OSError, EOFError, zlib.error) as reason:
+        raise _unreadable(path, reason, error) from reason
     return content.removeprefix(b"\xef\xbb\xbf")
 
 
-def decode(content: bytes, path: Path) -> str:
+def _unreadable(path: Path, reason: Exception, error: type[InputError]) -> InputError:
+    if isinstance(reason, FileNotFoundError):
+        return missing_of(error)("there is no such file", where=path, hint="Check the path")
+    return error(f"cannot be read ({reason})", where=path, hint="Fetch or unpack the file again")
+
+
+def decode(content: bytes, path: Path, error: type[InputError] = SectionError) -> str:
     """Text of a table; refuses binary files and other encodings than UTF-8."""
     try:
         text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise SectionError("is not a text table in UTF-8", where=path, hint="Save it as CSV or TSV in UTF-8") from error
+    except UnicodeDecodeError as reason:
+        raise error("is not a text table in UTF-8", where=path, hint="Save it as CSV or TSV in UTF-8") from reason
     if "\0" in text:
-        raise SectionError("is not a text table", where=path, hint="Save it as CSV or TSV in UTF-8")
+        raise error("is not a text table", where=path, hint="Save it as CSV or TSV in UTF-8")
     return text
 
 
 def separator(header: str) -> str:
-    """The separator that occurs most often in a header line; tab, then comma, on a tie."""
-    return max(_SEPARATORS, key=header.count)
+    """The separator that occurs most often in a header line, quotes apart; tab, then comma, on a tie."""
+    return max(_SEPARATORS, key=re.sub(r'"[^"]*"', "", header).count)
 
 
 def header_of(path: Path) -> list[str]:
@@ -66,10 +74,8 @@ def header_of(path: Path) -> list[str]:
             zipped = stream.read(2) == b"\x1f\x8b"
         with gzip.open(path) if zipped else path.open("rb") as stream:
             first = stream.readline(_MAX_HEADER)
-    except FileNotFoundError as error:
-        raise MissingSectionError("there is no such file", where=path, hint="Check the path") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise SectionError(f"cannot be read ({error})", where=path, hint="Fetch or unpack the file again") from error
+    except (OSError, EOFError, zlib.error) as reason:
+        raise _unreadable(path, reason, SectionError) from reason
     lines = decode(first.removeprefix(b"\xef\xbb\xbf"), path).splitlines()
     return _names(lines[0]) if lines else []
 
@@ -85,32 +91,101 @@ def columns_or_none(path: Path) -> list[str] | None:
 
 
 def _names(header: str) -> list[str]:
-    return [name.strip().strip('"').strip() for name in header.split(separator(header))]
+    try:
+        cells = next(csv.reader([header], delimiter=separator(header)), [])
+    except csv.Error:  # a name longer than any name
+        cells = header.split(separator(header))
+    return [name.strip().strip('"').strip() for name in cells]
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path, error: type[InputError] = SectionError, *, empty_ok: bool = False) -> pd.DataFrame:
     """Read a table with every cell as text, so that keys such as ``007`` stay what they are.
 
-    A first column without a name (or R's way of leaving it out of the header) is called ``""``.
+    A first column without a name (or R's way of leaving it out of the header) is called ``""``. Where a name occurs
+    again, the later column is called ``name.1``.
 
     Raises
     ------
-    SectionError
-        The file cannot be read, is not text, has ragged rows, or holds no rows.
+    InputError
+        An ``error``: the file cannot be read, is not text, has ragged rows, or (unless ``empty_ok``) holds no rows.
     """
-    text = decode(read_bytes(path), path)
-    try:
-        table = pd.read_csv(io.StringIO(text), sep=separator(text.partition("\n")[0]), dtype=str, na_filter=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise SectionError(f"cannot be read as a table ({error})", where=path, hint="Save it as CSV or TSV") from error
+    table = _parse(path, error, dtype=str, na_filter=False)
     if not isinstance(table.index, pd.RangeIndex):
         if isinstance(table.index, pd.MultiIndex):
-            raise SectionError("has rows with more cells than the header", where=path, hint="Mend the header")
+            raise error("has rows with more cells than the header", where=path, hint="Mend the header")
         table = table.reset_index(names="")
     table.columns = pd.Index(["" if str(name).startswith("Unnamed: ") else str(name).strip() for name in table.columns])
-    if table.empty:
-        raise SectionError("has a header but no rows", where=path, hint="Check that the file is whole")
-    return table.apply(lambda column: column.str.strip())
+    if table.empty and not empty_ok:
+        raise error("has a header but no rows", where=path, hint="Check that the file is whole")
+    return table if table.empty else table.apply(lambda column: column.str.strip())
+
+
+def read_values(path: Path, is_text: Callable[[str], bool], error: type[InputError] = InputError) -> pd.DataFrame:
+    """Read a table of text or Parquet with values as pandas takes them; columns that ``is_text`` names stay text.
+
+    Raises
+    ------
+    InputError
+        An ``error``: the file cannot be read as a table.
+    MissingExtraError
+        It is Parquet, and pyarrow is not installed.
+    """
+    if path.suffix.lower() in _PARQUET:
+        return _read_parquet(path, None, error)
+    names = _parse(path, error, nrows=0).columns
+    return _parse(path, error, dtype={name: str for name in names if is_text(str(name))})
+
+
+def column_names(path: Path) -> list[str]:
+    """Column names of a text table or Parquet file; SectionError when it is neither."""
+    if path.suffix.lower() not in _PARQUET:
+        return header_of(path)
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as reason:
+        raise MissingExtraError("pyarrow", "st", "reading Parquet") from reason
+    try:
+        return list(pyarrow.parquet.read_schema(path).names)
+    except (OSError, pyarrow.ArrowInvalid) as reason:
+        raise _no_parquet(path, reason, SectionError) from reason
+
+
+def read_columns(path: Path, names: Sequence[str]) -> pd.DataFrame:
+    """Some columns of a text table (cells as text) or Parquet file (as stored); ``""`` is a column without a name."""
+    present = column_names(path)
+    if path.suffix.lower() in _PARQUET:
+        return _read_parquet(path, names, SectionError)
+    wanted = [present.index(name) for name in names]
+    table = _parse(path, SectionError, usecols=wanted, dtype=str, na_filter=False, index_col=False)
+    order = np.argsort(np.argsort(wanted))
+    return table.iloc[:, order].set_axis(list(names), axis=1).apply(lambda column: column.str.strip())
+
+
+def _parse(path: Path, error: type[InputError], **options: Any) -> pd.DataFrame:
+    text = decode(read_bytes(path, error), path, error)
+    try:
+        return pd.read_csv(io.StringIO(text), sep=separator(text.partition("\n")[0]), **options)
+    except ValueError as reason:  # of pandas' errors too
+        raise error(f"cannot be read as a table ({reason})", where=path, hint="Save it as CSV or TSV") from reason
+
+
+def _read_parquet(path: Path, names: Sequence[str] | None, error: type[InputError]) -> pd.DataFrame:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as reason:
+        raise MissingExtraError("pyarrow", "st", "reading Parquet") from reason
+    try:
+        return pyarrow.parquet.read_table(path, columns=None if names is None else list(names)).to_pandas()
+    except FileNotFoundError as reason:
+        raise _unreadable(path, reason, error) from reason
+    except (OSError, pyarrow.ArrowInvalid) as reason:
+        raise _no_parquet(path, reason, error) from reason
+
+
+def _no_parquet(path: Path, reason: Exception, error: type[InputError]) -> InputError:
+    return error(f"cannot be read as Parquet ({reason})", where=path, hint="Copy it again")
 
 
 def numbers(table: pd.DataFrame, column: str, path: Path) -> np.ndarray:
@@ -125,9 +200,6 @@ def numbers(table: pd.DataFrame, column: str, path: Path) -> np.ndarray:
             hint="Fill in the number or remove the row",
         )
     return values
-
-
-_NUMBER_SEPARATORS = ("\t", ",", ";")
 
 
 def read_numbers(path: Path) -> pd.DataFrame:
@@ -151,12 +223,12 @@ def read_cells(path: Path) -> pd.DataFrame:
     LabelError
         The file cannot be read as text, or has ragged rows or repeated columns.
     """
-    header, _, body = _text(path).partition("\n")
-    separator = max(_NUMBER_SEPARATORS, key=header.count)
-    names = [name.strip() for name in next(csv.reader([header], delimiter=separator), [])]
+    text = decode(read_bytes(path, LabelError), path, LabelError).replace("\r\n", "\n")
+    header, _, body = text.partition("\n")
+    names = [name.strip() for name in next(csv.reader([header], delimiter=separator(header)), [])]
     try:
         # Every cell as text: keys such as 007 stay what they are, and no gene called NA turns into a gap.
-        cells = pd.read_csv(io.StringIO(body), sep=separator, header=None, dtype=str, na_filter=False)
+        cells = pd.read_csv(io.StringIO(body), sep=separator(header), header=None, dtype=str, na_filter=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise LabelError(
             f"cannot be read as a table ({error})", where=path, hint="Check that the file is a whole CSV or TSV"
@@ -194,17 +266,3 @@ def to_numbers(text: pd.DataFrame, path: Path) -> pd.DataFrame:
             hint="Keep one column of names, then columns of finite numbers without gaps",
         )
     return pd.DataFrame(numbers, index=text.index, columns=text.columns)
-
-
-def _text(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-        return content.decode("utf-8-sig").replace("\r\n", "\n")
-    except FileNotFoundError as error:
-        raise MissingLabelError("there is no such file", where=path, hint="Check the path") from error
-    except UnicodeDecodeError as error:
-        raise LabelError("is not a text table in UTF-8", where=path, hint="Save it as CSV or TSV in UTF-8") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise LabelError(f"cannot be read ({error})", where=path, hint="Fetch or unpack the file again") from error

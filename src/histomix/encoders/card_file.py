@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..common.yaml_text import YamlFile
 from ..errors import EncoderError, MissingEncoderError
 from ..provenance import digest_file, digest_json
 from .card import Encoder, EncoderCard
@@ -69,15 +70,8 @@ def read_card_file(path: str | os.PathLike[str]) -> EncoderCard:
     EncoderError
         The file cannot be read, or has faults (all are listed), or its model is absent or of another kind.
     """
-    import yaml
-
     hint = "Correct the card file; histomix.encoders.card_file shows one"
-    try:
-        facts: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise MissingEncoderError("there is no such card file", where=path, hint="Check the path") from error
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise EncoderError(f"the card file cannot be read ({error})", where=path, hint=hint) from error
+    facts = YamlFile(Path(path), EncoderError, hint, "card file").values()
     if not isinstance(facts, dict):
         raise EncoderError("the card file holds no table of names and values", where=path, hint=hint)
     if faults := _faults(facts):

@@ -1,10 +1,4 @@
-"""The encoders that histomix knows, and those that other code or a card file adds.
-
-Architecture, normalisation, pooling and licence come from each model's card on the hub or from the code that its
-authors, lazyslide-models (MIT) or TRIDENT publish, and each was looked up in a second such source; what could not be
-is listed in ``unconfirmed``. The scale is the 20x of TRIDENT's table unless a comment says otherwise. The number of
-weights equals the published one.
-"""
+"""The encoders that histomix knows (`cards.yaml`), and those that other code or a card file adds."""
 
 from __future__ import annotations
 
@@ -12,12 +6,10 @@ import difflib
 from pathlib import Path
 
 from ..errors import UnknownEncoderError
-from . import cards_large, cards_small, cards_text
 from .card import EncoderCard
-from .onnx.builtin import CARD as BUILTIN
+from .catalogue import known_cards
 from .user import registered
 
-_CARDS = (BUILTIN, *cards_large.CARDS, *cards_text.CARDS, *cards_small.SLIDES, *cards_small.NATURAL)
 #: Names that people also use.
 _ALIASES = {
     "conch-v1": "conch",
@@ -42,8 +34,8 @@ def cards() -> list[EncoderCard]:
     A histomix card stands before a registered one of the same name. The models of lazyslide-models, ``zoo:NAME``, are
     not listed.
     """
-    known = {one.name: one for one in _CARDS}
-    return [*_CARDS, *(entry.card for name, entry in registered().items() if name not in known)]
+    known = known_cards()
+    return [*known.values(), *(entry.card for name, entry in registered().items() if name not in known)]
 
 
 def card(name: str) -> EncoderCard:
@@ -73,9 +65,8 @@ def card(name: str) -> EncoderCard:
     wanted = name.lower().replace("_", "-")
     wanted = _ALIASES.get(wanted, wanted)
     # Ours first: other code is not even loaded for them, and may itself ask for one of them while it loads.
-    for found in _CARDS:
-        if found.name == wanted:
-            return found
+    if wanted in known_cards():
+        return known_cards()[wanted]
     for found in cards():
         if found.name == wanted:
             return found

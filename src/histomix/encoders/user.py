@@ -10,6 +10,7 @@ from functools import cache
 
 from ..errors import EncoderError
 from .card import Encoder, EncoderCard
+from .catalogue import known_cards
 
 GROUP = "histomix.encoders"
 _log = logging.getLogger(__name__)
@@ -54,11 +55,9 @@ def register_encoder(card: EncoderCard, load: Callable[..., Encoder]) -> None:
     EncoderError
         The name is not lower case with hyphens, or belongs to an encoder of histomix.
     """
-    from .cards import _CARDS
-
     if card.name != card.name.lower().replace("_", "-") or not card.name:
         raise EncoderError(f"an encoder cannot be registered as {card.name!r}", hint="Use lower case and hyphens")
-    if card.name in {one.name for one in _CARDS}:
+    if card.name in known_cards():
         raise EncoderError(f"the name {card.name} belongs to an encoder of histomix", hint="Choose another name")
     _registered[card.name] = Registered(card, load)
 

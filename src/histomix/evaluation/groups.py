@@ -12,7 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..common.metrics import Array, pearson, unit_deviations
-from ..errors import InputError, MissingFileError
+from ..common.tables import read_table
+from ..common.yaml_text import YamlFile
+from ..errors import InputError
 from .bootstrap import mean_and_interval, resample_weights, units_by_head
 
 #: The metric of a group in the table; ``cell_type`` is the name of the group.
@@ -31,14 +33,7 @@ def read_groups(path: str | os.PathLike[str]) -> dict[str, str]:
         The file is absent, is neither, or puts a cell type into two groups.
     """
     place = Path(path)
-    try:
-        pairs = _from_yaml(place) if place.suffix.lower() in (".yaml", ".yml") else _from_csv(place)
-    except InputError:
-        raise
-    except FileNotFoundError as error:
-        raise MissingFileError("there is no such file", where=place, hint=_HINT) from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot be read ({error})", where=place, hint=_HINT) from error
+    pairs = _from_yaml(place) if place.suffix.lower() in (".yaml", ".yml") else _from_csv(place)
     found: dict[str, str] = {}
     for cell_type, group in pairs:
         if found.setdefault(cell_type, group) != group:
@@ -49,22 +44,16 @@ def read_groups(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def _from_csv(place: Path) -> list[tuple[str, str]]:
-    table = pd.read_csv(place, dtype=str, keep_default_na=False)
+    table = read_table(place, InputError, empty_ok=True)
     if not {"cell_type", "group"} <= set(table.columns):
         raise InputError("lacks the columns cell_type and group", where=place, hint=_HINT)
-    return list(zip(table["cell_type"].str.strip(), table["group"].str.strip(), strict=True))
+    return list(zip(table["cell_type"], table["group"], strict=True))
 
 
 def _from_yaml(place: Path) -> list[tuple[str, str]]:
-    import yaml
-
-    try:
-        content = yaml.safe_load(place.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(str(error).splitlines()[0]) from error
-    if not isinstance(content, Mapping) or not all(isinstance(types, list) for types in content.values()):
-        raise InputError("is not a list of cell types under each group", where=place, hint=_HINT)
-    return [(str(one), str(group)) for group, types in content.items() for one in types]
+    file, wanted = YamlFile(place, InputError, _HINT), "a list of cell types under each group"
+    members = file.mapping(file.root(), wanted, "the name of a group").items()
+    return [(one, group) for group, node in members for one in file.names(node, wanted, "the name of a cell type")]
 
 
 def check_groups(groups: Mapping[str, str], cell_types: Sequence[str]) -> dict[str, list[str]]:

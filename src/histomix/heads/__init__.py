@@ -15,6 +15,7 @@ from .models.linear import MeanRegressor, RidgeRegressor
 from .models.mlp import MLPRegressor
 from .neighbourhood import Positions
 from .novelty import IN_SCOPE_PERCENTILE, NoveltyModel
+from .readme import head_readme
 from .registry import HEADS, make_estimator, parse_settings
 from .train import train
 
@@ -35,6 +36,7 @@ __all__ = [
     "assemble",
     "calibrate",
     "card_markdown",
+    "head_readme",
     "held_out_predictions",
     "inner_groups",
     "load_head",

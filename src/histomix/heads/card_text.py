@@ -1,44 +1,85 @@
-"""The card of a head as Markdown, for people."""
+"""The card of a head in words: as Markdown, in lines before it is taken, and its facts for pages and notebooks."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 #: Names longer than this are listed in part.
 _LISTED = 12
+_MARKS = re.compile(r"([\\`*\[\]#|~$])")
+_TERMS = {True: "commercial use allowed", False: "no commercial use", None: "commercial use not declared"}
 
 
-def card_markdown(card: Mapping[str, Any]) -> str:
+class EncoderTerms(NamedTuple):
+    """An encoder of a card: its licence, and whether that allows commercial use (None: not declared)."""
+
+    encoder: str
+    licence: str
+    commercial_use: bool | None
+
+    @property
+    def use(self) -> str:
+        """Commercial use in a word."""
+        return {True: "yes", False: "no", None: "not declared"}[self.commercial_use]
+
+
+def encoder_terms(card: Mapping[str, Any]) -> list[EncoderTerms]:
+    """The terms of each encoder of a card, in their order."""
+    declared = {str(one.get("encoder")): one for one in card.get("encoder_licences") or []}
+    terms = []
+    for one in card.get("encoders") or []:
+        entry = declared.get(str(one.get("name")), {})
+        use, licence = entry.get("commercial_use"), one.get("licence") or entry.get("licence") or "not declared"
+        terms.append(EncoderTerms(str(one.get("name")), str(licence), use if isinstance(use, bool) else None))
+    return terms
+
+
+def card_terms(card: Mapping[str, Any]) -> list[str]:
+    """What a person must know before a head is taken, in lines: licences, tissue, intended use and limits."""
+    lines = [
+        f"licence of the encoder {one.encoder}: {one.licence} ({_TERMS[one.commercial_use]})"
+        for one in encoder_terms(card)
+    ]
+    tissue = card.get("tissue")
+    lines.append(f"tissue: {', '.join(tissue) if isinstance(tissue, list) else tissue}")
+    return lines + [card[name] for name in ("intended_use", "limits") if card.get(name)]
+
+
+def card_markdown(card: Mapping[str, Any], *, names: bool = True) -> str:
     """Render the card of a head as Markdown.
 
     Parameters
     ----------
     card
         As in ``card.json``. What an older card does not say is left out.
+    names
+        Whether donors and sections are named; else they are counted.
 
     Returns
     -------
-    Text that begins with a heading and ends with a newline.
+    Text that begins with a heading and ends with a newline; no text of the card has a mark that means anything.
     """
     training = card["training"]
     tissue = card["tissue"] if isinstance(card["tissue"], str) else ", ".join(card["tissue"])
     counts = f"{training['n_spots']:,} spots of {_counted(training['n_sections'], 'section')}"
     parts = [
-        f"# {card['name']}",
-        f"Predicts {_counted(len(card['cell_types']), 'cell type')} ({card['unit']}) from H&E tiles. A head of "
-        f"histomix {card['histomix']}: kind `{card['head']['kind']}`, trained on {counts} from "
-        f"{_counted(training['n_donors'], 'donor')}. Tissue: {tissue}.",
+        f"# {plain(card['name'])}",
+        f"Predicts {_counted(len(card['cell_types']), 'cell type')} ({plain(card['unit'])}) from H&E tiles. A head of "
+        f"histomix {plain(card['histomix'])}: kind `{_code(card['head']['kind'])}`, trained on {counts} from "
+        f"{_counted(training['n_donors'], 'donor')}. Tissue: {plain(tissue)}.",
         "## Cell types",
         _listed(card["cell_types"], len(card["cell_types"])) + ".",
     ]
     absent = training.get("cell_types_without_labels")
     if absent:
-        parts.append(f"Absent from training and never predicted: {', '.join(absent)}.")
-    parts += ["## Training data", _training(training), "## What it sees", _sees(card)]
+        parts.append(f"Absent from training and never predicted: {_listed(absent, len(absent))}.")
+    parts += ["## Training data", _training(training, names), "## What it sees", _sees(card)]
     parts += ["## Scores", _scores(card.get("scores")), "## Intervals", _calibration(card.get("calibration"))]
-    parts += ["## Intended use", card["intended_use"], "## Limits", card["limits"], "## Made with", _made_with(card)]
-    return "\n\n".join(_escaped(part) for part in parts) + "\n"
+    use, limits = (plain(card[name]) for name in ("intended_use", "limits"))
+    parts += ["## Intended use", use, "## Limits", limits, "## Made with", _made_with(card)]
+    return "\n\n".join(parts) + "\n"
 
 
 def card_facts(card: Mapping[str, Any]) -> tuple[str, str, list[tuple[str, Any]]]:
@@ -52,14 +93,20 @@ def card_facts(card: Mapping[str, Any]) -> tuple[str, str, list[tuple[str, Any]]
         ("training", ", ".join(_counted(training[f"n_{what}s"], what) for what in ("spot", "section", "donor"))),
         ("mean Pearson", scores.get("mean")),
         ("intervals", (card.get("calibration") or {}).get("statement", "none")),
-        ("licences", [f"{one['encoder']}: {one['licence']}" for one in card["encoder_licences"]]),
+        ("licences", [f"{one.encoder}: {one.licence}" for one in encoder_terms(card)]),
         ("digest", str(card.get("digest", ""))[:19]),
     ]
     encoders = ", ".join(f"{one['name']} ({one['size_px']} px at {one['mpp']:g} um/px)" for one in card["encoders"])
     return f"Head {card['name']}", f"{card['head']['kind']} on {encoders}", facts
 
 
-def _training(training: Mapping[str, Any]) -> str:
+def _training(training: Mapping[str, Any], names: bool) -> str:
+    if not names:
+        methods = dict.fromkeys(
+            source["provenance"].get("method", "not declared") for source in training.get("labels", ())
+        )
+        lines = [f"- {name}: {training[f'n_{name.lower()}']:,}" for name in ("Donors", "Sections", "Spots")]
+        return "\n".join([*lines, *(f"- Labels by {plain(method)}" for method in methods)])
     lines = [
         f"- Donors: {_listed(training['donors'])}",
         f"- Sections (spots): {_listed([f'{name} ({n})' for name, n in training['sections'].items()])}",
@@ -68,19 +115,17 @@ def _training(training: Mapping[str, Any]) -> str:
         provenance = source["provenance"]
         method = provenance.get("method", "not declared")
         version = f" {provenance['version']}" if isinstance(provenance.get("version"), str) else ""
-        lines.append(f"- Labels of {_listed(source['sections'])}: {method}{version}, {source['unit']}")
+        words = plain(f"{method}{version}, {source['unit']}")
+        lines.append(f"- Labels of {_listed(source['sections'])}: {words}")
     for name, lost in training.get("dropped", {}).items():
-        lines.append(f"- Left out of {name}: {', '.join(f'{count} {what}' for what, count in lost.items())}")
+        words = ", ".join(f"{count} {what}" for what, count in lost.items())
+        lines.append(f"- Left out of {plain(name)}: {plain(words)}")
     return "\n".join(lines)
 
 
 def _sees(card: Mapping[str, Any]) -> str:
-    licences = {entry["encoder"]: entry for entry in card.get("encoder_licences", ())}
     rows = []
-    for encoder in card["encoders"]:
-        licence = licences.get(encoder["name"], {})
-        use = licence.get("commercial_use")
-        words = {True: "yes", False: "no"}.get(use, str(use)) if isinstance(use, bool) else str(use or "not declared")
+    for encoder, terms in zip(card["encoders"], encoder_terms(card), strict=True):
         side = encoder["size_px"] * encoder["mpp"]
         rows.append(
             [
@@ -89,12 +134,12 @@ def _sees(card: Mapping[str, Any]) -> str:
                 f"{encoder['size_px']} px at {encoder['mpp']:g} um/px ({side:g} um)",
                 str(encoder["dim"]),
                 str(encoder.get("views", 1)),
-                str(licence.get("licence") or encoder.get("licence") or "not declared"),
-                words,
+                terms.licence,
+                terms.use,
             ]
         )
     head = ["Encoder", "Revision", "Tile", "Features", "Views", "Licence", "Commercial use"]
-    text = _table(head, rows)
+    text = markdown_table(head, rows)
     if "context_um" in card:
         reach = card["context_um"]
         far = "at the tiles of its whole slide" if reach is None else f"at neighbours up to {reach:g} um away"
@@ -106,9 +151,9 @@ def _scores(scores: Mapping[str, Any] | None) -> str:
     if not scores:
         return "None: it was not evaluated."
     means = scores.get("protocol_means")
-    text = f"Protocol: {scores.get('protocol', 'not declared')}" + (f" ({means})" if means else "") + "."
+    text = f"Protocol: {plain(scores.get('protocol', 'not declared'))}" + (f" ({plain(means)})" if means else "") + "."
     if scores.get("source"):
-        text += f" Source: {scores['source']}."
+        text += f" Source: {plain(scores['source'])}."
     counts = [f"{scores[f'n_{what}s']:,} {what}s" for what in ("donor", "section", "spot") if scores.get(f"n_{what}s")]
     text += f" Over {', '.join(counts)}." if counts else ""
     entries = {name: entry for name, entry in scores.items() if isinstance(entry, Mapping) and "mean" in entry}
@@ -117,10 +162,11 @@ def _scores(scores: Mapping[str, Any] | None) -> str:
         for name, entry in entries.items()
     ]
     if rows:
-        text += "\n\n" + _table(["Metric", "Mean over cell types", "Interval", "Types"], rows)
+        text += "\n\n" + markdown_table(["Metric", "Mean over cell types", "Interval", "Types"], rows)
     by_type = entries.get("pearson", {}).get("by_type")
     if by_type:
-        text += "\n\n" + _table(["Cell type", "Pearson"], [[name, _number(value)] for name, value in by_type.items()])
+        rows = [[name, _number(value)] for name, value in by_type.items()]
+        text += "\n\n" + markdown_table(["Cell type", "Pearson"], rows)
     return text
 
 
@@ -129,17 +175,18 @@ def _calibration(facts: Mapping[str, Any] | None) -> str:
         return "None: its predictions carry no intervals."
     coverage, width = facts["coverage"]["by_type"], facts["width"]["by_type"]
     rows = [[name, _number(value), _number(width[name])] for name, value in coverage.items()]
-    return facts["statement"] + "\n\n" + _table(["Cell type", "Coverage", "Mean width"], rows)
+    return plain(facts["statement"]) + "\n\n" + markdown_table(["Cell type", "Coverage", "Mean width"], rows)
 
 
 def _made_with(card: Mapping[str, Any]) -> str:
     kind = card["head"]
-    lines = [f"- {name}: {version}" for name, version in card.get("versions", {}).items()]
-    lines.append(f"- seed: {card.get('seed')}")
-    lines += [f"- {name}: `{value}`" for name, value in {**kind["parameters"], **kind["fitted"]}.items()]
-    lines += [f"- chosen here, since the paper does not say: {k}: {v}" for k, v in kind.get("own_choices", {}).items()]
+    lines = [f"- {plain(name)}: {plain(version)}" for name, version in card.get("versions", {}).items()]
+    lines.append(f"- seed: {plain(card.get('seed'))}")
+    lines += [f"- {plain(name)}: `{_code(value)}`" for name, value in {**kind["parameters"], **kind["fitted"]}.items()]
+    choices = kind.get("own_choices", {}).items()
+    lines += [f"- chosen here, since the paper does not say: {plain(f'{name}: {value}')}" for name, value in choices]
     if card.get("digest"):
-        lines.append(f"- digest of the card: `{card['digest']}`")
+        lines.append(f"- digest of the card: `{_code(card['digest'])}`")
     return "\n".join(lines)
 
 
@@ -158,14 +205,21 @@ def _counted(n: int, what: str) -> str:
 
 def _listed(names: Sequence[str], most: int = _LISTED) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(str(name) for name in names[:most]) + more
+    return ", ".join(plain(name) for name in names[:most]) + more
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table of plain text (see `plain`)."""
+    lines = [list(head), ["---"] * len(head), *([plain(cell) for cell in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _escaped(text: str) -> str:
-    """Names come from files: no HTML of theirs may live in a page that shows the card."""
-    return text.replace("<", "&lt;")
+def plain(value: Any) -> str:
+    """A text of the card in Markdown: on one line, and no mark of it means anything, as HTML or as Markdown."""
+    words = " ".join("".join(mark if mark.isprintable() else " " for mark in str(value)).split())
+    return _MARKS.sub(r"\\\1", words).replace("<", "&lt;")
+
+
+def _code(value: Any) -> str:
+    """A text of the card between backticks."""
+    return " ".join(str(value).replace("`", "'").replace("<", "&lt;").split())

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from ..common.formats import MAP_FORMAT
-from ..common.geometry.polygons import Region, read_regions, region_at
+from ..common.geometry.polygons import read_regions, region_at
 from ..common.nameless import TRAINING_COUNTS, nameless_manifest
 from ..embedding.identity import slide_facts
 from ..errors import HeadError, InputError, SlideError
@@ -200,7 +200,8 @@ def plan_tiles(
     spec = tile_of(head, settings.stride_um)
     _check_scale(slide, head, spec)
     mask = bounded_mask(slide) if mask is None else mask
-    regions = [] if settings.regions is None else _shifted(read_regions(settings.regions), slide)
+    # In level-0 px: QuPath counts from the corner of the scanned part.
+    regions = [] if settings.regions is None else [one.moved(slide.bounds_px) for one in read_regions(settings.regions)]
     redact_url = dict(settings.region_names)
     labels, count = label_fragments(mask)
     facts: dict[str, Any] = {
@@ -253,14 +254,6 @@ def _at_spots(slide: Slide, spec: TileSpec, mask: TissueMask, spots: pd.DataFram
     tiles["column"] = tiles["row"] = -1
     tiles["place"] = order
     return tiles, np.array([str(key) for key in table.index[order]], dtype=np.str_)
-
-
-def _shifted(regions: list[Region], slide: Slide) -> list[Region]:
-    """Regions in level-0 px: QuPath counts from the corner of the scanned part."""
-    return [
-        Region(region.name, tuple(tuple(ring + slide.bounds_px for ring in rings) for rings in region.polygons))
-        for region in regions
-    ]
 
 
 def _check_scale(slide: Slide, head: Head, spec: TileSpec) -> None:

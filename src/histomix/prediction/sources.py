@@ -12,7 +12,7 @@ from ..common.addresses import check_address, redact_url
 from ..common.naming import file_key, safe_file_name
 from ..common.paths import path_in_table
 from ..common.remote_names import remote_name
-from ..errors import HeadError, InputError, MissingFileError
+from ..errors import HeadError, InputError
 from ..slides.files import SUFFIXES
 from .job import SlideJob
 
@@ -135,15 +135,9 @@ def _is_slide_folder(path: Path) -> bool:
 
 
 def _sheet(path: Path, mpp: float | None) -> list[tuple[str, float | None, str, tuple[tuple[str, str], ...]]]:
-    import pandas as pd
+    from ..common.tables import read_table
 
-    separator = "\t" if path.suffix.lower() == ".tsv" else ","
-    try:
-        table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        kind = MissingFileError if isinstance(error, FileNotFoundError) else InputError
-        raise kind(f"cannot be read as a sheet ({error})", where=path, hint="Give a CSV with slide") from error
-    table.columns = [str(column).strip() for column in table.columns]
+    table = read_table(path, InputError, empty_ok=True)
     if "slide" not in table:
         raise InputError(
             f"the sheet has no column 'slide'; it has: {', '.join(table.columns)}",

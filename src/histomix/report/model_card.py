@@ -1,10 +1,11 @@
-"""A head's card for people: on the page of a report, and as the README of a shared head."""
+"""A head's card on the page of a report."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from ..heads.card_text import encoder_terms
 from ..pages.facts import fact_rows
 from .panel_parts import plain_table
 
@@ -29,18 +30,16 @@ def card_view(card: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _encoders(card: Mapping[str, Any]) -> dict[str, Any]:
-    commercial = {str(one.get("encoder")): one.get("commercial_use") for one in card.get("encoder_licences", [])}
-    words = {True: "yes", False: "no", None: "not declared"}
     rows = [
         [
-            str(one.get("name")),
-            str(one.get("licence") or "not declared"),
-            words.get(commercial.get(str(one.get("name"))), str(commercial.get(str(one.get("name"))))),
+            terms.encoder,
+            terms.licence,
+            terms.use,
             f"{one.get('size_px')} px at {one.get('mpp')} µm/px",
             str(one.get("dim")),
             str(one.get("revision") or "–"),
         ]
-        for one in card.get("encoders", [])
+        for one, terms in zip(card.get("encoders", []), encoder_terms(card), strict=True)
     ]
     columns = ["encoder", "licence", "commercial use", "tile", "features", "revision"]
     caption = "A head inherits the terms of the encoder that it was trained on."

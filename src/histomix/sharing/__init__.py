@@ -1,7 +1,6 @@
 """Sharing heads: to and from the Hugging Face hub, folders and zip archives."""
 
-from .readme import head_readme
 from .share import head_facts, pull_head, push_head, push_place
 from .trust import HeadFacts
 
-__all__ = ["HeadFacts", "head_facts", "head_readme", "pull_head", "push_head", "push_place"]
+__all__ = ["HeadFacts", "head_facts", "pull_head", "push_head", "push_place"]

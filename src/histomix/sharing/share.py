@@ -10,10 +10,9 @@ from typing import Any
 from ..common.pseudonyms import Pseudonyms, key_file
 from ..common.remote_names import local_paths
 from ..errors import HeadError, InputError, MissingFileError
-from ..heads import Head, load_head, private_card
+from ..heads import Head, head_readme, load_head, private_card
 from ..provenance import atomic_path, json_text, write_json
 from .archive import FolderSource, ZipSource, write_zip
-from .readme import head_readme
 from .repository import HubSource, parse_address, upload
 from .trust import CARD, MOST_BYTES, README, SOURCE, SUFFIXES, HeadFacts, check_listing, read_card, wanted
 

@@ -11,6 +11,7 @@ from typing import Any
 from ..common.naming import visible
 from ..common.remote_names import check_names
 from ..errors import HeadError, InputError, MissingHeadError
+from ..heads.card_text import EncoderTerms, card_terms, encoder_terms
 from ..provenance import digest_json
 
 CARD, README, SOURCE = "card.json", "README.md", "source.json"
@@ -44,9 +45,9 @@ class HeadFacts:
     n_bytes: int
 
     @property
-    def licences(self) -> list[tuple[str, str, bool | None]]:
+    def licences(self) -> list[EncoderTerms]:
         """Encoder, its licence, and whether that allows commercial use (None: not declared)."""
-        return encoder_licences(self.card)
+        return encoder_terms(self.card)
 
     def text(self) -> str:
         """The licence and the limits in words, for a person who must agree."""
@@ -55,36 +56,19 @@ class HeadFacts:
             f"{card.get('name', 'head')} from {self.source}" + (f", commit {self.revision}" if self.revision else "")
         ]
         lines.append(f"  {self.n_bytes / 1e6:,.1f} MB, {card.get('digest')}")
-        for name, licence, commercial in self.licences:
-            use = {True: "commercial use allowed", False: "no commercial use", None: "commercial use not declared"}
-            lines.append(f"  licence of the encoder {name}: {licence} ({use[commercial]})")
-        tissue = card.get("tissue")
-        lines.append(f"  tissue: {', '.join(tissue) if isinstance(tissue, list) else tissue}")
-        lines += [f"  {card[name]}" for name in ("intended_use", "limits") if card.get(name)]
+        lines += [f"  {line}" for line in card_terms(card)]
         return "\n".join(visible(line, 10_000) for line in lines)
 
     def to_dict(self) -> dict[str, Any]:
         """For a program: where it is from, its digest, and its licences."""
-        rows = [{"encoder": one, "licence": licence, "commercial_use": use} for one, licence, use in self.licences]
         return {
             "source": self.source,
             "revision": self.revision or None,
             "digest": self.card.get("digest"),
             "name": self.card.get("name"),
             "bytes": self.n_bytes,
-            "licences": rows,
+            "licences": [terms._asdict() for terms in self.licences],
         }
-
-
-def encoder_licences(card: Mapping[str, Any]) -> list[tuple[str, str, bool | None]]:
-    """Encoder, licence and commercial use of a card, one row an encoder."""
-    use = {str(one.get("encoder")): one.get("commercial_use") for one in card.get("encoder_licences") or []}
-    rows = []
-    for one in card.get("encoders") or []:
-        allowed = use.get(str(one.get("name")))
-        licence = str(one.get("licence") or "not declared")
-        rows.append((str(one.get("name")), licence, allowed if isinstance(allowed, bool) else None))
-    return rows
 
 
 def check_listing(listing: Mapping[str, int], where: str, most_bytes: int = MOST_BYTES) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from ..common.yaml_text import compose, line_of
 from ..errors import MissingSheetError, SheetError
 
 
@@ -70,16 +71,16 @@ def _read_csv(content: str, path: Path, known: Collection[str]) -> SheetText:
 def _read_yaml(content: str, path: Path) -> SheetText:
     # Nodes instead of values: 007 stays '007', and every entry knows its line.
     try:
-        root = yaml.compose(content, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        raise SheetError([f"it cannot be read as YAML ({' '.join(str(error).split())})"], where=path) from error
+        root = compose(content)
+    except ValueError as error:
+        raise SheetError([f"it {error}"], where=path) from error
     text = SheetText()
     if isinstance(root, yaml.MappingNode):
         root = next((value for key, value in root.value if key.value == "sections"), None)
     if not isinstance(root, yaml.SequenceNode):
         raise SheetError(["it must be a list of sections, or hold one under 'sections:'"], where=path)
     for number, node in enumerate(root.value, start=1):
-        place = f"entry {number} (line {node.start_mark.line + 1})"
+        place = f"entry {number} (line {line_of(node)})"
         if not isinstance(node, yaml.MappingNode):
             text.faults.append(f"{place}: is not a mapping of column: value")
             continue

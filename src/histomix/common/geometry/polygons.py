@@ -1,43 +1,52 @@
-"""Regions of interest from a GeoJSON, such as QuPath exports."""
+"""Polygons of GeoJSON, such as QuPath exports, and which of them a place lies in.
+
+One rule for edges: a place on the edge of a polygon, or of a hole in it, lies inside. Rings that cross themselves count
+by the even-odd rule.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...errors import InputError, MissingFileError
+
+if TYPE_CHECKING:
+    from shapely import Geometry
 
 _HINT = "Export the annotations from QuPath as GeoJSON (File > Export objects as GeoJSON)"
 
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """A named area: polygons, each an outer ring and its holes, float64 (n, 2) in px as the file has them."""
+    """A named area: polygons with their holes, in px as the file has them."""
 
     name: str
-    polygons: tuple[tuple[np.ndarray, ...], ...]
+    shape: Geometry
 
     @property
     def area(self) -> float:
-        """Area in px2, holes taken off."""
-        return sum(abs(_area(rings[0])) - sum(abs(_area(hole)) for hole in rings[1:]) for rings in self.polygons)
+        """Area in px2, holes taken off; what several of its polygons cover counts once."""
+        return float(self.shape.area)
 
     def contains(self, xy: np.ndarray) -> np.ndarray:
-        """Whether points (n, 2) lie inside: bool (n,). A hole is outside; so is what lies beyond every polygon."""
-        inside = np.zeros(len(xy), bool)
-        for rings in self.polygons:
-            box = np.flatnonzero(np.all((xy >= rings[0].min(axis=0)) & (xy <= rings[0].max(axis=0)), axis=1))
-            here = np.zeros(len(box), bool)
-            for ring in rings:
-                here ^= _crossings_are_odd(ring, xy[box])
-            inside[box] |= here
-        return inside
+        """Whether points (n, 2) lie inside: bool (n,). An edge is inside, a hole is outside."""
+        import shapely
+
+        shapely.prepare(self.shape)
+        return np.asarray(shapely.intersects_xy(self.shape, xy[:, 0], xy[:, 1]), dtype=bool)
+
+    def moved(self, by_px: tuple[float, float]) -> Region:
+        """The region, moved in x and in y."""
+        from shapely.affinity import translate
+
+        return replace(self, shape=translate(self.shape, *by_px))
 
 
 def read_regions(path: str | os.PathLike[str]) -> list[Region]:
@@ -56,25 +65,15 @@ def read_regions(path: str | os.PathLike[str]) -> list[Region]:
     InputError
         The file cannot be read as GeoJSON, a polygon in it is no ring of numbers, or it holds no polygon.
     """
-    path = Path(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        kind = MissingFileError if isinstance(error, FileNotFoundError) else InputError
-        raise kind(f"cannot be read ({error.strerror or error})", where=path, hint="Check the path") from error
-    except ValueError as error:
-        raise InputError(f"is no JSON ({error})", where=path, hint=_HINT) from error
-    found: dict[str, list[tuple[np.ndarray, ...]]] = {}
-    for number, feature in enumerate(_features(content), start=1):
-        if not isinstance(feature, Mapping):
-            raise InputError(f"its feature {number} is no object", where=path, hint=_HINT)
-        geometry = feature.get("geometry", feature)
-        polygons = _polygons(geometry if isinstance(geometry, Mapping) else {}, f"feature {number}", path)
-        if polygons:
-            found.setdefault(_name(feature, number), []).extend(polygons)
-    if not found:
+    import shapely
+
+    named: dict[str, list[Geometry]] = {}
+    for number, properties, shape in read_polygons(Path(path)):
+        name = properties.get("name") or class_of(properties)
+        named.setdefault(str(name) if name else f"region {number}", []).append(shape)
+    if not named:
         raise InputError("holds no polygon", where=path, hint=_HINT)
-    return [Region(name, tuple(polygons)) for name, polygons in found.items()]
+    return [Region(name, shapely.union_all(shapes)) for name, shapes in named.items()]
 
 
 def region_at(regions: Sequence[Region], xy_px: np.ndarray) -> np.ndarray:
@@ -86,6 +85,39 @@ def region_at(regions: Sequence[Region], xy_px: np.ndarray) -> np.ndarray:
     for number in sorted(range(len(regions)), key=lambda n: -regions[n].area):
         result[regions[number].contains(xy_px)] = number
     return result
+
+
+def read_polygons(path: Path, hint: str = _HINT) -> Iterator[tuple[int, Mapping[str, Any], Geometry]]:
+    """Number (from 1), properties and shape of each feature of a GeoJSON that has polygons.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read as GeoJSON, or a polygon in it is no ring of numbers.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        kind = MissingFileError if isinstance(error, FileNotFoundError) else InputError
+        raise kind(f"cannot be read ({error.strerror or error})", where=path, hint="Check the path") from error
+    except ValueError as error:
+        raise InputError(f"is no JSON ({error})", where=path, hint=hint) from error
+    for number, feature in enumerate(_features(content), start=1):
+        if not isinstance(feature, Mapping):
+            raise InputError(f"its feature {number} is no object", where=path, hint=hint)
+        geometry, properties = feature.get("geometry", feature), feature.get("properties")
+        try:
+            shape = _shape(geometry if isinstance(geometry, Mapping) else {})
+        except (TypeError, ValueError) as error:
+            raise InputError(f"feature {number} is no polygon of numbers ({error})", where=path, hint=hint) from error
+        if shape is not None:
+            yield number, properties if isinstance(properties, Mapping) else {}, shape
+
+
+def class_of(properties: Mapping[str, Any]) -> Any:
+    """The class of an annotation, as QuPath writes it; None where it has none."""
+    group = properties.get("classification")
+    return group.get("name") if isinstance(group, Mapping) else group
 
 
 def _features(content: Any) -> list[Any]:
@@ -100,50 +132,26 @@ def _features(content: Any) -> list[Any]:
     return [content]
 
 
-def _name(feature: Mapping[str, Any], number: int) -> str:
-    properties = feature.get("properties")
-    properties = properties if isinstance(properties, Mapping) else {}
-    kind = properties.get("classification")
-    named = properties.get("name") or (kind.get("name") if isinstance(kind, Mapping) else kind)
-    return str(named) if named else f"region {number}"
+def _shape(geometry: Mapping[str, Any]) -> Geometry | None:
+    """The valid polygons of a geometry; None where it has none."""
+    import shapely
 
-
-def _polygons(geometry: Mapping[str, Any], what: str, path: Path) -> list[tuple[np.ndarray, ...]]:
     kind, coordinates = geometry.get("type"), geometry.get("coordinates")
     if kind == "Polygon":
         coordinates = [coordinates]
     elif kind != "MultiPolygon":
-        return []
-    try:
-        return [tuple(_ring(ring) for ring in polygon) for polygon in coordinates if len(polygon)]  # type: ignore[union-attr]
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{what} is no polygon of numbers ({error})", where=path, hint=_HINT) from error
+        return None
+    rings = [[_ring(ring) for ring in polygon] for polygon in coordinates if len(polygon)]  # type: ignore[union-attr]
+    if not rings:
+        return None
+    whole = shapely.make_valid(np.array([shapely.Polygon(outer, holes) for outer, *holes in rings], dtype=object))
+    # A ring that goes to and fro leaves lines, which cover nothing.
+    parts = shapely.get_parts(shapely.get_parts(whole))
+    return shapely.union_all(parts[shapely.get_type_id(parts) == shapely.GeometryType.POLYGON])
 
 
 def _ring(ring: Sequence[Sequence[float]]) -> np.ndarray:
     points = np.asarray([point[:2] for point in ring], dtype=float)
     if points.ndim != 2 or points.shape[0] < 3 or points.shape[1] != 2 or not np.isfinite(points).all():
         raise ValueError(f"a ring of {len(ring)} points")
-    return points
-
-
-def _area(ring: np.ndarray) -> float:
-    """Signed area (shoelace), of points moved near the origin, where their products keep their digits."""
-    x, y = (ring - ring.mean(axis=0)).T
-    return float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
-
-
-def _crossings_are_odd(ring: np.ndarray, xy: np.ndarray) -> np.ndarray:
-    """Whether a ray from each point to the right crosses the ring an odd number of times (the even-odd rule)."""
-    order = np.argsort(xy[:, 1], kind="stable")
-    x, y = xy[order].T
-    odd = np.zeros(len(xy), bool)
-    for (x0, y0), (x1, y1) in zip(ring, np.roll(ring, -1, axis=0), strict=True):
-        if y0 == y1:
-            continue
-        low, high = (y0, y1) if y0 < y1 else (y1, y0)
-        some = slice(*np.searchsorted(y, (low, high)))  # low <= y < high: a corner counts for one of its edges
-        odd[some] ^= x[some] < x0 + (y[some] - y0) * (x1 - x0) / (y1 - y0)
-    result = np.empty_like(odd)
-    result[order] = odd
-    return result
+    return np.vstack([points, points[:1]])

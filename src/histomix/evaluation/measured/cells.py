@@ -11,9 +11,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from ...common.tables import column_names, read_columns
 from ...errors import InputError, MissingFileError, SectionError
 from ...spots.formats import check_options, find_format, split_location
-from ...spots.formats.cells.tables import PLAIN, column_names, read_columns
+from ...spots.formats.cells.tables import PLAIN
 from ...spots.pseudo_spots import COUNTS_KEY, MAX_UNASSIGNED, assigned, cells_in_spots, count_types
 
 #: Columns, in lower case, that may hold the type of a cell.

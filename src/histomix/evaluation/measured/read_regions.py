@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from ...common.geometry.polygons import Region, class_of, read_polygons
+from ...common.tables import column_names, read_columns
 from ...errors import InputError, MissingFileError
-from ...spots.formats.cells.tables import column_names, read_columns
 
 Array = NDArray[np.float64]
 
@@ -37,8 +36,7 @@ class Regions:
     Attributes
     ----------
     polygons
-        ``(name, rings)``: each ring (n, 2) in level-0 px less the slide's bounds; a place is inside where it lies
-        within an odd number of rings (so holes are rings).
+        In level-0 px less the slide's bounds; where they overlap, the later one counts.
     keys
         Spot keys that are known by name; several spellings of one table.
     places_px, names
@@ -47,7 +45,7 @@ class Regions:
         The file.
     """
 
-    polygons: tuple[tuple[str, tuple[Array, ...]], ...] = ()
+    polygons: tuple[Region, ...] = ()
     keys: tuple[Mapping[str, str], ...] = ()
     positions_px: Array = field(default_factory=lambda: np.zeros((0, 2)))
     names: tuple[str, ...] = ()
@@ -74,8 +72,8 @@ class Regions:
         """
         found = np.full(len(keys), None, dtype=object)
         inside = np.asarray(xy_px, dtype=np.float64) - np.asarray(bounds_px, dtype=np.float64)
-        for name, rings in self.polygons:
-            found[_within(inside, rings)] = name
+        for region in self.polygons:
+            found[region.contains(inside)] = region.name
         spelled = [[named.get(str(key)) for key in keys] for named in self.keys]
         if spelled:
             best = max(spelled, key=lambda names: sum(name is not None for name in names))
@@ -186,45 +184,14 @@ def _is_of(file: Path, section: str) -> bool:
 
 
 def _polygons(path: Path) -> Regions:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot be read as JSON ({error})", where=path, hint=_HINT) from error
-    features = data.get("features", []) if isinstance(data, dict) else data if isinstance(data, list) else []
-    found: list[tuple[str, tuple[Array, ...]]] = []
-    for feature in features:
-        if not isinstance(feature, dict) or not isinstance(feature.get("geometry"), dict):
-            continue
-        name, shape = _name(feature), feature["geometry"]
-        parts: list[Any] = {"Polygon": lambda c: [c], "MultiPolygon": list}.get(shape.get("type", ""), lambda c: [])(
-            shape.get("coordinates")
-        )
-        try:
-            rings = tuple(np.asarray(ring, dtype=np.float64)[:, :2] for part in parts for ring in part)
-        except (TypeError, ValueError, IndexError) as error:
-            raise InputError(f"the polygon of '{name}' has no proper coordinates", where=path, hint=_HINT) from error
-        if name and rings:
-            found.append((name, rings))
-    if not found:
+    named = [
+        Region(name, shape)
+        for _, properties, shape in read_polygons(path, _HINT)
+        if (name := str(class_of(properties) or properties.get("name") or "").strip())
+    ]
+    if not named:
         raise InputError("holds no polygon that has a class or a name", where=path, hint=_HINT)
-    return Regions(polygons=tuple(found), source=str(path))
-
-
-def _name(feature: Mapping[str, Any]) -> str:
-    properties = feature.get("properties") or {}
-    group = properties.get("classification")
-    named = group.get("name") if isinstance(group, dict) else group
-    return str(named or properties.get("name") or "").strip()
-
-
-def _within(xy: Array, rings: tuple[Array, ...]) -> NDArray[np.bool_]:
-    from matplotlib.path import Path as Outline
-
-    inside = np.zeros(len(xy), dtype=bool)
-    for ring in rings:
-        if len(ring) >= 3:
-            inside ^= Outline(ring).contains_points(xy)
-    return inside
+    return Regions(polygons=tuple(named), source=str(path))
 
 
 def _any(names: NDArray[np.object_]) -> bool:

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from ....common.tables import column_names
 from ....errors import MissingExtraError, SectionError
 from ..base import Description, Options, SpotFile, count
 from ..tenx.matrix import read_matrix
 from .gather import OPTIONS, cell_options, to_spots
-from .tables import COSMX, MERSCOPE, PLAIN, XENIUM, Cells, Layout, column_names, read_cells, read_h5ad_cells, with_types
+from .tables import COSMX, MERSCOPE, PLAIN, XENIUM, Cells, Layout, read_cells, read_h5ad_cells, with_types
 
 _XENIUM_FILES = ("cells.parquet", "cells.csv.gz", "cells.csv")
 _XENIUM_SPECS = "experiment.xenium"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +10,8 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from ....common import tables
-from ....errors import MissingExtraError, SectionError
+from ....common.tables import column_names, read_columns
+from ....errors import SectionError
 from ...pseudo_spots import assigned
 from ..base import count, require_unique
 
@@ -78,45 +77,6 @@ class Cells:
         """Only the cells of a mask."""
         counts = None if self.counts is None else self.counts[np.flatnonzero(rows)]
         return replace(self, table=self.table[rows], counts=counts, notes=(*self.notes, *notes))
-
-
-def column_names(path: Path) -> list[str]:
-    """Column names of a text table or Parquet file; SectionError when it is neither."""
-    if path.suffix != ".parquet":
-        return tables.header_of(path)
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MissingExtraError("pyarrow", "st", "reading Parquet") from error
-    try:
-        return list(pyarrow.parquet.read_schema(path).names)
-    except (OSError, pyarrow.ArrowInvalid) as error:
-        raise SectionError(f"cannot be read as Parquet ({error})", where=path, hint="Copy it again") from error
-
-
-def read_columns(path: Path, names: Sequence[str]) -> pd.DataFrame:
-    """Some columns of a text table (cells as text) or Parquet file (as stored); ``""`` is a column without a name."""
-    present = column_names(path)
-    if path.suffix == ".parquet":
-        import pyarrow
-        import pyarrow.parquet
-
-        try:
-            return pyarrow.parquet.read_table(path, columns=list(names)).to_pandas()
-        except (OSError, pyarrow.ArrowInvalid) as error:
-            raise SectionError(f"cannot be read as Parquet ({error})", where=path, hint="Copy it again") from error
-    text = tables.decode(tables.read_bytes(path), path)
-    separator = tables.separator(text.partition("\n")[0])
-    wanted = [present.index(name) for name in names]
-    try:
-        table = pd.read_csv(
-            io.StringIO(text), sep=separator, usecols=wanted, dtype=str, na_filter=False, index_col=False
-        )
-    except (pd.errors.ParserError, ValueError) as error:
-        raise SectionError(f"cannot be read as a table ({error})", where=path, hint="Save it as CSV or TSV") from error
-    order = np.argsort(np.argsort(wanted))
-    return table.iloc[:, order].set_axis(list(names), axis=1).apply(lambda column: column.str.strip())
 
 
 def read_cells(path: Path, layout: Layout, type_column: str | None = None) -> Cells:
