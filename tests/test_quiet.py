@@ -222,7 +222,7 @@ IN_PYTHON = """
 import multiprocessing
 import numpy as np
 import histomix as hm
-from histomix.prediction.cluster import local_cluster
+from histomix.prediction.cluster.local import local_cluster
 
 encode = "__import__('histomix').load_encoder(threads=1).dim"
 assert hm.load_encoder(threads=1).embed(np.zeros((1, 112, 112, 3), np.uint8)).shape == (1, eval(encode))
