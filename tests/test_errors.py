@@ -29,6 +29,7 @@ from histomix.errors import (
     HistomixError,
     InputError,
     LabelError,
+    MapError,
     MissingExtraError,
     MissingFileError,
     SectionError,
@@ -46,8 +47,7 @@ from histomix.spots.formats.tenx.positions import read_scalefactors
 from .conftest import Job
 
 PACKAGE = Path(hm.__file__).parent
-#: Not that which changes how a process takes signals.
-MODULES = sorted(set(PACKAGE.rglob("*.py")) - {PACKAGE / "prediction" / "deaf.py"})
+MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
 def _kinds(base: type[HistomixError] = HistomixError) -> Iterator[type[HistomixError]]:
@@ -108,6 +108,7 @@ ABSENT: dict[str, tuple[type[HistomixError], Callable[[Path], Any]]] = {
     "spots": (SectionError, read_spots),
     "anything": (SectionError, hm.inspect_data),
     "feature": (FeatureError, read_feature_file),
+    "map": (MapError, hm.CompositionMap.open),
     "labels": (LabelError, lambda path: hm.read_abundance(path / "labels.csv")),
     "weights": (EncoderError, lambda path: hm.load_encoder("uni", weights=path)),
     "card": (EncoderError, lambda path: hm.load_encoder(str(path / "card.yaml"))),

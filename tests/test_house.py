@@ -121,8 +121,8 @@ def test_import_and_help_load_nothing_heavy() -> None:
 
 #: Rooms of one verb or purpose, of which none imports another's inside.
 LEAVES = {"export", "pl", "cohort", "report", "viewer", "sharing", "benchmark"}
-#: Figures and words of scores that pages draw with, and how export finds the maps below a folder.
-SHARED = {"pl", "export"}
+#: Figures and words of scores that pages draw with.
+SHARED = {"pl"}
 
 
 @pytest.mark.parametrize("room", sorted(LEAVES))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .encoders import cards, load_encoder
     from .evaluation import evaluate, score_map
     from .heads import Head, load_head, train
-    from .maps import write_composition
+    from .maps import CompositionMap, write_composition
     from .prediction import predict
     from .report import write_report
     from .slides import Slide, TileSpec, open_slide
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _ROOM_OF = {
     "Abundance": "abundance",
     "Cohort": "spots",
+    "CompositionMap": "maps",
     "Head": "heads",
     "Section": "spots",
     "Slide": "slides",
@@ -60,6 +61,7 @@ _ROOM_OF = {
 __all__ = [
     "Abundance",
     "Cohort",
+    "CompositionMap",
     "Head",
     "Section",
     "Slide",

@@ -184,6 +184,14 @@ class HeadTypeError(HeadError, InputTypeError):
     """What a head is given is of a type that it cannot use."""
 
 
+class MapError(InputError):
+    """A composition map is damaged, was made by a newer histomix, or is none."""
+
+
+class MissingMapError(MapError, MissingFileError):
+    """There is no composition map in that place."""
+
+
 class DownloadError(HistomixError, ConnectionError):
     """A public file could not be brought here; what has arrived is kept, and the same call goes on from there."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from anndata import AnnData
 
 from ..common.geometry.pitch import nearest_pitch
+from ..maps import CompositionMap
 from .hotspots import HotSpots, TlsRule, tls_like
 from .indices import evenness, joins, mixing, morisita_horn, one_hot, shannon
 from .lattice import neighbour_pairs
@@ -100,7 +100,9 @@ class Tissue:
         )  # fmt: skip
 
 
-def map_rows(composition: AnnData, rule: TlsRule | None = None, in_scope_only: bool = False) -> list[dict[str, Any]]:
+def map_rows(
+    composition: AnnData | CompositionMap, rule: TlsRule | None = None, in_scope_only: bool = False
+) -> list[dict[str, Any]]:
     """Measure a map: as a whole (``level`` "slide"), and by its pieces and regions where it has several.
 
     Parameters
@@ -121,9 +123,10 @@ def map_rows(composition: AnnData, rule: TlsRule | None = None, in_scope_only: b
     InputError
         The rule names a type that the map does not have.
     """
-    obs = composition.obs
-    tissue, used = tissue_of(composition, rule, in_scope_only)
-    rows = list(_rows("slide", "", composition, np.ones(len(obs), bool), tissue, used))
+    one = CompositionMap.of(composition)
+    obs = one.adata.obs
+    tissue, used = tissue_of(one, rule, in_scope_only)
+    rows = list(_rows("slide", "", one, np.ones(len(obs), bool), tissue, used))
     for level in ("fragment", "region"):
         if level not in obs:
             continue
@@ -135,25 +138,23 @@ def map_rows(composition: AnnData, rule: TlsRule | None = None, in_scope_only: b
             continue
         for name in present:
             here = (names == name).to_numpy(bool)
-            rows += _rows(level, str(name), composition, here, tissue.part(here[used]), used & here)
+            rows += _rows(level, str(name), one, here, tissue.part(here[used]), used & here)
     return rows
 
 
-def tissue_of(composition: AnnData, rule: TlsRule | None, in_scope_only: bool) -> tuple[Tissue, np.ndarray]:
+def tissue_of(one: CompositionMap, rule: TlsRule | None, in_scope_only: bool) -> tuple[Tissue, np.ndarray]:
     """The tiles of a map that are used, and which they are (bool (n,)). Raises as `map_rows`."""
-    manifest, obs = json.loads(composition.uns["manifest"]), composition.obs
-    mpp, on_grid = float(manifest["slide"]["mpp"]), manifest["places"] != "spots"
-    cell_mm = float(manifest["cell_px"]) * mpp / 1000
-    values = np.clip(np.asarray(composition.X, float), 0, None)
+    obs, types, on_grid = one.adata.obs, one.cell_types, not one.at_spots
+    cell_mm = one.cell_px * one.mpp / 1000
+    values = np.clip(one.values().to_numpy(float), 0, None)
     total = values.sum(axis=1)
-    used = obs["read_ok"].to_numpy(bool) & np.isfinite(total) & (total > 0)
+    used = one.read_ok & np.isfinite(total) & (total > 0)
     if in_scope_only:
-        used &= obs["in_scope"].to_numpy(bool)
-    xy = np.asarray(composition.obsm["spatial"], float)[used]
+        used &= one.in_scope
+    xy = one.xy_px[used]
     share = obs["tissue"].to_numpy(float)[used] if "tissue" in obs else np.ones(len(xy))
-    per_cell = manifest.get("area", {}).get("cells_per_map_cell")
-    pairs = neighbour_pairs(xy, float(manifest["cell_px"]) if on_grid else nearest_pitch(xy))
-    types = [str(name) for name in composition.var_names]
+    per_cell = one.manifest.get("area", {}).get("cells_per_map_cell")
+    pairs = neighbour_pairs(xy, one.cell_px if on_grid else nearest_pitch(xy))
     shares = values[used] / total[used, None]
     hot = None if rule is None else tls_like(shares, types, pairs, cell_mm**2, rule)
     counts = values[used] * float(per_cell) if per_cell is not None else None
@@ -161,14 +162,14 @@ def tissue_of(composition: AnnData, rule: TlsRule | None, in_scope_only: bool) -
 
 
 def _rows(
-    level: str, part: str, composition: AnnData, here: np.ndarray, tissue: Tissue, used: np.ndarray
+    level: str, part: str, one: CompositionMap, here: np.ndarray, tissue: Tissue, used: np.ndarray
 ) -> Iterator[dict[str, Any]]:
     def row(measure: str, value: float, a: str = "", b: str = "") -> dict[str, Any]:
         return {
             "level": level, "part": part, "measure": measure, "cell_type": a, "other_type": b, "value": float(value)
         }  # fmt: skip
 
-    yield from (row(measure, value) for measure, value in _state(composition, here, used, tissue).items())
+    yield from (row(measure, value) for measure, value in _state(one, here, used, tissue).items())
     if not len(tissue.shares):
         return
     for measure, values in _by_type(tissue).items():
@@ -184,13 +185,12 @@ def _rows(
         yield from (row(measure, value) for measure, value in _hot(tissue, tissue.hot).items())
 
 
-def _state(composition: AnnData, here: np.ndarray, used: np.ndarray, tissue: Tissue) -> dict[str, float]:
-    obs = composition.obs[here]
-    ok = obs["read_ok"].to_numpy(bool)
-    novelty = obs["novelty"].to_numpy(float)[ok]
+def _state(one: CompositionMap, here: np.ndarray, used: np.ndarray, tissue: Tissue) -> dict[str, float]:
+    ok = one.read_ok[here]
+    novelty = one.novelty[here][ok]
     share = {"unreadable_share": 1 - ok.mean() if len(ok) else np.nan}
     if ok.any():
-        share["in_scope_share"] = obs["in_scope"].to_numpy(bool)[ok].mean()
+        share["in_scope_share"] = one.in_scope[here][ok].mean()
         share["novel_share"] = (novelty > NOVEL).mean()
         share["novelty_mean"] = float(np.nanmean(novelty)) if np.isfinite(novelty).any() else np.nan
     sizes = {"cell_um": tissue.cell_mm * 1000, "tissue_mm2": tissue.mm2.sum()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -11,17 +10,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import anndata as ad
 import pandas as pd
 
-from ..common.formats import check_map
 from ..common.naming import SPREADSHEET_NOTE, spreadsheet_table
 from ..common.pseudonyms import Pseudonyms
 from ..errors import HistomixError, InputError
-from ..export import find_maps
-from ..maps.anonymise import is_anonymised
+from ..maps import CompositionMap, find_maps
 from ..progress import Progress, silent
-from ..provenance import atomic_path, digest_file, read_json, versions, write_json
+from ..provenance import atomic_path, digest_file, versions, write_json
 from .anonymise import clinical_columns, private_facts, private_frame
 from .clinical import PATIENT_KEYS, Clinical, patient_of, read_clinical
 from .hotspots import TlsRule
@@ -127,9 +123,8 @@ def cohort_tables(
             failures.append(error)
             progress("cohort", number, len(folders))
             continue
-        manifest = json.loads(composition.uns["manifest"])
-        heads.setdefault(manifest["head"]["digest"], name)
-        sides[name] = float(manifest["cell_px"]) * float(manifest["slide"]["mpp"])
+        heads.setdefault(composition.head["digest"], name)
+        sides[name] = composition.cell_px * composition.mpp
         patient = facts if facts and pattern is None else patient_of(name, patients, pattern)
         if name in parts:
             raise InputError(f"two maps are called {name}", where=folder, hint="Rename one of the folders")
@@ -194,35 +189,25 @@ def write_cohort(tables: CohortTables, out: str | os.PathLike[str]) -> dict[str,
     return written
 
 
-def _read(folder: Path, names: Pseudonyms | None) -> tuple[ad.AnnData, str, str]:
+def _read(folder: Path, names: Pseudonyms | None) -> tuple[CompositionMap, str, str]:
     """A map, the name of its slide, and its patient where the prediction was told.
 
     With the key that a map's pseudonyms were made with, these are the names again.
     """
-    file = folder / "composition.h5ad"
-    try:
-        composition = ad.read_h5ad(file)
-        manifest = json.loads(composition.uns["manifest"])
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise InputError(
-            f"is no composition map that can be read ({error})", where=file, hint="Predict this slide again"
-        ) from error
-    check_map(manifest, file)
-    status: dict[str, Any] = {}
-    if (folder / "status.json").is_file():
-        status = read_json(folder / "status.json", hint="Predict this slide again")
-        if status.get("state") not in (None, "done"):
-            logger.warning("%s: its map is of an earlier run; the last one is %s", folder, status["state"])
+    composition = CompositionMap.open(folder, needs=["head"])
+    status = composition.status()
+    if status.get("state") not in (None, "done"):
+        logger.warning("%s: its map is of an earlier run; the last one is %s", folder, status["state"])
     said = status.get("facts")
     facts = {str(key).lower(): str(value) for key, value in said.items()} if isinstance(said, dict) else {}
     patient = next((facts[key] for key in PATIENT_KEYS if facts.get(key)), "")
-    name = str(status.get("name") or folder.resolve().name)
-    if names is not None and is_anonymised(manifest):
+    name = str(status.get("name") or composition.folder_name)
+    if names is not None and composition.anonymised:
         for pseudonym in filter(None, (name, patient)):
             names.adopt(pseudonym)
         name, patient = names.original(name), names.original(patient)
-        if "region" in composition.obs:
-            for region in filter(None, composition.obs["region"].dropna().unique()):
+        if "region" in composition.adata.obs:
+            for region in filter(None, composition.adata.obs["region"].dropna().unique()):
                 names.adopt(str(region))
     return composition, name, patient
 

@@ -46,14 +46,3 @@ def refuse_newer(
             where=where,
             hint="Upgrade histomix",
         )
-
-
-def check_map(manifest: Mapping[str, Any], where: str | os.PathLike[str]) -> None:
-    """Refuse the manifest of a composition map in a newer format.
-
-    Raises
-    ------
-    InputError
-        The format is newer.
-    """
-    refuse_newer(manifest, MAP_FORMAT, "the map was", where)

@@ -14,11 +14,15 @@ import h5py
 import numpy as np
 import pandas as pd
 
+from ..errors import InputError
+
 if TYPE_CHECKING:
     from anndata import AnnData
 
 _SETTING = threading.RLock()
 _CHUNK_ROWS = 1024
+#: What h5py and anndata raise on damaged files.
+_DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError)
 
 
 @contextlib.contextmanager
@@ -30,6 +34,32 @@ def plain_strings() -> Iterator[None]:
     """
     with _SETTING, ad.settings.override(allow_write_nullable_strings=False):
         yield
+
+
+def read_h5ad(path: str | os.PathLike[str], kind: type[InputError], what: str, hint: str) -> AnnData:
+    """Read a file that histomix wrote.
+
+    Parameters
+    ----------
+    path
+        The file, which is there.
+    kind, what, hint
+        The error of one that cannot be read, in the words ``"<what> (<reason>)"``.
+
+    Raises
+    ------
+    InputError
+        Or ``kind``: the file is damaged, or no h5ad file.
+    """
+    try:
+        return ad.read_h5ad(path)
+    except Exception as error:
+        # The one error of anndata's own has no public name.
+        if not isinstance(error, _DAMAGE) and type(error).__name__ != "IORegistryError":
+            raise
+        reason = str(error).strip().splitlines()
+        told = reason[0] if reason else type(error).__name__
+        raise kind(f"{what} ({told})", where=path, hint=hint) from error
 
 
 def write_h5ad(path: str | os.PathLike[str], data: AnnData, compression: str | None = None) -> None:

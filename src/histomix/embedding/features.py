@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..common.formats import refuse_newer
-from ..common.h5ad import write_h5ad
+from ..common.h5ad import read_h5ad, write_h5ad
 from ..errors import FeatureError, InputError, MissingFeatureError
 from ..provenance import atomic_path, digest_bytes, read_json
 from .identity import encoder_identity, require_same_encoder
@@ -22,8 +22,6 @@ from .identity import encoder_identity, require_same_encoder
 #: Of the file's layout; raised when an older version would misread it.
 LAYOUT = 1
 _COLUMNS = ["x_px", "y_px", "tissue"]
-#: What h5py and anndata raise on damaged files.
-_DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError)
 _EMBED_AGAIN = "Remove it and run the same embed command again"
 
 
@@ -98,15 +96,7 @@ def read_feature_file(path: str | os.PathLike[str]) -> ad.AnnData:
     path = Path(path)
     if not path.is_file():
         raise MissingFeatureError("there is no such file", where=path, hint="Make features with: histomix embed")
-    try:
-        features = ad.read_h5ad(path)
-    except Exception as error:
-        # The one error of anndata's own has no public name.
-        if not isinstance(error, _DAMAGE) and type(error).__name__ != "IORegistryError":
-            raise
-        reason = str(error).strip().splitlines()
-        what = f"the file is damaged or not an h5ad file ({reason[0] if reason else type(error).__name__})"
-        raise FeatureError(what, where=path, hint=_EMBED_AGAIN) from error
+    features = read_h5ad(path, FeatureError, "the file is damaged or not an h5ad file", _EMBED_AGAIN)
     try:
         manifest = feature_manifest(features)
     except FeatureError as error:

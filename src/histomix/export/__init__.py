@@ -1,6 +1,6 @@
 """Composition maps in the formats of other programs."""
 
-from .exporting import FORMATS, export_map, export_maps, find_maps
+from .exporting import FORMATS, export_map, export_maps
 from .heatmap import composition_raster, write_heatmap
 from .lazyslide import LazySlideHead, add_composition_to_wsidata
 from .scverse import dominant_types, to_scverse
@@ -14,7 +14,6 @@ __all__ = [
     "dominant_types",
     "export_map",
     "export_maps",
-    "find_maps",
     "to_scverse",
     "to_spatialdata",
     "write_heatmap",

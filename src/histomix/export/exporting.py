@@ -9,42 +9,22 @@ import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import anndata as ad
 import numpy as np
 from anndata import AnnData
-from PIL import Image
 
-from ..common.formats import check_map
 from ..common.h5ad import write_h5ad
 from ..common.marked_output import mark_output, refuse_marked
 from ..common.naming import safe_file_name, spreadsheet_table
 from ..common.pseudonyms import Pseudonyms, key_file
 from ..errors import HistomixError, InputError, MissingExtraError, UnknownNameError
-from ..maps.anonymise import map_name, private_map
+from ..maps import CompositionMap, find_maps
+from ..maps.anonymise import private_map
 from ..maps.composition import composition_geojson, composition_table
 from ..progress import Progress, silent
 from ..provenance import atomic_path
 from .heatmap import write_heatmap
 from .scverse import to_scverse
 from .spatial_data import write_spatialdata
-
-
-def find_maps(folders: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """Folders with a composition map: those given, or those in them.
-
-    Raises
-    ------
-    InputError
-        A folder holds no map.
-    """
-    found: list[Path] = []
-    for folder in map(Path, folders):
-        here = [folder] if (folder / "composition.h5ad").is_file() else []
-        here = here or sorted(path.parent for path in folder.glob("*/composition.h5ad"))
-        if not here:
-            raise InputError("holds no composition map", where=folder, hint="Give folders made by histomix predict")
-        found += here
-    return found
 
 
 def export_maps(
@@ -61,7 +41,7 @@ def export_maps(
     Parameters
     ----------
     folders
-        As for `find_maps`.
+        As for `histomix.maps.find_maps`.
     to, out, anonymise, pseudonym_key
         As for `export_map`.
     progress
@@ -151,50 +131,41 @@ def _check_format(to: str) -> None:
 
 def _export(folder: Path, to: str, out: Path, names: Pseudonyms | None) -> Path:
     suffix, write = FORMATS[to]
-    preview = folder / "preview.jpg"
-    thumbnail = None
-    if preview.is_file():
-        with Image.open(preview) as image:
-            thumbnail = np.asarray(image.convert("RGB"))
-    composition = ad.read_h5ad(folder / "composition.h5ad")
-    check_map(json.loads(composition.uns["manifest"]), folder / "composition.h5ad")
-    name = folder.resolve().name
+    one = CompositionMap.open(folder)
+    name = one.folder_name
     if names is not None:
-        composition = private_map(composition, names, map_name(json.loads(composition.uns["manifest"]), folder))
-        name = str(json.loads(composition.uns["manifest"])["name"])
+        one = private_map(one, names)
+        name = one.name
         names.save()
     path = out / f"{safe_file_name(name)}{suffix}"
-    if to == "spatialdata":
-        write_spatialdata(path, composition, thumbnail, _kept_features(folder, composition))
-    else:
-        write(path, composition, thumbnail)
+    write(path, one)
     return path
 
 
-def _kept_features(folder: Path, composition: AnnData) -> AnnData | None:
+def _kept_features(one: CompositionMap) -> AnnData | None:
     """The features that ``histomix predict --keep-features`` left beside the map; None where there are none."""
-    path = folder / "features" / "features.npy"
-    if not path.is_file():
+    path = None if one.file is None else one.file.parent / "features" / "features.npy"
+    if path is None or not path.is_file():
         return None
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot be read as an array ({error})", where=path, hint="Predict the slide again") from error
-    if values.shape[:1] != (composition.n_obs,):
-        what = f"has {len(values)} rows for a map of {composition.n_obs} tiles"
+    if values.shape[:1] != (len(one),):
+        what = f"has {len(values)} rows for a map of {len(one)} tiles"
         raise InputError(what, where=path, hint="Predict the slide again")
-    found = AnnData(np.asarray(values, dtype=np.float32), obs=composition.obs[["x_px", "y_px"]].copy())
-    found.obsm["spatial"] = np.asarray(composition.obsm["spatial"])
+    found = AnnData(np.asarray(values, dtype=np.float32), obs=one.adata.obs[["x_px", "y_px"]].copy())
+    found.obsm["spatial"] = one.xy_px
     return found
 
 
-def _anndata(path: Path, composition: AnnData, thumbnail: np.ndarray | None) -> None:
+def _anndata(path: Path, one: CompositionMap) -> None:
     with atomic_path(path) as temporary:
-        write_h5ad(temporary, to_scverse(composition, thumbnail), compression="gzip")
+        write_h5ad(temporary, to_scverse(one, one.preview()), compression="gzip")
 
 
-def _parquet(path: Path, composition: AnnData, _thumbnail: np.ndarray | None) -> None:
-    table = composition_table(composition)
+def _parquet(path: Path, one: CompositionMap) -> None:
+    table = composition_table(one)
     try:
         with atomic_path(path) as temporary:
             table.to_parquet(temporary)
@@ -202,39 +173,39 @@ def _parquet(path: Path, composition: AnnData, _thumbnail: np.ndarray | None) ->
         raise MissingExtraError("pyarrow", "st", "writing Parquet") from error
 
 
-def _csv(path: Path, composition: AnnData, _thumbnail: np.ndarray | None) -> None:
+def _csv(path: Path, one: CompositionMap) -> None:
     """A table for a spreadsheet: numbers as they are, and no name that would be run as a formula."""
-    table = spreadsheet_table(composition_table(composition))
+    table = spreadsheet_table(composition_table(one))
     with atomic_path(path) as temporary:
         # The mark of byte order tells a spreadsheet that names are in UTF-8.
         table.to_csv(temporary, index=True, float_format="%.6g", encoding="utf-8-sig", lineterminator="\n")
 
 
-def _geojson(path: Path, composition: AnnData, _thumbnail: np.ndarray | None) -> None:
-    data = json.dumps(composition_geojson(composition), allow_nan=False).encode()
+def _geojson(path: Path, one: CompositionMap) -> None:
+    data = json.dumps(composition_geojson(one), allow_nan=False).encode()
     with atomic_path(path) as temporary:
         # No time stamp: the same map gives the same bytes.
         temporary.write_bytes(gzip.compress(data, mtime=0))
 
 
-def _geojson_zip(path: Path, composition: AnnData, _thumbnail: np.ndarray | None) -> None:
+def _geojson_zip(path: Path, one: CompositionMap) -> None:
     """What QuPath opens as it is: it unpacks zip archives, and no gzip."""
-    data = json.dumps(composition_geojson(composition), allow_nan=False).encode()
+    data = json.dumps(composition_geojson(one), allow_nan=False).encode()
     entry = zipfile.ZipInfo(path.name.removesuffix(".zip"), (1980, 1, 1, 0, 0, 0))
     entry.compress_type = zipfile.ZIP_DEFLATED
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         archive.writestr(entry, data)
 
 
-def _heatmap(path: Path, composition: AnnData, _thumbnail: np.ndarray | None) -> None:
-    write_heatmap(path, composition)
+def _heatmap(path: Path, one: CompositionMap) -> None:
+    write_heatmap(path, one)
 
 
-def _spatialdata(path: Path, composition: AnnData, thumbnail: np.ndarray | None) -> None:
-    write_spatialdata(path, composition, thumbnail)
+def _spatialdata(path: Path, one: CompositionMap) -> None:
+    write_spatialdata(path, one, one.preview(), _kept_features(one))
 
 
-_Write = Callable[[Path, AnnData, np.ndarray | None], None]
+_Write = Callable[[Path, CompositionMap], None]
 #: Format -> suffix of its file, and what writes it.
 FORMATS: dict[str, tuple[str, _Write]] = {
     "spatialdata": (".zarr", _spatialdata),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import uuid
 from pathlib import Path
@@ -13,13 +12,14 @@ import tifffile
 from anndata import AnnData
 
 from ..errors import InputError
+from ..maps import CompositionMap
 from ..provenance import atomic_path, digest_bytes
 
 _LEAST_PX = 64
 _NAMESPACE = uuid.UUID("0c6d6a3e-0f0b-5c53-8d1f-5a2f6f0d7c11")
 
 
-def composition_raster(composition: AnnData) -> tuple[np.ndarray, tuple[float, float], float]:
+def composition_raster(composition: AnnData | CompositionMap) -> tuple[np.ndarray, tuple[float, float], float]:
     """Lay the tiles of a grid out as a raster.
 
     Returns
@@ -32,20 +32,19 @@ def composition_raster(composition: AnnData) -> tuple[np.ndarray, tuple[float, f
     InputError
         The map is of spots, which stand on no grid.
     """
-    manifest = json.loads(composition.uns["manifest"])
-    if manifest["places"] == "spots":
+    one = CompositionMap.of(composition)
+    if one.at_spots:
         raise InputError("the map is of spots, which stand on no grid", hint="Predict the slide without --at")
-    cell = float(manifest["cell_px"])
-    xy_px = np.asarray(composition.obsm["spatial"], dtype=float)
+    cell, xy_px = one.cell_px, one.xy_px
     first = xy_px.min(axis=0)
     column, row = np.rint((xy_px - first) / cell).astype(int).T
-    raster = np.full((composition.n_vars, row.max() + 1, column.max() + 1), np.nan, np.float32)
-    raster[:, row, column] = np.asarray(composition.X, dtype=np.float32).T
+    raster = np.full((len(one.cell_types), row.max() + 1, column.max() + 1), np.nan, np.float32)
+    raster[:, row, column] = one.values().to_numpy(np.float32).T
     left, top = first - cell / 2
     return raster, (float(left), float(top)), cell
 
 
-def write_heatmap(path: str | os.PathLike[str], composition: AnnData) -> Path:
+def write_heatmap(path: str | os.PathLike[str], composition: AnnData | CompositionMap) -> Path:
     """Write an OME-TIFF with one float32 channel per cell type and a pyramid of means.
 
     ``PhysicalSizeX`` is the side of a cell in um and ``PositionX``, ``PositionY`` the corner of the raster from the
@@ -58,10 +57,9 @@ def write_heatmap(path: str | os.PathLike[str], composition: AnnData) -> Path:
     StorageError
         The file cannot be written.
     """
-    place = Path(path)
-    raster, (left, top), cell = composition_raster(composition)
-    manifest = json.loads(composition.uns["manifest"])
-    mpp = manifest["slide"]["mpp"]
+    place, one = Path(path), CompositionMap.of(composition)
+    raster, (left, top), cell = composition_raster(one)
+    mpp = one.mpp
     levels = [raster]
     while min(levels[-1].shape[1:]) >= 2 * _LEAST_PX:
         levels.append(_halved(levels[-1]))
@@ -70,8 +68,8 @@ def write_heatmap(path: str | os.PathLike[str], composition: AnnData) -> Path:
         "axes": "CYX",
         # Of itself, tifffile takes a UUID that tells the network address of this computer and the time.
         "UUID": str(uuid.uuid5(_NAMESPACE, digest_bytes(raster.tobytes()))),
-        "Name": f"composition of {manifest['slide']['file']}",
-        "Channel": {"Name": [str(name) for name in composition.var_names]},
+        "Name": f"composition of {one.slide['file']}",
+        "Channel": {"Name": one.cell_types},
         "PhysicalSizeX": side,
         "PhysicalSizeXUnit": "µm",
         "PhysicalSizeY": side,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -12,6 +11,7 @@ from anndata import AnnData
 from ..common.naming import key_name
 from ..errors import FeatureError, HeadError, MissingExtraError
 from ..heads import Head
+from ..maps import CompositionMap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,7 +100,7 @@ class LazySlideHead:
         return {**found, "novelty": output.novelty, "in_scope": scope}
 
 
-def add_composition_to_wsidata(composition: AnnData, wsi: Any, tile_key: str = "tiles") -> str:
+def add_composition_to_wsidata(composition: AnnData | CompositionMap, wsi: Any, tile_key: str = "tiles") -> str:
     """Add a composition map to a `wsidata.WSIData` as LazySlide keeps predictions.
 
     Parameters
@@ -130,8 +130,8 @@ def add_composition_to_wsidata(composition: AnnData, wsi: Any, tile_key: str = "
         from wsidata.io import add_features, add_tiles
     except ImportError as error:
         raise MissingExtraError("wsidata", "zoo", "handing maps to LazySlide") from error
-    manifest = json.loads(composition.uns["manifest"])
-    slide, tile = manifest["slide"], manifest["tile"]
+    one = CompositionMap.of(composition)
+    slide, tile, obs = one.slide, one.tile, one.adata.obs
     height, width = (int(side) for side in wsi.properties.shape[:2])
     if (width, height) != (slide["width_px"], slide["height_px"]):
         raise FeatureError(
@@ -140,18 +140,17 @@ def add_composition_to_wsidata(composition: AnnData, wsi: Any, tile_key: str = "
             hint="Open the slide that was predicted",
         )
     side, downsample = tile["size_px"], tile["mpp"] / slide["mpp"]
-    stride = max(1, round(manifest["cell_px"] / downsample))
+    stride = max(1, round(one.cell_px / downsample))
     spec = TileSpec(side, side, stride, stride, tile["mpp"], ops_downsample=downsample, base_downsample=downsample)
-    corners = np.asarray(composition.obsm["spatial"], dtype=float) - side * downsample / 2
-    add_tiles(wsi, tile_key, corners, spec, [0] * composition.n_obs)
+    corners = one.xy_px - side * downsample / 2
+    add_tiles(wsi, tile_key, corners, spec, [0] * len(one))
     for name in ("novelty", "in_scope", "read_ok", "tissue", "region", "fragment"):
-        if name in composition.obs:
-            wsi.shapes[tile_key][name] = composition.obs[name].to_numpy()
-    key = f"{key_name(manifest['head']['name'])}_{tile_key}"
-    names = pd.DataFrame(index=composition.var_names.astype(str))
-    add_features(wsi, key=key, tile_key=tile_key, features=np.asarray(composition.X), var=names)
-    for name in ("lower", "upper"):
-        if name in composition.layers:
-            wsi.tables[key].layers[name] = np.asarray(composition.layers[name])
-    wsi.tables[key].uns["manifest"] = composition.uns["manifest"]
+        if name in obs:
+            wsi.shapes[tile_key][name] = obs[name].to_numpy()
+    key = f"{key_name(one.head['name'])}_{tile_key}"
+    names = pd.DataFrame(index=pd.Index(one.cell_types))
+    add_features(wsi, key=key, tile_key=tile_key, features=np.asarray(one.adata.X), var=names)
+    for name, bound in one.bounds.items():
+        wsi.tables[key].layers[name] = bound.to_numpy()
+    wsi.tables[key].uns["manifest"] = one.adata.uns["manifest"]
     return key

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 from anndata import AnnData
 
 from ..common.naming import safe_file_name
+from ..maps import CompositionMap
 
 
-def to_scverse(composition: AnnData, thumbnail: np.ndarray | None = None) -> AnnData:
+def to_scverse(composition: AnnData | CompositionMap, thumbnail: np.ndarray | None = None) -> AnnData:
     """Copy a composition map into the keys that scanpy and squidpy read.
 
     Parameters
@@ -27,30 +26,29 @@ def to_scverse(composition: AnnData, thumbnail: np.ndarray | None = None) -> Ann
         ``spot_diameter_fullres``) and ``metadata``; ``obs`` has ``library_id`` and ``dominant_type`` (categories in the
         order of the types); ``obsm["spatial"]`` stays in level-0 px.
     """
-    manifest = json.loads(composition.uns["manifest"])
-    slide = manifest["slide"]
+    one = CompositionMap.of(composition)
+    slide = one.slide
     name = safe_file_name(str(slide["file"]))  # it becomes a key, in which a slash would make a group
-    found = composition.copy()
+    found = one.adata.copy()
     entry: dict[str, object] = {
-        "scalefactors": {"spot_diameter_fullres": float(manifest["cell_px"])},
-        "metadata": {"unit": manifest["unit"], "mpp": slide["mpp"]},
+        "scalefactors": {"spot_diameter_fullres": one.cell_px},
+        "metadata": {"unit": one.unit, "mpp": slide["mpp"]},
     }
     if thumbnail is not None:
         entry["images"] = {"hires": thumbnail}
         entry["scalefactors"] = {
-            "spot_diameter_fullres": float(manifest["cell_px"]),
+            "spot_diameter_fullres": one.cell_px,
             "tissue_hires_scalef": thumbnail.shape[1] / slide["width_px"],
         }
     found.uns["spatial"] = {name: entry}
     found.obs["library_id"] = _category([name] * found.n_obs, [name])
-    found.obs["dominant_type"] = dominant_types(composition)
+    found.obs["dominant_type"] = dominant_types(one)
     return found
 
 
-def dominant_types(composition: AnnData) -> object:
+def dominant_types(one: CompositionMap) -> object:
     """The most abundant cell type of each tile as a categorical; missing where the tile could not be read."""
-    values = np.asarray(composition.X, dtype=float)
-    types = [str(name) for name in composition.var_names]
+    values, types = one.values().to_numpy(float), one.cell_types
     known = np.isfinite(values).all(axis=1)
     best = np.where(known[:, None], values, 0.0).argmax(axis=1)
     return _category([types[i] if ok else None for i, ok in zip(best, known, strict=True)], types)

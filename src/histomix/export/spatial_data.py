@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -13,6 +12,7 @@ from anndata import AnnData
 
 from ..common.naming import key_name
 from ..errors import InputError, MissingExtraError
+from ..maps import CompositionMap
 from ..provenance import atomic_path
 from .scverse import dominant_types
 
@@ -26,7 +26,7 @@ _SLIDE = ("file", "fingerprint", "mpp", "width_px", "height_px", "bounds_px")
 
 
 def to_spatialdata(
-    composition: AnnData, thumbnail: np.ndarray | None = None, features: AnnData | None = None
+    composition: AnnData | CompositionMap, thumbnail: np.ndarray | None = None, features: AnnData | None = None
 ) -> SpatialData:
     """Make a `spatialdata.SpatialData` of a composition map.
 
@@ -61,19 +61,17 @@ def to_spatialdata(
         from spatialdata.transformations import Identity, Scale
     except ImportError as error:
         raise MissingExtraError("spatialdata", "st", "writing SpatialData") from error
-    manifest = json.loads(composition.uns["manifest"])
-    xy_px = np.asarray(composition.obsm["spatial"], dtype=float)
-    half = manifest["cell_px"] / 2
-    numbers = np.arange(composition.n_obs)
+    one = CompositionMap.of(composition)
+    xy_px, half, slide = one.xy_px, one.cell_px / 2, one.slide
+    numbers = np.arange(len(one))
     system = {_SYSTEM: Identity()}
-    if manifest["places"] == "spots":
+    if one.at_spots:
         frame = geopandas.GeoDataFrame({"radius": half}, geometry=shapely.points(xy_px), index=numbers)
     else:
         boxes = shapely.box(xy_px[:, 0] - half, xy_px[:, 1] - half, xy_px[:, 0] + half, xy_px[:, 1] + half)
         frame = geopandas.GeoDataFrame(geometry=boxes, index=numbers)
     images: dict[str, Any] = {}
     if thumbnail is not None:
-        slide = manifest["slide"]
         scale = [slide["width_px"] / thumbnail.shape[1], slide["height_px"] / thumbnail.shape[0]]
         images[IMAGE] = Image2DModel.parse(
             np.moveaxis(thumbnail, -1, 0),
@@ -81,29 +79,27 @@ def to_spatialdata(
             c_coords=["r", "g", "b"],
             transformations={_SYSTEM: Scale(scale, axes=("x", "y"))},
         )
-    table = _annotating(composition)
-    table.obs["dominant_type"] = dominant_types(composition)
+    table = _annotating(one.adata)
+    table.obs["dominant_type"] = dominant_types(one)
     tables = {TABLE: TableModel.parse(table, region=TILES, region_key="region", instance_key="tile")}
     if features is not None:
-        if not features.obs_names.equals(composition.obs_names):
+        if not features.obs_names.equals(one.adata.obs_names):
             raise InputError(
-                f"the features are of {features.n_obs} tiles that are not the {composition.n_obs} of the map",
+                f"the features are of {features.n_obs} tiles that are not the {len(one)} of the map",
                 hint="Give the features that the map was predicted from",
             )
         tables["features"] = TableModel.parse(
             _annotating(features), region=TILES, region_key="region", instance_key="tile"
         )
     shapes = {TILES: ShapesModel.parse(frame, transformations=system)}
-    reference = {name: manifest["slide"][name] for name in _SLIDE if name in manifest["slide"]}
-    attrs = {
-        "histomix": {"slide": reference, "unit": manifest["unit"], "head": (manifest.get("head") or {}).get("name")}
-    }
+    reference = {name: slide[name] for name in _SLIDE if name in slide}
+    attrs = {"histomix": {"slide": reference, "unit": one.unit, "head": one.head.get("name")}}
     return spatialdata.SpatialData(images=images, shapes=shapes, tables=tables, attrs=attrs)
 
 
 def write_spatialdata(
     path: str | os.PathLike[str],
-    composition: AnnData,
+    composition: AnnData | CompositionMap,
     thumbnail: np.ndarray | None = None,
     features: AnnData | None = None,
 ) -> Path:

@@ -2,12 +2,16 @@
 
 from .composition import composition_geojson, composition_table
 from .describe import CompositionDescription, describe_composition
+from .find import find_maps
+from .map import CompositionMap
 from .streaming import write_composition
 
 __all__ = [
     "CompositionDescription",
+    "CompositionMap",
     "composition_geojson",
     "composition_table",
     "describe_composition",
+    "find_maps",
     "write_composition",
 ]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,30 +10,28 @@ from anndata import AnnData
 
 from ..common.nameless import nameless_keys, nameless_manifest
 from ..common.pseudonyms import Pseudonyms
-from .composition import BOUNDS, PLACE_COLUMNS, STATE_COLUMNS
+from .composition import PLACE_COLUMNS, STATE_COLUMNS
+from .map import BOUNDS, CompositionMap
 
 #: What a map consists of; whatever else is in the file may hold anything, and is left out.
 _OBS = (*PLACE_COLUMNS, *STATE_COLUMNS, "fragment", "answer")
 _LAYERS = (*BOUNDS, "super_resolved", "density per mm2")
 
 
-def private_map(composition: AnnData, names: Pseudonyms, name: str = "") -> AnnData:
+def private_map(one: CompositionMap, names: Pseudonyms) -> CompositionMap:
     """A copy of a map with pseudonyms of its slide, patient and regions, and nothing that is not part of a map.
 
     Of a map that was predicted with pseudonyms these stay, whatever key they are of.
 
     Parameters
     ----------
-    composition
-        A map from `histomix.predict`.
+    one
+        The map.
     names
         The pseudonyms.
-    name
-        What the map is called where its manifest does not say it.
     """
-    manifest = json.loads(composition.uns["manifest"])
-    known = is_anonymised(manifest)
-    manifest = nameless_manifest({"name": name, **manifest}, None if known else names)
+    composition, known = one.adata, one.anonymised
+    manifest = nameless_manifest({"name": one.name, **one.manifest}, None if known else names)
     obs = composition.obs[[column for column in composition.obs if column in _OBS]].copy()
     if "region" in obs and not known:
         obs["region"] = _renamed(obs["region"], names)
@@ -48,17 +43,7 @@ def private_map(composition: AnnData, names: Pseudonyms, name: str = "") -> AnnD
             found.layers[layer] = composition.layers[layer]
     found.obsm["spatial"] = np.asarray(composition.obsm["spatial"])
     found.uns["manifest"] = json.dumps(manifest)
-    return found
-
-
-def is_anonymised(manifest: Mapping[str, Any]) -> bool:
-    """Whether the names in a manifest are pseudonyms."""
-    return bool(manifest.get("anonymised"))
-
-
-def map_name(manifest: Mapping[str, Any], folder: Path) -> str:
-    """What a map is called: as its prediction was told, else as its folder."""
-    return str(manifest.get("name") or folder.resolve().name)
+    return CompositionMap(found, one.file)
 
 
 def _renamed(regions: pd.Series, names: Pseudonyms) -> pd.Categorical:

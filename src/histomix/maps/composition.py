@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
-import json
 import uuid
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 
 from ..common.palette import type_colours
+from .map import CompositionMap
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 #: Columns of ``composition.csv`` that are no cell types, before and after them.
 PLACE_COLUMNS = ("x_px", "y_px")
 STATE_COLUMNS = ("novelty", "in_scope", "tissue", "read_ok", "region", "fragment")
-#: Layers that hold the ends of intervals.
-BOUNDS = ("lower", "upper")
 #: UUIDs of tiles are derived from the slide's fingerprint, so that the same tile has the same id in every run.
 _NAMESPACE = uuid.UUID("6f3f1c52-6a0e-5d0c-9d63-0d7cf0a5a9b1")
 
 
-def composition_table(composition: AnnData) -> pd.DataFrame:
+def composition_table(composition: AnnData | CompositionMap) -> pd.DataFrame:
     """A composition map as one table: place, one column per cell type, then novelty and the tile's state.
 
     ``region`` follows where regions were given, and ``fragment`` where the slide has several pieces of tissue.
     """
-    values = pd.DataFrame(composition.X, index=composition.obs_names, columns=composition.var_names)
-    states = [name for name in STATE_COLUMNS if name in composition.obs]
-    if json.loads(composition.uns["manifest"]).get("fragments", 1) == 1 and "fragment" in states:
+    one = CompositionMap.of(composition)
+    obs = one.adata.obs
+    states = [name for name in STATE_COLUMNS if name in obs]
+    if one.fragments == 1 and "fragment" in states:
         states.remove("fragment")
-    table = pd.concat([composition.obs[list(PLACE_COLUMNS)], values, composition.obs[states]], axis=1)
+    table = pd.concat([obs[list(PLACE_COLUMNS)], one.values(), obs[states]], axis=1)
     table.index.name = "spot"
     return table
 
 
-def composition_geojson(composition: AnnData) -> dict[str, Any]:
+def composition_geojson(composition: AnnData | CompositionMap) -> dict[str, Any]:
     """A composition map as a QuPath FeatureCollection of tile objects.
 
     Coordinates are level-0 px relative to the slide's bounds, as QuPath counts them. Each tile carries its composition
@@ -43,22 +44,15 @@ def composition_geojson(composition: AnnData) -> dict[str, Any]:
     cell type. A tile out of scope is told by the measurement ``in scope`` of 0 and by words in its metadata; an
     unreadable tile carries no measurements.
     """
-    manifest = json.loads(composition.uns["manifest"])
-    slide = manifest["slide"]
-    half = manifest["cell_px"] / 2
+    one = CompositionMap.of(composition)
+    slide, half, types = one.slide, one.cell_px / 2, one.cell_types
     left, top = slide["bounds_px"]
-    types = [str(name) for name in composition.var_names]
     colours = {name: [round(255 * channel) for channel in colour] for name, colour in type_colours(types).items()}
-    values = np.asarray(composition.X, dtype=float)
-    bounds = {name: np.asarray(composition.layers[name], float) for name in BOUNDS if name in composition.layers}
-    novelty = composition.obs["novelty"].to_numpy(float)
-    in_scope = (
-        composition.obs["in_scope"].to_numpy(bool) if "in_scope" in composition.obs else np.ones(len(values), bool)
-    )
+    values = one.values().to_numpy(float)
+    bounds = {name: table.to_numpy(float) for name, table in one.bounds.items()}
+    novelty, in_scope, obs = one.novelty, one.in_scope, one.adata.obs
     features = []
-    for row, (key, x, y) in enumerate(
-        zip(composition.obs_names, composition.obs["x_px"], composition.obs["y_px"], strict=True)
-    ):
+    for row, (key, x, y) in enumerate(zip(obs.index, obs["x_px"], obs["y_px"], strict=True)):
         x0, x1, y0, y1 = (
             round(float(v), 2) for v in (x - left - half, x - left + half, y - top - half, y - top + half)
         )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from ..notebook import card_html
+from .map import CompositionMap
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -41,13 +40,13 @@ class CompositionDescription:
         return card_html("Composition", lead, listed, columns, rows)
 
 
-def describe_composition(composition: AnnData) -> CompositionDescription:
+def describe_composition(composition: AnnData | CompositionMap) -> CompositionDescription:
     """Describe a map from `histomix.predict`: put it last in a cell of a notebook.
 
     Tiles that could not be read are left out of every number.
     """
-    manifest = json.loads(composition.uns["manifest"])
-    values = pd.DataFrame(np.asarray(composition.X, dtype=float), columns=composition.var_names.astype(str))
+    one = CompositionMap.of(composition)
+    values = one.values().astype(float)
     known = values.notna().all(axis=1)
     read = values[known]
     most = read.idxmax(axis=1).value_counts(normalize=True) if len(read) else pd.Series(dtype=float)
@@ -58,17 +57,14 @@ def describe_composition(composition: AnnData) -> CompositionDescription:
             "most_abundant_in": most.reindex(values.columns).fillna(0.0),
         }
     )
-    for name in ("lower", "upper"):
-        if name in composition.layers:
-            table[name] = np.asarray(composition.layers[name], dtype=float)[known.to_numpy()].mean(axis=0)
-    scope = composition.obs["in_scope"].to_numpy(bool) if "in_scope" in composition.obs else np.ones(len(values), bool)
-    head = manifest.get("head") or {}
+    for name, bound in one.bounds.items():
+        table[name] = bound.to_numpy(float)[known.to_numpy()].mean(axis=0)
     facts = {
-        "slide": str(manifest["slide"]["file"]),
-        "tiles": composition.n_obs,
+        "slide": str(one.slide["file"]),
+        "tiles": len(one),
         "readable": int(known.sum()),
-        "in_scope": int(scope.sum()),
-        "unit": str(manifest.get("unit", "")),
-        "head": str(head.get("name", "")),
+        "in_scope": int(one.in_scope.sum()),
+        "unit": one.unit,
+        "head": str(one.head.get("name", "")),
     }
     return CompositionDescription(table.sort_values("mean", ascending=False), facts)

@@ -16,6 +16,7 @@ from PIL import Image
 from ..common.h5ad import GrowingH5ad
 from ..provenance import atomic_path
 from .composition import composition_geojson, composition_table
+from .map import MAP_FILE, CompositionMap
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -42,7 +43,7 @@ def composition_writer(folder: str | os.PathLike[str], compress: bool = False) -
     """
     place = Path(folder)
     with contextlib.ExitStack() as files, contextlib.ExitStack() as streams:
-        names = ("composition.csv", "tiles.geojson.gz" if compress else "tiles.geojson", "composition.h5ad")
+        names = ("composition.csv", "tiles.geojson.gz" if compress else "tiles.geojson", MAP_FILE)
         csv, geojson, h5ad = (files.enter_context(atomic_path(place / name)) for name in names)
         table = streams.enter_context(csv.open("w", encoding="utf-8", newline=""))
         collection = streams.enter_context(_text(geojson, compress))
@@ -52,11 +53,11 @@ def composition_writer(folder: str | os.PathLike[str], compress: bool = False) -
 
         def append(block: AnnData) -> None:
             nonlocal rows
-            at_spots = json.loads(block.uns["manifest"])["places"] == "spots"
-            composition_table(block).to_csv(
-                table, index=at_spots, header=rows == 0, float_format="%.6g", lineterminator="\n"
+            one = CompositionMap(block)
+            composition_table(one).to_csv(
+                table, index=one.at_spots, header=rows == 0, float_format="%.6g", lineterminator="\n"
             )
-            for feature in composition_geojson(block)["features"]:
+            for feature in composition_geojson(one)["features"]:
                 collection.write(",\n" if rows else "\n")
                 collection.write(json.dumps(feature, allow_nan=False))
                 rows += 1
@@ -67,7 +68,9 @@ def composition_writer(folder: str | os.PathLike[str], compress: bool = False) -
         store.finish()
 
 
-def write_composition(folder: str | os.PathLike[str], composition: AnnData, preview: np.ndarray | None = None) -> None:
+def write_composition(
+    folder: str | os.PathLike[str], composition: AnnData | CompositionMap, preview: np.ndarray | None = None
+) -> None:
     """Write ``composition.h5ad``, ``composition.csv``, ``tiles.geojson`` and, where given, ``preview.jpg``.
 
     Parameters
@@ -88,7 +91,7 @@ def write_composition(folder: str | os.PathLike[str], composition: AnnData, prev
         with atomic_path(Path(folder) / "preview.jpg") as temporary:
             Image.fromarray(preview).save(temporary, quality=88)
     with composition_writer(folder) as append:
-        append(composition)
+        append(CompositionMap.of(composition).adata)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from ..common.h5ad import layer_names
 from ..common.naming import plain_text
 from ..common.palette import AXIS, HEAD_COLOURS, INK, QUIET, type_colours
 from ..errors import InputError, UnknownNameError
+from ..maps import CompositionMap
 from ._frame import finish, new_axes, new_grid
 from .charts import quiet_axes
 from .figures import (
@@ -43,7 +43,7 @@ _SIDE = 3.2
 
 
 def composition(
-    adata: AnnData,
+    adata: AnnData | CompositionMap | str | os.PathLike[str],
     color: str | Sequence[str] | None = None,
     *,
     layer: str | None = None,
@@ -63,7 +63,7 @@ def composition(
     Parameters
     ----------
     adata
-        A map from `histomix.predict`, tiles x cell types.
+        A map from `histomix.predict`, tiles x cell types; or its folder.
     color
         Cell types or numeric columns of ``obs`` (``"novelty"``); all cell types when left out.
     layer
@@ -94,10 +94,11 @@ def composition(
     InputError
         A name is neither a cell type nor a numeric column, or there is no such layer.
     """
-    one = isinstance(color, str)
+    alone, given = isinstance(color, str), CompositionMap.of(adata)
+    adata = given.adata
     names = [color] if isinstance(color, str) else [str(name) for name in (adata.var_names if color is None else color)]
     titles = names if title is None else [title] if isinstance(title, str) else list(title)
-    canvas, xy_px = _canvas(adata, img)
+    canvas, xy_px = _canvas(given, img)
     frame = crop_to(canvas, xy_px)
     aspect = (frame[3] - frame[2]) / (frame[1] - frame[0])
     panels = new_grid(ax, len(names), ncols, _SIDE, _SIDE * aspect + 0.3)
@@ -111,11 +112,11 @@ def composition(
         _bar(axes, norm, cmap)
     if scale_bar:
         draw_scale_bar(panels[0], canvas, frame)
-    return finish(panels[0] if one else panels, save, show)
+    return finish(panels[0] if alone else panels, save, show)
 
 
 def dominant(
-    adata: AnnData,
+    adata: AnnData | CompositionMap | str | os.PathLike[str],
     color: Sequence[str] | None = None,
     *,
     img: np.ndarray | None = None,
@@ -144,11 +145,13 @@ def dominant(
     """
     from matplotlib.colors import to_rgb
 
+    given = CompositionMap.of(adata)
+    adata = given.adata
     types = [str(name) for name in (adata.var_names if color is None else color)]
     table = pd.DataFrame({name: _values(adata, name, None) for name in types})
-    every = type_colours([str(name) for name in adata.var_names])
+    every = type_colours(given.cell_types)
     colours = {name: to_rgb((palette or {}).get(name, every[name])) for name in types}
-    canvas, xy_px = _canvas(adata, img)
+    canvas, xy_px = _canvas(given, img)
     frame = crop_to(canvas, xy_px)
     aspect = (frame[3] - frame[2]) / (frame[1] - frame[0])
     axes = new_axes(ax, 1.35 * _SIDE + (1.6 if legend else 0), 1.35 * _SIDE * aspect + 0.3)
@@ -221,7 +224,7 @@ def compare(
 
 
 def proportions(
-    adata: AnnData | dict[str, AnnData] | Evaluation,
+    adata: AnnData | CompositionMap | dict[str, AnnData] | Evaluation,
     *,
     head: str | None = None,
     ax: Axes | None = None,
@@ -244,9 +247,7 @@ def proportions(
         tables = source.labels if head is None else source.predictions[head]
     else:
         maps = source if isinstance(source, dict) else {"all tiles": source}
-        tables = {
-            name: pd.DataFrame(np.asarray(one.X), columns=one.var_names.astype(str)) for name, one in maps.items()
-        }
+        tables = {name: CompositionMap.of(one).values() for name, one in maps.items()}
     types = max(table.shape[1] for table in tables.values())
     axes = new_axes(ax, 7.6, 0.9 + 0.32 * len(tables) + 0.18 * math.ceil(types / 4))
     draw_composition_bars(axes, composition_means(tables))
@@ -267,17 +268,15 @@ def _values(adata: AnnData, name: str, layer: str | None) -> np.ndarray:
     raise InputError(f"{name!r} is neither a cell type nor a number of a tile", hint=f"Choose from {types}, novelty")
 
 
-def _canvas(adata: AnnData, img: np.ndarray | None) -> tuple[Canvas, np.ndarray]:
+def _canvas(one: CompositionMap, img: np.ndarray | None) -> tuple[Canvas, np.ndarray]:
     """The slide under the map; without a picture, blank paper of the map's extent."""
-    manifest = json.loads(adata.uns["manifest"])
-    slide, round_marks = manifest["slide"], manifest["places"] == "spots"
-    xy_px = np.asarray(adata.obsm["spatial"], dtype=float)
+    slide = one.slide
     if img is None:
         scale = 256 / max(slide["width_px"], slide["height_px"])
         shape = (max(1, round(slide["height_px"] * scale)), max(1, round(slide["width_px"] * scale)), 3)
         img = np.full(shape, 255, np.uint8)
     scale = img.shape[1] / slide["width_px"]
-    return Canvas(np.asarray(img), scale, manifest["cell_px"], round_marks, slide["mpp"] / scale), xy_px
+    return Canvas(np.asarray(img), scale, one.cell_px, one.at_spots, one.mpp / scale), one.xy_px
 
 
 def _bar(axes: Axes, norm: Normalize, cmap: str | None) -> None:

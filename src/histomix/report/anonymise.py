@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from ..common.nameless import Renaming, nameless_manifest, strings_in
+from ..common.nameless import Renaming, strings_in
 from ..common.pseudonyms import Pseudonyms
 from ..evaluation import Evaluation
 from ..evaluation.leakage.audit import AUDIT_RULES
 from ..heads import private_card
-from ..maps.anonymise import is_anonymised, map_name, private_map
+from ..maps.anonymise import private_map
 from .inputs import ReportInputs, SlideMap
 
 _FAILED = "What it failed on is in the status of the slide, and may name it."
@@ -123,12 +123,10 @@ def _labels(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _map(one: SlideMap, names: Pseudonyms) -> SlideMap:
-    name = one.name if is_anonymised(one.manifest) else names.slide(map_name(one.manifest, one.folder))
-    manifest = nameless_manifest({**one.manifest, "name": name})
+    composition = private_map(one.composition, names)
+    name = one.name if one.composition.anonymised else composition.name
     failure = None if one.failure is None else _FAILED
-    return replace(
-        one, name=name, composition=private_map(one.composition, names, name), manifest=manifest, failure=failure
-    )
+    return replace(one, name=name, composition=composition, failure=failure)
 
 
 def _score(facts: Mapping[str, Any], names: Pseudonyms) -> dict[str, Any]:

@@ -88,8 +88,8 @@ def _audit(findings: Sequence[dict[str, Any]], place: int) -> Tile:
 
 
 def _slides(maps: Sequence[SlideMap]) -> Tile:
-    tiles = sum(one.composition.n_obs for one in maps)
-    scope = sum(int(one.composition.obs["in_scope"].sum()) for one in maps)
+    tiles = sum(len(one.composition) for one in maps)
+    scope = sum(int(one.composition.in_scope.sum()) for one in maps)
     what = f"{len(maps)} slide{'s' if len(maps) != 1 else ''}"
     tone = "warn" if any(one.failure for one in maps) or scope < 0.8 * tiles else ""
     return _tile(what, f"predicted: {tiles:,} tiles, {share(scope / tiles if tiles else None)} in scope", "#maps", tone)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,11 +12,12 @@ import anndata as ad
 import numpy as np
 from PIL import Image
 
-from ..common.formats import check_map
 from ..common.geometry.pitch import nearest_pitch
 from ..embedding import feature_manifest, read_features
 from ..errors import InputError, MissingFileError
 from ..evaluation import Evaluation, read_evaluation
+from ..maps import CompositionMap
+from ..maps.find import maps_in
 from ..pl.figures import Canvas
 from ..provenance import read_json
 
@@ -27,10 +27,8 @@ class SlideMap:
     """A predicted composition map and the slide under it; ``failure`` is why a later attempt gave no newer one."""
 
     name: str
-    composition: ad.AnnData
-    manifest: dict[str, Any]
+    composition: CompositionMap
     canvas: Canvas | None
-    folder: Path
     failure: str | None = None
 
 
@@ -60,11 +58,7 @@ def report_inputs(folders: Sequence[str | os.PathLike[str]]) -> ReportInputs:
     for folder in map(Path, folders):
         if not folder.is_dir():
             raise MissingFileError("there is no such folder", where=folder, hint="Give folders made by the other verbs")
-        maps = (
-            [folder]
-            if (folder / "composition.h5ad").is_file()
-            else sorted(p.parent for p in folder.glob("*/composition.h5ad"))
-        )
+        maps = maps_in(folder)
         if (folder / "summary.json").is_file():
             facts = read_json(folder / "summary.json", hint="Run histomix evaluate again")
             if "orthogonal" in facts:
@@ -91,20 +85,14 @@ def report_inputs(folders: Sequence[str | os.PathLike[str]]) -> ReportInputs:
 
 
 def _read_map(folder: Path) -> SlideMap:
-    composition = ad.read_h5ad(folder / "composition.h5ad")
-    manifest = json.loads(composition.uns["manifest"])
-    check_map(manifest, folder / "composition.h5ad")
-    preview = folder / "preview.jpg"
-    canvas = None
-    if preview.is_file():
-        image = _read_image(preview)
-        scale = image.shape[1] / manifest["slide"]["width_px"]
-        canvas = Canvas(
-            image, scale, manifest["cell_px"], manifest["places"] == "spots", manifest["slide"]["mpp"] / scale
-        )
-    status = read_json(folder / "status.json") if (folder / "status.json").is_file() else {}
+    one = CompositionMap.open(folder)
+    image, canvas = one.preview(), None
+    if image is not None:
+        scale = image.shape[1] / one.slide["width_px"]
+        canvas = Canvas(image, scale, one.cell_px, one.at_spots, one.mpp / scale)
+    status = one.status()
     failure = str(status.get("reason")) if status.get("state") == "failed" else None
-    return SlideMap(folder.name, composition, manifest, canvas, folder, failure)
+    return SlideMap(folder.name, one, canvas, failure)
 
 
 def _add_features(sources: ReportInputs, folder: Path) -> None:

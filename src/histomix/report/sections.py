@@ -149,9 +149,8 @@ def _donor(evaluation: Evaluation, section: str) -> str:
 
 def slide_view(one: SlideMap, draw: Drawer) -> dict[str, Any]:
     """A slide predicted from H&E alone."""
-    composition, manifest = one.composition, one.manifest
-    readable = composition.obs["read_ok"].to_numpy(bool)
-    scope = composition.obs["in_scope"].to_numpy(bool)
+    composition = one.composition
+    readable, scope = composition.read_ok, composition.in_scope
     notes = []
     if one.failure is not None:
         notes.append(f"This map is of an earlier run: the last attempt on this slide failed. {one.failure}")
@@ -161,18 +160,18 @@ def slide_view(one: SlideMap, draw: Drawer) -> dict[str, Any]:
         notes.append(
             f"Only {scope[readable].mean():.0%} of the tiles look like the training tissue: read this map with care."
         )
-    table = pd.DataFrame(np.asarray(composition.X), columns=composition.var_names.astype(str))
+    table = composition.values()
     facts: dict[str, Any] = {
         "name": one.name,
-        "text": f"{composition.n_obs:,} tiles of {manifest['cell_px'] * manifest['slide']['mpp']:.0f} µm, "
-        f"{share(scope.mean() if len(scope) else None)} in scope, unit: {manifest['unit']}",
+        "text": f"{len(composition):,} tiles of {composition.cell_px * composition.mpp:.0f} µm, "
+        f"{share(scope.mean() if len(scope) else None)} in scope, unit: {composition.unit}",
         "notes": notes,
         "figure": None,
         "map_figure": None,
         "table": _slide_table(one, table),
     }
     if one.canvas is not None and readable.any():
-        places = np.asarray(composition.obsm["spatial"], dtype=float)
+        places = composition.xy_px
         figure = composition_figure(one.canvas, places, {"most abundant cell type": table}, 4.6)
         facts["figure"] = draw.picture(figure, one.name, "composition")
         facts["map_figure"] = draw.picture(map_figure(one.canvas, places, table), one.name, "maps")
@@ -189,11 +188,10 @@ def _slide_table(one: SlideMap, table: pd.DataFrame) -> dict[str, Any] | None:
         for name in known.mean().sort_values(ascending=False).index
     ]
     columns = ["cell type", "mean of tiles", "95th percentile", "most abundant in"]
-    if {"lower", "upper"} <= set(one.composition.layers):
-        bounds = [
-            pd.DataFrame(one.composition.layers[name], columns=table.columns).mean() for name in ("lower", "upper")
-        ]
+    lower, upper = one.composition.lower, one.composition.upper
+    if lower is not None and upper is not None:
+        bounds = [lower.mean(), upper.mean()]
         columns.insert(2, "mean bounds of a tile")
         for row in rows:
             row.insert(2, f"{bounds[0][row[0]]:.3f} to {bounds[1][row[0]]:.3f}")
-    return plain_table(columns, rows, f"Unit: {one.manifest['unit']}.")
+    return plain_table(columns, rows, f"Unit: {one.composition.unit}.")

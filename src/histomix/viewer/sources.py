@@ -14,10 +14,11 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
-from ..common.formats import check_map
 from ..common.geometry.pitch import nearest_pitch
 from ..errors import InputError, MissingFileError, UnknownNameError
 from ..evaluation import Evaluation, read_evaluation
+from ..maps import CompositionMap
+from ..maps.find import maps_in
 from ..pl.scores import shown_head
 from ..provenance import fingerprint
 from ..slides import Slide, open_slide
@@ -103,8 +104,7 @@ def viewer_slides(
         for folder in map(Path, folders):
             if not folder.is_dir():
                 raise MissingFileError("there is no such folder", where=folder, hint="Check the command")
-            maps = [folder] if (folder / "composition.h5ad").is_file() else []
-            maps = maps or sorted(path.parent for path in folder.glob("*/composition.h5ad"))
+            maps = maps_in(folder)
             if (folder / "summary.json").is_file():
                 for view in _sections(read_evaluation(folder), images, head, folder):
                     stack.callback(view.slide.close)
@@ -129,37 +129,18 @@ def _is_slide(path: Path) -> bool:
 
 
 def _map(folder: Path, images: _Images) -> ViewerSlide:
-    composition, manifest = _read_map(folder / "composition.h5ad")
-    facts, head = manifest["slide"], manifest["head"]
+    one = CompositionMap.open(folder, needs=["head"])
+    facts, head = one.slide, one.head
     slide = images.open(facts["file"], facts["mpp"], facts["fingerprint"], str(folder))
     training = head.get("training", {})
     words = f"Head {head['name']}"
     if training:
         words += f", trained on {training['n_spots']} spots of {training['n_donors']} donors"
-    readable = composition.obs["read_ok"].to_numpy(bool)
+    readable = one.read_ok
     notes = [] if readable.all() else [f"{(~readable).sum()} tiles could not be read."]
-    scope = float(composition.obs["in_scope"].to_numpy(bool)[readable].mean()) if readable.any() else 0.0
+    scope = float(one.in_scope[readable].mean()) if readable.any() else 0.0
     notes.append(f"{scope:.0%} of the readable tiles are in scope of the head.")
-    return ViewerSlide(folder.name, slide, composition, head=f"{words}.", notes=notes)
-
-
-def _read_map(path: Path) -> tuple[ad.AnnData, dict[str, Any]]:
-    try:
-        composition = ad.read_h5ad(path)
-        manifest = json.loads(composition.uns["manifest"])
-        absent = {"slide", "head", "unit", "places", "cell_px"} - set(manifest)
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise InputError(
-            f"is damaged or no composition map ({error})", where=path, hint="Run predict again for this slide"
-        ) from error
-    check_map(manifest, path)
-    if absent:
-        raise InputError(
-            f"is no composition map: its manifest lacks {', '.join(sorted(absent))}",
-            where=path,
-            hint="Give folders made by predict",
-        )
-    return composition, manifest
+    return ViewerSlide(folder.name, slide, one.adata, head=f"{words}.", notes=notes)
 
 
 def _sections(evaluation: Evaluation, images: _Images, head: str | None, folder: Path) -> Iterator[ViewerSlide]:

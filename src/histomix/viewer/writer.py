@@ -10,7 +10,6 @@ has drawn picture files from disk may not be read again, so the view could not b
 from __future__ import annotations
 
 import html
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -28,7 +27,7 @@ from ..common.nameless import Renaming, nameless_keys
 from ..common.palette import type_colours
 from ..common.pseudonyms import Pseudonyms, key_file
 from ..errors import InputError
-from ..maps.anonymise import is_anonymised
+from ..maps import CompositionMap
 from ..pages.page import source_digest
 from ..progress import Progress, silent
 from ..provenance import atomic_path
@@ -143,15 +142,15 @@ def write_viewer(
 
 
 def _nameless(one: ViewerSlide, names: Pseudonyms) -> ViewerSlide:
-    manifest = json.loads(one.composition.uns["manifest"])
-    keys = pd.Index(one.composition.obs_names.astype(str))
+    known = CompositionMap.of(one.composition)
+    keys = pd.Index(known.adata.obs_names.astype(str))
     told = pd.Index(nameless_keys(list(keys)))
-    composition = one.composition.copy()
+    composition = known.adata.copy()
     composition.obs_names = told
     label = None if one.label is None else one.label.reindex(keys).set_axis(told, axis=0)
-    if is_anonymised(manifest):
+    if known.anonymised:
         return replace(one, composition=composition, label=label)
-    name = names.slide(manifest.get("name") or one.name)
+    name = names.slide(known.manifest.get("name") or one.name)
     renaming = Renaming({one.name: name, one.slide.path.name: name, one.slide.name: name})
     head, notes = renaming.sentence(one.head), [renaming.sentence(str(note)) for note in one.notes]
     return replace(one, name=name, composition=composition, label=label, head=head, notes=notes)
@@ -160,37 +159,30 @@ def _nameless(one: ViewerSlide, names: Pseudonyms) -> ViewerSlide:
 def _write_slide(one: ViewerSlide, key: str, data: Path, mpp: float, progress: Progress) -> dict[str, Any]:
     folder = data / key
     folder.mkdir()
-    slide, composition = one.slide, one.composition
-    manifest = json.loads(composition.uns["manifest"])
+    slide, composition = one.slide, CompositionMap.of(one.composition)
     levels = pyramid_levels(slide.width_px, slide.height_px, slide.mpp, mpp)
     total = sum(level.columns * level.rows for level in levels)
     (folder / "tiles").mkdir()
     present = write_pyramid(
         slide, folder / "tiles", f"{key}/tiles", levels, lambda done: progress(f"view {one.name}", done, total)
     )
-    obs = composition.obs
-    xy_px = np.asarray(composition.obsm["spatial"], dtype=float)
-    values = np.asarray(composition.X, dtype=float)
-    types = [str(name) for name in composition.var_names]
+    obs, types = composition.adata.obs, composition.cell_types
+    values = composition.values().to_numpy(float)
     colours = type_colours(types)
-    label = None if one.label is None else one.label.reindex(index=composition.obs_names, columns=types).to_numpy(float)
-    bounds = {
-        name: np.asarray(composition.layers[name], dtype=float)
-        for name in ("lower", "upper")
-        if name in composition.layers
-    }
+    label = None if one.label is None else one.label.reindex(index=obs.index, columns=types).to_numpy(float)
+    bounds = {name: table.to_numpy(float) for name, table in composition.bounds.items()}
     tops = [_write_type(folder, key, number, values, bounds, label) for number in range(len(types))]
     state = {
-        "novelty": obs["novelty"].to_numpy(float) if "novelty" in obs else np.full(len(obs), np.nan),
-        "in_scope": obs["in_scope"].to_numpy(float) if "in_scope" in obs else np.ones(len(obs)),
-        "read_ok": obs["read_ok"].to_numpy(float) if "read_ok" in obs else np.ones(len(obs)),
+        "novelty": composition.novelty,
+        "in_scope": composition.in_scope.astype(float),
+        "read_ok": composition.read_ok.astype(float),
         "dominant": _dominant(values),
         "label_dominant": np.full(len(obs), np.nan) if label is None else _dominant(label),
     }
     # Codes of types are told from "none" by the missing mark, so every array of the state has the scale of the codes.
     write_layer(folder, key, "state", state, float(max(len(types), 2)))
-    write_script(folder, key, "places", packed_positions(xy_px))
-    write_script(folder, key, "ids", [str(name) for name in composition.obs_names])
+    write_script(folder, key, "places", packed_positions(composition.xy_px))
+    write_script(folder, key, "ids", [str(name) for name in obs.index])
     means = {"value": _means(values), "label": None if label is None else _means(label)}
     return {
         "key": key,
@@ -207,15 +199,15 @@ def _write_slide(one: ViewerSlide, key: str, data: Path, mpp: float, progress: P
         ],
         "types": types,
         "colours": [[round(255 * part) for part in colours[name]] for name in types],
-        "unit": manifest["unit"],
-        "n": composition.n_obs,
-        "cell_px": manifest["cell_px"],
-        "spots": manifest["places"] == "spots",
+        "unit": composition.unit,
+        "n": len(composition),
+        "cell_px": composition.cell_px,
+        "spots": composition.at_spots,
         "has_bounds": len(bounds) == 2,
         "has_label": label is not None,
         "has_scope": "in_scope" in obs,
         "has_novelty": bool(np.isfinite(state["novelty"]).any()),
-        "interval_words": _interval_words(manifest),
+        "interval_words": _interval_words(composition),
         "novelty_words": NOVELTY_WORDS,
         "top": max(tops, default=1.0),
         "means": means,
@@ -239,9 +231,9 @@ def _write_type(
     return top
 
 
-def _interval_words(manifest: Mapping[str, Any]) -> str:
+def _interval_words(composition: CompositionMap) -> str:
     """What the intervals are, with their level where the map says it."""
-    facts = manifest.get("calibration") or manifest.get("head", {}).get("calibration") or {}
+    facts = composition.manifest.get("calibration") or composition.head.get("calibration") or {}
     level = facts.get("level")
     return f"{100 * level:g} % interval" if isinstance(level, int | float) else "interval"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from ...abundance import Abundance, Vocabulary, read_vocabulary
-from ...common.formats import check_map
 from ...common.metrics import RULES
-from ...errors import InputError, MissingFileError
+from ...errors import InputError
+from ...maps import CompositionMap
 from ...provenance import digest_file, versions
 from ..bootstrap import summarise
 from ..folds import ORTHOGONAL
@@ -37,7 +36,7 @@ _COLUMNS = ["head", "protocol", "fold", "donor", "section", "cell_type", "metric
 
 
 def score_map(
-    composition: AnnData | str | os.PathLike[str],
+    composition: AnnData | CompositionMap | str | os.PathLike[str],
     *,
     cells: str | os.PathLike[str] | None = None,
     regions: str | os.PathLike[str] | None = None,
@@ -97,18 +96,16 @@ def score_map(
         raise InputError("there is nothing to score the map against", hint="Give cells, regions or both")
     if expect and regions is None:
         raise InputError("expectations need regions", hint="Give --regions with --expect")
-    table, name, where = _opened(composition)
-    manifest = json.loads(table.uns["manifest"])
-    check_map(manifest, where)
-    read_ok = table.obs["read_ok"].to_numpy(bool) & np.isfinite(np.asarray(table.X)).all(axis=1)
-    table = table[read_ok]
-    if not table.n_obs:
+    one = CompositionMap.of(composition)
+    manifest, name, where = one.manifest, one.folder_name or "slide", one.where
+    values = one.values()
+    read_ok = one.read_ok & np.isfinite(values.to_numpy()).all(axis=1)
+    if not read_ok.any():
         raise InputError("holds no tile that could be read", where=where, hint="Predict the slide again")
-    mpp, unit = float(manifest["slide"]["mpp"]), str(manifest["unit"])
-    values = pd.DataFrame(np.asarray(table.X, dtype=np.float64), index=table.obs_names, columns=table.var_names)
-    values = _mapped(values, map_vocabulary, where)
-    positions = table.obs[["x_px", "y_px"]].astype(np.float64).rename_axis("spot")
-    side_um = float(manifest["cell_px"]) * mpp
+    mpp, unit = one.mpp, one.unit
+    values = _mapped(values[read_ok].astype(np.float64), map_vocabulary, where)
+    positions = one.adata.obs.loc[read_ok, ["x_px", "y_px"]].astype(np.float64).rename_axis("spot")
+    side_um = one.cell_px * mpp
     blocks = block_of(positions.to_numpy() * mpp, side_um)
     notes = _seen(manifest, donor)
     facts: dict[str, Any] = {"map": where, "tile_um": side_um, "interval": BLOCKS}
@@ -152,25 +149,6 @@ def score_map(
     if out is not None:
         result.save(out)
     return result
-
-
-def _opened(composition: AnnData | str | os.PathLike[str]) -> tuple[AnnData, str, str]:
-    """A map, what to call it, and where it is."""
-    if not isinstance(composition, str | os.PathLike):
-        return composition, "slide", "composition"
-    from anndata import read_h5ad
-
-    place = Path(composition)
-    file = place / "composition.h5ad" if place.is_dir() else place
-    hint = "Give the folder of a slide that histomix predict wrote"
-    if not file.is_file():
-        raise MissingFileError("there is no composition map", where=file, hint=hint)
-    try:
-        found = read_h5ad(file)
-        json.loads(found.uns["manifest"])
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"is no composition map ({error})", where=file, hint=hint) from error
-    return found, file.parent.resolve().name if file.name == "composition.h5ad" else file.stem, str(file)
 
 
 def _mapped(
