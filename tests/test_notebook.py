@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import histomix as hm
-from histomix.maps import describe_composition
+from histomix.maps import CompositionMap
 from histomix.notebook import card_html
 
 from .conftest import Job
@@ -71,7 +71,7 @@ def test_a_map_is_described(job: Job) -> None:
     values = np.array(composition.X)
     values[2] = np.nan
     composition.X = values
-    found = describe_composition(composition)
+    found = CompositionMap(composition).describe()
     read = np.delete(values, 2, axis=0)
     means = dict(zip(composition.var_names, read.mean(axis=0), strict=True))
     assert found.facts["readable"] == composition.n_obs - 1

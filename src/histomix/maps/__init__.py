@@ -1,7 +1,7 @@
 """What a prediction is, on disk and in memory."""
 
 from .composition import composition_geojson, composition_table
-from .describe import CompositionDescription, describe_composition
+from .describe import CompositionDescription
 from .find import find_maps
 from .map import CompositionMap
 from .streaming import write_composition
@@ -11,7 +11,6 @@ __all__ = [
     "CompositionMap",
     "composition_geojson",
     "composition_table",
-    "describe_composition",
     "find_maps",
     "write_composition",
 ]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from ..notebook import card_html
-from .map import CompositionMap
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,15 +37,15 @@ class CompositionDescription:
         return card_html("Composition", lead, listed, columns, rows)
 
 
-def describe_composition(composition: AnnData | CompositionMap) -> CompositionDescription:
-    """Describe a map from `histomix.predict`: put it last in a cell of a notebook.
+def describe(
+    values: pd.DataFrame, bounds: Mapping[str, pd.DataFrame], facts: Mapping[str, Any]
+) -> CompositionDescription:
+    """Describe the values of a map and their ``lower`` and ``upper`` bounds, if any (tiles x types).
 
     Tiles that could not be read are left out of every number.
     """
-    one = CompositionMap.of(composition)
-    values = one.values().astype(float)
     known = values.notna().all(axis=1)
-    read = values[known]
+    read = values[known].astype(float)
     most = read.idxmax(axis=1).value_counts(normalize=True) if len(read) else pd.Series(dtype=float)
     table = pd.DataFrame(
         {
@@ -57,14 +54,6 @@ def describe_composition(composition: AnnData | CompositionMap) -> CompositionDe
             "most_abundant_in": most.reindex(values.columns).fillna(0.0),
         }
     )
-    for name, bound in one.bounds.items():
+    for name, bound in bounds.items():
         table[name] = bound.to_numpy(float)[known.to_numpy()].mean(axis=0)
-    facts = {
-        "slide": str(one.slide["file"]),
-        "tiles": len(one),
-        "readable": int(known.sum()),
-        "in_scope": int(one.in_scope.sum()),
-        "unit": one.unit,
-        "head": str(one.head.get("name", "")),
-    }
-    return CompositionDescription(table.sort_values("mean", ascending=False), facts)
+    return CompositionDescription(table.sort_values("mean", ascending=False), dict(facts, readable=int(known.sum())))

@@ -18,6 +18,7 @@ from ..common.h5ad import read_h5ad
 from ..common.nameless import file_stem
 from ..errors import MapError, MissingMapError
 from ..provenance import read_json
+from .describe import CompositionDescription, describe
 
 MAP_FILE = "composition.h5ad"
 #: Layers that hold the ends of intervals.
@@ -98,9 +99,18 @@ class CompositionMap:
         return f"CompositionMap({of}, {self.unit})"
 
     def _repr_html_(self) -> str:
-        from .describe import describe_composition
+        return self.describe()._repr_html_()
 
-        return describe_composition(self)._repr_html_()
+    def describe(self) -> CompositionDescription:
+        """The map in words and numbers; tiles that could not be read are left out of every number."""
+        facts = {
+            "slide": str(self.slide["file"]),
+            "tiles": len(self),
+            "in_scope": int(self.in_scope.sum()),
+            "unit": self.unit,
+            "head": str(self.head.get("name", "")),
+        }
+        return describe(self.values(), self.bounds, facts)
 
     @property
     def where(self) -> str:
