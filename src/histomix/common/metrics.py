@@ -35,6 +35,10 @@ RULES = {
     "pearson (chance may pass it on few spots); only the noise of counting is seen: where the reference is wrong, "
     "labels agree with themselves and are wrong; empty where the label is constant, absent (unknown) where labels "
     "carry no reliability; no bound for scores against the truth",
+    "slides": "slide_mae: the absolute error of the mean over a section's test spots; slide_mae_constant: that of the "
+    "training mean in its place; slide_spearman: order of the tested sections by their means; spread_kept: standard "
+    "deviation of the predicted means over that of the observed ones (1 = all of it); the last two over all tested "
+    "sections of a protocol, their intervals draw donors",
     "level": "pearson, spearman, rmse, mae, auroc_present: per cell type over the test spots of one section in one "
     "fold; pearson_pooled: over all test spots of a fold; pearson_within: the same after centring observed and "
     "predicted values per section; js_composition: mean over the test spots of one section in one fold",
@@ -133,6 +137,20 @@ def centre_within(values: Array, section: NDArray[np.str_]) -> Array:
         rows = section == name
         centred[rows] = _deviations(values[rows])
     return centred
+
+
+def slide_means(values: Array, section: NDArray[np.str_]) -> tuple[NDArray[np.str_], Array]:
+    """Names of the sections, in their order, and the mean of each one's rows, shape (n_sections, n_types)."""
+    names, code, counts = np.unique(section, return_inverse=True, return_counts=True)
+    total = np.zeros((len(names), values.shape[1]))
+    np.add.at(total, code, values)
+    return names, total / counts[:, None]
+
+
+def spread_kept(observed: Array, predicted: Array) -> Array:
+    """Standard deviation of each predicted column over that of the observed one; NaN where that is constant."""
+    below = np.where(_is_constant(observed), np.nan, observed.std(axis=0))
+    return np.asarray(predicted.std(axis=0) / below)
 
 
 def _is_constant(values: Array) -> NDArray[np.bool_]:

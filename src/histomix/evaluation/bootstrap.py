@@ -13,7 +13,7 @@ from scipy.stats import norm, t
 from ..common.metrics import Array
 from ..heads import TrainingSet
 from .folds import Fold
-from .scoring import FOLD_METRICS, INTERVAL_METRICS, SECTION_METRICS
+from .scoring import FOLD_METRICS, INTERVAL_METRICS, SECTION_METRICS, SLIDE_METRICS
 
 #: Draws of the bootstrap, and the level of its intervals.
 DRAWS, LEVEL = 2000, 0.95
@@ -44,8 +44,9 @@ def summarise(metrics: pd.DataFrame, folds: list[dict[str, Any]], seed: int) -> 
         over a fold) of the mean over cell types, its interval ``low`` to ``high`` (None with a single unit),
         ``n_types``, ``n_sections``, ``n_donors``, ``types`` (mean, interval and n_units of each cell type),
         ``by_donor`` (mean and n_units of each donor; the interval is over its units) and, except for ridge,
-        ``vs_ridge``: the paired difference with its interval. Undefined values are left out of means and counted by the
-        ``n_``.
+        ``vs_ridge``: the paired difference with its interval. ``slide_mae`` has ``minus_constant`` besides: of each
+        cell type, the difference to the error of the training mean, paired by section. Undefined values are left out
+        of means and counted by the ``n_``.
     """
     members = {fold["name"]: fold["sections"] for fold in folds}
     scores: dict[str, Any] = {}
@@ -53,7 +54,7 @@ def summarise(metrics: pd.DataFrame, folds: list[dict[str, Any]], seed: int) -> 
         on_target = metrics[metrics["target"] == target]
         donors = dict(zip(on_target["section"], on_target["donor"], strict=True))
         scores[target] = {head: {} for head in dict.fromkeys(on_target["head"])}
-        for metric in (*SECTION_METRICS, *FOLD_METRICS, *INTERVAL_METRICS):
+        for metric in (*SECTION_METRICS, *SLIDE_METRICS, *FOLD_METRICS, *INTERVAL_METRICS):
             values = units_by_head(on_target[on_target["metric"] == metric], metric)
             if not values:
                 continue
@@ -65,6 +66,12 @@ def summarise(metrics: pd.DataFrame, folds: list[dict[str, Any]], seed: int) -> 
                 entry["by_donor"] = _by_donor(values[head].mean(axis=1), seed)
                 if metric == "js_composition":
                     entry["n_types"] = int(on_target["cell_type"].replace("", np.nan).nunique())
+                if metric == "slide_mae":
+                    constant = units_by_head(on_target[on_target["metric"] == "slide_mae_constant"], metric)[head]
+                    entry["minus_constant"] = {
+                        str(name): mean_and_interval(column.to_numpy(), weights, groups)
+                        for name, column in (values[head] - constant).items()
+                    }
                 if head != REFERENCE and REFERENCE in values:
                     difference = (values[head] - values[REFERENCE]).mean(axis=1).to_numpy()
                     entry["vs_" + REFERENCE] = mean_and_interval(difference, weights, groups)
@@ -178,6 +185,15 @@ def mean_and_interval(values: Array, weights: Array, groups: NDArray[np.intp]) -
         means = (weights @ np.where(finite, values, 0.0))[total > 0] / total[total > 0]
         low, high = (float(edge) for edge in np.quantile(means, percentiles(groups[finite])))
     return {"mean": _number(values[finite].mean()) if finite.any() else None, "low": low, "high": high}
+
+
+def interval_of(value: float, drawn: Array, groups: NDArray[np.intp]) -> dict[str, float | None]:
+    """A number with the interval of its draws, as `mean_and_interval` gives them."""
+    finite = drawn[np.isfinite(drawn)]
+    low = high = None
+    if len(groups) > 1 and len(finite):
+        low, high = (float(edge) for edge in np.quantile(finite, percentiles(groups)))
+    return {"mean": _number(value), "low": low, "high": high}
 
 
 def percentiles(groups: NDArray[np.intp]) -> tuple[float, float]:

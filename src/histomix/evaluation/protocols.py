@@ -18,6 +18,7 @@ from .coverage import IntervalScores
 from .data import EvaluationData
 from .fit_folds import LABEL, Fits, fit_folds
 from .folds import HONESTY, Fold, check_protocol
+from .levels import across_rows, across_slides, good_for, slide_errors
 from .scoring import score
 
 COLUMNS = ["head", "protocol", "fold", "donor", "section", "cell_type", "metric", "value", "target", "n_spots"]
@@ -82,6 +83,9 @@ def run_protocol(
     metrics = pd.concat([score_folds(protocol, folds, training, scored), *intervals.rows()], ignore_index=True)
     described = describe_folds(folds, training)
     scores = summarise(metrics, described, seed)
+    across = _across(training, scored, scores, seed)
+    if len(across):
+        metrics = pd.concat([metrics, across.assign(protocol=protocol)[COLUMNS]], ignore_index=True)
     return Scored(protocol, folds, fits, metrics, described, scores, intervals.summary())
 
 
@@ -105,17 +109,33 @@ def score_folds(
         for name, values in predicted.items():
             for fold in folds:
                 rows = fold.test[np.isfinite(observed[fold.test]).all(axis=1)]
+                section, donor = training.section[rows], training.donor[rows]
+                types = [str(name) for name in training.cell_types]
                 part = score(
-                    observed[rows],
-                    values[rows],
-                    section=training.section[rows],
-                    donor=training.donor[rows],
-                    cell_types=training.cell_types,
-                    unit=training.unit,
+                    observed[rows], values[rows], section=section, donor=donor, cell_types=types, unit=training.unit
                 )
+                constant = training.Y[fold.train].mean(axis=0)
+                levels = slide_errors(observed[rows], values[rows], constant, section, donor, types)
+                part = pd.concat([part, levels], ignore_index=True)
                 parts.append(part.assign(head=name, protocol=protocol, fold=fold.name, target=target))
     table = pd.concat([part for part in parts if len(part)], ignore_index=True)
     return table[COLUMNS].astype({"value": np.float64, "n_spots": np.int64})
+
+
+def _across(
+    training: TrainingSet, scored: Mapping[str, tuple[Array, dict[str, Array]]], scores: dict[str, Any], seed: int
+) -> pd.DataFrame:
+    """Add order and spread of the slides' means, and what each type is good for, to the scores; returns their rows."""
+    section, donor = np.asarray(training.section, dtype=str), np.asarray(training.donor, dtype=str)
+    types, parts = [str(name) for name in training.cell_types], [pd.DataFrame()]
+    for target, (observed, predicted) in scored.items():
+        for head, values in predicted.items():
+            entries = across_slides(observed, values, section, donor, types, seed)
+            scores[target][head] |= entries
+            scores[target][head]["good_for"] = good_for(scores[target][head])
+            tested = int(np.isfinite(values).all(axis=1).sum())
+            parts.append(across_rows(entries).assign(head=head, target=target, n_spots=tested))
+    return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
 
 
 def inflation(results: Sequence[Scored]) -> list[dict[str, Any]]:

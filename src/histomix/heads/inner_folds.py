@@ -10,6 +10,8 @@ from .neighbourhood import Positions
 
 #: Inner folds at most: with more groups than this, whole groups share a fold.
 N_FOLDS = 5
+#: Donors from which inner splits hold out donors.
+MIN_DONORS = 3
 #: Least share of the rows that an inner split may train on.
 MIN_TRAINING = 0.25
 
@@ -38,7 +40,10 @@ def inner_folds(n_rows: int, groups: np.ndarray | None) -> list[np.ndarray]:
 
 
 def inner_groups(section: np.ndarray, donor: np.ndarray, xy_um: np.ndarray) -> np.ndarray:
-    """Choose what inner splits keep together: donors if there are two, else sections, else strips of the one section.
+    """Choose what inner splits keep together: donors if there are three, else sections, else strips of the one section.
+
+    Of two donors each would be read by a head trained on the other alone: that tells how donors' levels differ, and
+    little of how long to train on both (with a second donor, sections of the first were read worse).
 
     Parameters
     ----------
@@ -51,8 +56,8 @@ def inner_groups(section: np.ndarray, donor: np.ndarray, xy_um: np.ndarray) -> n
     -------
     ``(n,)`` group labels.
     """
-    for names in (donor, section):
-        if len(np.unique(names)) > 1:
+    for names, least in ((donor, MIN_DONORS), (section, 2)):
+        if len(np.unique(names)) >= least:
             return np.asarray(names)
     along = xy_um[:, np.ptp(xy_um, axis=0).argmax()]
     edges = np.quantile(along, np.linspace(0, 1, N_FOLDS + 1)[1:-1])

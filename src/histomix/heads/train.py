@@ -16,7 +16,7 @@ from .base import CompositionRegressor
 from .card import evaluation_scores, inner_scores, make_card
 from .dataset import TrainingSet, assemble
 from .head import Head, seal
-from .inner_folds import held_out_predictions, inner_groups
+from .inner_folds import MIN_DONORS, held_out_predictions, inner_groups
 from .intervals import LEVEL, Intervals, calibrate
 from .novelty import NoveltyModel
 from .registry import HEADS, make_estimator
@@ -118,7 +118,7 @@ def train(
 
 def _held_apart(training: TrainingSet) -> str:
     """What `inner_groups` keeps together in these rows, in words."""
-    if len(np.unique(training.donor)) > 1:
+    if len(np.unique(training.donor)) >= MIN_DONORS:
         return "donors"
     return "sections" if len(np.unique(training.section)) > 1 else "strips of the one section"
 

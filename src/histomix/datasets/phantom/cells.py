@@ -74,10 +74,10 @@ def draw_cells(rng: np.random.Generator, donor: Donor, layout: Layout, direction
     drawer = _Drawer(rng)
     _glands(drawer, layout)
     _vessels(drawer, layout)
-    _aggregates(drawer, layout)
+    _aggregates(drawer, donor, layout)
     _nests(drawer, donor, layout)
     _stroma(drawer, donor, layout, direction)
-    fat = _fat(drawer, layout)
+    fat = _fat(drawer, donor, layout)
 
     x, y, kind, angle, look = (np.concatenate(columns) for columns in zip(*drawer.parts, strict=True))
     inside = (x > 0) & (y > 0) & (x < layout.size_um[0]) & (y < layout.size_um[1])
@@ -142,7 +142,7 @@ def _vessels(drawer: _Drawer, layout: Layout) -> None:
             drawer.add(x, y, FIBROBLAST, theta + np.pi / 2)
 
 
-def _aggregates(drawer: _Drawer, layout: Layout) -> None:
+def _aggregates(drawer: _Drawer, donor: Donor, layout: Layout) -> None:
     """B-cell follicles in a mantle of T cells; the border is ragged and both mix."""
     rng = drawer.rng
     for aggregate in layout.aggregates:
@@ -152,7 +152,7 @@ def _aggregates(drawer: _Drawer, layout: Layout) -> None:
         share += 0.18 * np.cos(np.arctan2(dy, dx) + rng.uniform(0, 2 * np.pi)) * (share < 0.9)
         keep = (share < 1.0) & (rng.random(x.size) < 0.96)
         x, y, share = dx[keep] + aggregate.x_um, dy[keep] + aggregate.y_um, share[keep]
-        follicle = rng.normal(0.62, 0.12)
+        follicle = rng.normal(donor.follicle, 0.08)
         b_chance = np.where(share < follicle, 0.86, 0.14)
         kind = np.where(rng.random(x.size) < b_chance, B_CELL, T_CELL)
         kind[rng.random(x.size) < 0.03] = MACROPHAGE
@@ -169,7 +169,7 @@ def _nests(drawer: _Drawer, donor: Donor, layout: Layout) -> None:
     x, y = x[keep], y[keep]
     angle = drawer.random_angles(x.size)
     invaded = np.exp(0.9 * sample(smooth_noise(rng, layout.shape, 45 / STEP_UM), x, y, STEP_UM))
-    chance = rng.random(x.size) / (donor.infiltrate * invaded)
+    chance = rng.random(x.size) / (donor.infiltrate * donor.in_nests * invaded)
     kind = np.select([chance < 0.035, chance < 0.06], [T_CELL, MACROPHAGE], CANCER)
     drawer.add(x, y, kind, angle)
 
@@ -192,13 +192,15 @@ def _stroma(drawer: _Drawer, donor: Donor, layout: Layout, direction: Field) -> 
     near_lymph = np.exp(-np.clip(-layout.lymph, 0, None) / 35.0).astype(np.float32)
     immune = donor.infiltrate * (0.25 + near_tumour + 2.0 * near_lymph)
     scatter(7.5, T_CELL, 0.10 * immune * patchy(45, 1.0, 0.9))
-    scatter(8.5, B_CELL, 0.05 * immune * patchy(38, 1.0, 1.2), PLASMA)
+    scatter(8.5, B_CELL, 0.05 * donor.plasma * immune * patchy(38, 1.0, 1.2), PLASMA)
     scatter(9.5, B_CELL, 0.02 * immune)
-    scatter(13.0, MACROPHAGE, 0.16 * donor.infiltrate * (0.5 + near_tumour) * patchy(40, 1.0, 0.7))
-    scatter(12.5, FIBROBLAST, (0.42 + 0.25 * near_tumour + 0.25 * loose) * patchy(60, 1.0, 0.25))
+    wandering = 0.16 * donor.macrophages * donor.infiltrate
+    scatter(13.0, MACROPHAGE, wandering * (0.5 + near_tumour) * patchy(40, 1.0, 0.7))
+    fibroblasts = donor.fibroblasts * (0.42 + 0.25 * near_tumour + 0.25 * loose)
+    scatter(12.5, FIBROBLAST, fibroblasts * patchy(60, 1.0, 0.25))
 
 
-def _fat(drawer: _Drawer, layout: Layout) -> tuple[Floats, Floats, Floats, Floats]:
+def _fat(drawer: _Drawer, donor: Donor, layout: Layout) -> tuple[Floats, Floats, Floats, Floats]:
     """Centres of the fat cells and the places of their nuclei; capillaries' and macrophages' nuclei between them."""
     rng = drawer.rng
     x, y = jittered_lattice(rng, layout.size_um, 58.0, 0.2)
@@ -214,7 +216,7 @@ def _fat(drawer: _Drawer, layout: Layout) -> tuple[Floats, Floats, Floats, Float
     nearest = neighbours[:, 1]  # halfway to the nearest neighbour is always on the rim between the two
     rim_x, rim_y = x + 0.47 * (x[nearest] - x), y + 0.47 * (y[nearest] - y)
     corner_x, corner_y = x[neighbours].mean(axis=1), y[neighbours].mean(axis=1)
-    kind = np.where(rng.random(x.size) < 0.65, ENDOTHELIAL, MACROPHAGE)
+    kind = np.where(rng.random(x.size) < donor.fat_vessels, ENDOTHELIAL, MACROPHAGE)
     extra = (rng.random(x.size) < 0.45) & (sample(layout.fat, corner_x, corner_y, STEP_UM) > 0)
     drawer.add(corner_x[extra], corner_y[extra], kind[extra], drawer.random_angles(int(extra.sum())))
     return x, y, rim_x, rim_y

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,7 +23,7 @@ Colour = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Donor:
-    """What is the same in all sections of one donor.
+    """What is the same in all sections of one donor: tissue, laboratory and scanner.
 
     Attributes
     ----------
@@ -31,8 +31,18 @@ class Donor:
         Optical density of red, green and blue per unit of stain.
     haematoxylin_strength, eosin_strength
         Factors on the stain that the tissue takes up.
+    light
+        Red, green and blue of the empty slide, 0 to 255.
+    contrast
+        Exponent of the scanner's response: above 1 the picture is darker and harder.
     blur_um
         Standard deviation of the optical blur.
+    nuclear_size
+        Factor on the length of all nuclei (fixation, thickness of the cut).
+    chromatin
+        Factor on the coarseness of all nuclei's stain.
+    looks
+        Factors on length, width and stain of the nuclei of each kind, beside the common ones.
     grade
         Nuclear grade of the tumour, 0 (small, regular, gland-forming) to 1 (large, pleomorphic).
     fat, tumour
@@ -41,8 +51,18 @@ class Donor:
         Width of the tumour nests.
     aggregates, ducts, lobules
         Numbers per mm2 of lymphoid aggregates, ducts and lobules.
-    infiltrate
-        Factor on immune cells scattered in stroma and tumour.
+    capillaries
+        Number per mm2 of stroma.
+    infiltrate, in_nests
+        Factors on immune cells scattered in stroma and tumour, and on those inside nests besides.
+    macrophages, plasma, fibroblasts
+        Factors on the cells of these kinds that are scattered.
+    follicle
+        Radius of the B-cell follicle in a lymphoid aggregate, as a share of the aggregate's.
+    fat_vessels
+        Share of capillaries among the cells between fat cells; the rest are macrophages.
+    cytoplasm
+        Factor on the haematoxylin of the tumour's cytoplasm.
     collagen
         Density of the stroma's fibres.
     """
@@ -52,7 +72,12 @@ class Donor:
     eosin: Colour
     haematoxylin_strength: float
     eosin_strength: float
+    light: Colour
+    contrast: float
     blur_um: float
+    nuclear_size: float
+    chromatin: float
+    looks: tuple[tuple[float, float, float], ...]
     grade: float
     fat: float
     tumour: float
@@ -60,46 +85,72 @@ class Donor:
     aggregates: float
     ducts: float
     lobules: float
+    capillaries: float
     infiltrate: float
+    in_nests: float
+    macrophages: float
+    plasma: float
+    fibroblasts: float
+    follicle: float
+    fat_vessels: float
+    cytoplasm: float
     collagen: float
 
 
-# Values in the order of the fields above.
-_DONORS = (
-    Donor(
-        "P1", (0.62, 0.72, 0.31), (0.13, 0.80, 0.48), 1.0, 1.0, 0.45, 0.75, 0.16, 0.45, 34.0, 1.6, 0.8, 0.8, 1.0, 1.0
-    ),
-    Donor(
-        "P2", (0.58, 0.74, 0.36), (0.16, 0.84, 0.55), 0.88, 1.18, 0.55, 0.25, 0.24, 0.34, 46.0, 0.8, 1.6, 1.6, 0.6, 1.15
-    ),
-    Donor(
-        "P3", (0.68, 0.68, 0.27), (0.10, 0.76, 0.38), 1.12, 0.86, 0.60, 1.0, 0.08, 0.52, 30.0, 2.4, 0.8, 0.8, 1.3, 0.85
-    ),
-    Donor(
-        "P4", (0.60, 0.76, 0.40), (0.18, 0.82, 0.50), 0.95, 0.95, 0.50, 0.5, 0.12, 0.38, 38.0, 1.6, 0.8, 1.2, 1.2, 1.05
-    ),
-)
+#: The ends between which donors lie, log-uniform. They are so far apart that ridge reads a donor that it has not seen
+#: clearly worse than a section that it has not seen.
+_RANGES = {
+    "haematoxylin_strength": (0.6, 1.55),
+    "eosin_strength": (0.55, 1.6),
+    "contrast": (0.8, 1.25),
+    "blur_um": (0.38, 1.25),
+    "nuclear_size": (0.8, 1.25),
+    "chromatin": (0.55, 1.6),
+    "grade": (0.15, 1.0),
+    "fat": (0.06, 0.26),
+    "tumour": (0.22, 0.6),
+    "nest_um": (22.0, 64.0),
+    "aggregates": (0.7, 3.0),
+    "ducts": (0.7, 1.8),
+    "lobules": (0.7, 1.8),
+    "capillaries": (28.0, 110.0),
+    "infiltrate": (0.45, 1.8),
+    "in_nests": (0.3, 3.6),
+    "macrophages": (0.5, 1.9),
+    "plasma": (0.4, 2.4),
+    "fibroblasts": (0.7, 1.35),
+    "follicle": (0.25, 0.98),
+    "fat_vessels": (0.2, 0.95),
+    "cytoplasm": (0.45, 1.8),
+    "collagen": (0.75, 1.3),
+}
+#: Two ends for each colour: dyes of different laboratories, light of different scanners.
+_COLOURS: dict[str, tuple[Colour, Colour]] = {
+    "haematoxylin": ((0.74, 0.63, 0.20), (0.50, 0.80, 0.48)),
+    "eosin": ((0.05, 0.70, 0.28), (0.26, 0.90, 0.66)),
+    "light": ((251.0, 243.0, 228.0), (230.0, 240.0, 251.0)),
+}
+#: Spread (of the logarithm) of the factors on length, width and stain of one kind's nuclei.
+_LOOKS = (0.16, 0.16, 0.26)
+#: Donors of one block share out each range evenly, so that few donors differ as many do.
+_BLOCK = 4
 
 
 def make_donor(seed: int, index: int) -> Donor:
-    """Donor number ``index`` (from 0) of the phantom with this seed: one of four patterns, varied a little."""
-    rng = np.random.default_rng([seed, 11, index])
-    donor = _DONORS[index % len(_DONORS)]
+    """Donor number ``index`` (from 0) of the phantom with this seed.
 
-    def vary(value: float, by: float) -> float:
-        return float(value * np.exp(rng.normal(0.0, by)))
+    Every four donors lie in the four quarters of each range, drawn for each range anew (a Latin hypercube).
+    """
+    block, place = divmod(index, _BLOCK)
+    shared, own = np.random.default_rng([seed, 11, block]), np.random.default_rng([seed, 12, index])
 
-    def tint(colour: Colour) -> Colour:
-        return (vary(colour[0], 0.03), vary(colour[1], 0.02), vary(colour[2], 0.05))
+    def draw() -> float:
+        return float((shared.permutation(_BLOCK)[place] + own.uniform()) / _BLOCK)
 
-    return replace(
-        donor,
-        name=f"P{index + 1}",
-        haematoxylin=tint(donor.haematoxylin),
-        eosin=tint(donor.eosin),
-        haematoxylin_strength=vary(donor.haematoxylin_strength, 0.04),
-        eosin_strength=vary(donor.eosin_strength, 0.05),
-        fat=vary(donor.fat, 0.1),
-        tumour=vary(donor.tumour, 0.05),
-        infiltrate=vary(donor.infiltrate, 0.1),
-    )
+    values = {name: low * (high / low) ** draw() for name, (low, high) in _RANGES.items()}
+    colours = {}
+    for name, ends in _COLOURS.items():
+        (low, high), part = np.array(ends), draw()
+        colours[name] = tuple(float(c) for c in low + (high - low) * part)
+    looks = np.exp(own.normal(0.0, _LOOKS, (len(CELL_TYPES) + 1, 3))).tolist()
+    return Donor(name=f"P{index + 1}", looks=tuple(map(tuple, looks)), **colours, **values)  # type: ignore[arg-type]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +40,7 @@ class Nucleus:
 def nuclei(donor: Donor) -> tuple[Nucleus, ...]:
     """One `Nucleus` per cell type, and the plasma cell's at the end."""
     g = donor.grade
-    return (
+    common = (
         Nucleus(4.3 + 1.5 * g, 3.5 + 1.1 * g, 0.10 + 0.11 * g, 0.92, 0.55, 0.45, 0.75, 0.5 + 0.9 * g, 0.03 + 0.05 * g),
         Nucleus(4.2, 2.8, 0.10, 1.12, 0.40, 0.34, 0.60, 0.25, 0.02),
         Nucleus(7.2, 1.45, 0.22, 1.20, 0.15, 0.25, 0.60, 0.0, 0.04, 1.55, 0.10),
@@ -50,6 +50,17 @@ def nuclei(donor: Donor) -> tuple[Nucleus, ...]:
         Nucleus(5.2, 1.35, 0.18, 1.35, 0.10, 0.22, 0.60, 0.0, 0.03, 1.7, 0.22),
         Nucleus(4.8, 1.20, 0.18, 1.35, 0.05, 0.15, 0.60, 0.0, 0.02, 1.7, 0.18),
         Nucleus(3.35, 2.95, 0.07, 1.70, 0.20, 0.70, 0.95, 0.0, 0.02),
+    )
+    return tuple(
+        replace(
+            one,
+            long_um=one.long_um * donor.nuclear_size * long,
+            short_um=one.short_um * donor.nuclear_size * short,
+            stain=one.stain * stain,
+            chromatin=one.chromatin * donor.chromatin,
+            membrane=one.membrane * donor.chromatin,
+        )
+        for one, (long, short, stain) in zip(common, donor.looks, strict=True)
     )
 
 

@@ -125,7 +125,8 @@ def _ground(
     body = _blobs(shape, cells, cells.kind == CANCER, 11.0 + 2.5 * donor.grade)
     border = smoothstep(body + 0.05 * rough, 0.34, 0.16)
     eosin = _mix(eosin, 0.33 + 0.05 * rough + 0.04 * cloud - 0.16 * border, nest)
-    haematoxylin = _mix(haematoxylin, 0.30 + 0.06 * rough - 0.05 * cloud - 0.16 * border, nest)
+    purple_body = donor.cytoplasm * (0.30 + 0.06 * rough - 0.05 * cloud - 0.16 * border)
+    haematoxylin = _mix(haematoxylin, purple_body, nest)
     gland = smoothstep(fine(layout.gland) + 0.5 * wander, -1.0, 1.0)
     body = _blobs(shape, cells, cells.kind == NORMAL, 9.0)
     eosin = _mix(eosin, 0.40 + 0.05 * rough - 0.1 * smoothstep(body, 0.3, 0.1), gland)
@@ -190,7 +191,7 @@ def render(
     red = _red_cells(rng, layout, shape, mpp)
     grain = ndimage.gaussian_filter(rng.standard_normal((512, 512), dtype=np.float32), 0.6, mode="wrap")
     grain = np.tile(0.16 * grain / grain.std(), (1, shape[1] // 512 + 1))[:, : shape[1]]
-    light = np.array([245.0, 243.0, 246.0]) + rng.uniform(-2, 2, 3)
+    light = np.array(donor.light) + rng.uniform(-2, 2, 3)
 
     picture = np.empty((*shape, 3), dtype=np.uint8)
     for start in range(0, shape[0], 512):  # bands that fit the processor's cache
@@ -201,7 +202,7 @@ def render(
         e = eosin[rows] * texture * (1.0 - 0.45 * covered) * np.float32(donor.eosin_strength)
         for channel in range(3):
             density = h * donor.haematoxylin[channel] + e * donor.eosin[channel] + red[rows] * _RED_CELLS[channel]
-            picture[rows, :, channel] = np.clip(light[channel] * np.exp(-density), 0.0, 255.0)
+            picture[rows, :, channel] = np.clip(light[channel] * np.exp(-donor.contrast * density), 0.0, 255.0)
     blurred = np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(donor.blur_um / mpp)))
     noise = np.rint(rng.normal(0.0, 2.2, (512, 512, 3))).astype(np.int16)
     noise = np.tile(noise, (1, shape[1] // 512 + 1, 1))[:, : shape[1]]

@@ -10,7 +10,7 @@ from ...provenance import digest_json, read_json, versions, write_json
 from .donors import CELL_TYPES
 
 #: Raised whenever the same parameters would give another phantom.
-_GENERATOR = 1
+_GENERATOR = 2
 
 
 @dataclass(frozen=True)

@@ -179,7 +179,7 @@ def make_layout(rng: np.random.Generator, donor: Donor, size_um: tuple[float, fl
 
     _add_nests(rng, donor, layout, positions.free, tumour_wish - tumour_edge)
     free = _Positions(rng, np.maximum(layout.stroma, -1.0) + 1.5)
-    for _ in range(_count(rng, 60.0, area_mm2)):  # capillaries
+    for _ in range(_count(rng, donor.capillaries, area_mm2)):  # capillaries
         radius = float(rng.uniform(2.5, 5.0))
         at = free.find(radius + 2.0)
         if at:

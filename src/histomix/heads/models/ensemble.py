@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,12 +12,10 @@ import torch
 
 from ...common.metrics import within_sections
 from ..neighbourhood import WORTH
-from .network import Layers, Loss, Recipe, averaged, epochs, forward, one_thread
+from .network import Layers, Loss, Recipe, averaged, epochs, forward, in_step, one_thread
 
 #: Inputs (n, n_inputs), targets (n, n_types) and weights (n,) of the rows on one side of an inner split.
 Side = tuple[np.ndarray, np.ndarray, np.ndarray]
-#: Rows from which the splits are trained side by side.
-_PARALLEL_ROWS = 4000
 #: Rows from which a committee needs fewer members: the more rows, the less they differ.
 _FULL_ENSEMBLE_ROWS = 10_000
 #: Held-out rows of a split, at most, that are predicted after every epoch.
@@ -81,17 +78,15 @@ class Ensemble:
         curve: list[list[float]] = []
 
         def step(fold: int) -> tuple[Layers, list[float]]:
-            # Threads of a pool start with torch's own number of threads each.
             with one_thread():
                 layers = next(runs[fold])
                 z, t, w = watched[fold]
                 views = (self._of_view(layers, view) for view in range(self.n_views))
                 return layers, [float(self.loss(averaged(view, z, self.proportion), t, w)) for view in views]
 
-        workers = min(len(runs), torch.get_num_threads()) if sum(sizes) >= _PARALLEL_ROWS else 1
-        with ThreadPoolExecutor(workers) as pool:
+        with in_step(len(runs), sum(sizes)) as each:
             while len(curve) < max_epochs and len(curve) - self.n_epochs.max() <= patience:
-                results = list(pool.map(step, range(len(runs))))
+                results = list(each(step, range(len(runs))))
                 curve.append(np.average([losses for _, losses in results], axis=0, weights=sizes).tolist())
                 for view in range(self.n_views):
                     if curve[-1][view] == min(row[view] for row in curve) and curve[-1][view] < np.inf:

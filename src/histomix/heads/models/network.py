@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,6 +57,21 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+#: Rows from which the splits are trained side by side.
+_PARALLEL_ROWS = 4000
+
+
+@contextlib.contextmanager
+def in_step(n_runs: int, n_rows: int) -> Iterator[Callable[..., Iterable[Any]]]:
+    """A ``map`` over runs that are trained in step: side by side where there are rows enough, else one by one.
+
+    Threads of the pool start with torch's own number of threads each: what they run asks for `one_thread`.
+    """
+    workers = min(n_runs, torch.get_num_threads()) if n_rows >= _PARALLEL_ROWS else 1
+    with ThreadPoolExecutor(workers) as pool:
+        yield pool.map
 
 
 def new_layers(recipe: Recipe, n_in: int, n_out: int, rng: torch.Generator, mask: Tensor | None = None) -> Layers:

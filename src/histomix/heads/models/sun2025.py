@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
@@ -12,7 +13,7 @@ from ..base import CompositionRegressor, to_unit
 from ..inner_folds import inner_splits
 from ..neighbourhood import Positions
 from .mlp import layer_axes
-from .preprocess import standardise
+from .preprocess import principal_components, rotate, standardise
 
 if TYPE_CHECKING:
     from .network import Layers, Loss
@@ -45,6 +46,8 @@ class Sun2025Regressor(CompositionRegressor):
     epochs
         A fixed number of epochs, without inner splits; None to take the number with the least mean loss on held-out
         groups.
+    n_components
+        Principal components of the embeddings that the network is given; None for the embeddings, as published.
     seed
         Of initial weights, batches and dropout.
 
@@ -53,6 +56,7 @@ class Sun2025Regressor(CompositionRegressor):
     n_epochs_ : int
     inner_loss_ : float64 array, (n_epochs_tried,), mean loss on held-out groups after each epoch, with inner splits
     mean_, scale_ : float32 arrays, (n_features,)
+    components_ : float32 array, (n_features, n_components), with `n_components`
     target_ : float64 array, (2, n_present_types): mean and standard deviation of the labels
     weight_i_, bias_i_ : float32 arrays, with an axis of members before the layer's own
     """
@@ -83,6 +87,7 @@ class Sun2025Regressor(CompositionRegressor):
         max_epochs: int = 60,
         patience: int = 10,
         epochs: int | None = None,
+        n_components: int | None = None,
         rings_um: tuple[float, ...] | str = (),
         smooth_um: float | str = 0.0,
         seed: int = 0,
@@ -99,6 +104,7 @@ class Sun2025Regressor(CompositionRegressor):
         self.max_epochs = max_epochs
         self.patience = patience
         self.epochs = epochs
+        self.n_components = n_components
         self.rings_um = rings_um
         self.smooth_um = smooth_um
         self.seed = seed
@@ -111,16 +117,18 @@ class Sun2025Regressor(CompositionRegressor):
         self._check_parameters()
         if (X[0] == X).all():
             raise HeadError("the features are the same in every training spot", hint="Check the tiles and the encoder")
+        if self.epochs is None:
+            self._choose_epochs(X, Y, groups, weight)
+        else:
+            self.n_epochs_ = int(self.epochs)
+        basis = self._basis(X, weight)
+        self.mean_, self.scale_ = basis[:2]
+        if self.n_components is not None:
+            self.components_ = basis[2]
+        self.target_ = np.stack(standardise(Y, weight))
         with one_thread():
-            if self.epochs is None:
-                self._choose_epochs(X, Y, groups, weight)
-            else:
-                self.n_epochs_ = int(self.epochs)
-            self.mean_, self.scale_ = (part.astype(np.float32) for part in standardise(X, weight))
-            self.target_ = np.stack(standardise(Y, weight))
-            run = self._train((X - self.mean_) / self.scale_, self._scaled(Y, self.target_), weight, fold=0)
-            for _ in range(self.n_epochs_):
-                layers = next(run)
+            run = self._train(_inputs(X, basis), self._scaled(Y, self.target_), weight, fold=0)
+            layers = next(itertools.islice(run, self.n_epochs_ - 1, None))
         for name in layer_axes(len(self.hidden), norm=False):
             setattr(self, name, layers[name].detach().numpy().copy())
 
@@ -128,33 +136,46 @@ class Sun2025Regressor(CompositionRegressor):
         """Train on every inner split in step; keep the held-out predictions of the best epoch."""
         import torch
 
-        from .network import forward
+        from .network import forward, in_step, one_thread
 
         splits, runs, unseen = inner_splits(len(X), groups), [], []
         targets = []
         for fold, (train, test) in enumerate(splits):
-            mean, scale = standardise(X[train], weight[train])
+            basis = self._basis(X[train], weight[train])
             target = np.stack(standardise(Y[train], weight[train]))
             targets.append(target)
             labels = self._scaled(Y[train], target)
-            runs.append(self._train((X[train] - mean) / scale, labels, weight[train], fold + 1))
-            arrays = ((X[test] - mean) / scale, self._scaled(Y[test], target), weight[test])
+            runs.append(self._train(_inputs(X[train], basis), labels, weight[train], fold + 1))
+            arrays = (_inputs(X[test], basis), self._scaled(Y[test], target), weight[test])
             unseen.append([torch.from_numpy(array.astype(np.float32)) for array in arrays])
         loss, sizes = self._loss(), [len(test) for _, test in splits]
         curve: list[float] = []
         self.n_epochs_ = 0
-        while len(curve) < self.max_epochs and len(curve) - self.n_epochs_ <= self.patience:
-            live = [next(run) for run in runs]
-            with torch.no_grad():
-                outputs = [forward(layers, x).mean(0) for layers, (x, _, _) in zip(live, unseen, strict=True)]
-                losses = [float(loss(z[None], y[None], w[None])) for z, (_, y, w) in zip(outputs, unseen, strict=True)]
-            curve.append(float(np.average(losses, weights=sizes)))
-            if curve[-1] == min(curve):
-                self.n_epochs_ = len(curve)
-                held_out = np.full(Y.shape, np.nan)
-                for (_, test), z, target in zip(splits, outputs, targets, strict=True):
-                    held_out[test] = to_unit(z.double().numpy() * target[1] + target[0], self.unit)
+
+        def step(fold: int) -> tuple[torch.Tensor, float]:
+            with one_thread(), torch.no_grad():
+                x, y, w = unseen[fold]
+                with torch.enable_grad():
+                    layers = next(runs[fold])
+                z = forward(layers, x).mean(0)
+                return z, float(loss(z[None], y[None], w[None]))
+
+        with in_step(len(runs), sum(sizes)) as each:
+            while len(curve) < self.max_epochs and len(curve) - self.n_epochs_ <= self.patience:
+                outputs, losses = zip(*each(step, range(len(runs))), strict=True)
+                curve.append(float(np.average(losses, weights=sizes)))
+                if curve[-1] == min(curve):
+                    self.n_epochs_ = len(curve)
+                    held_out = np.full(Y.shape, np.nan)
+                    for (_, test), z, target in zip(splits, outputs, targets, strict=True):
+                        held_out[test] = to_unit(z.double().numpy() * target[1] + target[0], self.unit)
         self.held_out_, self.inner_loss_ = held_out, np.array(curve)
+
+    def _basis(self, X: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Mean and scale of the embeddings, and their principal components where the network sees those."""
+        if self.n_components is not None:
+            return principal_components(X, weight, self.n_components)
+        return tuple(part.astype(np.float32) for part in standardise(X, weight))
 
     def _train(self, Z: np.ndarray, Y: np.ndarray, weight: np.ndarray, fold: int) -> Iterator[Layers]:
         from .network import Recipe, epochs
@@ -179,17 +200,21 @@ class Sun2025Regressor(CompositionRegressor):
         from .network import forward
 
         layers = {name: torch.from_numpy(getattr(self, name)) for name in layer_axes(len(self.hidden), norm=False)}
+        basis = (self.mean_, self.scale_) if self.n_components is None else (self.mean_, self.scale_, self.components_)
         with torch.no_grad():
-            output = forward(layers, torch.from_numpy(((X - self.mean_) / self.scale_).astype(np.float32)))
+            output = forward(layers, torch.from_numpy(_inputs(X, basis)))
         return to_unit(output.mean(0).double().numpy() * self.target_[1] + self.target_[0], self.unit)
 
     def _fitted_arrays(self) -> dict[str, tuple[str, ...]]:
-        axes = layer_axes(len(self.hidden), norm=False, first="features")
-        return {"mean_": ("features",), "scale_": ("features",), "target_": ("2", "types"), **axes}
+        own: dict[str, tuple[str, ...]] = {"mean_": ("features",), "scale_": ("features",), "target_": ("2", "types")}
+        if self.n_components is None:
+            return {**own, **layer_axes(len(self.hidden), norm=False, first="features")}
+        components = {"components_": ("features", "components")}
+        return {**own, **components, **layer_axes(len(self.hidden), norm=False, first="components")}
 
     def _check_parameters(self) -> None:
         counts = {name: getattr(self, name) for name in ("members", "batch_size", "max_epochs", "patience")}
-        counts |= {"epochs": 1 if self.epochs is None else self.epochs}
+        counts |= {name: getattr(self, name) or 1 for name in ("epochs", "n_components")}
         counts |= {f"hidden[{i}]": width for i, width in enumerate(self.hidden)}
         for name, value in counts.items():
             if not isinstance(value, int | np.integer) or value < 1:
@@ -199,3 +224,10 @@ class Sun2025Regressor(CompositionRegressor):
         for name in ("learning_rate", "weight_decay", "l1", "l2"):
             if not 0 <= getattr(self, name) < np.inf:
                 raise HeadError(f"{name} must be a non-negative number; it is {getattr(self, name)!r}")
+
+
+def _inputs(X: np.ndarray, basis: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Standardised embeddings, or their coordinates along the principal components, float32."""
+    if len(basis) == 2:
+        return np.asarray((X - basis[0]) / basis[1], dtype=np.float32)
+    return rotate(X, *basis)
