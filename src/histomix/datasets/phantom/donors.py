@@ -63,8 +63,10 @@ class Donor:
         Share of capillaries among the cells between fat cells; the rest are macrophages.
     cytoplasm
         Factor on the haematoxylin of the tumour's cytoplasm.
-    collagen
-        Density of the stroma's fibres.
+    collagen, fibres
+        Density of the stroma, and factor on the contrast of its fibres.
+    grain
+        Factor on the roughness of all that is no nucleus.
     """
 
     name: str
@@ -95,6 +97,8 @@ class Donor:
     fat_vessels: float
     cytoplasm: float
     collagen: float
+    fibres: float
+    grain: float
 
 
 #: The ends between which donors lie, log-uniform. They are so far apart that ridge reads a donor that it has not seen
@@ -122,7 +126,9 @@ _RANGES = {
     "follicle": (0.25, 0.98),
     "fat_vessels": (0.2, 0.95),
     "cytoplasm": (0.45, 1.8),
-    "collagen": (0.75, 1.3),
+    "collagen": (0.65, 1.5),
+    "fibres": (0.4, 2.0),
+    "grain": (0.4, 2.2),
 }
 #: Two ends for each colour: dyes of different laboratories, light of different scanners.
 _COLOURS: dict[str, tuple[Colour, Colour]] = {
@@ -131,7 +137,7 @@ _COLOURS: dict[str, tuple[Colour, Colour]] = {
     "light": ((251.0, 243.0, 228.0), (230.0, 240.0, 251.0)),
 }
 #: Spread (of the logarithm) of the factors on length, width and stain of one kind's nuclei.
-_LOOKS = (0.16, 0.16, 0.26)
+_LOOKS = (0.24, 0.24, 0.4)
 #: Donors of one block share out each range evenly, so that few donors differ as many do.
 _BLOCK = 4
 

@@ -92,9 +92,9 @@ def _ground(
     def fine(field: Field) -> Field:
         return resize(field, shape)
 
-    rough = smooth_noise(rng, shape, 1.6)
+    rough = donor.grain * smooth_noise(rng, shape, 1.6)
     cloud = smooth_noise(rng, shape, 16.0)
-    fibres = _fibres(rng, direction, shape)
+    fibres = donor.fibres * _fibres(rng, direction, shape)
     wander = 0.8 * rough + 1.2 * smooth_noise(rng, shape, 5.0)  # roughens every edge alike
 
     # Stroma: collagen in bundles with clefts between, looser where it is oedematous.
@@ -190,7 +190,7 @@ def render(
     nuclei = stamp_nuclei(rng, donor, cells, uptake, shape, mpp)
     red = _red_cells(rng, layout, shape, mpp)
     grain = ndimage.gaussian_filter(rng.standard_normal((512, 512), dtype=np.float32), 0.6, mode="wrap")
-    grain = np.tile(0.16 * grain / grain.std(), (1, shape[1] // 512 + 1))[:, : shape[1]]
+    grain = np.tile(0.16 * donor.grain * grain / grain.std(), (1, shape[1] // 512 + 1))[:, : shape[1]]
     light = np.array(donor.light) + rng.uniform(-2, 2, 3)
 
     picture = np.empty((*shape, 3), dtype=np.uint8)
