@@ -208,21 +208,21 @@ class _Poison(distributed.WorkerPlugin):
     name = "poison"
 
     def setup(self, worker: Any) -> None:
-        from histomix.prediction.cluster import worker as there
+        from histomix.prediction import SlideRun
 
-        self.clean = there.plan_chunks
+        self.clean = SlideRun.plan
 
-        def plan_chunks(job: Any, *others: Any) -> Any:
-            if job.name == "s1":
+        def plan(run: Any, *others: Any) -> Any:
+            if run.job.name == "s1":
                 os._exit(1)
-            return self.clean(job, *others)
+            return self.clean(run, *others)
 
-        there.plan_chunks = plan_chunks  # type: ignore[assignment]
+        SlideRun.plan = plan  # type: ignore[method-assign]
 
     def teardown(self, worker: Any) -> None:
-        from histomix.prediction.cluster import worker as there
+        from histomix.prediction import SlideRun
 
-        there.plan_chunks = self.clean
+        SlideRun.plan = self.clean  # type: ignore[method-assign]
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from histomix.errors import InputError, SlideError
 from histomix.heads import Head
 from histomix.maps import composition_geojson, composition_table
 from histomix.maps.streaming import composition_writer
-from histomix.prediction import Settings, SlideJob, run_slide
+from histomix.prediction import Model, Settings, SlideJob, SlideRun
 from histomix.prediction import maps as maps_module
 from histomix.prediction import plan as plan_module
 from histomix.prediction.maps import tent
@@ -52,7 +52,8 @@ def predict(slide: Path, head: Head, **options: Any) -> ad.AnnData:
 
 
 def streamed(slide: Path, head: Head, folder: Path, **settings: Any) -> ad.AnnData:
-    found = run_slide(SlideJob(str(slide), folder), Settings.of(head.card["digest"], **settings), head, [Colours()])
+    wanted = Settings.of(head.card["digest"], **settings)
+    found = SlideRun(SlideJob(str(slide), folder), wanted, Model(head, [Colours()])).run()
     assert found.error is None, found.error
     return ad.read_h5ad(folder / "composition.h5ad")
 

@@ -23,10 +23,9 @@ from typer.testing import CliRunner
 from histomix.cli.app import app
 from histomix.errors import FeatureError, HeadError, InputError, SlideError
 from histomix.heads import Head
-from histomix.prediction import Settings, SlideJob, SlideResult, predict_slides, run_slide, slide_jobs
+from histomix.prediction import Model, Settings, SlideJob, SlideResult, SlideRun, predict_slides, slide_jobs
 from histomix.prediction import maps as maps_module
 from histomix.prediction import plan as plan_module
-from histomix.prediction import slide as run
 from histomix.prediction import slides as batch
 from histomix.slides import open_slide
 
@@ -68,9 +67,12 @@ def encoder(monkeypatch: pytest.MonkeyPatch) -> Colours:
     return found
 
 
+def run_of(job: SlideJob, head: Head, encoder: Colours | None = None, **settings: Any) -> SlideRun:
+    return SlideRun(job, Settings.of(head.card["digest"], **settings), Model(head, [encoder or Colours()]))
+
+
 def predict(slide: Path, head: Head, folder: Path, encoder: Colours | None = None, **settings: Any) -> SlideResult:
-    job = SlideJob(str(slide), folder)
-    return run_slide(job, Settings.of(head.card["digest"], **settings), head, [encoder or Colours()])
+    return run_of(SlideJob(str(slide), folder), head, encoder, **settings).run()
 
 
 def outputs(folder: Path) -> dict[str, bytes]:
@@ -128,29 +130,29 @@ def test_a_run_that_was_killed_goes_on_and_ends_in_the_same_bytes(slide: Path, h
 
 
 def test_what_a_killed_process_left_half_written_is_removed(slide: Path, head: Head, tmp_path: Path) -> None:
-    job, settings = SlideJob(str(slide), tmp_path / "A"), Settings.of(head.card["digest"])
-    chunk = run.plan_chunks(job, settings, head)[0]
-    run.embed_chunk(job, chunk, head, [Colours()], batch_size=settings.batch_size)
+    run = run_of(SlideJob(str(slide), tmp_path / "A"), head)
+    job = run.job
+    run.embed(run.plan()[0])
     stored = {path for path in job.work.rglob("*") if path.is_file()}
     bands = next(path.parent for path in stored if path.parent.parent == job.work)
     (bands / "1.parts" / "0").mkdir(parents=True)
     for place in (job.folder, job.work, bands, bands / "1.parts" / "0"):
         (place / ".partial-x").mkdir()
         (place / ".partial-x" / "0.npy").write_bytes(b"half")
-    run.remove_leftovers(job)
+    run.remove_leftovers()
     assert {path for path in job.work.rglob("*") if path.is_file()} == stored
     assert not list(job.folder.rglob(".partial-*"))
 
 
 def test_the_order_in_which_bands_are_embedded_changes_no_byte(slide: Path, head: Head, tmp_path: Path) -> None:
     predict(slide, head, tmp_path / "once" / "A")
-    job, settings = SlideJob(str(slide), tmp_path / "apart" / "A"), Settings.of(head.card["digest"])
-    chunks = run.plan_chunks(job, settings, head)
+    job = SlideJob(str(slide), tmp_path / "apart" / "A")
+    chunks = run_of(job, head).plan()
     assert len(chunks) > 3
     for chunk in reversed(chunks):
-        assert run.embed_chunk(job, chunk, head, [Colours()], batch_size=settings.batch_size)
-    assert not run.embed_chunk(job, chunks[0], head, [Colours()], batch_size=settings.batch_size)
-    run.finish_slide(job, settings, head)
+        assert run_of(job, head).embed(chunk)  # as other processes would: none knows what the others hold
+    assert not run_of(job, head).embed(chunks[0])
+    run_of(job, head).finish()
     assert outputs(job.folder) == outputs(tmp_path / "once" / "A")
 
 
@@ -373,7 +375,7 @@ def test_an_interrupted_slide_says_so(slide: Path, head: Head, tmp_path: Path) -
 
 def test_a_slide_too_coarse_for_the_head_is_refused_before_it_is_read(slide: Path, head: Head, tmp_path: Path) -> None:
     job = SlideJob(str(slide), tmp_path / "A", mpp=40.0)
-    found = run_slide(job, Settings.of(head.card["digest"]), head, [Colours()])
+    found = run_of(job, head).run()
     assert isinstance(found.error, HeadError) and "20.0 times coarser" in str(found.error)
     wide = predict(slide, head, tmp_path / "B", Colours(mpp=4.0))
     assert isinstance(wide.error, FeatureError) and "mpp 4.0, not 2.0" in str(wide.error)
@@ -474,14 +476,14 @@ def test_an_unforeseen_error_on_one_slide_does_not_cost_the_next(
 ) -> None:
     for name in "ab":
         (tmp_path / f"{name}.tif").write_bytes(slide.read_bytes())
-    whole = run.finish_slide
+    whole = SlideRun.finish
 
-    def fail(job: SlideJob, *words: Any) -> SlideResult:
-        if job.name == "a":
+    def fail(run: SlideRun) -> SlideResult:
+        if run.job.name == "a":
             raise KeyError("surprise")
-        return whole(job, *words)
+        return whole(run)
 
-    monkeypatch.setattr(run, "finish_slide", fail)
+    monkeypatch.setattr(SlideRun, "finish", fail)
     first, second = predict_slides([tmp_path / "a.tif", tmp_path / "b.tif"], head_folder, tmp_path / "out")
     assert "KeyError('surprise')" in str(first.error) and second.error is None
     assert "surprise" in status(tmp_path / "out" / "a")["traceback"]

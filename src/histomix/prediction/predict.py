@@ -15,20 +15,18 @@ import pandas as pd
 
 from ..common.geometry.polygons import read_regions
 from ..common.pseudonyms import Pseudonyms
-from ..embedding import embed_tiles_together
 from ..errors import ScaleWarning
 from ..heads import Head, load_head
-from ..maps.units import label_area_um2, unit_facts
 from ..progress import Progress, silent
 from ..slides import Slide, open_slide
 from ..slides.files import slide_digest
 from ..spots import read_spots
 from .anonymise import nameless_spots, region_names
-from .chunks import DTYPE, SHARD, check_encoders
+from .chunks import check_encoders, embed_band
 from .encoders import load_head_encoders
 from .job import Settings
-from .maps import apply_head, blocks
-from .plan import Plan, manifest_text, plan_tiles
+from .maps import apply_head, blocks, describe
+from .plan import plan_tiles
 
 if TYPE_CHECKING:
     from ..encoders import Encoder
@@ -127,31 +125,16 @@ def predict(
         # Said once in words by the plan, instead of once per tile by the reading threads.
         warnings.simplefilter("ignore", ScaleWarning)
         plan = plan_tiles(opened, trained, settings, spots, digest=slide_digest(opened.path)["digest"])
-        X = _embed(opened, plan, loaded, settings, progress)
-    maps = apply_head(trained, X, plan)
-    more = {**unit_facts(trained, plan.facts), "scope": trained.scope(maps.in_scope[maps.read_ok])}
+        size, file = settings.batch_size, opened.name
+        bands = [
+            embed_band(opened, plan, chunk, loaded, batch_size=size, name=file, progress=progress)
+            for chunk in plan.chunks
+        ]
+    maps = apply_head(trained, np.concatenate(bands), plan)
+    name = key = None
     if names is not None:
-        plan.facts["slide"]["file"] = name = names.slide(opened.name)
-        more |= {"name": name, "anonymised": names.key}
+        plan.facts["slide"]["file"] = name = names.slide(file)
+        key = names.key
         names.save()
-    manifest = manifest_text(plan, trained, more)
-    return next(blocks(plan, maps, trained, manifest, label_area_um2(trained), size=None))
-
-
-def _embed(slide: Slide, plan: Plan, encoders: Sequence[Encoder], settings: Settings, progress: Progress) -> np.ndarray:
-    """Features of all tiles, in the bands and batches that a run on disk has."""
-    parts = []
-    for chunk in plan.chunks:
-        found = embed_tiles_together(
-            slide,
-            plan.table(chunk),
-            encoders,
-            on_error="mark",
-            dtype=str(DTYPE),
-            batch_size=settings.batch_size,
-            shard_size=SHARD,
-            progress=lambda task, done, _total, start=chunk.start: progress(task, start + done, len(plan)),  # type: ignore[misc]
-            task=f"predict {slide.name}",
-        )
-        parts.append(np.concatenate([values for values, _ in found], axis=1))
-    return np.concatenate(parts)
+    manifest = describe(plan, maps, trained, name=name, anonymised=key)
+    return next(blocks(plan, maps, trained, manifest, size=None))

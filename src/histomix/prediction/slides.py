@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..common.geometry.polygons import read_regions
 from ..common.locks import Lock, folder_lock
@@ -17,14 +16,11 @@ from ..progress import Progress, silent
 from ..spots import read_spots
 from .anonymise import anonymous_jobs, region_names, remove_names
 from .cluster.cluster import predict_with_dask
-from .encoders import load_head_encoders
+from .encoders import Model, load_head_encoders
 from .job import Settings, SlideJob, SlideResult
-from .remote import run_anywhere
+from .run import SlideRun, feature_folders
 from .sources import slide_jobs
-from .status import Status, is_done, read_status
-
-if TYPE_CHECKING:
-    from ..encoders import Encoder
+from .status import Status
 
 
 def predict_slides(
@@ -121,17 +117,11 @@ def predict_slides(
         if regions is not None:
             settings = replace(settings, region_names=region_names(regions, names))
         names.save()  # before any of them is written
-    loaded: list[Encoder] = []
-
-    def encoders() -> list[Encoder]:
-        if not loaded:
-            loaded.extend(load_head_encoders(trained, weights, threads, trust_code))
-        return loaded
-
-    waiting = [job for job in jobs if not is_done(job, settings, read_status(job.folder))]
+    model = Model(trained, lambda head: load_head_encoders(head, weights, threads, trust_code))
+    waiting = [job for job in jobs if not Status(job, settings).is_done()]
     on_cluster = workers is not None or scheduler is not None
     if weights is not None or (not on_cluster and any(not _may_be_kept(job, settings) for job in waiting)):
-        encoders()  # one that cannot be loaded stops the run here, not on every slide
+        model.encoders()  # one that cannot be loaded stops the run here, not on every slide
     with folder_lock(Path(out), "maps", wait=wait):
         if names is not None:
             remove_names(Path(out), named, names)
@@ -150,14 +140,12 @@ def predict_slides(
                 threads=threads,
                 progress=progress,
             )
-        return [run_anywhere(job, settings, trained, encoders, progress) for job in jobs]
+        return [SlideRun(job, settings, model).run(progress) for job in jobs]
 
 
 def _may_be_kept(job: SlideJob, settings: Settings) -> bool:
     """Whether an earlier run kept features for a slide, which may then need no encoder."""
-    return (job.folder / "features").is_dir() or (
-        settings.reuse is not None and (Path(settings.reuse) / job.folder.name / "features").is_dir()
-    )
+    return any(folder.is_dir() for folder in feature_folders(job, settings))
 
 
 def _sweep_locks(jobs: Sequence[SlideJob]) -> None:
@@ -171,5 +159,6 @@ def _sweep_locks(jobs: Sequence[SlideJob]) -> None:
 def queue(jobs: Sequence[SlideJob], settings: Settings) -> None:
     """Write ``queued`` for every slide that is not done."""
     for job in jobs:
-        if not is_done(job, settings, read_status(job.folder)):
-            Status(job, settings).queued()
+        status = Status(job, settings)
+        if not status.is_done():
+            status.queued()
