@@ -145,6 +145,7 @@ def finish_task(job: SlideJob, work: Work) -> dict[str, Any]:
             if result is None:
                 if here.planned() is None:
                     return {"again": True}
+                here.remove_leftovers()  # of a worker that died at the end of this slide
                 here.status.take_over()
                 result = here.finish()
                 here.done(result)
