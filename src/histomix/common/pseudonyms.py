@@ -171,6 +171,43 @@ class Pseudonyms:
         return base64.b32encode(digest).decode().lower()[:count]
 
 
+def open_pseudonyms(
+    anonymise: bool,
+    key: str | os.PathLike[str] | None,
+    out: str | os.PathLike[str] | None,
+    inputs: Sequence[str | os.PathLike[str]] = (),
+) -> Pseudonyms | None:
+    """The pseudonyms of an output; None where names are to stay. A remark says where their key is.
+
+    Parameters
+    ----------
+    anonymise
+        Whether the output names nobody.
+    key
+        The key file that the user named.
+    out
+        What is written; None for what stays in memory, whose key is used once and kept nowhere where none was named.
+    inputs
+        See `key_file`.
+
+    Raises
+    ------
+    InputError
+        A key was named, but names are to stay; or as `key_file` and `Pseudonyms.open`.
+    StorageError
+        The key cannot be written.
+    """
+    if not anonymise:
+        if key is not None:
+            raise InputError("a key of pseudonyms is of use with --anonymise only", hint="Give --anonymise too")
+        return None
+    if out is None and key is None:
+        return Pseudonyms.once()
+    file = Path(key) if out is None and key is not None else key_file(out or "", key, inputs)
+    logger.info("the key of the pseudonyms is %s: keep it apart from what is handed on", file)
+    return Pseudonyms.open(file)
+
+
 def key_file(
     out: str | os.PathLike[str],
     given: str | os.PathLike[str] | None = None,
