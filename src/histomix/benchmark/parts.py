@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..abundance import Abundance, labels_of
-from ..common.sources import as_list
+from ..common.paths import as_list
 from ..encoders import card
 from ..errors import EncoderError, InputError, LabelError, MissingExtraError
 from ..evaluation.result import Evaluation, read_evaluation

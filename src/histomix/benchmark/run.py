@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..abundance import Abundance
 from ..common.naming import file_key, file_name_fault
-from ..common.sources import as_list
+from ..common.paths import as_list
 from ..errors import InputError
 from ..evaluation.folds import PROTOCOLS
 from ..evaluation.statement import protocol_statement

@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 
 from ..common.naming import SPREADSHEET_NOTE, spreadsheet_table
+from ..common.paths import as_list, paths_among
 from ..common.pseudonyms import Pseudonyms, open_pseudonyms
-from ..common.sources import as_list, paths_among
 from ..errors import HistomixError, InputError
 from ..maps import CompositionMap, MapSource, find_maps
 from ..progress import Progress, progress_bars

@@ -1,9 +1,13 @@
-"""Paths in tables that travel between systems."""
+"""Paths in tables that travel between systems, and paths among what a function is given."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TypeVar, cast
+
+Source = TypeVar("Source")
 
 
 def path_in_table(folder: Path, text: str) -> Path:
@@ -20,3 +24,14 @@ def exists(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):  # a name too long for a file, or with a null mark
         return False
+
+
+def as_list(given: Source | Sequence[Source]) -> list[Source]:
+    """What was given, alone or in a list or tuple, as a list; a text is one thing."""
+    several = isinstance(given, Sequence) and not isinstance(given, str)
+    return list(cast("Sequence[Source]", given)) if several else [cast("Source", given)]
+
+
+def paths_among(given: Sequence[Any]) -> list[Path]:
+    """Those of the things that are paths."""
+    return [Path(one) for one in given if isinstance(one, str | os.PathLike)]

@@ -15,8 +15,8 @@ from anndata import AnnData
 from ..common.h5ad import write_h5ad
 from ..common.marked_output import mark_output, refuse_marked
 from ..common.naming import safe_file_name, spreadsheet_table
+from ..common.paths import as_list, paths_among
 from ..common.pseudonyms import Pseudonyms, open_pseudonyms
-from ..common.sources import as_list, paths_among
 from ..errors import HistomixError, InputError, MissingExtraError, UnknownNameError
 from ..maps import CompositionMap, MapSource, find_maps
 from ..maps.anonymise import private_map

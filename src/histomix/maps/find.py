@@ -8,7 +8,7 @@ from pathlib import Path
 
 from anndata import AnnData
 
-from ..common.sources import as_list
+from ..common.paths import as_list
 from ..errors import MapError
 from .map import MAP_FILE, CompositionMap
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from ..common.geometry.polygons import read_regions
 from ..common.locks import Lock, folder_lock
 from ..common.marked_output import refuse_marked
+from ..common.paths import as_list
 from ..common.pseudonyms import open_pseudonyms
-from ..common.sources import as_list
 from ..errors import HeadError
 from ..heads import Head
 from ..progress import Progress, progress_bars

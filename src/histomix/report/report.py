@@ -10,8 +10,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from .._version import __version__
+from ..common.paths import as_list, paths_among
 from ..common.pseudonyms import open_pseudonyms
-from ..common.sources import as_list, paths_among
 from ..errors import InputError
 from ..evaluation import Evaluation
 from ..evaluation.statement import protocol_statement

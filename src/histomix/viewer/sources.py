@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..common.geometry.pitch import nearest_pitch
-from ..common.sources import as_list
+from ..common.paths import as_list
 from ..errors import InputError, MissingFileError, UnknownNameError
 from ..evaluation import Evaluation, read_evaluation
 from ..maps import CompositionMap, MapSource

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..common.paths import as_list, paths_among
 from ..common.pseudonyms import open_pseudonyms
-from ..common.sources import as_list, paths_among
 from ..errors import InputError
 from ..progress import Progress, progress_bars
 from ..spots import Cohort
