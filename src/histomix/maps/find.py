@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from anndata import AnnData
 
@@ -13,7 +14,7 @@ from ..errors import MapError
 from .map import MAP_FILE, CompositionMap
 
 #: A map, or a folder of one or of several.
-MapSource = str | os.PathLike[str] | AnnData | CompositionMap
+MapSource: TypeAlias = str | os.PathLike[str] | AnnData | CompositionMap
 
 
 def maps_in(folder: Path) -> list[Path]:
