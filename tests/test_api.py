@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import json
+import operator
 import pkgutil
 import re
 import subprocess
@@ -73,6 +75,33 @@ def test_the_page_of_the_interface_lists_them_all() -> None:
     table = dict(re.findall(r"^\| `histomix ([a-z ]+)` \| `hm\.(\w+)`", text, flags=re.MULTILINE))
     assert table == FUNCTIONS
     assert set(re.findall(r"`hm\.(\w+)", text)) == set(hm.__all__) - {"__version__"}
+
+
+def _snippets() -> Iterator[tuple[str, str]]:
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+        for block in re.findall(
+            r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
+        ):
+            yield path.name, block
+
+
+def test_the_snippets_of_the_docs_call_what_there_is() -> None:
+    """Each call of a public function in the docs has arguments that the function takes."""
+    called = set()
+    for page, block in _snippets():
+        for node in ast.walk(ast.parse(block)):
+            if not isinstance(node, ast.Call) or not ast.unparse(node.func).startswith("hm."):
+                continue
+            function = operator.attrgetter(ast.unparse(node.func).removeprefix("hm."))(hm)
+            words = {str(word.arg): word.value for word in node.keywords}
+            inspect.signature(function).bind(*node.args, **words)
+            called.add((page, node.func.attr))  # type: ignore[attr-defined]
+    assert {("README.md", "predict"), ("clusters.md", "predict_slides"), ("python.md", "evaluate")} <= called
+
+
+def test_the_docstrings_say_what_is_raised() -> None:
+    for name in set(FUNCTIONS.values()) - {"cards"}:
+        assert "\nRaises\n------\n" in (inspect.getdoc(getattr(hm, name)) or ""), name
 
 
 CALLED_AFTER_EVERY_IMPORT = """

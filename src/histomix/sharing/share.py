@@ -125,7 +125,24 @@ def head_facts(
     max_bytes: int = MOST_BYTES,
     endpoint: str | None = None,
 ) -> HeadFacts:
-    """What a head says of itself; of a hub only its card is fetched. Parameters and errors as for `pull_head`."""
+    """What a head says of itself: licence, tissue, intended use, limits and digest; of a hub only its card is fetched.
+
+    Parameters
+    ----------
+    source, revision, max_bytes, endpoint
+        As for `pull_head`.
+
+    Returns
+    -------
+    HeadFacts
+
+    Raises
+    ------
+    HeadError
+        It is no head, too large, or holds anything else.
+    InputError, DownloadError
+        There is no such source, or the hub cannot be reached.
+    """
     return _look(open_source(source, revision, endpoint), max_bytes)[0]
 
 
