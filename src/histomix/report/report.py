@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from .._version import __version__
 from ..common.paths import as_list, paths_among
-from ..common.pseudonyms import open_pseudonyms
+from ..common.pseudonyms import Pseudonyms, pseudonym_file
 from ..errors import InputError
 from ..evaluation import Evaluation
 from ..evaluation.statement import protocol_statement
@@ -86,9 +86,10 @@ def write_report(
     """
     _check_folder(Path(out))
     given = as_list(results)
-    names = open_pseudonyms(anonymise, pseudonym_key, out, paths_among(given))
+    key = pseudonym_file(anonymise, pseudonym_key, out, paths_among(given))
     sources = report_inputs(given)
-    if names is not None:
+    if key is not None:
+        names = Pseudonyms.open(key)
         sources = private_material(sources, names)
         names.save()
     with atomic_path(out) as folder, progress_bars(progress) as report:

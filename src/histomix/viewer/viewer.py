@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..common.paths import as_list, paths_among
-from ..common.pseudonyms import open_pseudonyms
+from ..common.pseudonyms import Pseudonyms, pseudonym_file
 from ..errors import InputError
 from ..progress import Progress, progress_bars
 from ..spots import Cohort
@@ -95,7 +95,8 @@ def write_viewer(
     if not given:
         raise InputError("there is no slide to view", hint="Predict one, or give an evaluation with its slides")
     check_viewer_folder(out)
-    names = open_pseudonyms(anonymise, pseudonym_key, out, paths_among(given))
+    key = pseudonym_file(anonymise, pseudonym_key, out, paths_among(given))
     with viewer_slides(given, slides, cohort, head) as views, progress_bars(progress) as report:
+        names = None if key is None else Pseudonyms.open(key)
         page = write_pages(views, out, title=title, mpp=mpp, names=names, progress=report)
         return Viewer(page, tuple(one.name for one in views))
