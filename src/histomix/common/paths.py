@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
-
-Source = TypeVar("Source")
+from typing import Any
 
 
 def path_in_table(folder: Path, text: str) -> Path:
@@ -26,10 +24,9 @@ def exists(path: Path) -> bool:
         return False
 
 
-def as_list(given: Source | Sequence[Source]) -> list[Source]:
+def as_list(given: Any) -> list[Any]:
     """What was given, alone or in a list or tuple, as a list; a text is one thing."""
-    several = isinstance(given, Sequence) and not isinstance(given, str)
-    return list(cast("Sequence[Source]", given)) if several else [cast("Source", given)]
+    return list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
 
 
 def paths_among(given: Sequence[Any]) -> list[Path]:

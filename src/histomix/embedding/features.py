@@ -189,7 +189,7 @@ def feature_blocks(source: FeatureSource) -> list[Mapping[str, ad.AnnData]]:
         return [read_features(source)]
     if isinstance(source, Mapping):
         several = [block for block in source.values() if isinstance(block, Mapping)]
-        return several or [source]  # type: ignore[list-item]
+        return several or [source]
     return [block if isinstance(block, Mapping) else read_features(block) for block in source]
 
 

@@ -7,7 +7,7 @@ import os
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .. import extras
+from ..extras import EXTRAS, mending, python_version, requirements, shortfalls, unavailable
 from ..provenance import versions
 from .cards import cards
 from .load import Availability, availability
@@ -88,7 +88,7 @@ class Installation:
             lines.append(_line("", "what it needs is not known: it runs from its sources"))
             lines.append(_line("", "  -> pip install -e ."))
         lines += [_line("torch is", self.torch), _line("CPU threads", str(self.threads)), _line("GPU", self.gpu)]
-        lines += ["", f"extras on Python {extras.python_version()}", *self._extras(), "", "encoders"]
+        lines += ["", f"extras on Python {python_version()}", *self._extras(), "", "encoders"]
         for name, state in self.encoders.items():
             lines.append(_line(name, "ready" if state.loadable else state.reason))
             if not state.loadable:
@@ -102,8 +102,8 @@ class Installation:
             absent = ", ".join(
                 library if why == "missing" else f"{library} ({why})" for library, why in one.missing.items()
             )
-            lines.append(_line(name, f"{'complete' if one.complete else f'missing: {absent}'} ({extras.EXTRAS[name]})"))
-            if (name, extras.python_version()) in extras.UNAVAILABLE:
+            lines.append(_line(name, f"{'complete' if one.complete else f'missing: {absent}'} ({EXTRAS[name]})"))
+            if unavailable(name):
                 lines.append(_line("", f"  -> {one.hint}"))
             elif one.missing:
                 wanted.append(name)
@@ -123,8 +123,8 @@ def doctor(encoder: str | None = None) -> Installation:
     EncoderError
         There is no encoder of that name.
     """
-    core = extras.requirements()
-    missing = extras.shortfalls(core)
+    core = requirements()
+    missing = shortfalls(core)
     words = " ".join(f'"{one.name}{one.specifier}"' for one in core if one.name in missing)
     build, gpu = _torch()
     names = [one.name for one in cards()] if encoder is None else [encoder]
@@ -135,7 +135,7 @@ def doctor(encoder: str | None = None) -> Installation:
         torch=build,
         gpu=gpu,
         threads=os.cpu_count(),
-        extras={name: _extra(name) for name in extras.EXTRAS} if core else {},
+        extras={name: _extra(name) for name in EXTRAS} if core else {},
         encoders={name: availability(name) for name in names},
     )
 
@@ -145,8 +145,8 @@ def _line(name: str, words: str) -> str:
 
 
 def _extra(name: str) -> Extra:
-    missing = extras.shortfalls(extras.requirements(name))
-    return Extra(not missing, missing, extras.mending(name) if missing else "")
+    missing = shortfalls(requirements(name))
+    return Extra(not missing, missing, mending(name) if missing else "")
 
 
 def _torch() -> tuple[str, str]:
