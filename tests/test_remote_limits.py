@@ -17,7 +17,7 @@ import pytest
 from histomix.common import addresses
 from histomix.common.addresses import check_address, check_redirect
 from histomix.common.transfer.download import ONCE, RemoteFile, download
-from histomix.datasets.fetch import fetch
+from histomix.datasets import fetch_cohort
 from histomix.errors import DownloadError, HistomixError, InputError, SlideError, StorageError
 from histomix.prediction import slide_jobs
 from histomix.slides import Retry, SlideCache, is_remote
@@ -399,5 +399,5 @@ def test_a_listing_of_very_many_files_is_refused(tmp_path: Path) -> None:
 
     with serving(act) as server:
         with pytest.raises(DownloadError, match="lists 6000 files"):
-            fetch("her2st", tmp_path, mirror=server.url)
+            fetch_cohort("her2st", tmp_path, mirror=server.url)
         assert len(server.asked) == 1

@@ -18,7 +18,7 @@ from histomix.common.transfer.download import RemoteFile, download
 from histomix.common.transfer.fetch import fetch_file
 from histomix.common.transfer.retry import Retry
 from histomix.common.transfer.store import Store
-from histomix.datasets.fetch import fetch
+from histomix.datasets import fetch_cohort
 from histomix.errors import DownloadError, MissingDownloadError, RefusedDownloadError, StorageError, TooLargeError
 
 from .extras import needs_extra
@@ -209,7 +209,7 @@ def test_the_password_of_a_mirror_shows_nowhere(tmp_path: Path) -> None:
     with serving(lambda handler: handler.answer(b"", 500)) as mirror:
         host = mirror.url.removeprefix("http://")
         with pytest.raises(DownloadError) as raised:
-            fetch("her2st", tmp_path, mirror=f"http://me:s3cret@{host}")
+            fetch_cohort("her2st", tmp_path, mirror=f"http://me:s3cret@{host}")
         assert "s3cret" not in str(raised.value) and f"http://{host}/api.github.com" in str(raised.value)
         assert mirror.asked[0][2]["Authorization"].startswith("Basic ")
 

@@ -13,7 +13,7 @@ from typing import Any
 from ..common.cache import cache_folder
 from ..common.transfer.download import RemoteFile, download
 from ..errors import DownloadError, MissingDownloadError, RefusedDownloadError
-from ..progress import Progress, silent
+from ..progress import Progress, progress_bars
 from ..provenance import atomic_path, write_json
 from .catalogue import Hest, PublicCohort, public_cohort
 
@@ -23,12 +23,12 @@ _FIRST = ("section", "donor", "spots", "image")
 _log = logging.getLogger(__name__)
 
 
-def fetch(
+def fetch_cohort(
     name: str,
     out: str | os.PathLike[str] | None = None,
     token: str | None = None,
     mirror: str | None = None,
-    progress: Progress = silent,
+    progress: Progress | bool = True,
 ) -> Path:
     """Bring a public cohort here and write its cohort sheet.
 
@@ -48,7 +48,8 @@ def fetch(
     mirror
         Address of a server that holds the same paths under ``<mirror>/<host>/``, for networks without the internet.
     progress
-        Told the name of the file, bytes here and bytes in all.
+        Bars in a terminal or notebook; False for none, or a function that is told the name of the file, bytes here and
+        bytes in all.
 
     Returns
     -------
@@ -71,13 +72,9 @@ def fetch(
     # The token is for the hub alone: no mirror sees it.
     headers = _authorisation(token) if isinstance(cohort, Hest) and mirror is None else {}
 
-    def bring(file: RemoteFile, target: Path) -> Path:
-        if mirror is not None:
-            file = dataclasses.replace(file, url=f"{mirror.rstrip('/')}/{file.url.partition('://')[2]}")
-        return download(file, target, headers, progress)
-
     try:
-        rows = cohort.bring(folder, bring)
+        with progress_bars(progress) as report:
+            rows = cohort.bring(folder, lambda file, target: download(_at(mirror, file), target, headers, report))
     except DownloadError as error:
         hint = error.hint
         if isinstance(error, RefusedDownloadError) and isinstance(cohort, Hest):
@@ -91,6 +88,13 @@ def fetch(
     write_json(folder / "cohort.json", {**facts, "sections": len(rows)})
     _log.info("%s. Licence: %s. Please cite: %s", cohort.title, cohort.licence, cohort.citation)
     return sheet
+
+
+def _at(mirror: str | None, file: RemoteFile) -> RemoteFile:
+    """Where a file is to be had."""
+    if mirror is None:
+        return file
+    return dataclasses.replace(file, url=f"{mirror.rstrip('/')}/{file.url.partition('://')[2]}")
 
 
 def _instead(cohort: PublicCohort, folder: Path) -> str:

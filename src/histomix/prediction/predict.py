@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 
 from ..common.geometry.polygons import read_regions
-from ..common.pseudonyms import Pseudonyms
+from ..common.pseudonyms import open_pseudonyms
 from ..errors import ScaleWarning
-from ..heads import Head, load_head
-from ..progress import Progress, silent
+from ..heads import Head
+from ..progress import Progress, progress_bars
 from ..slides import Slide, open_slide
 from ..slides.files import slide_digest
 from ..spots import read_spots
@@ -47,7 +47,7 @@ def predict(
     threads: int | None = None,
     anonymise: bool = False,
     pseudonym_key: str | os.PathLike[str] | None = None,
-    progress: Progress = silent,
+    progress: Progress | bool = True,
 ) -> ad.AnnData:
     """Predict cell-type composition over the tissue of a slide, or at given spots.
 
@@ -84,7 +84,7 @@ def predict(
     pseudonym_key
         The key file of the pseudonyms; without one the key is used once and kept nowhere.
     progress
-        Told how many tiles are done.
+        Bars in a terminal or notebook; False for none, or a function that is told how many tiles are done.
 
     Returns
     -------
@@ -105,17 +105,20 @@ def predict(
         The head cannot be loaded, the slide is far too coarse for it, or its encoder is not the one loaded here.
     InputError
         The spots or regions cannot be read.
+
+    See Also
+    --------
+    histomix.predict_slides : Many slides to folders, which is what ``histomix predict`` does.
     """
-    trained = head if isinstance(head, Head) else load_head(head)
+    trained = Head.of(head)
     loaded = list(encoders) if encoders is not None else load_head_encoders(trained, weights, threads, trust_code)
     check_encoders(trained, loaded)
     if regions is not None:
         read_regions(regions)  # refused here, before any work
     settings = Settings.of(trained.card["digest"], regions=regions, batch_size=batch_size, stride_um=stride_um)
     spots = read_spots(at) if at is not None and not isinstance(at, pd.DataFrame) else at
-    names = None
-    if anonymise:
-        names = Pseudonyms.once() if pseudonym_key is None else Pseudonyms.open(pseudonym_key)
+    names = open_pseudonyms(anonymise, pseudonym_key, None)
+    if names is not None:
         spots = None if spots is None else nameless_spots(spots)
         if regions is not None:
             settings = replace(settings, region_names=region_names(regions, names))
@@ -125,9 +128,10 @@ def predict(
         # Said once in words by the plan, instead of once per tile by the reading threads.
         warnings.simplefilter("ignore", ScaleWarning)
         plan = plan_tiles(opened, trained, settings, spots, digest=slide_digest(opened.path)["digest"])
+        report = stack.enter_context(progress_bars(progress))
         size, file = settings.batch_size, opened.name
         bands = [
-            embed_band(opened, plan, chunk, loaded, batch_size=size, name=file, progress=progress)
+            embed_band(opened, plan, chunk, loaded, batch_size=size, name=file, progress=report)
             for chunk in plan.chunks
         ]
     maps = apply_head(trained, np.concatenate(bands), plan)
