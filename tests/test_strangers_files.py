@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 from scipy import sparse
 
 from histomix.abundance.tables import read_h5ad as read_labels
@@ -188,3 +189,33 @@ def test_a_pickle_is_found_wherever_it_is_named(tmp_path: Path, name: str, text:
     (tmp_path / "a" / "b" / name).write_text(text)
     with pytest.raises(SectionError, match="pickled arrays"):
         check_zarr(tmp_path, SectionError)
+
+
+def _ome(other: str) -> str:
+    """OME-XML of one picture that lies in another file."""
+    picture = 'Type="uint8" SizeX="256" SizeY="192" SizeC="3" SizeZ="1" SizeT="1" DimensionOrder="XYCZT"'
+    return (
+        '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:1">'
+        f'<Image ID="Image:0"><Pixels ID="Pixels:0" {picture} PhysicalSizeX="0.5" PhysicalSizeY="0.5">'
+        '<Channel ID="Channel:0:0" SamplesPerPixel="3"/><TiffData IFD="0" PlaneCount="1">'
+        f'<UUID FileName="{other}">urn:uuid:2</UUID></TiffData></Pixels></Image></OME>'
+    )
+
+
+@pytest.mark.parametrize("way", ["{}", "../other/patient.tif"])
+@pytest.mark.parametrize("levels", [0, 1])
+def test_a_slide_does_not_show_the_pixels_of_another(tmp_path: Path, way: str, levels: int) -> None:
+    other, slide = tmp_path / "other" / "patient.tif", tmp_path / "sent" / "slide.ome.tif"
+    options: dict[str, Any] = {"photometric": "rgb", "metadata": None}
+    for path, colour, text in ((other, 10, None), (slide, 200, _ome(way.format(other)))):
+        path.parent.mkdir()
+        tiled: dict[str, Any] = {"tile": (64, 64)} if levels or path == other else {}
+        with tifffile.TiffWriter(path, ome=False) as tif:
+            tif.write(np.full((192, 256, 3), colour, np.uint8), description=text, subifds=levels, **tiled, **options)
+            for _ in range(levels):
+                tif.write(np.full((96, 128, 3), colour, np.uint8), subfiletype=1, **tiled, **options)
+    with tifffile.TiffFile(slide) as tif:
+        assert tif.series[0].asarray().mean() == 10, "the library reads the other file"
+    with pytest.raises(SlideError, match="from another file"):
+        open_slide(slide, mpp=0.5)
+    assert open_slide(other, mpp=0.5).read(0, 0, 8, 8, 0.5).mean() == 10

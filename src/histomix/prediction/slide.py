@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import HistomixError, ScaleWarning, SlideError, StorageError
+from ..errors import HistomixError, ScaleWarning, SlideError, StorageError, origins
 from ..maps.streaming import composition_writer
 from ..maps.tissue import write_previews
 from ..maps.units import label_area_um2, unit_facts
@@ -233,9 +233,8 @@ def mark_failed(job: SlideJob, settings: Settings, status: Status, error: Histom
 
 def _forget_frames(error: BaseException | None) -> None:
     """Let go of what the frames of an error hold, such as arrays on disk: the result keeps the error for long."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
+    for one in origins(error):
+        traceback.clear_frames(one.__traceback__)
 
 
 def remove_leftovers(job: SlideJob) -> None:
