@@ -11,9 +11,11 @@ from typing import Any
 import anndata as ad
 import h5py
 import numpy as np
+import openslide
 import pandas as pd
 import pytest
 import tifffile
+from PIL import Image
 from scipy import sparse
 
 from histomix.abundance.tables import read_h5ad as read_labels
@@ -23,6 +25,7 @@ from histomix.common.strangers.hdf5 import check_hdf5
 from histomix.common.strangers.zarr import check_zarr
 from histomix.errors import FeatureError, InputError, LabelError, SectionError, SlideError
 from histomix.slides import open_slide
+from histomix.slides.files import named_files, slide_digest
 from histomix.spots.formats.cells.tables import read_h5ad_cells
 from histomix.spots.formats.h5ad import gene_count
 from histomix.spots.formats.tenx.matrix import open_h5
@@ -219,3 +222,46 @@ def test_a_slide_does_not_show_the_pixels_of_another(tmp_path: Path, way: str, l
     with pytest.raises(SlideError, match="from another file"):
         open_slide(slide, mpp=0.5)
     assert open_slide(other, mpp=0.5).read(0, 0, 8, 8, 0.5).mean() == 10
+
+
+def _vms(folder: Path, image: str) -> Path:
+    """A slide of Hamamatsu: an index that names pictures."""
+    (folder / "sent").mkdir(exist_ok=True)
+    (folder / "other").mkdir(exist_ok=True)
+    for place, side in (("sent/s-map.jpg", 64), ("sent/s-macro.jpg", 64), ("sent/s.jpg", 256), ("other/s.jpg", 256)):
+        pixels = np.full((side, side, 3), 200 if "sent" in place else 10, np.uint8)
+        Image.fromarray(pixels).save(folder / place, quality=95, restart_marker_blocks=1, subsampling="4:4:4")
+    facts = {"NoLayers": 1, "NoJpegColumns": 1, "NoJpegRows": 1, "ImageFile": image, "MapFile": "s-map.jpg"}
+    facts |= {"MacroImage": "s-macro.jpg", "PhysicalWidth": 128000, "PhysicalHeight": 128000, "SourceLens": 20}
+    lines = "".join(f"{key}={value}\n" for key, value in facts.items())
+    (folder / "sent" / "s.vms").write_text(f"[Virtual Microscope Specimen]\n{lines}")
+    return folder / "sent" / "s.vms"
+
+
+def test_an_index_names_no_picture_of_another_slide(tmp_path: Path) -> None:
+    slide = _vms(tmp_path, "s.jpg")
+    assert open_slide(slide, mpp=0.5).read(0, 0, 8, 8, 0.5).mean() > 190
+    before = slide_digest(slide)
+    hostile = _vms(tmp_path, "../other/s.jpg")
+    assert openslide.OpenSlide(hostile).read_region((0, 0), 0, (8, 8)).getpixel((0, 0))[0] < 20, "OpenSlide shows it"
+    with pytest.raises(SlideError, match="none of its own"):
+        open_slide(hostile, mpp=0.5)
+    with pytest.raises(SlideError, match="none of its own"):
+        slide_digest(hostile)
+    plain = _vms(tmp_path, "picture.jpg")
+    for content in ("sent/s.jpg", "other/s.jpg"):
+        (plain.parent / "picture.jpg").write_bytes((tmp_path / content).read_bytes())
+        after = slide_digest(plain)
+        assert after != before, "a picture of any name is part of the slide"
+        before = after
+
+
+@pytest.mark.parametrize("line", ["FILE_0 = ../other/Data0000.dat", "INDEXFILE=/etc/passwd", " file_12 =..\\\\x.dat"])
+def test_an_index_of_mirax_names_its_own_files(tmp_path: Path, line: str) -> None:
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s.mrxs").write_bytes(b"m")
+    (tmp_path / "s" / "Slidedat.ini").write_text("[DATAFILE]\nFILE_0 = Data0000.dat\nINDEXFILE = Index.dat\n")
+    assert named_files(tmp_path / "s.mrxs") == ["Data0000.dat", "Index.dat"]
+    (tmp_path / "s" / "Slidedat.ini").write_text(f"[DATAFILE]\r\n{line}\r\n")
+    with pytest.raises(SlideError, match="none of its own"):
+        named_files(tmp_path / "s.mrxs")
