@@ -65,7 +65,7 @@ class Session:
         if self._bars is None:
             return
         if task not in self._tasks:
-            self._tasks[task] = self._bars.add_task(task, total=total)
+            self._tasks[task] = self._bars.add_task(_harmless(task), total=total)
         self._bars.update(self._tasks[task], completed=done, total=total)
 
     def say(self, text: str) -> None:
@@ -78,6 +78,7 @@ class Session:
         self._print(text, err=True)
 
     def _print(self, text: str, *, err: bool) -> None:
+        text = _harmless(text)
         # While bars are live, a plain line would land in the middle of them.
         if self._bars is not None and (err or sys.stdout.isatty()):
             self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -186,7 +187,13 @@ def _bars(current: Session) -> Iterator[None]:
             speed = task.finished_speed or task.speed
             return Text(f"{speed:,.1f}/s" if speed else "", style="progress.data.speed")
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True)) as bars:
         current._bars = bars
         try:
@@ -199,5 +206,14 @@ def _refuse(current: Session, error: HistomixError, code: int) -> None:
     if current.as_json:
         facts = {"what": error.what, "where": error.where, "hint": error.hint}
         typer.echo(json.dumps({"ok": False, "error": facts, "failures": [*current.failures, str(error)]}))
-    typer.echo(f"error: {error}", err=True)
+    typer.echo(_harmless(f"error: {error}"), err=True)
     raise typer.Exit(code)
+
+
+def _harmless(text: str) -> str:
+    """Lines that order a terminal nothing: names of files and columns may be a stranger's, with marks that move it."""
+    if all(line.isprintable() for line in text.split("\n")):
+        return text
+    from ..common.naming import visible
+
+    return "\n".join(visible(line.expandtabs(), 1 << 16) for line in text.split("\n"))
