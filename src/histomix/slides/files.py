@@ -42,8 +42,8 @@ def slide_files(path: str | os.PathLike[str]) -> list[Path]:
     if suffix == ".dcm":
         return [path, *sorted(file for file in path.parent.glob("*.dcm") if file != path)]
     if suffix in (".vms", ".vmu"):
-        beside = {*path.parent.glob(f"{path.stem}*"), *(path.parent / name for name in named_files(path))}
-        return [path, *sorted(file for file in beside if file != path and file.is_file())]
+        others = {*path.parent.glob(f"{path.stem}*"), *(path.parent / name for name in named_files(path))}
+        return [path, *sorted(file for file in others if file != path and file.is_file())]
     return [path]
 
 
