@@ -220,9 +220,10 @@ def test_a_slide_does_not_show_the_pixels_of_another(tmp_path: Path, way: str, l
     (slide.parent / other.name).write_bytes(other.read_bytes())
     # tifffile takes the other file's pixels; of late, only where it lies beside or is known by its id.
     try:
-        assert open_slide(slide, mpp=0.5).read(0, 0, 8, 8, 0.5).mean() == 200
+        shown: object = open_slide(slide, mpp=0.5).read(0, 0, 8, 8, 0.5).mean()
     except SlideError as error:
-        assert error.what == "takes its pixels from another file"
+        shown = error.what
+    assert shown in (200, "takes its pixels from another file")
     assert open_slide(other, mpp=0.5).read(0, 0, 8, 8, 0.5).mean() == 10
 
 
