@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -254,6 +255,16 @@ def test_weights_outside_of_the_folder_are_refused(at: str, tmp_path: Path) -> N
     _with_weights_outside(tmp_path / "model" / "net.onnx", at=at)
     with pytest.raises(EncoderError, match="outside of its folder"):
         model_digests(tmp_path / "model" / "net.onnx")
+
+
+def test_an_address_in_memory_is_no_file_of_weights(tmp_path: Path) -> None:
+    marker = "*/_ORT_MEM_ADDR_/*"
+    _with_weights_outside(tmp_path / "net.onnx", at=marker)
+    if os.name == "posix":  # a file of that name would be digested, and releases of ONNX Runtime read the memory
+        (tmp_path / marker).parent.mkdir(parents=True)
+        (tmp_path / marker).write_bytes(bytes(12))
+    with pytest.raises(EncoderError, match="memory of the program"):
+        model_digests(tmp_path / "net.onnx")
 
 
 def test_every_tensor_of_a_graph_is_found(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -186,8 +187,7 @@ def test_her2st_becomes_a_sheet(server: Server, tmp_path: Path) -> None:
     assert len(server.asked) == asked
 
 
-def test_a_10x_sample_becomes_outs_and_a_sheet(server: Server, tmp_path: Path) -> None:
-    sample = "V1_Breast_Cancer_Block_A_Section_2"
+def _serve_tenx(server: Server, sample: str) -> None:
     base = f"/cf.10xgenomics.com/samples/spatial-exp/1.1.0/{sample}/{sample}"
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w:gz") as files:
@@ -196,6 +196,11 @@ def test_a_10x_sample_becomes_outs_and_a_sheet(server: Server, tmp_path: Path) -
         files.addfile(entry, io.BytesIO(b"{}"))
     server.files |= {f"{base}_spatial.tar.gz": archive.getvalue()}
     server.files |= {f"{base}_filtered_feature_bc_matrix.h5": b"counts", f"{base}_tissue_image.tif": b"image"}
+
+
+def test_a_10x_sample_becomes_outs_and_a_sheet(server: Server, tmp_path: Path) -> None:
+    sample = "V1_Breast_Cancer_Block_A_Section_2"
+    _serve_tenx(server, sample)
     row = _rows(fetch_cohort(f"10x:{sample}", tmp_path, mirror=server.url))[0]
     assert (row["donor"], row["format"]) == ("V1_Breast_Cancer_Block_A", "visium")
     assert (tmp_path / row["spots"] / "spatial/scalefactors_json.json").read_text() == "{}"
@@ -236,6 +241,24 @@ def test_a_mirror_never_sees_the_token_and_an_unknown_donor_is_no_new_one(server
     row = _rows(fetch_cohort("hest:TENX95", tmp_path, token="secret", mirror=server.url))[0]
     assert row["donor"] == "unknown (A study)"
     assert set(server.tokens) == {None}
+
+
+def test_what_a_server_says_of_a_sample_is_no_formula(server: Server, tmp_path: Path) -> None:
+    base = _serve_hest(server, "=cmd|' /C calc'!A1")
+    server.files |= {f"/huggingface.co{path}": data for path, data in list(server.files.items()) if base in path}
+    row = _rows(fetch_cohort("hest:TENX95", tmp_path, mirror=server.url))[0]
+    assert row["donor"] == "'=cmd|' /C calc'!A1" and row["section"] == "TENX95"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_nothing_is_unpacked_through_a_link(server: Server, tmp_path: Path) -> None:
+    _serve_tenx(server, "V1_X")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "shared" / "V1_X" / "outs").mkdir(parents=True)
+    (tmp_path / "shared" / "V1_X" / "outs" / ".unpacking").symlink_to(tmp_path / "elsewhere")
+    fetch_cohort("10x:V1_X", tmp_path / "shared", mirror=server.url)
+    assert not list((tmp_path / "elsewhere").iterdir())
+    assert (tmp_path / "shared" / "V1_X" / "outs" / "spatial" / "scalefactors_json.json").is_file()
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 500])

@@ -480,7 +480,9 @@ def test_an_unforeseen_error_on_one_slide_does_not_cost_the_next(
 
     def fail(run: SlideRun) -> SlideResult:
         if run.job.name == "a":
-            raise KeyError("surprise")
+            surprise, other = KeyError("surprise"), OSError("other")
+            surprise.__cause__, other.__cause__ = other, surprise  # a circle, as libraries that keep errors tie
+            raise surprise
         return whole(run)
 
     monkeypatch.setattr(SlideRun, "finish", fail)

@@ -61,7 +61,9 @@ class TerminalBars:
     def __call__(self, task: str, done: int, total: int) -> None:
         if task not in self._tasks:
             self._bars.start()
-            self._tasks[task] = self._bars.add_task(task, total=total)
+            # The name of a task may be that of a stranger's file: it orders the terminal nothing.
+            name = "".join(mark if mark.isprintable() else "\ufffd" for mark in task)
+            self._tasks[task] = self._bars.add_task(name, total=total)
         self._bars.update(self._tasks[task], completed=done, total=total)
 
     def print(self, text: str) -> None:
@@ -122,7 +124,7 @@ def _rich_bars() -> RichBars:
             speed = task.finished_speed or task.speed
             return Text(f"{speed:,.1f}/s" if speed else "", style="progress.data.speed")
 
-    # The name of a task may be that of a file, and is no markup.
+    # The name of a task is no markup.
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),

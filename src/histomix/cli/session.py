@@ -73,6 +73,7 @@ class Session:
         self._print(text, err=True)
 
     def _print(self, text: str, *, err: bool) -> None:
+        text = _harmless(text)
         # While bars are live, a plain line would land in the middle of them.
         if self._bars is not None and (err or sys.stdout.isatty()):
             self._bars.print(text)
@@ -164,5 +165,14 @@ def _refuse(current: Session, error: HistomixError, code: int) -> None:
     if current.as_json:
         facts = {"what": error.what, "where": error.where, "hint": error.hint}
         typer.echo(json.dumps({"ok": False, "error": facts, "failures": [*current.failures, str(error)]}))
-    typer.echo(f"error: {error}", err=True)
+    typer.echo(_harmless(f"error: {error}"), err=True)
     raise typer.Exit(code)
+
+
+def _harmless(text: str) -> str:
+    """Lines that order a terminal nothing: names of files and columns may be a stranger's, with marks that move it."""
+    if all(line.isprintable() for line in text.split("\n")):
+        return text
+    from ..common.naming import visible
+
+    return "\n".join(visible(line.expandtabs(), 1 << 16) for line in text.split("\n"))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.cache import cache_folder
+from ..common.naming import spreadsheet_cell
 from ..common.transfer.download import RemoteFile, download
 from ..errors import DownloadError, MissingDownloadError, RefusedDownloadError
 from ..progress import Progress, progress_bars
@@ -108,8 +109,9 @@ def _write_sheet(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         writer = csv.DictWriter(stream, columns, restval="")
         writer.writeheader()
         for row in rows:
-            # Written on Windows, read on a cluster.
-            writer.writerow({key: value.as_posix() if isinstance(value, Path) else value for key, value in row.items()})
+            # Written on Windows, read on a cluster; what a server says of a sample must be no formula.
+            plain = {key: value.as_posix() if isinstance(value, Path) else value for key, value in row.items()}
+            writer.writerow({key: spreadsheet_cell(value) for key, value in plain.items()})
 
 
 def _authorisation(token: str | None) -> dict[str, str]:

@@ -15,6 +15,7 @@ import pandas as pd
 
 from ..common.formats import refuse_newer
 from ..common.h5ad import read_h5ad, write_h5ad
+from ..common.strangers.hdf5 import check_hdf5
 from ..errors import FeatureError, InputError, MissingFeatureError
 from ..provenance import atomic_path, digest_bytes, read_json
 from .identity import encoder_identity, require_same_encoder
@@ -128,6 +129,7 @@ def read_manifests(folder: Path) -> dict[str, dict[str, Any]]:
     found = {}
     for path in sorted(folder.glob("*.h5ad")):
         try:
+            check_hdf5(path, FeatureError)
             with h5py.File(path) as file:
                 manifest = json.loads(file["uns/manifest"].asstr()[()])
             encoder_identity(manifest)

@@ -203,6 +203,7 @@ def disk_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     OSError
         There is no room.
     """
+    path.unlink(missing_ok=True)  # a link that others put here would be followed
     array = np.lib.format.open_memmap(path, "w+", np.dtype(dtype), shape)
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as stream:

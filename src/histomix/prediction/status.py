@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..errors import HistomixError, InputError
+from ..errors import HistomixError, InputError, origins
 from ..provenance import read_json, versions, write_json
 from ..slides import is_remote
 from ..slides.files import slide_digest, slide_state
@@ -197,9 +197,8 @@ class Status:
 
 def _forget_frames(error: BaseException | None) -> None:
     """Let go of what the frames of an error hold, such as arrays on disk: the result keeps the error for long."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
+    for one in origins(error):
+        traceback.clear_frames(one.__traceback__)
 
 
 def now() -> str:
