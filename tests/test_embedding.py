@@ -34,6 +34,7 @@ from histomix.embedding import (
     read_features,
     require_same_encoder,
 )
+from histomix.embedding.identity import features_identity
 from histomix.encoders import load_encoder
 from histomix.errors import EncoderError, FeatureError, ScaleWarning, SlideReadError, StorageError
 from histomix.slides import TileSpec, open_slide, read_tile, tiles_at_spots
@@ -353,6 +354,41 @@ def test_only_the_section_that_changed_is_made_again(sheet: Path, tmp_path: Path
     for name in fresh:
         np.testing.assert_array_equal(found[name].X, fresh[name].X)
         np.testing.assert_array_equal(read_features(out)[name].X, fresh[name].X)
+
+
+def test_the_identity_of_features_follows_all_that_their_values_depend_on(tmp_path: Path) -> None:
+    for name, colour in (("a.png", 200), ("b.png", 201)):
+        Image.fromarray(np.full((8, 8, 3), colour, np.uint8)).save(tmp_path / name)
+    encoder = {"digest": "sha256:one", "dim": 15, "views": 1, "name": "fake", "licence": "CC0-1.0"}
+    xy = np.array([[3.0, 4.0], [5.0, 6.0]])
+    base: dict[str, Any] = {
+        "image": tmp_path / "a.png",
+        "mpp": 0.5,
+        "keys": pd.Index(["s0", "s1"]),
+        "xy_px": xy,
+        "spec": TileSpec(8, 2.0),
+        "encoder": encoder,
+        "dtype": "float16",
+    }
+    changes: list[dict[str, Any]] = [
+        {},
+        {"image": tmp_path / "b.png"},
+        {"mpp": 0.25},
+        {"mpp": None},
+        {"keys": pd.Index(["s1", "s0"])},
+        {"xy_px": xy + np.array([[0.0, 0.25], [0.0, 0.0]])},
+        {"spec": TileSpec(16, 2.0)},
+        {"spec": TileSpec(8, 1.0)},
+        {"encoder": encoder | {"digest": "sha256:two"}},
+        {"encoder": encoder | {"dim": 16}},
+        {"encoder": encoder | {"views": 4}},
+        {"dtype": "float32"},
+    ]
+    found = [features_identity(**(base | change)) for change in changes]
+    assert len(set(found)) == len(changes)
+    # Names and licences change no value, and neither does the distance of a grid whose places are given.
+    for change in ({"encoder": encoder | {"name": "other", "licence": "MIT"}}, {"spec": TileSpec(8, 2.0, 4.0)}):
+        assert features_identity(**(base | change)) == found[0]
 
 
 def test_an_alignment_check_that_was_skipped_is_made_up_without_embedding(cohort: Cohort, tmp_path: Path) -> None:

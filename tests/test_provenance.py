@@ -40,6 +40,31 @@ def test_atomic_path_replaces_folders(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
+def test_a_folder_that_cannot_be_replaced_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "old").write_text("old")
+    rename = Path.replace
+
+    def fail(self: Path, target: Path) -> Path:
+        if self.name == "folder" and target == folder:
+            assert not folder.exists(), "the old one has stepped aside"
+            raise OSError(errno.EACCES, "Permission denied")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", fail)
+
+    def write() -> None:
+        with atomic_path(folder) as temporary:
+            temporary.mkdir()
+            (temporary / "new").write_text("new")
+
+    with pytest.raises(StorageError, match="Permission denied"):
+        write()
+    assert [path.name for path in folder.iterdir()] == ["old"]
+    assert list(tmp_path.iterdir()) == [folder]
+
+
 def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path: Path) -> None:
     target = tmp_path / "result.txt"
     target.write_text("old")

@@ -123,6 +123,20 @@ def test_the_super_resolved_map_is_the_weighted_mean_of_the_tiles_over_each_cell
     assert (weight > 0).sum() == np.sum(overlap / 2 + 0.5 > np.arange(len(weight)))
 
 
+@pytest.mark.parametrize(
+    ("overlap", "weights"),
+    [
+        (1.0, [1]),
+        (1.6, [1, 0.3 * (1 - 0.65 / 0.8)]),  # the next tile covers 0.3 of the cell, 0.65 strides from its own centre
+        (2.0, [1, 0.5 * (1 - 0.75 / 1)]),
+        (3.0, [1, 1 - 1 / 1.5]),
+        (4.0, [1, 1 - 1 / 2, 0.5 * (1 - 1.75 / 2)]),
+    ],
+)
+def test_a_tile_weighs_by_the_cell_that_it_covers_and_how_near_it_is(overlap: float, weights: list[float]) -> None:
+    np.testing.assert_allclose(tent(overlap), weights, atol=1e-12)
+
+
 def test_an_unreadable_tile_takes_no_part_in_the_cells_around_it(
     slide: Path, head: Head, monkeypatch: pytest.MonkeyPatch
 ) -> None:
