@@ -49,7 +49,7 @@ TARGETS = {
     "intervals": Target(("heads/intervals.py",), ("tests/test_calibration.py",)),
     "pitch": Target(
         ("common/geometry/pitch.py", "common/geometry/toroidal_null.py"),
-        ("tests/test_alignment.py", "tests/test_spatial.py", "-k", "test_pitch or nearest or shifts or torus"),
+        ("tests/test_alignment.py", "tests/test_spatial.py", "-k", "test_pitch or a_shift_"),
     ),
     "polygons": Target(
         ("common/geometry/polygons.py",),
@@ -60,10 +60,10 @@ TARGETS = {
         (
             "tests/test_evaluation.py",
             "tests/test_heads.py",
-            "tests/test_calibration.py",
             "-k",
-            "fold or every_row or inner or held_out",
+            "every_row or folds_ or inner_groups_are or next_to_nothing or contiguous",
         ),
+        within=("make_folds", "_spread", "_folds", "inner_folds", "inner_groups", "inner_splits"),
     ),
     "keys": Target(
         ("provenance.py", "embedding/identity.py", "embedding/storage.py", "prediction/job.py", "prediction/chunks.py"),

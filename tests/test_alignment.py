@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from histomix.common.geometry.pitch import spot_pitch
+from histomix.common.geometry.pitch import nearest_pitch, spot_pitch
 from histomix.errors import AlignmentError
 from histomix.spots import Section, check_alignment, read_cohort
 
@@ -231,6 +231,7 @@ def test_pitch_of_jittered_spots() -> None:
     assert by_array is not None and by_neighbours is not None
     assert (by_array.source, by_neighbours.source) == ("array", "neighbours")
     assert by_array.px == pytest.approx(PITCH_PX, rel=0.01)
+    assert by_array.residual == pytest.approx(0.08 * np.sqrt(2), rel=0.1) and np.isnan(by_neighbours.residual)
     assert by_neighbours.px == pytest.approx(PITCH_PX, rel=0.03)
     angle = np.deg2rad(30)
     turned = section.spots_px @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
@@ -250,6 +251,12 @@ def test_pitch_of_other_grids() -> None:
     found = spot_pitch(line * 7, line)
     assert found is not None and (found.source, found.px) == ("neighbours", 7)
     assert spot_pitch(line[:3]) is None and spot_pitch(np.zeros((9, 2))) is None
+    assert spot_pitch(np.zeros((len(chess), 2)), chess) is None
+    # In whatever unit: nothing is said of a px.
+    for array, px in ((None, 0.03), (chess, 0.05)):
+        small = spot_pitch(hexagons / 1000 if array is None else chess * 0.025, array)
+        assert small is not None and small.px == pytest.approx(px)
+    assert np.isnan(nearest_pitch([[1.0, 2.0]]))
 
 
 def test_an_image_file(tmp_path: Path) -> None:
