@@ -35,8 +35,10 @@ from histomix.embedding import (
     require_same_encoder,
 )
 from histomix.embedding.identity import features_identity
+from histomix.embedding.storage import Shards
 from histomix.encoders import load_encoder
 from histomix.errors import EncoderError, FeatureError, ScaleWarning, SlideReadError, StorageError
+from histomix.provenance import digest_bytes
 from histomix.slides import TileSpec, open_slide, read_tile, tiles_at_spots
 from histomix.spots import Cohort, read_cohort
 
@@ -466,6 +468,24 @@ def test_a_damaged_shard_is_computed_again(cohort: Cohort, tmp_path: Path, damag
     found, _ = embed_tiles(slide, tiles, encoder, **options)
     assert encoder.encoded == 20
     np.testing.assert_array_equal(found, expected)
+
+
+def test_a_planted_shard_runs_no_code(tmp_path: Path) -> None:
+    """Whoever can write to the folder writes a key that is right as well."""
+
+    class Attack:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / "ran",))
+
+    shards = Shards(tmp_path / "shards", "sha256:identity")
+    shards.save(0, np.zeros((1, 1), np.float32))
+    assert shards.load(0, (1, 1), np.dtype("float32")) is not None
+    path = tmp_path / "shards" / "0.npy"
+    np.save(path, np.array([[Attack()]], dtype=object), allow_pickle=True)
+    key = {"identity": "sha256:identity", "digest": digest_bytes(path.read_bytes())}
+    path.with_suffix(".json").write_text(json.dumps(key))
+    assert shards.load(0, (1, 1), np.dtype(object)) is None
+    assert not (tmp_path / "ran").exists()
 
 
 def test_shards_of_something_else_are_not_used(cohort: Cohort, tmp_path: Path) -> None:
