@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,13 @@ def test_changed_labels_are_scored_anew(job: Job, tmp_path: Path) -> None:
     after = _run(job, tmp_path, "colours", cohort=_cohort(job, labels=turned)).ranking
     ridge = [table.set_index("head").loc["ridge", "pearson"] for table in (before, after)]
     assert ridge[0] - ridge[1] > 0.1
+
+
+def test_another_seed_is_scored_anew(job: Job, tmp_path: Path) -> None:
+    summary = tmp_path / "evaluations" / "phantom" / "colours" / "donor" / "summary.json"
+    for seed in (0, 1):
+        _run(job, tmp_path, "colours", seed=seed)
+        assert json.loads(summary.read_text())["seed"] == seed
 
 
 def test_a_damaged_result_is_made_again(job: Job, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -108,7 +108,13 @@ def test_a_file_with_a_card_is_an_encoder(model: str, suffix: str, tmp_path: Pat
 def test_the_digest_follows_the_model_and_the_card(tmp_path: Path) -> None:
     _onnx(tmp_path / "a.onnx")
     _onnx(tmp_path / "b.onnx", weights=(3.0, 2.0, 1.0))
-    changes: list[dict[str, Any]] = [{}, {"model": "b.onnx"}, {"mpp": 0.25}, {"std": [0.1, 0.2, 0.4]}]
+    changes: list[dict[str, Any]] = [
+        {},
+        {"model": "b.onnx"},
+        {"mpp": 0.25},
+        {"mean": [0.1, 0.2, 0.4]},
+        {"std": [0.1, 0.2, 0.4]},
+    ]
     digests = {load_encoder(str(_card(tmp_path, **{"model": "a.onnx", **one}))).digest for one in changes}
     assert len(digests) == len(changes)
     assert load_encoder(str(_card(tmp_path, model="a.onnx", title="another"))).digest in digests

@@ -27,6 +27,8 @@ from histomix.prediction import Model, Settings, SlideJob, SlideResult, SlideRun
 from histomix.prediction import maps as maps_module
 from histomix.prediction import plan as plan_module
 from histomix.prediction import slides as batch
+from histomix.prediction.chunks import features_key
+from histomix.prediction.plan import TILE, Plan
 from histomix.slides import open_slide
 
 from .slide_files import block_mean, write_pyramid
@@ -175,6 +177,9 @@ def test_only_what_is_stale_is_done_again(
     assert not again() and again()
     assert not again(stride_um=24.0)
     assert not again() and again()
+    # The scale that was given counts, though it is no fact of the file.
+    assert not again(mpp=0.4) and again(mpp=0.4)
+    assert not again() and again()
     with (out / "A" / "composition.csv").open("a") as table:
         table.write("1,2\n")
     assert not again() and again()
@@ -219,6 +224,64 @@ def test_kept_features_serve_the_next_head_without_an_encoder(slide: Path, head:
     careful = Colours()
     assert predict(slide, head, tmp_path / "one" / "A", careful).error is None
     assert careful.tiles == first.tiles
+
+
+@pytest.mark.parametrize("other", [Colours("other"), Colours(size_px=8, mpp=4.0)], ids=["digest", "tile"])
+def test_kept_features_do_not_serve_a_head_on_another_encoder(
+    slide: Path, head: Head, tmp_path: Path, other: Colours
+) -> None:
+    """The tiles lie at the same places and give as many numbers."""
+    first = predict(slide, head, tmp_path / "A", keep_features=True)
+    second = colour_head([other], seed=1)
+    assert predict(slide, second, tmp_path / "A", other, keep_features=True).error is None
+    assert other.tiles == first.tiles
+    assert predict(slide, second, tmp_path / "fresh" / "A", other).error is None
+    assert outputs(tmp_path / "A") == outputs(tmp_path / "fresh" / "A")
+
+
+def test_the_key_of_kept_features_follows_the_tiles_and_each_encoder(head: Head) -> None:
+    tiles = np.zeros(3, TILE)
+    tiles["x_px"], tiles["y_px"] = [10, 20, 30], [5, 5, 5]
+    plan = Plan(tiles, None, {"slide": {"digest": "sha256:slide", "mpp": 0.5, "file": "A.tif"}})
+    moved, elsewhere = tiles.copy(), tiles.copy()
+    moved["x_px"][1] += 1
+    elsewhere["place"] = [2, 1, 0]
+
+    def key(tiles: np.ndarray = tiles, keys: np.ndarray | None = None, slide: Any = None, **encoder: Any) -> str:
+        facts = {**plan.facts, "slide": {**plan.facts["slide"], **(slide or {})}}
+        (entry,) = head.card["encoders"]
+        return features_key(
+            Plan(tiles, keys, facts), Head({**head.card, "encoders": [{**entry, **encoder}]}, None, None)
+        )
+
+    others = [
+        key(moved),
+        key(keys=np.array(["a", "b", "c"])),
+        key(slide={"digest": "sha256:other"}),
+        key(slide={"mpp": 0.25}),
+        *(key(**{name: "other"}) for name in ("digest", "dim", "views", "size_px", "mpp", "precision")),
+    ]
+    assert len({key(), *others}) == len(others) + 1
+    # What names things, or says in which order they are written, changes no value.
+    assert {key(elsewhere), key(slide={"file": "B.tif"}), key(name="other", licence="MIT")} == {key()}
+
+
+def test_the_identity_of_settings_follows_all_that_decides_a_map() -> None:
+    base: dict[str, Any] = {"head": "sha256:head"}
+    changes: list[dict[str, Any]] = [
+        {"head": "sha256:other"},
+        {"stride_um": 16.0},
+        {"at_digest": "sha256:at"},
+        {"regions_digest": "sha256:regions"},
+        {"min_tissue": 0.4},
+        {"gzip": True},
+    ]
+    found = {Settings(**(base | change)).identity for change in [{}, *changes]}
+    assert len(found) == len(changes) + 1
+    # Where files lie, what is kept besides, and how many tiles go at once do not.
+    idle: list[dict[str, Any]] = [{"at": "a.csv"}, {"regions": "r.geojson"}, {"keep_features": True}]
+    for change in [*idle, {"reuse": "out"}, {"batch_size": 7}]:
+        assert Settings(**(base | change)).identity == Settings(**base).identity
 
 
 def test_a_slide_replaced_while_it_is_read_is_refused_and_then_predicted_anew(
