@@ -103,7 +103,7 @@ def main() -> None:
         start = time.perf_counter()
         with hm.open_slide(folder / "slide.tif", mpp=0.5) as opened:
             table = composition(arguments.side, arguments.types, side_px)
-            page = write_viewer([ViewerSlide("slide", opened, table)], folder / "viewer")
+            page = write_viewer([ViewerSlide("slide", opened, table)], folder / "viewer").page
         size = sum(path.stat().st_size for path in (folder / "viewer").rglob("*") if path.is_file())
         print(f"{table.n_obs:,} tiles x {arguments.types} types, slide {side_px} x {side_px} px at 0.5 um/px")
         print(f"written in {time.perf_counter() - start:.0f} s, {size / 1e6:.0f} MB")

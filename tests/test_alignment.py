@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from histomix.common.geometry.pitch import spot_pitch
+from histomix.common.geometry.pitch import nearest_pitch, spot_pitch
 from histomix.errors import AlignmentError
 from histomix.spots import Section, check_alignment, read_cohort
 
@@ -108,7 +108,7 @@ def test_a_turned_image_is_refused_and_the_turn_named(name: str, turn) -> None: 
     assert str(caught.value).startswith("sheet.csv, row 2: the spots of section 'S' do not fit its image")
 
 
-@pytest.mark.parametrize("steps", [(3, 0), (0, -3), (-2, 2), (-5, 4)])
+@pytest.mark.parametrize("steps", [(1, 1), (3, 0), (0, -3), (-2, 2), (-5, 4)])
 def test_a_shift_is_refused_and_measured(steps: tuple[int, int]) -> None:
     mask = tissue()
     section = section_on(mask)
@@ -123,6 +123,43 @@ def test_half_a_pitch_passes() -> None:
     mask = tissue()
     section = section_on(mask)
     assert check(moved(section, section.spots_px + 0.5 * PITCH_PX), mask).ok
+
+
+def test_one_pitch_is_noted_and_refused_only_where_many_spots_lie_off_tissue() -> None:
+    mask = tissue()
+    section = section_on(mask)
+    shifted = moved(section, section.spots_px + np.array([PITCH_PX, 0]))
+    whole = check(shifted, mask)
+    assert whole.ok and any("would rise from" in note for note in whole.notes)
+    pale = mask & ~np.kron(np.random.default_rng(0).random((76, 70)) < 0.2, np.ones((10, 10), bool))
+    assert check(section, pale).ok
+    found = check(shifted, pale)
+    assert found.on_tissue < 0.8 and max(found.overlaps.values()) - found.overlap < 0.12
+    assert any("if shifted by" in problem for problem in found.problems)
+
+
+@pytest.mark.parametrize(("nose", "refused"), [(60, False), (70, True)])
+def test_a_flip_needs_less_than_a_shift(nose: int, refused: bool) -> None:
+    """A tissue that is nearly its own mirror image: the flip gains less than a shift must."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH] - np.array([HEIGHT / 2, WIDTH / 2])[:, None, None]
+    mask = ((x / 180) ** 2 + (y / 260) ** 2 < 1) | ((abs(x - 170) < nose) & (abs(y + 60) < 90))
+    found = check(section_on(mask), mask[:, ::-1])
+    gain = max(found.overlaps.values()) - found.overlap
+    assert (0.08 if refused else 0.06) < gain < 0.12
+    assert found.ok is not refused
+    told = found.problems if refused else found.notes
+    assert any("flipped left-right" in text for text in told)
+
+
+@pytest.mark.parametrize(("width_px", "outside", "refused"), [(580, 1, False), (550, 10, True)])
+def test_a_few_spots_off_the_image_are_noted_and_more_are_refused(width_px: int, outside: int, refused: bool) -> None:
+    mask = tissue()
+    section = section_on(mask)
+    found = check(section, mask[:, :width_px])
+    assert found.outside * found.spots == pytest.approx(outside)
+    assert found.ok is not refused
+    told = found.problems if refused else found.notes
+    assert any(f"{outside} of {found.spots} spots" in text and "lie outside the image" in text for text in told)
 
 
 def test_the_image_of_another_section() -> None:
@@ -194,6 +231,7 @@ def test_pitch_of_jittered_spots() -> None:
     assert by_array is not None and by_neighbours is not None
     assert (by_array.source, by_neighbours.source) == ("array", "neighbours")
     assert by_array.px == pytest.approx(PITCH_PX, rel=0.01)
+    assert by_array.residual == pytest.approx(0.08 * np.sqrt(2), rel=0.1) and np.isnan(by_neighbours.residual)
     assert by_neighbours.px == pytest.approx(PITCH_PX, rel=0.03)
     angle = np.deg2rad(30)
     turned = section.spots_px @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
@@ -213,6 +251,12 @@ def test_pitch_of_other_grids() -> None:
     found = spot_pitch(line * 7, line)
     assert found is not None and (found.source, found.px) == ("neighbours", 7)
     assert spot_pitch(line[:3]) is None and spot_pitch(np.zeros((9, 2))) is None
+    assert spot_pitch(np.zeros((len(chess), 2)), chess) is None
+    # In whatever unit: nothing is said of a px.
+    for array, px in ((None, 0.03), (chess, 0.05)):
+        small = spot_pitch(hexagons / 1000 if array is None else chess * 0.025, array)
+        assert small is not None and small.px == pytest.approx(px)
+    assert np.isnan(nearest_pitch([[1.0, 2.0]]))
 
 
 def test_an_image_file(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ import pandas as pd
 import pytest
 
 import histomix as hm
+from histomix.benchmark import Benchmark, BenchmarkCohort, run_benchmark
 from histomix.benchmark.page import write_benchmark_page
 from histomix.benchmark.parts import common_spots
-from histomix.benchmark.run import Benchmark, BenchmarkCohort, benchmark
 from histomix.encoders import card, register_encoder
 from histomix.encoders import user as user_module
 from histomix.errors import HistomixError, InputError
@@ -64,7 +65,7 @@ def _cohort(job: Job, **changes: Any) -> BenchmarkCohort:
 def _run(job: Job, out: Path, *names: str, **options: Any) -> Benchmark:
     cohort = options.pop("cohort", None) or _cohort(job)
     options.setdefault("nuclei", False)
-    return benchmark([cohort], names or ("colours", "shades", "colours+shades"), ["knn"], out, **options)
+    return run_benchmark([cohort], out, names or ("colours", "shades", "colours+shades"), ["knn"], **options)
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +151,13 @@ def test_changed_labels_are_scored_anew(job: Job, tmp_path: Path) -> None:
     assert ridge[0] - ridge[1] > 0.1
 
 
+def test_another_seed_is_scored_anew(job: Job, tmp_path: Path) -> None:
+    summary = tmp_path / "evaluations" / "phantom" / "colours" / "donor" / "summary.json"
+    for seed in (0, 1):
+        _run(job, tmp_path, "colours", seed=seed)
+        assert json.loads(summary.read_text())["seed"] == seed
+
+
 def test_a_damaged_result_is_made_again(job: Job, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     before = _run(job, tmp_path, "colours")
     (tmp_path / "evaluations" / "phantom" / "colours" / "donor" / "metrics.csv").write_text("nothing\n")
@@ -173,8 +181,8 @@ def test_each_cohort_is_tested_by_heads_of_each_other(job: Job, tmp_path: Path) 
         BenchmarkCohort(name, whole.cohort.subset([section]), {section: whole.labels[section]})
         for name, section in zip(("a", "b"), whole.cohort.names, strict=True)
     ]
-    options: dict[str, Any] = {"protocols": ["transfer"], "nuclei": False}
-    found = benchmark(parts, ["colours"], ["knn"], tmp_path, **options)
+    options: dict[str, Any] = {"folds": ["transfer"], "nuclei": False}
+    found = run_benchmark(parts, tmp_path, ["colours"], ["knn"], **options)
     assert set(found.table["cohort"]) == {"a to b", "b to a"} and set(found.table["protocol"]) == {"transfer"}
     sections = {"a to b": whole.cohort.names[1], "b to a": whole.cohort.names[0]}
     for name, rows in found.table.groupby("cohort"):
@@ -189,7 +197,7 @@ def test_each_cohort_is_tested_by_heads_of_each_other(job: Job, tmp_path: Path) 
     assert row["pearson"].item() == pytest.approx(expected, abs=1e-4)
     assert "Trained on one cohort" in found.statement
     with pytest.raises(InputError, match="need two cohorts"):
-        benchmark(parts[:1], ["colours"], ["knn"], tmp_path / "one", **options)
+        run_benchmark(parts[:1], tmp_path / "one", ["colours"], ["knn"], **options)
 
 
 def test_only_spots_that_every_encoder_could_read_take_part(job: Job) -> None:
@@ -217,7 +225,7 @@ def test_what_cannot_be_run_is_refused_before_any_work(job: Job, tmp_path: Path)
         ([cohort], ["colours"], ["knn"], ["patient"], "no folds called 'patient'"),
     ):
         with pytest.raises(InputError, match=message):
-            benchmark(cohorts, names, heads, tmp_path / "out", protocols=protocols)
+            run_benchmark(cohorts, tmp_path / "out", names, heads, protocols)
     assert not (tmp_path / "out").exists()
 
 

@@ -49,6 +49,35 @@ def test_the_multiplier_by_hand() -> None:
         assert pooled <= found.multiplier[column] <= worst
 
 
+def test_a_donor_with_more_spots_weighs_no_more() -> None:
+    data = cohort(4, 0, between=0.8)
+    donor = data[-1]
+    rows = np.concatenate([np.arange(len(donor)), *[np.flatnonzero(donor == 0)] * 6])
+    once, often = (calibrate(*part, unit="cells per spot") for part in (data, tuple(one[rows] for one in data)))
+    np.testing.assert_allclose(often.variance, once.variance, rtol=1e-6)
+    np.testing.assert_allclose(often.multiplier, once.multiplier, rtol=1e-6)
+    for name in ("coverage", "width"):
+        assert often.facts()[name] == once.facts()[name]
+
+
+def test_the_expected_error_has_a_floor() -> None:
+    """Errors that go to nothing with the prediction: the fitted variance is 0 at 0, the expected error is not."""
+    rng = np.random.default_rng(0)
+    values = rng.uniform(1, 9, (400, 1))
+    Y = values + np.sqrt(values) * rng.choice([-1.0, 1.0], values.shape)
+    fit = calibrate(Y, values, None, np.arange(400) % 4, unit="cells per spot")
+    assert fit.variance[0, 0] == pytest.approx(0, abs=1e-6) and fit.variance[1, 0] == pytest.approx(1)
+    level = np.square(Y - values).mean()
+    assert fit.variance[3, 0] == pytest.approx(0.01 * level)
+    _, upper = fit.bounds(np.zeros((1, 1)), None)
+    assert upper[0, 0] == pytest.approx(fit.multiplier[0] * np.sqrt(0.01 * level))
+    # Rows that are predicted and observed as nothing weigh much, not without end.
+    nothing = np.arange(400) < 40
+    values[nothing] = Y[nothing] = 0.0
+    fit = calibrate(Y, values, None, np.arange(400) % 4, unit="cells per spot")
+    assert fit.variance[1, 0] == pytest.approx(1, rel=1e-3)
+
+
 @pytest.mark.parametrize("level", [0.8, 0.9])
 @pytest.mark.parametrize("n_donors", [2, 3, 8, 30])
 def test_new_donors_are_covered_within_five_points(n_donors: int, level: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from histomix.cli.app import app
+from histomix.cli.session import session
 
 from .conftest import Job
 
@@ -113,6 +115,30 @@ def test_a_truncated_slide_is_told_in_one_line(job: Job, tmp_path: Path) -> None
     )
     assert found.returncode == 1 and found.stdout == ""
     assert found.stderr.count("\n") == 1 and "cut.tif" in found.stderr and "truncated" in found.stderr
+
+
+HOSTILE = "\x1b]0;pwned\x07\x1b[2Ja\u202eb.png"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no file can have such a name there")
+def test_a_name_orders_the_terminal_nothing(job: Job, tmp_path: Path) -> None:
+    """Names of slides come from strangers, and are shown when all goes well, in remarks and in errors."""
+    (tmp_path / HOSTILE).write_bytes(job.image.read_bytes())
+    (tmp_path / f"broken {HOSTILE}").write_bytes(b"no picture")
+    more = ("--head", job.head, "--out", tmp_path / "out")
+    for words in (("predict", tmp_path, "--mpp", 0.5, *more), ("predict", tmp_path / f"x{HOSTILE}", *more)):
+        code, said, told = histomix(*words)
+        assert code and "pwned" in told and not {"\x1b", "\x07", "\u202e"} & {*said, *told}
+    assert "pwned" in RUN.invoke(app, ["inspect", str(tmp_path / HOSTILE)]).output
+
+
+def test_a_name_with_brackets_is_shown_beside_its_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with session(False, False) as run:
+        run.progress("slide [/b] [red]1.svs", 1, 2)
+    assert "slide [/b] [red]1.svs" in terminal.getvalue()
 
 
 def test_encoders_and_doctor(monkeypatch: pytest.MonkeyPatch) -> None:

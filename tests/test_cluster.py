@@ -23,7 +23,7 @@ from histomix.heads import load_head
 from histomix.prediction import Settings, predict_slides, slide_jobs
 from histomix.prediction.cluster.cluster import local_cluster, predict_on_cluster, read_resources, running_cluster
 from histomix.prediction.cluster.dispatch import _Run
-from histomix.prediction.cluster.worker import Work, slide_task
+from histomix.prediction.cluster.worker import Work, chunk_task, finish_task, slide_task
 from histomix.prediction.slides import queue as queue_slides
 
 from .conftest import Job
@@ -208,21 +208,21 @@ class _Poison(distributed.WorkerPlugin):
     name = "poison"
 
     def setup(self, worker: Any) -> None:
-        from histomix.prediction.cluster import worker as there
+        from histomix.prediction import SlideRun
 
-        self.clean = there.plan_chunks
+        self.clean = SlideRun.plan
 
-        def plan_chunks(job: Any, *others: Any) -> Any:
-            if job.name == "s1":
+        def plan(run: Any, *others: Any) -> Any:
+            if run.job.name == "s1":
                 os._exit(1)
-            return self.clean(job, *others)
+            return self.clean(run, *others)
 
-        there.plan_chunks = plan_chunks  # type: ignore[assignment]
+        SlideRun.plan = plan  # type: ignore[method-assign]
 
     def teardown(self, worker: Any) -> None:
-        from histomix.prediction.cluster import worker as there
+        from histomix.prediction import SlideRun
 
-        there.plan_chunks = self.clean
+        SlideRun.plan = self.clean  # type: ignore[method-assign]
 
 
 @pytest.mark.slow
@@ -240,6 +240,22 @@ def test_a_slide_that_kills_every_worker_is_given_up_and_named(job: Job, slides:
 
 def _task_in_process(job: Any, work: Work, answers: Any) -> None:
     answers.put(slide_task(job, work))
+
+
+def test_what_a_worker_that_died_at_the_end_of_a_slide_left_is_removed_by_the_next(
+    job: Job, slides: list[Path], undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("histomix.prediction.plan.CHUNK_TILES", 8)
+    (one,) = slide_jobs(slides[:1], tmp_path, 0.5)
+    work = Work(str(job.head), Settings.of(load_head(job.head).card["digest"]), threads=1, split_from=2)
+    for chunk in range(slide_task(one, work)["chunks"]):
+        assert chunk_task(one, chunk, work) == {"done": chunk}
+    (one.folder / ".partial-x").mkdir()
+    (one.folder / ".partial-x" / "composition.csv").write_bytes(b"half")
+    assert finish_task(one, work)["result"]["tiles"] > 0
+    assert not list(one.folder.rglob(".*"))
+    made = {name: data for name, data in _bytes(undisturbed).items() if name.startswith("s0/")}
+    assert _bytes(tmp_path) == made
 
 
 def test_a_slide_that_two_workers_were_given_is_made_once(

@@ -153,6 +153,29 @@ def test_no_stranger_gives_orders_to_a_local_cluster(client: Client, before: set
     assert client.submit(sum, [1, 2]).result() == 3
 
 
+def test_a_module_in_the_current_folder_is_not_run(tmp_path: Path) -> None:
+    """A folder of slides may come from anybody; processes of Python look into the current folder first."""
+    trace = tmp_path / "trace.txt"
+    script = tmp_path / "script" / "run.py"
+    script.parent.mkdir()
+    script.write_text(
+        "from histomix.prediction.cluster.local import local_cluster\n"
+        "if __name__ == '__main__':\n"
+        "    with local_cluster(1) as client:\n"
+        "        print(client.submit(sum, [1, 2]).result())\n"
+    )
+    folder = tmp_path / "slides"
+    folder.mkdir()
+    for name in ("multiprocessing", "struct", "distributed", "histomix"):
+        (folder / f"{name}.py").write_text(f"open({str(trace)!r}, 'a').write(__name__)\nraise SystemExit(1)\n")
+    source = Path(__file__).parent.parent / "src"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    environment["PYTHONPATH"] = str(source)
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
+    assert not trace.exists() and done.stdout.split() == ["3"], done.stderr
+
+
 @pytest.mark.slow
 def test_a_worker_that_is_started_again_has_the_same_lock(client: Client, before: set[int], tmp_path: Path) -> None:
     old, pids = _ports(os.getpid()) - before, client.run(os.getpid)

@@ -259,6 +259,24 @@ def test_tls_like_hot_spots_are_where_b_and_t_cells_are_together() -> None:
 
 
 @pytest.mark.parametrize(
+    ("around", "within", "count"),
+    [
+        ([0.0, 0.3, 0.5, 0.2], [0.5, 0.3, 0.1, 0.1], 0),  # B cells where T cells are as many as everywhere
+        ([0.3, 0.0, 0.5, 0.2], [0.3, 0.5, 0.1, 0.1], 0),  # and the other way round
+        ([0.0, 0.0, 0.8, 0.2], [0.1, 0.05, 0.65, 0.2], 0),  # hot for both on a slide that has hardly any
+        ([0.0, 0.0, 0.8, 0.2], [0.04, 0.4, 0.46, 0.1], 0),  # too few B cells
+        ([0.0, 0.0, 0.8, 0.2], [0.1, 0.15, 0.55, 0.2], 1),
+    ],
+)
+def test_a_hot_spot_is_hot_for_both_lineages_and_has_enough_of_them(
+    around: list[float], within: list[float], count: int
+) -> None:
+    values = np.tile(around, (20, 20, 1))
+    values[4:7, 4:7] = within
+    assert _value(map_rows(_map(values.reshape(-1, 4), side=20), RULE), "tls_like") == count
+
+
+@pytest.mark.parametrize(
     ("rule", "words"),
     [
         (TlsRule(("B cells",), ("T",)), "B cells of the B lineage is no cell type"),

@@ -34,8 +34,11 @@ from histomix.embedding import (
     read_features,
     require_same_encoder,
 )
+from histomix.embedding.identity import features_identity
+from histomix.embedding.storage import Shards
 from histomix.encoders import load_encoder
 from histomix.errors import EncoderError, FeatureError, ScaleWarning, SlideReadError, StorageError
+from histomix.provenance import digest_bytes
 from histomix.slides import TileSpec, open_slide, read_tile, tiles_at_spots
 from histomix.spots import Cohort, read_cohort
 
@@ -355,6 +358,41 @@ def test_only_the_section_that_changed_is_made_again(sheet: Path, tmp_path: Path
         np.testing.assert_array_equal(read_features(out)[name].X, fresh[name].X)
 
 
+def test_the_identity_of_features_follows_all_that_their_values_depend_on(tmp_path: Path) -> None:
+    for name, colour in (("a.png", 200), ("b.png", 201)):
+        Image.fromarray(np.full((8, 8, 3), colour, np.uint8)).save(tmp_path / name)
+    encoder = {"digest": "sha256:one", "dim": 15, "views": 1, "name": "fake", "licence": "CC0-1.0"}
+    xy = np.array([[3.0, 4.0], [5.0, 6.0]])
+    base: dict[str, Any] = {
+        "image": tmp_path / "a.png",
+        "mpp": 0.5,
+        "keys": pd.Index(["s0", "s1"]),
+        "xy_px": xy,
+        "spec": TileSpec(8, 2.0),
+        "encoder": encoder,
+        "dtype": "float16",
+    }
+    changes: list[dict[str, Any]] = [
+        {},
+        {"image": tmp_path / "b.png"},
+        {"mpp": 0.25},
+        {"mpp": None},
+        {"keys": pd.Index(["s1", "s0"])},
+        {"xy_px": xy + np.array([[0.0, 0.25], [0.0, 0.0]])},
+        {"spec": TileSpec(16, 2.0)},
+        {"spec": TileSpec(8, 1.0)},
+        {"encoder": encoder | {"digest": "sha256:two"}},
+        {"encoder": encoder | {"dim": 16}},
+        {"encoder": encoder | {"views": 4}},
+        {"dtype": "float32"},
+    ]
+    found = [features_identity(**(base | change)) for change in changes]
+    assert len(set(found)) == len(changes)
+    # Names and licences change no value, and neither does the distance of a grid whose places are given.
+    for change in ({"encoder": encoder | {"name": "other", "licence": "MIT"}}, {"spec": TileSpec(8, 2.0, 4.0)}):
+        assert features_identity(**(base | change)) == found[0]
+
+
 def test_an_alignment_check_that_was_skipped_is_made_up_without_embedding(cohort: Cohort, tmp_path: Path) -> None:
     out = tmp_path / "features"
     run(cohort, FakeEncoder(), out, check_alignment=False)
@@ -430,6 +468,24 @@ def test_a_damaged_shard_is_computed_again(cohort: Cohort, tmp_path: Path, damag
     found, _ = embed_tiles(slide, tiles, encoder, **options)
     assert encoder.encoded == 20
     np.testing.assert_array_equal(found, expected)
+
+
+def test_a_planted_shard_runs_no_code(tmp_path: Path) -> None:
+    """Whoever can write to the folder writes a key that is right as well."""
+
+    class Attack:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / "ran",))
+
+    shards = Shards(tmp_path / "shards", "sha256:identity")
+    shards.save(0, np.zeros((1, 1), np.float32))
+    assert shards.load(0, (1, 1), np.dtype("float32")) is not None
+    path = tmp_path / "shards" / "0.npy"
+    np.save(path, np.array([[Attack()]], dtype=object), allow_pickle=True)
+    key = {"identity": "sha256:identity", "digest": digest_bytes(path.read_bytes())}
+    path.with_suffix(".json").write_text(json.dumps(key))
+    assert shards.load(0, (1, 1), np.dtype(object)) is None
+    assert not (tmp_path / "ran").exists()
 
 
 def test_shards_of_something_else_are_not_used(cohort: Cohort, tmp_path: Path) -> None:

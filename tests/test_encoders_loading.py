@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,23 @@ def test_digest_follows_the_weights(lunit: Path, tmp_path: Path) -> None:
     digests = {load_encoder("lunit-s16", path).digest for path in (lunit, tmp_path / "other.safetensors")}
     assert len(digests) == 2
     assert load_encoder("lunit-s16", lunit, views=4).digest not in digests
+
+
+def test_digest_follows_what_the_card_says_of_an_embedding(tmp_path: Path) -> None:
+    one, path = reduced(card("lunit-s16"), 1, narrow=True), tmp_path / "model.safetensors"
+    random_weights(one, path)
+    changes: list[dict[str, Any]] = [
+        {},
+        {"mean": (0.5, 0.5, 0.5)},
+        {"std": (0.5, 0.5, 0.5)},
+        {"pooling": "mean"},
+        {"mpp": 1.0},
+        {"layers": (0,)},
+        {"arguments": {**one.arguments, "drop_rate": 0.1}},
+    ]
+    changes.append({"title": "another", "licence": "MIT"})  # what is said for people only leaves it alone
+    digests = [TimmEncoder(dataclasses.replace(one, **change), path, device="cpu").digest for change in changes]
+    assert len(set(digests)) == len(changes) - 1 and digests[-1] == digests[0]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -107,7 +108,13 @@ def test_a_file_with_a_card_is_an_encoder(model: str, suffix: str, tmp_path: Pat
 def test_the_digest_follows_the_model_and_the_card(tmp_path: Path) -> None:
     _onnx(tmp_path / "a.onnx")
     _onnx(tmp_path / "b.onnx", weights=(3.0, 2.0, 1.0))
-    changes: list[dict[str, Any]] = [{}, {"model": "b.onnx"}, {"mpp": 0.25}, {"std": [0.1, 0.2, 0.4]}]
+    changes: list[dict[str, Any]] = [
+        {},
+        {"model": "b.onnx"},
+        {"mpp": 0.25},
+        {"mean": [0.1, 0.2, 0.4]},
+        {"std": [0.1, 0.2, 0.4]},
+    ]
     digests = {load_encoder(str(_card(tmp_path, **{"model": "a.onnx", **one}))).digest for one in changes}
     assert len(digests) == len(changes)
     assert load_encoder(str(_card(tmp_path, model="a.onnx", title="another"))).digest in digests
@@ -254,6 +261,16 @@ def test_weights_outside_of_the_folder_are_refused(at: str, tmp_path: Path) -> N
     _with_weights_outside(tmp_path / "model" / "net.onnx", at=at)
     with pytest.raises(EncoderError, match="outside of its folder"):
         model_digests(tmp_path / "model" / "net.onnx")
+
+
+def test_an_address_in_memory_is_no_file_of_weights(tmp_path: Path) -> None:
+    marker = "*/_ORT_MEM_ADDR_/*"
+    _with_weights_outside(tmp_path / "net.onnx", at=marker)
+    if os.name == "posix":  # a file of that name would be digested, and releases of ONNX Runtime read the memory
+        (tmp_path / marker).parent.mkdir(parents=True)
+        (tmp_path / marker).write_bytes(bytes(12))
+    with pytest.raises(EncoderError, match="memory of the program"):
+        model_digests(tmp_path / "net.onnx")
 
 
 def test_every_tensor_of_a_graph_is_found(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ from histomix.errors import (
     SlideError,
     StorageError,
     UnknownNameError,
+    origins,
 )
 from histomix.evaluation import read_evaluation, read_groups
 from histomix.heads import make_estimator
@@ -248,3 +249,12 @@ def test_the_rule_finds_what_it_should() -> None:
     names = {"StorageError": StorageError}
     assert list(_swallowed(ast.parse(raised), names)) and not list(_swallowed(ast.parse(let), names))
     assert list(_swallowed(ast.parse(block), names)) and not list(_swallowed(ast.parse(block.split("\n", 1)[1]), names))
+
+
+def test_what_an_error_came_from_is_walked_once_however_it_is_tied() -> None:
+    first, second, third, alone = ValueError("1"), KeyError("2"), OSError("3"), TypeError("4")
+    first.__cause__, first.__context__ = second, third
+    second.__context__ = first
+    third.__cause__ = third
+    assert list(origins(first)) == [first, second, third]
+    assert list(origins(alone)) == [alone] and not list(origins(None))

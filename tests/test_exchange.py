@@ -87,9 +87,11 @@ def test_spatialdata_opens_with_tiles_table_and_image_in_one_place(
 
 def test_spots_are_circles(job: Job, tmp_path: Path) -> None:
     extra_module("st", "spatialdata")
-    found = to_spatialdata(hm.predict(job.image, job.head, at=job.spots))
+    composition = hm.predict(job.image, job.head, at=job.spots)
+    found = to_spatialdata(composition)
     assert set(found.shapes["tiles"].geometry.geom_type) == {"Point"}
-    assert found.shapes["tiles"]["radius"].nunique() == 1
+    tile, mpp = _manifest(composition)["tile"], _manifest(composition)["slide"]["mpp"]
+    np.testing.assert_allclose(found.shapes["tiles"]["radius"], tile["size_px"] * tile["mpp"] / mpp / 2)
 
 
 def test_spatialdata_does_not_replace_what_is_no_store(composition: ad.AnnData, tmp_path: Path) -> None:
@@ -140,6 +142,13 @@ def test_the_heat_map_lies_over_the_slide(composition: ad.AnnData, tmp_path: Pat
         assert tiff.is_ome
         np.testing.assert_array_equal(tiff.series[0].levels[0].asarray(), raster)
         facts = tifffile.xml2dict(tiff.ome_metadata)["OME"]["Image"]["Pixels"]
+        for level, one in enumerate(tiff.series[0].levels):
+            # What programs read that know nothing of OME: px per cm.
+            tags = one.keyframe.tags
+            assert tags["ResolutionUnit"].value == tifffile.RESUNIT.CENTIMETER
+            for name in ("XResolution", "YResolution"):
+                pixels, cm = tags[name].value
+                assert 1e4 * cm / pixels == pytest.approx(cell * mpp * 2**level, rel=1e-6)
     assert [one["Name"] for one in facts["Channel"]] == [str(name) for name in composition.var_names]
     assert facts["PhysicalSizeX"] == pytest.approx(cell * mpp)
     assert facts["Plane"][0]["PositionX"] == pytest.approx(left * mpp)

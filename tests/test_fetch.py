@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -16,8 +17,7 @@ import pytest
 
 from histomix.common.transfer.digests import matches
 from histomix.common.transfer.download import RemoteFile, download
-from histomix.datasets import catalogue
-from histomix.datasets.fetch import fetch
+from histomix.datasets import catalogue, fetch_cohort
 from histomix.errors import DownloadError, InputError
 
 from .extras import extra_module, needs_extra
@@ -173,7 +173,7 @@ def _rows(sheet: Path) -> list[dict[str, str]]:
 
 def test_her2st_becomes_a_sheet(server: Server, tmp_path: Path) -> None:
     _serve_her2st(server)
-    rows = _rows(fetch("her2st", tmp_path, mirror=server.url))
+    rows = _rows(fetch_cohort("her2st", tmp_path, mirror=server.url))
     assert [(row["section"], row["donor"]) for row in rows] == [("A1", "A"), ("B1", "B")]
     for row in rows:
         assert all((tmp_path / row[key]).is_file() for key in ("spots", "counts", "image"))
@@ -183,12 +183,11 @@ def test_her2st_becomes_a_sheet(server: Server, tmp_path: Path) -> None:
     assert not (tmp_path / "scripts").exists()
     assert "doi" in json.loads((tmp_path / "cohort.json").read_text())["citation"]
     asked = len(server.asked)
-    fetch("her2st", tmp_path, mirror=server.url)
+    fetch_cohort("her2st", tmp_path, mirror=server.url)
     assert len(server.asked) == asked
 
 
-def test_a_10x_sample_becomes_outs_and_a_sheet(server: Server, tmp_path: Path) -> None:
-    sample = "V1_Breast_Cancer_Block_A_Section_2"
+def _serve_tenx(server: Server, sample: str) -> None:
     base = f"/cf.10xgenomics.com/samples/spatial-exp/1.1.0/{sample}/{sample}"
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w:gz") as files:
@@ -197,7 +196,12 @@ def test_a_10x_sample_becomes_outs_and_a_sheet(server: Server, tmp_path: Path) -
         files.addfile(entry, io.BytesIO(b"{}"))
     server.files |= {f"{base}_spatial.tar.gz": archive.getvalue()}
     server.files |= {f"{base}_filtered_feature_bc_matrix.h5": b"counts", f"{base}_tissue_image.tif": b"image"}
-    row = _rows(fetch(f"10x:{sample}", tmp_path, mirror=server.url))[0]
+
+
+def test_a_10x_sample_becomes_outs_and_a_sheet(server: Server, tmp_path: Path) -> None:
+    sample = "V1_Breast_Cancer_Block_A_Section_2"
+    _serve_tenx(server, sample)
+    row = _rows(fetch_cohort(f"10x:{sample}", tmp_path, mirror=server.url))[0]
     assert (row["donor"], row["format"]) == ("V1_Breast_Cancer_Block_A", "visium")
     assert (tmp_path / row["spots"] / "spatial/scalefactors_json.json").read_text() == "{}"
     assert (tmp_path / row["spots"] / "filtered_feature_bc_matrix.h5").read_bytes() == b"counts"
@@ -208,7 +212,7 @@ def test_a_damaged_archive_is_fetched_again(server: Server, tmp_path: Path) -> N
     base = "/cf.10xgenomics.com/samples/spatial-exp/1.1.0/V1_X/V1_X"
     server.files[f"{base}_spatial.tar.gz"] = b"no archive"
     with pytest.raises(DownloadError, match="cannot be unpacked"):
-        fetch("10x:V1_X", tmp_path, mirror=server.url)
+        fetch_cohort("10x:V1_X", tmp_path, mirror=server.url)
     assert not (tmp_path / "V1_X/spatial.tar.gz").exists()
     assert not (tmp_path / "V1_X/outs/spatial").exists()
 
@@ -226,7 +230,7 @@ def test_a_hest_sample_with_the_users_token(server: Server, tmp_path: Path, monk
     monkeypatch.setattr(
         "histomix.datasets.fetch.public_cohort", lambda name: catalogue.Hest("TENX95", endpoint=server.url)
     )
-    row = _rows(fetch("hest:TENX95", tmp_path, token="secret"))[0]
+    row = _rows(fetch_cohort("hest:TENX95", tmp_path, token="secret"))[0]
     assert (row["donor"], row["mpp"], row["format"]) == ("P7", "0.5021", "hest")
     assert set(server.tokens) == {"Bearer secret"}
 
@@ -234,9 +238,27 @@ def test_a_hest_sample_with_the_users_token(server: Server, tmp_path: Path, monk
 def test_a_mirror_never_sees_the_token_and_an_unknown_donor_is_no_new_one(server: Server, tmp_path: Path) -> None:
     base = _serve_hest(server, "")
     server.files |= {f"/huggingface.co{path}": data for path, data in list(server.files.items()) if base in path}
-    row = _rows(fetch("hest:TENX95", tmp_path, token="secret", mirror=server.url))[0]
+    row = _rows(fetch_cohort("hest:TENX95", tmp_path, token="secret", mirror=server.url))[0]
     assert row["donor"] == "unknown (A study)"
     assert set(server.tokens) == {None}
+
+
+def test_what_a_server_says_of_a_sample_is_no_formula(server: Server, tmp_path: Path) -> None:
+    base = _serve_hest(server, "=cmd|' /C calc'!A1")
+    server.files |= {f"/huggingface.co{path}": data for path, data in list(server.files.items()) if base in path}
+    row = _rows(fetch_cohort("hest:TENX95", tmp_path, mirror=server.url))[0]
+    assert row["donor"] == "'=cmd|' /C calc'!A1" and row["section"] == "TENX95"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_nothing_is_unpacked_through_a_link(server: Server, tmp_path: Path) -> None:
+    _serve_tenx(server, "V1_X")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "shared" / "V1_X" / "outs").mkdir(parents=True)
+    (tmp_path / "shared" / "V1_X" / "outs" / ".unpacking").symlink_to(tmp_path / "elsewhere")
+    fetch_cohort("10x:V1_X", tmp_path / "shared", mirror=server.url)
+    assert not list((tmp_path / "elsewhere").iterdir())
+    assert (tmp_path / "shared" / "V1_X" / "outs" / "spatial" / "scalefactors_json.json").is_file()
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 500])
@@ -245,7 +267,7 @@ def test_a_refusal_says_what_to_do_by_hand(server: Server, tmp_path: Path, statu
     server.files[f"{base}/metadata/TENX95.json"] = b"{}"
     server.status[f"{base}/metadata/TENX95.json"] = status
     with pytest.raises(DownloadError) as raised:
-        fetch("hest:TENX95", tmp_path, mirror=server.url)
+        fetch_cohort("hest:TENX95", tmp_path, mirror=server.url)
     text = str(raised.value)
     assert str(status) in text
     assert str(tmp_path) in text
@@ -256,7 +278,7 @@ def test_a_refusal_says_what_to_do_by_hand(server: Server, tmp_path: Path, statu
 @needs_extra("st", "aiohttp")
 def test_without_a_network_the_answer_is_at_once(tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match="by hand") as raised:
-        fetch("her2st", tmp_path, mirror="http://127.0.0.1:9")
+        fetch_cohort("her2st", tmp_path, mirror="http://127.0.0.1:9")
     assert "cannot be reached" in str(raised.value)
 
 
@@ -267,10 +289,10 @@ def test_files_put_there_by_hand_are_taken(tmp_path: Path) -> None:
         path = tmp_path / part.format("S1")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"patient": "P1"}))
-    assert _rows(fetch("hest:S1", tmp_path, mirror="http://127.0.0.1:9"))[0]["section"] == "S1"
+    assert _rows(fetch_cohort("hest:S1", tmp_path, mirror="http://127.0.0.1:9"))[0]["section"] == "S1"
 
 
 @pytest.mark.parametrize("name", ["her2", "10x:", "hest:", "10x:../etc", "visium"])
 def test_an_unknown_cohort_is_refused_with_the_names(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="her2st"):
-        fetch(name, tmp_path)
+        fetch_cohort(name, tmp_path)

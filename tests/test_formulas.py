@@ -13,7 +13,8 @@ import pandas as pd
 import histomix as hm
 from histomix.abundance import Abundance
 from histomix.abundance.tables import write_labels
-from histomix.benchmark.run import Benchmark, _write
+from histomix.benchmark import Benchmark
+from histomix.benchmark.result import write_benchmark
 from histomix.cohort import cohort_tables, write_cohort
 from histomix.evaluation import read_evaluation
 from histomix.maps.composition import composition_table
@@ -120,7 +121,7 @@ def test_benchmark_tables_run_no_formula(tmp_path: Path) -> None:
     extra_module("st", "pyarrow")
     table = pd.DataFrame({"cohort": ["=a"], "encoder": ["@b"], "cell_type": [HOSTILE[0]], "value": [-0.5]})
     tests = [{"cohort": "=a", "a": "+x", "b": "-y", "difference": -0.1}]
-    _write(Benchmark(table, table, {"a": 1}, "", tests, []), tmp_path)
+    write_benchmark(Benchmark(table, table, {"a": 1}, "", tests, []), tmp_path)
     for name in ("results.csv", "ranking.csv", "tests.csv"):
         assert not _formulas(tmp_path / name)
     assert pd.read_csv(tmp_path / "ranking.csv")["value"].tolist() == [-0.5]

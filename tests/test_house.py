@@ -42,7 +42,7 @@ ROOMS = [
     "viewer",
     "sharing",
     "benchmark",
-    "demo",
+    "road",
     "cli",
 ]
 

@@ -13,7 +13,7 @@ import tifffile
 from histomix.errors import SlideError
 from histomix.export import export_map
 from histomix.heads import Head
-from histomix.prediction import Settings, SlideJob, run_slide
+from histomix.prediction import Model, Settings, SlideJob, SlideRun
 from histomix.report import write_report
 from histomix.slides import open_slide
 from histomix.spots import inspect_data
@@ -114,7 +114,8 @@ def test_no_output_shows_the_label(write: Callable[[Path], Path], head: Head, tm
             np.testing.assert_allclose(found.mean(axis=(0, 1)), TISSUE.mean(axis=(0, 1)), atol=6)
     inspect_data(path)
     folder = tmp_path / "maps" / "a"
-    result = run_slide(SlideJob(str(path), folder, 0.5), Settings.of(head.card["digest"]), head, [Colours()])
+    job, settings = SlideJob(str(path), folder, 0.5), Settings.of(head.card["digest"])
+    result = SlideRun(job, settings, Model(head, [Colours()])).run()
     assert result.error is None
     export_map(folder, "anndata", tmp_path / "exports")
     with viewer_slides([tmp_path / "maps"], [tmp_path / "slides"]) as slides:

@@ -67,7 +67,8 @@ def test_js_distance_at_its_ends() -> None:
     np.testing.assert_allclose(js_distance(p, p * 3.7), 0, atol=1e-7)
     observed = np.array([[1.0, 0], [1, 0], [0, 0], [1, 0]])
     predicted = np.array([[0, 2.0], [0, 0], [1, 0], [3, -4]])
-    np.testing.assert_array_equal(js_distance(observed, predicted), [1, 1, np.nan, 0])
+    with np.errstate(all="raise"):
+        np.testing.assert_array_equal(js_distance(observed, predicted), [1, 1, np.nan, 0])
 
 
 @pytest.mark.parametrize("metric", [pearson, spearman])
@@ -95,9 +96,18 @@ def test_pearson_does_not_depend_on_the_scale(scale: float) -> None:
     np.testing.assert_allclose(pearson(y * scale, p / scale), pearson(y, p), atol=1e-10)
 
 
+def test_no_correlation_passes_one_by_rounding() -> None:
+    y = np.random.default_rng(0).random((50, 200))
+    with np.errstate(all="raise"):
+        assert pearson(y, y).min() > 1 - 1e-12 and pearson(y, y).max() <= 1
+        assert pearson(y, -y).min() >= -1 and pearson(y, -y).max() < 1e-12 - 1
+
+
 def test_auroc_of_a_constant_and_of_one_class() -> None:
     present = np.array([[True, True], [False, True], [True, True], [False, True]])
-    np.testing.assert_array_equal(auroc(present, np.full((4, 2), 0.3)), [0.5, np.nan])
+    with np.errstate(all="raise"):
+        np.testing.assert_array_equal(auroc(present, np.full((4, 2), 0.3)), [0.5, np.nan])
+        np.testing.assert_array_equal(auroc(present[:2], np.array([[2.0, 2.0], [1.0, 1.0]])), [1, np.nan])
 
 
 def test_presence_has_a_threshold_for_each_unit() -> None:
@@ -136,6 +146,7 @@ def test_correlations_of_each_section_keep_the_rules_and_pass_over_unpredicted_r
     np.testing.assert_array_equal(pearson_by_section(y, p, section), expected)
     assert within_sections(y, p, section) == np.mean([expected[0].mean(), expected[1][0] / 2])
     assert within_sections(y, np.full_like(p, np.nan), section) == 0
+    assert pearson_by_section(y, np.full_like(p, np.nan), section).shape == (0, 3)
 
 
 def test_score_has_a_row_for_every_type_section_and_metric() -> None:

@@ -15,14 +15,16 @@ from histomix.spots import read_cohort
 
 
 class Discs:
-    """A reader of a white slide with dark blue discs of 6 um, 20 um apart."""
+    """A reader of a white slide with dark blue discs of 6 um, 20 um apart; every other column of another radius."""
 
     name = "discs"
     downsamples = (1.0,)
     bounds_px = (0, 0)
 
-    def __init__(self, size_px: tuple[int, int], mpp: float, broken: tuple[int, int] | None = None) -> None:
-        self.size_px, self.mpp_xy, self.mpp, self.broken = size_px, (mpp, mpp), mpp, broken
+    def __init__(
+        self, size_px: tuple[int, int], mpp: float, broken: tuple[int, int] | None = None, other_um: float = 3.0
+    ) -> None:
+        self.size_px, self.mpp_xy, self.mpp, self.broken, self.other_um = size_px, (mpp, mpp), mpp, broken, other_um
         self.largest = 0
 
     def read_level(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
@@ -32,7 +34,8 @@ class Discs:
         gap = 20 / self.mpp
         columns, rows = np.arange(x, x + width) + 0.5, np.arange(y, y + height) + 0.5
         off = [np.abs((place % gap) - gap / 2) for place in (columns, rows)]
-        inside = np.hypot(off[0][None, :], off[1][:, None]) * self.mpp <= 3
+        radius_um = np.where(columns // gap % 2 == 0, 3.0, self.other_um)
+        inside = np.hypot(off[0][None, :], off[1][:, None]) * self.mpp <= radius_um
         on_slide = (rows < self.size_px[1])[:, None] & (columns < self.size_px[0]) & (rows > 0)[:, None] & (columns > 0)
         pixels = np.full((height, width, 3), 240, np.uint8)
         pixels[inside & on_slide] = (60, 40, 140)
@@ -57,6 +60,15 @@ def test_every_disc_is_found_once_at_its_place(mpp: float) -> None:
     np.testing.assert_array_equal(np.unique(np.round(um / 10), axis=0), np.unique(um // 20 * 2 + 1, axis=0))
     assert len(np.unique(um // 20, axis=0)) == 60 * 40
     assert np.abs(um % 20 - 10).max() <= mpp
+
+
+@pytest.mark.parametrize(("mpp", "speck_um"), [(0.5, 1.0), (0.7, 1.2), (1.0, 1.4)])
+def test_specks_smaller_than_a_nucleus_are_none(mpp: float, speck_um: float) -> None:
+    """What is small is so in um, whatever the scale; lymphocytes, cut off their middle, are not."""
+    size_px = (round(300 / mpp), round(300 / mpp))
+    for other_um, count in ((speck_um, 15 * 8), (1.8, 15 * 15)):
+        slide = Slide(Path("discs"), Discs(size_px, mpp, other_um=other_um), mpp, "given")
+        assert len(find_nuclei(slide, np.array([size_px]) / 2, 300).xy_px) == count
 
 
 def test_circles_and_squares_of_one_search() -> None:

@@ -134,7 +134,7 @@ def test_unrelated_tissue_gets_no_proposal() -> None:
     assert propose(SECTION, np.zeros_like(MASK)).verdict == "none"
 
 
-@pytest.mark.parametrize("factor", [0.16, 0.4, 2.5])
+@pytest.mark.parametrize("factor", [0.16, 0.4, 1.3, 2.5])
 @pytest.mark.parametrize("pitch_um", [200.0, None])
 def test_coordinates_of_the_image_at_another_size(factor: float, pitch_um: float | None) -> None:
     section = dataclasses.replace(SECTION, spot_pitch_um=pitch_um)

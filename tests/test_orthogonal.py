@@ -214,6 +214,30 @@ def test_types_are_found_in_their_regions(tmp_path: Path) -> None:
     assert alone["expected"][0]["n_outside"] == (~tumour).sum() and alone["ari"] is None
 
 
+def test_polygons_count_from_the_bounds_of_the_slide(tmp_path: Path) -> None:
+    """QuPath's origin is the corner of the scanned part, that of the map the corner of level 0."""
+    tumour = (np.arange(144) % 12) < 5
+    values = np.where(tumour[:, None], [0.1, 0.1, 0.8], [0.8, 0.1, 0.1])
+    left, top = 4 * SIDE, 3 * SIDE
+    one = _map(values)
+    manifest = json.loads(one.uns["manifest"])
+    one.uns["manifest"] = json.dumps({**manifest, "slide": {**manifest["slide"], "bounds_px": [left, top, 9999, 9999]}})
+
+    def square(x0: float, x1: float) -> dict[str, object]:
+        ring = [[x0 - left, -top], [x1 - left, -top], [x1 - left, 12 * SIDE - top], [x0 - left, 12 * SIDE - top]]
+        return {"type": "Polygon", "coordinates": [[*ring, ring[0]]]}
+
+    features = [
+        {"type": "Feature", "geometry": square(*edges), "properties": {"classification": {"name": name}}}
+        for name, edges in (("tumour", (0, 5 * SIDE)), ("stroma", (5 * SIDE, 12 * SIDE)))
+    ]
+    path = tmp_path / "regions.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    facts = score_map(one, regions=path, expect={"tumour": ["Tumour"]}).summary["orthogonal"]["regions"]
+    assert facts["expected"][0]["auroc"] == 1.0 and facts["expected"][0]["n_inside"] == tumour.sum()
+    assert facts["expected"][0]["n_outside"] == (~tumour).sum()
+
+
 def test_what_cannot_be_scored_is_refused(counted: tuple[np.ndarray, Path], tmp_path: Path) -> None:
     counts, path = counted
     with pytest.raises(InputError, match="nothing to score"):

@@ -22,9 +22,9 @@ from jinja2 import Environment, PackageLoader
 from PIL import Image
 
 import histomix as hm
+from histomix.benchmark import Benchmark
 from histomix.benchmark import page as benchmark_page
 from histomix.benchmark.page import write_benchmark_page
-from histomix.benchmark.run import Benchmark
 from histomix.pages.page import content_policy
 from histomix.report import report, write_report
 from histomix.report.anonymise import private_evaluation
@@ -182,7 +182,7 @@ def _viewer(folder: Path, title: str = TITLE) -> Path:
     Image.new("RGB", (300, 200), (200, 150, 180)).save(folder / "slide.png")
     with hm.open_slide(folder / "slide.png", mpp=0.5) as slide:
         one = ViewerSlide(hostile("slide"), slide, grid, head=hostile("head"), notes=[hostile("note")])
-        return write_viewer([one], folder / "viewer", title=title)
+        return write_viewer([one], folder / "viewer", title=title).page
 
 
 def test_nothing_that_a_name_brings_runs_in_a_viewer(browser: Any, unescaped: None, tmp_path: Path) -> None:

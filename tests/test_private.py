@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 import histomix as hm
 from histomix.cli.app import app
+from histomix.common.formats import MAP_FORMAT
 from histomix.common.pseudonyms import Pseudonyms
 from histomix.errors import InputError
 from histomix.export import FORMATS, export_map
@@ -160,6 +161,7 @@ def test_predict_names_nobody_and_says_it_again(ward: Ward, tmp_path: Path, enco
         assert status["slide"] == status["name"] == name and set(status["facts"]) == {"patient"}
         manifest = json.loads(ad.read_h5ad(out / name / "composition.h5ad").uns["manifest"])
         assert manifest["slide"]["file"] == name and manifest["anonymised"] == status["anonymised"]
+        assert manifest["format"] == MAP_FORMAT, "older versions must know what they cannot read"
         assert manifest["head"]["training"] == {"n_spots": 300, "n_donors": 1, "n_sections": 1}
         assert manifest["regions"][0].startswith("region-")
     key = out.with_name("maps.key.csv")
@@ -275,6 +277,7 @@ def test_what_others_put_into_a_map_is_not_exported(open_maps: Path, tmp_path: P
     composition.write_h5ad(folder / "composition.h5ad")
     path = export_map(folder, "anndata", tmp_path / "out", anonymise=True)
     assert not leaks(tmp_path / "out")
+    assert json.loads(ad.read_h5ad(path).uns["manifest"])["format"] == MAP_FORMAT
     assert list(ad.read_h5ad(path).var_names) == list(composition.var_names)
 
 

@@ -40,6 +40,31 @@ def test_atomic_path_replaces_folders(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
+def test_a_folder_that_cannot_be_replaced_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "old").write_text("old")
+    rename = Path.replace
+
+    def fail(self: Path, target: Path) -> Path:
+        if self.name == "folder" and target == folder:
+            assert not folder.exists(), "the old one has stepped aside"
+            raise OSError(errno.EACCES, "Permission denied")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", fail)
+
+    def write() -> None:
+        with atomic_path(folder) as temporary:
+            temporary.mkdir()
+            (temporary / "new").write_text("new")
+
+    with pytest.raises(StorageError, match="Permission denied"):
+        write()
+    assert [path.name for path in folder.iterdir()] == ["old"]
+    assert list(tmp_path.iterdir()) == [folder]
+
+
 def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path: Path) -> None:
     target = tmp_path / "result.txt"
     target.write_text("old")
@@ -78,6 +103,8 @@ def test_fingerprint_sees_content_and_size_but_not_time(tmp_path: Path) -> None:
     assert fingerprint(path) == before
     with path.open("r+b") as stream:
         stream.write(b"x")
+    assert fingerprint(path) != before
+    path.write_bytes(bytes((20 << 20) - 1) + b"x")  # the end is sampled as the beginning is
     assert fingerprint(path) != before
     path.write_bytes(bytes((20 << 20) + 1))
     assert fingerprint(path) != before
@@ -122,5 +149,11 @@ def test_a_full_disk_is_known_behind_the_words_of_libraries(tmp_path: Path, erro
 def test_errors_that_are_no_fault_of_the_disk_pass_as_they_are(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="a bug"), atomic_path(tmp_path / "result"):
         raise RuntimeError("a bug")
+    # numpy tells a short write without a number; what has another number is of the program.
+    with pytest.raises(StorageError, match="10 requested and 5 written"), atomic_path(tmp_path / "result"):
+        raise OSError("10 requested and 5 written")
+    with pytest.raises(OSError, match="Invalid argument") as caught, atomic_path(tmp_path / "result"):
+        raise OSError(errno.EINVAL, "Invalid argument")
+    assert not isinstance(caught.value, StorageError)
     with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "result"):
         (tmp_path / "absent").read_text()

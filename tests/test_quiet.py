@@ -332,6 +332,25 @@ def test_the_users_own_settings_and_weights_stay(tmp_path: Path) -> None:
     assert found["NUMBA_CACHE_DIR"] == str(tmp_path / "mine" / "libraries" / "numba")
 
 
+def test_the_current_folder_sets_nothing_that_runs(tmp_path: Path) -> None:
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nlines.linewidth: 7\n")
+    (tmp_path / "multiprocessing.py").write_text("raise SystemExit(9)\n")
+    child = "import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', 'import multiprocessing']))"
+    for script in (
+        "import matplotlib; assert matplotlib.rcParams['text.usetex'] is False",
+        child,
+    ):
+        words = f"from histomix.common.quiet import settle_libraries; settle_libraries(); {script}"
+        (tmp_path / "home").mkdir(exist_ok=True)
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent / "src"), "PYTHONSAFEPATH": ""}
+        environment["HOME"] = str(tmp_path / "home")
+        (tmp_path / "script").mkdir(exist_ok=True)
+        (tmp_path / "script" / "run.py").write_text(words)
+        command = [sys.executable, str(tmp_path / "script" / "run.py")]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
 def test_a_cache_that_cannot_be_used_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "tmp").mkdir()
     (tmp_path / "cache").mkdir()

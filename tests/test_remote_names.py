@@ -23,8 +23,7 @@ from typer.testing import CliRunner
 from histomix.cli.app import app
 from histomix.common.remote_names import check_names, local_path, local_paths, remote_name
 from histomix.common.transfer.download import RemoteFile, download
-from histomix.datasets import catalogue
-from histomix.datasets.fetch import fetch
+from histomix.datasets import catalogue, fetch_cohort
 from histomix.errors import DownloadError, HeadError, HistomixError, InputError
 from histomix.prediction import slide_jobs
 from histomix.provenance import digest_bytes, digest_json
@@ -319,7 +318,7 @@ def test_a_listing_of_a_cohort_stays_in_its_folder(server: Server, tmp_path: Pat
     listing = catalogue.Her2st().listing.partition("://")[2]
     server.files[f"/{listing}"] = json.dumps({"tree": tree}).encode()
     with pytest.raises(InputError):
-        fetch("her2st", tmp_path / "cohort", mirror=server.url)
+        fetch_cohort("her2st", tmp_path / "cohort", mirror=server.url)
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"files.json", "files.json.sha256"}
 
 
@@ -367,7 +366,7 @@ def test_an_archive_of_a_cohort_stays_in_its_folder(server: Server, tmp_path: Pa
     server.files[f"{base}_spatial.tar.gz"] = _tar(("spatial/ok.json", b"{}", ""), *entries)
     folder = tmp_path / "deep" / "cohort"
     with pytest.raises((DownloadError, InputError)):
-        fetch("10x:V1_X", folder, mirror=server.url)
+        fetch_cohort("10x:V1_X", folder, mirror=server.url)
     assert not (folder / "V1_X/outs/spatial").exists() and not (folder / "V1_X/spatial.tar.gz").exists()
     assert not list(tmp_path.rglob("planted")) and not Path("/tmp/histomix-planted").exists()
 

@@ -21,10 +21,11 @@ from histomix.errors import InputError, SlideError
 from histomix.heads import Head
 from histomix.maps import composition_geojson, composition_table
 from histomix.maps.streaming import composition_writer
-from histomix.prediction import Settings, SlideJob, run_slide
+from histomix.prediction import Model, Settings, SlideJob, SlideRun
 from histomix.prediction import maps as maps_module
 from histomix.prediction import plan as plan_module
 from histomix.prediction.maps import tent
+from histomix.prediction.plan import plan_tiles
 from histomix.slides import TissueMask
 from histomix.slides.tissue import fragment_at, label_fragments
 
@@ -52,7 +53,8 @@ def predict(slide: Path, head: Head, **options: Any) -> ad.AnnData:
 
 
 def streamed(slide: Path, head: Head, folder: Path, **settings: Any) -> ad.AnnData:
-    found = run_slide(SlideJob(str(slide), folder), Settings.of(head.card["digest"], **settings), head, [Colours()])
+    wanted = Settings.of(head.card["digest"], **settings)
+    found = SlideRun(SlideJob(str(slide), folder), wanted, Model(head, [Colours()])).run()
     assert found.error is None, found.error
     return ad.read_h5ad(folder / "composition.h5ad")
 
@@ -121,6 +123,20 @@ def test_the_super_resolved_map_is_the_weighted_mean_of_the_tiles_over_each_cell
     # A tile whose edge ends inside the cell has some weight, one that ends before it has none.
     assert weight[0] == weight.max() and (np.diff(weight) <= 0).all()
     assert (weight > 0).sum() == np.sum(overlap / 2 + 0.5 > np.arange(len(weight)))
+
+
+@pytest.mark.parametrize(
+    ("overlap", "weights"),
+    [
+        (1.0, [1]),
+        (1.6, [1, 0.3 * (1 - 0.65 / 0.8)]),  # the next tile covers 0.3 of the cell, 0.65 strides from its own centre
+        (2.0, [1, 0.5 * (1 - 0.75 / 1)]),
+        (3.0, [1, 1 - 1 / 1.5]),
+        (4.0, [1, 1 - 1 / 2, 0.5 * (1 - 1.75 / 2)]),
+    ],
+)
+def test_a_tile_weighs_by_the_cell_that_it_covers_and_how_near_it_is(overlap: float, weights: list[float]) -> None:
+    np.testing.assert_allclose(tent(overlap), weights, atol=1e-12)
 
 
 def test_an_unreadable_tile_takes_no_part_in_the_cells_around_it(
@@ -224,6 +240,20 @@ def test_only_tiles_in_regions_are_predicted_and_named(slide: Path, head: Head, 
     write_geojson(path, [polygon([["a", "b"], [1, 2], [3, 4]])])  # type: ignore[list-item]
     with pytest.raises(InputError, match="feature 1 is no polygon of numbers"):
         read_regions(path)
+
+
+def test_regions_count_from_the_bounds_of_the_slide(slide: Path, head: Head, tmp_path: Path) -> None:
+    """QuPath's origin is the corner of the scanned part."""
+    square = np.array([[200.0, 300], [600, 300], [600, 900], [200, 900], [200, 300]])
+    path = write_geojson(tmp_path / "regions.geojson", [polygon((square - [96, 160]).tolist(), name="left")])
+    with hm.open_slide(slide) as opened:
+        opened.bounds_px = (96, 160)
+        everything = plan_tiles(opened, head, Settings.of("head")).tiles
+        found = plan_tiles(opened, head, Settings.of("head", regions=path)).tiles
+    x, y = everything["x_px"], everything["y_px"]
+    inside = (x >= 200) & (x <= 600) & (y >= 300) & (y <= 900)
+    assert 0 < inside.sum() < len(inside)
+    np.testing.assert_array_equal(found[["x_px", "y_px"]], everything[inside][["x_px", "y_px"]])
 
 
 def test_pieces_are_numbered_from_left_to_right_across_small_gaps(slide: Path, head: Head) -> None:

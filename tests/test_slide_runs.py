@@ -23,11 +23,12 @@ from typer.testing import CliRunner
 from histomix.cli.app import app
 from histomix.errors import FeatureError, HeadError, InputError, SlideError
 from histomix.heads import Head
-from histomix.prediction import Settings, SlideJob, SlideResult, predict_slides, run_slide, slide_jobs
+from histomix.prediction import Model, Settings, SlideJob, SlideResult, SlideRun, predict_slides, slide_jobs
 from histomix.prediction import maps as maps_module
 from histomix.prediction import plan as plan_module
-from histomix.prediction import slide as run
 from histomix.prediction import slides as batch
+from histomix.prediction.chunks import features_key
+from histomix.prediction.plan import TILE, Plan
 from histomix.slides import open_slide
 
 from .slide_files import block_mean, write_pyramid
@@ -68,9 +69,12 @@ def encoder(monkeypatch: pytest.MonkeyPatch) -> Colours:
     return found
 
 
+def run_of(job: SlideJob, head: Head, encoder: Colours | None = None, **settings: Any) -> SlideRun:
+    return SlideRun(job, Settings.of(head.card["digest"], **settings), Model(head, [encoder or Colours()]))
+
+
 def predict(slide: Path, head: Head, folder: Path, encoder: Colours | None = None, **settings: Any) -> SlideResult:
-    job = SlideJob(str(slide), folder)
-    return run_slide(job, Settings.of(head.card["digest"], **settings), head, [encoder or Colours()])
+    return run_of(SlideJob(str(slide), folder), head, encoder, **settings).run()
 
 
 def outputs(folder: Path) -> dict[str, bytes]:
@@ -128,29 +132,29 @@ def test_a_run_that_was_killed_goes_on_and_ends_in_the_same_bytes(slide: Path, h
 
 
 def test_what_a_killed_process_left_half_written_is_removed(slide: Path, head: Head, tmp_path: Path) -> None:
-    job, settings = SlideJob(str(slide), tmp_path / "A"), Settings.of(head.card["digest"])
-    chunk = run.plan_chunks(job, settings, head)[0]
-    run.embed_chunk(job, chunk, head, [Colours()], batch_size=settings.batch_size)
+    run = run_of(SlideJob(str(slide), tmp_path / "A"), head)
+    job = run.job
+    run.embed(run.plan()[0])
     stored = {path for path in job.work.rglob("*") if path.is_file()}
     bands = next(path.parent for path in stored if path.parent.parent == job.work)
     (bands / "1.parts" / "0").mkdir(parents=True)
     for place in (job.folder, job.work, bands, bands / "1.parts" / "0"):
         (place / ".partial-x").mkdir()
         (place / ".partial-x" / "0.npy").write_bytes(b"half")
-    run.remove_leftovers(job)
+    run.remove_leftovers()
     assert {path for path in job.work.rglob("*") if path.is_file()} == stored
     assert not list(job.folder.rglob(".partial-*"))
 
 
 def test_the_order_in_which_bands_are_embedded_changes_no_byte(slide: Path, head: Head, tmp_path: Path) -> None:
     predict(slide, head, tmp_path / "once" / "A")
-    job, settings = SlideJob(str(slide), tmp_path / "apart" / "A"), Settings.of(head.card["digest"])
-    chunks = run.plan_chunks(job, settings, head)
+    job = SlideJob(str(slide), tmp_path / "apart" / "A")
+    chunks = run_of(job, head).plan()
     assert len(chunks) > 3
     for chunk in reversed(chunks):
-        assert run.embed_chunk(job, chunk, head, [Colours()], batch_size=settings.batch_size)
-    assert not run.embed_chunk(job, chunks[0], head, [Colours()], batch_size=settings.batch_size)
-    run.finish_slide(job, settings, head)
+        assert run_of(job, head).embed(chunk)  # as other processes would: none knows what the others hold
+    assert not run_of(job, head).embed(chunks[0])
+    run_of(job, head).finish()
     assert outputs(job.folder) == outputs(tmp_path / "once" / "A")
 
 
@@ -172,6 +176,9 @@ def test_only_what_is_stale_is_done_again(
     os.utime(copy, (1, 1))
     assert not again() and again()
     assert not again(stride_um=24.0)
+    assert not again() and again()
+    # The scale that was given counts, though it is no fact of the file.
+    assert not again(mpp=0.4) and again(mpp=0.4)
     assert not again() and again()
     with (out / "A" / "composition.csv").open("a") as table:
         table.write("1,2\n")
@@ -217,6 +224,64 @@ def test_kept_features_serve_the_next_head_without_an_encoder(slide: Path, head:
     careful = Colours()
     assert predict(slide, head, tmp_path / "one" / "A", careful).error is None
     assert careful.tiles == first.tiles
+
+
+@pytest.mark.parametrize("other", [Colours("other"), Colours(size_px=8, mpp=4.0)], ids=["digest", "tile"])
+def test_kept_features_do_not_serve_a_head_on_another_encoder(
+    slide: Path, head: Head, tmp_path: Path, other: Colours
+) -> None:
+    """The tiles lie at the same places and give as many numbers."""
+    first = predict(slide, head, tmp_path / "A", keep_features=True)
+    second = colour_head([other], seed=1)
+    assert predict(slide, second, tmp_path / "A", other, keep_features=True).error is None
+    assert other.tiles == first.tiles
+    assert predict(slide, second, tmp_path / "fresh" / "A", other).error is None
+    assert outputs(tmp_path / "A") == outputs(tmp_path / "fresh" / "A")
+
+
+def test_the_key_of_kept_features_follows_the_tiles_and_each_encoder(head: Head) -> None:
+    tiles = np.zeros(3, TILE)
+    tiles["x_px"], tiles["y_px"] = [10, 20, 30], [5, 5, 5]
+    plan = Plan(tiles, None, {"slide": {"digest": "sha256:slide", "mpp": 0.5, "file": "A.tif"}})
+    moved, elsewhere = tiles.copy(), tiles.copy()
+    moved["x_px"][1] += 1
+    elsewhere["place"] = [2, 1, 0]
+
+    def key(tiles: np.ndarray = tiles, keys: np.ndarray | None = None, slide: Any = None, **encoder: Any) -> str:
+        facts = {**plan.facts, "slide": {**plan.facts["slide"], **(slide or {})}}
+        (entry,) = head.card["encoders"]
+        return features_key(
+            Plan(tiles, keys, facts), Head({**head.card, "encoders": [{**entry, **encoder}]}, None, None)
+        )
+
+    others = [
+        key(moved),
+        key(keys=np.array(["a", "b", "c"])),
+        key(slide={"digest": "sha256:other"}),
+        key(slide={"mpp": 0.25}),
+        *(key(**{name: "other"}) for name in ("digest", "dim", "views", "size_px", "mpp", "precision")),
+    ]
+    assert len({key(), *others}) == len(others) + 1
+    # What names things, or says in which order they are written, changes no value.
+    assert {key(elsewhere), key(slide={"file": "B.tif"}), key(name="other", licence="MIT")} == {key()}
+
+
+def test_the_identity_of_settings_follows_all_that_decides_a_map() -> None:
+    base: dict[str, Any] = {"head": "sha256:head"}
+    changes: list[dict[str, Any]] = [
+        {"head": "sha256:other"},
+        {"stride_um": 16.0},
+        {"at_digest": "sha256:at"},
+        {"regions_digest": "sha256:regions"},
+        {"min_tissue": 0.4},
+        {"gzip": True},
+    ]
+    found = {Settings(**(base | change)).identity for change in [{}, *changes]}
+    assert len(found) == len(changes) + 1
+    # Where files lie, what is kept besides, and how many tiles go at once do not.
+    idle: list[dict[str, Any]] = [{"at": "a.csv"}, {"regions": "r.geojson"}, {"keep_features": True}]
+    for change in [*idle, {"reuse": "out"}, {"batch_size": 7}]:
+        assert Settings(**(base | change)).identity == Settings(**base).identity
 
 
 def test_a_slide_replaced_while_it_is_read_is_refused_and_then_predicted_anew(
@@ -373,7 +438,7 @@ def test_an_interrupted_slide_says_so(slide: Path, head: Head, tmp_path: Path) -
 
 def test_a_slide_too_coarse_for_the_head_is_refused_before_it_is_read(slide: Path, head: Head, tmp_path: Path) -> None:
     job = SlideJob(str(slide), tmp_path / "A", mpp=40.0)
-    found = run_slide(job, Settings.of(head.card["digest"]), head, [Colours()])
+    found = run_of(job, head).run()
     assert isinstance(found.error, HeadError) and "20.0 times coarser" in str(found.error)
     wide = predict(slide, head, tmp_path / "B", Colours(mpp=4.0))
     assert isinstance(wide.error, FeatureError) and "mpp 4.0, not 2.0" in str(wide.error)
@@ -474,14 +539,16 @@ def test_an_unforeseen_error_on_one_slide_does_not_cost_the_next(
 ) -> None:
     for name in "ab":
         (tmp_path / f"{name}.tif").write_bytes(slide.read_bytes())
-    whole = run.finish_slide
+    whole = SlideRun.finish
 
-    def fail(job: SlideJob, *words: Any) -> SlideResult:
-        if job.name == "a":
-            raise KeyError("surprise")
-        return whole(job, *words)
+    def fail(run: SlideRun) -> SlideResult:
+        if run.job.name == "a":
+            surprise, other = KeyError("surprise"), OSError("other")
+            surprise.__cause__, other.__cause__ = other, surprise  # a circle, as libraries that keep errors tie
+            raise surprise
+        return whole(run)
 
-    monkeypatch.setattr(run, "finish_slide", fail)
+    monkeypatch.setattr(SlideRun, "finish", fail)
     first, second = predict_slides([tmp_path / "a.tif", tmp_path / "b.tif"], head_folder, tmp_path / "out")
     assert "KeyError('surprise')" in str(first.error) and second.error is None
     assert "surprise" in status(tmp_path / "out" / "a")["traceback"]

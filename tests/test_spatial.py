@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -112,14 +113,18 @@ def test_a_shift_keeps_the_patches_and_moves_them() -> None:
 
 def test_a_shift_is_a_rigid_motion_on_the_torus_and_all_mirror_images_come() -> None:
     grid = np.stack(np.mgrid[:5, :4], axis=-1).reshape(-1, 2).astype(float)
-    turned = set()
-    for source in random_shifts(grid, 60, seed=1):
+    turned: Counter[tuple[int, ...]] = Counter()
+    first: Counter[int] = Counter()
+    for source in random_shifts(grid, 400, seed=1):
         # Neighbours stay neighbours in each of the two directions, whether they keep their order or turn it.
         x, y = grid[source].T.reshape(2, 5, 4)
         steps = (np.diff(x, axis=0, append=x[:1]) % 5, np.diff(y, axis=1, append=y[:, :1]) % 4)
         assert all((step == step.flat[0]).all() for step in steps)
-        turned.add(tuple(int(step.flat[0]) for step in steps))
-    assert turned == {(1, 1), (1, 3), (4, 1), (4, 3)}
+        turned[tuple(int(step.flat[0]) for step in steps)] += 1
+        first[int(source[0])] += 1
+    # As often one as the other, and from each spot to each: 100 and 20 times, give or take four standard deviations.
+    assert set(turned) == {(1, 1), (1, 3), (4, 1), (4, 3)} and all(65 < count < 135 for count in turned.values())
+    assert len(first) == 20 and all(2 < count < 38 for count in first.values())
     assert next(iter(random_shifts(np.zeros((3, 2)), 1))).shape == (3,)  # all in one place
 
 

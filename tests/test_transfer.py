@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
+import os
 import shutil
 import threading
 from collections import namedtuple
@@ -18,7 +19,7 @@ from histomix.common.transfer.download import RemoteFile, download
 from histomix.common.transfer.fetch import fetch_file
 from histomix.common.transfer.retry import Retry
 from histomix.common.transfer.store import Store
-from histomix.datasets.fetch import fetch
+from histomix.datasets import fetch_cohort
 from histomix.errors import DownloadError, MissingDownloadError, RefusedDownloadError, StorageError, TooLargeError
 
 from .extras import needs_extra
@@ -209,7 +210,7 @@ def test_the_password_of_a_mirror_shows_nowhere(tmp_path: Path) -> None:
     with serving(lambda handler: handler.answer(b"", 500)) as mirror:
         host = mirror.url.removeprefix("http://")
         with pytest.raises(DownloadError) as raised:
-            fetch("her2st", tmp_path, mirror=f"http://me:s3cret@{host}")
+            fetch_cohort("her2st", tmp_path, mirror=f"http://me:s3cret@{host}")
         assert "s3cret" not in str(raised.value) and f"http://{host}/api.github.com" in str(raised.value)
         assert mirror.asked[0][2]["Authorization"].startswith("Basic ")
 
@@ -267,3 +268,19 @@ def test_the_digest_is_noted_before_the_file_has_its_name(tmp_path: Path) -> Non
         with pytest.raises(StorageError, match="the disk is full"):
             fetch_file(Store.of(url, {}), url, tmp_path / "f", retry=QUICK, arrived=arrived)
     assert not (tmp_path / "f").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+@pytest.mark.parametrize("suffix", [".part", ".part.stamp", ".sha256"])
+def test_a_link_beside_a_file_has_no_other_overwritten(tmp_path: Path, suffix: str) -> None:
+    """In a folder that others may write to, the names of what is on its way are known before."""
+    precious, folder = tmp_path / "precious.txt", tmp_path / "shared"
+    precious.write_text("mine")
+    folder.mkdir()
+    with serving(lambda handler: handler.answer(DATA, ETag='"1"')) as server:
+        if suffix == ".part":  # so that a transfer seems to have been begun
+            (folder / "a.bin.part.stamp").write_text('{"ETag": "\\"1\\""}')
+        (folder / f"a.bin{suffix}").symlink_to(precious)
+        with pytest.raises(StorageError, match="cannot be written"):
+            download(RemoteFile("a.bin", f"{server.url}/a.bin"), folder, retry=QUICK)
+    assert precious.read_text() == "mine" and not (folder / "a.bin").exists()

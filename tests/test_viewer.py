@@ -322,7 +322,7 @@ def test_many_spots_look_the_same_from_afar_and_from_near(browser: Any, built: B
     table = composition(positions, values, TYPES, spots=True, cell=16.0)
     Image.fromarray(built.pixels).save(tmp_path / "slide.png")
     with hm.open_slide(tmp_path / "slide.png", mpp=0.5) as slide:
-        page = write_viewer([ViewerSlide("many", slide, table)], tmp_path / "viewer")
+        page = write_viewer([ViewerSlide("many", slide, table)], tmp_path / "viewer").page
     inside, outside, top = 30 * 69 + 33, 54 * 69 + 33, values[:, 2].max()
     with looking(browser, page) as tab:
         tab.evaluate("app.setOpacity(1); app.show({type: 2, layer: 'type'})")
@@ -352,7 +352,7 @@ def test_a_link_names_a_slide_and_a_lost_file_is_told(browser: Any, built: Built
 def test_a_slide_without_tissue_is_shown(browser: Any, built: Built, tmp_path: Path) -> None:
     Image.fromarray(built.pixels).save(tmp_path / "slide.png")
     with hm.open_slide(tmp_path / "slide.png", mpp=0.5) as slide:
-        page = write_viewer([ViewerSlide("empty", slide, built.grid[:0].copy())], tmp_path / "viewer")
+        page = write_viewer([ViewerSlide("empty", slide, built.grid[:0].copy())], tmp_path / "viewer").page
     with looking(browser, page) as tab:
         tab.keyboard.press("2")
         until(tab, "app.panes[0].layer === 'dominant'")

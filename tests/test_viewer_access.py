@@ -245,7 +245,7 @@ def test_a_hundred_thousand_tiles(browser: Any, tmp_path: Path) -> None:
     table = composition(positions, values, types, cell=8.0)
     table.obs["in_scope"] = True
     with hm.open_slide(tmp_path / "slide.png", mpp=2.0) as slide:
-        page = write_viewer([ViewerSlide("large", slide, table)], tmp_path / "viewer")
+        page = write_viewer([ViewerSlide("large", slide, table)], tmp_path / "viewer").page
     with looking(browser, page) as tab:
         assert tab.evaluate("app.data.n") == len(positions)
         tab.evaluate("app.setOpacity(1); app.view.set(1270, 1270, 4)")

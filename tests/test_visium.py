@@ -20,6 +20,7 @@ from histomix.common.geometry.pitch import spot_pitch
 from histomix.errors import MissingExtraError, SectionError
 from histomix.spots import Section, check_alignment, read_cohort, read_spots
 from histomix.spots.formats import SpotFile, split_location
+from histomix.spots.formats.tenx.images import _require_inside
 from histomix.spots.formats.tenx.visium import lattice_positions, spots_mpp
 from histomix.spots.readers import detect_format, read_section_spots
 
@@ -202,6 +203,16 @@ def test_positions_of_another_section_of_the_samelattice_positions(tmp_path: Pat
     positions = truth.positions.assign(in_tissue=np.roll(truth.positions["in_tissue"], 40))
     write_positions(truth.outs / "spatial" / "tissue_positions.csv", positions)
     assert "spots under tissue are among" in as_download_error(truth.outs)
+
+
+def test_an_image_may_lack_two_spots_in_a_hundred(tmp_path: Path) -> None:
+    Image.new("RGB", (100, 50), "white").save(tmp_path / "image.png")
+    xy_px = np.column_stack([np.arange(100.0), np.full(100, 20.0)])
+    xy_px[[0, -1], 1] = [-1, 50]
+    _require_inside(xy_px, tmp_path / "image.png", None)
+    xy_px[0, 0], xy_px[50, 0] = 1, 100
+    with pytest.raises(SectionError, match="3 of 100 spots lie outside it"):
+        _require_inside(xy_px, tmp_path / "image.png", None)
 
 
 def test_scale_factors_of_another_image(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def build(folder: Path) -> Built:
             ViewerSlide(f"grid {HOSTILE}", slide, grid, head="A head.", notes=["A note."]),
             ViewerSlide("spots", slide, spots, label=labels),
         ]
-        page = write_viewer(slides, folder / "viewer", title=f"Title {HOSTILE}")
+        page = write_viewer(slides, folder / "viewer", title=f"Title {HOSTILE}").page
     return Built(page, pixels, grid, spots, labels)
 
 

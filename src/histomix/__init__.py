@@ -17,30 +17,47 @@ no_telemetry()  # here, because a library reads it when it is imported, and any 
 if TYPE_CHECKING:
     from . import pl
     from .abundance import Abundance, label, read_abundance, read_labels
-    from .cohort import cohort_tables
-    from .datasets import make_phantom
+    from .benchmark import Benchmark, run_benchmark
+    from .cohort import CohortTables, TlsRule, cohort_tables
+    from .datasets import fetch_cohort, make_phantom
     from .embedding import embed, read_features
-    from .encoders import cards, load_encoder
-    from .evaluation import evaluate, score_map
+    from .encoders import cards, doctor, load_encoder
+    from .evaluation import CohortData, Evaluation, evaluate, read_evaluation, score_map
+    from .export import LazySlideHead, add_composition_to_wsidata, export_maps
     from .heads import Head, load_head, train
     from .maps import CompositionMap, write_composition
-    from .prediction import predict
+    from .prediction import predict, predict_slides
     from .report import write_report
+    from .road import demo
+    from .sharing import head_facts, pull_head, push_head
     from .slides import Slide, TileSpec, open_slide
     from .spots import Cohort, Section, inspect_data, read_cohort
+    from .viewer import write_viewer
 
 _ROOM_OF = {
     "Abundance": "abundance",
+    "Benchmark": "benchmark",
     "Cohort": "spots",
+    "CohortData": "evaluation",
+    "CohortTables": "cohort",
     "CompositionMap": "maps",
+    "Evaluation": "evaluation",
     "Head": "heads",
+    "LazySlideHead": "export",
     "Section": "spots",
     "Slide": "slides",
     "TileSpec": "slides",
+    "TlsRule": "cohort",
+    "add_composition_to_wsidata": "export",
     "cards": "encoders",
     "cohort_tables": "cohort",
+    "demo": "road",
+    "doctor": "encoders",
     "embed": "embedding",
     "evaluate": "evaluation",
+    "export_maps": "export",
+    "fetch_cohort": "datasets",
+    "head_facts": "sharing",
     "inspect_data": "spots",
     "label": "abundance",
     "load_encoder": "encoders",
@@ -48,29 +65,47 @@ _ROOM_OF = {
     "make_phantom": "datasets",
     "open_slide": "slides",
     "predict": "prediction",
+    "predict_slides": "prediction",
+    "pull_head": "sharing",
+    "push_head": "sharing",
     "read_abundance": "abundance",
     "read_cohort": "spots",
+    "read_evaluation": "evaluation",
     "read_features": "embedding",
     "read_labels": "abundance",
+    "run_benchmark": "benchmark",
     "score_map": "evaluation",
     "train": "heads",
     "write_composition": "maps",
     "write_report": "report",
+    "write_viewer": "viewer",
 }
 
 __all__ = [
     "Abundance",
+    "Benchmark",
     "Cohort",
+    "CohortData",
+    "CohortTables",
     "CompositionMap",
+    "Evaluation",
     "Head",
+    "LazySlideHead",
     "Section",
     "Slide",
     "TileSpec",
+    "TlsRule",
     "__version__",
+    "add_composition_to_wsidata",
     "cards",
     "cohort_tables",
+    "demo",
+    "doctor",
     "embed",
     "evaluate",
+    "export_maps",
+    "fetch_cohort",
+    "head_facts",
     "inspect_data",
     "label",
     "load_encoder",
@@ -79,14 +114,20 @@ __all__ = [
     "open_slide",
     "pl",
     "predict",
+    "predict_slides",
+    "pull_head",
+    "push_head",
     "read_abundance",
     "read_cohort",
+    "read_evaluation",
     "read_features",
     "read_labels",
+    "run_benchmark",
     "score_map",
     "train",
     "write_composition",
     "write_report",
+    "write_viewer",
 ]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from .extras import mending
@@ -231,3 +231,17 @@ class ClusterError(HistomixError, ConnectionError):
 
 class ScaleWarning(UserWarning):
     """Pixels were asked for at a finer scale than the slide has, so they are interpolated."""
+
+
+def origins(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and all that it came from, by ``raise ... from`` or while another was handled, each once.
+
+    Libraries that keep errors and raise them again may close the chain to a circle.
+    """
+    waiting, seen = [error], set[int]()
+    while waiting:
+        one = waiting.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            yield one
+            waiting += [one.__context__, one.__cause__]

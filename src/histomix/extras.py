@@ -29,9 +29,14 @@ def python_version() -> str:
     return ".".join(platform.python_version_tuple()[:2])
 
 
+def unavailable(extra: str) -> str | None:
+    """Why an extra cannot be had on this Python; None where it can."""
+    return UNAVAILABLE.get((extra, python_version()))
+
+
 def mending(extra: str) -> str:
     """How to get an extra on this Python, as a sentence without a final stop; or why it cannot be had."""
-    reason = UNAVAILABLE.get((extra, python_version()))
+    reason = unavailable(extra)
     if reason is None:
         return f'Install it with: pip install "histomix[{extra}]"'
     where = "Use a Python that has it (docs/install.md lists them)"

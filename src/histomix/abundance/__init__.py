@@ -8,7 +8,7 @@ from .deconvolve.nnls import nnls_deconvolve
 from .deconvolve.poisson import poisson_deconvolve, poisson_spread
 from .deconvolve.reliability import label_reliability
 from .labelling import label
-from .ready import cell_labels, cohort_labels
+from .ready import cell_labels, cohort_labels, labels_of
 from .signatures import Signatures, match_genes, read_reference
 from .tables import read_abundance, read_labels, write_abundance, write_labels
 from .vocabulary import Vocabulary, read_vocabulary
@@ -24,6 +24,7 @@ __all__ = [
     "join_spots",
     "label",
     "label_reliability",
+    "labels_of",
     "match_genes",
     "most_specific_genes",
     "nnls_deconvolve",

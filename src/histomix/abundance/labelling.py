@@ -7,12 +7,12 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from ..errors import LabelError, UnknownMethodError
-from ..progress import Progress, silent
+from ..progress import Progress, progress_bars
+from ..spots import Cohort
 from .abundance import Abundance, check_unit
 from .deconvolve.signatures_c2l import TABLE as SIGNATURES
 from .deconvolve.signatures_c2l import Regression, fit_reference
@@ -24,20 +24,17 @@ from .run import Run, Settings
 from .signatures import Signatures, is_single_cells, read_reference
 from .vocabulary import read_vocabulary
 
-if TYPE_CHECKING:
-    from ..spots import Cohort
-
 _log = logging.getLogger(__name__)
 
 
 def label(
-    cohort: Cohort,
+    cohort: Cohort | str | os.PathLike[str],
     method: str = "poisson",
     reference: str | os.PathLike[str] | pd.DataFrame | None = None,
     out: str | os.PathLike[str] | None = None,
     unit: str | None = None,
     seed: int = 0,
-    progress: Progress = silent,
+    progress: Progress | bool = True,
     *,
     cells_per_spot: float | str | None = None,
     min_genes: int | None = None,
@@ -66,7 +63,7 @@ def label(
     Parameters
     ----------
     cohort
-        Sections with raw counts (method ``"table"``: with labels in the sheet).
+        Sections with raw counts (method ``"table"``: with labels in the sheet), or their sheet.
     method
         ``"poisson"`` (see `poisson_deconvolve`), ``"nnls"`` (see `nnls_deconvolve`), ``"cell2location"`` (see
         `fit_spots`; needs the extra ``histomix[cell2location]``), ``"table"``: the labels that the sheet names (see
@@ -84,8 +81,8 @@ def label(
     seed
         Seed of all that is random: the fits of cell2location, and the splits and draws for reliability and spread.
     progress
-        Told ``"label"``, sections done and sections in all; and of a fit of cell2location its name, the epochs done and
-        the most there can be.
+        Bars in a terminal or notebook; False for none, or a function that is told ``"label"``, sections done and
+        sections in all, and of a fit of cell2location its name, the epochs done and the most there can be.
     cells_per_spot
         Cells of a typical spot. A number, or ``"nuclei"``: the median of the nuclei counted in the image under the
         spots. Fast methods: all weights are scaled alike, so that the median total over the spots is this; over those
@@ -129,6 +126,8 @@ def label(
 
     Raises
     ------
+    SheetError
+        The sheet has faults; all are named.
     LabelError
         The method, unit, reference or an option cannot be used; ``out`` holds labels of other sections made in another
         way; or some sections failed: the others are done and stored, and the message names each failure.
@@ -152,8 +151,10 @@ def label(
         raise UnknownMethodError(f"there is no method '{method}'", hint=f"Choose one of {choices}")
     options = read_options(method, asked)
     words = None if vocabulary is None else read_vocabulary(vocabulary)
+    cohort = Cohort.of(cohort)
     if method in READY:
-        return label_ready(method, cohort, out, unit, seed, progress, words)
+        with progress_bars(progress) as report:
+            return label_ready(method, cohort, out, unit, seed, report, words)
     if options is not None:
         require_cell2location()
     unit = check_unit(unit or ("proportion" if options is None else "cells per spot"))
@@ -175,23 +176,25 @@ def label(
             where=cohort.sheet,
             hint="Give it another name",
         )
-    signatures = _signatures(reference, cell_type_key, options, seed, folder, threads, progress)
-    if words is not None:
-        # Refused now, not after a fit.
-        types = signatures.table.columns
-        words.apply(Abundance(pd.DataFrame(1 / len(types), index=["spot"], columns=types), unit))
-    settings = Settings(
-        method,
-        unit,
-        signatures.digest,
-        cells,
-        min_genes,
-        cell_type_key,
-        seed,
-        options,
-        None if words is None else words.digest,
-    )
-    return Run(cohort, signatures, settings, folder, threads, words).label(progress)
+    used = None if options is None else threads  # the fast methods give the same bits on any number
+    with progress_bars(progress) as report:
+        signatures = _signatures(reference, cell_type_key, options, seed, folder, used, report)
+        if words is not None:
+            # Refused now, not after a fit.
+            types = signatures.table.columns
+            words.apply(Abundance(pd.DataFrame(1 / len(types), index=["spot"], columns=types), unit))
+        settings = Settings(
+            method,
+            unit,
+            signatures.digest,
+            cells,
+            min_genes,
+            cell_type_key,
+            seed,
+            options,
+            None if words is None else words.digest,
+        )
+        return Run(cohort, signatures, settings, folder, used, words).label(report)
 
 
 def _cells(cells_per_spot: float | str | None) -> float | str | None:

@@ -16,7 +16,7 @@ from ..provenance import versions
 from ..spots import cells_to_labels
 from .abundance import Abundance, check_unit, join_spots
 from .run import refuse_failures
-from .tables import common_unit, read_abundance, write_labels
+from .tables import common_unit, read_abundance, read_labels, write_labels
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -58,6 +58,21 @@ def label_ready(
 def _without_path(provenance: Mapping[str, Any]) -> dict[str, Any]:
     """Where labels are from, with the name of their file and not the way to it, which may name a person."""
     return {key: Path(str(value)).name if key == "file" else value for key, value in provenance.items()}
+
+
+def labels_of(
+    source: Mapping[str, Abundance] | str | os.PathLike[str] | None, cohort: Cohort
+) -> Mapping[str, Abundance]:
+    """Labels by section: those given, those of a folder, or without either those that the sheet of the cohort names.
+
+    Raises
+    ------
+    LabelError
+        As `read_labels` and `cohort_labels`.
+    """
+    if source is None:
+        return cohort_labels(cohort)
+    return source if isinstance(source, Mapping) else read_labels(source)
 
 
 def cohort_labels(cohort: Cohort, vocabulary: Vocabulary | None = None) -> dict[str, Abundance]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from ..common.strangers.hdf5 import check_hdf5
 from ..common.tables import read_cells, read_numbers, to_numbers
 from ..errors import LabelError, MissingLabelError
 from ..provenance import atomic_path, digest_file, read_json, write_json
@@ -272,12 +273,13 @@ def read_h5ad(path: Path) -> AnnData:
     Raises
     ------
     LabelError
-        The file is absent, damaged or of another kind.
+        The file is absent, damaged or of another kind, or reads data of other files.
     """
     import anndata
 
     if not path.exists():
         raise MissingLabelError("there is no such file", where=path, hint="Check the path")
+    check_hdf5(path, LabelError)
     try:
         return anndata.read_h5ad(path)
     except (OSError, KeyError, ValueError) as error:

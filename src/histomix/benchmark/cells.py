@@ -17,8 +17,8 @@ from ..common.naming import safe_file_name
 from ..embedding import embed, feature_manifest, read_features
 from ..errors import HistomixError
 from ..evaluation.data import CohortData
+from ..evaluation.evaluate import evaluate
 from ..evaluation.result import Evaluation
-from ..evaluation.run import evaluate
 from ..progress import Progress
 from ..provenance import digest_json, read_json, versions, write_json
 from .parts import BenchmarkCohort, common_spots, finished, parameters, table_digest
@@ -203,6 +203,7 @@ class Run:
                 self.progress,
                 test=None if test is None else self._data(test, encoder),
                 nuclei=self.nuclei,
+                spatial=False,
                 features_folders=self._data(ready, encoder).folders,
             )
             write_json(note, {"identity": wanted})

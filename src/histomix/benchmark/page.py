@@ -15,7 +15,7 @@ from ..pages.page import content_policy, page_environment
 from ..pl.scores import against, number
 from ..provenance import atomic_path
 from .forest import Axis
-from .run import Benchmark
+from .result import Benchmark
 
 PAGE = "page"
 #: What each protocol is worth, in a class of the style and in words.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..abundance import Abundance
+from ..abundance import Abundance, labels_of
+from ..common.paths import as_list
 from ..encoders import card
 from ..errors import EncoderError, InputError, LabelError, MissingExtraError
 from ..evaluation.result import Evaluation, read_evaluation
 from ..provenance import digest_json, read_json
+from ..spots import Cohort
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-    from ..spots import Cohort
 
 _LOG = logging.getLogger(__name__)
 
@@ -44,6 +45,35 @@ class BenchmarkCohort:
     cohort: Cohort
     labels: Mapping[str, Abundance]
     truth: Mapping[str, Abundance] | None = None
+
+
+Tables = Mapping[str, Abundance] | str | os.PathLike[str]
+
+
+def benchmark_cohorts(
+    cohorts: Sequence[BenchmarkCohort | Cohort | str | os.PathLike[str]],
+    labels: Tables | Sequence[Tables] | None,
+    truth: Tables | Sequence[Tables] | None,
+) -> list[BenchmarkCohort]:
+    """Cohorts by the names of their sheets, with their labels; parameters and errors as for `run_benchmark`."""
+    tables: dict[str, list[Tables | None]] = {}
+    for what, given in (("labels", labels), ("truth", truth)):
+        tables[what] = [None] * len(cohorts) if given is None else [*as_list(given)]
+        if len(tables[what]) != len(cohorts):
+            raise InputError(
+                f"{len(tables[what])} folders of {what} were given for {len(cohorts)} sheets",
+                hint=f"Give {what} once for each sheet, in their order",
+            )
+    opened = [one if isinstance(one, BenchmarkCohort) else Cohort.of(one) for one in cohorts]
+    stems = [one.name if isinstance(one, BenchmarkCohort) else one.sheet.stem for one in opened]
+    alike = len(set(stems)) < len(stems)
+    found = []
+    for place, (one, known, true) in enumerate(zip(opened, tables["labels"], tables["truth"], strict=True)):
+        if not isinstance(one, BenchmarkCohort):
+            name = f"{stems[place]}-{place + 1}" if alike else stems[place]
+            one = BenchmarkCohort(name, one, labels_of(known, one), None if true is None else labels_of(true, one))
+        found.append(one)
+    return found
 
 
 def finished(folder: Path, note: Path, wanted: str) -> Evaluation | None:

@@ -1,77 +1,52 @@
-"""Encoders x heads x cohorts on the same spots and folds, resumable, as one table."""
+"""`histomix.run_benchmark`: encoders x heads x cohorts on the same spots and folds, resumable, as one table."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ..common.naming import SPREADSHEET_NOTE, file_key, file_name_fault, spreadsheet_table
-from ..errors import HistomixError, InputError
+from ..abundance import Abundance
+from ..common.naming import file_key, file_name_fault
+from ..common.paths import as_list
+from ..errors import InputError
 from ..evaluation.folds import PROTOCOLS
 from ..evaluation.statement import protocol_statement
-from ..progress import Progress, silent
-from ..provenance import atomic_path, versions, write_json
+from ..progress import Progress, progress_bars
+from ..provenance import versions
 from .cells import LIBRARIES, PLUS, TRANSFER, Run
+from .page import write_benchmark_page
 from .paired import compare
-from .parts import BenchmarkCohort, encoder_facts
+from .parts import BenchmarkCohort, benchmark_cohorts, encoder_facts
 from .ranking import rank
+from .result import Benchmark, write_benchmark
 
-TABLE, RANKING, TESTS = "results.csv", "ranking.csv", "tests.csv"
-STATEMENT, SUMMARY = "protocol.md", "benchmark.json"
-#: Columns of the table of tests, in order.
-_TESTS = (
-    *("cohort", "protocol", "target", "compared", "fixed", "a", "b", "metric", "n_donors", "difference", "low", "high"),
-    *("p", "p_adjusted", "smallest_p", "statement"),
-)
+if TYPE_CHECKING:
+    from ..spots import Cohort
 
-
-@dataclass
-class Benchmark:
-    """What a benchmark found.
-
-    Attributes
-    ----------
-    table
-        Every score: the columns of `Evaluation.metrics` after ``cohort`` and ``encoder``.
-    ranking
-        One row per cohort, protocol, encoder and head, best first; see `histomix.benchmark.ranking.rank`.
-    summary
-        Settings, what each cell cost, and which failed.
-    statement
-        The protocol in words, Markdown, for a methods section.
-    tests
-        Paired tests between encoders with one head, and between heads on one encoder; see `compare`.
-    failures
-        Encoders and cells that failed.
-    """
-
-    table: pd.DataFrame
-    ranking: pd.DataFrame
-    summary: dict[str, Any]
-    statement: str
-    tests: list[dict[str, Any]] = field(default_factory=list)
-    failures: list[HistomixError] = field(default_factory=list)
+_Path = str | os.PathLike[str]
+_Tables = Mapping[str, Abundance] | str | os.PathLike[str]
 
 
-def benchmark(
-    cohorts: Sequence[BenchmarkCohort],
-    encoders: Sequence[str],
-    heads: Sequence[str],
-    out: str | os.PathLike[str],
+def run_benchmark(
+    cohorts: BenchmarkCohort | Cohort | _Path | Sequence[BenchmarkCohort | Cohort | _Path],
+    out: _Path,
+    encoders: str | Sequence[str] = ("builtin",),
+    heads: str | Sequence[str] = ("ridge", "mlp"),
+    folds: str | Sequence[str] = ("donor",),
     *,
-    protocols: Sequence[str] = ("donor",),
-    weights: Mapping[str, str | os.PathLike[str]] | None = None,
+    labels: _Tables | Sequence[_Tables] | None = None,
+    truth: _Tables | Sequence[_Tables] | None = None,
+    weights: Mapping[str, _Path] | None = None,
     trust_code: bool = False,
     nuclei: bool = True,
     seed: int = 0,
     threads: int | None = None,
-    progress: Progress = silent,
+    progress: Progress | bool = True,
 ) -> Benchmark:
     """Score every head on every encoder's features, on the same spots in the same folds.
 
@@ -82,45 +57,58 @@ def benchmark(
     Parameters
     ----------
     cohorts
-        With different names.
+        Cohorts or their sheets, one or several, of different names.
+    out
+        Folder for ``features/``, ``evaluations/``, ``results.csv`` (and ``.parquet`` where pyarrow is installed),
+        ``ranking.csv``, ``tests.csv``, ``protocol.md``, ``benchmark.json`` and ``page/index.html``.
     encoders
         Names of encoders; ``"uni+conch"`` puts the features of two side by side.
     heads
         Names of heads; the baselines always stand beside them.
-    out
-        Folder for ``features/``, ``evaluations/``, ``results.csv`` (and ``.parquet`` where pyarrow is installed),
-        ``ranking.csv``, ``tests.csv``, ``protocol.md`` and ``benchmark.json``.
-    protocols
+    folds
         Names in `histomix.evaluation.PROTOCOLS`; ``"transfer"`` trains on each cohort and tests on each other, as the
         cohort ``"<training> to <test>"``.
+    labels, truth
+        Abundances by section, or their folder; one for each cohort, in their order. Without labels those of the sheet
+        are taken.
     weights
         Local weights by the name of the encoder.
     trust_code
-        Let an encoder run code of its own, see `histomix.encoders.load_encoder`.
+        Let an encoder run code of its own, see `histomix.load_encoder`.
     nuclei
         Count nuclei in the slides, for the baseline of cellularity.
     seed, threads
         Seed of everything random; CPU threads of the encoders.
     progress
-        Told of the cells done, and of the work inside each.
+        Bars in a terminal or notebook; False for none, or a function that is told of the cells done, and of the work
+        inside each.
+
+    Returns
+    -------
+    Benchmark
 
     Raises
     ------
     InputError
-        Nothing to do, a name stands twice, or a protocol is unknown.
+        Nothing to do, a name stands twice, there are more or fewer labels than cohorts, or a protocol is unknown.
+    SheetError, LabelError
+        A cohort or its labels cannot be read.
     HistomixError
         No cell at all could be scored: the first failure.
     """
-    _check(cohorts, encoders, heads, protocols)
-    place = Path(out)
-    pairs = len(cohorts) * (len(cohorts) - 1) if TRANSFER in protocols else 0
-    total = (len(cohorts) * len(set(protocols) - {TRANSFER}) + pairs) * len(encoders)
-    run = Run(place, tuple(heads), seed, progress, total, nuclei, trust_code)
+    given = benchmark_cohorts(as_list(cohorts), labels, truth)
+    encoders, regressors = as_list(encoders), as_list(heads)
+    protocols = [name.strip() for text in as_list(folds) for name in text.split(",")]
+    _check(given, encoders, regressors, protocols)
+    pairs = len(given) * (len(given) - 1) if TRANSFER in protocols else 0
+    total = (len(given) * len(set(protocols) - {TRANSFER}) + pairs) * len(encoders)
     singles = list(dict.fromkeys(name for joined in encoders for name in joined.split(PLUS)))
-    for one in cohorts:
-        run.cohort(one, singles, encoders, protocols, weights or {}, threads)
-    if pairs:
-        run.transfers(encoders, pairs * len(encoders))
+    with progress_bars(progress) as report:
+        run = Run(Path(out), tuple(regressors), seed, report, total, nuclei, trust_code)
+        for one in given:
+            run.cohort(one, singles, encoders, protocols, weights or {}, threads)
+        if pairs:
+            run.transfers(encoders, pairs * len(encoders))
     if not run.cells:
         raise run.failures[0]
     table = pd.concat([cell.rows() for cell in run.cells], ignore_index=True)
@@ -130,12 +118,12 @@ def benchmark(
     )
     # One encoder of each cohort and protocol stands for all: they share spots, folds and labels.
     told = {f"{cell.cohort}, {cell.evaluation.summary['protocol']} folds": cell.evaluation for cell in run.cells}
-    labels = {one.name: _method(one) for one in cohorts if one.name in run.spots}
-    statement = protocol_statement(told, encoders=encoder_facts(run.facts), labels=labels)
+    methods = {one.name: _method(one) for one in given if one.name in run.spots}
+    statement = protocol_statement(told, encoders=encoder_facts(run.facts), labels=methods)
     summary = {
-        "cohorts": [one.name for one in cohorts],
-        "encoders": list(encoders),
-        "heads": list(heads),
+        "cohorts": [one.name for one in given],
+        "encoders": encoders,
+        "heads": regressors,
         "protocols": {name: PROTOCOLS[name] for name in protocols},
         "seed": seed,
         "spots": run.spots,
@@ -146,8 +134,8 @@ def benchmark(
     }
     tests = compare([(cell.cohort, cell.encoder, cell.evaluation) for cell in run.cells], seed)
     found = Benchmark(table, ranking, summary, statement, tests, run.failures)
-    _write(found, place)
-    return found
+    write_benchmark(found, Path(out))
+    return replace(found, page=write_benchmark_page(found, out))
 
 
 def _method(one: BenchmarkCohort) -> str:
@@ -181,16 +169,3 @@ def _check(
             raise InputError(f"there are no folds called {name!r}", hint=f"Choose from {', '.join(PROTOCOLS)}")
         if name == TRANSFER and len(cohorts) < 2:
             raise InputError("folds called 'transfer' need two cohorts", hint="Give the sheet of a second cohort")
-
-
-def _write(found: Benchmark, place: Path) -> None:
-    tests = pd.DataFrame(found.tests).reindex(columns=list(_TESTS))
-    for name, table in ((TABLE, found.table), (RANKING, found.ranking), (TESTS, tests)):
-        with atomic_path(place / name) as temporary:
-            spreadsheet_table(table).to_csv(temporary, index=False, lineterminator="\n")
-    if importlib.util.find_spec("pyarrow") is not None:
-        with atomic_path((place / TABLE).with_suffix(".parquet")) as temporary:
-            found.table.to_parquet(temporary, index=False)
-    with atomic_path(place / STATEMENT) as temporary:
-        temporary.write_text(found.statement, encoding="utf-8", newline="\n")
-    write_json(place / SUMMARY, {**found.summary, "csv": SPREADSHEET_NOTE})

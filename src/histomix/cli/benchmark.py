@@ -53,38 +53,23 @@ def benchmark(
 ) -> None:
     """Compare encoders and heads on the same spots and folds. The same command again makes only what is missing."""
     with session(as_json, quiet, threads) as run:
-        from ..abundance import cohort_labels, read_labels
-        from ..benchmark.page import write_benchmark_page
-        from ..benchmark.run import BenchmarkCohort
-        from ..benchmark.run import benchmark as compare
+        from ..benchmark import run_benchmark
         from ..errors import InputError
-        from ..spots import read_cohort
 
-        for option, given in (("--labels", labels), ("--truth", truth)):
-            if given and len(given) != len(sheets):
-                raise InputError(
-                    f"{len(given)} folders were given with {option} for {len(sheets)} sheets",
-                    hint=f"Give {option} once for each sheet, in their order",
-                )
-        cohorts = []
-        for place, sheet in enumerate(sheets):
-            cohort = read_cohort(sheet)
-            found = read_labels(labels[place]) if labels else cohort_labels(cohort)
-            known = read_labels(truth[place]) if truth else None
-            name = sheet.stem if len({path.stem for path in sheets}) == len(sheets) else f"{sheet.stem}-{place + 1}"
-            cohorts.append(BenchmarkCohort(name, cohort, found, known))
         files = {}
         for one in weights or []:
             name, equals, file = one.partition("=")
             if not equals:
                 raise InputError(f"--weights {one!r} does not name its encoder", hint="Write it as NAME=FILE")
             files[name] = file
-        result = compare(
-            cohorts,
+        result = run_benchmark(
+            sheets,
+            out,
             encoders or ["builtin"],
             _listed(heads),
-            out,
-            protocols=_listed(folds),
+            _listed(folds),
+            labels=labels or None,
+            truth=truth or None,
             weights=files,
             trust_code=trust_code,
             nuclei=nuclei,
@@ -92,13 +77,12 @@ def benchmark(
             threads=threads,
             progress=run.progress,
         )
-        page = write_benchmark_page(result, out)
         shown = ["cohort", "protocol", "target", "rank", "encoder", "head", "pearson", "low", "high", "minus_best"]
         table = result.ranking[shown].to_string(index=False, float_format=lambda value: f"{value:.3f}", na_rep="-")
-        run.say(f"{table}\n\npage: {page}")
+        run.say(f"{table}\n\npage: {result.page}")
         for failure in result.failures:
             run.failed(failure)
-        run.done(out=str(out), page=str(page), ranking=result.ranking.to_dict("records"))
+        run.done(out=str(out), page=str(result.page), ranking=result.ranking.to_dict("records"))
 
 
 def _listed(text: str) -> list[str]:

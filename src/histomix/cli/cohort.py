@@ -52,23 +52,24 @@ def cohort(
 ) -> None:
     """Measure maps: composition, density, mixing, interfaces, TLS-like hot spots, novelty; with clinical data."""
     with session(as_json, quiet, threads) as run:
-        from ..cohort import TlsRule, cohort_tables, write_cohort
+        from ..cohort import TlsRule, cohort_tables
 
         rule = TlsRule(tuple(b_types or ()), tuple(t_types or ())) if b_types or t_types else None
-        key = run.key(anonymise, pseudonym_key, out, maps)
         tables = cohort_tables(
             maps,
+            out,
             clinical=clinical,
             rule=rule,
             in_scope_only=in_scope_only,
             patient_pattern=patient_pattern,
             anonymise=anonymise,
-            pseudonym_key=key,
+            pseudonym_key=pseudonym_key,
             keep_columns=keep_columns or (),
             progress=run.progress,
         )
-        written = write_cohort(tables, out)
         for failure in tables.failures:
             run.failed(failure)
         run.say(f"{len(tables.slides)} slides, {len(tables.tidy):,} rows: {out}")
-        run.done(out=str(out), slides=len(tables.slides), files={name: str(path) for name, path in written.items()})
+        run.done(
+            out=str(out), slides=len(tables.slides), files={name: str(path) for name, path in tables.files.items()}
+        )

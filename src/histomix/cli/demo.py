@@ -22,8 +22,8 @@ def demo(
 ) -> None:
     """Labels, features, evaluation, a head, the map of a held-out section, a zoomable viewer, and the report."""
     with session(as_json, quiet, threads) as run:
-        from ..demo import run_demo
+        from ..road import demo as run_road
 
-        result = run_demo(out, cohort=cohort, seed=seed, threads=threads, progress=run.progress, say=run.say)
+        result = run_road(out, cohort=cohort, seed=seed, threads=threads, progress=run.progress, say=run.say)
         run.say(f"\nOpen the report: {result.report}")
         run.done(report=str(result.report), cohort=result.cohort, seconds=result.seconds, summary=result.summary)

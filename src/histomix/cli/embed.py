@@ -54,7 +54,6 @@ def embed(
     """Embed the H&E tile at each spot with a frozen encoder. Resumable: run the same command again."""
     with session(as_json, quiet, threads) as run:
         from ..embedding import embed as embed_cohort
-        from ..spots import read_cohort
 
         options: dict[str, Any] = {
             "weights": weights,
@@ -68,11 +67,10 @@ def embed(
             "runtime": runtime,
             "trust_code": trust_code,
         }
-        cohort = read_cohort(sheet)
         if len(encoder) == 1:
-            found = {encoder[0]: embed_cohort(cohort, encoder[0], **options)}
+            found = {encoder[0]: embed_cohort(sheet, encoder[0], **options)}
         else:
-            found = embed_cohort(cohort, encoder, **options)
+            found = embed_cohort(sheet, encoder, **options)
         first = next(iter(found.values()))
         tiles = sum(table.n_obs for table in first.values())
         dims = {name: next(iter(features.values())).n_vars for name, features in found.items()}

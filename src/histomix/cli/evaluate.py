@@ -89,48 +89,33 @@ def evaluate(
 ) -> None:
     """Score heads on held-out donors, sites or another cohort, with baselines beside them."""
     with session(as_json, quiet, threads) as run:
-        from ..abundance import cohort_labels, read_labels
-        from ..embedding import read_features
         from ..errors import InputError
-        from ..evaluation import CohortData, add_spatial, read_groups
+        from ..evaluation import CohortData
         from ..evaluation import evaluate as evaluate_heads
-        from ..evaluation.measured.read_regions import read_section_regions
-        from ..spots import read_cohort
 
         if (test_sheet is None) != (not test_features) or (test_labels is not None and test_sheet is None):
             raise InputError(
                 "a second cohort needs its sheet and its features",
                 hint="Give --test-sheet and --test-features together (and --test-labels), or none of them",
             )
-
-        def data(one: Path, folders: list[Path], tables: Path | None) -> CohortData:
-            cohort = read_cohort(one)
-            found = cohort_labels(cohort) if tables is None else read_labels(tables)
-            return CohortData(cohort, [read_features(folder) for folder in folders], found, folders)
-
-        train = data(sheet, features, labels)
-        if spatial and regions is not None:  # found wanting before the work, not after it
-            tested = train.cohort if test_sheet is None else read_cohort(test_sheet)
-            read_section_regions(regions, list(tested.names))
         result = evaluate_heads(
-            train.cohort,
-            train.features,
-            train.labels,
+            sheet,
+            features,
+            labels,
             heads=tuple(name.strip() for name in heads.split(",") if name.strip()),
             folds=folds,
             n_folds=n_folds,
-            test=None if test_sheet is None else data(test_sheet, test_features or [], test_labels),
+            test=None if test_sheet is None else CohortData.of(test_sheet, test_features or [], test_labels),
             strict=strict,
-            truth=None if truth is None else read_labels(truth),
-            groups=None if groups is None else read_groups(groups),
+            truth=truth,
+            groups=groups,
             nuclei=nuclei,
-            features_folders=features,
+            spatial=spatial,
+            radius_um=radius_um,
+            regions=regions,
             out=out,
             seed=seed,
             progress=run.progress,
         )
-        if spatial:
-            result = add_spatial(result, radius_um, seed, regions=regions, progress=run.progress)
-            result.save(out)
         run.say(result.text())
         run.done(out=str(out), summary=result.summary)

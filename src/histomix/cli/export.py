@@ -42,9 +42,8 @@ def export(
     with session(as_json, quiet, threads) as run:
         from ..export import export_maps
 
-        key = run.key(anonymise, pseudonym_key, out, folders)
         written, failures = export_maps(
-            folders, to.value, out, anonymise=anonymise, pseudonym_key=key, progress=run.progress
+            folders, to.value, out, anonymise=anonymise, pseudonym_key=pseudonym_key, progress=run.progress
         )
         for path in written:
             run.say(str(path))

@@ -36,13 +36,13 @@ def fetch(
 ) -> None:
     """Bring a public cohort here, checked, with a sheet that is ready to use."""
     with session(as_json, quiet) as run:
+        from ..datasets import fetch_cohort
         from ..datasets.catalogue import public_cohort
-        from ..datasets.fetch import fetch as bring
         from ..spots import read_cohort
 
         cohort = public_cohort(name)
         run.say(f"{cohort.title}\n  licence: {cohort.licence}\n  cite: {cohort.citation}")
-        sheet = bring(name, out, token, mirror, run.progress)
+        sheet = fetch_cohort(name, out, token, mirror, run.progress)
         found = read_cohort(sheet)
         donors = len(set(found.donors.values()))
         run.say(f"{len(found)} sections of {donors} donors: {sheet}")

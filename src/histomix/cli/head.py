@@ -45,9 +45,8 @@ def push(
     with session(as_json, quiet) as run:
         from ..errors import InputError
         from ..heads import load_head
-        from ..sharing import push_head, push_place
+        from ..sharing import push_head
 
-        key = run.key(anonymise, pseudonym_key, push_place(folder, target), [folder])
         if target.startswith("hf://") and not yes:
             training = load_head(folder).card["training"]
             counts = f"{training['n_donors']} donors and {training['n_sections']} sections"
@@ -62,7 +61,7 @@ def push(
             message=message,
             endpoint=endpoint,
             anonymise=anonymise,
-            pseudonym_key=key,
+            pseudonym_key=pseudonym_key,
         )
         run.say(f"head: {place}")
         run.done(target=place)

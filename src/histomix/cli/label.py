@@ -110,10 +110,9 @@ def label(
     """Derive the abundance of each cell type at each spot from counts and a reference."""
     with session(as_json, quiet, threads) as run:
         from ..abundance import label as derive
-        from ..spots import read_cohort
 
         labels = derive(
-            read_cohort(sheet),
+            sheet,
             method=method,
             reference=reference,
             out=out,
@@ -124,7 +123,7 @@ def label(
             min_genes=min_genes,
             cell_type_key=cell_type_key,
             vocabulary=vocabulary,
-            threads=threads if method == "cell2location" else None,
+            threads=threads,
             fit=fit,
             summary=summary,
             detection_alpha=detection_alpha,

@@ -78,7 +78,6 @@ def predict(
     with session(as_json, quiet, threads) as run:
         from ..prediction import predict_slides
 
-        key = run.key(anonymise, pseudonym_key, out)
         results = predict_slides(
             slides,
             head,
@@ -99,7 +98,7 @@ def predict(
             scheduler=scheduler,
             resources=resources,
             anonymise=anonymise,
-            pseudonym_key=key,
+            pseudonym_key=pseudonym_key,
             progress=run.progress,
         )
         for result in results:

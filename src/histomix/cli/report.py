@@ -26,7 +26,8 @@ def report(
     with session(as_json, quiet, threads) as run:
         from ..report import write_report
 
-        key = run.key(anonymise, pseudonym_key, out, folders)
-        page = write_report(folders, out, title=title, anonymise=anonymise, pseudonym_key=key, progress=run.progress)
+        page = write_report(
+            folders, out, title=title, anonymise=anonymise, pseudonym_key=pseudonym_key, progress=run.progress
+        )
         run.say(f"report: {page}")
         run.done(report=str(page))

@@ -74,9 +74,8 @@ def score(
     """Score a map against truth that no label had a part in: single cells, or a pathologist's regions."""
     with session(as_json, quiet, threads) as run:
         from ..errors import InputError
-        from ..evaluation.measured.score_map import score_map
+        from ..evaluation import score_map
         from ..evaluation.measured.text import orthogonal_text
-        from ..evaluation.spatial.summary import add_spatial
 
         declared: dict[str, list[str]] = {}
         for one in expect or []:
@@ -95,10 +94,10 @@ def score(
             spot_um=spot_um,
             min_cells=min_cells,
             donor=donor,
+            spatial=spatial,
             seed=seed,
+            out=out,
+            progress=run.progress,
         )
-        if spatial and cells is not None:
-            found = add_spatial(found, seed=seed, progress=run.progress)
-        found.save(out)
         run.say(orthogonal_text(found))
         run.done(out=str(out), summary=found.summary)

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,8 +17,7 @@ import typer
 from ..errors import HistomixError, InputError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bars
-    from rich.progress import TaskID
+    from ..progress import TerminalBars
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 
@@ -56,17 +55,13 @@ class Session:
         self.quiet = quiet
         self.started = False
         self.failures: list[str] = []
-        self._bars: Bars | None = None
-        self._tasks: dict[str, TaskID] = {}
+        self._bars: TerminalBars | None = None
 
     def progress(self, task: str, done: int, total: int) -> None:
         """Show how far ``task`` is (see `histomix.progress.Progress`)."""
         self.started = self.started or done > 0
-        if self._bars is None:
-            return
-        if task not in self._tasks:
-            self._tasks[task] = self._bars.add_task(task, total=total)
-        self._bars.update(self._tasks[task], completed=done, total=total)
+        if self._bars is not None:
+            self._bars(task, done, total)
 
     def say(self, text: str) -> None:
         """Print a line of the result for a person."""
@@ -78,9 +73,10 @@ class Session:
         self._print(text, err=True)
 
     def _print(self, text: str, *, err: bool) -> None:
+        text = _harmless(text)
         # While bars are live, a plain line would land in the middle of them.
         if self._bars is not None and (err or sys.stdout.isatty()):
-            self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._bars.print(text)
         else:
             typer.echo(text, err=err)
 
@@ -88,20 +84,6 @@ class Session:
         """Print the result for a program."""
         if self.as_json:
             typer.echo(json.dumps({"ok": not self.failures, **facts, "failures": self.failures}, default=str))
-
-    def key(self, anonymise: bool, given: Path | None, out: str | Path, inputs: Sequence[Path] = ()) -> Path | None:
-        """Where the key of the pseudonyms is, told to the user; None where nothing is anonymised."""
-        if not anonymise:
-            if given is not None:
-                raise InputError("a key of pseudonyms is of use with --anonymise only", hint="Give --anonymise too")
-            return None
-        from ..common.pseudonyms import key_file
-
-        found = key_file(out, given, inputs)
-        logging.getLogger("histomix").info(
-            "the key of the pseudonyms is %s: keep it apart from what is handed on", found
-        )
-        return found
 
     def failed(self, error: HistomixError) -> None:
         """Name a failure and go on; the exit code will be 1."""
@@ -169,25 +151,9 @@ def _bars(current: Session) -> Iterator[None]:
     if current.quiet or current.as_json or not sys.stderr.isatty():
         yield
         return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-    from rich.text import Text
+    from ..progress import TerminalBars
 
-    class Rate(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            speed = task.finished_speed or task.speed
-            return Text(f"{speed:,.1f}/s" if speed else "", style="progress.data.speed")
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    with TerminalBars() as bars:
         current._bars = bars
         try:
             yield
@@ -199,5 +165,14 @@ def _refuse(current: Session, error: HistomixError, code: int) -> None:
     if current.as_json:
         facts = {"what": error.what, "where": error.where, "hint": error.hint}
         typer.echo(json.dumps({"ok": False, "error": facts, "failures": [*current.failures, str(error)]}))
-    typer.echo(f"error: {error}", err=True)
+    typer.echo(_harmless(f"error: {error}"), err=True)
     raise typer.Exit(code)
+
+
+def _harmless(text: str) -> str:
+    """Lines that order a terminal nothing: names of files and columns may be a stranger's, with marks that move it."""
+    if all(line.isprintable() for line in text.split("\n")):
+        return text
+    from ..common.naming import visible
+
+    return "\n".join(visible(line.expandtabs(), 1 << 16) for line in text.split("\n"))

@@ -57,26 +57,19 @@ def train(
 ) -> None:
     """Train a head on all sections of the sheet."""
     with session(as_json, quiet, threads) as run:
-        from ..abundance import cohort_labels, read_labels
-        from ..embedding import read_features
         from ..heads import parse_settings
         from ..heads import train as train_head
-        from ..provenance import read_json
-        from ..spots import read_cohort
 
-        cohort = read_cohort(sheet)
-        tables = cohort_labels(cohort) if labels is None else read_labels(labels)
         parameters = parse_settings(head, settings or [])
-        summary = None if scores is None else read_json(scores / "summary.json", hint="Run histomix evaluate again")
         trained = train_head(
-            cohort,
-            [read_features(folder) for folder in features],
-            tables,
+            sheet,
+            features,
+            labels,
             head=head,
             seed=seed,
             out=out,
             progress=run.progress,
-            scores=summary,
+            scores=scores,
             level=level or None,
             parameters=parameters,
         )

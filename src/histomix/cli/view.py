@@ -47,14 +47,19 @@ def view(
     Slides are found by their names and must be the files that were predicted.
     """
     with session(as_json, quiet, threads) as run:
-        from ..spots import read_cohort
-        from ..viewer import viewer_slides, write_viewer
+        from ..viewer import write_viewer
 
-        cohort = None if sheet is None else read_cohort(sheet)
-        key = run.key(anonymise, pseudonym_key, out, folders)
-        with viewer_slides(folders, slides or [], cohort, head) as found:
-            page = write_viewer(
-                found, out, title=title, mpp=mpp, anonymise=anonymise, pseudonym_key=key, progress=run.progress
-            )
-        run.say(f"viewer: {page}")
-        run.done(out=str(out), page=str(page), slides=[one.name for one in found])
+        viewer = write_viewer(
+            folders,
+            out,
+            slides=slides or [],
+            cohort=sheet,
+            head=head,
+            title=title,
+            mpp=mpp,
+            anonymise=anonymise,
+            pseudonym_key=pseudonym_key,
+            progress=run.progress,
+        )
+        run.say(f"viewer: {viewer.page}")
+        run.done(out=str(out), page=str(viewer.page), slides=list(viewer.slides))

@@ -6,17 +6,18 @@ import logging
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from ..common.naming import SPREADSHEET_NOTE, spreadsheet_table
-from ..common.pseudonyms import Pseudonyms
+from ..common.paths import as_list, paths_among
+from ..common.pseudonyms import Pseudonyms, open_pseudonyms
 from ..errors import HistomixError, InputError
-from ..maps import CompositionMap, find_maps
-from ..progress import Progress, silent
+from ..maps import CompositionMap, MapSource, find_maps
+from ..progress import Progress, progress_bars
 from ..provenance import atomic_path, digest_file, versions, write_json
 from .anonymise import clinical_columns, private_facts, private_frame
 from .clinical import PATIENT_KEYS, Clinical, patient_of, read_clinical
@@ -46,6 +47,8 @@ class CohortTables:
         Maps that could not be used.
     facts
         Definitions, sources, and which ids found no partner.
+    files
+        What was written, by name; empty for tables in memory.
     """
 
     tidy: pd.DataFrame
@@ -53,10 +56,12 @@ class CohortTables:
     hot_spots: pd.DataFrame
     failures: list[HistomixError] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, Path] = field(default_factory=dict)
 
 
 def cohort_tables(
-    maps: Sequence[str | os.PathLike[str]],
+    maps: MapSource | Sequence[MapSource],
+    out: str | os.PathLike[str] | None = None,
     *,
     clinical: str | os.PathLike[str] | None = None,
     rule: TlsRule | None = None,
@@ -65,14 +70,16 @@ def cohort_tables(
     anonymise: bool = False,
     pseudonym_key: str | os.PathLike[str] | None = None,
     keep_columns: Sequence[str] = (),
-    progress: Progress = silent,
+    progress: Progress | bool = True,
 ) -> CohortTables:
     """Measure many maps: composition, density, mixing and interface, TLS-like hot spots, novelty, by slide and part.
 
     Parameters
     ----------
     maps
-        Folders made by ``histomix predict``, or folders of them.
+        Maps, the folders that `histomix.predict_slides` wrote, or folders of them; one or several.
+    out
+        Folder to write, see `histomix.cohort.write_cohort`.
     clinical
         A table with one row per slide or patient (`read_clinical`).
     rule
@@ -86,25 +93,31 @@ def cohort_tables(
         Name slides, patients and regions by pseudonyms. Of the clinical table only columns of small numbers and of yes
         and no stay (`histomix.cohort.anonymise.clinical_columns`), and ``keep_columns``.
     pseudonym_key
-        The key file of the pseudonyms. With that of ``histomix predict --anonymise``, maps of pseudonyms are joined to
-        a clinical table of names; without one the key is used once and kept nowhere.
+        The key file of the pseudonyms (see `histomix.common.pseudonyms.key_file`). With that of
+        ``histomix predict --anonymise``, maps of pseudonyms are joined to a clinical table of names; without ``out``
+        and without a key file the key is used once and kept nowhere.
     keep_columns
         Columns of the clinical table that name nobody, whatever is in them.
     progress
-        Told how many maps are done.
+        Bars in a terminal or notebook; False for none, or a function that is told how many maps are done.
+
+    Returns
+    -------
+    CohortTables
 
     Raises
     ------
     InputError
         No folder holds a map; the maps are of different heads; the clinical table cannot be used or fits no slide; the
         rule names a type that the head does not predict.
+    StorageError
+        A file cannot be written.
     """
-    folders = find_maps(maps)
-    names = None
+    given = as_list(maps)
+    found = find_maps(given)
     if keep_columns and not anonymise:
         raise InputError("all columns are kept", hint="Name columns to keep only where the tables are anonymised")
-    if anonymise:
-        names = Pseudonyms.once() if pseudonym_key is None else Pseudonyms.open(pseudonym_key)
+    names = open_pseudonyms(anonymise, pseudonym_key, out, paths_among(given))
     table = None if clinical is None else read_clinical(clinical)
     if table is not None and names is not None:
         table = clinical_columns(table, keep_columns)
@@ -115,24 +128,26 @@ def cohort_tables(
     heads: dict[str, str] = {}
     sides: dict[str, float] = {}
     failures: list[HistomixError] = []
-    for number, folder in enumerate(folders, start=1):
-        try:
-            composition, name, facts = _read(folder, names)
-            rows = pd.DataFrame(map_rows(composition, rule, in_scope_only))
-        except HistomixError as error:
-            failures.append(error)
-            progress("cohort", number, len(folders))
-            continue
-        heads.setdefault(composition.head["digest"], name)
-        sides[name] = composition.cell_px * composition.mpp
-        patient = facts if facts and pattern is None else patient_of(name, patients, pattern)
-        if name in parts:
-            raise InputError(f"two maps are called {name}", where=folder, hint="Rename one of the folders")
-        parts[name] = rows.assign(slide=name, patient=patient)
-        if rule is not None:
-            tissue, _ = tissue_of(composition, rule, in_scope_only)
-            spots += [{"slide": name, "patient": patient, **spot} for spot in hot_spot_rows(tissue, rule)]
-        progress("cohort", number, len(folders))
+    with progress_bars(progress) as report:
+        for number, source in enumerate(found, start=1):
+            try:
+                composition, name, facts = _read(source, names)
+                rows = pd.DataFrame(map_rows(composition, rule, in_scope_only))
+            except HistomixError as error:
+                failures.append(error)
+                report("cohort", number, len(found))
+                continue
+            heads.setdefault(composition.head["digest"], name)
+            sides[name] = composition.cell_px * composition.mpp
+            patient = facts if facts and pattern is None else patient_of(name, patients, pattern)
+            if name in parts:
+                where = source if isinstance(source, Path) else None
+                raise InputError(f"two maps are called {name}", where=where, hint="Rename one of the folders")
+            parts[name] = rows.assign(slide=name, patient=patient)
+            if rule is not None:
+                tissue, _ = tissue_of(composition, rule, in_scope_only)
+                spots += [{"slide": name, "patient": patient, **spot} for spot in hot_spot_rows(tissue, rule)]
+            report("cohort", number, len(found))
     if not parts:
         raise failures[0]
     if len(heads) > 1:
@@ -151,7 +166,8 @@ def cohort_tables(
         tidy, slides, hot = (private_frame(frame, names) for frame in (tidy, slides, hot))
         about = private_facts(about, names)
         names.save()
-    return CohortTables(tidy, slides, hot, failures, about)
+    tables = CohortTables(tidy, slides, hot, failures, about)
+    return tables if out is None else replace(tables, files=write_cohort(tables, out))
 
 
 def write_cohort(tables: CohortTables, out: str | os.PathLike[str]) -> dict[str, Path]:
@@ -189,19 +205,20 @@ def write_cohort(tables: CohortTables, out: str | os.PathLike[str]) -> dict[str,
     return written
 
 
-def _read(folder: Path, names: Pseudonyms | None) -> tuple[CompositionMap, str, str]:
+def _read(source: Path | CompositionMap, names: Pseudonyms | None) -> tuple[CompositionMap, str, str]:
     """A map, the name of its slide, and its patient where the prediction was told.
 
     With the key that a map's pseudonyms were made with, these are the names again.
     """
-    composition = CompositionMap.open(folder, needs=["head"])
+    composition = CompositionMap.of(source, needs=["head"])
     status = composition.status()
     if status.get("state") not in (None, "done"):
-        logger.warning("%s: its map is of an earlier run; the last one is %s", folder, status["state"])
+        place = source if isinstance(source, Path) else composition.where
+        logger.warning("%s: its map is of an earlier run; the last one is %s", place, status["state"])
     said = status.get("facts")
     facts = {str(key).lower(): str(value) for key, value in said.items()} if isinstance(said, dict) else {}
     patient = next((facts[key] for key in PATIENT_KEYS if facts.get(key)), "")
-    name = str(status.get("name") or composition.folder_name)
+    name = str(status.get("name") or composition.folder_name or composition.name)
     if names is not None and composition.anonymised:
         for pseudonym in filter(None, (name, patient)):
             names.adopt(pseudonym)

@@ -6,7 +6,7 @@ import ipaddress
 import re
 import socket
 from collections.abc import Callable, Iterable
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 from ..errors import DownloadError, InputError
 from .naming import visible
@@ -15,6 +15,11 @@ from .naming import visible
 SCHEMES = ("https", "http", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory")
 _ADDRESS = re.compile(r"(?!file:)[a-z][a-z0-9+.-]+:(//|.*://)", re.IGNORECASE | re.DOTALL)
 _CHAIN = re.compile(r"^[^/]*::|::[a-z0-9+.-]+://", re.IGNORECASE)
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+#: Of protocols, and of one cloud's credentials; older versions of Python take most of it for global.
+_OF_PROTOCOLS = ipaddress.ip_network("192.0.0.0/24")
+#: NAT64 (RFC 6052) and the old form (RFC 4291): an address of IPv4 in the last 32 bits.
+_HOLDING_IPV4 = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("::/96"))
 _HINT = "Give a path, or an address that begins with s3://, gs://, az:// or https://"
 
 
@@ -112,15 +117,23 @@ def is_loopback(host: str) -> bool:
 
 def _inner(host: str | None, among: Callable[[Iterable[bool]], bool]) -> bool:
     """Whether any, or all, of a host's addresses are of this computer or of a private network; none: no."""
-    found = _addresses(host or "")
-    return bool(found) and among(not address.is_global for address in found)
+    found = _addresses(unquote(host or ""))  # a zone of IPv6 is written %25eth0
+    return bool(found) and among(not address.is_global or address in _OF_PROTOCOLS for address in found)
 
 
-def _addresses(host: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+def _addresses(host: str) -> list[IPAddress]:
     """Of a host, as far as its name resolves here."""
     try:
         found = {str(entry[4][0]).partition("%")[0] for entry in socket.getaddrinfo(host, None)}
     except (OSError, UnicodeError):
         return []  # it cannot be reached either
-    plain = [ipaddress.ip_address(one) for one in found]
-    return [getattr(address, "ipv4_mapped", None) or address for address in plain]
+    return [_inside(ipaddress.ip_address(one)) for one in found]
+
+
+def _inside(address: IPAddress) -> IPAddress:
+    """The IPv4 address that one of IPv6 holds, by which gateways pass on what is sent to it; else itself."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if any(address in network for network in _HOLDING_IPV4) and int(address) & 0xFFFFFFFF > 1:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour or address

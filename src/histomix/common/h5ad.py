@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError
+from .strangers.hdf5 import check_hdf5
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -37,7 +38,7 @@ def plain_strings() -> Iterator[None]:
 
 
 def read_h5ad(path: str | os.PathLike[str], kind: type[InputError], what: str, hint: str) -> AnnData:
-    """Read a file that histomix wrote.
+    """Read a file that histomix wrote, or that says so.
 
     Parameters
     ----------
@@ -49,8 +50,9 @@ def read_h5ad(path: str | os.PathLike[str], kind: type[InputError], what: str, h
     Raises
     ------
     InputError
-        Or ``kind``: the file is damaged, or no h5ad file.
+        Or ``kind``: the file is damaged, no h5ad file, or reads data of other files.
     """
+    check_hdf5(path, kind)
     try:
         return ad.read_h5ad(path)
     except Exception as error:

@@ -11,6 +11,7 @@ from .pseudonyms import Pseudonyms
 #: Facts of a map's manifest; what is not here may hold anything, and goes.
 _MANIFEST = (
     *(
+        "format",
         "slide",
         "tile",
         "places",

@@ -171,6 +171,56 @@ class Pseudonyms:
         return base64.b32encode(digest).decode().lower()[:count]
 
 
+def open_pseudonyms(
+    anonymise: bool,
+    key: str | os.PathLike[str] | None,
+    out: str | os.PathLike[str] | None,
+    inputs: Sequence[str | os.PathLike[str]] = (),
+) -> Pseudonyms | None:
+    """The pseudonyms of an output; None where names are to stay.
+
+    Parameters and errors are those of `pseudonym_file` and `Pseudonyms.open`; of what stays in memory (``out`` is None)
+    the key is used once and kept nowhere, where none was named.
+    """
+    if anonymise and key is None and out is None:
+        return Pseudonyms.once()
+    file = pseudonym_file(anonymise, key, out, inputs)
+    return None if file is None else Pseudonyms.open(file)
+
+
+def pseudonym_file(
+    anonymise: bool,
+    key: str | os.PathLike[str] | None,
+    out: str | os.PathLike[str] | None,
+    inputs: Sequence[str | os.PathLike[str]] = (),
+) -> Path | None:
+    """Where the key of an output's pseudonyms is, which a remark says; None where names are to stay.
+
+    Parameters
+    ----------
+    anonymise
+        Whether the output names nobody.
+    key
+        The key file that the user named.
+    out
+        What is written; None for what stays in memory.
+    inputs
+        See `key_file`.
+
+    Raises
+    ------
+    InputError
+        A key was named, but names are to stay; or as `key_file`.
+    """
+    if not anonymise:
+        if key is not None:
+            raise InputError("a key of pseudonyms is of use with --anonymise only", hint="Give --anonymise too")
+        return None
+    file = Path(key) if key is not None and out is None else key_file(out or "", key, inputs)
+    logger.info("the key of the pseudonyms is %s: keep it apart from what is handed on", file)
+    return file
+
+
 def key_file(
     out: str | os.PathLike[str],
     given: str | os.PathLike[str] | None = None,

@@ -10,10 +10,12 @@ is set by the command line alone.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,8 @@ _FOLDERS = {
     "TRITON_CACHE_DIR": "triton",
     "CUDA_CACHE_PATH": "cuda",
 }
+#: See ``python -P``.
+_SAFE_PATH = "PYTHONSAFEPATH"
 #: Credentials that the machine's cloud hands out at 169.254.169.254 (AWS, Google), asked for by nobody.
 _NO_METADATA = {"AWS_EC2_METADATA_DISABLED": "true", "NO_GCE_CHECK": "true"}
 
@@ -48,10 +52,12 @@ def settle_libraries() -> None:
 
     What the user has set stays. Weights that the user keeps in the folders of the hub's own tools and of torch are used
     there, as are the token of ``hf auth login`` and the user's ``matplotlibrc``. Where the cache cannot be used, the
-    folders are temporary ones.
+    folders are temporary ones. What lies in the current folder, which may be a stranger's, sets nothing that runs: see
+    `safe_children`.
     """
     from .cache import VARIABLE, cache_folder, cache_root
 
+    os.environ[_SAFE_PATH] = "1"
     for name, value in {**_of_the_user(), **_NO_METADATA}.items():
         os.environ.setdefault(name, value)
     missing = {name: folder for name, folder in _FOLDERS.items() if name not in os.environ}
@@ -63,6 +69,28 @@ def settle_libraries() -> None:
         place = Path(tempfile.mkdtemp(prefix="histomix-libraries-"))
         atexit.register(shutil.rmtree, place, ignore_errors=True)
     os.environ.update({name: str(place / folder) for name, folder in missing.items()})
+    if Path("matplotlibrc").is_file():  # matplotlib reads it before the user's own
+        import matplotlib
+
+        matplotlib.rcParams["text.usetex"] = False  # TeX would run what the file says
+
+
+@contextlib.contextmanager
+def safe_children() -> Iterator[None]:
+    """Processes of Python that are started while it is open import nothing from the current folder.
+
+    Those of `multiprocessing`, and so Dask's workers, would look there first, even for modules of Python itself: what
+    somebody put into a folder of slides would run.
+    """
+    before = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_SAFE_PATH]
+        else:
+            os.environ[_SAFE_PATH] = before
 
 
 def _of_the_user() -> dict[str, str]:

@@ -285,6 +285,8 @@ def _unpack(archive: Path, target: Path) -> None:
             raise tarfile.ReadError("it is larger than any of its kind")
         return tarfile.data_filter(member, folder)
 
+    if partial.is_symlink():  # of somebody who would have the files written elsewhere
+        partial.unlink()
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was interrupted
     try:
         with tarfile.open(archive) as files:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ..common.cache import cache_folder
+from ..common.naming import spreadsheet_cell
 from ..common.transfer.download import RemoteFile, download
 from ..errors import DownloadError, MissingDownloadError, RefusedDownloadError
-from ..progress import Progress, silent
+from ..progress import Progress, progress_bars
 from ..provenance import atomic_path, write_json
 from .catalogue import Hest, PublicCohort, public_cohort
 
@@ -23,12 +24,12 @@ _FIRST = ("section", "donor", "spots", "image")
 _log = logging.getLogger(__name__)
 
 
-def fetch(
+def fetch_cohort(
     name: str,
     out: str | os.PathLike[str] | None = None,
     token: str | None = None,
     mirror: str | None = None,
-    progress: Progress = silent,
+    progress: Progress | bool = True,
 ) -> Path:
     """Bring a public cohort here and write its cohort sheet.
 
@@ -48,7 +49,8 @@ def fetch(
     mirror
         Address of a server that holds the same paths under ``<mirror>/<host>/``, for networks without the internet.
     progress
-        Told the name of the file, bytes here and bytes in all.
+        Bars in a terminal or notebook; False for none, or a function that is told the name of the file, bytes here and
+        bytes in all.
 
     Returns
     -------
@@ -71,13 +73,9 @@ def fetch(
     # The token is for the hub alone: no mirror sees it.
     headers = _authorisation(token) if isinstance(cohort, Hest) and mirror is None else {}
 
-    def bring(file: RemoteFile, target: Path) -> Path:
-        if mirror is not None:
-            file = dataclasses.replace(file, url=f"{mirror.rstrip('/')}/{file.url.partition('://')[2]}")
-        return download(file, target, headers, progress)
-
     try:
-        rows = cohort.bring(folder, bring)
+        with progress_bars(progress) as report:
+            rows = cohort.bring(folder, lambda file, target: download(_at(mirror, file), target, headers, report))
     except DownloadError as error:
         hint = error.hint
         if isinstance(error, RefusedDownloadError) and isinstance(cohort, Hest):
@@ -93,6 +91,13 @@ def fetch(
     return sheet
 
 
+def _at(mirror: str | None, file: RemoteFile) -> RemoteFile:
+    """Where a file is to be had."""
+    if mirror is None:
+        return file
+    return dataclasses.replace(file, url=f"{mirror.rstrip('/')}/{file.url.partition('://')[2]}")
+
+
 def _instead(cohort: PublicCohort, folder: Path) -> str:
     lines = "".join(f"\n  - {line}" for line in cohort.by_hand())
     return f".\nThe files can also be downloaded by hand and put into {folder}:{lines}\n"
@@ -104,8 +109,9 @@ def _write_sheet(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         writer = csv.DictWriter(stream, columns, restval="")
         writer.writeheader()
         for row in rows:
-            # Written on Windows, read on a cluster.
-            writer.writerow({key: value.as_posix() if isinstance(value, Path) else value for key, value in row.items()})
+            # Written on Windows, read on a cluster; what a server says of a sample must be no formula.
+            plain = {key: value.as_posix() if isinstance(value, Path) else value for key, value in row.items()}
+            writer.writerow({key: spreadsheet_cell(value) for key, value in plain.items()})
 
 
 def _authorisation(token: str | None) -> dict[str, str]:

@@ -5,18 +5,21 @@ from __future__ import annotations
 from ..encoders.field_of_view import with_field_of_view
 from .cohort import embed
 from .engine import embed_tiles, embed_tiles_together
-from .features import feature_manifest, read_features
+from .features import FeatureSource, feature_blocks, feature_folders, feature_manifest, read_features
 from .identity import encoder_facts, encoder_identity, require_same_encoder
 from .lazyslide import add_to_wsidata
 from .slide_features import slide_features, slide_features_together
 
 __all__ = [
+    "FeatureSource",
     "add_to_wsidata",
     "embed",
     "embed_tiles",
     "embed_tiles_together",
     "encoder_facts",
     "encoder_identity",
+    "feature_blocks",
+    "feature_folders",
     "feature_manifest",
     "read_features",
     "require_same_encoder",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from ..common.locks import folder_lock
 from ..errors import EncoderError, FeatureError, HistomixError, MissingExtraError, ScaleWarning, StorageError
-from ..progress import Progress, silent
+from ..progress import Progress, progress_bars
 from ..slides import Slide, TissueMask, tiles_at_spots, tissue_mask
 from ..spots import Cohort, Section, render_overlay
 from ..spots import check_alignment as alignment_of
@@ -37,7 +37,7 @@ _Weights = _Path | Sequence[_Path] | Mapping[str, _Path] | None
 
 @overload
 def embed(
-    cohort: Cohort,
+    cohort: Cohort | str | os.PathLike[str],
     encoder: str | Encoder = "builtin",
     weights: _Weights = None,
     out: _Path | None = None,
@@ -45,7 +45,7 @@ def embed(
     batch_size: int | None = None,
     threads: int | None = None,
     check_alignment: bool = True,
-    progress: Progress = silent,
+    progress: Progress | bool = True,
     *,
     fov_um: float | None = None,
     runtime: Runtime = "auto",
@@ -53,7 +53,7 @@ def embed(
 ) -> dict[str, AnnData]: ...
 @overload
 def embed(
-    cohort: Cohort,
+    cohort: Cohort | str | os.PathLike[str],
     encoder: Sequence[str | Encoder],
     weights: _Weights = None,
     out: _Path | None = None,
@@ -61,14 +61,14 @@ def embed(
     batch_size: int | None = None,
     threads: int | None = None,
     check_alignment: bool = True,
-    progress: Progress = silent,
+    progress: Progress | bool = True,
     *,
     fov_um: float | None = None,
     runtime: Runtime = "auto",
     trust_code: bool = False,
 ) -> dict[str, dict[str, AnnData]]: ...
 def embed(
-    cohort: Cohort,
+    cohort: Cohort | str | os.PathLike[str],
     encoder: str | Encoder | Sequence[str | Encoder] = "builtin",
     weights: _Weights = None,
     out: _Path | None = None,
@@ -76,7 +76,7 @@ def embed(
     batch_size: int | None = None,
     threads: int | None = None,
     check_alignment: bool = True,
-    progress: Progress = silent,
+    progress: Progress | bool = True,
     *,
     fov_um: float | None = None,
     runtime: Runtime = "auto",
@@ -92,7 +92,7 @@ def embed(
     Parameters
     ----------
     cohort
-        Sections with their slides.
+        Sections with their slides, or their sheet.
     encoder
         The name of an encoder (see `histomix.encoders.cards`) or a loaded one; or a list of them.
     weights
@@ -111,7 +111,8 @@ def embed(
     check_alignment
         Refuse a section whose spots do not lie on the tissue of its slide.
     progress
-        Told ``"embed <section>"``, tiles done and tiles in all.
+        Bars in a terminal or notebook; False for none, or a function that is told ``"embed <section>"``, tiles done and
+        tiles in all.
     fov_um
         Width of the tile around each spot, such as the spot's diameter; None takes each encoder's own (px x mpp).
         The encoder gets the same px at another um per px.
@@ -128,6 +129,8 @@ def embed(
 
     Raises
     ------
+    SheetError
+        The sheet has faults; all are named.
     FeatureError
         Some sections failed; all others are done and stored, and the message names each failure. Or another process
         writes to ``out``, or ``out`` holds features of another encoder.
@@ -140,6 +143,7 @@ def embed(
     """
     check_dtype(dtype)
     check_batch_size(batch_size)
+    sections = Cohort.of(cohort)
     several = isinstance(encoder, Sequence) and not isinstance(encoder, str)
     encoders: list[str | Encoder] = list(encoder) if several else [encoder]  # type: ignore[arg-type,list-item]
     given = _weights(encoders, weights)
@@ -159,8 +163,10 @@ def embed(
             targets[name] = Target(source, folder, dtype, wanted=recorded.get("wanted", {}))
         if not targets:
             raise EncoderError("no encoder was named", hint="Name one, such as builtin")
-        _Run(list(targets.values()), batch_size, check_alignment, progress).embed(cohort)
-    found = {name: {section: target.features[section] for section in cohort.names} for name, target in targets.items()}
+        report = stack.enter_context(progress_bars(progress))
+        _Run(list(targets.values()), batch_size, check_alignment, report).embed(sections)
+    names = sections.names
+    found = {name: {section: target.features[section] for section in names} for name, target in targets.items()}
     return found if several else next(iter(found.values()))
 
 

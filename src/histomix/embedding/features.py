@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pandas as pd
 
 from ..common.formats import refuse_newer
 from ..common.h5ad import read_h5ad, write_h5ad
+from ..common.strangers.hdf5 import check_hdf5
 from ..errors import FeatureError, InputError, MissingFeatureError
 from ..provenance import atomic_path, digest_bytes, read_json
 from .identity import encoder_identity, require_same_encoder
@@ -23,6 +24,14 @@ from .identity import encoder_identity, require_same_encoder
 LAYOUT = 1
 _COLUMNS = ["x_px", "y_px", "tissue"]
 _EMBED_AGAIN = "Remove it and run the same embed command again"
+_Folder = str | os.PathLike[str]
+#: Features of a cohort: by section, what `embed` gives for several encoders, their folders, or a list of such.
+FeatureSource = (
+    Mapping[str, ad.AnnData]
+    | Mapping[str, Mapping[str, ad.AnnData]]
+    | _Folder
+    | Sequence[Mapping[str, ad.AnnData] | _Folder]
+)
 
 
 def build_features(X: np.ndarray, tiles: pd.DataFrame, manifest: Mapping[str, Any]) -> ad.AnnData:
@@ -120,6 +129,7 @@ def read_manifests(folder: Path) -> dict[str, dict[str, Any]]:
     found = {}
     for path in sorted(folder.glob("*.h5ad")):
         try:
+            check_hdf5(path, FeatureError)
             with h5py.File(path) as file:
                 manifest = json.loads(file["uns/manifest"].asstr()[()])
             encoder_identity(manifest)
@@ -173,6 +183,23 @@ def read_features(folder: str | os.PathLike[str]) -> dict[str, ad.AnnData]:
             what = "the features are outdated: the slide, the spots or the settings changed, and embedding again failed"
             raise FeatureError(what, where=path, hint="Run the embed command again, or remove the file")
     return features
+
+
+def feature_blocks(source: FeatureSource) -> list[Mapping[str, ad.AnnData]]:
+    """Features by section, one mapping for each encoder. Raises as `read_features`, where a folder was given."""
+    if isinstance(source, str | os.PathLike):
+        return [read_features(source)]
+    if isinstance(source, Mapping):
+        several = [block for block in source.values() if isinstance(block, Mapping)]
+        return several or [source]
+    return [block if isinstance(block, Mapping) else read_features(block) for block in source]
+
+
+def feature_folders(source: FeatureSource) -> list[_Folder]:
+    """Those of the features that were given as folders."""
+    if isinstance(source, str | os.PathLike):
+        return [source]
+    return [] if isinstance(source, Mapping) else [block for block in source if not isinstance(block, Mapping)]
 
 
 def _problem(features: ad.AnnData, manifest: Mapping[str, Any], section: str) -> str | None:

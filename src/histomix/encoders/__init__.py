@@ -2,6 +2,7 @@
 
 from .card import Encoder, EncoderCard
 from .cards import card, cards
+from .installation import Installation, doctor
 from .load import Availability, availability, load_encoder
 from .user import Registered, register_encoder
 
@@ -9,10 +10,12 @@ __all__ = [
     "Availability",
     "Encoder",
     "EncoderCard",
+    "Installation",
     "Registered",
     "availability",
     "card",
     "cards",
+    "doctor",
     "load_encoder",
     "register_encoder",
 ]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from ..common.metrics import RULES
 from .data import CohortData
+from .evaluate import evaluate
 from .fit_folds import BASELINES
 from .folds import PROTOCOLS, Fold, make_folds
 from .groups import read_groups
 from .leakage.audit import AUDIT_RULES, Finding, audit
 from .measured.score_map import score_map
 from .result import Evaluation, read_evaluation
-from .run import evaluate
 from .scoring import score
 from .spatial.summary import add_spatial, spatial_summary
 

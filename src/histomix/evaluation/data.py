@@ -7,25 +7,31 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..abundance import Abundance
+from ..abundance import Abundance, labels_of
 from ..common.metrics import Array
-from ..embedding import encoder_identity, feature_manifest, require_same_encoder
+from ..embedding import (
+    FeatureSource,
+    encoder_identity,
+    feature_blocks,
+    feature_folders,
+    feature_manifest,
+    require_same_encoder,
+)
 from ..errors import InputError, LabelError
 from ..heads import TrainingSet, assemble
 from ..heads.models.pixels import CohortTiles
+from ..spots import Cohort
 from .folds import Fold, make_folds
 from .leakage.coupled_labels import FITTED_WITH
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-    from ..spots import Cohort
 
 Blocks = list[dict[str, "AnnData"]]
 
@@ -46,6 +52,24 @@ class CohortData:
     features: Mapping[str, AnnData] | Sequence[Mapping[str, AnnData]]
     labels: Mapping[str, Abundance]
     folders: Sequence[str | os.PathLike[str]] = ()
+
+    @classmethod
+    def of(
+        cls,
+        cohort: Cohort | str | os.PathLike[str],
+        features: FeatureSource,
+        labels: Mapping[str, Abundance] | str | os.PathLike[str] | None = None,
+        folders: Sequence[str | os.PathLike[str]] = (),
+    ) -> Self:
+        """A cohort or its sheet, its features or their folders, and its labels or their folder (None: the sheet's).
+
+        Raises
+        ------
+        SheetError, FeatureError, LabelError
+            One of them cannot be read.
+        """
+        opened = Cohort.of(cohort)
+        return cls(opened, feature_blocks(features), labels_of(labels, opened), folders or feature_folders(features))
 
     @property
     def blocks(self) -> Blocks:

@@ -55,6 +55,11 @@ class Evaluation:
     positions: Tables = field(default_factory=dict)
     others: pd.DataFrame = field(default_factory=pd.DataFrame)
 
+    @staticmethod
+    def of(source: Evaluation | str | os.PathLike[str]) -> Evaluation:
+        """The evaluation itself, or that of a folder. Raises as `read_evaluation`."""
+        return source if isinstance(source, Evaluation) else read_evaluation(source)
+
     def table(self, target: str = "label") -> pd.DataFrame:
         """Mean scores, one row per head, as numbers; ``interval`` is that of ``pearson``.
 

@@ -1,18 +1,17 @@
-"""Fit heads on some donors, score them on the others."""
+"""Fit heads on some donors, score them on the others: the work of `histomix.evaluate`."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..abundance import Abundance
 from ..common.metrics import RULES, Array
-from ..progress import Progress, silent
+from ..progress import Progress
 from ..provenance import versions
 from .baselines import NUCLEI, ORACLE, count_in_tiles
 from .bootstrap import interval_words, small_sections
@@ -26,89 +25,26 @@ from .leakage.batch_probe import batch_effect_probe
 from .leakage.coupled_labels import coupled_labels, coupling_notes
 from .paired_tests import paired_tests
 from .protocols import COLUMNS, Scored, absent_types, chosen_protocols, inflation, run_protocol
-from .result import Evaluation, check_folder
+from .result import Evaluation
 from .spatial.detectability import detectability
 
-if TYPE_CHECKING:
-    from anndata import AnnData
 
-    from ..spots import Cohort
-
-
-def evaluate(
-    cohort: Cohort,
-    features: Mapping[str, AnnData] | Sequence[Mapping[str, AnnData]],
-    labels: Mapping[str, Abundance],
-    heads: Sequence[str] | Mapping[str, Any] = ("mean", "ridge", "mlp"),
-    folds: str | Sequence[str] | None = None,
-    truth: Mapping[str, Abundance] | None = None,
-    out: str | os.PathLike[str] | None = None,
-    seed: int = 0,
-    progress: Progress = silent,
+def held_out_scores(
+    data: CohortData,
+    test: CohortData | None,
+    heads: Sequence[str] | Mapping[str, Any],
+    folds: str | Sequence[str] | None,
+    truth: Mapping[str, Abundance] | None,
+    seed: int,
+    progress: Progress,
     *,
-    n_folds: int | None = None,
-    test: CohortData | None = None,
-    strict: bool = False,
-    groups: Mapping[str, str] | None = None,
-    nuclei: bool = True,
-    features_folders: Sequence[str | os.PathLike[str]] = (),
+    n_folds: int | None,
+    strict: bool,
+    groups: Mapping[str, str] | None,
+    nuclei: bool,
 ) -> Evaluation:
-    """Score heads on spots that they were not trained on.
-
-    Every head is fitted anew in each fold, on that fold's training rows alone; all it chooses for itself, it chooses on
-    inner splits of those by donor (by section where one donor is left). Before any fit, an audit looks for leaks.
-
-    Parameters
-    ----------
-    cohort, features, labels
-        As for `histomix.heads.assemble`. The ``reliability`` of labels becomes the metric ``"ceiling"``; their
-        ``provenance["fitted_with"]`` tells which test labels were fitted together with training donors.
-    heads
-        Names of heads, or names with unfitted scikit-learn estimators whose ``fit`` takes ``groups``. The mean, ridge,
-        a regression on nuclei (where slides can be opened) and the section mean are always beside them.
-    folds
-        ``"donor"`` (None means it), ``"site"``, ``"section"`` (optimistic) or ``"random"`` (leaky); see `PROTOCOLS`.
-        Several show how much the less honest add: the most honest is the result, the others are in ``inflation``.
-    truth
-        Known abundances by section, in the unit of the labels or in cells per spot. Every head is scored against them
-        as well, and so are the labels (as the head ``"label"``): the bar to approach.
-    out
-        Folder to write, see `Evaluation.save`.
-    seed
-        Seed of heads, folds and bootstrap: the same seed gives the same numbers.
-    progress
-        Told of each head in each fold.
-    n_folds
-        How many folds (see `make_folds`).
-    test
-        A second cohort: heads are trained on the first and tested on this one.
-    strict
-        Refuse to score when the audit finds an error or a warning.
-    groups
-        Coarser group of each cell type (see `read_groups`); None: chosen by the correlation of the labels.
-    nuclei
-        Count nuclei in the slides for the baseline of cellularity.
-    features_folders
-        Folders of the features: previews in them are compared.
-
-    Returns
-    -------
-    Evaluation
-
-    Raises
-    ------
-    InputError
-        The cohort cannot make the folds (with one donor ``folds="section"`` is left, which is optimistic), ``out``
-        holds other files, or the audit found something and is ``strict``.
-    HeadError
-        A head is unknown, cannot be fitted in a fold, or predicts values that are not finite.
-    LabelError
-        The truth has other cell types than the labels, covers no spot, or is in proportions while labels count cells;
-        or two cohorts have labels that do not fit together.
-    """
-    if out is not None:
-        check_folder(out)
-    gathered = evaluation_data(CohortData(cohort, features, labels, features_folders), test)
+    """The scores of `histomix.evaluate`, whose parameters and errors these are, without the spatial ones."""
+    gathered = evaluation_data(data, test)
     training = gathered.training
     names = chosen_protocols(folds, gathered.transfer)
     splits = {name: gathered.folds(name, n_folds, seed) for name in names}
@@ -165,7 +101,7 @@ def evaluate(
         "cost": first.fits.cost,
     }
     tables = partial(_tables, gathered=gathered, sections=sections)
-    result = Evaluation(
+    return Evaluation(
         metrics=pd.concat([first.metrics, *rows], ignore_index=True),
         predictions={name: tables(values) for name, values in first.fits.predicted.items()},
         summary=summary,
@@ -174,9 +110,6 @@ def evaluate(
         positions=positions(gathered, sections),
         others=pd.concat([one.metrics for one in rest], ignore_index=True) if rest else pd.DataFrame(columns=COLUMNS),
     )
-    if out is not None:
-        result.save(out)
-    return result
 
 
 class _Steps:

@@ -15,12 +15,13 @@ from anndata import AnnData
 from ..common.h5ad import write_h5ad
 from ..common.marked_output import mark_output, refuse_marked
 from ..common.naming import safe_file_name, spreadsheet_table
-from ..common.pseudonyms import Pseudonyms, key_file
+from ..common.paths import as_list, paths_among
+from ..common.pseudonyms import Pseudonyms, open_pseudonyms
 from ..errors import HistomixError, InputError, MissingExtraError, UnknownNameError
-from ..maps import CompositionMap, find_maps
+from ..maps import CompositionMap, MapSource, find_maps
 from ..maps.anonymise import private_map
 from ..maps.composition import composition_geojson, composition_table
-from ..progress import Progress, silent
+from ..progress import Progress, progress_bars
 from ..provenance import atomic_path
 from .heatmap import write_heatmap
 from .scverse import to_scverse
@@ -28,64 +29,67 @@ from .spatial_data import write_spatialdata
 
 
 def export_maps(
-    folders: Sequence[str | os.PathLike[str]],
+    maps: MapSource | Sequence[MapSource],
     to: str,
     out: str | os.PathLike[str],
     *,
     anonymise: bool = False,
     pseudonym_key: str | os.PathLike[str] | None = None,
-    progress: Progress = silent,
+    progress: Progress | bool = True,
 ) -> tuple[list[Path], list[HistomixError]]:
     """Write many maps as `export_map` does; one that cannot be written stops no other.
 
     Parameters
     ----------
-    folders
-        As for `histomix.maps.find_maps`.
+    maps
+        Maps, their folders, or folders of such; one or several.
     to, out, anonymise, pseudonym_key
         As for `export_map`.
     progress
-        Told how many maps are done.
+        Bars in a terminal or notebook; False for none, or a function that is told how many maps are done.
 
     Returns
     -------
-    What was written, and what failed.
+    written : list of Path
+        The files.
+    failures : list of HistomixError
+        Why others could not be written.
 
     Raises
     ------
     InputError
-        A folder holds no map, or names would stand beside pseudonyms in ``out``.
+        The format is unknown, a folder holds no map, or names would stand beside pseudonyms in ``out``.
     """
     _check_format(to)
-    maps = find_maps(folders)
-    names = _names(out, pseudonym_key, folders, maps) if anonymise else None
-    if names is None:
-        refuse_marked(Path(out))
+    given = as_list(maps)
+    found = find_maps(given)
+    names = _names(anonymise, pseudonym_key, out, paths_among(given), found)
     written: list[Path] = []
     failures: list[HistomixError] = []
-    for number, folder in enumerate(maps, start=1):
-        try:
-            written.append(_export(folder, to, Path(out), names))
-        except HistomixError as error:
-            failures.append(error)
-        progress("export", number, len(maps))
+    with progress_bars(progress) as report:
+        for number, source in enumerate(found, start=1):
+            try:
+                written.append(_export(source, to, Path(out), names))
+            except HistomixError as error:
+                failures.append(error)
+            report("export", number, len(found))
     return written, failures
 
 
 def export_map(
-    folder: Path,
+    one: MapSource,
     to: str,
     out: str | os.PathLike[str],
     *,
     anonymise: bool = False,
     pseudonym_key: str | os.PathLike[str] | None = None,
 ) -> Path:
-    """Write the map of a folder in a format of `FORMATS` as ``out/<folder's name><suffix>``.
+    """Write a map in a format of `FORMATS` as ``out/<name><suffix>``: of a map on disk the name of its folder.
 
     Parameters
     ----------
-    folder
-        Of one map.
+    one
+        A map, or its folder.
     to
         The format.
     out
@@ -105,21 +109,25 @@ def export_map(
         The file cannot be written.
     """
     _check_format(to)
-    if not anonymise:
-        refuse_marked(Path(out))
-        return _export(folder, to, Path(out), None)
-    return _export(folder, to, Path(out), _names(out, pseudonym_key, [folder], [folder]))
+    source = Path(one) if isinstance(one, str | os.PathLike) else CompositionMap.of(one)
+    names = _names(anonymise, pseudonym_key, out, paths_among([one]), [source])
+    return _export(source, to, Path(out), names)
 
 
 def _names(
-    out: str | os.PathLike[str],
+    anonymise: bool,
     pseudonym_key: str | os.PathLike[str] | None,
-    folders: Sequence[str | os.PathLike[str]],
-    maps: Sequence[Path],
-) -> Pseudonyms:
+    out: str | os.PathLike[str],
+    folders: Sequence[Path],
+    maps: Sequence[Path | CompositionMap],
+) -> Pseudonyms | None:
     """The pseudonyms of an export, whose folder is marked; what an earlier one wrote under these maps' names goes."""
-    names = Pseudonyms.open(key_file(out, pseudonym_key, folders))
-    named = {f"{safe_file_name(one.resolve().name)}{suffix}" for one in maps for suffix, _ in FORMATS.values()}
+    names = open_pseudonyms(anonymise, pseudonym_key, out, folders)
+    if names is None:
+        refuse_marked(Path(out))
+        return None
+    stems = [one.resolve().name if isinstance(one, Path) else one.folder_name or one.name for one in maps]
+    named = {f"{safe_file_name(stem)}{suffix}" for stem in stems for suffix, _ in FORMATS.values()}
     mark_output(Path(out), names.key, lambda path: path.name in named)
     return names
 
@@ -129,10 +137,10 @@ def _check_format(to: str) -> None:
         raise UnknownNameError(f"there is no format {to!r}", hint=f"Choose one of: {', '.join(FORMATS)}")
 
 
-def _export(folder: Path, to: str, out: Path, names: Pseudonyms | None) -> Path:
+def _export(source: Path | CompositionMap, to: str, out: Path, names: Pseudonyms | None) -> Path:
     suffix, write = FORMATS[to]
-    one = CompositionMap.open(folder)
-    name = one.folder_name
+    one = CompositionMap.of(source)
+    name = one.folder_name or one.name
     if names is not None:
         one = private_map(one, names)
         name = one.name

@@ -50,6 +50,11 @@ class Head:
     novelty_model: NoveltyModel
     intervals: Intervals | None = None
 
+    @staticmethod
+    def of(source: Head | str | os.PathLike[str]) -> Head:
+        """The head itself, or that of a folder. Raises as `load_head`."""
+        return source if isinstance(source, Head) else load_head(source)
+
     @property
     def context_um(self) -> float:
         """How far around a tile the head looks, um from centre to centre; 0 when it sees the tile alone."""

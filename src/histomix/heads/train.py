@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from sklearn.base import clone
 
-from ..abundance import Abundance
+from ..abundance import Abundance, labels_of
+from ..embedding import FeatureSource, feature_blocks
 from ..errors import HeadError, SectionError
-from ..progress import Progress, silent
+from ..progress import Progress, progress_bars
+from ..provenance import read_json
+from ..spots import Cohort
 from .base import CompositionRegressor
 from .card import evaluation_scores, inner_scores, make_card
 from .dataset import TrainingSet, assemble
@@ -21,25 +25,29 @@ from .intervals import LEVEL, Intervals, calibrate
 from .novelty import NoveltyModel
 from .registry import HEADS, make_estimator
 
-if TYPE_CHECKING:
-    from anndata import AnnData
 
-    from ..spots import Cohort
+@runtime_checkable
+class Scored(Protocol):
+    """What carries scores: an evaluation."""
+
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        """Protocol, rules and mean scores."""
 
 
 NOT_CALIBRATED = "The head's predictions have no intervals: {}."
 
 
 def train(
-    cohort: Cohort,
-    features: Mapping[str, AnnData] | Sequence[Mapping[str, AnnData]],
-    labels: Mapping[str, Abundance],
+    cohort: Cohort | str | os.PathLike[str],
+    features: FeatureSource,
+    labels: Mapping[str, Abundance] | str | os.PathLike[str] | None = None,
     head: str | CompositionRegressor = "mlp",
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
     tissue: str | Sequence[str] | None = None,
-    progress: Progress = silent,
-    scores: Mapping[str, Any] | None = None,
+    progress: Progress | bool = True,
+    scores: Mapping[str, Any] | Scored | str | os.PathLike[str] | None = None,
     level: float | None = LEVEL,
     parameters: Mapping[str, Any] | None = None,
 ) -> Head:
@@ -50,8 +58,13 @@ def train(
 
     Parameters
     ----------
-    cohort, features, labels
-        As for `assemble`.
+    cohort
+        Says which sections and donors; or its sheet.
+    features
+        Section -> features, or the folder that `histomix.embed` wrote. Of several encoders: what `embed` returned, or a
+        list with the features or the folder of each.
+    labels
+        Section -> abundances, or their folder; None: the labels that the sheet names.
     head
         A name in `HEADS`, or an unfitted estimator of `histomix.heads` (its own seed and unit count then).
     seed
@@ -61,10 +74,10 @@ def train(
     tissue
         Tissues that the head is for; those of the sheet when left out.
     progress
-        Told when training begins and ends.
+        Bars in a terminal or notebook; False for none, or a function that is told when training begins and ends.
     scores
-        Scores to carry in the card, with their protocol; or the ``summary`` of an evaluation, of which this head's are
-        taken. Without, the card carries the score of the inner splits.
+        An evaluation, its ``summary`` or its folder, of which the scores of this head go into the card; or scores with
+        their protocol. Without, the card carries the score of the inner splits.
     level
         Share of labels that the intervals of the head are to hold; None for a head without intervals and without inner
         score. A head that makes no held-out predictions of its own is fitted once more on each inner split for them.
@@ -73,14 +86,24 @@ def train(
     parameters
         Of the head's constructor, where ``head`` is a name.
 
+    Returns
+    -------
+    Head
+
     Raises
     ------
+    SheetError
+        The sheet has faults; all are named.
     FeatureError, LabelError
-        Features and labels cannot be joined; see `assemble`.
+        Features and labels cannot be read or joined; see `assemble`.
+    InputError
+        The folder of ``scores`` holds no evaluation.
     HeadError
         The head is unknown or cannot be fitted.
     """
-    training = assemble(cohort, features, labels)
+    cohort = Cohort.of(cohort)
+    tables = labels_of(labels, cohort)
+    training = assemble(cohort, feature_blocks(features), tables)
     estimator = (
         make_estimator(head, training.unit, seed, **(parameters or {})) if isinstance(head, str) else clone(head)
     )
@@ -91,29 +114,38 @@ def train(
         )
     if estimator.unit != training.unit:
         raise HeadError(f"the estimator predicts {estimator.unit}, but the labels are in {training.unit}")
-    progress(f"train {kind}", 0, 1)
-    groups = inner_groups(training.section, training.donor, training.xy_um)
-    estimator.fit(training.X, training.Y, groups=groups, positions=training.positions)
-    novelty_model = NoveltyModel().fit(training.X, groups)
-    intervals, inner, notes = None, None, [NOT_CALIBRATED.format("none were asked for")]
-    if level is not None:
-        held_out, spread = held_out_predictions(estimator, training.X, training.Y, groups, training.positions)
-        apart = _held_apart(training)
-        inner = inner_scores(training, held_out, apart)
-        intervals, notes = _calibrated(training, held_out, spread, level, apart)
-    if scores is None:
-        scores = inner
-    elif "scores" in scores and "protocol_means" in scores:
-        scores = evaluation_scores(scores, kind, training)
+    carried = _carried(scores)
+    with progress_bars(progress) as report:
+        report(f"train {kind}", 0, 1)
+        groups = inner_groups(training.section, training.donor, training.xy_um)
+        estimator.fit(training.X, training.Y, groups=groups, positions=training.positions)
+        novelty_model = NoveltyModel().fit(training.X, groups)
+        intervals, inner, notes = None, None, [NOT_CALIBRATED.format("none were asked for")]
+        if level is not None:
+            held_out, spread = held_out_predictions(estimator, training.X, training.Y, groups, training.positions)
+            apart = _held_apart(training)
+            inner = inner_scores(training, held_out, apart)
+            intervals, notes = _calibrated(training, held_out, spread, level, apart)
+        report(f"train {kind}", 1, 1)
+    if carried is None:
+        carried = inner
+    elif "scores" in carried and "protocol_means" in carried:
+        carried = evaluation_scores(carried, kind, training)
     names = [row.tissue for row in cohort.rows] if tissue is None else [tissue] if isinstance(tissue, str) else tissue
-    card = make_card(training, labels, kind, estimator, intervals, tissue=names, seed=seed, scores=scores, notes=notes)
+    card = make_card(training, tables, kind, estimator, intervals, tissue=names, seed=seed, scores=carried, notes=notes)
     if training.unit == "cells per spot":
         card["training"]["spot_diameter_um"] = _spot_diameter_um(cohort)
     trained = Head(seal(card, estimator, novelty_model, intervals), estimator, novelty_model, intervals)
     if out is not None:
         trained.save(out)
-    progress(f"train {kind}", 1, 1)
     return trained
+
+
+def _carried(scores: Mapping[str, Any] | Scored | str | os.PathLike[str] | None) -> Mapping[str, Any] | None:
+    """Scores as they stand in the summary of an evaluation, or as they were given."""
+    if isinstance(scores, str | os.PathLike):
+        return read_json(Path(scores) / "summary.json", hint="Run histomix evaluate again")
+    return scores.summary if isinstance(scores, Scored) else scores
 
 
 def _held_apart(training: TrainingSet) -> str:

@@ -5,9 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
+from anndata import AnnData
+
+from ..common.paths import as_list
 from ..errors import MapError
-from .map import MAP_FILE
+from .map import MAP_FILE, CompositionMap
+
+#: A map, or a folder of one or of several.
+MapSource: TypeAlias = str | os.PathLike[str] | AnnData | CompositionMap
 
 
 def maps_in(folder: Path) -> list[Path]:
@@ -15,16 +22,25 @@ def maps_in(folder: Path) -> list[Path]:
     return [folder] if (folder / MAP_FILE).is_file() else sorted(path.parent for path in folder.glob(f"*/{MAP_FILE}"))
 
 
-def find_maps(folders: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """Folders with a composition map: those given, or those in them.
+def find_maps(sources: MapSource | Sequence[MapSource]) -> list[Path | CompositionMap]:
+    """Maps in memory as they are, and folders with a map: those given, or those in them.
+
+    Parameters
+    ----------
+    sources
+        One, or several. Maps in folders are not opened, so that there may be any number; see `CompositionMap.of`.
 
     Raises
     ------
     MapError
-        A folder holds no map.
+        A folder holds no map, or a table is none.
     """
-    found: list[Path] = []
-    for folder in map(Path, folders):
+    found: list[Path | CompositionMap] = []
+    for source in as_list(sources):
+        if isinstance(source, AnnData | CompositionMap):
+            found.append(CompositionMap.of(source))
+            continue
+        folder = Path(source)
         here = maps_in(folder)
         if not here:
             raise MapError("holds no composition map", where=folder, hint="Give folders made by histomix predict")

@@ -78,18 +78,23 @@ class CompositionMap:
             hint = "Give the folder of a slide that histomix predict wrote"
             raise MissingMapError("there is no composition map", where=file, hint=hint)
         found = cls(read_h5ad(file, MapError, "is damaged or no composition map", _AGAIN), file)
-        absent = ", ".join(sorted({*_FACTS, *needs} - set(found.manifest)))
-        if absent:
-            what = f"is no composition map: its manifest lacks {absent}"
-            raise MapError(what, where=file, hint="Give folders made by predict")
+        found._require({*_FACTS, *needs})
         return found
 
     @staticmethod
-    def of(source: CompositionMap | AnnData | str | os.PathLike[str]) -> CompositionMap:
-        """The map itself, of a table in memory, or opened. Raises as the two ways to make one."""
+    def of(source: CompositionMap | AnnData | str | os.PathLike[str], needs: Sequence[str] = ()) -> CompositionMap:
+        """The map itself, of a table in memory, or opened; ``needs`` as for `open`. Raises as the ways to make one."""
         if isinstance(source, str | os.PathLike):
-            return CompositionMap.open(source)
-        return source if isinstance(source, CompositionMap) else CompositionMap(source)
+            return CompositionMap.open(source, needs)
+        found = source if isinstance(source, CompositionMap) else CompositionMap(source)
+        found._require(set(needs))
+        return found
+
+    def _require(self, facts: set[str]) -> None:
+        absent = ", ".join(sorted(facts - set(self.manifest)))
+        if absent:
+            what = f"is no composition map: its manifest lacks {absent}"
+            raise MapError(what, where=self.where, hint="Give folders made by predict")
 
     def __len__(self) -> int:
         return int(self.adata.n_obs)

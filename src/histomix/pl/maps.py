@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from ..common.h5ad import layer_names
 from ..common.naming import plain_text
 from ..common.palette import AXIS, HEAD_COLOURS, INK, QUIET, type_colours
 from ..errors import InputError, UnknownNameError
-from ..maps import CompositionMap
+from ..evaluation import Evaluation
+from ..maps import CompositionMap, MapSource
 from ._frame import finish, new_axes, new_grid
 from .charts import quiet_axes
 from .figures import (
@@ -36,8 +38,6 @@ from .tables import composition_means
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-    from ..evaluation import Evaluation
 
 _SIDE = 3.2
 
@@ -169,7 +169,7 @@ def dominant(
 
 
 def compare(
-    evaluation: Evaluation,
+    evaluation: Evaluation | str | os.PathLike[str],
     section: str,
     color: str,
     *,
@@ -184,7 +184,7 @@ def compare(
     Parameters
     ----------
     evaluation
-        From `histomix.evaluate`.
+        From `histomix.evaluate`, or its folder.
     section, color
         Which section, and which cell type.
     head
@@ -201,6 +201,7 @@ def compare(
     """
     from .scores import shown_head
 
+    evaluation = Evaluation.of(evaluation)
     head = head or shown_head(evaluation)
     tables = evaluation.truth if target == "truth" else evaluation.labels
     for what, name, known in (
@@ -224,7 +225,7 @@ def compare(
 
 
 def proportions(
-    adata: AnnData | CompositionMap | dict[str, AnnData] | Evaluation,
+    adata: MapSource | dict[str, MapSource] | Evaluation,
     *,
     head: str | None = None,
     ax: Axes | None = None,
@@ -236,14 +237,16 @@ def proportions(
     Parameters
     ----------
     adata
-        A map, maps by slide name, or an evaluation.
+        A map, maps by slide name, or an evaluation; or the folder of one.
     head
         Of an evaluation: draw what this head predicts; the labels when left out.
     ax, show, save
         As for `composition`.
     """
     source: Any = adata
-    if hasattr(source, "predictions"):
+    if isinstance(source, str | os.PathLike) and (Path(source) / "summary.json").is_file():
+        source = Evaluation.of(source)
+    if isinstance(source, Evaluation):
         tables = source.labels if head is None else source.predictions[head]
     else:
         maps = source if isinstance(source, dict) else {"all tiles": source}

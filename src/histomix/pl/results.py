@@ -12,6 +12,7 @@ from matplotlib.colors import Normalize
 
 from ..common.palette import SHARE_MAP, SIGNED_MAP
 from ..errors import InputError, UnknownNameError
+from ..evaluation import Evaluation
 from ._frame import finish, new_axes, new_grid
 from .charts import draw_calibration, draw_forest, draw_protocols, draw_scores, draw_training
 from .matrices import draw_matrix
@@ -19,14 +20,15 @@ from .scores import against, shown_head, type_intervals, type_scores
 from .tables import colocalisation_tables, confusion_table, detectability_table
 
 if TYPE_CHECKING:
-    from ..evaluation import Evaluation
     from ..heads import Head
 
+#: An evaluation, or its folder.
+_Scores = Evaluation | str | os.PathLike[str]
 _Save = str | os.PathLike[str] | None
 
 
 def scores(
-    evaluation: Evaluation,
+    evaluation: _Scores,
     color: str | Sequence[str] | None = None,
     *,
     target: str = "label",
@@ -40,7 +42,7 @@ def scores(
     Parameters
     ----------
     evaluation
-        From `histomix.evaluate`, or read with `histomix.evaluation.read_evaluation`.
+        From `histomix.evaluate`, or its folder.
     color
         Which heads; all but the training mean when left out.
     target
@@ -57,6 +59,7 @@ def scores(
     InputError
         There is no such head, or there are no scores against ``target``.
     """
+    evaluation = Evaluation.of(evaluation)
     known = evaluation.summary["scores"]
     _require("target", target, known)
     table, bound = type_scores(evaluation, target)
@@ -71,9 +74,7 @@ def scores(
     return finish(axes, save, show)
 
 
-def detectability(
-    evaluation: Evaluation, *, ax: Axes | None = None, show: bool | None = None, save: _Save = None
-) -> Axes:
+def detectability(evaluation: _Scores, *, ax: Axes | None = None, show: bool | None = None, save: _Save = None) -> Axes:
     """Pearson of each cell type with its interval; filled where it is told from chance.
 
     Raises
@@ -81,6 +82,7 @@ def detectability(
     InputError
         The evaluation did not test it.
     """
+    evaluation = Evaluation.of(evaluation)
     table = detectability_table(evaluation)
     if table is None:
         raise InputError(
@@ -96,7 +98,7 @@ def detectability(
 
 
 def calibration(
-    evaluation: Evaluation,
+    evaluation: _Scores,
     color: str | Sequence[str] | None = None,
     *,
     ax: Axes | None = None,
@@ -117,6 +119,7 @@ def calibration(
     InputError
         No head was calibrated, or not the one asked for.
     """
+    evaluation = Evaluation.of(evaluation)
     curves = {
         head: one for head, one in (evaluation.summary.get("calibration") or {}).items() if one and one.get("levels")
     }
@@ -131,7 +134,7 @@ def calibration(
 
 
 def confusion(
-    evaluation: Evaluation,
+    evaluation: _Scores,
     head: str | None = None,
     *,
     target: str = "label",
@@ -151,6 +154,7 @@ def confusion(
     groups
         Cell type -> group, to judge groups of types.
     """
+    evaluation = Evaluation.of(evaluation)
     head = head or shown_head(evaluation)
     counts = confusion_table(evaluation, head, target, groups)
     shares = counts.div(counts.sum(axis=1).replace(0, np.nan), axis=0)
@@ -163,7 +167,7 @@ def confusion(
 
 
 def colocalisation(
-    evaluation: Evaluation,
+    evaluation: _Scores,
     head: str | None = None,
     *,
     section: str | None = None,
@@ -190,6 +194,7 @@ def colocalisation(
     InputError
         The evaluation has no co-localisation of this head and section.
     """
+    evaluation = Evaluation.of(evaluation)
     head = head or shown_head(evaluation)
     found = colocalisation_tables(evaluation, head, section)
     if found is None:
@@ -208,7 +213,7 @@ def colocalisation(
     return finish(panels, save, show)
 
 
-def inflation(evaluation: Evaluation, *, ax: Axes | None = None, show: bool | None = None, save: _Save = None) -> Axes:
+def inflation(evaluation: _Scores, *, ax: Axes | None = None, show: bool | None = None, save: _Save = None) -> Axes:
     """Mean Pearson of each head under each kind of folds that was asked for.
 
     Raises
@@ -216,6 +221,7 @@ def inflation(evaluation: Evaluation, *, ax: Axes | None = None, show: bool | No
     InputError
         The evaluation has one kind of folds.
     """
+    evaluation = Evaluation.of(evaluation)
     rows = [one for one in evaluation.summary.get("inflation") or [] if one.get("metric", "pearson") == "pearson"]
     if not rows:
         raise InputError("the evaluation has one kind of folds", hint="Evaluate with several kinds of folds")

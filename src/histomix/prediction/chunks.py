@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +14,11 @@ import numpy as np
 
 from ..embedding import embed_tiles_together, encoder_facts, encoder_identity, require_same_encoder
 from ..embedding.storage import Shards
-from ..errors import InputError, ScaleWarning, SlideError, StorageError
+from ..errors import InputError, ScaleWarning, StorageError
 from ..progress import Progress, silent
 from ..provenance import atomic_path, digest_file, digest_json, read_json, write_json
-from ..slides import Slide, open_slide
-from ..slides.files import slide_digest
-from .job import SlideJob
+from ..slides import Slide
 from .plan import Chunk, Plan
-from .status import known_state
 
 if TYPE_CHECKING:
     from ..encoders import Encoder
@@ -60,143 +56,128 @@ def check_encoders(head: Head, encoders: Sequence[Encoder]) -> None:
         require_same_encoder(expected, found, f"the encoder {entry['name']}", "that the head was trained on")
 
 
-def check_slide(job: SlideJob, planned: Mapping[str, Any]) -> None:
-    """Refuse a slide that is no longer the one that was planned.
-
-    Raises
-    ------
-    SlideError
-        Its content has changed since.
-    """
-    if slide_digest(job.path, known_state(job, planned))["digest"] != planned["digest"]:
-        raise SlideError(
-            "was replaced or changed while it was being read",
-            where=job.path,
-            hint="Run the same command again, when the slide is whole; what was read of the old one is not used",
-        )
-
-
-def embed_chunk(
-    job: SlideJob,
+def embed_band(
+    slide: Slide,
+    plan: Plan,
     chunk: Chunk,
-    head: Head,
     encoders: Sequence[Encoder],
     *,
     batch_size: int,
-    plan: Plan | None = None,
-    slide: Slide | None = None,
+    name: str,
+    parts: Path | None = None,
     progress: Progress = silent,
-) -> bool:
-    """Embed the tiles of one band and store their features in the slide's work folder.
+) -> np.ndarray:
+    """Features of the tiles of one band, float32 (tiles, features), those of several encoders side by side.
 
-    A band that is stored already is left as it is, and a band that was interrupted goes on at its last finished
-    stretch. Any number of processes may embed bands of one slide: each file appears whole, and the same tiles give
-    the same bytes, since batches are cut from fixed blocks.
+    The same tiles give the same bytes, whoever embeds them: batches are cut from fixed blocks.
 
     Parameters
     ----------
-    job
-        The slide; its plan is read from its work folder unless ``plan`` is given.
-    chunk
-        One of the plan's bands.
-    head, encoders
-        The head, and its encoders in the order of its card.
+    slide
+        The open slide.
+    plan, chunk
+        The slide's tiles, and the band of them.
+    encoders
+        The encoders in the order of the head's card.
     batch_size
         Tiles encoded at once.
-    slide
-        The slide, where it is open already.
+    name
+        What ``progress`` is told of the slide.
+    parts
+        Folder of the stretches that are finished, from which an interrupted band goes on; None: in memory alone.
     progress
         Told how many of all the slide's tiles are done.
 
-    Returns
-    -------
-    bool
-        Whether anything had to be embedded.
-
     Raises
     ------
-    SlideError
-        The slide cannot be opened, or is not the planned one any more.
-    FeatureError
-        An encoder is not the one that the head was trained on.
     StorageError
-        The features cannot be written; what was finished before is intact.
+        A stretch cannot be written; what was finished before is intact.
     """
-    plan = load_plan(job) if plan is None else plan
-    key = features_key(plan, head)
-    store, n = Shards(job.work / "chunks", key), chunk.stop - chunk.start
-    if _joined(job.work, key) or store.load(chunk.number, (n, width_of(head)), DTYPE) is not None:
-        progress(f"predict {job.name}", chunk.stop, len(plan))
-        return False
-    check_encoders(head, encoders)
-    planned = plan.facts["state"]
-    check_slide(job, planned)
-    stretch = job.work / "chunks" / f"{chunk.number}.parts"
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(warnings.catch_warnings())
+    task = f"predict {name}"
+    with warnings.catch_warnings():
         # Said once in words when the slide is planned, instead of once per tile by the reading threads.
         warnings.simplefilter("ignore", ScaleWarning)
-        opened = stack.enter_context(open_slide(job.path, job.mpp)) if slide is None else slide
         found = embed_tiles_together(
-            opened,
+            slide,
             plan.table(chunk),
             encoders,
-            shard_dirs=[stretch / str(number) for number in range(len(encoders))],
+            shard_dirs=None if parts is None else [parts / str(number) for number in range(len(encoders))],
             on_error="mark",
             dtype=str(DTYPE),
             batch_size=batch_size,
             shard_size=SHARD,
-            progress=lambda _task, done, _total: progress(f"predict {job.name}", chunk.start + done, len(plan)),
-            task=f"predict {job.name}",
+            progress=lambda _task, done, _total: progress(task, chunk.start + done, len(plan)),
+            task=task,
         )
-    check_slide(job, planned)
-    store.save(chunk.number, np.concatenate([values for values, _ in found], axis=1))
-    shutil.rmtree(stretch, ignore_errors=True)
-    return True
+    return np.concatenate([values for values, _ in found], axis=1)
 
 
-def load_plan(job: SlideJob) -> Plan:
-    """The plan in a slide's work folder.
+class Bands:
+    """The features of a slide's bands in its work folder, each whole or absent, then joined into one file.
 
-    Raises
-    ------
-    InputError
-        There is none.
+    Any number of processes may store bands of one slide: each file appears whole.
+
+    Parameters
+    ----------
+    work
+        The work folder.
+    plan, head
+        The slide's tiles, and the head whose encoders are asked.
     """
-    plan = Plan.load(job.work)
-    if plan is None:
-        raise InputError("the slide has not been planned", where=job.work, hint="Run the same command again")
-    return plan
 
+    def __init__(self, work: Path, plan: Plan, head: Head) -> None:
+        self.work, self.plan = work, plan
+        self.key, self.width = features_key(plan, head), width_of(head)
+        self._store = Shards(work / "chunks", self.key)
 
-def join_chunks(job: SlideJob, plan: Plan, head: Head) -> Path:
-    """Join the features of all bands into ``features.npy`` of the work folder; returns that file.
+    def __contains__(self, chunk: Chunk) -> bool:
+        return _joined(self.work, self.key) or self._load(chunk) is not None
 
-    Raises
-    ------
-    StorageError
-        A band is missing, or the file cannot be written.
-    """
-    key, path = features_key(plan, head), job.work / FEATURES
-    if _joined(job.work, key):
+    def parts(self, chunk: Chunk) -> Path:
+        """Folder of the finished stretches of a band."""
+        return self.work / "chunks" / f"{chunk.number}.parts"
+
+    def save(self, chunk: Chunk, values: np.ndarray) -> None:
+        """Store a band; its stretches are removed.
+
+        Raises
+        ------
+        StorageError
+            It cannot be written.
+        """
+        self._store.save(chunk.number, values)
+        shutil.rmtree(self.parts(chunk), ignore_errors=True)
+
+    def join(self) -> Path:
+        """Join all bands into ``features.npy`` of the work folder; returns that file.
+
+        Raises
+        ------
+        StorageError
+            A band is missing, or the file cannot be written.
+        """
+        path = self.work / FEATURES
+        if _joined(self.work, self.key):
+            return path
+        with atomic_path(path) as temporary:
+            joined = disk_array(temporary, (len(self.plan), self.width), DTYPE)
+            for chunk in self.plan.chunks:
+                values = self._load(chunk)
+                if values is None:
+                    raise StorageError(
+                        f"the features of band {chunk.number} are missing or damaged",
+                        where=self._store.folder,
+                        hint="Run the same command again: only that band is embedded anew",
+                    )
+                joined[chunk.start : chunk.stop] = values
+                release(joined)
+            del joined
+        write_json(self.work / FACTS, {"key": self.key, "digest": digest_file(path)})
+        shutil.rmtree(self.work / "chunks", ignore_errors=True)
         return path
-    store, width = Shards(job.work / "chunks", key), width_of(head)
-    with atomic_path(path) as temporary:
-        joined = disk_array(temporary, (len(plan), width), DTYPE)
-        for chunk in plan.chunks:
-            values = store.load(chunk.number, (chunk.stop - chunk.start, width), DTYPE)
-            if values is None:
-                raise StorageError(
-                    f"the features of band {chunk.number} are missing or damaged",
-                    where=store.folder,
-                    hint="Run the same command again: only that band is embedded anew",
-                )
-            joined[chunk.start : chunk.stop] = values
-            release(joined)
-        del joined
-    write_json(job.work / FACTS, {"key": key, "digest": digest_file(path)})
-    shutil.rmtree(job.work / "chunks", ignore_errors=True)
-    return path
+
+    def _load(self, chunk: Chunk) -> np.ndarray | None:
+        return self._store.load(chunk.number, (chunk.stop - chunk.start, self.width), DTYPE)
 
 
 def kept_features(folders: Sequence[Path], key: str) -> Path | None:
@@ -222,6 +203,7 @@ def disk_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     OSError
         There is no room.
     """
+    path.unlink(missing_ok=True)  # a link that others put here would be followed
     array = np.lib.format.open_memmap(path, "w+", np.dtype(dtype), shape)
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as stream:

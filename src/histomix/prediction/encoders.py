@@ -1,9 +1,10 @@
-"""The encoders that a head's card names."""
+"""A head with the encoders that its card names."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ..embedding import with_field_of_view
@@ -14,6 +15,40 @@ from ..heads import Head
 
 if TYPE_CHECKING:
     from ..encoders import Encoder
+
+
+class Model:
+    """A head and its encoders, each loaded when it is first asked for, and once; threads may share it.
+
+    Parameters
+    ----------
+    head
+        The head, or a function that loads it.
+    encoders
+        Its encoders in the order of its card, or a function that loads them for the head.
+    """
+
+    def __init__(
+        self, head: Head | Callable[[], Head], encoders: Sequence[Encoder] | Callable[[Head], Sequence[Encoder]]
+    ) -> None:
+        self._head, self._encoders = head, encoders
+        self._lock = threading.RLock()
+
+    @property
+    def head(self) -> Head:
+        """The head. Raises what its loading raises, at every call until it is loaded."""
+        if not isinstance(self._head, Head):
+            with self._lock:
+                if not isinstance(self._head, Head):
+                    self._head = self._head()
+        return self._head
+
+    def encoders(self) -> Sequence[Encoder]:
+        """The encoders. Raises as `load_head_encoders`, at every call until they are loaded."""
+        with self._lock:
+            if callable(self._encoders):
+                self._encoders = self._encoders(self.head)
+            return self._encoders
 
 
 def load_head_encoders(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -183,6 +184,34 @@ class SlideResult:
     kept: bool = False
     error: HistomixError | None = None
     remarks: tuple[str, ...] = field(default=())
+
+    @classmethod
+    def of(
+        cls,
+        job: SlideJob,
+        facts: Mapping[str, Any] | None = None,
+        *,
+        kept: bool = False,
+        error: HistomixError | None = None,
+    ) -> Self:
+        """The result of a job, from what `to_dict` or ``status.json`` tells of it.
+
+        Parameters
+        ----------
+        job
+            The slide.
+        facts
+            ``tiles``, ``unreadable_tiles``, ``in_scope_tiles`` and ``remarks``; what is left out is 0 or none.
+        kept
+            Whether an earlier run made the map; its remarks were made then, and are not made again.
+        error
+            Why there is no map.
+        """
+        told = facts or {}
+        names = ("tiles", "unreadable_tiles", "in_scope_tiles")
+        tiles, unreadable, in_scope = (int(told.get(name) or 0) for name in names)
+        remarks = () if kept else tuple(told.get("remarks") or ())
+        return cls(job.file_name, job.folder, tiles, unreadable, in_scope, kept, error, remarks)
 
     def to_dict(self) -> dict[str, Any]:
         """The result as plain values."""

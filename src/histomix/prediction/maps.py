@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 
-from .plan import Plan
+from ..maps.streaming import composition_writer
+from ..maps.units import label_area_um2, unit_facts
+from .chunks import disk_array, release
+from .plan import Plan, manifest_text
 
 if TYPE_CHECKING:
     from ..heads import Head
@@ -160,10 +164,96 @@ def _combined(plan: Plan, values: np.ndarray, make: Make) -> np.ndarray:
     return result
 
 
-def blocks(
-    plan: Plan, maps: Maps, head: Head, manifest: str, density_of_um2: float | None = None, size: int | None = BLOCK
-) -> Iterator[ad.AnnData]:
+def describe(
+    plan: Plan, maps: Maps, head: Head, *, name: str | None = None, facts: Any = None, anonymised: str | None = None
+) -> str:
+    """The manifest of a map: what it was made of, its unit and areas, and how much of it is in scope.
+
+    Parameters
+    ----------
+    plan, maps, head
+        The tiles, what the head says of them, and the head.
+    name, facts
+        The slide's name, and what a sheet says of it.
+    anonymised
+        The key of the pseudonyms, where the slide is not to be named.
+    """
+    more: dict[str, Any] = {}
+    if facts is not None:
+        more["facts"] = facts
+    if name is not None:
+        more["name"] = name
+    more |= {**unit_facts(head, plan.facts), "scope": head.scope(maps.in_scope[maps.read_ok])}
+    if anonymised is not None:
+        more["anonymised"] = anonymised
+    return manifest_text(plan, head, more)
+
+
+def write_map(
+    folder: Path, scratch: Path, features: Path, plan: Plan, head: Head, *, gzip: bool, **named: Any
+) -> dict[str, Any]:
+    """Apply a head to features on disk and stream the map to its files; memory does not grow with the slide.
+
+    Parameters
+    ----------
+    folder
+        Where the map goes.
+    scratch
+        An empty folder for arrays on disk. They live in here alone: Windows neither renames nor removes a file that
+        is mapped.
+    features
+        ``features.npy`` of the plan.
+    plan, head
+        The tiles, and the head.
+    gzip
+        Compress the GeoJSON.
+    named
+        What `describe` is told of the slide.
+
+    Returns
+    -------
+    dict
+        ``tiles``, ``unreadable_tiles``, ``in_scope_tiles`` and ``remarks``, as `SlideResult.of` takes them.
+
+    Raises
+    ------
+    StorageError
+        A file cannot be written.
+    """
+    X = np.load(features, mmap_mode="r", allow_pickle=False)
+    maps = apply_head(head, X, plan, lambda name, shape, dtype: disk_array(scratch / f"{name}.npy", shape, dtype))
+    manifest = describe(plan, maps, head, **named)
+    unreadable = in_scope = 0
+    with composition_writer(folder, gzip) as append:
+        for block in blocks(plan, maps, head, manifest):
+            append(block)
+            unreadable += int((~block.obs["read_ok"]).sum())
+            in_scope += int(block.obs["in_scope"].sum())
+            for array in (maps.values, maps.lower, maps.upper, maps.combined):
+                if array is not None:
+                    release(array)
+    remarks = _remarks(plan, unreadable, in_scope)
+    return {"tiles": len(plan), "unreadable_tiles": unreadable, "in_scope_tiles": in_scope, "remarks": remarks}
+
+
+def _remarks(plan: Plan, unreadable: int, in_scope: int) -> list[str]:
+    remarks = []
+    if unreadable:
+        remarks.append(f"{unreadable} of {len(plan)} tiles could not be read")
+    if in_scope < 0.5 * (len(plan) - unreadable):
+        remarks.append(
+            f"only {in_scope} of {len(plan)} tiles are like those that the head was trained on: "
+            "check the stain, the tissue, and the um per px"
+        )
+    upsampling = plan.facts["slide"]["upsampling"]
+    if upsampling > 1.05:
+        remarks.append(f"tiles are interpolated, {upsampling:.2f} times finer than the slide")
+    return remarks
+
+
+def blocks(plan: Plan, maps: Maps, head: Head, manifest: str, size: int | None = BLOCK) -> Iterator[ad.AnnData]:
     """The composition map in the order of its outputs, ``size`` tiles at a time (None: all at once)."""
+    density_of_um2 = label_area_um2(head)
     types = pd.DataFrame(index=[str(name) for name in head.card["cell_types"]])
     place = np.asarray(plan.tiles["place"])
     # On a grid the output's order is the plan's; spots are given back in their own.

@@ -14,21 +14,19 @@ import numpy as np
 import pandas as pd
 
 from ..common.geometry.polygons import read_regions
-from ..common.pseudonyms import Pseudonyms
-from ..embedding import embed_tiles_together
+from ..common.pseudonyms import open_pseudonyms
 from ..errors import ScaleWarning
-from ..heads import Head, load_head
-from ..maps.units import label_area_um2, unit_facts
-from ..progress import Progress, silent
+from ..heads import Head
+from ..progress import Progress, progress_bars
 from ..slides import Slide, open_slide
 from ..slides.files import slide_digest
 from ..spots import read_spots
 from .anonymise import nameless_spots, region_names
-from .chunks import DTYPE, SHARD, check_encoders
+from .chunks import check_encoders, embed_band
 from .encoders import load_head_encoders
 from .job import Settings
-from .maps import apply_head, blocks
-from .plan import Plan, manifest_text, plan_tiles
+from .maps import apply_head, blocks, describe
+from .plan import plan_tiles
 
 if TYPE_CHECKING:
     from ..encoders import Encoder
@@ -49,7 +47,7 @@ def predict(
     threads: int | None = None,
     anonymise: bool = False,
     pseudonym_key: str | os.PathLike[str] | None = None,
-    progress: Progress = silent,
+    progress: Progress | bool = True,
 ) -> ad.AnnData:
     """Predict cell-type composition over the tissue of a slide, or at given spots.
 
@@ -86,7 +84,7 @@ def predict(
     pseudonym_key
         The key file of the pseudonyms; without one the key is used once and kept nowhere.
     progress
-        Told how many tiles are done.
+        Bars in a terminal or notebook; False for none, or a function that is told how many tiles are done.
 
     Returns
     -------
@@ -107,17 +105,20 @@ def predict(
         The head cannot be loaded, the slide is far too coarse for it, or its encoder is not the one loaded here.
     InputError
         The spots or regions cannot be read.
+
+    See Also
+    --------
+    histomix.predict_slides : Many slides to folders, which is what ``histomix predict`` does.
     """
-    trained = head if isinstance(head, Head) else load_head(head)
+    trained = Head.of(head)
     loaded = list(encoders) if encoders is not None else load_head_encoders(trained, weights, threads, trust_code)
     check_encoders(trained, loaded)
     if regions is not None:
         read_regions(regions)  # refused here, before any work
     settings = Settings.of(trained.card["digest"], regions=regions, batch_size=batch_size, stride_um=stride_um)
     spots = read_spots(at) if at is not None and not isinstance(at, pd.DataFrame) else at
-    names = None
-    if anonymise:
-        names = Pseudonyms.once() if pseudonym_key is None else Pseudonyms.open(pseudonym_key)
+    names = open_pseudonyms(anonymise, pseudonym_key, None)
+    if names is not None:
         spots = None if spots is None else nameless_spots(spots)
         if regions is not None:
             settings = replace(settings, region_names=region_names(regions, names))
@@ -127,31 +128,17 @@ def predict(
         # Said once in words by the plan, instead of once per tile by the reading threads.
         warnings.simplefilter("ignore", ScaleWarning)
         plan = plan_tiles(opened, trained, settings, spots, digest=slide_digest(opened.path)["digest"])
-        X = _embed(opened, plan, loaded, settings, progress)
-    maps = apply_head(trained, X, plan)
-    more = {**unit_facts(trained, plan.facts), "scope": trained.scope(maps.in_scope[maps.read_ok])}
+        report = stack.enter_context(progress_bars(progress))
+        size, file = settings.batch_size, opened.name
+        bands = [
+            embed_band(opened, plan, chunk, loaded, batch_size=size, name=file, progress=report)
+            for chunk in plan.chunks
+        ]
+    maps = apply_head(trained, np.concatenate(bands), plan)
+    name = key = None
     if names is not None:
-        plan.facts["slide"]["file"] = name = names.slide(opened.name)
-        more |= {"name": name, "anonymised": names.key}
+        plan.facts["slide"]["file"] = name = names.slide(file)
+        key = names.key
         names.save()
-    manifest = manifest_text(plan, trained, more)
-    return next(blocks(plan, maps, trained, manifest, label_area_um2(trained), size=None))
-
-
-def _embed(slide: Slide, plan: Plan, encoders: Sequence[Encoder], settings: Settings, progress: Progress) -> np.ndarray:
-    """Features of all tiles, in the bands and batches that a run on disk has."""
-    parts = []
-    for chunk in plan.chunks:
-        found = embed_tiles_together(
-            slide,
-            plan.table(chunk),
-            encoders,
-            on_error="mark",
-            dtype=str(DTYPE),
-            batch_size=settings.batch_size,
-            shard_size=SHARD,
-            progress=lambda task, done, _total, start=chunk.start: progress(task, start + done, len(plan)),  # type: ignore[misc]
-            task=f"predict {slide.name}",
-        )
-        parts.append(np.concatenate([values for values, _ in found], axis=1))
-    return np.concatenate(parts)
+    manifest = describe(plan, maps, trained, name=name, anonymised=key)
+    return next(blocks(plan, maps, trained, manifest, size=None))

@@ -6,30 +6,28 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..common.geometry.polygons import read_regions
 from ..common.locks import Lock, folder_lock
 from ..common.marked_output import refuse_marked
-from ..common.pseudonyms import Pseudonyms, key_file
-from ..heads import load_head
-from ..progress import Progress, silent
+from ..common.paths import as_list
+from ..common.pseudonyms import open_pseudonyms
+from ..errors import HeadError
+from ..heads import Head
+from ..progress import Progress, progress_bars
 from ..spots import read_spots
 from .anonymise import anonymous_jobs, region_names, remove_names
 from .cluster.cluster import predict_with_dask
-from .encoders import load_head_encoders
+from .encoders import Model, load_head_encoders
 from .job import Settings, SlideJob, SlideResult
-from .remote import run_anywhere
+from .run import SlideRun, feature_folders
 from .sources import slide_jobs
-from .status import Status, is_done, read_status
-
-if TYPE_CHECKING:
-    from ..encoders import Encoder
+from .status import Status
 
 
 def predict_slides(
-    slides: Sequence[str | os.PathLike[str]],
-    head: str | os.PathLike[str],
+    slides: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    head: str | os.PathLike[str] | Head,
     out: str | os.PathLike[str],
     *,
     mpp: float | None = None,
@@ -49,14 +47,16 @@ def predict_slides(
     resources: str | None = None,
     anonymise: bool = False,
     pseudonym_key: str | os.PathLike[str] | None = None,
-    progress: Progress = silent,
+    progress: Progress | bool = True,
 ) -> list[SlideResult]:
     """Predict every slide into a folder of its own under ``out``; parameters as in `histomix.predict`, and:
 
     Parameters
     ----------
     slides
-        Slides, folders of slides, and sheets; see `histomix.prediction.sources.slide_jobs`.
+        Slides, folders of slides, and sheets, one or several; see `histomix.prediction.sources.slide_jobs`.
+    head
+        A trained head, or its folder; processes and clusters need the folder.
     keep_features
         Keep the features in ``<slide>/features``: another head on the same encoders then needs no encoder.
     reuse
@@ -82,6 +82,13 @@ def predict_slides(
     pseudonym_key
         The key file of the pseudonyms (see `histomix.common.pseudonyms.key_file`): ``<out>.key.csv`` where left out.
 
+    Returns
+    -------
+    list of SlideResult
+        What became of each slide, in their order.
+
+    Notes
+    -----
     A slide whose ``status.json`` says that the same slide (by its content), head and settings are done is kept, and an
     interrupted one goes on at its finished bands. A slide that fails does not stop the others: its result and its
     ``status.json`` carry the error.
@@ -89,7 +96,7 @@ def predict_slides(
     Raises
     ------
     HeadError
-        Two slides would share one folder, or the head cannot be loaded.
+        Two slides would share one folder, the head cannot be loaded, or a cluster is to use one that has no folder.
     SectionError, InputError
         The spots, the regions or a sheet cannot be read; or names would stand beside pseudonyms in ``out``.
     FeatureError
@@ -97,12 +104,15 @@ def predict_slides(
     ClusterError
         The scheduler cannot be reached, or is gone; the same call goes on where it stopped.
     """
-    named = jobs = slide_jobs(slides, out, mpp)
+    on_cluster = workers is not None or scheduler is not None
+    if on_cluster and isinstance(head, Head):
+        raise HeadError("other processes cannot see a head in memory", hint="Save it, and give its folder")
+    named = jobs = slide_jobs(as_list(slides), out, mpp)
     if at is not None:
         read_spots(at)  # refused here, before any work
     if regions is not None:
         read_regions(regions)
-    trained = load_head(head)
+    trained = Head.of(head)
     settings = Settings.of(
         trained.card["digest"],
         at=at,
@@ -113,7 +123,7 @@ def predict_slides(
         keep_features=keep_features,
         gzip=gzip,
     )
-    names = Pseudonyms.open(key_file(out, pseudonym_key)) if anonymise else None
+    names = open_pseudonyms(anonymise, pseudonym_key, out)
     if names is None:
         refuse_marked(Path(out))
     else:
@@ -121,23 +131,16 @@ def predict_slides(
         if regions is not None:
             settings = replace(settings, region_names=region_names(regions, names))
         names.save()  # before any of them is written
-    loaded: list[Encoder] = []
-
-    def encoders() -> list[Encoder]:
-        if not loaded:
-            loaded.extend(load_head_encoders(trained, weights, threads, trust_code))
-        return loaded
-
-    waiting = [job for job in jobs if not is_done(job, settings, read_status(job.folder))]
-    on_cluster = workers is not None or scheduler is not None
+    model = Model(trained, lambda head: load_head_encoders(head, weights, threads, trust_code))
+    waiting = [job for job in jobs if not Status(job, settings).is_done()]
     if weights is not None or (not on_cluster and any(not _may_be_kept(job, settings) for job in waiting)):
-        encoders()  # one that cannot be loaded stops the run here, not on every slide
-    with folder_lock(Path(out), "maps", wait=wait):
+        model.encoders()  # one that cannot be loaded stops the run here, not on every slide
+    with folder_lock(Path(out), "maps", wait=wait), progress_bars(progress) as report:
         if names is not None:
             remove_names(Path(out), named, names)
         _sweep_locks(jobs)
         queue(jobs, settings)
-        if on_cluster:
+        if on_cluster and not isinstance(head, Head):
             return predict_with_dask(
                 jobs,
                 settings,
@@ -148,16 +151,14 @@ def predict_slides(
                 weights=weights,
                 trust_code=trust_code,
                 threads=threads,
-                progress=progress,
+                progress=report,
             )
-        return [run_anywhere(job, settings, trained, encoders, progress) for job in jobs]
+        return [SlideRun(job, settings, model).run(report) for job in jobs]
 
 
 def _may_be_kept(job: SlideJob, settings: Settings) -> bool:
     """Whether an earlier run kept features for a slide, which may then need no encoder."""
-    return (job.folder / "features").is_dir() or (
-        settings.reuse is not None and (Path(settings.reuse) / job.folder.name / "features").is_dir()
-    )
+    return any(folder.is_dir() for folder in feature_folders(job, settings))
 
 
 def _sweep_locks(jobs: Sequence[SlideJob]) -> None:
@@ -171,5 +172,6 @@ def _sweep_locks(jobs: Sequence[SlideJob]) -> None:
 def queue(jobs: Sequence[SlideJob], settings: Settings) -> None:
     """Write ``queued`` for every slide that is not done."""
     for job in jobs:
-        if not is_done(job, settings, read_status(job.folder)):
-            Status(job, settings).queued()
+        status = Status(job, settings)
+        if not status.is_done():
+            status.queued()

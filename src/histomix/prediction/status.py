@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import socket
 import time
+import traceback
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..errors import HistomixError, InputError
+from ..errors import HistomixError, InputError, origins
 from ..provenance import read_json, versions, write_json
 from ..slides import is_remote
 from ..slides.files import slide_digest, slide_state
@@ -35,8 +38,14 @@ class Status:
     """
 
     def __init__(self, job: SlideJob, settings: Settings) -> None:
-        self.path = job.folder / STATUS
-        self.facts: dict[str, Any] = {
+        self.job, self.settings = job, settings
+        self._written = 0.0
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What this run writes."""
+        job, settings = self.job, self.settings
+        facts: dict[str, Any] = {
             "slide": job.shown_file,
             **({"source": job.source} if is_remote(job.slide) else {}),
             "name": job.name,
@@ -45,8 +54,70 @@ class Status:
             "versions": versions("numpy", "torch", "onnxruntime", "tifffile", "openslide-python", "anndata"),
         }
         if job.seal is not None:
-            self.facts["anonymised"] = job.seal.key
-        self._job, self._written = job, 0.0
+            facts["anonymised"] = job.seal.key
+        return facts
+
+    def read(self) -> dict[str, Any]:
+        """What the file says."""
+        return read_status(self.job.folder)
+
+    def is_done(self, facts: Mapping[str, Any] | None = None) -> bool:
+        """Whether the file (or ``facts`` of it) says that a map of this head and these settings is done and whole."""
+        told = self.read() if facts is None else facts
+        digests, sizes = told.get("digests"), told.get("files")
+        if told.get("state") != "done" or not isinstance(digests, dict) or not isinstance(sizes, dict):
+            return False
+        if (digests.get("head"), digests.get("settings")) != (self.settings.head, self.settings.identity):
+            return False
+        if told.get("mpp_given") != self.job.mpp or not set(self.settings.files) <= set(sizes):
+            return False
+        files = {name: self.job.folder / name for name in sizes}
+        return all(file.is_file() and file.stat().st_size == sizes[name] for name, file in files.items())
+
+    def up_to_date(self) -> SlideResult | None:
+        """The result of an earlier run if the same slide, head and settings made it and its files are whole.
+
+        The slide is told by its content: a new modification time alone makes nothing stale (and is noted, so that the
+        content is not read again next time), and neither does another version of a library.
+
+        Raises
+        ------
+        SlideError
+            The slide cannot be read.
+        """
+        before = self.read()
+        if not self.is_done(before):
+            return None
+        known = before.get("state_of_slide") or {}
+        found = slide_digest(self.job.path, known_state(self.job, known))
+        if found["digest"] != before["digests"].get("slide"):
+            return None
+        if sealed_state(self.job, found) != known:
+            self.amend(state_of_slide=sealed_state(self.job, found))
+        return SlideResult.of(self.job, before, kept=True)
+
+    def remote_up_to_date(self, facts: Mapping[str, Any] | None) -> SlideResult | None:
+        """As `up_to_date` where the store says that the slide is the same; None where it must be fetched to know.
+
+        A store that gives no version (no ETag, no date) says nothing.
+        """
+        if facts is None or facts["version"] is None:
+            return None
+        before = self.read()
+        if before.get("remote") != facts or not self.is_done(before):
+            return None
+        return SlideResult.of(self.job, before, kept=True)
+
+    def note_remote(self, facts: Mapping[str, Any] | None) -> None:
+        """Write beside a slide's result of which remote file it was made.
+
+        Raises
+        ------
+        StorageError
+            The status cannot be written.
+        """
+        if facts is not None and self.read().get("state") == "done":
+            self.amend(remote=facts)
 
     def queued(self) -> None:
         """Say that the slide waits."""
@@ -58,12 +129,44 @@ class Status:
         owner = {"pid": os.getpid(), "host": socket.gethostname()}
         self.update(state="running", reason=None, owner=owner, started=now(), finished=None)
 
+    def take_over(self) -> None:
+        """Keep when the slide was queued and begun, as another process wrote it."""
+        before = self.read()
+        self.facts |= {name: before[name] for name in ("queued", "started") if name in before}
+
     def progress(self, done: int, total: int) -> None:
         """Say how far it is, at most every two seconds."""
         if time.monotonic() - self._written > _EVERY_S:
             self.update(tiles_done=done, tiles=total)
 
-    def finished(self, result: SlideResult, **more: Any) -> None:
+    def done(self, result: SlideResult) -> None:
+        """Say that the slide is done, with what it was made of.
+
+        Raises
+        ------
+        StorageError
+            The status cannot be written.
+        """
+        state = slide_digest(self.job.path)
+        sizes = {name: (self.job.folder / name).stat().st_size for name in self.settings.files}
+        digests = {**self.facts["digests"], "slide": state["digest"]}
+        kept = sealed_state(self.job, state)
+        self._finished(result, digests=digests, state_of_slide=kept, files=sizes, mpp_given=self.job.mpp)
+
+    def failed(self, error: HistomixError) -> SlideResult:
+        """Say that the slide failed and why.
+
+        A map of an earlier run stays, and the status tells that it is older. Where the status says that the very map
+        asked for is done, it stays too: the slide could not be reached (a share that is not there today).
+        """
+        result = SlideResult.of(self.job, error=error)
+        _forget_frames(error)
+        with contextlib.suppress(HistomixError):  # a full disk has no room for the status either; the result tells it
+            if not self.is_done():
+                self._finished(result)
+        return result
+
+    def _finished(self, result: SlideResult, **more: Any) -> None:
         """Say how it ended."""
         seconds = round(time.time() - getattr(self, "_begun", time.time()), 3)
         told = {name: value for name, value in result.to_dict().items() if name not in ("slide", "folder")}
@@ -78,8 +181,24 @@ class Status:
             It cannot be written.
         """
         self.facts.update(changes)
-        write_status(self._job, self.facts)
+        write_status(self.job, self.facts)
         self._written = time.monotonic()
+
+    def amend(self, **changes: Any) -> None:
+        """Change facts of what the file says, which another process may have written.
+
+        Raises
+        ------
+        StorageError
+            It cannot be written.
+        """
+        write_status(self.job, {**self.read(), **changes})
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Let go of what the frames of an error hold, such as arrays on disk: the result keeps the error for long."""
+    for one in origins(error):
+        traceback.clear_frames(one.__traceback__)
 
 
 def now() -> str:
@@ -133,48 +252,3 @@ def read_status(folder: Path) -> dict[str, Any]:
         return read_json(folder / STATUS)
     except InputError:
         return {}
-
-
-def up_to_date(job: SlideJob, settings: Settings) -> SlideResult | None:
-    """The result of an earlier run if the same slide, head and settings made it and its files are whole.
-
-    The slide is told by its content: a new modification time alone makes nothing stale (and is noted, so that the
-    content is not read again next time), and neither does another version of a library.
-
-    Raises
-    ------
-    SlideError
-        The slide cannot be read.
-    """
-    before = read_status(job.folder)
-    if not is_done(job, settings, before):
-        return None
-    known = before.get("state_of_slide") or {}
-    found = slide_digest(job.path, known_state(job, known))
-    if found["digest"] != before["digests"].get("slide"):
-        return None
-    if sealed_state(job, found) != known:
-        write_status(job, {**before, "state_of_slide": sealed_state(job, found)})
-    names = ("tiles", "unreadable_tiles", "in_scope_tiles")
-    tiles, unreadable, in_scope = (int(before.get(name) or 0) for name in names)
-    return SlideResult(job.file_name, job.folder, tiles, unreadable, in_scope, kept=True)
-
-
-def is_done(job: SlideJob, settings: Settings, status: dict[str, Any]) -> bool:
-    """Whether a status says that a map of this head and these settings is done, and its files are there whole."""
-    digests = status.get("digests")
-    if status.get("state") != "done" or not isinstance(digests, dict):
-        return False
-    if (digests.get("head"), digests.get("settings")) != (settings.head, settings.identity):
-        return False
-    if status.get("mpp_given") != job.mpp:
-        return False
-    sizes = status.get("files")
-    if not isinstance(sizes, dict) or not set(settings.files) <= set(sizes):
-        return False
-    return all((job.folder / name).is_file() and (job.folder / name).stat().st_size == sizes[name] for name in sizes)
-
-
-def failure(job: SlideJob, error: HistomixError) -> SlideResult:
-    """The result of a slide that failed."""
-    return SlideResult(job.file_name, job.folder, error=error)

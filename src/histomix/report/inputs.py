@@ -10,13 +10,15 @@ from typing import Any
 
 import anndata as ad
 import numpy as np
+from anndata import AnnData
 from PIL import Image
 
 from ..common.geometry.pitch import nearest_pitch
 from ..embedding import feature_manifest, read_features
 from ..errors import InputError, MissingFileError
 from ..evaluation import Evaluation, read_evaluation
-from ..maps import CompositionMap
+from ..heads import Head
+from ..maps import CompositionMap, MapSource
 from ..maps.find import maps_in
 from ..pl.figures import Canvas
 from ..provenance import read_json
@@ -46,8 +48,12 @@ class ReportInputs:
     orthogonals: list[dict[str, Any]] = field(default_factory=list)
 
 
-def report_inputs(folders: Sequence[str | os.PathLike[str]]) -> ReportInputs:
-    """Find out what each folder is by the files in it, and read it.
+#: What a report shows: an evaluation, a head or a map, or a folder that a verb of histomix made.
+ReportSource = MapSource | Evaluation | Head
+
+
+def report_inputs(results: Sequence[ReportSource]) -> ReportInputs:
+    """Sort what was given by its kind; what a folder is the files in it tell.
 
     Raises
     ------
@@ -55,7 +61,11 @@ def report_inputs(folders: Sequence[str | os.PathLike[str]]) -> ReportInputs:
         A folder is absent or was made by no verb of histomix.
     """
     sources = ReportInputs()
-    for folder in map(Path, folders):
+    for source in results:
+        if not isinstance(source, str | os.PathLike):
+            _add_object(sources, source)
+            continue
+        folder = Path(source)
         if not folder.is_dir():
             raise MissingFileError("there is no such folder", where=folder, hint="Give folders made by the other verbs")
         maps = maps_in(folder)
@@ -68,7 +78,7 @@ def report_inputs(folders: Sequence[str | os.PathLike[str]]) -> ReportInputs:
         elif (folder / "card.json").is_file():
             sources.heads.append(read_json(folder / "card.json"))
         elif maps:
-            sources.maps += [_read_map(path) for path in maps]
+            sources.maps += [_slide_map(CompositionMap.open(path), path.name) for path in maps]
         elif any(folder.glob("*.h5ad")):
             _add_features(sources, folder)
         elif (folder / "index.html").is_file() and (folder / "data").is_dir():
@@ -84,15 +94,26 @@ def report_inputs(folders: Sequence[str | os.PathLike[str]]) -> ReportInputs:
     return sources
 
 
-def _read_map(folder: Path) -> SlideMap:
-    one = CompositionMap.open(folder)
+def _add_object(sources: ReportInputs, source: AnnData | CompositionMap | Evaluation | Head) -> None:
+    if isinstance(source, Head):
+        sources.heads.append(source.card)
+    elif not isinstance(source, Evaluation):
+        one = CompositionMap.of(source)
+        sources.maps.append(_slide_map(one, one.name))
+    elif "orthogonal" in source.summary:
+        sources.orthogonals.append(source.summary)
+    else:
+        sources.evaluations.append(source)
+
+
+def _slide_map(one: CompositionMap, name: str) -> SlideMap:
     image, canvas = one.preview(), None
     if image is not None:
         scale = image.shape[1] / one.slide["width_px"]
         canvas = Canvas(image, scale, one.cell_px, one.at_spots, one.mpp / scale)
     status = one.status()
     failure = str(status.get("reason")) if status.get("state") == "failed" else None
-    return SlideMap(folder.name, one, canvas, failure)
+    return SlideMap(name, one, canvas, failure)
 
 
 def _add_features(sources: ReportInputs, folder: Path) -> None:

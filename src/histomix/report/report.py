@@ -10,7 +10,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from .._version import __version__
-from ..common.pseudonyms import Pseudonyms, key_file
+from ..common.paths import as_list, paths_among
+from ..common.pseudonyms import Pseudonyms, pseudonym_file
 from ..errors import InputError
 from ..evaluation import Evaluation
 from ..evaluation.statement import protocol_statement
@@ -18,11 +19,11 @@ from ..pages.page import Drawer, content_policy, page_environment
 from ..pages.statement import statement_blocks
 from ..pl.charts import draw_scores
 from ..pl.scores import against, ceiling_of, score_table, score_tiles, shown_head, type_intervals, type_scores
-from ..progress import Progress, silent
+from ..progress import Progress, progress_bars
 from ..provenance import atomic_path
 from .anonymise import private_material
 from .headline import headline_facts
-from .inputs import ReportInputs, report_inputs
+from .inputs import ReportInputs, ReportSource, report_inputs
 from .measured import orthogonal_view
 from .model_card import card_view
 from .panels import evaluation_panels
@@ -43,22 +44,22 @@ PROTOCOL_BADGES = {
 
 
 def write_report(
-    folders: Sequence[str | os.PathLike[str]],
+    results: ReportSource | Sequence[ReportSource],
     out: str | os.PathLike[str],
     *,
     title: str = "histomix report",
     lead: str = "",
     anonymise: bool = False,
     pseudonym_key: str | os.PathLike[str] | None = None,
-    progress: Progress = silent,
+    progress: Progress | bool = True,
 ) -> Path:
-    """Write ``out/index.html`` and its pictures from folders that the other verbs made.
+    """Write ``out/index.html`` and its pictures from what the other functions found, or the folders that they wrote.
 
     Parameters
     ----------
-    folders
-        Folders of `label`, `embed`, `train`, `evaluate`, `predict` and `view`, in any order. Features bring the H&E
-        under the maps of an evaluation; a viewer is linked.
+    results
+        In any order, one or several: evaluations, heads and maps, or folders of these, of labels, features and viewers.
+        Features bring the H&E under the maps of an evaluation; a viewer is linked.
     out
         Folder of the page; an earlier report there is replaced.
     title, lead
@@ -69,7 +70,7 @@ def write_report(
     pseudonym_key
         The key file of the pseudonyms; see `histomix.common.pseudonyms.key_file`.
     progress
-        Told how many figures are done.
+        Bars in a terminal or notebook; False for none, or a function that is told how many figures are done.
 
     Returns
     -------
@@ -84,14 +85,16 @@ def write_report(
         The page cannot be written.
     """
     _check_folder(Path(out))
-    sources = report_inputs(folders)
-    if anonymise:
-        names = Pseudonyms.open(key_file(out, pseudonym_key, folders))
+    given = as_list(results)
+    key = pseudonym_file(anonymise, pseudonym_key, out, paths_among(given))
+    sources = report_inputs(given)
+    if key is not None:
+        names = Pseudonyms.open(key)
         sources = private_material(sources, names)
         names.save()
-    with atomic_path(out) as folder:
+    with atomic_path(out) as folder, progress_bars(progress) as report:
         folder.mkdir()
-        draw = Drawer(folder, _count_figures(sources), progress)
+        draw = Drawer(folder, _count_figures(sources), report)
         evaluations = [_evaluation(one, place, sources, draw) for place, one in enumerate(sources.evaluations)]
         page = (
             page_environment("report")

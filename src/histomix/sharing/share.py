@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..common.pseudonyms import Pseudonyms, key_file
+from ..common.pseudonyms import open_pseudonyms
 from ..common.remote_names import local_paths
 from ..errors import HeadError, InputError, MissingFileError
 from ..heads import Head, head_readme, load_head, private_card
@@ -70,8 +70,8 @@ def push_head(
     card = read_card((folder / CARD).read_bytes(), str(folder))
     paths = local_paths(folder, (CARD, *card["files"]))
     files = {name: path.read_bytes() for name, path in paths.items()}
-    if anonymise:
-        names = Pseudonyms.open(key_file(push_place(folder, text), pseudonym_key, [folder]))
+    names = open_pseudonyms(anonymise, pseudonym_key, push_place(folder, text), [folder])
+    if names is not None:
         card = private_card(card, names)
         names.save()
         files[CARD] = json_text(card).encode()
@@ -125,7 +125,24 @@ def head_facts(
     max_bytes: int = MOST_BYTES,
     endpoint: str | None = None,
 ) -> HeadFacts:
-    """What a head says of itself; of a hub only its card is fetched. Parameters and errors as for `pull_head`."""
+    """What a head says of itself: licence, tissue, intended use, limits and digest; of a hub only its card is fetched.
+
+    Parameters
+    ----------
+    source, revision, max_bytes, endpoint
+        As for `pull_head`.
+
+    Returns
+    -------
+    HeadFacts
+
+    Raises
+    ------
+    HeadError
+        It is no head, too large, or holds anything else.
+    InputError, DownloadError
+        There is no such source, or the hub cannot be reached.
+    """
     return _look(open_source(source, revision, endpoint), max_bytes)[0]
 
 
@@ -133,7 +150,7 @@ def pull_head(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
-    accept: Callable[[HeadFacts], bool],
+    accept: Callable[[HeadFacts], bool] | bool = False,
     revision: str | None = None,
     digest: str | None = None,
     max_bytes: int = MOST_BYTES,
@@ -151,7 +168,8 @@ def pull_head(
     out
         A new folder, or that of an earlier head, which is replaced.
     accept
-        Told the facts before anything but the card is fetched; False stops.
+        Whether you accept the licence (see `head_facts`); or a function that is told the facts before anything but the
+        card is fetched, and answers that.
     revision
         Branch, tag or commit of a repository.
     digest
@@ -182,7 +200,7 @@ def pull_head(
             where=facts.source,
             hint="Ask its maker for the head, or for its digest",
         )
-    if not accept(facts):
+    if not (accept if isinstance(accept, bool) else accept(facts)):
         raise InputError("the licence was not accepted; nothing was taken", where=facts.source)
     with atomic_path(target) as temporary:
         temporary.mkdir()

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ..errors import MissingSlideError, SlideError
+from ..common.remote_names import relative_name
+from ..errors import InputError, MissingSlideError, SlideError
 from ..provenance import digest_file, digest_json
 
 #: Suffixes that a folder is searched for.
 SUFFIXES = (
     *(".svs", ".ndpi", ".mrxs", ".scn", ".tif", ".tiff", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".dcm"),
     *(".btf", ".png", ".jpg", ".jpeg"),
+)
+
+#: Where an index of a slide names further files: those of Hamamatsu (VMS, VMU), and of MIRAX in its folder.
+_NAMED = re.compile(
+    r"^[ \t]*(?:FILE_\d+|INDEXFILE|ImageFile[^=\r\n]*|MapFile|OptimisationFile|MacroImage)[ \t]*=([^\r\n]*)",
+    re.IGNORECASE | re.MULTILINE,
 )
 
 
@@ -34,8 +42,31 @@ def slide_files(path: str | os.PathLike[str]) -> list[Path]:
     if suffix == ".dcm":
         return [path, *sorted(file for file in path.parent.glob("*.dcm") if file != path)]
     if suffix in (".vms", ".vmu"):
-        return [path, *sorted(file for file in path.parent.glob(f"{path.stem}*") if file != path and file.is_file())]
+        others = {*path.parent.glob(f"{path.stem}*"), *(path.parent / name for name in named_files(path))}
+        return [path, *sorted(file for file in others if file != path and file.is_file())]
     return [path]
+
+
+def named_files(path: str | os.PathLike[str]) -> list[str]:
+    """Files that the index of a slide (VMS, VMU, MRXS) names, relative to its folder; none of another kind of slide.
+
+    Raises
+    ------
+    SlideError
+        A name leads out of the folder: OpenSlide would show what lies there as this slide.
+    """
+    path = Path(path)
+    index = path.with_suffix("") / "Slidedat.ini" if path.suffix.lower() == ".mrxs" else path
+    if index == path and path.suffix.lower() not in (".vms", ".vmu"):
+        return []
+    try:
+        text = index.read_text(encoding="latin-1")
+        return [relative_name(name) for found in _NAMED.findall(text) if (name := found.strip())]
+    except InputError as error:
+        what = f"names a file that is none of its own ({error.what})"
+        raise SlideError(what, where=index, hint="Do not open it unless you know who made it") from error
+    except OSError:
+        return []  # whoever opens the slide will say what is wrong with it
 
 
 def slide_state(path: str | os.PathLike[str]) -> dict[str, Any]:

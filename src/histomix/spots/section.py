@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +118,11 @@ class Cohort:
     sheet: Path
     rows: list[SheetRow]
 
+    @staticmethod
+    def of(source: Cohort | str | os.PathLike[str]) -> Cohort:
+        """The cohort itself, or that of a sheet. Raises as `read_cohort`."""
+        return source if isinstance(source, Cohort) else read_cohort(source)
+
     @property
     def names(self) -> list[str]:
         """Section names in the sheet's order."""
@@ -168,7 +174,7 @@ class Cohort:
         raise UnknownSectionError(f"there is no section '{name}'", where=self.sheet, hint=f"It has {', '.join(near)}")
 
 
-def read_cohort(path: str | Path) -> Cohort:
+def read_cohort(path: str | os.PathLike[str]) -> Cohort:
     """Read a cohort sheet (CSV or YAML; columns in `histomix.spots.sheet`).
 
     Raises
@@ -176,7 +182,7 @@ def read_cohort(path: str | Path) -> Cohort:
     SheetError
         With every fault of the sheet, each naming its row and column.
     """
-    return Cohort(Path(path), read_sheet(path))
+    return Cohort(Path(path), read_sheet(Path(path)))
 
 
 def _read_section(row: SheetRow, counts: bool) -> Section:

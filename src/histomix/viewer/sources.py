@@ -8,24 +8,23 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 
 from ..common.geometry.pitch import nearest_pitch
+from ..common.paths import as_list
 from ..errors import InputError, MissingFileError, UnknownNameError
 from ..evaluation import Evaluation, read_evaluation
-from ..maps import CompositionMap
+from ..maps import CompositionMap, MapSource
 from ..maps.find import maps_in
 from ..pl.scores import shown_head
 from ..provenance import fingerprint
 from ..slides import Slide, open_slide
+from ..spots import Cohort
 from .writer import ViewerSlide
-
-if TYPE_CHECKING:
-    from ..spots import Cohort
 
 _HINT = "Name its file, or the folder it is in, with --slides; or its cohort sheet with --sheet"
 _SHEET = "Name the cohort sheet that has this section and its image with --sheet"
@@ -62,25 +61,23 @@ class _Images:
         return self.prints[path]
 
 
+#: What a viewer shows: a map, an evaluation, the folder of either or of several maps, or a slide that is open.
+ViewSource = MapSource | Evaluation | ViewerSlide
+
+
 @contextlib.contextmanager
 def viewer_slides(
-    folders: Sequence[str | os.PathLike[str]],
-    slides: Sequence[str | os.PathLike[str]] = (),
-    cohort: Cohort | None = None,
+    results: ViewSource | Sequence[ViewSource],
+    slides: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
+    cohort: Cohort | str | os.PathLike[str] | None = None,
     head: str | None = None,
 ) -> Iterator[list[ViewerSlide]]:
     """Open the slides of maps and evaluations, with what was predicted on them.
 
     Parameters
     ----------
-    folders
-        Folders made by ``predict`` (one map, or one folder a map) and by ``evaluate``.
-    slides
-        Slides, or folders of slides.
-    cohort
-        Where the images of an evaluation's sections are.
-    head
-        The head of an evaluation to show; the last one that is no baseline when left out.
+    results, slides, cohort, head
+        As for `histomix.write_viewer`.
 
     Raises
     ------
@@ -90,37 +87,49 @@ def viewer_slides(
         A slide cannot be opened.
     """
     images = _Images()
-    for given in map(Path, slides):
+    for given in map(Path, as_list(slides)):
         if not given.exists():
             raise MissingFileError("there is no such slide or folder", where=given, hint="Check --slides")
         found = [given] if _is_slide(given) else sorted(path for path in given.iterdir() if _is_slide(path))
         images.files |= {path.name: path for path in found}
-    for row in () if cohort is None else cohort.rows:
+    for row in () if cohort is None else Cohort.of(cohort).rows:
         if row.image is not None:
             images.sections[row.section] = (Path(row.image), row.mpp)
             images.files.setdefault(Path(row.image).name, Path(row.image))
     with contextlib.ExitStack() as stack:
         views: list[ViewerSlide] = []
-        for folder in map(Path, folders):
-            if not folder.is_dir():
-                raise MissingFileError("there is no such folder", where=folder, hint="Check the command")
-            maps = maps_in(folder)
-            if (folder / "summary.json").is_file():
-                for view in _sections(read_evaluation(folder), images, head, folder):
-                    stack.callback(view.slide.close)
-                    views.append(view)
-            elif maps:
-                for place in maps:
-                    view = _map(place, images)
-                    stack.callback(view.slide.close)
-                    views.append(view)
-            else:
-                raise InputError(
-                    "holds neither a composition map nor an evaluation",
-                    where=folder,
-                    hint="Give folders made by predict or evaluate",
-                )
+        for source in as_list(results):
+            if isinstance(source, ViewerSlide):
+                views.append(source)  # whoever opened it closes it
+                continue
+            for view in _views(source, images, head):
+                stack.callback(view.slide.close)
+                views.append(view)
         yield views
+
+
+def _views(source: MapSource | Evaluation, images: _Images, head: str | None) -> Iterator[ViewerSlide]:
+    if isinstance(source, Evaluation):
+        yield from _sections(source, images, head, "evaluation")
+        return
+    if not isinstance(source, str | os.PathLike):
+        yield _map(CompositionMap.of(source, needs=["head"]), images)
+        return
+    folder = Path(source)
+    if not folder.is_dir():
+        raise MissingFileError("there is no such folder", where=folder, hint="Check the command")
+    maps = maps_in(folder)
+    if (folder / "summary.json").is_file():
+        yield from _sections(read_evaluation(folder), images, head, str(folder))
+    elif maps:
+        for place in maps:
+            yield _map(CompositionMap.open(place, needs=["head"]), images, place)
+    else:
+        raise InputError(
+            "holds neither a composition map nor an evaluation",
+            where=folder,
+            hint="Give folders made by predict or evaluate",
+        )
 
 
 def _is_slide(path: Path) -> bool:
@@ -128,10 +137,9 @@ def _is_slide(path: Path) -> bool:
     return path.is_file() or path.suffix == _STORE or any(path.glob("*.dcm"))
 
 
-def _map(folder: Path, images: _Images) -> ViewerSlide:
-    one = CompositionMap.open(folder, needs=["head"])
+def _map(one: CompositionMap, images: _Images, folder: Path | None = None) -> ViewerSlide:
     facts, head = one.slide, one.head
-    slide = images.open(facts["file"], facts["mpp"], facts["fingerprint"], str(folder))
+    slide = images.open(facts["file"], facts["mpp"], facts["fingerprint"], str(folder or one.where))
     training = head.get("training", {})
     words = f"Head {head['name']}"
     if training:
@@ -140,21 +148,21 @@ def _map(folder: Path, images: _Images) -> ViewerSlide:
     notes = [] if readable.all() else [f"{(~readable).sum()} tiles could not be read."]
     scope = float(one.in_scope[readable].mean()) if readable.any() else 0.0
     notes.append(f"{scope:.0%} of the readable tiles are in scope of the head.")
-    return ViewerSlide(folder.name, slide, one.adata, head=f"{words}.", notes=notes)
+    return ViewerSlide(folder.name if folder else one.name, slide, one.adata, head=f"{words}.", notes=notes)
 
 
-def _sections(evaluation: Evaluation, images: _Images, head: str | None, folder: Path) -> Iterator[ViewerSlide]:
+def _sections(evaluation: Evaluation, images: _Images, head: str | None, where: str) -> Iterator[ViewerSlide]:
     chosen = head or shown_head(evaluation)
     if chosen not in evaluation.predictions:
         raise UnknownNameError(
             f"the evaluation has no head {chosen!r}",
-            where=folder,
+            where=where,
             hint=f"Choose one of: {', '.join(evaluation.predictions)}",
         )
     facts = evaluation.summary
     for name, predicted in evaluation.predictions[chosen].items():
         if name not in images.sections:
-            raise MissingFileError(f"the image of section {name} was not found", where=folder, hint=_SHEET)
+            raise MissingFileError(f"the image of section {name} was not found", where=where, hint=_SHEET)
         path, mpp = images.sections[name]
         slide = open_slide(path, mpp)
         yield ViewerSlide(

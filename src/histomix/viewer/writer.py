@@ -25,11 +25,11 @@ import pandas as pd
 from .._version import __version__
 from ..common.nameless import Renaming, nameless_keys
 from ..common.palette import type_colours
-from ..common.pseudonyms import Pseudonyms, key_file
+from ..common.pseudonyms import Pseudonyms
 from ..errors import InputError
 from ..maps import CompositionMap
 from ..pages.page import source_digest
-from ..progress import Progress, silent
+from ..progress import Progress
 from ..provenance import atomic_path
 from ..slides import Slide
 from .encode import greatest_of, packed_positions, script_json, write_layer, write_script
@@ -74,52 +74,9 @@ class ViewerSlide:
     notes: Sequence[str] = field(default_factory=tuple)
 
 
-def write_viewer(
-    slides: Sequence[ViewerSlide],
-    out: str | os.PathLike[str],
-    *,
-    title: str = "histomix",
-    mpp: float = VIEW_MPP,
-    anonymise: bool = False,
-    pseudonym_key: str | os.PathLike[str] | None = None,
-    progress: Progress = silent,
-) -> Path:
-    """Write ``out/index.html`` and ``out/data/``: a zoomable viewer that loads nothing remote.
-
-    Parameters
-    ----------
-    slides
-        At least one.
-    out
-        Folder of the viewer; an earlier viewer there is replaced.
-    title
-        Words at the top.
-    mpp
-        Finest scale of the pictures, um per px.
-    anonymise
-        Call slides and sections by pseudonyms, and spots by numbers where their keys are no platform's.
-    pseudonym_key
-        The key file of the pseudonyms: ``<out>.key.csv`` where left out.
-    progress
-        Told how many pictures of each slide are written.
-
-    Returns
-    -------
-    Path
-        The page.
-
-    Raises
-    ------
-    InputError
-        There is no slide, or ``out`` is a file or holds files that no viewer wrote.
-    SlideError
-        A slide cannot be read.
-    StorageError
-        The folder cannot be written.
-    """
+def check_viewer_folder(out: str | os.PathLike[str]) -> None:
+    """Refuse to replace a file, or a folder that holds anything a viewer did not write."""
     place = Path(out)
-    if not slides:
-        raise InputError("there is no slide to view", hint="Predict one, or give an evaluation with its slides")
     if place.is_file():
         raise InputError("is a file, and a viewer is a folder", where=place, hint="Choose a folder as --out")
     foreign = sorted(path.name for path in place.iterdir() if path.name not in _OURS) if place.is_dir() else []
@@ -129,8 +86,20 @@ def write_viewer(
             where=place,
             hint="Choose an empty or new folder as --out",
         )
-    if anonymise:
-        names = Pseudonyms.open(key_file(place, pseudonym_key))
+
+
+def write_pages(
+    slides: Sequence[ViewerSlide],
+    out: str | os.PathLike[str],
+    *,
+    title: str,
+    mpp: float,
+    names: Pseudonyms | None,
+    progress: Progress,
+) -> Path:
+    """Write the viewer of open slides; parameters and errors are those of `histomix.write_viewer`."""
+    place = Path(out)
+    if names is not None:
         slides = [_nameless(one, names) for one in slides]
         names.save()
     with atomic_path(place) as folder:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ...errors import DownloadError
 from ..cache import content_digest
+from .part import open_unlinked, writing
 
 _CHUNK = 1 << 20
 _NAMES = {"git": "git blob id"}
@@ -41,11 +42,17 @@ def note_digest(path: Path, target: Path | None = None) -> None:
         The file or folder.
     target
         What it will be named; its own name when left out.
+
+    Raises
+    ------
+    StorageError
+        The note cannot be written, or a link stands in its place.
     """
     target = target or path
     found = {target.name: path} if path.is_file() else {f"{target.name}/{name}": path / name for name in _below(path)}
     lines = [f"{content_digest(file).removeprefix('sha256:')}  {name}\n" for name, file in found.items()]
-    _note(target).write_text("".join(lines), encoding="utf-8")
+    with writing(_note(target)), open_unlinked(_note(target), "w", encoding="utf-8") as stream:
+        stream.writelines(lines)
 
 
 def check_digest(path: Path) -> bool:

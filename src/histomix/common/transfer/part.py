@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 from ...errors import HistomixError, StorageError
 
@@ -43,13 +45,14 @@ class Part:
             if version is None:
                 self.stamp.unlink(missing_ok=True)
             else:
-                self.stamp.write_text(version, encoding="utf-8", newline="\n")
+                with open_unlinked(self.stamp, "w", encoding="utf-8", newline="\n") as stream:
+                    stream.write(version)
 
     def write(self, start: int, piece: bytes) -> None:
         """Put bytes at a position, which is then the end; what stood behind it is gone."""
         with writing(self.target):
             self.target.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("r+b" if self.path.is_file() else "wb") as stream:
+            with open_unlinked(self.path, "r+b" if self.path.is_file() else "wb") as stream:
                 stream.truncate(start)
                 stream.seek(start)
                 stream.write(piece)
@@ -69,6 +72,18 @@ class Part:
         with writing(self.target):
             self.path.replace(self.target)
             self.stamp.unlink(missing_ok=True)
+
+
+def open_unlinked(path: Path, mode: str, **options: Any) -> IO[Any]:
+    """Open a file to write, if it is no link: who else may write to the folder could have any file overwritten by one.
+
+    Raises
+    ------
+    OSError
+        It is a link, or cannot be opened.
+    """
+    no_follow = getattr(os, "O_NOFOLLOW", 0)
+    return open(path, mode, opener=lambda name, flags: os.open(name, flags | no_follow, 0o666), **options)
 
 
 @contextlib.contextmanager

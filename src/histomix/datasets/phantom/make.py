@@ -18,7 +18,7 @@ from scipy import sparse
 from ...abundance import Abundance
 from ...common.h5ad import write_h5ad
 from ...errors import InputError, MissingFileError
-from ...progress import Progress, silent
+from ...progress import Progress, progress_bars
 from ...provenance import atomic_path, read_json
 from .cells import Cells, draw_cells
 from .counts import SPOT_DIAMETER_UM, SPOT_PITCH_UM, cells_around, draw_counts, make_signatures, spot_lattice
@@ -42,7 +42,7 @@ def make_phantom(
     counts: bool = True,
     genes: int = 800,
     workers: int = 2,
-    progress: Progress = silent,
+    progress: Progress | bool = True,
 ) -> Path:
     """Make a cohort of synthetic H&E sections with spots, UMI counts and the truth about every cell.
 
@@ -70,6 +70,8 @@ def make_phantom(
         Number of genes, 400 or more.
     workers
         Threads that make sections side by side.
+    progress
+        Bars in a terminal or notebook; False for none, or a function that is told how many sections are made.
 
     Returns
     -------
@@ -105,8 +107,8 @@ def make_phantom(
         if signatures is not None:
             signatures.to_csv(temporary / "reference.csv", float_format="%.6g", lineterminator="\n")
         rows: list[dict[str, Any]] = [{} for _ in names]
-        progress("phantom", 0, len(names))
-        with ThreadPoolExecutor(max(1, workers)) as pool:
+        with progress_bars(progress) as report, ThreadPoolExecutor(max(1, workers)) as pool:
+            report("phantom", 0, len(names))
             jobs = {
                 pool.submit(_make_section, temporary, parameters, signatures, donor, section): place
                 for place, (donor, section) in enumerate(names)
@@ -114,7 +116,7 @@ def make_phantom(
             try:
                 for done, job in enumerate(as_completed(jobs), start=1):
                     rows[jobs[job]] = job.result()
-                    progress("phantom", done, len(names))
+                    report("phantom", done, len(names))
             finally:  # after a failure, do not finish what will be thrown away
                 pool.shutdown(cancel_futures=True)
         pd.DataFrame(rows).to_csv(temporary / "sheet.csv", index=False, lineterminator="\n")

@@ -27,6 +27,8 @@ _FIELDS: dict[str, dict[int, str]] = {
     "Tensor": {13: "Entry"},
 }
 _KEY, _VALUE, _LOCATION = 1, 2, b"location"
+#: A location that ONNX Runtime takes for an address in its memory, whatever files there are.
+_IN_MEMORY = "*/_ORT_MEM_ADDR_"
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _LONGEST_VARINT, _DEEPEST = 10, 64
 
@@ -49,6 +51,12 @@ def model_digests(graph: Path) -> dict[str, str]:
         ) from error
     digests = {graph.name: digest_file(graph)}
     for location in locations:
+        if location.startswith(_IN_MEMORY):
+            raise EncoderError(
+                "its weights are said to lie in the memory of the program",
+                where=graph,
+                hint="Export the model with its weights beside it",
+            )
         try:
             path = local_path(graph.parent, location)
         except InputError as error:

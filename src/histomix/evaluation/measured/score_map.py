@@ -15,11 +15,13 @@ from ...abundance import Abundance, Vocabulary, read_vocabulary
 from ...common.metrics import RULES
 from ...errors import InputError
 from ...maps import CompositionMap
+from ...progress import Progress, progress_bars
 from ...provenance import digest_file, versions
 from ..bootstrap import summarise
 from ..folds import ORTHOGONAL
 from ..result import Evaluation
 from ..scoring import score
+from ..spatial.summary import add_spatial
 from .blocks import BLOCKS, block_interval, block_of
 from .cells import cells_in_tiles, read_cells
 from .read_regions import read_regions
@@ -47,8 +49,10 @@ def score_map(
     spot_um: float | None = None,
     min_cells: int = 1,
     donor: str | None = None,
+    spatial: bool = True,
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
+    progress: Progress | bool = True,
 ) -> Evaluation:
     """Score a composition map against single cells, against regions, or both.
 
@@ -75,10 +79,14 @@ def score_map(
         Tiles with fewer typed cells are left out.
     donor
         Whose tissue it is: the summary says when the head was trained on it.
+    spatial
+        Where there are cells, add patterns and neighbours against them (see `histomix.evaluation.spatial_summary`).
     seed
         Of the bootstrap and the clusters.
     out
         Folder to write, as of `Evaluation.save`.
+    progress
+        Bars in a terminal or notebook; False for none, or a function that is told how far the spatial scores are.
 
     Returns
     -------
@@ -146,6 +154,9 @@ def score_map(
         facts["regions"] = {"file": _file(regions), **part}
         metrics.append(found_rows.assign(section=name, donor=donor or "", head=MAP))
     result = _evaluation(name, donor, metrics, predictions, truth, positions, notes, facts, manifest, seed)
+    if spatial and cells is not None:
+        with progress_bars(progress) as report:
+            result = add_spatial(result, seed=seed, progress=report)
     if out is not None:
         result.save(out)
     return result

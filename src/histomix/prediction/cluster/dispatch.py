@@ -16,7 +16,7 @@ from ...progress import Progress, silent
 from ...provenance import digest_json
 from ...slides import is_remote
 from ..job import SlideJob, SlideResult
-from ..status import now, read_status, write_status
+from ..status import Status, now
 from .worker import Work, chunk_task, finish_task, forget_slides, slide_task
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ class _Slide:
     """A slide on its way."""
 
     job: SlideJob
+    status: Status
     chunks: list[int] = field(default_factory=list)
     waiting: set[int] = field(default_factory=set)
     futures: dict[str, Future] = field(default_factory=dict)
@@ -90,7 +91,7 @@ class _Run:
         progress: Progress,
     ) -> None:
         self.work, self.client, self.resources, self.progress = work, client, resources, progress
-        self.slides = [_Slide(job) for job in jobs]
+        self.slides = [_Slide(job, Status(job, work.settings)) for job in jobs]
         self.results: list[SlideResult | None] = [None] * len(jobs)
         self.ended: queue.SimpleQueue[tuple[int, str, Future]] = queue.SimpleQueue()
         # Two runs on one scheduler must not share tasks by chance of their names.
@@ -169,7 +170,8 @@ class _Run:
         if "error" in answer:
             self._failed(number, answer["error"])
         elif "result" in answer:
-            self.results[number] = _result(slide.job, answer["result"])
+            facts = answer["result"]
+            self.results[number] = SlideResult.of(slide.job, facts, kept=facts["kept"])
         elif "again" in answer:
             self._again(number)
         elif "chunks" in answer:
@@ -217,8 +219,8 @@ class _Run:
     def _failed(self, number: int, error: HistomixError) -> None:
         slide = self.slides[number]
         self._drop(slide)
-        self.results[number] = SlideResult(slide.job.file_name, slide.job.folder, error=error)
-        _say(slide.job, state="failed", reason=str(error), kind=type(error).__name__, finished=now(), owner=None)
+        self.results[number] = SlideResult.of(slide.job, error=error)
+        _say(slide, state="failed", reason=str(error), kind=type(error).__name__, finished=now(), owner=None)
 
     def _drop(self, slide: _Slide) -> None:
         if slide.futures:
@@ -228,7 +230,7 @@ class _Run:
 
     def _note_chunks(self, slide: _Slide) -> None:
         done = sum(tiles for chunk, tiles in enumerate(slide.chunks) if chunk not in slide.waiting)
-        _say(slide.job, state="running", tiles_done=done, tiles=sum(slide.chunks))
+        _say(slide, state="running", tiles_done=done, tiles=sum(slide.chunks))
 
     def _lost(self) -> NoReturn:
         """The scheduler is gone: have every unfinished slide say so.
@@ -244,9 +246,9 @@ class _Run:
             hint="Start the cluster again and run the same command: finished slides and bands are kept",
         )
         for number, slide in enumerate(self.slides):
-            if self.results[number] is None and read_status(slide.job.folder).get("state") != "done":
+            if self.results[number] is None and slide.status.read().get("state") != "done":
                 kind = type(error).__name__
-                _say(slide.job, state="failed", reason=str(error), kind=kind, finished=now(), owner=None)
+                _say(slide, state="failed", reason=str(error), kind=kind, finished=now(), owner=None)
             slide.futures.clear()
         raise error
 
@@ -268,19 +270,7 @@ class _Run:
         return time.monotonic()
 
 
-def _say(job: SlideJob, **changes: Any) -> None:
+def _say(slide: _Slide, **changes: Any) -> None:
     """Change facts of a status that workers write too; a full disk must not hide what happened."""
     with contextlib.suppress(HistomixError):
-        write_status(job, {**read_status(job.folder), **changes})
-
-
-def _result(job: SlideJob, facts: Mapping[str, Any]) -> SlideResult:
-    return SlideResult(
-        job.file_name,
-        job.folder,
-        tiles=facts["tiles"],
-        unreadable=facts["unreadable"],
-        in_scope=facts["in_scope"],
-        kept=facts["kept"],
-        remarks=tuple(facts["remarks"]),
-    )
+        slide.status.amend(**changes)

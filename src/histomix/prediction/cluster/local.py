@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...common.quiet import safe_children
 from ...errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def local_cluster(
     # Kept in memory; the processes get it through the pipe that starts them.
     security = _passing_keys(distributed)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(safe_children())
         private = stack.enter_context(_private_folder(dask.config.get("temporary-directory", None)))
         settings = {
             # Every worker that dies puts blame on all tasks that it held, also on those it had not begun.

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..._version import __version__
 from ...common.locks import Lock
 from ...errors import ClusterError, HeadError, HistomixError
-from ...heads import load_head
+from ...heads import Head, load_head
 from ...slides import SlideCache, is_remote
-from ..chunks import embed_chunk
-from ..encoders import load_head_encoders
+from ..encoders import Model, load_head_encoders
 from ..job import Settings, SlideJob, SlideResult
-from ..plan import Plan
-from ..remote import local_copy, note_remote, remote_facts, remote_up_to_date, slide_failed
-from ..slide import finish_slide, mark_done, plan_chunks, remove_leftovers, run_slide
-from ..status import Status, read_status, up_to_date
-
-if TYPE_CHECKING:
-    from ...encoders import Encoder
-    from ...heads import Head
+from ..run import SlideRun
 
 #: A slide with at least so many bands is split; smaller ones are one task.
 SPLIT_FROM = 3
@@ -63,59 +55,42 @@ class Work:
     cache: SlideCache | None = None
 
 
-@dataclass
-class Model:
-    """A head and its encoders, loaded once in a process."""
-
-    head: Head
-    weights: tuple[str, ...] | None
-    threads: int | None
-    trust_code: bool
-    _encoders: list[Encoder] = field(default_factory=list)
-    _lock: Any = field(default_factory=threading.Lock)
-
-    def encoders(self) -> list[Encoder]:
-        """The encoders, loaded at the first call."""
-        with self._lock:
-            if not self._encoders:
-                self._encoders = load_head_encoders(self.head, self.weights, self.threads, self.trust_code)
-            return self._encoders
-
-
 _LOADING = threading.Lock()
 # A worker with several threads still encodes one batch at a time: an encoder uses all cores that it was given.
 _ENCODING = threading.Lock()
 
 
 @lru_cache(maxsize=2)
-def _load(head: str, digest: str, weights: tuple[str, ...] | None, threads: int | None, trust_code: bool) -> Model:
-    found = load_head(head)
-    if found.card["digest"] != digest:
-        raise HeadError(
-            "the head is not the one that the run began with",
-            where=head,
-            hint="Do not change a head while it is being used; run the same command again",
-        )
-    return Model(found, weights, threads, trust_code)
+def _model(
+    folder: str, digest: str, weights: tuple[str, ...] | None, threads: int | None, trust_code: bool, version: str
+) -> Model:
+    def head() -> Head:
+        if version != __version__:
+            raise ClusterError(
+                f"a worker has histomix {__version__}, and this program is histomix {version}",
+                hint="Install the same version everywhere",
+            )
+        found = load_head(folder)
+        if found.card["digest"] != digest:
+            raise HeadError(
+                "the head is not the one that the run began with",
+                where=folder,
+                hint="Do not change a head while it is being used; run the same command again",
+            )
+        return found
+
+    return Model(head, lambda found: load_head_encoders(found, weights, threads, trust_code))
 
 
-def model_of(work: Work) -> Model:
-    """The head and encoders of a run, loaded once for each process.
+def run_of(job: SlideJob, work: Work) -> SlideRun:
+    """A slide's run with the head and encoders of this process, which are loaded once, when a step needs them.
 
-    Raises
-    ------
-    ClusterError
-        This worker has another version of histomix.
-    HeadError, EncoderError
-        They cannot be loaded here.
+    Steps raise ClusterError where this worker has another version of histomix, and HeadError or EncoderError where
+    head or encoders cannot be loaded here.
     """
-    if work.version != __version__:
-        raise ClusterError(
-            f"a worker has histomix {__version__}, and this program is histomix {work.version}",
-            hint="Install the same version everywhere",
-        )
     with _LOADING:
-        return _load(work.head, work.settings.head, work.weights, work.threads, work.trust_code)
+        model = _model(work.head, work.settings.head, work.weights, work.threads, work.trust_code, work.version)
+    return SlideRun(job, work.settings, model, work.cache)
 
 
 def slide_task(job: SlideJob, work: Work) -> dict[str, Any]:
@@ -126,102 +101,81 @@ def slide_task(job: SlideJob, work: Work) -> dict[str, Any]:
     ``{"result": ...}``, ``{"chunks": number, "tiles": [of each]}`` or ``{"error": ...}``; plain values throughout.
     """
 
-    def work_on() -> dict[str, Any]:
-        facts = remote_facts(job, work.cache)
-        kept = remote_up_to_date(job, work.settings, facts)
+    def work_on(run: SlideRun) -> dict[str, Any]:
+        kept = run.kept_remotely()
         if kept is not None:
-            return {"result": _plain(kept)}
-        with local_copy(job, work.cache, keep=True) as here:
-            kept = up_to_date(here, work.settings)
-            if kept is None:
-                model = model_of(work)
-                Status(here, work.settings).running()
-                remove_leftovers(here)
-                chunks = plan_chunks(here, work.settings, model.head)
+            return {"result": kept.to_dict()}
+        with run.fetched(keep=True) as here:
+            result = here.kept()
+            if result is None:
+                here.status.running()
+                here.remove_leftovers()
+                chunks = here.plan()
                 if len(chunks) >= work.split_from:
                     return {"chunks": len(chunks), "tiles": [chunk.stop - chunk.start for chunk in chunks]}
                 with _ENCODING:
-                    kept = run_slide(here, work.settings, model.head, model.encoders)
-            return _ended(here, work, kept, facts)
+                    result = here.run()
+        return _answer(run, result)
 
-    return _guarded(job, work, "slide", work_on)
+    return _guarded(run_of(job, work), "slide", work_on)
 
 
 def chunk_task(job: SlideJob, number: int, work: Work) -> dict[str, Any]:
     """Embed one band of a slide that has been planned. Returns ``{"done": number}``, ``again`` or ``error``."""
 
-    def work_on() -> dict[str, Any]:
-        plan = Plan.load(job.work)
+    def work_on(run: SlideRun) -> dict[str, Any]:
+        plan = run.planned()
         if plan is None or number >= len(plan.chunks):
             return {"again": True}
-        with local_copy(job, work.cache, keep=True) as here, _ENCODING:
-            model = model_of(work)
-            embed_chunk(
-                here,
-                plan.chunks[number],
-                model.head,
-                model.encoders(),
-                batch_size=work.settings.batch_size,
-                plan=plan,
-            )
+        with run.fetched(keep=True) as here, _ENCODING:
+            here.embed(plan.chunks[number])
         return {"done": number}
 
-    return _guarded(job, work, f"band-{number}", work_on)
+    return _guarded(run_of(job, work), f"band-{number}", work_on)
 
 
 def finish_task(job: SlideJob, work: Work) -> dict[str, Any]:
     """Finish a slide whose bands are all there. Returns ``result``, ``again`` or ``error``."""
 
-    def work_on() -> dict[str, Any]:
-        facts = remote_facts(job, work.cache)
-        with local_copy(job, work.cache, keep=True) as here:
+    def work_on(run: SlideRun) -> dict[str, Any]:
+        _ = run.remote  # asked before the slide is read, which may change meanwhile
+        with run.fetched(keep=True) as here:
             # Done by a worker that was believed dead, or by one that died before it could say so.
-            result = up_to_date(here, work.settings)
+            result = here.kept()
             if result is None:
-                if Plan.load(job.work) is None:
+                if here.planned() is None:
                     return {"again": True}
-                status = Status(here, work.settings)
-                before = read_status(job.folder)
-                status.facts |= {name: before[name] for name in ("queued", "started") if name in before}
-                result = finish_slide(here, work.settings, model_of(work).head)
-                mark_done(here, work.settings, status, result)
-            return _ended(here, work, result, facts)
+                here.remove_leftovers()  # of a worker that died at the end of this slide
+                here.status.take_over()
+                result = here.finish()
+                here.done(result)
+        return _answer(run, result)
 
-    return _guarded(job, work, "slide", work_on)
+    return _guarded(run_of(job, work), "slide", work_on)
 
 
-def _guarded(job: SlideJob, work: Work, part: str, work_on: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _guarded(run: SlideRun, part: str, work_on: Callable[[SlideRun], dict[str, Any]]) -> dict[str, Any]:
     """Do a part of a slide while nobody else does the same one; an error becomes its answer."""
     try:
         # A worker that lost its scheduler may still be at it: what it finishes is then found done.
-        with Lock(job.folder / f".{part}.lock", soft=False):
-            answer = work_on()
+        with Lock(run.job.folder / f".{part}.lock", soft=False):
+            answer = work_on(run)
     except HistomixError as error:
-        slide_failed(job, work.settings, error)
+        run.failed(error)
         answer = {"error": error}
     if "result" in answer or "error" in answer:
-        forget_slides([job.slide], work.cache)
+        forget_slides([run.job.slide], run.cache)
     return answer
+
+
+def _answer(run: SlideRun, result: SlideResult) -> dict[str, Any]:
+    if result.error is not None:
+        return {"error": result.error}
+    run.note_remote()
+    return {"result": result.to_dict()}
 
 
 def forget_slides(slides: Sequence[str], cache: SlideCache | None) -> None:
     """Remove remote slides from this machine, but for those that somebody reads."""
     for slide in filter(is_remote, slides):
         (cache or SlideCache()).forget(slide)
-
-
-def _ended(job: SlideJob, work: Work, result: SlideResult, facts: dict[str, Any] | None) -> dict[str, Any]:
-    if result.error is not None:
-        return {"error": result.error}
-    note_remote(job, facts)
-    return {"result": _plain(result)}
-
-
-def _plain(result: SlideResult) -> dict[str, Any]:
-    return {
-        "tiles": result.tiles,
-        "unreadable": result.unreadable,
-        "in_scope": result.in_scope,
-        "kept": result.kept,
-        "remarks": list(result.remarks),
-    }

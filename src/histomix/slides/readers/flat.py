@@ -137,8 +137,17 @@ def slide_series(tif: tifffile.TiffFile) -> Any:
     ------
     ValueError
         There is none.
+    SlideError
+        Its pixels are those of another file, which OME and others may name anywhere on this computer.
     """
-    return max(tif.series, key=lambda series: int(series.keyframe.imagewidth) * int(series.keyframe.imagelength))
+    found = max(tif.series, key=lambda series: int(series.keyframe.imagewidth) * int(series.keyframe.imagelength))
+    if any(page is not None and page.parent is not tif for level in found.levels for page in level.pages):
+        raise SlideError(
+            "takes its pixels from another file",
+            where=tif.filehandle.path,
+            hint="Export the slide as one file",
+        )
+    return found
 
 
 def check_whole(tif: tifffile.TiffFile, path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import openslide
 
 from ...errors import SlideError, SlideReadError
+from ..files import named_files
 from ..resample import on_white
 from .jpeg_tiles import open_jpeg_tiles
 
@@ -32,6 +33,7 @@ class OpenSlideReader:
 
     def __init__(self, path: Path, labels: frozenset[tuple[int, int]] = frozenset()) -> None:
         self._path = path
+        named_files(path)
         self._handle: openslide.OpenSlide | None = self._open()
         self.size_px = self._handle.dimensions
         properties = self._handle.properties

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...common.strangers.zarr import check_zarr
 from ...errors import MissingExtraError, SlideError, SlideReadError
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class ZarrImage:
             import zarr
         except ImportError as error:
             raise MissingExtraError("zarr", "st", "reading an image from a Zarr store") from error
+        check_zarr(path, SlideError)
         multiscale = found[0]
         axes = [axis["name"] if isinstance(axis, dict) else str(axis) for axis in multiscale.get("axes", "cyx")]
         try:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from ...common.strangers.hdf5 import check_hdf5
 from ...errors import SectionError
 from .base import Description, Options, SpotFile, count, no_counts, require_unique
 from .tenx.positions import ScaleFactors
@@ -57,6 +58,7 @@ def gene_count(path: Path) -> int:
     """Number of genes of an h5ad, without reading the counts."""
     import anndata
 
+    check_hdf5(path, SectionError)
     backed = anndata.read_h5ad(path, backed="r")
     try:
         return int(backed.n_vars)
@@ -90,6 +92,7 @@ def _read(path: Path, with_counts: bool, library: str | None = None) -> AnnData:
     from anndata.io import read_elem
 
     damaged = "cannot be read as h5ad ({})"
+    check_hdf5(path, SectionError)
     try:
         if with_counts:
             adata = read_h5ad(path)

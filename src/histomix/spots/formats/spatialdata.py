@@ -12,6 +12,7 @@ import pandas as pd
 from scipy import sparse
 
 from ...common.geometry.pitch import spot_pitch
+from ...common.strangers.zarr import check_zarr
 from ...errors import MissingExtraError, SectionError
 from ...slides.readers.zarr import image_names
 from ..alignment.layout import array_positions
@@ -122,6 +123,7 @@ def _open(path: Path) -> Any:
         import spatialdata
     except ImportError as error:
         raise MissingExtraError("spatialdata", "st", "reading a SpatialData store") from error
+    check_zarr(path, SectionError)
     try:
         with warnings.catch_warnings():  # of the age of a store, which is still read in full
             warnings.simplefilter("ignore", UserWarning)

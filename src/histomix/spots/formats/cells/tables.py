@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from ....common.strangers.hdf5 import check_hdf5
 from ....common.tables import column_names, read_columns
 from ....errors import SectionError
 from ...pseudo_spots import assigned
@@ -133,6 +134,7 @@ def read_h5ad_cells(path: Path, with_counts: bool, type_column: str | None = Non
     """Cells of an h5ad: obs ``x_px``, ``y_px`` (or a pair of `PLAIN`), else ``obsm["spatial"]`` in px of the image."""
     from anndata import read_h5ad
 
+    check_hdf5(path, SectionError)
     try:
         adata = read_h5ad(path) if with_counts else read_h5ad(path, backed="r")
     except (OSError, KeyError, ValueError, TypeError) as error:

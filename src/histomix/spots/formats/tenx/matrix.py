@@ -14,6 +14,7 @@ import pandas as pd
 from scipy import sparse
 
 from ....common import tables
+from ....common.strangers.hdf5 import check_hdf5
 from ....errors import HistomixError, MissingSectionError, SectionError
 from ..base import count
 
@@ -132,6 +133,7 @@ def open_h5(path: Path) -> Iterator[H5Matrix]:
     """Open a feature-barcode matrix in HDF5; every fault of the file becomes a SectionError."""
     import h5py
 
+    check_hdf5(path, SectionError)
     try:
         with h5py.File(path, "r") as store:
             yield H5Matrix(store)

@@ -1,4 +1,4 @@
-"""The whole job in one call: labels, features, evaluation, a head, the map of a held-out section, viewer and report."""
+"""The whole road in one call: labels, features, evaluation, a head, a map, a viewer and the report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from .errors import InputError, UnknownNameError
-from .progress import Progress, silent
+from .progress import Progress, progress_bars
 from .provenance import atomic_path
 
 if TYPE_CHECKING:
@@ -65,13 +65,13 @@ class DemoResult:
     summary: dict[str, Any]
 
 
-def run_demo(
-    out: str | os.PathLike[str],
+def demo(
+    out: str | os.PathLike[str] = "histomix-demo",
     *,
     cohort: str = "auto",
     seed: int = 0,
     threads: int | None = None,
-    progress: Progress = silent,
+    progress: Progress | bool = True,
     say: Callable[[str], None] = lambda text: None,
 ) -> DemoResult:
     """Run every step of histomix on a cohort and write a report.
@@ -86,25 +86,37 @@ def run_demo(
         names), ``"phantom"`` (synthetic, four donors), or ``"auto"``: her2st where it is, else the phantom.
     seed, threads
         Seed of everything random; CPU threads.
-    progress, say
-        Told how far each step is; told each step's result in a line.
+    progress
+        Bars in a terminal or notebook; False for none, or a function that is told how far each step is.
+    say
+        Told each step's result in a line.
+
+    Returns
+    -------
+    DemoResult
 
     Raises
     ------
     InputError
         ``cohort`` is unknown, or her2st was asked for and is not there.
     """
+    with progress_bars(progress) as report:
+        return _demo(Path(out), cohort, seed, threads, report, say)
+
+
+def _demo(
+    folder: Path, cohort: str, seed: int, threads: int | None, progress: Progress, say: Callable[[str], None]
+) -> DemoResult:
     from .abundance import label
     from .embedding import embed
-    from .evaluation import add_spatial, evaluate
+    from .evaluation import evaluate
     from .heads import train
     from .prediction import predict_slides
     from .report import write_report
     from .spots import read_cohort
-    from .viewer import viewer_slides, write_viewer
+    from .viewer import write_viewer
 
     started = time.perf_counter()
-    folder = Path(out)
     chosen = _choose(folder, cohort, seed, progress)
     sections = read_cohort(chosen.sheet)
     say(f"cohort: {chosen.name}, {len(sections)} sections of {len(set(sections.donors.values()))} donors")
@@ -124,11 +136,9 @@ def run_demo(
         progress=progress,
         features_folders=[folder / "features"],
     )
-    scores = add_spatial(scores, seed=seed, progress=progress)
-    scores.save(folder / "evaluation")
     say("\n" + scores.text() + "\n")
     training = sections.subset([name for name in sections.names if name not in chosen.held_out])
-    train(training, features, labels, seed=seed, out=folder / "head", progress=progress, scores=scores.summary)
+    train(training, features, labels, seed=seed, out=folder / "head", progress=progress, scores=scores)
     mapped = next(row for row in sections.rows if row.section == chosen.held_out[0])
     slides = [] if mapped.image is None else [mapped.image]
     say(f"head: trained on {', '.join(training.names)}")
@@ -145,9 +155,14 @@ def run_demo(
         if result.error is not None:
             raise result.error
         say(f"map: {result.tiles:,} tiles of {result.slide}, which the head has not seen")
-    with viewer_slides([folder / "map", folder / "evaluation"], cohort=sections) as views:
-        viewer = write_viewer(views, folder / "viewer", title=chosen.title, progress=progress)
-    say(f"viewer: {viewer}, {len(views)} slides")
+    viewer = write_viewer(
+        [folder / "map", folder / "evaluation"],
+        folder / "viewer",
+        cohort=sections,
+        title=chosen.title,
+        progress=progress,
+    )
+    say(f"viewer: {viewer.page}, {len(viewer.slides)} slides")
     report = write_report(
         [folder / name for name in ("evaluation", "labels", "features", "head", "map", "viewer")],
         folder / "report",

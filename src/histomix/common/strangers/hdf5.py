@@ -1,0 +1,74 @@
+"""Files of HDF5 that strangers made: refused where their data lie in other files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from ...errors import InputError
+
+_HINT = "Do not use it unless you know who made it; ask for one file that holds all of its data"
+
+
+def check_hdf5(path: str | os.PathLike[str], kind: type[InputError] = InputError) -> None:
+    """Refuse a file of HDF5 some of whose data lie in other files, which it can name anywhere on this computer.
+
+    HDF5 follows an external link, reads external storage (any file, as raw bytes) and gathers a virtual dataset as if
+    all of it were in the file: a table could bring what else its reader keeps into a result. What is no HDF5 at all is
+    left to whoever reads it.
+
+    Parameters
+    ----------
+    path
+        The file.
+    kind
+        The error to raise.
+
+    Raises
+    ------
+    InputError
+        Or ``kind``: the file has such a part, or one that cannot be looked at.
+    """
+    import h5py
+
+    try:
+        store = h5py.File(path, "r")
+    except OSError:
+        return
+    with store:
+        try:
+            found = next(_elsewhere(store), None)
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise kind(f"is damaged, or no plain HDF5 ({error})", where=path, hint=_HINT) from error
+    if found is not None:
+        raise kind(f"reads {found} from another file", where=path, hint=_HINT)
+
+
+def _elsewhere(store: Any) -> Iterator[str]:
+    """Parts of a file of HDF5 that lie in other files."""
+    import h5py
+
+    links: list[tuple[str, Any]] = []
+    store.visititems_links(lambda name, link: links.append((name, link)))
+    for name, link in links:
+        if isinstance(link, h5py.ExternalLink):
+            yield name
+        if not isinstance(link, h5py.HardLink):
+            continue
+        part = store[name]
+        # Files of anndata before 0.7 point to categories, which no link need lead to.
+        categories = part.attrs.get("categories")
+        if isinstance(categories, h5py.Reference) and _is_elsewhere(store[categories]):
+            yield f"{name} (categories)"
+        if _is_elsewhere(part):
+            yield name
+
+
+def _is_elsewhere(part: Any) -> bool:
+    import h5py
+
+    if not isinstance(part, h5py.Dataset):
+        return False
+    virtual = part.virtual_sources() if part.is_virtual else []
+    return bool(part.external) or any(source.file_name != "." for source in virtual)

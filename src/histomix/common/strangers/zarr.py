@@ -1,0 +1,54 @@
+"""Stores of Zarr that strangers made: refused where reading an array would run a program."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from ...errors import InputError
+
+_METADATA = (".zarray", ".zmetadata", "zarr.json")
+#: The codec that runs what it decodes; libraries refuse it of late, and older ones obey.
+_PROGRAM = "pickle"
+
+
+def check_zarr(path: str | os.PathLike[str], kind: type[InputError] = InputError) -> None:
+    """Refuse a Zarr store with arrays that are pickled: reading them would run what they hold.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    kind
+        The error to raise.
+
+    Raises
+    ------
+    InputError
+        Or ``kind``: the store has such an array.
+    """
+    for folder, _, names in os.walk(path, followlinks=True):
+        for name in _METADATA:
+            file = Path(folder, name)
+            if name in names and _PROGRAM in _codecs(file):
+                what = "holds pickled arrays, which are a program that would run with your rights"
+                raise kind(what, where=file, hint="Ask for the store without them, as its maker can write it")
+
+
+def _codecs(file: Path) -> set[str]:
+    """Whatever may be the name of a codec in metadata of Zarr, without what stands before a dot."""
+    try:
+        waiting = [json.loads(file.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, RecursionError):
+        return set()  # Zarr does not read it either
+    found = set()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            names = (value.get("id"), value.get("name"))
+            found |= {name.rpartition(".")[2].lower() for name in names if isinstance(name, str)}
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return found

@@ -1,0 +1,54 @@
+"""Pages for those who carry on: what they name is there, and decisions are complete and listed."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+import histomix
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs" / "development").rglob("*.md"))
+DECISIONS = [page for page in PAGES if re.match(r"\d\d-", page.name)]
+PACKAGE = Path(histomix.__file__).parent
+#: A file by its path in code: of the repository, of the package, or of the docs.
+NAMED = re.compile(r"`((?:[\w.]+/)+[\w-]+\.(?:py|yaml|sh|md))(?: [^`]*)?`")
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "README.md"], ids=lambda page: page.name)
+def test_links_lead_to_pages_that_are_there(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_a_page_names_are_there(page: Path) -> None:
+    named = set(NAMED.findall(page.read_text(encoding="utf-8")))
+    places = (ROOT, PACKAGE, ROOT / "docs")
+    assert [name for name in sorted(named) if not any((place / name).exists() for place in places)] == []
+
+
+def test_every_rule_stands_in_the_file_that_the_table_says() -> None:
+    text = (ROOT / "docs" / "development" / "first-change.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| [^|]+ \| `([\w/]+)\.py` \| ([^|]+) \|$", text, re.MULTILINE)
+    assert len(rows) > 10
+    for file, names in rows:
+        module = importlib.import_module(f"histomix.{file.replace('/', '.')}")
+        for name in re.findall(r"`(\w+)`", names):
+            one = getattr(module, name)
+            assert getattr(one, "__module__", module.__name__) == module.__name__, f"{name} only passes through {file}"
+
+
+def test_decisions_are_numbered_listed_and_say_what_was_rejected() -> None:
+    assert len(DECISIONS) >= 10
+    assert [page.name[:2] for page in DECISIONS] == [f"{number:02}" for number in range(1, len(DECISIONS) + 1)]
+    listed = (DECISIONS[0].parent / "README.md").read_text(encoding="utf-8")
+    for page in DECISIONS:
+        lines = page.read_text(encoding="utf-8").splitlines()
+        assert lines[0].startswith(f"# {page.name[:2]}. ") and len(lines) <= 40
+        assert f"[{lines[0][6:]}]({page.name})" in listed
+        for part in ("Context", "Decision", "Rejected", "Consequences"):
+            assert any(line.startswith(f"**{part}") for line in lines), f"{page.name} has no {part}"
