@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..common.metrics import Array, slide_means, spearman, spread_kept
+from ...common.metrics import Array, slide_means, spearman, spread_kept
 from .bootstrap import interval_of, resample_weights
 from .scoring import SLIDE_METRICS
 
