@@ -13,7 +13,7 @@ from ..base import CompositionRegressor, to_unit
 from ..inner_folds import inner_splits
 from ..neighbourhood import Positions
 from .mlp import layer_axes
-from .preprocess import principal_components, rotate, standardise
+from .preprocess import standardise
 
 if TYPE_CHECKING:
     from .network import Layers, Loss
@@ -46,8 +46,6 @@ class Sun2025Regressor(CompositionRegressor):
     epochs
         A fixed number of epochs, without inner splits; None to take the number with the least mean loss on held-out
         groups.
-    n_components
-        Principal components of the embeddings that the network is given; None for the embeddings, as published.
     seed
         Of initial weights, batches and dropout.
 
@@ -56,7 +54,6 @@ class Sun2025Regressor(CompositionRegressor):
     n_epochs_ : int
     inner_loss_ : float64 array, (n_epochs_tried,), mean loss on held-out groups after each epoch, with inner splits
     mean_, scale_ : float32 arrays, (n_features,)
-    components_ : float32 array, (n_features, n_components), with `n_components`
     target_ : float64 array, (2, n_present_types): mean and standard deviation of the labels
     weight_i_, bias_i_ : float32 arrays, with an axis of members before the layer's own
     """
@@ -87,7 +84,6 @@ class Sun2025Regressor(CompositionRegressor):
         max_epochs: int = 60,
         patience: int = 10,
         epochs: int | None = None,
-        n_components: int | None = None,
         rings_um: tuple[float, ...] | str = (),
         smooth_um: float | str = 0.0,
         seed: int = 0,
@@ -104,7 +100,6 @@ class Sun2025Regressor(CompositionRegressor):
         self.max_epochs = max_epochs
         self.patience = patience
         self.epochs = epochs
-        self.n_components = n_components
         self.rings_um = rings_um
         self.smooth_um = smooth_um
         self.seed = seed
@@ -121,10 +116,7 @@ class Sun2025Regressor(CompositionRegressor):
             self._choose_epochs(X, Y, groups, weight)
         else:
             self.n_epochs_ = int(self.epochs)
-        basis = self._basis(X, weight)
-        self.mean_, self.scale_ = basis[:2]
-        if self.n_components is not None:
-            self.components_ = basis[2]
+        self.mean_, self.scale_ = basis = _scale(X, weight)
         self.target_ = np.stack(standardise(Y, weight))
         with one_thread():
             run = self._train(_inputs(X, basis), self._scaled(Y, self.target_), weight, fold=0)
@@ -141,7 +133,7 @@ class Sun2025Regressor(CompositionRegressor):
         splits, runs, unseen = inner_splits(len(X), groups), [], []
         targets = []
         for fold, (train, test) in enumerate(splits):
-            basis = self._basis(X[train], weight[train])
+            basis = _scale(X[train], weight[train])
             target = np.stack(standardise(Y[train], weight[train]))
             targets.append(target)
             labels = self._scaled(Y[train], target)
@@ -171,12 +163,6 @@ class Sun2025Regressor(CompositionRegressor):
                         held_out[test] = to_unit(z.double().numpy() * target[1] + target[0], self.unit)
         self.held_out_, self.inner_loss_ = held_out, np.array(curve)
 
-    def _basis(self, X: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Mean and scale of the embeddings, and their principal components where the network sees those."""
-        if self.n_components is not None:
-            return principal_components(X, weight, self.n_components)
-        return tuple(part.astype(np.float32) for part in standardise(X, weight))
-
     def _train(self, Z: np.ndarray, Y: np.ndarray, weight: np.ndarray, fold: int) -> Iterator[Layers]:
         from .network import Recipe, epochs
 
@@ -200,21 +186,17 @@ class Sun2025Regressor(CompositionRegressor):
         from .network import forward
 
         layers = {name: torch.from_numpy(getattr(self, name)) for name in layer_axes(len(self.hidden), norm=False)}
-        basis = (self.mean_, self.scale_) if self.n_components is None else (self.mean_, self.scale_, self.components_)
         with torch.no_grad():
-            output = forward(layers, torch.from_numpy(_inputs(X, basis)))
+            output = forward(layers, torch.from_numpy(_inputs(X, (self.mean_, self.scale_))))
         return to_unit(output.mean(0).double().numpy() * self.target_[1] + self.target_[0], self.unit)
 
     def _fitted_arrays(self) -> dict[str, tuple[str, ...]]:
-        own: dict[str, tuple[str, ...]] = {"mean_": ("features",), "scale_": ("features",), "target_": ("2", "types")}
-        if self.n_components is None:
-            return {**own, **layer_axes(len(self.hidden), norm=False, first="features")}
-        components = {"components_": ("features", "components")}
-        return {**own, **components, **layer_axes(len(self.hidden), norm=False, first="components")}
+        axes = layer_axes(len(self.hidden), norm=False, first="features")
+        return {"mean_": ("features",), "scale_": ("features",), "target_": ("2", "types"), **axes}
 
     def _check_parameters(self) -> None:
         counts = {name: getattr(self, name) for name in ("members", "batch_size", "max_epochs", "patience")}
-        counts |= {name: getattr(self, name) or 1 for name in ("epochs", "n_components")}
+        counts |= {"epochs": 1 if self.epochs is None else self.epochs}
         counts |= {f"hidden[{i}]": width for i, width in enumerate(self.hidden)}
         for name, value in counts.items():
             if not isinstance(value, int | np.integer) or value < 1:
@@ -226,8 +208,11 @@ class Sun2025Regressor(CompositionRegressor):
                 raise HeadError(f"{name} must be a non-negative number; it is {getattr(self, name)!r}")
 
 
-def _inputs(X: np.ndarray, basis: tuple[np.ndarray, ...]) -> np.ndarray:
-    """Standardised embeddings, or their coordinates along the principal components, float32."""
-    if len(basis) == 2:
-        return np.asarray((X - basis[0]) / basis[1], dtype=np.float32)
-    return rotate(X, *basis)
+def _scale(X: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    mean, scale = standardise(X, weight)
+    return mean.astype(np.float32), scale.astype(np.float32)
+
+
+def _inputs(X: np.ndarray, scale: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Standardised embeddings, float32."""
+    return np.asarray((X - scale[0]) / scale[1], dtype=np.float32)
