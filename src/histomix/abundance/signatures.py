@@ -285,4 +285,5 @@ def _read_h5ad(path: Path, cell_type_key: str | None) -> pd.DataFrame:
     adata = read_h5ad(path)
     if adata.X is None:
         raise LabelError("has no counts", where=path, hint='Store raw counts in X or layers["counts"]')
-    return adata.to_df().T
+    table: pd.DataFrame = adata.to_df().T
+    return table

@@ -95,7 +95,8 @@ def getis_ord(values: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     spread = float(values.std())
     scale = spread * np.sqrt(np.maximum(n * size - size**2, 0) / max(n - 1, 1))
     excess = around - size * values.mean()
-    return np.divide(excess, scale, out=np.zeros(n), where=scale > 1e-12)
+    scores: np.ndarray = np.divide(excess, scale, out=np.zeros(n), where=scale > 1e-12)
+    return scores
 
 
 def tls_like(shares: np.ndarray, types: Sequence[str], pairs: np.ndarray, cell_mm2: float, rule: TlsRule) -> HotSpots:

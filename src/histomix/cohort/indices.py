@@ -60,7 +60,8 @@ def joins(weights: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 def one_hot(dominant: np.ndarray, k: int) -> np.ndarray:
     """(n, k) with a 1 at each tile's dominant type."""
-    return np.eye(k)[dominant]
+    indicators: np.ndarray = np.eye(k)[dominant]
+    return indicators
 
 
 def mixing(observed: np.ndarray) -> float:

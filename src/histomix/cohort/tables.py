@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..common.nameless import PATIENT_KEYS
 from ..common.naming import SPREADSHEET_NOTE, spreadsheet_table
 from ..common.paths import as_list, paths_among
 from ..common.pseudonyms import Pseudonyms, open_pseudonyms
@@ -20,7 +21,7 @@ from ..maps import CompositionMap, MapSource, find_maps
 from ..progress import Progress, progress_bars
 from ..provenance import atomic_path, digest_file, versions, write_json
 from .anonymise import clinical_columns, private_facts, private_frame
-from .clinical import PATIENT_KEYS, Clinical, patient_of, read_clinical
+from .clinical import Clinical, patient_of, read_clinical
 from .hotspots import TlsRule
 from .measures import DEFINITIONS, hot_spot_rows, map_rows, tissue_of
 

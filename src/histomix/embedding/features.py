@@ -85,7 +85,7 @@ def feature_manifest(features: ad.AnnData) -> dict[str, Any]:
     if "manifest" not in features.uns:
         raise FeatureError("the table has no manifest, so it does not hold features of histomix", hint=hint)
     try:
-        manifest = json.loads(str(features.uns["manifest"]))
+        manifest: dict[str, Any] = json.loads(str(features.uns["manifest"]))
         encoder_identity(manifest)
         _ = manifest["section"], manifest["identity"]
     except (ValueError, KeyError, TypeError) as error:

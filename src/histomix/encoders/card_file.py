@@ -192,7 +192,8 @@ def _load_torchscript(
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             try:
-                return self.model(images)
+                embedding: torch.Tensor = self.model(images)
+                return embedding
             except (RuntimeError, ValueError, TypeError) as error:
                 raise _unusable(card, path, error) from error
 

@@ -205,7 +205,8 @@ class TorchRuntime(_Wrapped):
         half = torch.autocast(self.device.type, self._dtype, enabled=self._dtype is not None)
         with torch_threads(self._threads), torch.inference_mode(), half:
             images = self._encoder.preprocess(tiles).contiguous(memory_format=self._format)
-            return self._encoder.forward(images).float().cpu().numpy()
+            embedding: np.ndarray = self._encoder.forward(images).float().cpu().numpy()
+            return embedding
 
     def _half_dtype(self, encoder: Any) -> torch.dtype | None:
         """The half precision that keeps features within the tolerance, None when neither does."""
@@ -233,7 +234,8 @@ class PinnedTorchRuntime(TorchRuntime):
 
     def encode(self, prepared: list[np.ndarray]) -> np.ndarray:
         """Embedding (n, dim), float32, of what `prepare` made."""
-        return np.stack([self._embed_once(images) for images in prepared]).mean(axis=0)
+        mean: np.ndarray = np.stack([self._embed_once(images) for images in prepared]).mean(axis=0)
+        return mean
 
 
 def _verify(found: Any, encoder: Any, tolerance: float | None) -> dict[str, float]:

@@ -21,7 +21,8 @@ MIN_SPOTS = 10
 _PREDICT_ROWS = 2048
 
 
-class CompositionRegressor(NeighbourhoodMixin, RegressorMixin, BaseEstimator):
+# scikit-learn has no types.
+class CompositionRegressor(NeighbourhoodMixin, RegressorMixin, BaseEstimator):  # type: ignore[misc]
     """Base of the estimators that map embeddings to cell-type abundances.
 
     Subclasses implement `_fit` and `_predict` on checked arrays that hold only the cell types seen in training; a type
@@ -244,4 +245,5 @@ def to_unit(values: np.ndarray, unit: str) -> np.ndarray:
     if unit != "proportion":
         return values
     total = values.sum(axis=1, keepdims=True)
-    return np.divide(values, total, out=np.full_like(values, 1 / values.shape[1]), where=total > 0)
+    shares: np.ndarray = np.divide(values, total, out=np.full_like(values, 1 / values.shape[1]), where=total > 0)
+    return shares

@@ -143,7 +143,8 @@ def positions_um(table: AnnData, keys: pd.Index) -> np.ndarray:
             "the features do not say where their tiles are (obsm['spatial'] and the slide's mpp)",
             hint="Make features with: histomix embed",
         )
-    return np.asarray(table.obsm["spatial"], dtype=np.float64)[table.obs_names.get_indexer(keys)] * mpp
+    xy_um: np.ndarray = np.asarray(table.obsm["spatial"], dtype=np.float64)[table.obs_names.get_indexer(keys)] * mpp
+    return xy_um
 
 
 def _tiles(

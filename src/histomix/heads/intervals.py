@@ -189,7 +189,8 @@ def _expected_error(variance: np.ndarray, values: np.ndarray, spread: np.ndarray
     square = variance[0] + variance[1] * np.maximum(values, 0.0)
     if spread is not None:
         square = square + variance[2] * np.square(spread)
-    return np.sqrt(np.maximum(square, variance[3]))
+    error: np.ndarray = np.sqrt(np.maximum(square, variance[3]))
+    return error
 
 
 def _fit_variance(square: np.ndarray, values: np.ndarray, spread: np.ndarray | None, share: np.ndarray) -> np.ndarray:

@@ -246,7 +246,8 @@ def _greater(distances: np.ndarray, usual: np.ndarray) -> np.ndarray:
 
 
 def _percentile(distances: np.ndarray, usual: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
-    return np.interp(_greater(distances, usual), quantiles, _QUANTILES)
+    percentile: np.ndarray = np.interp(_greater(distances, usual), quantiles, _QUANTILES)
+    return percentile
 
 
 def _shares(distances: np.ndarray, group: np.ndarray) -> np.ndarray:

@@ -116,7 +116,9 @@ def _overlap(plan: Plan) -> float:
     if plan.at_spots:
         return 1.0
     tile = plan.facts["tile"]
-    return tile["size_px"] * tile["mpp"] / (tile["stride_um"] or tile["size_px"] * tile["mpp"])
+    side_um: float = tile["size_px"] * tile["mpp"]
+    overlap: float = side_um / (tile["stride_um"] or side_um)
+    return overlap
 
 
 def tent(overlap: float) -> np.ndarray:
@@ -129,7 +131,8 @@ def tent(overlap: float) -> np.ndarray:
     distance = np.arange(int(np.ceil(half + 0.5)))
     covered = np.clip(half - distance + 0.5, 0, 1)
     # The mean distance of the covered part from the tile's centre, so that a cell on a tile's edge keeps some weight.
-    return covered * np.clip(1 - np.maximum(distance - (1 - covered) / 2, 0) / half, 0, 1)
+    weights: np.ndarray = covered * np.clip(1 - np.maximum(distance - (1 - covered) / 2, 0) / half, 0, 1)
+    return weights
 
 
 def _combined(plan: Plan, values: np.ndarray, make: Make) -> np.ndarray:

@@ -76,7 +76,8 @@ class Plan:
     @property
     def xy_um(self) -> np.ndarray:
         """Centres, float64 (n, 2), um from the corner of level 0."""
-        return np.stack([self.tiles["x_px"], self.tiles["y_px"]], axis=1) * self.facts["slide"]["mpp"]
+        centres: np.ndarray = np.stack([self.tiles["x_px"], self.tiles["y_px"]], axis=1) * self.facts["slide"]["mpp"]
+        return centres
 
     @property
     def at_spots(self) -> bool:

@@ -69,7 +69,8 @@ class Section:
     @property
     def keys(self) -> pd.Index:
         """Spot keys (n,)."""
-        return self.adata.obs_names
+        keys: pd.Index = self.adata.obs_names
+        return keys
 
     @property
     def spots_px(self) -> np.ndarray:

@@ -57,7 +57,8 @@ class Calibration:
         expected = nth(multiplicative_updates(counts, self.signatures), PILOT) @ self.signatures.T
         expected *= self.dispersion
         expected += 1
-        return np.reciprocal(expected, out=expected)
+        weights: Single = np.reciprocal(expected, out=expected)
+        return weights
 
 
 def multiplicative_updates(

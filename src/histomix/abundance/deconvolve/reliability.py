@@ -86,7 +86,8 @@ def label_reliability(
     total = np.where(defined, found, 0.0).sum(axis=0)
     r = np.divide(total, defined.sum(axis=0), out=np.full(found.shape[1], np.nan), where=defined.any(axis=0))
     r = np.clip(r, 0.0, 1.0)
-    return 2 * r / (1 + r)
+    reliability: Array = 2 * r / (1 + r)
+    return reliability
 
 
 def _half_agreement(

@@ -20,6 +20,8 @@ from .cell2location import most_specific_genes
 from .svi import UNFINISHED, Checkpoint, Plan, fit_guide, isolated_torch, moments
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from anndata import AnnData
 
 #: Files that a folder of labels keeps the fitted signatures in.
@@ -157,7 +159,7 @@ def _fit(
         if choice.covariates:
             extra = torch.from_numpy(manager.get_from_registry("extra_categorical_covs").to_numpy().astype(np.int64))
 
-        def batches():  # type: ignore[no-untyped-def]
+        def batches() -> Iterator[tuple[torch.Tensor, ...]]:
             order = torch.randperm(len(rows))
             for some in order.split(_BATCH):
                 part = torch.from_numpy(counts[some.numpy()].toarray())

@@ -63,7 +63,8 @@ class OnnxSession:
             The graph does not take such an array.
         """
         try:
-            return self._session.run(None, {self._input: np.ascontiguousarray(images)})[0]
+            embedding: np.ndarray = self._session.run(None, {self._input: np.ascontiguousarray(images)})[0]
+            return embedding
         except _refusals() as error:
             raise self._refused(error) from error
 

@@ -71,7 +71,8 @@ def pool(model: Any, images: torch.Tensor, card: EncoderCard) -> torch.Tensor:
         options = {"norm": True} if hasattr(model, "num_prefix_tokens") else {}
         maps = model.forward_intermediates(images, indices=list(card.layers), intermediates_only=True, **options)
         return torch.cat([one.mean(dim=(2, 3)) for one in maps], dim=1)
-    return model(images)
+    embedding: torch.Tensor = model(images)
+    return embedding
 
 
 def load_model(card: EncoderCard, path: Path) -> nn.Module:

@@ -164,7 +164,8 @@ class H5Matrix:
 
     def barcode_index(self) -> pd.Index:
         """All barcodes as text."""
-        return pd.Index(_text(self.barcodes[:]), dtype=object)
+        barcodes: pd.Index = pd.Index(_text(self.barcodes[:]), dtype=object)
+        return barcodes
 
     def features(self) -> pd.DataFrame:
         """Table of id, symbol, type; one row per column of the counts."""
