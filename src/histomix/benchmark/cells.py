@@ -45,12 +45,14 @@ class Cell:
     parameters: float | None
 
     def rows(self) -> pd.DataFrame:
+        """The metrics of the evaluation, with the cohort and the encoder as first columns."""
         table = self.evaluation.metrics.copy()
         table.insert(0, "cohort", self.cohort)
         table.insert(1, "encoder", self.encoder)
         return table
 
     def costs(self) -> dict[str, Any]:
+        """Width of the features, parameters of the encoder, and tiles per second where embedding was timed."""
         return {
             "cohort": self.cohort,
             "encoder": self.encoder,

@@ -115,6 +115,7 @@ def common_spots(one: BenchmarkCohort, features: Sequence[Mapping[str, AnnData]]
 
 
 def table_digest(table: Abundance) -> str:
+    """Digest of the spots, cell types, values, unit and reliability of labels."""
     values = table.values
     reliability = None if table.reliability is None else table.reliability.tolist()
     return digest_json(

@@ -191,7 +191,7 @@ def check_kind(tif: tifffile.TiffFile, path: Path) -> tuple[int, int]:
 
 
 def ome_mpp(tif: tifffile.TiffFile) -> tuple[float, float] | None:
-    """um per pixel along x and y by the OME metadata, None where it does not say."""
+    """Scale along x and y in um per pixel by the OME metadata, None where it does not say."""
     if not tif.is_ome:
         return None
     image = tifffile.xml2dict(tif.ome_metadata or "").get("OME", {}).get("Image", {})

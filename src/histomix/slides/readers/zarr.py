@@ -187,7 +187,7 @@ def _multiscales(path: Path) -> list[dict[str, Any]]:
 
 
 def _mpp_xy(multiscale: dict[str, Any]) -> tuple[float, float] | None:
-    """um per px of level 0 by the scale of its dataset, where the axes x and y are said to be in um."""
+    """Pixel size of level 0 in um by the scale of its dataset, where the axes x and y are said to be in um."""
     axes = multiscale.get("axes", [])
     if not all(isinstance(axis, dict) for axis in axes):
         return None

@@ -22,6 +22,7 @@ class CacheEntry:
 
     @property
     def note(self) -> Path:
+        """The note that is written once the slide is whole."""
         return self.folder / "whole.json"
 
     def facts(self) -> dict[str, Any] | None:

@@ -260,7 +260,7 @@ def _spots(table: AnnData, xy_px: np.ndarray, with_counts: bool, path: Path) -> 
 def _sizes(
     store: Any, image_name: str | None, adata: AnnData
 ) -> tuple[float | None, str | None, float | None, float | None]:
-    """um per px, how that is known, and pitch and diameter in um of a Visium array."""
+    """Scale in um per px, how that is known, and pitch and diameter in um of a Visium array."""
     from spatialdata.transformations import get_transformation
 
     mpp, source, pitch_um, diameter_um = None, None, None, None

@@ -46,7 +46,7 @@ class Placement:
 
     @property
     def mpp(self) -> float:
-        """um per px of the image (geometric mean over both axes)."""
+        """Scale of the image in um per px (geometric mean over both axes)."""
         return float(1 / np.sqrt(abs(np.linalg.det(self.matrix[:2, :2]))))
 
     @property

@@ -124,7 +124,7 @@ def lattice_positions(positions: pd.DataFrame) -> np.ndarray:
 
 
 def spots_mpp(positions: pd.DataFrame, factors: ScaleFactors | None) -> tuple[float | None, str | None]:
-    """um per px of the positions, and how it is known; the written spot diameter must agree with it.
+    """Scale of the positions in um per px, and how it is known; the written spot diameter must agree with it.
 
     Raises
     ------
