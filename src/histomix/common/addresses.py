@@ -111,23 +111,23 @@ def check_redirect(source: str, target: str) -> None:
 
 def is_loopback(host: str) -> bool:
     """Whether a host name or address is this machine, as seen from itself."""
-    found = _addresses(host.strip("[]"))
-    return bool(found) and all(address.is_loopback for address in found)
+    addresses = _addresses(host.strip("[]"))
+    return bool(addresses) and all(address.is_loopback for address in addresses)
 
 
 def _inner(host: str | None, among: Callable[[Iterable[bool]], bool]) -> bool:
     """Whether any, or all, of a host's addresses are of this computer or of a private network; none: no."""
-    found = _addresses(unquote(host or ""))  # a zone of IPv6 is written %25eth0
-    return bool(found) and among(not address.is_global or address in _OF_PROTOCOLS for address in found)
+    addresses = _addresses(unquote(host or ""))  # a zone of IPv6 is written %25eth0
+    return bool(addresses) and among(not address.is_global or address in _OF_PROTOCOLS for address in addresses)
 
 
 def _addresses(host: str) -> list[IPAddress]:
     """Of a host, as far as its name resolves here."""
     try:
-        found = {str(entry[4][0]).partition("%")[0] for entry in socket.getaddrinfo(host, None)}
+        texts = {str(entry[4][0]).partition("%")[0] for entry in socket.getaddrinfo(host, None)}
     except (OSError, UnicodeError):
         return []  # it cannot be reached either
-    return [_inside(ipaddress.ip_address(one)) for one in found]
+    return [_inside(ipaddress.ip_address(one)) for one in texts]
 
 
 def _inside(address: IPAddress) -> IPAddress:

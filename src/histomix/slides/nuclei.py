@@ -169,7 +169,7 @@ def find_nuclei(slide: Slide, xy_px: ArrayLike, size_um: float, progress: Progre
     blocks = _blocks_around(xy, size_um / slide.mpp / 2, side, shape)
     threshold = _threshold(slide, blocks, side, mpp)
     searched = np.zeros(shape, dtype=bool)
-    found: list[np.ndarray] = []
+    parts: list[np.ndarray] = []
     error: SlideReadError | None = None
     for done, (row, column) in enumerate(blocks, start=1):
         try:
@@ -177,16 +177,16 @@ def find_nuclei(slide: Slide, xy_px: ArrayLike, size_um: float, progress: Progre
         except SlideReadError as failure:
             error = failure
         else:
-            found.append(_centres(density, threshold, mpp) * (mpp / slide.mpp) + (column * side, row * side))
+            parts.append(_centres(density, threshold, mpp) * (mpp / slide.mpp) + (column * side, row * side))
             searched[row, column] = True
         progress("nuclei", done, len(blocks))
     if error is not None:
-        if not found:
+        if not parts:
             raise error
         _log.warning(
-            "%d of %d blocks cannot be read: no nuclei there (%s)", len(blocks) - len(found), len(blocks), error
+            "%d of %d blocks cannot be read: no nuclei there (%s)", len(blocks) - len(parts), len(blocks), error
         )
-    centres = np.concatenate(found) if found else np.empty((0, 2))
+    centres = np.concatenate(parts) if parts else np.empty((0, 2))
     inside = (centres < (slide.width_px, slide.height_px)).all(axis=1)
     return Nuclei(centres[inside], searched, side, slide.mpp, (slide.width_px, slide.height_px))
 

@@ -117,9 +117,9 @@ def tiles_on_grid(
     -------
     As `tiles_at_spots`; keys are ``{column}x{row}`` of the grid.
     """
-    found = grid_positions(slide, spec, tissue_mask(slide) if mask is None else mask, min_tissue)
-    names = pd.Series(found.column.astype(str)) + "x" + pd.Series(found.row.astype(str))
-    table = {"x_px": found.x_px, "y_px": found.y_px, "tissue": found.tissue}
+    grid = grid_positions(slide, spec, tissue_mask(slide) if mask is None else mask, min_tissue)
+    names = pd.Series(grid.column.astype(str)) + "x" + pd.Series(grid.row.astype(str))
+    table = {"x_px": grid.x_px, "y_px": grid.y_px, "tissue": grid.tissue}
     return pd.DataFrame(table, index=pd.Index(names.astype(object), name="key"))
 
 

@@ -239,12 +239,12 @@ def label_fragments(mask: TissueMask, gap_um: float = GAP_UM) -> tuple[np.ndarra
     reach = gap_um / 2 / mask.mpp
     # The distance to tissue, not a dilation: its cost does not grow with the gap.
     near = ndimage.distance_transform_edt(~mask.mask) <= reach if mask.mask.any() else mask.mask
-    found, count = ndimage.label(near, structure=np.ones((3, 3)))
-    boxes = ndimage.find_objects(found)
+    labels, count = ndimage.label(near, structure=np.ones((3, 3)))
+    boxes = ndimage.find_objects(labels)
     order = sorted(range(count), key=lambda number: (boxes[number][1].start, boxes[number][0].start))
     rank = np.zeros(count + 1, np.int32)
     rank[np.asarray(order, int) + 1] = np.arange(1, count + 1)
-    return np.where(mask.mask, rank[found], 0).astype(np.int32), count
+    return np.where(mask.mask, rank[labels], 0).astype(np.int32), count
 
 
 def fragment_at(labels: np.ndarray, mask_mpp: float, xy_px: np.ndarray, slide_mpp: float) -> np.ndarray:

@@ -37,8 +37,8 @@ def proxy_of(url: str) -> str | None:
     from urllib.request import getproxies, proxy_bypass
 
     parts = urlsplit(url)
-    found = getproxies()
-    proxy = found.get(parts.scheme) or found.get("all")
+    proxies = getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
     if not proxy or proxy_bypass(parts.hostname or ""):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
@@ -116,7 +116,7 @@ def links(fs: Any, folder: str, silence_s: float, most_bytes: int) -> list[str]:
             return []
         parser = _Links(page)
         parser.feed(beginning(pieces, most_bytes, silence_s).decode("utf-8", "replace"))
-    below = [url for url in parser.found if url.startswith(page) and "?" not in url and "#" not in url]
+    below = [url for url in parser.targets if url.startswith(page) and "?" not in url and "#" not in url]
     return [url for url in below if url[len(page) :] and "/" not in url[len(page) :]]
 
 
@@ -134,11 +134,11 @@ class _Links(HTMLParser):
     def __init__(self, page: str) -> None:
         super().__init__()
         self.page = page
-        self.found: dict[str, None] = {}
+        self.targets: dict[str, None] = {}
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Keep the target of a link."""
         for name, value in attrs:
             if tag == "a" and name == "href" and value:
                 with contextlib.suppress(ValueError):  # of what is no address
-                    self.found[urljoin(self.page, value)] = None
+                    self.targets[urljoin(self.page, value)] = None

@@ -148,15 +148,15 @@ def propose(name: str, fit: Fit | None, why_not: str, by_pitch: float | None) ->
     """`propose_alignment` on what `fit_of` measured; ``by_pitch`` is the scale that the pitch asks for."""
     if fit is None or why_not:
         return Proposal(name, "none", reason=why_not)
-    found = placements(fit, by_pitch)
-    best, given = found[0], next(candidate for candidate in found if candidate.name == GIVEN)
+    candidates = placements(fit, by_pitch)
+    best, given = candidates[0], next(candidate for candidate in candidates if candidate.name == GIVEN)
     share = fit.share(given.affine)
     fits = best.rank - given.rank < MIN_MARGIN and share >= MIN_GIVEN_SHARE
     if fits:
         best = given
     best_share = fit.share(best.affine)
     sharpness_px = max(fit.layout.spacing_px, fit.layout.step_px) * scale_of(best.affine) / 2
-    other = next((candidate for candidate in found if fit.apart(candidate.affine, best.affine)), None)
+    other = next((candidate for candidate in candidates if fit.apart(candidate.affine, best.affine)), None)
     margin = best.rank - other.rank if other else float("inf")
     clear = margin >= MIN_MARGIN and best.overlap >= MIN_OVERLAP and best_share >= MIN_SHARE
     good = best.overlap >= GOOD_OVERLAP and best_share >= GOOD_SHARE

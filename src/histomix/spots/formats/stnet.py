@@ -65,17 +65,17 @@ class STNet:
 
     def describe(self, path: Path, options: Options) -> Description:
         """See `Format`."""
-        found = self.read(path, False, options)
+        spots = self.read(path, False, options)
         counts = _beside(path, "_stdata")
-        contents = [count(found.adata.n_obs, "spot") + " with their places in px", *found.notes]
+        contents = [count(spots.adata.n_obs, "spot") + " with their places in px", *spots.notes]
         if counts is not None:
             contents.append(f"counts in {counts.name}")
-        if "tumour" in found.adata.obs:
+        if "tumour" in spots.adata.obs:
             contents.append("the pathologist's tumour annotation")
         missing = ([] if counts else ["its counts (<section>_stdata.tsv.gz)"]) + ["um per px of the image"]
-        if found.image is None:
+        if spots.image is None:
             missing.insert(0, "its image (HE_<section>.jpg)")
-        row = {"spots": str(path), "format": self.name} | ({"image": str(found.image)} if found.image else {})
+        row = {"spots": str(path), "format": self.name} | ({"image": str(spots.image)} if spots.image else {})
         return Description("the spots of one STNet section", tuple(contents), tuple(missing), row)
 
 

@@ -79,11 +79,11 @@ def read_barcodes(path: Path) -> pd.Index:
     """
     if path.is_dir():
         barcodes = _lines(_needed(path, "barcodes.tsv")).iloc[:, 0]
-        found = pd.Index(barcodes, dtype=object)
+        index = pd.Index(barcodes, dtype=object)
     else:
         with open_h5(path) as matrix:
-            found = matrix.barcode_index()
-    return _unique(found, path)
+            index = matrix.barcode_index()
+    return _unique(index, path)
 
 
 def read_matrix(path: Path) -> TenxCounts:
