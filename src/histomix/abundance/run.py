@@ -164,7 +164,7 @@ class Run:
                 labels[name] = label_fast(settings.method, shared, self.signatures, settings.unit, settings.seed)
                 self._tell(progress, [name])
             return self._scaled(labels)
-        found = label_together(
+        estimates = label_together(
             list(ready.values()),
             self.signatures,
             settings.options,
@@ -176,7 +176,7 @@ class Run:
             progress=progress,
             checkpoint=partial(self._checkpoint, list(ready)),
         )
-        return dict(zip(ready, found, strict=True))
+        return dict(zip(ready, estimates, strict=True))
 
     def _scaled(self, labels: dict[str, Labels]) -> dict[str, Labels]:
         """Weights of a fast method as cells: the median total of these sections becomes the cells of a typical spot."""

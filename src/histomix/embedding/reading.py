@@ -85,7 +85,7 @@ def read_ahead(
                 break
             x_px, y_px = (float(value) for value in xy_px[row])
             try:
-                found = read_place(x_px, y_px, batch.users)
+                tiles = read_place(x_px, y_px, batch.users)
             except SlideReadError as error:
                 if on_error == "raise":
                     what = f"the tile {names[row]} at x {x_px:.0f}, y {y_px:.0f} px cannot be read ({error.what})"
@@ -97,7 +97,7 @@ def read_ahead(
                     except SlideReadError:
                         readable[number, position] = False
                 continue
-            for place, pixels in zip(images, found, strict=True):
+            for place, pixels in zip(images, tiles, strict=True):
                 place[position] = pixels
         return batch, [
             _prepared(*each) for each in zip(images, readable, (prepare[u] for u in batch.users), strict=True)

@@ -107,8 +107,8 @@ def held_out_predictions(
         )
         there = None if positions is None else positions[test]
         values[test] = part.predict(X[test], there)
-        found = part.predict_spread(X[test], there)
-        if found is not None:
+        part_spread = part.predict_spread(X[test], there)
+        if part_spread is not None:
             spread = np.full(Y.shape, np.nan) if spread is None else spread
-            spread[test] = found
+            spread[test] = part_spread
     return values, spread

@@ -83,9 +83,9 @@ class Intervals:
             An array is missing or unknown, has the wrong shape, or holds negative or infinite values.
         """
         shapes = {"variance": (4, n_types), "multiplier": (n_types,)}
-        found = {name: array.shape for name, array in arrays.items()}
-        if found != shapes:
-            raise HeadError(f"the arrays of the intervals have shapes {found}; expected {shapes}")
+        actual_shapes = {name: array.shape for name, array in arrays.items()}
+        if actual_shapes != shapes:
+            raise HeadError(f"the arrays of the intervals have shapes {actual_shapes}; expected {shapes}")
         if not all(np.isfinite(array).all() and (array >= 0).all() for array in arrays.values()):
             raise HeadError("the arrays of the intervals hold negative or infinite values")
         return cls(arrays["variance"], arrays["multiplier"], unit, dict(described))
@@ -159,9 +159,9 @@ def calibrate(
     variance = _fit_variance(np.square(observed - values), values, width_of, share)
     expected = _expected_error(variance, values, width_of)
     score = np.divide(np.abs(observed - values), expected, out=np.zeros_like(expected), where=expected > 0)
-    found = [_quantile(score[:, column], group, len(names), level) for column in range(score.shape[1])]
-    multiplier = np.array([quantile for quantile, _ in found])
-    left_out = np.stack([coverage for _, coverage in found], axis=1)
+    quantiles = [_quantile(score[:, column], group, len(names), level) for column in range(score.shape[1])]
+    multiplier = np.array([quantile for quantile, _ in quantiles])
+    left_out = np.stack([coverage for _, coverage in quantiles], axis=1)
     unnamed = Intervals(variance, multiplier, unit)
     lower, upper = unnamed.bounds(values, width_of)
     width = share @ (upper - lower)

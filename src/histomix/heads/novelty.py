@@ -139,9 +139,9 @@ class NoveltyModel:
         shapes = {"centre": (n_features,), "scale": (n_features,), "axes": (n_features, rank), "noise": (1,)}
         shapes |= {"prototypes": (length["prototypes"], rank), "usual": (2, 2), "quantiles": _QUANTILES.shape}
         shapes |= {"shares": (length["shares"],)}
-        found = {name: array.shape for name, array in arrays.items()}
-        if found != shapes or not all(length.values()):
-            raise HeadError(f"the arrays of the novelty score have shapes {found}; expected {shapes}")
+        actual_shapes = {name: array.shape for name, array in arrays.items()}
+        if actual_shapes != shapes or not all(length.values()):
+            raise HeadError(f"the arrays of the novelty score have shapes {actual_shapes}; expected {shapes}")
         for name, array in arrays.items():
             setattr(model, name, array)
         return model
@@ -167,8 +167,8 @@ class NoveltyModel:
 
     def _directions(self) -> np.ndarray:
         """The components as unit vectors, ``(n_features, r)``."""
-        found: np.ndarray = self.axes / np.maximum(np.linalg.norm(self.axes, axis=0), 1e-12)
-        return found
+        directions: np.ndarray = self.axes / np.maximum(np.linalg.norm(self.axes, axis=0), 1e-12)
+        return directions
 
     def _distances(self, X: np.ndarray) -> np.ndarray:
         """Logarithms of both distances of each row, float64 ``(2, n)``."""
@@ -241,8 +241,8 @@ def _weighted(values: np.ndarray, weight: np.ndarray, shares: Any) -> np.ndarray
 
 
 def _greater(distances: np.ndarray, usual: np.ndarray) -> np.ndarray:
-    found: np.ndarray = ((distances - usual[:, :1]) / usual[:, 1:]).max(axis=0)
-    return found
+    excess: np.ndarray = ((distances - usual[:, :1]) / usual[:, 1:]).max(axis=0)
+    return excess
 
 
 def _percentile(distances: np.ndarray, usual: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
