@@ -123,9 +123,9 @@ class Run:
         features = {}
         for name in singles:
             work = partial(self._embed, one, name, weights.get(name), threads)
-            found = self._attempt(work, one.name, name)
-            if found is not None:
-                features[name] = found
+            tables = self._attempt(work, one.name, name)
+            if tables is not None:
+                features[name] = tables
         within = [protocol for protocol in protocols if protocol != TRANSFER]
         if not features:
             self._step(len(encoders) * len(within))
@@ -187,11 +187,11 @@ class Run:
             }
         )
         note = folder.with_name(f"{protocol}.json")
-        found = finished(folder, note, wanted)
+        evaluation = finished(folder, note, wanted)
         tested = test or ready
-        if found is None:
+        if evaluation is None:
             note.unlink(missing_ok=True)
-            found = evaluate(
+            evaluation = evaluate(
                 ready.one.cohort.subset(list(ready.labels)),
                 ready.blocks(encoder),
                 ready.labels,
@@ -218,7 +218,7 @@ class Run:
         known = [parameters(part) for part in encoder.split(PLUS)]
         total = sum(count for count in known if count is not None) if None not in known else None
         dim = sum(next(iter(block.values())).n_vars for block in ready.blocks(encoder))
-        return Cell(name, encoder, found, joined, dim, total)
+        return Cell(name, encoder, evaluation, joined, dim, total)
 
     def _data(self, ready: _Ready, encoder: str) -> CohortData:
         """A cohort with its features, for `evaluate`."""

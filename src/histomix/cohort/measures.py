@@ -198,53 +198,53 @@ def _state(one: CompositionMap, here: np.ndarray, used: np.ndarray, tissue: Tiss
 
 
 def _by_type(tissue: Tissue) -> dict[str, np.ndarray]:
-    found = {"proportion": tissue.shares.mean(axis=0)}
+    measures = {"proportion": tissue.shares.mean(axis=0)}
     if tissue.cells is not None:
         cells = tissue.cells.sum(axis=0)
         if tissue.on_grid:
-            found["cells"] = cells
+            measures["cells"] = cells
         if tissue.mm2.sum() > 0:
-            found["density"] = cells / tissue.mm2.sum()
+            measures["density"] = cells / tissue.mm2.sum()
     dominant = tissue.shares.argmax(axis=1)
-    found["dominant_share"] = np.bincount(dominant, minlength=len(tissue.types)) / len(dominant)
-    return found
+    measures["dominant_share"] = np.bincount(dominant, minlength=len(tissue.types)) / len(dominant)
+    return measures
 
 
 def _of_all(tissue: Tissue) -> dict[str, float]:
     mean = tissue.shares.mean(axis=0)
     dominant = one_hot(tissue.shares.argmax(axis=1), len(tissue.types))
-    found = {"shannon": shannon(mean), "evenness": evenness(mean)}
-    found["shannon_tile"] = float(np.mean([shannon(share) for share in tissue.shares]))
-    found["pairs"] = len(tissue.pairs)
+    measures = {"shannon": shannon(mean), "evenness": evenness(mean)}
+    measures["shannon_tile"] = float(np.mean([shannon(share) for share in tissue.shares]))
+    measures["pairs"] = len(tissue.pairs)
     if len(tissue.pairs):
         observed, expected = joins(dominant, tissue.pairs)
-        found["mixing"], found["mixing_expected"] = mixing(observed), mixing(expected)
-    return found
+        measures["mixing"], measures["mixing_expected"] = mixing(observed), mixing(expected)
+    return measures
 
 
 def _by_pair(tissue: Tissue) -> dict[str, np.ndarray]:
-    found = {"morisita_horn": morisita_horn(tissue.shares if tissue.cells is None else tissue.cells)}
+    measures = {"morisita_horn": morisita_horn(tissue.shares if tissue.cells is None else tissue.cells)}
     if not len(tissue.pairs):
-        return found
+        return measures
     dominant = one_hot(tissue.shares.argmax(axis=1), len(tissue.types))
     observed, expected = joins(dominant, tissue.pairs)
     # Types that dominate nowhere have no joins to speak of.
     there = np.outer(dominant.any(axis=0), dominant.any(axis=0))
-    found["joins"], found["joins_expected"] = (np.where(there, table, np.nan) for table in (observed, expected))
+    measures["joins"], measures["joins_expected"] = (np.where(there, table, np.nan) for table in (observed, expected))
     if tissue.on_grid and tissue.mm2.sum() > 0:
-        found["interface"] = found["joins"] * tissue.cell_mm / tissue.mm2.sum()
+        measures["interface"] = measures["joins"] * tissue.cell_mm / tissue.mm2.sum()
     observed, expected = joins(tissue.shares, tissue.pairs)
-    found["contact_ratio"] = np.divide(observed, expected, out=np.full_like(observed, np.nan), where=expected > 0)
-    return found
+    measures["contact_ratio"] = np.divide(observed, expected, out=np.full_like(observed, np.nan), where=expected > 0)
+    return measures
 
 
 def _hot(tissue: Tissue, hot: HotSpots) -> dict[str, float]:
     sizes = np.bincount(hot.label)[1:] * tissue.cell_mm**2
     area, mm2 = float(sizes.sum()), float(tissue.mm2.sum())
-    found = {"tls_like": float(hot.count), "tls_like_mm2": area, "tls_like_largest_mm2": float(sizes.max(initial=0))}
+    measures = {"tls_like": float(hot.count), "tls_like_mm2": area, "tls_like_largest_mm2": float(sizes.max(initial=0))}
     if mm2 > 0:
-        found |= {"tls_like_share": area / mm2, "tls_like_density": hot.count / mm2}
-    return found
+        measures |= {"tls_like_share": area / mm2, "tls_like_density": hot.count / mm2}
+    return measures
 
 
 def hot_spot_rows(tissue: Tissue, rule: TlsRule) -> list[dict[str, Any]]:
@@ -252,12 +252,12 @@ def hot_spot_rows(tissue: Tissue, rule: TlsRule) -> list[dict[str, Any]]:
     if tissue.hot is None:
         return []
     b, t = rule.columns(tissue.types)
-    found = []
+    hot_spots = []
     for number in range(1, tissue.hot.count + 1):
         rows = tissue.hot.label == number
         x, y = tissue.xy_px[rows].mean(axis=0)
         shares = tissue.shares[rows]
-        found.append(
+        hot_spots.append(
             {
                 "hot_spot": number,
                 "x_px": float(x),
@@ -268,7 +268,7 @@ def hot_spot_rows(tissue: Tissue, rule: TlsRule) -> list[dict[str, Any]]:
                 "t_share": float(shares[:, t].sum(axis=1).mean()),
             }
         )
-    return found
+    return hot_spots
 
 
 def _named(value: object) -> bool:

@@ -196,13 +196,13 @@ def colocalisation(
     """
     evaluation = Evaluation.of(evaluation)
     head = head or shown_head(evaluation)
-    found = colocalisation_tables(evaluation, head, section)
-    if found is None:
+    tables = colocalisation_tables(evaluation, head, section)
+    if tables is None:
         where = "" if section is None else f" in section {section!r}"
         raise UnknownNameError(
             f"there is no co-localisation of head {head!r}{where}", hint="Evaluate with spatial statistics"
         )
-    label, predicted, _ = found
+    label, predicted, _ = tables
     off = ~np.eye(len(label), dtype=bool)
     most = float(np.nanmax(np.abs([label.to_numpy()[off], predicted.to_numpy()[off]]))) or 1.0
     side = 2.2 + 0.36 * len(label)

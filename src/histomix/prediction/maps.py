@@ -77,12 +77,12 @@ def apply_head(head: Head, X: np.ndarray, plan: Plan, make: Make = in_memory) ->
     novelty, scope = make("novelty", (n,), "float64"), make("in_scope", (n,), "bool")
     bounds: dict[str, np.ndarray] = {}
     for start, stop, low, high in _chunks(plan, _context_um(head)):
-        found = head.apply(X[low:high], plan.xy_um[low:high])
+        output = head.apply(X[low:high], plan.xy_um[low:high])
         core = slice(start - low, stop - low)
-        values[start:stop], novelty[start:stop] = found.values[core], found.novelty[core]
-        scope[start:stop] = found.in_scope[core]
+        values[start:stop], novelty[start:stop] = output.values[core], output.novelty[core]
+        scope[start:stop] = output.in_scope[core]
         for name in ("lower", "upper"):
-            part = getattr(found, name)
+            part = getattr(output, name)
             if part is not None:
                 bounds.setdefault(name, make(name, (n, types), "float32"))[start:stop] = part[core]
     read_ok = np.isfinite(novelty)

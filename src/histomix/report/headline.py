@@ -62,11 +62,13 @@ def _scores(evaluation: Evaluation, place: int) -> list[Tile]:
     ceiling = ceiling_of(evaluation, "label")
     if ceiling is not None:
         tiles.append(_tile(number(ceiling["bound"]), "bound that the noise of the labels sets", here))
-    found = detectability_table(evaluation)
-    if found is not None:
-        told = int(found["detectable"].sum())
-        tone = "good" if told == len(found) else "warn"
-        tiles.append(_tile(f"{told} of {len(found)}", "cell types told from chance", f"#detectability-{place}", tone))
+    detectability = detectability_table(evaluation)
+    if detectability is not None:
+        told = int(detectability["detectable"].sum())
+        tone = "good" if told == len(detectability) else "warn"
+        tiles.append(
+            _tile(f"{told} of {len(detectability)}", "cell types told from chance", f"#detectability-{place}", tone)
+        )
     curve = (facts.get("calibration") or {}).get(shown)
     if curve and curve.get("levels"):
         nearest = int(np.argmin([abs(level - 0.9) for level in curve["levels"]]))

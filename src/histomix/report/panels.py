@@ -239,9 +239,9 @@ def _confusion(evaluation: Evaluation, shown: str, target: str, draw: Drawer) ->
 
 def _groups(evaluation: Evaluation) -> dict[str, str] | None:
     """Cell type -> group, where the user named the groups or the types are too many for a matrix that can be read."""
-    found = evaluation.summary.get("groups") or {}
+    groups = evaluation.summary.get("groups") or {}
     many = len(evaluation.summary["cell_types"]) > _MOST_CONFUSED
-    if found.get("source") != "user" and not many:
+    if groups.get("source") != "user" and not many:
         return None
-    owner = {str(name): str(group) for group, types in (found.get("groups") or {}).items() for name in types}
+    owner = {str(name): str(group) for group, types in (groups.get("groups") or {}).items() for name in types}
     return owner or None
