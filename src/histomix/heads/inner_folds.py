@@ -86,7 +86,7 @@ def held_out_predictions(
     ----------
     estimator
         A fitted head.
-    X, Y, groups, places
+    X, Y, groups, positions
         What it was fitted on.
 
     Returns

@@ -21,7 +21,7 @@ _FAILED = "What it failed on is in the status of the slide, and may name it."
 _LABELS = ("method", "unit", "seed", "versions")
 
 
-def private_material(sources: ReportInputs, names: Pseudonyms) -> ReportInputs:
+def private_inputs(sources: ReportInputs, names: Pseudonyms) -> ReportInputs:
     """The same results with pseudonyms of sections, slides, donors and regions, and without paths and foreign words.
 
     Links to viewers are left out: the way to them goes over folders whose names are not ours.

@@ -26,7 +26,7 @@ _KINDS = ("shapes", "labels", "points")
 #: Coordinate systems that are in um, by their names in common use.
 _MICRONS = ("microns", "micron", "micrometers", "micrometer", "um")
 #: With fewer of the table's instances than this in its region, they are taken for another section's.
-_MIN_FOUND = 0.5
+_MIN_MATCHED = 0.5
 #: Visium: spot pitch and diameter in um (10x Genomics).
 _VISIUM_PITCH_UM, _VISIUM_DIAMETER_UM = 100.0, 55.0
 _FAULTS = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, LookupError, AssertionError)
@@ -68,7 +68,7 @@ class SpatialDataStore:
             table = _bare(instances)
         rows = centres.index.get_indexer(instances)
         matched = rows >= 0
-        if matched.mean() < _MIN_FOUND:
+        if matched.mean() < _MIN_MATCHED:
             raise SectionError(
                 f"{matched.sum():,} of the {len(matched):,} instances of the table are in '{region}' (table: "
                 f"{', '.join(map(str, instances[:3]))}; '{region}': {', '.join(map(str, centres.index[:3]))})",
