@@ -150,7 +150,7 @@ def label_together(
         labels.append(
             Labels(
                 table(values / values.sum(axis=1, keepdims=True) if proportions else values),
-                table((posterior.share_sd if proportions else posterior.sd)[own]),
+                table((posterior.proportion_sd if proportions else posterior.sd)[own]),
                 None if proportions else table(posterior.median[own]),
                 pd.Series(reliability, signatures.table.columns),
                 facts,

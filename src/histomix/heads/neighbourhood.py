@@ -188,9 +188,9 @@ class SlideScale:
         """Slide number of each row, and mean and standard deviation of each slide, float32 ``(n_slides, d)``."""
         _, code = np.unique(positions.section, return_inverse=True)
         means, variances, counts = _by_slide(X, code)
-        share = (counts / (counts + PRIOR_ROWS))[:, None]
-        mean = share * means + (1 - share) * self.mean
-        variance = share * variances + (1 - share) * self.variance
+        weight = (counts / (counts + PRIOR_ROWS))[:, None]
+        mean = weight * means + (1 - weight) * self.mean
+        variance = weight * variances + (1 - weight) * self.variance
         # A column that hardly varies would be blown up to 1.
         floor = np.maximum(1e-2 * self.variance, 1e-12)
         return code, mean.astype(np.float32), np.sqrt(np.maximum(variance, floor)).astype(np.float32)

@@ -32,7 +32,7 @@ _SPLIT_GAP_UM = 2.0
 _LEAST_DEPTH_UM = 0.1
 # Otsu's threshold on stained pixels is held in this range, then lowered: it parts dark nuclei from the rest, and pale
 # (vesicular) nuclei lie below it. The local mean keeps the cytoplasm out.
-_STAINED_OD, _OTSU_RANGE, _OTSU_SHARE = 0.05, (0.15, 0.6), 0.65
+_STAINED_OD, _OTSU_RANGE, _OTSU_FRACTION = 0.05, (0.15, 0.6), 0.65
 _SAMPLE_BLOCKS = 8
 
 _log = logging.getLogger(__name__)
@@ -258,7 +258,7 @@ def _threshold(slide: Slide, blocks: np.ndarray, side: float, mpp: float) -> flo
         stained.append(smooth[smooth > _STAINED_OD])
     values = np.concatenate(stained) if stained else np.empty(0)
     otsu = threshold_otsu(values) if values.size and np.ptp(values) > 0 else 0.0
-    return float(np.clip(otsu, *_OTSU_RANGE)) * _OTSU_SHARE
+    return float(np.clip(otsu, *_OTSU_RANGE)) * _OTSU_FRACTION
 
 
 def _centres(density: np.ndarray, threshold: float, mpp: float) -> np.ndarray:

@@ -54,8 +54,8 @@ class TissueMask:
     def _integral(self) -> np.ndarray:
         return np.pad(self.mask.cumsum(axis=0, dtype=np.int64).cumsum(axis=1), ((1, 0), (1, 0)))
 
-    def share(self, x_px: ArrayLike, y_px: ArrayLike, width_um: float, slide_mpp: float) -> np.ndarray:
-        """Share of squares that is tissue, exact to fractions of a mask pixel; outside the slide is no tissue.
+    def fraction(self, x_px: ArrayLike, y_px: ArrayLike, width_um: float, slide_mpp: float) -> np.ndarray:
+        """Fraction of squares that is tissue, exact to fractions of a mask pixel; outside the slide is no tissue.
 
         Parameters
         ----------

@@ -108,13 +108,13 @@ def _half_agreement(
     return np.where(np.isnan(r), pearson(b, a), r)
 
 
-def thin(counts: sparse.csr_matrix, matched_counts: float, rng: np.random.Generator) -> sparse.csr_matrix:
-    """Keep each counted molecule with probability ``matched_counts``.
+def thin(counts: sparse.csr_matrix, fraction: float, rng: np.random.Generator) -> sparse.csr_matrix:
+    """Keep each counted molecule with probability ``fraction``.
 
-    What is kept and what is left, ``counts - thin(counts, share, rng)``, are independent where counts are Poisson given
-    the expression of the spot, and both have that expression.
+    What is kept and what is left, ``counts - thin(counts, fraction, rng)``, are independent where counts are Poisson
+    given the expression of the spot, and both have that expression.
     """
     kept = counts.copy()
-    kept.data = rng.binomial(counts.data.astype(np.int64), matched_counts).astype(counts.dtype)
+    kept.data = rng.binomial(counts.data.astype(np.int64), fraction).astype(counts.dtype)
     kept.eliminate_zeros()
     return kept

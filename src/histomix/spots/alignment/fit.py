@@ -74,8 +74,8 @@ class Fit:
     size_px: tuple[int, int]
     on_tissue: OnTissue
 
-    def share(self, affine: np.ndarray) -> float:
-        """Share of the spots on tissue."""
+    def fraction(self, affine: np.ndarray) -> float:
+        """Fraction of the spots on tissue."""
         return float(self.on_tissue(move(self.layout.xy_px, affine)).mean())
 
     def overlap(self, affine: np.ndarray) -> float:
