@@ -71,11 +71,11 @@ class _Ready:
 
     def has(self, encoder: str) -> bool:
         """Whether every part of an encoder could be used."""
-        return all(part in self.features for part in encoder.split(PLUS))
+        return all(single in self.features for single in encoder.split(PLUS))
 
     def blocks(self, encoder: str) -> list[dict[str, AnnData]]:
         """Features of an encoder, or of several that are joined."""
-        return [self.features[part] for part in encoder.split(PLUS)]
+        return [self.features[single] for single in encoder.split(PLUS)]
 
     def identity(self, encoder: str) -> dict[str, Any]:
         """What a score on these features and labels depends on."""
@@ -222,8 +222,8 @@ class Run:
 
     def _data(self, ready: _Ready, encoder: str) -> CohortData:
         """A cohort with its features, for `evaluate`."""
-        positions = [self.out / "features" / ready.one.name / safe_file_name(part) for part in encoder.split(PLUS)]
-        return CohortData(ready.one.cohort.subset(list(ready.labels)), ready.blocks(encoder), ready.labels, positions)
+        folders = [self.out / "features" / ready.one.name / safe_file_name(single) for single in encoder.split(PLUS)]
+        return CohortData(ready.one.cohort.subset(list(ready.labels)), ready.blocks(encoder), ready.labels, folders)
 
     def _attempt(self, work: Callable[[], Any], *names: str) -> Any:
         """Let one encoder or cell fail without the others; what cannot be mended by going on is raised."""

@@ -38,12 +38,14 @@ def check_address(text: str) -> str:
     """
     scheme = text.partition(":")[0].lower()
     if _CHAIN.search(text):
-        raise InputError("a chain of addresses (with '::') is not read", where=_shown(text), hint=_HINT)
+        raise InputError("a chain of addresses (with '::') is not read", where=_redacted(text), hint=_HINT)
     if scheme == "file":
-        raise InputError("a file of this computer is named by its path", where=_shown(text), hint="Leave out file://")
+        raise InputError(
+            "a file of this computer is named by its path", where=_redacted(text), hint="Leave out file://"
+        )
     if scheme not in SCHEMES:
         raise InputError(
-            f"{visible(scheme, 20)}:// is no kind of address that can be read", where=_shown(text), hint=_HINT
+            f"{visible(scheme, 20)}:// is no kind of address that can be read", where=_redacted(text), hint=_HINT
         )
     try:
         parts = urlsplit(text)
@@ -53,7 +55,7 @@ def check_address(text: str) -> str:
         usable = False
     # Tabs and line ends are dropped from addresses by some readers and kept by others, which would read another one.
     if not usable or any(mark < " " or mark == "\x7f" for mark in text):
-        raise InputError("is not written as an address", where=_shown(text), hint=_HINT)
+        raise InputError("is not written as an address", where=_redacted(text), hint=_HINT)
     return scheme
 
 
@@ -64,7 +66,7 @@ def redact_url(url: str) -> str:
     return f"{parts.scheme}://{host}{parts.path}" + ("?..." if parts.query else "")
 
 
-def _shown(text: str) -> str:
+def _redacted(text: str) -> str:
     """As `redact_url`, of what may be no address at all."""
     return visible(re.sub(r"//[^/@]*@", "//", text.partition("?")[0]))
 

@@ -250,8 +250,8 @@ def key_file(
     """
     folders = [Path(folder).resolve() for folder in (out, *inputs)]
     own = _beside(folders[0])
-    beside = [_beside(place) for folder in folders[1:] for place in (folder, folder.parent) if place.name]
-    known = next((path for path in (own, *beside) if path.is_file()), own)
+    others = [_beside(place) for folder in folders[1:] for place in (folder, folder.parent) if place.name]
+    known = next((path for path in (own, *others) if path.is_file()), own)
     key = known if given is None else Path(given).resolve()
     around = next((folder for folder in folders if folder == key or folder in key.parents), None)
     if around is not None:

@@ -161,8 +161,8 @@ class OnnxRuntime(_Wrapped):
             The tiles have another shape or type.
         """
         tiles = check_tiles(tiles, self.card.size_px, self.card.name)
-        parts = [tiles[start : start + self._batch] for start in range(0, len(tiles), self._batch)]
-        embeddings = [mean_of_views(part, self.views, self._embed_once) for part in parts]
+        batches = [tiles[start : start + self._batch] for start in range(0, len(tiles), self._batch)]
+        embeddings = [mean_of_views(batch, self.views, self._embed_once) for batch in batches]
         return np.concatenate(embeddings) if embeddings else np.empty((0, self.dim), dtype=np.float32)
 
     def _embed_once(self, tiles: np.ndarray) -> np.ndarray:

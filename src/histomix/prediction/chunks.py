@@ -56,7 +56,7 @@ def check_encoders(head: Head, encoders: Sequence[Encoder]) -> None:
         require_same_encoder(expected, actual, f"the encoder {entry['name']}", "that the head was trained on")
 
 
-def embed_band(
+def embed_chunk(
     slide: Slide,
     plan: Plan,
     chunk: Chunk,
@@ -112,7 +112,7 @@ def embed_band(
     return np.concatenate([values for values, _ in embeddings], axis=1)
 
 
-class Bands:
+class ChunkFeatures:
     """The features of a slide's bands in its work folder, each whole or absent, then joined into one file.
 
     Any number of processes may store bands of one slide: each file appears whole.

@@ -82,9 +82,9 @@ def apply_head(head: Head, X: np.ndarray, plan: Plan, make: Make = in_memory) ->
         values[start:stop], novelty[start:stop] = output.values[core], output.novelty[core]
         scope[start:stop] = output.in_scope[core]
         for name in ("lower", "upper"):
-            part = getattr(output, name)
-            if part is not None:
-                bounds.setdefault(name, make(name, (n, types), "float32"))[start:stop] = part[core]
+            bound = getattr(output, name)
+            if bound is not None:
+                bounds.setdefault(name, make(name, (n, types), "float32"))[start:stop] = bound[core]
     read_ok = np.isfinite(novelty)
     combined = _combined(plan, values, make) if _overlap(plan) > 1 else None
     return Maps(values, bounds.get("lower"), bounds.get("upper"), combined, novelty, read_ok, scope)

@@ -37,8 +37,8 @@ def slide_files(path: str | os.PathLike[str]) -> list[Path]:
         return sorted(file for file in path.rglob("*") if file.is_file())
     suffix = path.suffix.lower()
     if suffix == ".mrxs":
-        beside = path.with_suffix("")
-        return [path, *sorted(file for file in beside.rglob("*") if file.is_file())]
+        folder = path.with_suffix("")
+        return [path, *sorted(file for file in folder.rglob("*") if file.is_file())]
     if suffix == ".dcm":
         return [path, *sorted(file for file in path.parent.glob("*.dcm") if file != path)]
     if suffix in (".vms", ".vmu"):

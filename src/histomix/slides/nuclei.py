@@ -248,9 +248,9 @@ def _threshold(slide: Slide, blocks: np.ndarray, side: float, mpp: float) -> flo
     """Least density of a nucleus, from evenly spaced blocks."""
     from skimage.filters import threshold_otsu
 
-    positions = np.unique(np.linspace(0, len(blocks) - 1, min(_SAMPLE_BLOCKS, len(blocks))).round().astype(int))
+    sample = np.unique(np.linspace(0, len(blocks) - 1, min(_SAMPLE_BLOCKS, len(blocks))).round().astype(int))
     stained = []
-    for row, column in blocks[positions]:
+    for row, column in blocks[sample]:
         try:
             smooth = ndimage.gaussian_filter(_density(slide, row, column, side, mpp), _SMOOTH_UM / mpp)[::4, ::4]
         except SlideReadError:
@@ -267,10 +267,10 @@ def _centres(density: np.ndarray, threshold: float, mpp: float) -> np.ndarray:
 
     smooth = ndimage.gaussian_filter(density, _SMOOTH_UM / mpp)
     nuclear = smooth > np.maximum(threshold, ndimage.uniform_filter(density, round(_WINDOW_UM / mpp)))
-    pieces, _ = ndimage.label(ndimage.binary_opening(nuclear))
-    large = np.bincount(pieces.ravel()) * mpp**2 >= _MIN_AREA_UM2
+    clumps, _ = ndimage.label(ndimage.binary_opening(nuclear))
+    large = np.bincount(clumps.ravel()) * mpp**2 >= _MIN_AREA_UM2
     large[0] = False
-    depth = ndimage.distance_transform_edt(large[pieces]).astype(np.float32) * mpp
+    depth = ndimage.distance_transform_edt(large[clumps]).astype(np.float32) * mpp
     depth = ndimage.gaussian_filter(depth, _SPLIT_SMOOTH_UM / mpp)
     gap = max(1, round(_SPLIT_GAP_UM / mpp))
     peaks = peak_local_max(depth, min_distance=gap, threshold_abs=_LEAST_DEPTH_UM, exclude_border=False)

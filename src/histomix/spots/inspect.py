@@ -69,7 +69,7 @@ def inspect_data(path: str | os.PathLike[str]) -> Inspection:
     place, options = split_location(os.fspath(path))
     if not place.exists():
         raise MissingSectionError("there is no such file or folder", where=place, hint="Check the path")
-    inspection = _look(place, options)
+    inspection = _inspection(place, options)
     if inspection is None:
         table = _table(place)
         inspection = Inspection(place, table) if table is not None else None
@@ -81,9 +81,9 @@ def inspect_data(path: str | os.PathLike[str]) -> Inspection:
     raise SectionError("is of no known kind", where=place, hint="Name the spots file or the slide itself")
 
 
-def _look(path: Path, options: Mapping[str, str] = _NO_OPTIONS) -> Inspection | None:
-    for look in (_result, _cohort_sheet, _matrix):
-        description = look(path)
+def _inspection(path: Path, options: Mapping[str, str] = _NO_OPTIONS) -> Inspection | None:
+    for describe in (_result, _cohort_sheet, _matrix):
+        description = describe(path)
         if description is not None:
             return Inspection(path, description)
     format = find_format(path)
@@ -266,7 +266,7 @@ def _folder(path: Path, depth: int = 2) -> Inspection | None:
     rows: list[Mapping[str, str]] = []
     for item in sorted(path.iterdir())[:_MAX_ENTRIES]:
         try:
-            inspection = _look(item)
+            inspection = _inspection(item)
             if inspection is None and item.is_dir() and depth > 1:
                 inspection = _folder(item, depth - 1)
         except HistomixError as error:

@@ -40,8 +40,8 @@ def slide_files(store: Store, url: str, retry: Retry) -> dict[str, str]:
             hint="Copy all of it to this disk, and name it there",
         )
     if suffix in _FOLDER_BESIDE:
-        beside = url[: -len(suffix)]
-        files |= {f"{Path(name).stem}/{file}": at for file, at in _listed(store, beside, retry).items()}
+        folder = url[: -len(suffix)]
+        files |= {f"{Path(name).stem}/{file}": at for file, at in _listed(store, folder, retry).items()}
         if not any(file.lower().endswith("/slidedat.ini") for file in files):
             raise SlideError(
                 f"an {suffix} slide needs the folder {Path(name).stem}/ beside it (with Slidedat.ini), and the "
@@ -107,7 +107,7 @@ def sidecar_digest(store: Store, url: str, silence_s: float) -> str | None:
 
 def _beginning(store: Store, url: str, silence_s: float) -> bytes:
     if store.web:
-        with answered(store.fs, url, {}, silence_s) as (_, pieces):
-            return beginning(pieces, _MOST_DIGEST, silence_s)
+        with answered(store.fs, url, {}, silence_s) as (_, chunks):
+            return beginning(chunks, _MOST_DIGEST, silence_s)
     text: bytes = store.ask("cat_file", url, start=0, end=_MOST_DIGEST, deadline_s=silence_s)
     return text

@@ -110,14 +110,14 @@ def _draw(section: Section, scene: _Scene, alignment: Alignment, values: pd.Seri
     from matplotlib.figure import Figure
 
     slide, proposal = scene.slide, alignment.proposal
-    positions = [("as given", section.spots_px, scene.diameter_px)]
+    layers = [("as given", section.spots_px, scene.diameter_px)]
     if not alignment.ok and proposal is not None and proposal.changes:
         affine = np.asarray(proposal.affine)
         word = "proposed" if proposal.verdict == "proposed" else "one of several (ambiguous)"
         # A diameter in um stays; one guessed from the spacing grows with it.
         grown = 1.0 if section.spot_diameter_um else scale_of(affine)
-        positions.append((f"{word}: {proposal.change}", move(section.spots_px, affine), scene.diameter_px * grown))
-    marks = [marks_of(title, xy_px, size_px, scene.slide, scene.mask, values) for title, xy_px, size_px in positions]
+        layers.append((f"{word}: {proposal.change}", move(section.spots_px, affine), scene.diameter_px * grown))
+    marks = [marks_of(title, xy_px, size_px, scene.slide, scene.mask, values) for title, xy_px, size_px in layers]
     frames = [_frame(mark.xy_px, slide) for mark in marks]
     heights = [(bottom - top) / (right - left) for left, right, top, bottom in frames]
     widths = [min(1.0, 1.25 / height) * _PANEL_INCHES for height in heights]

@@ -91,8 +91,8 @@ class Hest:
 def _root(h5ad: Path) -> Path | None:
     """The HEST root of an h5ad in its ``st`` folder."""
     root = h5ad.parent.parent
-    beside = (root / "metadata" / f"{h5ad.stem}.json", *(root / "wsis" / f"{h5ad.stem}{end}" for end in _IMAGES))
-    return root if h5ad.parent.name == "st" and any(path.exists() for path in beside) else None
+    companions = (root / "metadata" / f"{h5ad.stem}.json", *(root / "wsis" / f"{h5ad.stem}{end}" for end in _IMAGES))
+    return root if h5ad.parent.name == "st" and any(path.exists() for path in companions) else None
 
 
 def _sample(path: Path, options: Options) -> Path:
@@ -119,8 +119,8 @@ def _metadata(h5ad: Path) -> dict[str, Any]:
 
 
 def _image(h5ad: Path) -> Path | None:
-    positions = (h5ad.parent.parent / "wsis" / f"{h5ad.stem}{end}" for end in _IMAGES)
-    return next((path for path in positions if path.exists()), None)
+    paths = (h5ad.parent.parent / "wsis" / f"{h5ad.stem}{end}" for end in _IMAGES)
+    return next((path for path in paths if path.exists()), None)
 
 
 def _number(meta: Mapping[str, Any], name: str) -> float | None:

@@ -60,8 +60,8 @@ def is_raw(path: Path) -> bool:
 
 
 def _matrix_folders(folder: Path) -> list[Path]:
-    positions = [folder, *sorted(item for item in folder.iterdir() if item.is_dir())] if folder.is_dir() else []
-    return [place for place in positions if _part(place, "matrix.mtx") is not None]
+    folders = [folder, *sorted(item for item in folder.iterdir() if item.is_dir())] if folder.is_dir() else []
+    return [place for place in folders if _part(place, "matrix.mtx") is not None]
 
 
 def _part(folder: Path, *names: str) -> Path | None:
