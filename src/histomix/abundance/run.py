@@ -127,9 +127,9 @@ class Run:
             try:
                 section = self.cohort.section(name)
                 self.digests[name] = self._digest(section)
-                shared = matched_counts(section, self.signatures, self.settings.min_genes)
-                if shared.filled.any():
-                    ready[name] = shared
+                matched = matched_counts(section, self.signatures, self.settings.min_genes)
+                if matched.filled.any():
+                    ready[name] = matched
             except StorageError:
                 raise
             except HistomixError as error:
@@ -160,8 +160,8 @@ class Run:
         settings = self.settings
         if settings.options is None:
             labels = {}
-            for name, shared in ready.items():
-                labels[name] = label_fast(settings.method, shared, self.signatures, settings.unit, settings.seed)
+            for name, matched in ready.items():
+                labels[name] = label_fast(settings.method, matched, self.signatures, settings.unit, settings.seed)
                 self._tell(progress, [name])
             return self._scaled(labels)
         estimates = label_together(

@@ -171,20 +171,20 @@ def match_section(adata: AnnData, signatures: Signatures, min_genes: int | None 
     best, match = max(
         ((index, match_genes(index, reference)) for index in unique), key=lambda pair: len(pair[1].in_section)
     )
-    shared = len(match.in_section)
+    n_shared = len(match.in_section)
     floor = gene_floor(signatures, min_genes)
-    if shared < floor:
+    if n_shared < floor:
         raise LabelError(
-            f"{shared} of the {len(best)} genes of the section (such as {examples(best)}) are among the "
+            f"{n_shared} of the {len(best)} genes of the section (such as {examples(best)}) are among the "
             f"{len(reference)} of {signatures.source} (such as {examples(reference)}); {floor} are needed",
             hint="Use the same gene names in both (symbols or Ensembl ids, same species)",
         )
-    if shared < 0.1 * len(reference):
-        _log.warning("only %d of the %d genes of the reference are in the section", shared, len(reference))
+    if n_shared < 0.1 * len(reference):
+        _log.warning("only %d of the %d genes of the reference are in the section", n_shared, len(reference))
     empty = signatures.table.columns[~signatures.table.to_numpy()[match.in_reference].any(axis=0)]
     if len(empty):
         raise LabelError(
-            f"{len(empty)} cell types have no counts in the {shared} shared genes (such as {examples(empty)})",
+            f"{len(empty)} cell types have no counts in the {n_shared} shared genes (such as {examples(empty)})",
             hint="Leave these types out of the reference, or give it more genes",
         )
     return match
