@@ -10,8 +10,8 @@ def shannon(composition: np.ndarray) -> float:
     total = float(composition.sum())
     if not total > 0:
         return float("nan")
-    shares = composition[composition > 0] / total
-    return float(-(shares * np.log(shares)).sum())
+    fractions = composition[composition > 0] / total
+    return float(-(fractions * np.log(fractions)).sum())
 
 
 def evenness(composition: np.ndarray) -> float:
@@ -87,6 +87,6 @@ def morisita_horn(amounts: np.ndarray) -> np.ndarray:
     """
     total = amounts.sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        shares = amounts / total
-        squares = (shares**2).sum(axis=0)
-        return np.asarray(2 * shares.T @ shares / (squares[:, None] + squares))
+        fractions = amounts / total
+        squares = (fractions**2).sum(axis=0)
+        return np.asarray(2 * fractions.T @ fractions / (squares[:, None] + squares))

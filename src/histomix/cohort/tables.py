@@ -115,7 +115,7 @@ def cohort_tables(
         A file cannot be written.
     """
     given = as_list(maps)
-    found = find_maps(given)
+    sources = find_maps(given)
     if keep_columns and not anonymise:
         raise InputError("all columns are kept", hint="Name columns to keep only where the tables are anonymised")
     names = open_pseudonyms(anonymise, pseudonym_key, out, paths_among(given))
@@ -130,13 +130,13 @@ def cohort_tables(
     sides: dict[str, float] = {}
     failures: list[HistomixError] = []
     with progress_bars(progress) as report:
-        for number, source in enumerate(found, start=1):
+        for number, source in enumerate(sources, start=1):
             try:
                 composition, name, facts = _read(source, names)
                 rows = pd.DataFrame(map_rows(composition, rule, in_scope_only))
             except HistomixError as error:
                 failures.append(error)
-                report("cohort", number, len(found))
+                report("cohort", number, len(sources))
                 continue
             heads.setdefault(composition.head["digest"], name)
             sides[name] = composition.cell_px * composition.mpp
@@ -148,7 +148,7 @@ def cohort_tables(
             if rule is not None:
                 tissue, _ = tissue_of(composition, rule, in_scope_only)
                 spots += [{"slide": name, "patient": patient, **spot} for spot in hot_spot_rows(tissue, rule)]
-            report("cohort", number, len(found))
+            report("cohort", number, len(sources))
     if not parts:
         raise failures[0]
     if len(heads) > 1:

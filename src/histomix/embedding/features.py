@@ -126,7 +126,7 @@ def read_manifests(folder: Path) -> dict[str, dict[str, Any]]:
     FeatureError
         A file was made by a newer histomix.
     """
-    found = {}
+    manifests = {}
     for path in sorted(folder.glob("*.h5ad")):
         try:
             check_hdf5(path, FeatureError)
@@ -136,8 +136,8 @@ def read_manifests(folder: Path) -> dict[str, dict[str, Any]]:
         except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError):
             continue
         refuse_newer(manifest, LAYOUT, "the features were", path, FeatureError)
-        found[path.stem] = manifest
-    return found
+        manifests[path.stem] = manifest
+    return manifests
 
 
 def read_overview(folder: Path) -> dict[str, Any]:

@@ -265,6 +265,6 @@ class OnnxEncoder:
 
     def _embed_once(self, tiles: np.ndarray) -> np.ndarray:
         images = (tiles * self._scale + self._offset).transpose(0, 3, 1, 2)
-        found = self._session.run(images)
-        check_output(found, len(tiles), self.card)
-        return found
+        embeddings = self._session.run(images)
+        check_output(embeddings, len(tiles), self.card)
+        return embeddings

@@ -161,9 +161,9 @@ class OnnxRuntime(_Wrapped):
             The tiles have another shape or type.
         """
         tiles = check_tiles(tiles, self.card.size_px, self.card.name)
-        parts = [tiles[start : start + self._batch] for start in range(0, len(tiles), self._batch)]
-        found = [mean_of_views(part, self.views, self._embed_once) for part in parts]
-        return np.concatenate(found) if found else np.empty((0, self.dim), dtype=np.float32)
+        batches = [tiles[start : start + self._batch] for start in range(0, len(tiles), self._batch)]
+        embeddings = [mean_of_views(batch, self.views, self._embed_once) for batch in batches]
+        return np.concatenate(embeddings) if embeddings else np.empty((0, self.dim), dtype=np.float32)
 
     def _embed_once(self, tiles: np.ndarray) -> np.ndarray:
         return self._session.run(tiles)
@@ -238,7 +238,7 @@ class PinnedTorchRuntime(TorchRuntime):
         return mean
 
 
-def _verify(found: Any, encoder: Any, tolerance: float | None) -> dict[str, float]:
+def _verify(runtime: Any, encoder: Any, tolerance: float | None) -> dict[str, float]:
     """Compare a runtime with the encoder itself.
 
     Returns
@@ -253,7 +253,7 @@ def _verify(found: Any, encoder: Any, tolerance: float | None) -> dict[str, floa
     from .onnx.graph import trial_tiles
 
     tiles = trial_tiles(encoder.card.size_px)
-    a, b = (np.asarray(each.embed(tiles), dtype=np.float64) for each in (found, encoder))
+    a, b = (np.asarray(each.embed(tiles), dtype=np.float64) for each in (runtime, encoder))
     size_a, size_b = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
     difference = float((np.linalg.norm(a - b, axis=1) / size_b).max())
     cosine = float(((a * b).sum(axis=1) / (size_a * size_b)).min())

@@ -190,8 +190,8 @@ class CompositionRegressor(NeighbourhoodMixin, RegressorMixin, BaseEstimator):  
 
     def fitted(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return the fitted arrays and numbers: with the parameters, all that prediction needs."""
-        looks, lengths = self._context_fitted()
-        names = ("present_", *looks, *self._fitted_arrays())
+        context_arrays, lengths = self._context_fitted()
+        names = ("present_", *context_arrays, *self._fitted_arrays())
         numbers = ("n_features_in_", *lengths, *self._fitted_numbers)
         return (
             {name: np.ascontiguousarray(getattr(self, name)) for name in names},
@@ -206,8 +206,8 @@ class CompositionRegressor(NeighbourhoodMixin, RegressorMixin, BaseEstimator):  
         HeadError
             An array or a number is missing, unknown or not finite, or the shapes do not fit together.
         """
-        looks, numbers_of_context = self._context_fitted()
-        wanted = {"present_": ("all types",), **looks, **self._fitted_arrays()}
+        context_arrays, numbers_of_context = self._context_fitted()
+        wanted = {"present_": ("all types",), **context_arrays, **self._fitted_arrays()}
         if set(arrays) != set(wanted):
             raise HeadError(f"the saved arrays are {sorted(arrays)}, but this kind of head has {sorted(wanted)}")
         for name in ("n_features_in_", *numbers_of_context, *self._fitted_numbers):

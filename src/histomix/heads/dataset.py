@@ -170,9 +170,9 @@ def _common_encoder(block: Mapping[str, AnnData], sections: Sequence[str]) -> di
     manifests = {name: feature_manifest(block[name]) for name in sections}
     first = manifests[sections[0]]
     for name, manifest in manifests.items():
-        found = encoder_identity(manifest)
+        identity = encoder_identity(manifest)
         by = f"of section {sections[0]}"
-        require_same_encoder(encoder_identity(first), found, where=f"features of section {name}", expected_by=by)
+        require_same_encoder(encoder_identity(first), identity, where=f"features of section {name}", expected_by=by)
     tile = {key: first["tile"][key] for key in ("size_px", "mpp")}
     return {**first["encoder"], **tile}
 

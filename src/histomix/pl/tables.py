@@ -107,6 +107,6 @@ def composition_means(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame({name: table.mean(axis=0, skipna=True) for name, table in tables.items()}).T
 
 
-def share(value: Any) -> str:
-    """A share as a percentage, a dash where it is undefined."""
+def percent(value: Any) -> str:
+    """A fraction as a percentage, a dash where it is undefined."""
     return "–" if value is None or not math.isfinite(float(value)) else f"{float(value):.0%}"

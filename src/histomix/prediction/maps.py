@@ -77,14 +77,14 @@ def apply_head(head: Head, X: np.ndarray, plan: Plan, make: Make = in_memory) ->
     novelty, scope = make("novelty", (n,), "float64"), make("in_scope", (n,), "bool")
     bounds: dict[str, np.ndarray] = {}
     for start, stop, low, high in _chunks(plan, _context_um(head)):
-        found = head.apply(X[low:high], plan.xy_um[low:high])
+        output = head.apply(X[low:high], plan.xy_um[low:high])
         core = slice(start - low, stop - low)
-        values[start:stop], novelty[start:stop] = found.values[core], found.novelty[core]
-        scope[start:stop] = found.in_scope[core]
+        values[start:stop], novelty[start:stop] = output.values[core], output.novelty[core]
+        scope[start:stop] = output.in_scope[core]
         for name in ("lower", "upper"):
-            part = getattr(found, name)
-            if part is not None:
-                bounds.setdefault(name, make(name, (n, types), "float32"))[start:stop] = part[core]
+            bound = getattr(output, name)
+            if bound is not None:
+                bounds.setdefault(name, make(name, (n, types), "float32"))[start:stop] = bound[core]
     read_ok = np.isfinite(novelty)
     combined = _combined(plan, values, make) if _overlap(plan) > 1 else None
     return Maps(values, bounds.get("lower"), bounds.get("upper"), combined, novelty, read_ok, scope)

@@ -18,10 +18,10 @@ from .panel_parts import Panel, as_number, p_value, plain_table, shown_figure
 
 def colocalisation_panel(evaluation: Evaluation, shown: str, target: str, draw: Drawer) -> Panel | None:
     """Co-localisation of cell types in labels and in the prediction of ``shown``; None where there are none."""
-    found = colocalisation_tables(evaluation, shown)
-    if found is None:
+    tables = colocalisation_tables(evaluation, shown)
+    if tables is None:
         return None
-    label, predicted, rows = found
+    label, predicted, rows = tables
     side = 1.7 + 0.36 * len(label)
     figure = Figure(figsize=(2 * side + 0.9, side + 0.1), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)

@@ -54,8 +54,8 @@ class TissueMask:
     def _integral(self) -> np.ndarray:
         return np.pad(self.mask.cumsum(axis=0, dtype=np.int64).cumsum(axis=1), ((1, 0), (1, 0)))
 
-    def share(self, x_px: ArrayLike, y_px: ArrayLike, width_um: float, slide_mpp: float) -> np.ndarray:
-        """Share of squares that is tissue, exact to fractions of a mask pixel; outside the slide is no tissue.
+    def fraction(self, x_px: ArrayLike, y_px: ArrayLike, width_um: float, slide_mpp: float) -> np.ndarray:
+        """Fraction of squares that is tissue, exact to fractions of a mask pixel; outside the slide is no tissue.
 
         Parameters
         ----------
@@ -243,12 +243,12 @@ def label_fragments(mask: TissueMask, gap_um: float = GAP_UM) -> tuple[np.ndarra
     reach = gap_um / 2 / mask.mpp
     # The distance to tissue, not a dilation: its cost does not grow with the gap.
     near = ndimage.distance_transform_edt(~mask.mask) <= reach if mask.mask.any() else mask.mask
-    found, count = ndimage.label(near, structure=np.ones((3, 3)))
-    boxes = ndimage.find_objects(found)
+    labels, count = ndimage.label(near, structure=np.ones((3, 3)))
+    boxes = ndimage.find_objects(labels)
     order = sorted(range(count), key=lambda number: (boxes[number][1].start, boxes[number][0].start))
     rank = np.zeros(count + 1, np.int32)
     rank[np.asarray(order, int) + 1] = np.arange(1, count + 1)
-    return np.where(mask.mask, rank[found], 0).astype(np.int32), count
+    return np.where(mask.mask, rank[labels], 0).astype(np.int32), count
 
 
 def fragment_at(labels: np.ndarray, mask_mpp: float, xy_px: np.ndarray, slide_mpp: float) -> np.ndarray:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: Files that a folder of labels keeps the fitted signatures in.
 TABLE, FACTS = "signatures.csv", "signatures.json"
 #: The tutorial of cell2location: genes in over 3 % of the cells, or in over 5 cells with this mean where present.
-_SHARE_OF_CELLS, _FEWEST_CELLS, _MEAN_WHERE_PRESENT = 0.03, 5, 1.12
+_FRACTION_OF_CELLS, _FEWEST_CELLS, _MEAN_WHERE_PRESENT = 0.03, 5, 1.12
 _BATCH = 2500
 #: Begun from the averages of the types, and with some steps in every epoch, it settles early.
 _PLAN = Plan(lr=0.02, max_epochs=100, patience=10)
@@ -194,7 +194,7 @@ def _filtered(cells: AnnData) -> np.ndarray:
     present = np.asarray((cells.X > 0).sum(axis=0)).ravel()
     total = np.asarray(cells.X.sum(axis=0)).ravel()
     mean = np.divide(total, present, out=np.zeros(len(total)), where=present > 0)
-    kept = (present > _SHARE_OF_CELLS * cells.n_obs) | ((present > _FEWEST_CELLS) & (mean > _MEAN_WHERE_PRESENT))
+    kept = (present > _FRACTION_OF_CELLS * cells.n_obs) | ((present > _FEWEST_CELLS) & (mean > _MEAN_WHERE_PRESENT))
     mitochondrial = cells.var_names.str.upper().str.startswith("MT-")
     return np.flatnonzero(kept & ~np.asarray(mitochondrial))
 

@@ -113,9 +113,9 @@ class TorchEncoder:
         return embedding
 
     def _embed_once(self, tiles: np.ndarray) -> np.ndarray:
-        found = self.forward(self.preprocess(tiles))
-        check_output(found, len(tiles), self.card)
-        return found.float().cpu().numpy()
+        embeddings = self.forward(self.preprocess(tiles))
+        check_output(embeddings, len(tiles), self.card)
+        return embeddings.float().cpu().numpy()
 
 
 @contextlib.contextmanager

@@ -97,10 +97,10 @@ def load_model(card: EncoderCard, path: Path) -> nn.Module:
         "unexpected": [key for key in state if key not in expected],
         "of another shape": [key for key in state if key in expected and state[key].shape != expected[key].shape],
     }
-    found = [f"{len(keys)} {kind} (such as {', '.join(keys[:2])})" for kind, keys in faults.items() if keys]
-    if found:
+    descriptions = [f"{len(keys)} {kind} (such as {', '.join(keys[:2])})" for kind, keys in faults.items() if keys]
+    if descriptions:
         raise EncoderError(
-            f"these weights do not belong to {card.name} ({card.architecture}): tensors {'; '.join(found)}",
+            f"these weights do not belong to {card.name} ({card.architecture}): tensors {'; '.join(descriptions)}",
             where=path,
             hint=f"Give the weights of {card.hub_id or card.page}, or the name of the encoder that the weights are of",
         )

@@ -140,14 +140,14 @@ def slide_series(tif: tifffile.TiffFile) -> Any:
     SlideError
         Its pixels are those of another file, which OME and others may name anywhere on this computer.
     """
-    found = max(tif.series, key=lambda series: int(series.keyframe.imagewidth) * int(series.keyframe.imagelength))
-    if any(page is not None and page.parent is not tif for level in found.levels for page in level.pages):
+    largest = max(tif.series, key=lambda series: int(series.keyframe.imagewidth) * int(series.keyframe.imagelength))
+    if any(page is not None and page.parent is not tif for level in largest.levels for page in level.pages):
         raise SlideError(
             "takes its pixels from another file",
             where=tif.filehandle.path,
             hint="Export the slide as one file",
         )
-    return found
+    return largest
 
 
 def check_whole(tif: tifffile.TiffFile, path: Path) -> None:
