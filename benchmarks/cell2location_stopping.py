@@ -24,7 +24,7 @@ from histomix.abundance import fit_spots, most_specific_genes, poisson_deconvolv
 from histomix.abundance.cells import expected_cells
 from histomix.abundance.deconvolve.cell2location import Posterior
 from histomix.abundance.deconvolve.svi import Plan
-from histomix.abundance.sections import share
+from histomix.abundance.sections import matched_counts
 from histomix.progress import silent
 from histomix.spots import Section, read_cohort
 
@@ -44,7 +44,7 @@ class Bench:
 
     def __init__(self, section: Section, reference: Path, n_genes: int, threads: int) -> None:
         signatures = read_reference(reference)
-        shared = share(section, signatures, None)
+        shared = matched_counts(section, signatures, None)
         table = signatures.table.to_numpy()
         genes = np.sort(shared.genes)
         genes = genes[most_specific_genes(table[genes], n_genes)]

@@ -123,7 +123,7 @@ def road(out: Path) -> None:
     labels = hm.label(cohort, reference=sheet.parent / "reference.csv", out=out / "labels")
     hm.embed(cohort, out=out / "features")
     features = hm.embed(cohort, out=out / "features")  # kept
-    scores = hm.evaluate(cohort, features, labels, heads=["ridge"], nuclei=False)
+    scores = hm.evaluate(cohort, features, labels, heads=["ridge"], nuclei=False, spatial=False)
     for _ in range(2):  # the second takes the place of the first
         scores.save(out / "evaluation")
         hm.train(cohort, features, labels, head="ridge", out=out / "head")

@@ -90,7 +90,7 @@ def test_the_snippets_of_the_docs_call_what_there_is() -> None:
     called = set()
     for page, block in _snippets():
         for node in ast.walk(ast.parse(block)):
-            if not isinstance(node, ast.Call) or not ast.unparse(node.func).startswith("hm."):
+            if not isinstance(node, ast.Call) or not re.fullmatch(r"hm(\.\w+)+", ast.unparse(node.func)):
                 continue
             function = operator.attrgetter(ast.unparse(node.func).removeprefix("hm."))(hm)
             words = {str(word.arg): word.value for word in node.keywords}

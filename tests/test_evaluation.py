@@ -38,7 +38,7 @@ class Data(SimpleNamespace):
     """What `evaluate` is given, and the arrays it was made from."""
 
     def run(self, **options: Any) -> Evaluation:
-        options = {"heads": (), **options}
+        options = {"heads": (), "spatial": False, **options}
         return evaluate(self.cohort, self.features, self.labels, **options)
 
 

@@ -62,7 +62,9 @@ def test_evaluations_read_back_as_they_were(job: Job, tmp_path: Path) -> None:
     for name, table in hm.read_labels(job.labels).items():
         types = [*HOSTILE[:4], *table.cell_types][: len(table.cell_types)]
         labels[name] = Abundance(table.values.set_axis(types, axis=1), table.unit)
-    made = hm.evaluate(cohort, features, labels, heads=("mean",), nuclei=False, out=tmp_path / "evaluation")
+    made = hm.evaluate(
+        cohort, features, labels, heads=("mean",), nuclei=False, spatial=False, out=tmp_path / "evaluation"
+    )
     found = read_evaluation(tmp_path / "evaluation")
     assert found.summary["cell_types"] == made.summary["cell_types"] and HOSTILE[0] in found.summary["cell_types"]
     assert set(found.metrics["cell_type"]) == set(made.metrics["cell_type"])

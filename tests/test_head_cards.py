@@ -63,7 +63,7 @@ def test_without_an_evaluation_the_card_has_the_score_of_the_inner_splits(parts:
 def test_an_evaluation_gives_its_scores_of_this_head_with_their_protocol(parts: Any) -> None:
     for table in parts[1].values():
         table.obs[["x_px", "y_px"]] = table.obsm["spatial"]
-    found = hm.evaluate(*parts, heads=["knn"], folds="section")
+    found = hm.evaluate(*parts, heads=["knn"], folds="section", spatial=False)
     scores = train(*parts, head="knn", scores=found.summary).card["scores"]
     assert scores["protocol"] == "section folds" and "optimistic" in scores["protocol_means"]
     assert scores["pearson"]["mean"] == pytest.approx(found.summary["scores"]["label"]["knn"]["pearson"]["mean"])

@@ -122,9 +122,9 @@ def test_contains_and_share() -> None:
     assert tissue.contains(points, 2.0).tolist() == [False, False, True, True, True, False, False, False]
     assert tissue.contains(np.empty((0, 2)), 2.0).shape == (0,)
     np.testing.assert_allclose(
-        tissue.share([40, 60, 80, 41, 500], [28, 28, 28, 16, 0], 16.0, 2.0), [0.5, 1, 0.5, 5 / 16, 0]
+        tissue.fraction([40, 60, 80, 41, 500], [28, 28, 28, 16, 0], 16.0, 2.0), [0.5, 1, 0.5, 5 / 16, 0]
     )
-    assert float(tissue.share(40, 28, 16.0, 2.0)) == 0.5
+    assert float(tissue.fraction(40, 28, 16.0, 2.0)) == 0.5
 
 
 class TestRealSlides:

@@ -177,7 +177,7 @@ class MissingHeadError(HeadError, MissingFileError):
 
 
 class UnknownHeadError(HeadError, UnknownNameError):
-    """This version has no head of that name."""
+    """No head of that name is in this version."""
 
 
 class HeadTypeError(HeadError, InputTypeError):

@@ -77,13 +77,13 @@ def shortfalls(needed: list[Requirement]) -> dict[str, str]:
     dict of str to str
         By library: ``"missing"``, or the version that is here and the ones that would do.
     """
-    found = {}
+    faults = {}
     for one in needed:
         try:
             version = importlib.metadata.version(one.name)
         except importlib.metadata.PackageNotFoundError:
-            found[one.name] = "missing"
+            faults[one.name] = "missing"
             continue
         if not one.specifier.contains(version, prereleases=True):
-            found[one.name] = f"{version} is here, needs {one.specifier}"
-    return found
+            faults[one.name] = f"{version} is here, needs {one.specifier}"
+    return faults

@@ -59,6 +59,7 @@ class TerminalBars:
         self._bars.stop()
 
     def __call__(self, task: str, done: int, total: int) -> None:
+        """Draw the bar of a task, which is added when it is first told of."""
         if task not in self._tasks:
             self._bars.start()
             # The name of a task may be that of a stranger's file: it orders the terminal nothing.
@@ -80,6 +81,7 @@ class NotebookBars:
         self._drawn = 0.0
 
     def __call__(self, task: str, done: int, total: int) -> None:
+        """Draw the bars anew, at most every `_REDRAW_S` seconds but for the end of a task."""
         self._tasks[task] = (done, total)
         if done < total and self._handle is not None and time.monotonic() - self._drawn < _REDRAW_S:
             return

@@ -64,17 +64,17 @@ def fingerprint(path: str | os.PathLike[str]) -> str:
 
 def versions(*packages: str) -> dict[str, str]:
     """Versions of histomix, Python and the named installed packages, without importing them."""
-    found = {"histomix": __version__, "python": platform.python_version()}
+    numbers = {"histomix": __version__, "python": platform.python_version()}
     for package in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
+            numbers[package] = importlib.metadata.version(package)
+    return numbers
 
 
 def _error_number(error: OSError | RuntimeError) -> int | None:
     """The operating system's number of an error; h5py keeps it only in the text, and raises RuntimeError on closing."""
-    found = re.search(r"errno = (\d+)", str(error))
-    return int(found[1]) if found else getattr(error, "errno", None)
+    match = re.search(r"errno = (\d+)", str(error))
+    return int(match[1]) if match else getattr(error, "errno", None)
 
 
 def _storage_error(error: OSError | RuntimeError, path: Path) -> StorageError:

@@ -211,23 +211,23 @@ def _respelled(
         labels = bare[bare != labels] if (bare != labels).any() else labels
     plain_keys = pd.Series(keys.to_numpy(), index=[_plain_key(key) for key in keys])
     plain_keys = plain_keys[~plain_keys.index.duplicated(keep=False)]
-    found = labels.map(_plain_key).map(plain_keys).dropna()
-    if found.empty:
+    spots = labels.map(_plain_key).map(plain_keys).dropna()
+    if spots.empty:
         return abundance
-    if found.duplicated().any():
-        twice = found.index[found == found[found.duplicated()].iloc[0]]
+    if spots.duplicated().any():
+        twice = spots.index[spots == spots[spots.duplicated()].iloc[0]]
         raise LabelError(
-            f"several labels ({examples(twice)}) belong to the spot '{found[twice[0]]}'",
+            f"several labels ({examples(twice)}) belong to the spot '{spots[twice[0]]}'",
             where=place,
             hint="Give each section its own table, or put the name of the section before its keys, as in SECTION_KEY",
         )
-    _log.info("%s: keys are spelled '%s' for the spot '%s'", place, found.index[0], found.iloc[0])
-    part = _rows(abundance, found.index)
+    _log.info("%s: keys are spelled '%s' for the spot '%s'", place, spots.index[0], spots.iloc[0])
+    part = _rows(abundance, spots.index)
     sd, median = (
-        None if table is None else table.set_axis(found.to_numpy(), axis=0) for table in (part.sd, part.median)
+        None if table is None else table.set_axis(spots.to_numpy(), axis=0) for table in (part.sd, part.median)
     )
-    values = part.values.set_axis(found.to_numpy(), axis=0)
-    provenance = {**part.provenance, "keys_respelled": [found.index[0], found.iloc[0]]}
+    values = part.values.set_axis(spots.to_numpy(), axis=0)
+    provenance = {**part.provenance, "keys_respelled": [spots.index[0], spots.iloc[0]]}
     return replace(part, values=values, sd=sd, median=median, provenance=provenance)
 
 
@@ -292,9 +292,9 @@ def _checked_reliability(reliability: pd.Series, cell_types: pd.Index, where: st
 def _check_sums(total: pd.Series, where: str | None) -> None:
     off = ((total - 1).abs() > SUM_TOLERANCE).to_numpy()
     if off.any():
-        spot, found = total.index[off][0], total[off].iloc[0]
+        spot, spot_total = total.index[off][0], total[off].iloc[0]
         raise LabelError(
-            f"the proportions of spot '{spot}' sum to {found:.4g}, not 1 ({off.sum()} of {len(off)} spots)",
+            f"the proportions of spot '{spot}' sum to {spot_total:.4g}, not 1 ({off.sum()} of {len(off)} spots)",
             where=where,
             hint='Declare "cells per spot" if that is what these are; weights that only lack the division by their '
             "total (RCTD) are divided by a vocabulary with `renormalise: true`",

@@ -45,12 +45,12 @@ def nuclei_at_spots(section: Section) -> NDArray[np.float64]:
     from ..slides import count_nuclei
 
     with section.slide() as slide:
-        found = np.asarray(count_nuclei(slide, section.spots_px, section.spot_diameter_um), dtype=np.float64)
-    found = found[np.isfinite(found)]
-    if not len(found) or np.median(found) == 0:
+        nuclei = np.asarray(count_nuclei(slide, section.spots_px, section.spot_diameter_um), dtype=np.float64)
+    nuclei = nuclei[np.isfinite(nuclei)]
+    if not len(nuclei) or np.median(nuclei) == 0:
         raise LabelError(
-            f"nuclei were found under {(found > 0).sum()} of {len(section.keys)} spots",
+            f"nuclei were found under {(nuclei > 0).sum()} of {len(section.keys)} spots",
             where=section.image,
             hint="Check image and mpp, or give cells_per_spot as a number",
         )
-    return found
+    return nuclei

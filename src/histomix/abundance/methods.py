@@ -56,14 +56,14 @@ def deconvolver(method: str, seed: int) -> Callable[[Any, Any], Array]:
     return nnls_deconvolve if method == "nnls" else partial(poisson_deconvolve, seed=seed)
 
 
-def label_fast(method: str, shared: MatchedCounts, signatures: Signatures, unit: str, seed: int) -> Labels:
+def label_fast(method: str, matched: MatchedCounts, signatures: Signatures, unit: str, seed: int) -> Labels:
     """Labels of one section by a fast method: proportions, or weights whose scale is still to come."""
-    filled = _filled(shared)
-    counts, signature = shared.counts[filled], signatures.table.to_numpy()[shared.genes]
+    filled = _filled(matched)
+    counts, signature = matched.counts[filled], signatures.table.to_numpy()[matched.genes]
     deconvolve = deconvolver(method, seed)
     proportions = unit == "proportion"
     weights = deconvolve(counts, signature)
-    table = partial(pd.DataFrame, index=shared.keys[filled], columns=signatures.table.columns)
+    table = partial(pd.DataFrame, index=matched.keys[filled], columns=signatures.table.columns)
     spread = None
     if method == "poisson":
         spread = table(poisson_spread(counts, signature, seed=seed, proportions=proportions))
@@ -74,7 +74,7 @@ def label_fast(method: str, shared: MatchedCounts, signatures: Signatures, unit:
         spread,
         None,
         pd.Series(reliability, signatures.table.columns),
-        {**shared.facts, "spots_without_counts": list(shared.keys[~filled]), "reliability_of": method},
+        {**matched.facts, "spots_without_counts": list(matched.keys[~filled]), "reliability_of": method},
     )
 
 
@@ -150,7 +150,7 @@ def label_together(
         labels.append(
             Labels(
                 table(values / values.sum(axis=1, keepdims=True) if proportions else values),
-                table((posterior.share_sd if proportions else posterior.sd)[own]),
+                table((posterior.proportion_sd if proportions else posterior.sd)[own]),
                 None if proportions else table(posterior.median[own]),
                 pd.Series(reliability, signatures.table.columns),
                 facts,
@@ -178,10 +178,10 @@ def _common(
     return [section.of_genes(genes) for section in sections], table[genes], genes
 
 
-def _filled(shared: MatchedCounts) -> NDArray[np.bool_]:
-    filled = shared.filled
+def _filled(matched: MatchedCounts) -> NDArray[np.bool_]:
+    filled = matched.filled
     if not filled.all():
-        _log.info("%s: %d spots have no counts in the shared genes: no label", shared.name, (~filled).sum())
+        _log.info("%s: %d spots have no counts in the shared genes: no label", matched.name, (~filled).sum())
     return filled
 
 

@@ -41,12 +41,12 @@ def label_ready(
     labels = (cohort_labels if method == "table" else cell_labels)(cohort, vocabulary)
     if unit is not None and check_unit(unit) == "proportion":
         labels = {name: table.proportions() for name, table in labels.items()}
-    found = common_unit(labels)
-    if unit is not None and unit != found:
+    own_unit = common_unit(labels)
+    if unit is not None and unit != own_unit:
         raise LabelError(
-            f"labels in {found} cannot be turned into {unit}",
+            f"labels in {own_unit} cannot be turned into {unit}",
             where=cohort.sheet,
-            hint=f'Ask for "{found}": how many cells a proportion stands for is not in the tables',
+            hint=f'Ask for "{own_unit}": how many cells a proportion stands for is not in the tables',
         )
     if out is not None:
         sections = {name: {"source": _without_path(table.provenance)} for name, table in labels.items()}
@@ -97,8 +97,8 @@ def cohort_labels(cohort: Cohort, vocabulary: Vocabulary | None = None) -> dict[
                 without.append(name)
                 continue
             unit = None if section.label_unit is None else check_unit(section.label_unit, section.where)
-            found = read_abundance(section.labels, unit, vocabulary=vocabulary)
-            labels[name] = join_spots(found, section.keys, section.labels, section=name)
+            abundance = read_abundance(section.labels, unit, vocabulary=vocabulary)
+            labels[name] = join_spots(abundance, section.keys, section.labels, section=name)
         except HistomixError as error:
             failed[name] = error
     refuse_failures(failed, len(cohort.names), hint="Mend these labels or the sheet, and run again")

@@ -75,9 +75,9 @@ def recognise_table(table: pd.DataFrame, where: Place) -> Recognised:
             where=where,
             hint="Export the weights: write.csv(as.matrix(normalize_weights(rctd@results$weights)), FILE)",
         )
-    found = _posterior({name: table[name] for name in table.columns}, "cell2location table", notes)
-    if found is not None:
-        return found
+    recognised = _posterior({name: table[name] for name in table.columns}, "cell2location table", notes)
+    if recognised is not None:
+        return recognised
     if columns >= set(_TANGRAM_COUNTS):
         values = _without(table, (*_POSITIONS, *_TANGRAM_COUNTS), notes)
         return Recognised(values, "Tangram counts of cells", "cells per spot", notes=notes)
@@ -113,12 +113,12 @@ def recognise_h5ad(adata: AnnData, where: Place) -> Recognised:
                 )
             columns[f"{summary}cell_abundance_w_sf_{given[2] if given else name}"] = frame[name]
     if columns:
-        found = _posterior(columns, "cell2location h5ad", notes)
-        if found is not None:
-            return found
-    found = _posterior({name: adata.obs[name] for name in adata.obs}, "cell2location h5ad, copied to obs", {})
-    if found is not None:
-        return found
+        recognised = _posterior(columns, "cell2location h5ad", notes)
+        if recognised is not None:
+            return recognised
+    recognised = _posterior({name: adata.obs[name] for name in adata.obs}, "cell2location h5ad, copied to obs", {})
+    if recognised is not None:
+        return recognised
     if names and set(names) <= set(adata.obs.columns):
         # The authors' tutorial copies the 5 % quantiles into obs under the bare names of the types.
         notes["summary"] = "q05"
@@ -173,9 +173,9 @@ def _posterior(columns: dict[str, Any], name: str, notes: dict[str, Any]) -> Rec
     tables: dict[str, dict[str, Any]] = {}
     left_out = []
     for column, values in columns.items():
-        found = _PREFIX.match(str(column))
-        if found:
-            tables.setdefault(found[1], {})[found[2]] = values
+        match = _PREFIX.match(str(column))
+        if match:
+            tables.setdefault(match[1], {})[match[2]] = values
         else:
             left_out.append(str(column))
     chosen = next((summary for summary in _SUMMARIES if summary in tables), None)

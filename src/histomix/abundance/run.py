@@ -127,9 +127,9 @@ class Run:
             try:
                 section = self.cohort.section(name)
                 self.digests[name] = self._digest(section)
-                shared = matched_counts(section, self.signatures, self.settings.min_genes)
-                if shared.filled.any():
-                    ready[name] = shared
+                matched = matched_counts(section, self.signatures, self.settings.min_genes)
+                if matched.filled.any():
+                    ready[name] = matched
             except StorageError:
                 raise
             except HistomixError as error:
@@ -160,11 +160,11 @@ class Run:
         settings = self.settings
         if settings.options is None:
             labels = {}
-            for name, shared in ready.items():
-                labels[name] = label_fast(settings.method, shared, self.signatures, settings.unit, settings.seed)
+            for name, matched in ready.items():
+                labels[name] = label_fast(settings.method, matched, self.signatures, settings.unit, settings.seed)
                 self._tell(progress, [name])
             return self._scaled(labels)
-        found = label_together(
+        estimates = label_together(
             list(ready.values()),
             self.signatures,
             settings.options,
@@ -176,7 +176,7 @@ class Run:
             progress=progress,
             checkpoint=partial(self._checkpoint, list(ready)),
         )
-        return dict(zip(ready, found, strict=True))
+        return dict(zip(ready, estimates, strict=True))
 
     def _scaled(self, labels: dict[str, Labels]) -> dict[str, Labels]:
         """Weights of a fast method as cells: the median total of these sections becomes the cells of a typical spot."""

@@ -60,16 +60,16 @@ def matched_counts(section: Section, signatures: Signatures, min_genes: int | No
     """
     match = match_section(section.adata, signatures, min_genes)
     counts = check_counts(section.adata.X)
-    shared = counts[:, match.in_section]
+    matched = counts[:, match.in_section]
     total = counts.sum()
     facts = {
         "genes": counts.shape[1],
         "genes_shared": len(match.in_section),
         "genes_shared_same_name": match.exact,
         "share_of_reference_genes": len(match.in_section) / len(signatures.table),
-        "share_of_counts": float(shared.sum() / total) if total else 0.0,
+        "share_of_counts": float(matched.sum() / total) if total else 0.0,
     }
-    return MatchedCounts(section.name, section.adata.obs_names.astype(str), shared, match.in_reference, facts)
+    return MatchedCounts(section.name, section.adata.obs_names.astype(str), matched, match.in_reference, facts)
 
 
 def digest_counts(section: Section) -> str:

@@ -134,18 +134,18 @@ def match_genes(genes: pd.Index, reference: pd.Index) -> GeneMatch:
     Same names first; then names that differ only in case or in the version of an Ensembl id, where just one gene of
     each side has that name.
     """
-    found = reference.get_indexer(genes)
-    exact = int((found >= 0).sum())
-    free = np.flatnonzero(found < 0)
-    others = np.setdiff1d(np.arange(len(reference)), found)
+    positions = reference.get_indexer(genes)
+    exact = int((positions >= 0).sum())
+    free = np.flatnonzero(positions < 0)
+    others = np.setdiff1d(np.arange(len(reference)), positions)
     loose = pd.Series(free, index=_plain(genes[free]))
     loose_reference = pd.Series(others, index=_plain(reference[others]))
     both = pd.concat(
         [names[~names.index.duplicated(keep=False)] for names in (loose, loose_reference)], axis=1, join="inner"
     ).to_numpy(dtype=np.intp)
-    found[both[:, 0]] = both[:, 1]
-    in_section = np.flatnonzero(found >= 0)
-    return GeneMatch(in_section, found[in_section], exact)
+    positions[both[:, 0]] = both[:, 1]
+    in_section = np.flatnonzero(positions >= 0)
+    return GeneMatch(in_section, positions[in_section], exact)
 
 
 def match_section(adata: AnnData, signatures: Signatures, min_genes: int | None = None) -> GeneMatch:
@@ -167,24 +167,24 @@ def match_section(adata: AnnData, signatures: Signatures, min_genes: int | None 
     """
     reference = signatures.table.index
     names = [adata.var_names, *(pd.Index(adata.var[name].astype(str)) for name in _OTHER_NAMES if name in adata.var)]
-    unique = [found if found.is_unique else pd.Index(found.where(~found.duplicated(), "")) for found in names]
+    unique = [index if index.is_unique else pd.Index(index.where(~index.duplicated(), "")) for index in names]
     best, match = max(
-        ((found, match_genes(found, reference)) for found in unique), key=lambda pair: len(pair[1].in_section)
+        ((index, match_genes(index, reference)) for index in unique), key=lambda pair: len(pair[1].in_section)
     )
-    shared = len(match.in_section)
+    n_shared = len(match.in_section)
     floor = gene_floor(signatures, min_genes)
-    if shared < floor:
+    if n_shared < floor:
         raise LabelError(
-            f"{shared} of the {len(best)} genes of the section (such as {examples(best)}) are among the "
+            f"{n_shared} of the {len(best)} genes of the section (such as {examples(best)}) are among the "
             f"{len(reference)} of {signatures.source} (such as {examples(reference)}); {floor} are needed",
             hint="Use the same gene names in both (symbols or Ensembl ids, same species)",
         )
-    if shared < 0.1 * len(reference):
-        _log.warning("only %d of the %d genes of the reference are in the section", shared, len(reference))
+    if n_shared < 0.1 * len(reference):
+        _log.warning("only %d of the %d genes of the reference are in the section", n_shared, len(reference))
     empty = signatures.table.columns[~signatures.table.to_numpy()[match.in_reference].any(axis=0)]
     if len(empty):
         raise LabelError(
-            f"{len(empty)} cell types have no counts in the {shared} shared genes (such as {examples(empty)})",
+            f"{len(empty)} cell types have no counts in the {n_shared} shared genes (such as {examples(empty)})",
             hint="Leave these types out of the reference, or give it more genes",
         )
     return match
@@ -285,4 +285,5 @@ def _read_h5ad(path: Path, cell_type_key: str | None) -> pd.DataFrame:
     adata = read_h5ad(path)
     if adata.X is None:
         raise LabelError("has no counts", where=path, hint='Store raw counts in X or layers["counts"]')
-    return adata.to_df().T
+    table: pd.DataFrame = adata.to_df().T
+    return table

@@ -74,31 +74,31 @@ def read_abundance(
     path = Path(path)
     place = os.fspath(where or path)
     if path.suffix == ".h5ad":
-        found = recognise_h5ad(read_h5ad(path), place)
+        recognised = recognise_h5ad(read_h5ad(path), place)
     else:
-        found = _numbers(recognise_table(read_cells(path), place), path)
+        recognised = _numbers(recognise_table(read_cells(path), place), path)
     digest = digest_file(path)
     declared, facts = _manifest_facts(path, digest)
-    found.unit = found.unit or declared
-    found.values = orient_table(found.values, found.notes, place)
-    if found.notes:
-        _log.info("%s: read as %s (%s)", place, found.name, found.notes)
-    if unit and found.unit and unit != found.unit:
+    recognised.unit = recognised.unit or declared
+    recognised.values = orient_table(recognised.values, recognised.notes, place)
+    if recognised.notes:
+        _log.info("%s: read as %s (%s)", place, recognised.name, recognised.notes)
+    if unit and recognised.unit and unit != recognised.unit:
         raise LabelError(
-            f'was asked for in "{unit}", but the file declares "{found.unit}"',
+            f'was asked for in "{unit}", but the file declares "{recognised.unit}"',
             where=place,
             hint="Declare the true unit",
         )
-    unit = check_unit(unit or found.unit, place)
-    divided = _divide(found, unit, vocabulary, place)
+    unit = check_unit(unit or recognised.unit, place)
+    divided = _divide(recognised, unit, vocabulary, place)
     sides = {} if divided else _read_sides(path)
-    provenance = {"recognised_as": found.name, **found.notes, **facts, "file": place, "digest": digest}
+    provenance = {"recognised_as": recognised.name, **recognised.notes, **facts, "file": place, "digest": digest}
     abundance = Abundance(
-        found.values,
+        recognised.values,
         unit,
-        found.sd if found.sd is not None else sides.get("sd"),
+        recognised.sd if recognised.sd is not None else sides.get("sd"),
         provenance,
-        found.median if found.median is not None else sides.get("median"),
+        recognised.median if recognised.median is not None else sides.get("median"),
         _read_reliability(path),
     )
     if unit == "cells per spot" and ((abundance.values.sum(axis=1) - 1).abs() < 1e-3).all():
@@ -195,8 +195,8 @@ def common_unit(labels: Mapping[str, Abundance]) -> str:
     """The one unit of the labels of many sections; LabelError if there are none, or more than one unit."""
     units = {table.unit: name for name, table in labels.items()}
     if len(units) != 1:
-        found = ", ".join(f'"{unit}" ({name})' for unit, name in units.items()) or "no labels"
-        raise LabelError(f"labels of one unit are needed, not {found}", hint="Bring all sections to the same unit")
+        words = ", ".join(f'"{unit}" ({name})' for unit, name in units.items()) or "no labels"
+        raise LabelError(f"labels of one unit are needed, not {words}", hint="Bring all sections to the same unit")
     return next(iter(units))
 
 
@@ -226,21 +226,21 @@ def _manifest_facts(path: Path, digest: str) -> tuple[str | None, dict[str, Any]
     return manifest["unit"], facts
 
 
-def _numbers(found: Recognised, path: Path) -> Recognised:
-    found.values = to_numbers(found.values, path)
-    found.sd = None if found.sd is None else to_numbers(found.sd, path)
-    found.median = None if found.median is None else to_numbers(found.median, path)
-    return found
+def _numbers(recognised: Recognised, path: Path) -> Recognised:
+    recognised.values = to_numbers(recognised.values, path)
+    recognised.sd = None if recognised.sd is None else to_numbers(recognised.sd, path)
+    recognised.median = None if recognised.median is None else to_numbers(recognised.median, path)
+    return recognised
 
 
-def _divide(found: Recognised, unit: str, vocabulary: Vocabulary | None, place: str) -> bool:
+def _divide(recognised: Recognised, unit: str, vocabulary: Vocabulary | None, place: str) -> bool:
     """Bring proportions to a sum of 1 where the file's kind or the vocabulary says so; whether that was done."""
     stated = vocabulary is not None and vocabulary.renormalise
-    if unit != "proportion" or not (found.scaled or stated):
+    if unit != "proportion" or not (recognised.scaled or stated):
         return False
-    total = found.values.sum(axis=1)
-    found.notes["normalised"] = {"least_total": float(total.min()), "largest_total": float(total.max())}
-    found.values, found.sd, found.median = Vocabulary.normalised(found.values, place), None, None
+    total = recognised.values.sum(axis=1)
+    recognised.notes["normalised"] = {"least_total": float(total.min()), "largest_total": float(total.max())}
+    recognised.values, recognised.sd, recognised.median = Vocabulary.normalised(recognised.values, place), None, None
     return True
 
 

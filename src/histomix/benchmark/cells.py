@@ -45,12 +45,14 @@ class Cell:
     parameters: float | None
 
     def rows(self) -> pd.DataFrame:
+        """The metrics of the evaluation, with the cohort and the encoder as first columns."""
         table = self.evaluation.metrics.copy()
         table.insert(0, "cohort", self.cohort)
         table.insert(1, "encoder", self.encoder)
         return table
 
     def costs(self) -> dict[str, Any]:
+        """Width of the features, parameters of the encoder, and tiles per second where embedding was timed."""
         return {
             "cohort": self.cohort,
             "encoder": self.encoder,
@@ -71,11 +73,11 @@ class _Ready:
 
     def has(self, encoder: str) -> bool:
         """Whether every part of an encoder could be used."""
-        return all(part in self.features for part in encoder.split(PLUS))
+        return all(single in self.features for single in encoder.split(PLUS))
 
     def blocks(self, encoder: str) -> list[dict[str, AnnData]]:
         """Features of an encoder, or of several that are joined."""
-        return [self.features[part] for part in encoder.split(PLUS)]
+        return [self.features[single] for single in encoder.split(PLUS)]
 
     def identity(self, encoder: str) -> dict[str, Any]:
         """What a score on these features and labels depends on."""
@@ -123,9 +125,9 @@ class Run:
         features = {}
         for name in singles:
             work = partial(self._embed, one, name, weights.get(name), threads)
-            found = self._attempt(work, one.name, name)
-            if found is not None:
-                features[name] = found
+            tables = self._attempt(work, one.name, name)
+            if tables is not None:
+                features[name] = tables
         within = [protocol for protocol in protocols if protocol != TRANSFER]
         if not features:
             self._step(len(encoders) * len(within))
@@ -187,11 +189,11 @@ class Run:
             }
         )
         note = folder.with_name(f"{protocol}.json")
-        found = finished(folder, note, wanted)
+        evaluation = finished(folder, note, wanted)
         tested = test or ready
-        if found is None:
+        if evaluation is None:
             note.unlink(missing_ok=True)
-            found = evaluate(
+            evaluation = evaluate(
                 ready.one.cohort.subset(list(ready.labels)),
                 ready.blocks(encoder),
                 ready.labels,
@@ -218,12 +220,12 @@ class Run:
         known = [parameters(part) for part in encoder.split(PLUS)]
         total = sum(count for count in known if count is not None) if None not in known else None
         dim = sum(next(iter(block.values())).n_vars for block in ready.blocks(encoder))
-        return Cell(name, encoder, found, joined, dim, total)
+        return Cell(name, encoder, evaluation, joined, dim, total)
 
     def _data(self, ready: _Ready, encoder: str) -> CohortData:
         """A cohort with its features, for `evaluate`."""
-        positions = [self.out / "features" / ready.one.name / safe_file_name(part) for part in encoder.split(PLUS)]
-        return CohortData(ready.one.cohort.subset(list(ready.labels)), ready.blocks(encoder), ready.labels, positions)
+        folders = [self.out / "features" / ready.one.name / safe_file_name(single) for single in encoder.split(PLUS)]
+        return CohortData(ready.one.cohort.subset(list(ready.labels)), ready.blocks(encoder), ready.labels, folders)
 
     def _attempt(self, work: Callable[[], Any], *names: str) -> Any:
         """Let one encoder or cell fail without the others; what cannot be mended by going on is raised."""

@@ -34,8 +34,8 @@ class Axis:
 
     def at(self, value: float) -> float:
         """Place of a value, px."""
-        share = (value - self.low) / (self.high - self.low)
-        return round(_PAD + share * (WIDTH - 2 * _PAD), 1)
+        fraction = (value - self.low) / (self.high - self.low)
+        return round(_PAD + fraction * (WIDTH - 2 * _PAD), 1)
 
     def header(self) -> Markup:
         """The scale, for the head of the column."""

@@ -87,8 +87,8 @@ def _group(
     mine = [t for t in mine if "mean" not in (t["a"], t["b"])]
     families = []
     for kind, caption in (("encoders", "Encoders, with the same head"), ("heads", "Heads, on the same encoder")):
-        found = [_test(one) for one in mine if one["compared"] == kind]
-        families += [{"name": caption, "rows": found}] if found else []
+        comparisons = [_test(one) for one in mine if one["compared"] == kind]
+        families += [{"name": caption, "rows": comparisons}] if comparisons else []
     return {
         "name": f"{cohort + ': ' if several else ''}{protocol} folds, against the {against(target)}",
         "protocol": words,

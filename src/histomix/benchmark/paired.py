@@ -32,7 +32,7 @@ def compare(cells: Sequence[tuple[str, str, Evaluation]], seed: int) -> list[dic
     groups: dict[tuple[str, str], list[tuple[str, Evaluation]]] = {}
     for cohort, encoder, evaluation in cells:
         groups.setdefault((cohort, evaluation.summary["protocol"]), []).append((encoder, evaluation))
-    found: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     for (cohort, protocol), members in groups.items():
         where = {"cohort": cohort, "protocol": protocol}
         tests: list[dict[str, Any]] = []
@@ -53,8 +53,8 @@ def compare(cells: Sequence[tuple[str, str, Evaluation]], seed: int) -> list[dic
             for one, p in zip(mine, adjusted([one["p"] for one in mine]), strict=True):
                 one["p_adjusted"] = p
                 one["statement"] = statement(one)
-                found.append(one)
-    return found
+                results.append(one)
+    return results
 
 
 def _scored(evaluation: Evaluation) -> list[str]:

@@ -67,13 +67,13 @@ def benchmark_cohorts(
     opened = [one if isinstance(one, BenchmarkCohort) else Cohort.of(one) for one in cohorts]
     stems = [one.name if isinstance(one, BenchmarkCohort) else one.sheet.stem for one in opened]
     alike = len(set(stems)) < len(stems)
-    found = []
+    members = []
     for place, (one, known, true) in enumerate(zip(opened, tables["labels"], tables["truth"], strict=True)):
         if not isinstance(one, BenchmarkCohort):
             name = f"{stems[place]}-{place + 1}" if alike else stems[place]
             one = BenchmarkCohort(name, one, labels_of(known, one), None if true is None else labels_of(true, one))
-        found.append(one)
-    return found
+        members.append(one)
+    return members
 
 
 def finished(folder: Path, note: Path, wanted: str) -> Evaluation | None:
@@ -98,8 +98,8 @@ def common_spots(one: BenchmarkCohort, features: Sequence[Mapping[str, AnnData]]
         kept = np.ones(len(keys), dtype=bool)
         anywhere = np.zeros(len(keys), dtype=bool)
         for block in features:
-            found = block[name]
-            readable = found.obs_names[np.isfinite(np.asarray(found.X, dtype=np.float32)).all(axis=1)]
+            adata = block[name]
+            readable = adata.obs_names[np.isfinite(np.asarray(adata.X, dtype=np.float32)).all(axis=1)]
             kept &= keys.isin(readable)
             anywhere |= keys.isin(readable)
         left_out += int((anywhere & ~kept).sum())
@@ -115,6 +115,7 @@ def common_spots(one: BenchmarkCohort, features: Sequence[Mapping[str, AnnData]]
 
 
 def table_digest(table: Abundance) -> str:
+    """Digest of the spots, cell types, values, unit and reliability of labels."""
     values = table.values
     reliability = None if table.reliability is None else table.reliability.tolist()
     return digest_json(

@@ -69,8 +69,8 @@ def _rank(members: Sequence[tuple[str, Evaluation]], target: str, seed: int) -> 
     weights = resample_weights(donors, seed)
 
     def interval(values: np.ndarray) -> tuple[float, float]:
-        found = mean_and_interval(values, weights, donors)
-        return tuple(np.nan if found[edge] is None else found[edge] for edge in ("low", "high"))  # type: ignore[return-value]
+        estimate = mean_and_interval(values, weights, donors)
+        return tuple(np.nan if estimate[edge] is None else estimate[edge] for edge in ("low", "high"))  # type: ignore[return-value]
 
     order = sorted(units, key=lambda key: (-np.nan_to_num(scores[key].mean(), nan=-np.inf), key))
     best, rows = scores[order[0]].to_numpy(float), []

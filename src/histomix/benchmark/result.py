@@ -53,15 +53,15 @@ class Benchmark:
     page: Path | None = None
 
 
-def write_benchmark(found: Benchmark, place: Path) -> None:
+def write_benchmark(benchmark: Benchmark, place: Path) -> None:
     """Write every file of a benchmark but its page."""
-    tests = pd.DataFrame(found.tests).reindex(columns=list(_TESTS))
-    for name, table in ((TABLE, found.table), (RANKING, found.ranking), (TESTS, tests)):
+    tests = pd.DataFrame(benchmark.tests).reindex(columns=list(_TESTS))
+    for name, table in ((TABLE, benchmark.table), (RANKING, benchmark.ranking), (TESTS, tests)):
         with atomic_path(place / name) as temporary:
             spreadsheet_table(table).to_csv(temporary, index=False, lineterminator="\n")
     if importlib.util.find_spec("pyarrow") is not None:
         with atomic_path((place / TABLE).with_suffix(".parquet")) as temporary:
-            found.table.to_parquet(temporary, index=False)
+            benchmark.table.to_parquet(temporary, index=False)
     with atomic_path(place / STATEMENT) as temporary:
-        temporary.write_text(found.statement, encoding="utf-8", newline="\n")
-    write_json(place / SUMMARY, {**found.summary, "csv": SPREADSHEET_NOTE})
+        temporary.write_text(benchmark.statement, encoding="utf-8", newline="\n")
+    write_json(place / SUMMARY, {**benchmark.summary, "csv": SPREADSHEET_NOTE})

@@ -133,9 +133,9 @@ def run_benchmark(
         "versions": versions(*LIBRARIES),
     }
     tests = compare([(cell.cohort, cell.encoder, cell.evaluation) for cell in run.cells], seed)
-    found = Benchmark(table, ranking, summary, statement, tests, run.failures)
-    write_benchmark(found, Path(out))
-    return replace(found, page=write_benchmark_page(found, out))
+    benchmark = Benchmark(table, ranking, summary, statement, tests, run.failures)
+    write_benchmark(benchmark, Path(out))
+    return replace(benchmark, page=write_benchmark_page(benchmark, out))
 
 
 def _method(one: BenchmarkCohort) -> str:

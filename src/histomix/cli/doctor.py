@@ -21,8 +21,8 @@ def doctor(
     with session(as_json, quiet) as run:
         from ..encoders import doctor as examine
 
-        found = examine(encoder)
-        run.say(found.text())
-        run.done(**found.to_dict())
-        if found.missing or (encoder and not found.encoders[encoder].loadable):
+        installation = examine(encoder)
+        run.say(installation.text())
+        run.done(**installation.to_dict())
+        if installation.missing or (encoder and not installation.encoders[encoder].loadable):
             raise typer.Exit(1)

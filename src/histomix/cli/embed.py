@@ -68,12 +68,12 @@ def embed(
             "trust_code": trust_code,
         }
         if len(encoder) == 1:
-            found = {encoder[0]: embed_cohort(sheet, encoder[0], **options)}
+            by_encoder = {encoder[0]: embed_cohort(sheet, encoder[0], **options)}
         else:
-            found = embed_cohort(sheet, encoder, **options)
-        first = next(iter(found.values()))
+            by_encoder = embed_cohort(sheet, encoder, **options)
+        first = next(iter(by_encoder.values()))
         tiles = sum(table.n_obs for table in first.values())
-        dims = {name: next(iter(features.values())).n_vars for name, features in found.items()}
+        dims = {name: next(iter(features.values())).n_vars for name, features in by_encoder.items()}
         words = ", ".join(
             f"{dim} features each" + (f" ({name})" if len(dims) > 1 else "") for name, dim in dims.items()
         )

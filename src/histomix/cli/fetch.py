@@ -43,12 +43,12 @@ def fetch(
         cohort = public_cohort(name)
         run.say(f"{cohort.title}\n  licence: {cohort.licence}\n  cite: {cohort.citation}")
         sheet = fetch_cohort(name, out, token, mirror, run.progress)
-        found = read_cohort(sheet)
-        donors = len(set(found.donors.values()))
-        run.say(f"{len(found)} sections of {donors} donors: {sheet}")
+        local_cohort = read_cohort(sheet)
+        donors = len(set(local_cohort.donors.values()))
+        run.say(f"{len(local_cohort)} sections of {donors} donors: {sheet}")
         run.done(
             sheet=str(sheet),
-            sections=found.names,
+            sections=local_cohort.names,
             donors=donors,
             licence=cohort.licence,
             citation=cohort.citation,

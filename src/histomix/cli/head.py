@@ -91,11 +91,11 @@ def pull(
             _show(run, facts)
             return accept or _agreed("Accept the licence and take the head?", as_json)
 
-        found = pull_head(
+        pulled = pull_head(
             source, out, accept=agreed, revision=revision, digest=digest, max_bytes=max_mb * _MB, endpoint=endpoint
         )
         run.say(f"head: {out}")
-        run.done(out=str(out), name=found.card["name"], digest=found.card["digest"])
+        run.done(out=str(out), name=pulled.card["name"], digest=pulled.card["digest"])
 
 
 @head.command("show")

@@ -21,20 +21,20 @@ def inspect(
     with session(as_json, quiet) as run:
         from ..spots import inspect_data
 
-        found = inspect_data(path)
-        run.say(f"{found.path}: {found.description.what}")
-        for title, lines in (("In it", found.description.contents), ("Missing", found.description.missing)):
+        inspection = inspect_data(path)
+        run.say(f"{inspection.path}: {inspection.description.what}")
+        for title, lines in (("In it", inspection.description.contents), ("Missing", inspection.description.missing)):
             if lines:
                 run.say(f"\n{title}:")
             for line in lines:
                 run.say(f"  - {line}")
-        if found.rows:
-            run.say("\nFor a cohort sheet:\n" + found.sheet().rstrip())
+        if inspection.rows:
+            run.say("\nFor a cohort sheet:\n" + inspection.sheet().rstrip())
         run.done(
-            path=str(found.path),
-            what=found.description.what,
-            contents=list(found.description.contents),
-            missing=list(found.description.missing),
-            rows=[dict(row) for row in found.rows],
-            sheet=found.sheet(),
+            path=str(inspection.path),
+            what=inspection.description.what,
+            contents=list(inspection.description.contents),
+            missing=list(inspection.description.missing),
+            rows=[dict(row) for row in inspection.rows],
+            sheet=inspection.sheet(),
         )

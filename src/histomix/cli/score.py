@@ -83,7 +83,7 @@ def score(
             if not equals or not region.strip() or not types.strip():
                 raise InputError(f"--expect {one!r} names no region and type", hint="Write it as REGION=TYPE+TYPE")
             declared[region.strip()] = [name.strip() for name in types.split("+")]
-        found = score_map(
+        evaluation = score_map(
             composition,
             cells=cells,
             regions=regions,
@@ -99,5 +99,5 @@ def score(
             out=out,
             progress=run.progress,
         )
-        run.say(orthogonal_text(found))
-        run.done(out=str(out), summary=found.summary)
+        run.say(orthogonal_text(evaluation))
+        run.done(out=str(out), summary=evaluation.summary)

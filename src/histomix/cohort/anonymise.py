@@ -74,23 +74,23 @@ def _is_safe(heading: str, values: pd.Series) -> bool:
 
 def private_frame(table: pd.DataFrame, names: Pseudonyms) -> pd.DataFrame:
     """A table with pseudonyms in its columns ``slide`` and ``patient``, and in ``part`` where that is a region."""
-    found = table.copy()
+    private = table.copy()
     for column, pseudonym in (("slide", names.slide), ("patient", names.patient)):
-        found[column] = [pseudonym(name) if isinstance(name, str) else name for name in table[column]]
+        private[column] = [pseudonym(name) if isinstance(name, str) else name for name in table[column]]
     if "level" in table:
-        found["part"] = [
+        private["part"] = [
             names.region(part) if level == "region" else part
             for level, part in zip(table["level"], table["part"], strict=True)
         ]
-    return found
+    return private
 
 
 def private_facts(facts: Mapping[str, Any], names: Pseudonyms) -> dict[str, Any]:
     """Facts of cohort tables; of patients without a slide only how many they are."""
-    found = {**facts, "anonymised": names.key}
+    private = {**facts, "anonymised": names.key}
     if isinstance(facts.get("clinical"), Mapping):
-        found["clinical"] = {"digest": facts["clinical"].get("digest")}
+        private["clinical"] = {"digest": facts["clinical"].get("digest")}
     if "slides_without_clinical" in facts:
-        found["slides_without_clinical"] = [names.slide(name) for name in facts["slides_without_clinical"]]
-        found["clinical_without_slide"] = len(facts["clinical_without_slide"])
-    return found
+        private["slides_without_clinical"] = [names.slide(name) for name in facts["slides_without_clinical"]]
+        private["clinical_without_slide"] = len(facts["clinical_without_slide"])
+    return private

@@ -91,8 +91,8 @@ def patient_of(slide: str, patients: Sequence[str], pattern: re.Pattern[str] | N
         Finds the patient instead: its first group, or all that it matches.
     """
     if pattern is not None:
-        found = pattern.search(slide)
-        return "" if found is None else found[1] if pattern.groups else found[0]
+        match = pattern.search(slide)
+        return "" if match is None else match[1] if pattern.groups else match[0]
     fitting = [name for name in patients if slide.startswith(name) and not slide[len(name) : len(name) + 1].isalnum()]
     return max(fitting, key=len, default="")
 

@@ -95,10 +95,13 @@ def getis_ord(values: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     spread = float(values.std())
     scale = spread * np.sqrt(np.maximum(n * size - size**2, 0) / max(n - 1, 1))
     excess = around - size * values.mean()
-    return np.divide(excess, scale, out=np.zeros(n), where=scale > 1e-12)
+    scores: np.ndarray = np.divide(excess, scale, out=np.zeros(n), where=scale > 1e-12)
+    return scores
 
 
-def tls_like(shares: np.ndarray, types: Sequence[str], pairs: np.ndarray, cell_mm2: float, rule: TlsRule) -> HotSpots:
+def tls_like(
+    proportions: np.ndarray, types: Sequence[str], pairs: np.ndarray, cell_mm2: float, rule: TlsRule
+) -> HotSpots:
     """Find TLS-like hot spots: connected tiles that are hot for both lineages.
 
     A tile is hot where Gi* of the B share and of the T share reach ``min_z`` and the shares reach their floors. Hot
@@ -109,7 +112,7 @@ def tls_like(shares: np.ndarray, types: Sequence[str], pairs: np.ndarray, cell_m
 
     Parameters
     ----------
-    shares
+    proportions
         (n, k) compositions, no NaN.
     types
         Names of the k types.
@@ -126,18 +129,18 @@ def tls_like(shares: np.ndarray, types: Sequence[str], pairs: np.ndarray, cell_m
         The rule names a type that is not there.
     """
     b, t = rule.columns(types)
-    b_share, t_share = shares[:, b].sum(axis=1), shares[:, t].sum(axis=1)
-    hot = (b_share >= rule.min_b) & (b_share + t_share >= rule.min_bt)
-    for lineage in (b_share, t_share):
+    b_fraction, t_fraction = proportions[:, b].sum(axis=1), proportions[:, t].sum(axis=1)
+    hot = (b_fraction >= rule.min_b) & (b_fraction + t_fraction >= rule.min_bt)
+    for lineage in (b_fraction, t_fraction):
         hot &= getis_ord(lineage, pairs) >= rule.min_z
     inside = pairs[hot[pairs].all(axis=1)]
-    _, part = connected(len(shares), inside)
+    _, part = connected(len(proportions), inside)
     size = np.bincount(part[hot], minlength=part.max(initial=0) + 1) if hot.any() else np.zeros(1, int)
     # A tile's area is exact only up to rounding; an area of just the least counts.
     large = np.flatnonzero(size * cell_mm2 >= rule.min_area_mm2 * (1 - 1e-9))
     large = large[(size[large] > 0)]
     ranked = large[np.lexsort((large, -size[large]))]
-    label = np.zeros(len(shares), np.int64)
+    label = np.zeros(len(proportions), np.int64)
     for number, which in enumerate(ranked, start=1):
         label[hot & (part == which)] = number
     return HotSpots(label, len(ranked))

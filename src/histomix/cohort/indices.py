@@ -10,8 +10,8 @@ def shannon(composition: np.ndarray) -> float:
     total = float(composition.sum())
     if not total > 0:
         return float("nan")
-    shares = composition[composition > 0] / total
-    return float(-(shares * np.log(shares)).sum())
+    fractions = composition[composition > 0] / total
+    return float(-(fractions * np.log(fractions)).sum())
 
 
 def evenness(composition: np.ndarray) -> float:
@@ -60,7 +60,8 @@ def joins(weights: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 def one_hot(dominant: np.ndarray, k: int) -> np.ndarray:
     """(n, k) with a 1 at each tile's dominant type."""
-    return np.eye(k)[dominant]
+    indicators: np.ndarray = np.eye(k)[dominant]
+    return indicators
 
 
 def mixing(observed: np.ndarray) -> float:
@@ -86,6 +87,6 @@ def morisita_horn(amounts: np.ndarray) -> np.ndarray:
     """
     total = amounts.sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        shares = amounts / total
-        squares = (shares**2).sum(axis=0)
-        return np.asarray(2 * shares.T @ shares / (squares[:, None] + squares))
+        fractions = amounts / total
+        squares = (fractions**2).sum(axis=0)
+        return np.asarray(2 * fractions.T @ fractions / (squares[:, None] + squares))

@@ -64,7 +64,7 @@ class Tissue:
     ----------
     types
         Names of the k cell types.
-    shares
+    proportions
         float64 (n, k), each row adds up to 1.
     cells
         float64 (n, k), cells in a cell of the map; None where the head predicts no counts, or at spots.
@@ -79,7 +79,7 @@ class Tissue:
     """
 
     types: list[str]
-    shares: np.ndarray
+    proportions: np.ndarray
     cells: np.ndarray | None
     xy_px: np.ndarray
     mm2: np.ndarray
@@ -95,7 +95,7 @@ class Tissue:
         hot = None if self.hot is None else HotSpots(self.hot.label[rows], len(set(self.hot.label[rows]) - {0}))
         cells = None if self.cells is None else self.cells[rows]
         return Tissue(
-            self.types, self.shares[rows], cells, self.xy_px[rows], self.mm2[rows],
+            self.types, self.proportions[rows], cells, self.xy_px[rows], self.mm2[rows],
             place[self.pairs[inside]], self.cell_mm, self.on_grid, hot,
         )  # fmt: skip
 
@@ -152,13 +152,13 @@ def tissue_of(one: CompositionMap, rule: TlsRule | None, in_scope_only: bool) ->
     if in_scope_only:
         used &= one.in_scope
     xy = one.xy_px[used]
-    share = obs["tissue"].to_numpy(float)[used] if "tissue" in obs else np.ones(len(xy))
+    coverage = obs["tissue"].to_numpy(float)[used] if "tissue" in obs else np.ones(len(xy))
     per_cell = one.manifest.get("area", {}).get("cells_per_map_cell")
     pairs = neighbour_pairs(xy, one.cell_px if on_grid else nearest_pitch(xy))
-    shares = values[used] / total[used, None]
-    hot = None if rule is None else tls_like(shares, types, pairs, cell_mm**2, rule)
+    proportions = values[used] / total[used, None]
+    hot = None if rule is None else tls_like(proportions, types, pairs, cell_mm**2, rule)
     counts = values[used] * float(per_cell) if per_cell is not None else None
-    return Tissue(types, shares, counts, xy, share * cell_mm**2, pairs, cell_mm, on_grid, hot), used
+    return Tissue(types, proportions, counts, xy, coverage * cell_mm**2, pairs, cell_mm, on_grid, hot), used
 
 
 def _rows(
@@ -170,7 +170,7 @@ def _rows(
         }  # fmt: skip
 
     yield from (row(measure, value) for measure, value in _state(one, here, used, tissue).items())
-    if not len(tissue.shares):
+    if not len(tissue.proportions):
         return
     for measure, values in _by_type(tissue).items():
         yield from (row(measure, value, name) for name, value in zip(tissue.types, values, strict=True))
@@ -188,63 +188,63 @@ def _rows(
 def _state(one: CompositionMap, here: np.ndarray, used: np.ndarray, tissue: Tissue) -> dict[str, float]:
     ok = one.read_ok[here]
     novelty = one.novelty[here][ok]
-    share = {"unreadable_share": 1 - ok.mean() if len(ok) else np.nan}
+    fractions = {"unreadable_share": 1 - ok.mean() if len(ok) else np.nan}
     if ok.any():
-        share["in_scope_share"] = one.in_scope[here][ok].mean()
-        share["novel_share"] = (novelty > NOVEL).mean()
-        share["novelty_mean"] = float(np.nanmean(novelty)) if np.isfinite(novelty).any() else np.nan
+        fractions["in_scope_share"] = one.in_scope[here][ok].mean()
+        fractions["novel_share"] = (novelty > NOVEL).mean()
+        fractions["novelty_mean"] = float(np.nanmean(novelty)) if np.isfinite(novelty).any() else np.nan
     sizes = {"cell_um": tissue.cell_mm * 1000, "tissue_mm2": tissue.mm2.sum()}
-    return {"tiles": len(ok), "tiles_used": int(used.sum()), **share, **sizes}
+    return {"tiles": len(ok), "tiles_used": int(used.sum()), **fractions, **sizes}
 
 
 def _by_type(tissue: Tissue) -> dict[str, np.ndarray]:
-    found = {"proportion": tissue.shares.mean(axis=0)}
+    measures = {"proportion": tissue.proportions.mean(axis=0)}
     if tissue.cells is not None:
         cells = tissue.cells.sum(axis=0)
         if tissue.on_grid:
-            found["cells"] = cells
+            measures["cells"] = cells
         if tissue.mm2.sum() > 0:
-            found["density"] = cells / tissue.mm2.sum()
-    dominant = tissue.shares.argmax(axis=1)
-    found["dominant_share"] = np.bincount(dominant, minlength=len(tissue.types)) / len(dominant)
-    return found
+            measures["density"] = cells / tissue.mm2.sum()
+    dominant = tissue.proportions.argmax(axis=1)
+    measures["dominant_share"] = np.bincount(dominant, minlength=len(tissue.types)) / len(dominant)
+    return measures
 
 
 def _of_all(tissue: Tissue) -> dict[str, float]:
-    mean = tissue.shares.mean(axis=0)
-    dominant = one_hot(tissue.shares.argmax(axis=1), len(tissue.types))
-    found = {"shannon": shannon(mean), "evenness": evenness(mean)}
-    found["shannon_tile"] = float(np.mean([shannon(share) for share in tissue.shares]))
-    found["pairs"] = len(tissue.pairs)
+    mean = tissue.proportions.mean(axis=0)
+    dominant = one_hot(tissue.proportions.argmax(axis=1), len(tissue.types))
+    measures = {"shannon": shannon(mean), "evenness": evenness(mean)}
+    measures["shannon_tile"] = float(np.mean([shannon(composition) for composition in tissue.proportions]))
+    measures["pairs"] = len(tissue.pairs)
     if len(tissue.pairs):
         observed, expected = joins(dominant, tissue.pairs)
-        found["mixing"], found["mixing_expected"] = mixing(observed), mixing(expected)
-    return found
+        measures["mixing"], measures["mixing_expected"] = mixing(observed), mixing(expected)
+    return measures
 
 
 def _by_pair(tissue: Tissue) -> dict[str, np.ndarray]:
-    found = {"morisita_horn": morisita_horn(tissue.shares if tissue.cells is None else tissue.cells)}
+    measures = {"morisita_horn": morisita_horn(tissue.proportions if tissue.cells is None else tissue.cells)}
     if not len(tissue.pairs):
-        return found
-    dominant = one_hot(tissue.shares.argmax(axis=1), len(tissue.types))
+        return measures
+    dominant = one_hot(tissue.proportions.argmax(axis=1), len(tissue.types))
     observed, expected = joins(dominant, tissue.pairs)
     # Types that dominate nowhere have no joins to speak of.
     there = np.outer(dominant.any(axis=0), dominant.any(axis=0))
-    found["joins"], found["joins_expected"] = (np.where(there, table, np.nan) for table in (observed, expected))
+    measures["joins"], measures["joins_expected"] = (np.where(there, table, np.nan) for table in (observed, expected))
     if tissue.on_grid and tissue.mm2.sum() > 0:
-        found["interface"] = found["joins"] * tissue.cell_mm / tissue.mm2.sum()
-    observed, expected = joins(tissue.shares, tissue.pairs)
-    found["contact_ratio"] = np.divide(observed, expected, out=np.full_like(observed, np.nan), where=expected > 0)
-    return found
+        measures["interface"] = measures["joins"] * tissue.cell_mm / tissue.mm2.sum()
+    observed, expected = joins(tissue.proportions, tissue.pairs)
+    measures["contact_ratio"] = np.divide(observed, expected, out=np.full_like(observed, np.nan), where=expected > 0)
+    return measures
 
 
 def _hot(tissue: Tissue, hot: HotSpots) -> dict[str, float]:
     sizes = np.bincount(hot.label)[1:] * tissue.cell_mm**2
     area, mm2 = float(sizes.sum()), float(tissue.mm2.sum())
-    found = {"tls_like": float(hot.count), "tls_like_mm2": area, "tls_like_largest_mm2": float(sizes.max(initial=0))}
+    measures = {"tls_like": float(hot.count), "tls_like_mm2": area, "tls_like_largest_mm2": float(sizes.max(initial=0))}
     if mm2 > 0:
-        found |= {"tls_like_share": area / mm2, "tls_like_density": hot.count / mm2}
-    return found
+        measures |= {"tls_like_share": area / mm2, "tls_like_density": hot.count / mm2}
+    return measures
 
 
 def hot_spot_rows(tissue: Tissue, rule: TlsRule) -> list[dict[str, Any]]:
@@ -252,23 +252,23 @@ def hot_spot_rows(tissue: Tissue, rule: TlsRule) -> list[dict[str, Any]]:
     if tissue.hot is None:
         return []
     b, t = rule.columns(tissue.types)
-    found = []
+    hot_spots = []
     for number in range(1, tissue.hot.count + 1):
         rows = tissue.hot.label == number
         x, y = tissue.xy_px[rows].mean(axis=0)
-        shares = tissue.shares[rows]
-        found.append(
+        proportions = tissue.proportions[rows]
+        hot_spots.append(
             {
                 "hot_spot": number,
                 "x_px": float(x),
                 "y_px": float(y),
                 "tiles": int(rows.sum()),
                 "area_mm2": float(rows.sum() * tissue.cell_mm**2),
-                "b_share": float(shares[:, b].sum(axis=1).mean()),
-                "t_share": float(shares[:, t].sum(axis=1).mean()),
+                "b_share": float(proportions[:, b].sum(axis=1).mean()),
+                "t_share": float(proportions[:, t].sum(axis=1).mean()),
             }
         )
-    return found
+    return hot_spots
 
 
 def _named(value: object) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..common.anonymity.nameless import PATIENT_KEYS
 from ..common.anonymity.pseudonyms import Pseudonyms, open_pseudonyms
 from ..common.naming import SPREADSHEET_NOTE, spreadsheet_table
 from ..common.paths import as_list, paths_among
@@ -20,7 +21,7 @@ from ..maps import CompositionMap, MapSource, find_maps
 from ..progress import Progress, progress_bars
 from ..provenance import atomic_path, digest_file, versions, write_json
 from .anonymise import clinical_columns, private_facts, private_frame
-from .clinical import PATIENT_KEYS, Clinical, patient_of, read_clinical
+from .clinical import Clinical, patient_of, read_clinical
 from .hotspots import TlsRule
 from .measures import DEFINITIONS, hot_spot_rows, map_rows, tissue_of
 
@@ -114,7 +115,7 @@ def cohort_tables(
         A file cannot be written.
     """
     given = as_list(maps)
-    found = find_maps(given)
+    sources = find_maps(given)
     if keep_columns and not anonymise:
         raise InputError("all columns are kept", hint="Name columns to keep only where the tables are anonymised")
     names = open_pseudonyms(anonymise, pseudonym_key, out, paths_among(given))
@@ -129,13 +130,13 @@ def cohort_tables(
     sides: dict[str, float] = {}
     failures: list[HistomixError] = []
     with progress_bars(progress) as report:
-        for number, source in enumerate(found, start=1):
+        for number, source in enumerate(sources, start=1):
             try:
                 composition, name, facts = _read(source, names)
                 rows = pd.DataFrame(map_rows(composition, rule, in_scope_only))
             except HistomixError as error:
                 failures.append(error)
-                report("cohort", number, len(found))
+                report("cohort", number, len(sources))
                 continue
             heads.setdefault(composition.head["digest"], name)
             sides[name] = composition.cell_px * composition.mpp
@@ -147,7 +148,7 @@ def cohort_tables(
             if rule is not None:
                 tissue, _ = tissue_of(composition, rule, in_scope_only)
                 spots += [{"slide": name, "patient": patient, **spot} for spot in hot_spot_rows(tissue, rule)]
-            report("cohort", number, len(found))
+            report("cohort", number, len(sources))
     if not parts:
         raise failures[0]
     if len(heads) > 1:

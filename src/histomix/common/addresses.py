@@ -38,12 +38,14 @@ def check_address(text: str) -> str:
     """
     scheme = text.partition(":")[0].lower()
     if _CHAIN.search(text):
-        raise InputError("a chain of addresses (with '::') is not read", where=_shown(text), hint=_HINT)
+        raise InputError("a chain of addresses (with '::') is not read", where=_redacted(text), hint=_HINT)
     if scheme == "file":
-        raise InputError("a file of this computer is named by its path", where=_shown(text), hint="Leave out file://")
+        raise InputError(
+            "a file of this computer is named by its path", where=_redacted(text), hint="Leave out file://"
+        )
     if scheme not in SCHEMES:
         raise InputError(
-            f"{visible(scheme, 20)}:// is no kind of address that can be read", where=_shown(text), hint=_HINT
+            f"{visible(scheme, 20)}:// is no kind of address that can be read", where=_redacted(text), hint=_HINT
         )
     try:
         parts = urlsplit(text)
@@ -53,7 +55,7 @@ def check_address(text: str) -> str:
         usable = False
     # Tabs and line ends are dropped from addresses by some readers and kept by others, which would read another one.
     if not usable or any(mark < " " or mark == "\x7f" for mark in text):
-        raise InputError("is not written as an address", where=_shown(text), hint=_HINT)
+        raise InputError("is not written as an address", where=_redacted(text), hint=_HINT)
     return scheme
 
 
@@ -64,7 +66,7 @@ def redact_url(url: str) -> str:
     return f"{parts.scheme}://{host}{parts.path}" + ("?..." if parts.query else "")
 
 
-def _shown(text: str) -> str:
+def _redacted(text: str) -> str:
     """As `redact_url`, of what may be no address at all."""
     return visible(re.sub(r"//[^/@]*@", "//", text.partition("?")[0]))
 
@@ -111,23 +113,23 @@ def check_redirect(source: str, target: str) -> None:
 
 def is_loopback(host: str) -> bool:
     """Whether a host name or address is this machine, as seen from itself."""
-    found = _addresses(host.strip("[]"))
-    return bool(found) and all(address.is_loopback for address in found)
+    addresses = _addresses(host.strip("[]"))
+    return bool(addresses) and all(address.is_loopback for address in addresses)
 
 
 def _inner(host: str | None, among: Callable[[Iterable[bool]], bool]) -> bool:
     """Whether any, or all, of a host's addresses are of this computer or of a private network; none: no."""
-    found = _addresses(unquote(host or ""))  # a zone of IPv6 is written %25eth0
-    return bool(found) and among(not address.is_global or address in _OF_PROTOCOLS for address in found)
+    addresses = _addresses(unquote(host or ""))  # a zone of IPv6 is written %25eth0
+    return bool(addresses) and among(not address.is_global or address in _OF_PROTOCOLS for address in addresses)
 
 
 def _addresses(host: str) -> list[IPAddress]:
     """Of a host, as far as its name resolves here."""
     try:
-        found = {str(entry[4][0]).partition("%")[0] for entry in socket.getaddrinfo(host, None)}
+        texts = {str(entry[4][0]).partition("%")[0] for entry in socket.getaddrinfo(host, None)}
     except (OSError, UnicodeError):
         return []  # it cannot be reached either
-    return [_inside(ipaddress.ip_address(one)) for one in found]
+    return [_inside(ipaddress.ip_address(one)) for one in texts]
 
 
 def _inside(address: IPAddress) -> IPAddress:

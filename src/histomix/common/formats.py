@@ -37,12 +37,12 @@ def refuse_newer(
     InputError
         Or ``error``: the format is newer.
     """
-    found = facts.get("format")
-    if isinstance(found, int) and found > known:
+    number = facts.get("format")
+    if isinstance(number, int) and number > known:
         versions = facts.get("versions")
         maker = facts.get("histomix") or (versions.get("histomix") if isinstance(versions, Mapping) else None)
         raise error(
-            f"{what} made by a newer histomix ({maker}): its format is {found}, and this version reads {known}",
+            f"{what} made by a newer histomix ({maker}): its format is {number}, and this version reads {known}",
             where=where,
             hint="Upgrade histomix",
         )

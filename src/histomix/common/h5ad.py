@@ -100,8 +100,8 @@ class GrowingH5ad:
     Examples
     --------
     >>> with GrowingH5ad(path) as growing:  # doctest: +SKIP
-    ...     for stretch in stretches:
-    ...         growing.append(stretch)
+    ...     for chunk in chunks:
+    ...         growing.append(chunk)
     ...     growing.finish()
     """
 
@@ -120,22 +120,22 @@ class GrowingH5ad:
         finally:
             self._growing.unlink(missing_ok=True)
 
-    def append(self, stretch: AnnData) -> None:
+    def append(self, chunk: AnnData) -> None:
         """Add rows.
 
         Parameters
         ----------
-        stretch
-            Its ``X``, ``layers`` and ``obsm`` are dense; every stretch has the same columns, arrays and variables.
+        chunk
+            Its ``X``, ``layers`` and ``obsm`` are dense; every chunk has the same columns, arrays and variables.
             ``uns`` and ``var`` are those of the first.
         """
         if not self._obs:
-            self._var, self._uns = stretch.var, dict(stretch.uns)
-        self._obs.append(stretch.obs)
-        self._extend("X", stretch.X)
-        for name in layer_names(stretch):
-            self._extend(f"layers/{name}", stretch.layers[name])
-        for name, array in stretch.obsm.items():
+            self._var, self._uns = chunk.var, dict(chunk.uns)
+        self._obs.append(chunk.obs)
+        self._extend("X", chunk.X)
+        for name in layer_names(chunk):
+            self._extend(f"layers/{name}", chunk.layers[name])
+        for name, array in chunk.obsm.items():
             self._extend(f"obsm/{name}", array)
 
     def finish(self) -> None:

@@ -95,12 +95,14 @@ def spearman(observed: Array, predicted: Array) -> Array:
 
 def rmse(observed: Array, predicted: Array) -> Array:
     """Root mean squared error of each column."""
-    return np.sqrt(np.mean((predicted - observed) ** 2, axis=0))
+    error: Array = np.sqrt(np.mean((predicted - observed) ** 2, axis=0))
+    return error
 
 
 def mae(observed: Array, predicted: Array) -> Array:
     """Mean absolute error of each column."""
-    return np.mean(np.abs(predicted - observed), axis=0)
+    error: Array = np.mean(np.abs(predicted - observed), axis=0)
+    return error
 
 
 def auroc(present: NDArray[np.bool_], predicted: Array) -> Array:
@@ -111,7 +113,8 @@ def auroc(present: NDArray[np.bool_], predicted: Array) -> Array:
     n_present = present.sum(axis=0).astype(np.float64)
     pairs = n_present * (len(present) - n_present)
     wins = np.where(present, _ranks(predicted), 0.0).sum(axis=0) - n_present * (n_present + 1) / 2
-    return np.divide(wins, pairs, out=np.full(present.shape[1], np.nan), where=pairs > 0)
+    area: Array = np.divide(wins, pairs, out=np.full(present.shape[1], np.nan), where=pairs > 0)
+    return area
 
 
 def js_distance(observed: Array, predicted: Array) -> Array:
@@ -154,7 +157,8 @@ def spread_kept(observed: Array, predicted: Array) -> Array:
 
 
 def _is_constant(values: Array) -> NDArray[np.bool_]:
-    return np.ptp(values, axis=0) <= CONSTANT * np.abs(values).max(axis=0)
+    constant: NDArray[np.bool_] = np.ptp(values, axis=0) <= CONSTANT * np.abs(values).max(axis=0)
+    return constant
 
 
 def _deviations(values: Array) -> Array:
@@ -172,4 +176,5 @@ def unit_deviations(values: Array) -> Array:
 
 
 def _ranks(values: Array) -> Array:
-    return rankdata(np.where(_is_constant(values), 0.0, values), axis=0)
+    ranks: Array = rankdata(np.where(_is_constant(values), 0.0, values), axis=0)
+    return ranks

@@ -9,7 +9,7 @@ ABUNDANCE_MAP = "viridis"
 #: Diverging around 0, told apart without red against green.
 SIGNED_MAP = "RdBu_r"
 #: Shares from nothing to everything, on paper.
-SHARE_MAP = "Purples"
+FRACTION_MAP = "Purples"
 
 #: Text, quiet text, axes, thin lines, and the ground of dots.
 INK, QUIET, AXIS, LINE, GROUND = "#23262b", "#6a7078", "#c9ccd1", "#e1e3e6", "#ffffff"

@@ -100,21 +100,21 @@ def _of_the_user() -> dict[str, str]:
     except RuntimeError:  # this user has none
         return {}
     caches = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
-    found: dict[str, str] = {}
+    variables: dict[str, str] = {}
     if "HF_HOME" not in os.environ:
         hub = caches / "huggingface"
-        found["HF_TOKEN_PATH"] = str(hub / "token")
+        variables["HF_TOKEN_PATH"] = str(hub / "token")
         if (hub / "hub").is_dir() and "HUGGINGFACE_HUB_CACHE" not in os.environ:
-            found["HF_HUB_CACHE"] = str(hub / "hub")
+            variables["HF_HUB_CACHE"] = str(hub / "hub")
     if (caches / "torch" / "hub").is_dir():
-        found["TORCH_HOME"] = str(caches / "torch")
+        variables["TORCH_HOME"] = str(caches / "torch")
     settings = [
         Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "matplotlib" / "matplotlibrc",
         home / ".matplotlib" / "matplotlibrc",
     ]
     if "MPLCONFIGDIR" not in os.environ and (given := [path for path in settings if path.is_file()]):
-        found["MATPLOTLIBRC"] = str(given[0])
-    return found
+        variables["MATPLOTLIBRC"] = str(given[0])
+    return variables
 
 
 def hub_cache() -> Path | None:

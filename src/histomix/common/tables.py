@@ -159,13 +159,15 @@ def read_columns(path: Path, names: Sequence[str]) -> pd.DataFrame:
     wanted = [present.index(name) for name in names]
     table = _parse(path, SectionError, usecols=wanted, dtype=str, na_filter=False, index_col=False)
     order = np.argsort(np.argsort(wanted))
-    return table.iloc[:, order].set_axis(list(names), axis=1).apply(lambda column: column.str.strip())
+    text: pd.DataFrame = table.iloc[:, order].set_axis(list(names), axis=1).apply(lambda column: column.str.strip())
+    return text
 
 
 def _parse(path: Path, error: type[InputError], **options: Any) -> pd.DataFrame:
     text = decode(read_bytes(path, error), path, error)
     try:
-        return pd.read_csv(io.StringIO(text), sep=separator(text.partition("\n")[0]), **options)
+        table: pd.DataFrame = pd.read_csv(io.StringIO(text), sep=separator(text.partition("\n")[0]), **options)
+        return table
     except ValueError as reason:  # of pandas' errors too
         raise error(f"cannot be read as a table ({reason})", where=path, hint="Save it as CSV or TSV") from reason
 
@@ -177,7 +179,9 @@ def _read_parquet(path: Path, names: Sequence[str] | None, error: type[InputErro
     except ImportError as reason:
         raise MissingExtraError("pyarrow", "st", "reading Parquet") from reason
     try:
-        return pyarrow.parquet.read_table(path, columns=None if names is None else list(names)).to_pandas()
+        columns = None if names is None else list(names)
+        table: pd.DataFrame = pyarrow.parquet.read_table(path, columns=columns).to_pandas()
+        return table
     except FileNotFoundError as reason:
         raise _unreadable(path, reason, error) from reason
     except (OSError, pyarrow.ArrowInvalid) as reason:

@@ -248,11 +248,11 @@ def public_cohort(name: str) -> PublicCohort:
     """
     if name in COHORTS:
         return COHORTS[name]
-    if found := re.fullmatch(r"10x:(\w+)(?:@(\d+\.\d+\.\d+))?", name):
-        sample, version = found.groups()
+    if match := re.fullmatch(r"10x:(\w+)(?:@(\d+\.\d+\.\d+))?", name):
+        sample, version = match.groups()
         return TenX(sample, version or ("1.1.0" if sample.startswith("V1_") else "1.2.0"))
-    if found := re.fullmatch(r"hest:(\w+)", name, flags=re.IGNORECASE):
-        return Hest(found[1])
+    if match := re.fullmatch(r"hest:(\w+)", name, flags=re.IGNORECASE):
+        return Hest(match[1])
     raise UnknownNameError(
         f"there is no public cohort '{name}'", hint=f"Choose {', '.join(COHORTS)}, {', or '.join(PATTERNS)}"
     )
@@ -299,8 +299,8 @@ def _unpack(archive: Path, target: Path) -> None:
         raise DownloadError(
             f"cannot be unpacked ({error})", where=archive, hint="Run the same command again"
         ) from error
-    found = next(partial.rglob("spatial"), None)
-    if found is None:
+    spatial = next(partial.rglob("spatial"), None)
+    if spatial is None:
         raise DownloadError("holds no folder spatial", where=archive, hint="Check that this is a Visium sample")
-    found.replace(target / "spatial")
+    spatial.replace(target / "spatial")
     note_digest(target / "spatial")

@@ -117,5 +117,5 @@ def _write_sheet(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 def _authorisation(token: str | None) -> dict[str, str]:
     from huggingface_hub import get_token
 
-    found = token or get_token()
-    return {"Authorization": f"Bearer {found}"} if found else {}
+    bearer = token or get_token()
+    return {"Authorization": f"Bearer {bearer}"} if bearer else {}

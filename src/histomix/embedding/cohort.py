@@ -166,8 +166,8 @@ def embed(
         report = stack.enter_context(progress_bars(progress))
         _Run(list(targets.values()), batch_size, check_alignment, report).embed(sections)
     names = sections.names
-    found = {name: {section: target.features[section] for section in names} for name, target in targets.items()}
-    return found if several else next(iter(found.values()))
+    features = {name: {section: target.features[section] for section in names} for name, target in targets.items()}
+    return features if several else next(iter(features.values()))
 
 
 def _weights(encoders: Sequence[str | Encoder], weights: _Weights) -> list[_Path | None]:
@@ -212,8 +212,8 @@ class _Run:
                 target.wanted[name] = None
             with self._attempt(name):
                 section = cohort.section(name, counts=False)
-                found = [target.work(section, self.check_alignment) for target in self.targets]
-                if works := [work for work in found if work is not None]:
+                candidates = [target.work(section, self.check_alignment) for target in self.targets]
+                if works := [work for work in candidates if work is not None]:
                     pending[name] = works
                 else:
                     self.progress(f"embed {name}", len(section.keys), len(section.keys))
@@ -279,14 +279,14 @@ class _Run:
         self, section: Section, slide: Slide, mask: TissueMask, folders: Sequence[Path | None]
     ) -> dict[str, Any]:
         """Check a section; its overlay is written before it may be refused, so that the fault can be seen."""
-        found = alignment_of(section, slide, mask)
+        alignment = alignment_of(section, slide, mask)
         for folder in filter(None, folders):
             (folder / "overlays").mkdir(exist_ok=True)
             path = folder / "overlays" / f"{section.name}.png"
-            render_overlay(section, path, slide, mask=mask, alignment=found)
-            if not found.ok:
+            render_overlay(section, path, slide, mask=mask, alignment=alignment)
+            if not alignment.ok:
                 _LOG.warning("the spots of section %s on its image: %s", section.name, path)
-        return alignment_facts(found.require())
+        return alignment_facts(alignment.require())
 
 
 def _failure(failed: Mapping[str, HistomixError], cohort: Cohort) -> FeatureError:

@@ -238,20 +238,20 @@ def _encode(encoder: Encoder, read: Read, dtype: str) -> np.ndarray:
     if count == 0:
         return values
     encode: Any = encoder.embed if read.prepared is None else getattr(encoder, "encode", None)
-    found = np.asarray(encode(read.images if read.prepared is None else read.prepared), dtype=np.float32)
+    embeddings = np.asarray(encode(read.images if read.prepared is None else read.prepared), dtype=np.float32)
     name = f"the encoder {encoder.card.name}"
-    if found.shape != (count, encoder.dim):
+    if embeddings.shape != (count, encoder.dim):
         raise EncoderError(
-            f"{name} gave an array of shape {found.shape} for {count} tiles, not {(count, encoder.dim)}",
+            f"{name} gave an array of shape {embeddings.shape} for {count} tiles, not {(count, encoder.dim)}",
             hint="Check that its card and its weights belong together",
         )
-    if not np.isfinite(found).all():
+    if not np.isfinite(embeddings).all():
         raise EncoderError(f"{name} gave values that are not finite", hint="Check its weights with: histomix doctor")
-    largest = float(np.abs(found).max())
+    largest = float(np.abs(embeddings).max())
     if dtype == "float16" and largest > _FLOAT16_MAX:
         raise FeatureError(
             f"{name} gives values up to {largest:.4g}, beyond the range of float16 ({_FLOAT16_MAX:.0f})",
             hint="Embed with dtype float32 (--dtype float32)",
         )
-    values[read.readable] = found
+    values[read.readable] = embeddings
     return values

@@ -85,7 +85,7 @@ def feature_manifest(features: ad.AnnData) -> dict[str, Any]:
     if "manifest" not in features.uns:
         raise FeatureError("the table has no manifest, so it does not hold features of histomix", hint=hint)
     try:
-        manifest = json.loads(str(features.uns["manifest"]))
+        manifest: dict[str, Any] = json.loads(str(features.uns["manifest"]))
         encoder_identity(manifest)
         _ = manifest["section"], manifest["identity"]
     except (ValueError, KeyError, TypeError) as error:
@@ -126,7 +126,7 @@ def read_manifests(folder: Path) -> dict[str, dict[str, Any]]:
     FeatureError
         A file was made by a newer histomix.
     """
-    found = {}
+    manifests = {}
     for path in sorted(folder.glob("*.h5ad")):
         try:
             check_hdf5(path, FeatureError)
@@ -136,8 +136,8 @@ def read_manifests(folder: Path) -> dict[str, dict[str, Any]]:
         except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError):
             continue
         refuse_newer(manifest, LAYOUT, "the features were", path, FeatureError)
-        found[path.stem] = manifest
-    return found
+        manifests[path.stem] = manifest
+    return manifests
 
 
 def read_overview(folder: Path) -> dict[str, Any]:

@@ -113,14 +113,14 @@ def encoder_identity(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {**names, "size_px": tile["size_px"], "mpp": tile["mpp"]}
 
 
-def encoder_differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+def encoder_differences(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> str:
     """The fields of two `encoder_identity` that differ, in words; empty when they agree."""
-    fields = [name for name in expected if expected[name] != found.get(name)]
-    return "; ".join(f"{name} {found.get(name)}, not {expected[name]}" for name in fields)
+    fields = [name for name in expected if expected[name] != actual.get(name)]
+    return "; ".join(f"{name} {actual.get(name)}, not {expected[name]}" for name in fields)
 
 
 def require_same_encoder(
-    expected: Mapping[str, Any], found: Mapping[str, Any], where: str | Path, expected_by: str = "expected"
+    expected: Mapping[str, Any], actual: Mapping[str, Any], where: str | Path, expected_by: str = "expected"
 ) -> None:
     """Refuse features of another encoder or tile.
 
@@ -138,7 +138,7 @@ def require_same_encoder(
     FeatureError
         They differ; the message names every field that does.
     """
-    if differences := encoder_differences(expected, found):
+    if differences := encoder_differences(expected, actual):
         raise FeatureError(
             f"the features are not of the same encoder and tile as those {expected_by}: {differences}",
             where=where,

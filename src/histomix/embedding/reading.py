@@ -85,7 +85,7 @@ def read_ahead(
                 break
             x_px, y_px = (float(value) for value in xy_px[row])
             try:
-                found = read_place(x_px, y_px, batch.users)
+                tiles = read_place(x_px, y_px, batch.users)
             except SlideReadError as error:
                 if on_error == "raise":
                     what = f"the tile {names[row]} at x {x_px:.0f}, y {y_px:.0f} px cannot be read ({error.what})"
@@ -97,7 +97,7 @@ def read_ahead(
                     except SlideReadError:
                         readable[number, position] = False
                 continue
-            for place, pixels in zip(images, found, strict=True):
+            for place, pixels in zip(images, tiles, strict=True):
                 place[position] = pixels
         return batch, [
             _prepared(*each) for each in zip(images, readable, (prepare[u] for u in batch.users), strict=True)
@@ -129,7 +129,7 @@ LARGEST = {"cpu": 64, "cuda": 256}
 # Memory of a batch inside a model, as a multiple of its normalised images. The widest networks in use (ViT-g/14, the
 # first maps of a DenseNet) need about 40.
 _ACTIVATIONS = 64
-_SHARE_OF_FREE = 0.25
+_FRACTION_OF_FREE = 0.25
 _UNKNOWN = 16
 
 
@@ -150,7 +150,7 @@ def find_batch_size(encoders: Sequence[Encoder], free_bytes: int | None = None) 
     if free is None:
         return _UNKNOWN
     one_tile = max(encoder.tile_spec().size_px ** 2 for encoder in encoders) * 3 * 4 * _ACTIVATIONS
-    affordable = max(1, int(free * _SHARE_OF_FREE) // one_tile)
+    affordable = max(1, int(free * _FRACTION_OF_FREE) // one_tile)
     return 1 << (min(affordable, LARGEST[device]).bit_length() - 1)
 
 

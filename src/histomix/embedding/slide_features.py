@@ -70,12 +70,12 @@ def slide_features_together(
     with warnings.catch_warnings():
         # Said once in words by `slide_facts`, instead of once per tile by the reading threads.
         warnings.simplefilter("ignore", ScaleWarning)
-        found = embed_tiles_together(
+        embeddings = embed_tiles_together(
             slide, tiles, encoders, on_error="mark", dtype=_DTYPE, batch_size=batch_size, progress=progress, task=task
         )
     xy_px = tiles[["x_px", "y_px"]].to_numpy(dtype=float)
     tables = []
-    for encoder, (values, _) in zip(encoders, found, strict=True):
+    for encoder, (values, _) in zip(encoders, embeddings, strict=True):
         spec, facts = encoder.tile_spec(), encoder_facts(encoder)
         manifest = {
             "section": slide.name,

@@ -102,15 +102,15 @@ class Target:
         if self.stored.get(name, {}).get("identity") != work.identity or self.folder is None:
             return False
         try:
-            found = read_feature_file(self.folder / f"{name}.h5ad")
+            table = read_feature_file(self.folder / f"{name}.h5ad")
         except FeatureError as error:
             _LOG.warning("%s Embedding it again", error)
             return False
-        if need_alignment and feature_manifest(found)["alignment"] is None:
-            work.values = found.X
+        if need_alignment and feature_manifest(table)["alignment"] is None:
+            work.values = table.X
             return False
         remove_shards(self.folder / ".shards" / name)
-        self.features[name] = found
+        self.features[name] = table
         self.kept.append(name)
         return True
 
@@ -138,7 +138,7 @@ class Target:
         """Write the folder's manifest, before work too: what is ``wanted`` tells outdated files after a failure."""
         if self.folder is None:
             return
-        manifests = {**self.stored, **{name: feature_manifest(found) for name, found in self.features.items()}}
+        manifests = {**self.stored, **{name: feature_manifest(table) for name, table in self.features.items()}}
         overview = {
             "encoder": self.facts,
             "tile": self.spec.to_dict(),
@@ -245,10 +245,12 @@ class EncoderSource:
             from ..encoders import load_encoder
             from ..encoders.runtimes import optimise
 
-            found = self._encoder
-            if found is None:
-                found = load_encoder(self._name or "builtin", self._weights, self._threads, trust_code=self._trust_code)
-            fast = optimise(found, self._runtime, threads=self._threads)
+            encoder = self._encoder
+            if encoder is None:
+                encoder = load_encoder(
+                    self._name or "builtin", self._weights, self._threads, trust_code=self._trust_code
+                )
+            fast = optimise(encoder, self._runtime, threads=self._threads)
             self._ready = with_field_of_view(fast, self._fov_um)
             if self._known and encoder_facts(self._ready) != self._known["encoder"]:
                 what = f"the encoder {self._name} is not the one that the folder's manifest.json recorded for it"
@@ -262,13 +264,17 @@ def _request(name: str, weights: str | os.PathLike[str] | None) -> dict[str, Any
     from ..encoders.onnx.builtin import GRAPH
     from ..encoders.torch.weights import cached_weights, find_weights
 
-    found = card(name)
-    if found.source in _UNKNOWN_UNTIL_LOADED:
+    encoder_card = card(name)
+    if encoder_card.source in _UNKNOWN_UNTIL_LOADED:
         return None
     if weights is not None:
-        path: Path | None = find_weights(found, weights)
+        path: Path | None = find_weights(encoder_card, weights)
     else:
-        path = GRAPH if found.source == "builtin" else cached_weights(found)
+        path = GRAPH if encoder_card.source == "builtin" else cached_weights(encoder_card)
     if path is None or not path.is_file():
         return None
-    return {"card": digest_json(dataclasses.asdict(found)), "weights": fingerprint(path), "histomix": __version__}
+    return {
+        "card": digest_json(dataclasses.asdict(encoder_card)),
+        "weights": fingerprint(path),
+        "histomix": __version__,
+    }

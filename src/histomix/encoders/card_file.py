@@ -192,7 +192,8 @@ def _load_torchscript(
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             try:
-                return self.model(images)
+                embedding: torch.Tensor = self.model(images)
+                return embedding
             except (RuntimeError, ValueError, TypeError) as error:
                 raise _unusable(card, path, error) from error
 
@@ -264,6 +265,6 @@ class OnnxEncoder:
 
     def _embed_once(self, tiles: np.ndarray) -> np.ndarray:
         images = (tiles * self._scale + self._offset).transpose(0, 3, 1, 2)
-        found = self._session.run(images)
-        check_output(found, len(tiles), self.card)
-        return found
+        embeddings = self._session.run(images)
+        check_output(embeddings, len(tiles), self.card)
+        return embeddings

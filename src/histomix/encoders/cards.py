@@ -67,9 +67,9 @@ def card(name: str) -> EncoderCard:
     # Ours first: other code is not even loaded for them, and may itself ask for one of them while it loads.
     if wanted in known_cards():
         return known_cards()[wanted]
-    for found in cards():
-        if found.name == wanted:
-            return found
+    for candidate in cards():
+        if candidate.name == wanted:
+            return candidate
     names = [one.name for one in cards()]
     close = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(close)}" if close else f"Choose one of {', '.join(names)}"

@@ -34,16 +34,16 @@ def read_catalogue(path: Path) -> dict[str, EncoderCard]:
     content = YamlFile(path, EncoderError, _HINT).values()
     if not isinstance(content, Mapping) or not isinstance(content.get("cards"), list):
         raise EncoderError("holds no cards of encoders", where=path, hint=_HINT)
-    found: dict[str, EncoderCard] = {}
+    cards: dict[str, EncoderCard] = {}
     for number, facts in enumerate(content["cards"], start=1):
         try:
             card = _card({**(content.get("defaults") or {}), **facts})
         except TypeError as error:
             raise EncoderError(f"card {number} is no card of an encoder ({error})", where=path, hint=_HINT) from error
-        if card.name in found:
+        if card.name in cards:
             raise EncoderError(f"has the encoder {card.name} twice", where=path, hint=_HINT)
-        found[card.name] = card
-    return found
+        cards[card.name] = card
+    return cards
 
 
 def _card(facts: Mapping[str, Any]) -> EncoderCard:

@@ -73,31 +73,31 @@ def load_encoder(
     >>> encoder.tile_spec().size_px == encoder.card.size_px
     True
     """
-    found = card(name)
-    if found.source == "builtin":
+    encoder_card = card(name)
+    if encoder_card.source == "builtin":
         from .onnx.builtin import BuiltinEncoder
 
         if weights is not None:
             hint = "Leave --weights out, or name the encoder that they are of with --encoder"
             raise EncoderError("the built-in encoder brings its own weights", where=weights, hint=hint)
         return BuiltinEncoder(threads=threads, views=views)
-    if found.source == "python":
-        load = registered()[found.name].load
+    if encoder_card.source == "python":
+        load = registered()[encoder_card.name].load
         return load(weights=weights, threads=threads, views=views, device=device)
-    if found.source == "file":
+    if encoder_card.source == "file":
         from .card_file import load_card_file
 
         if weights is not None:
             raise EncoderError("a card file names its own model", where=weights, hint="Leave --weights out")
-        return load_card_file(found, threads, views, device, trust_code)
-    if found.source == "zoo":
+        return load_card_file(encoder_card, threads, views, device, trust_code)
+    if encoder_card.source == "zoo":
         from .torch.zoo import ZooEncoder
 
-        return ZooEncoder(found, weights, threads, views, device, trust_code)
+        return ZooEncoder(encoder_card, weights, threads, views, device, trust_code)
     from .torch.timm import TimmEncoder
     from .torch.weights import find_weights
 
-    return TimmEncoder(found, find_weights(found, weights), threads=threads, views=views, device=device)
+    return TimmEncoder(encoder_card, find_weights(encoder_card, weights), threads=threads, views=views, device=device)
 
 
 def availability(name: str) -> Availability:
@@ -111,14 +111,16 @@ def availability(name: str) -> Availability:
     if name.lower().startswith(ZOO) and importlib.util.find_spec("lazyslide_models") is None:
         error = MissingExtraError("lazyslide-models", "zoo", name)
         return Availability(False, error.what, error.hint or "")
-    found = card(name)
+    encoder_card = card(name)
     libraries: tuple[str, ...] = ("torch", "timm", "huggingface_hub")
-    if found.source == "builtin" or (found.source == "file" and found.files[0].lower().endswith(".onnx")):
+    if encoder_card.source == "builtin" or (
+        encoder_card.source == "file" and encoder_card.files[0].lower().endswith(".onnx")
+    ):
         libraries = ("onnxruntime",)
     missing = [library for library in libraries if importlib.util.find_spec(library) is None]
     if missing:
         return Availability(False, f"{missing[0]} is not installed", f"pip install {missing[0].replace('_', '-')}")
-    if found.source == "builtin":
+    if encoder_card.source == "builtin":
         from .onnx.builtin import read_graph
 
         try:
@@ -126,15 +128,15 @@ def availability(name: str) -> Availability:
         except EncoderError as fault:
             return Availability(False, fault.what, fault.hint or "")
         return Availability(True, "its weights are part of histomix", "")
-    if found.source == "python":
+    if encoder_card.source == "python":
         return Availability(True, "it was registered by other code", "")
-    if found.source == "file":
+    if encoder_card.source == "file":
         from .card_file import runs_code
 
-        if runs_code(found):
+        if runs_code(encoder_card):
             return Availability(True, "its model is beside its card, a program: --trust-code lets it run", "")
         return Availability(True, "its model is beside its card", "")
-    if found.source == "zoo":
+    if encoder_card.source == "zoo":
         from .torch.zoo import needs_remote_code
 
         reason = "lazyslide-models fetches its weights when it loads"
@@ -144,6 +146,6 @@ def availability(name: str) -> Availability:
         )
     from .torch.weights import access_hint, cached_weights
 
-    if cached_weights(found) is not None:
+    if cached_weights(encoder_card) is not None:
         return Availability(True, "its weights are in the hub's local cache", "")
-    return Availability(False, "its weights are not on this machine", access_hint(found))
+    return Availability(False, "its weights are not on this machine", access_hint(encoder_card))

@@ -161,9 +161,9 @@ class OnnxRuntime(_Wrapped):
             The tiles have another shape or type.
         """
         tiles = check_tiles(tiles, self.card.size_px, self.card.name)
-        parts = [tiles[start : start + self._batch] for start in range(0, len(tiles), self._batch)]
-        found = [mean_of_views(part, self.views, self._embed_once) for part in parts]
-        return np.concatenate(found) if found else np.empty((0, self.dim), dtype=np.float32)
+        batches = [tiles[start : start + self._batch] for start in range(0, len(tiles), self._batch)]
+        embeddings = [mean_of_views(batch, self.views, self._embed_once) for batch in batches]
+        return np.concatenate(embeddings) if embeddings else np.empty((0, self.dim), dtype=np.float32)
 
     def _embed_once(self, tiles: np.ndarray) -> np.ndarray:
         return self._session.run(tiles)
@@ -205,7 +205,8 @@ class TorchRuntime(_Wrapped):
         half = torch.autocast(self.device.type, self._dtype, enabled=self._dtype is not None)
         with torch_threads(self._threads), torch.inference_mode(), half:
             images = self._encoder.preprocess(tiles).contiguous(memory_format=self._format)
-            return self._encoder.forward(images).float().cpu().numpy()
+            embedding: np.ndarray = self._encoder.forward(images).float().cpu().numpy()
+            return embedding
 
     def _half_dtype(self, encoder: Any) -> torch.dtype | None:
         """The half precision that keeps features within the tolerance, None when neither does."""
@@ -233,10 +234,11 @@ class PinnedTorchRuntime(TorchRuntime):
 
     def encode(self, prepared: list[np.ndarray]) -> np.ndarray:
         """Embedding (n, dim), float32, of what `prepare` made."""
-        return np.stack([self._embed_once(images) for images in prepared]).mean(axis=0)
+        mean: np.ndarray = np.stack([self._embed_once(images) for images in prepared]).mean(axis=0)
+        return mean
 
 
-def _verify(found: Any, encoder: Any, tolerance: float | None) -> dict[str, float]:
+def _verify(runtime: Any, encoder: Any, tolerance: float | None) -> dict[str, float]:
     """Compare a runtime with the encoder itself.
 
     Returns
@@ -251,7 +253,7 @@ def _verify(found: Any, encoder: Any, tolerance: float | None) -> dict[str, floa
     from .onnx.graph import trial_tiles
 
     tiles = trial_tiles(encoder.card.size_px)
-    a, b = (np.asarray(each.embed(tiles), dtype=np.float64) for each in (found, encoder))
+    a, b = (np.asarray(each.embed(tiles), dtype=np.float64) for each in (runtime, encoder))
     size_a, size_b = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
     difference = float((np.linalg.norm(a - b, axis=1) / size_b).max())
     cosine = float(((a * b).sum(axis=1) / (size_a * size_b)).min())

@@ -69,7 +69,7 @@ def registered() -> dict[str, Registered]:
 
 @cache
 def _entry_points() -> dict[str, Registered]:
-    found: dict[str, Registered] = {}
+    encoders: dict[str, Registered] = {}
     for point in importlib.metadata.entry_points(group=GROUP):
         try:
             value = point.load()
@@ -82,5 +82,5 @@ def _entry_points() -> dict[str, Registered]:
         if not isinstance(entries, list | tuple) or not all(isinstance(entry, Registered) for entry in entries):
             _log.warning("the entry point %s = %s gives no histomix.encoders.Registered", point.name, point.value)
             continue
-        found.update({entry.card.name: entry for entry in entries})
-    return found
+        encoders.update({entry.card.name: entry for entry in entries})
+    return encoders

@@ -46,7 +46,7 @@ def check_tiles(tiles: np.ndarray, size_px: int, name: str) -> np.ndarray:
     return tiles
 
 
-def check_output(found: Any, count: int, card: EncoderCard) -> None:
+def check_output(array: Any, count: int, card: EncoderCard) -> None:
     """Refuse embeddings that are not (count, dim).
 
     Raises
@@ -54,10 +54,10 @@ def check_output(found: Any, count: int, card: EncoderCard) -> None:
     EncoderError
         They have another shape, or are no array.
     """
-    shape = tuple(getattr(found, "shape", ()))
+    shape = tuple(getattr(array, "shape", ()))
     if shape != (count, card.dim):
         raise EncoderError(
-            f"the encoder {card.name} gave {shape or type(found).__name__} for {count} tiles, not {(count, card.dim)}",
+            f"the encoder {card.name} gave {shape or type(array).__name__} for {count} tiles, not {(count, card.dim)}",
             hint="Correct dim on its card, or have the model return one vector for each tile",
         )
 

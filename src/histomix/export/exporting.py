@@ -62,17 +62,17 @@ def export_maps(
     """
     _check_format(to)
     given = as_list(maps)
-    found = find_maps(given)
-    names = _names(anonymise, pseudonym_key, out, paths_among(given), found)
+    sources = find_maps(given)
+    names = _names(anonymise, pseudonym_key, out, paths_among(given), sources)
     written: list[Path] = []
     failures: list[HistomixError] = []
     with progress_bars(progress) as report:
-        for number, source in enumerate(found, start=1):
+        for number, source in enumerate(sources, start=1):
             try:
                 written.append(_export(source, to, Path(out), names))
             except HistomixError as error:
                 failures.append(error)
-            report("export", number, len(found))
+            report("export", number, len(sources))
     return written, failures
 
 
@@ -162,9 +162,9 @@ def _kept_features(one: CompositionMap) -> AnnData | None:
     if values.shape[:1] != (len(one),):
         what = f"has {len(values)} rows for a map of {len(one)} tiles"
         raise InputError(what, where=path, hint="Predict the slide again")
-    found = AnnData(np.asarray(values, dtype=np.float32), obs=one.adata.obs[["x_px", "y_px"]].copy())
-    found.obsm["spatial"] = one.xy_px
-    return found
+    features = AnnData(np.asarray(values, dtype=np.float32), obs=one.adata.obs[["x_px", "y_px"]].copy())
+    features.obsm["spatial"] = one.xy_px
+    return features
 
 
 def _anndata(path: Path, one: CompositionMap) -> None:

@@ -92,12 +92,12 @@ class LazySlideHead:
         corners = np.zeros((len(X), 2)) if coords is None else np.asarray(coords, dtype=float)
         output = self.head.apply(X, corners * self.mpp)
         types = self.head.card["cell_types"]
-        found = {name: output.values[:, place] for place, name in enumerate(types)}
+        columns = {name: output.values[:, place] for place, name in enumerate(types)}
         for end, bound in (("lower", output.lower), ("upper", output.upper)):
             if bound is not None:
-                found |= {f"{name} {end}": bound[:, place] for place, name in enumerate(types)}
+                columns |= {f"{name} {end}": bound[:, place] for place, name in enumerate(types)}
         scope = np.where(np.isfinite(output.novelty), output.in_scope, np.nan)
-        return {**found, "novelty": output.novelty, "in_scope": scope}
+        return {**columns, "novelty": output.novelty, "in_scope": scope}
 
 
 def add_composition_to_wsidata(composition: AnnData | CompositionMap, wsi: Any, tile_key: str = "tiles") -> str:

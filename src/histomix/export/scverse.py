@@ -29,7 +29,7 @@ def to_scverse(composition: AnnData | CompositionMap, thumbnail: np.ndarray | No
     one = CompositionMap.of(composition)
     slide = one.slide
     name = safe_file_name(str(slide["file"]))  # it becomes a key, in which a slash would make a group
-    found = one.adata.copy()
+    table = one.adata.copy()
     entry: dict[str, object] = {
         "scalefactors": {"spot_diameter_fullres": one.cell_px},
         "metadata": {"unit": one.unit, "mpp": slide["mpp"]},
@@ -40,10 +40,10 @@ def to_scverse(composition: AnnData | CompositionMap, thumbnail: np.ndarray | No
             "spot_diameter_fullres": one.cell_px,
             "tissue_hires_scalef": thumbnail.shape[1] / slide["width_px"],
         }
-    found.uns["spatial"] = {name: entry}
-    found.obs["library_id"] = _category([name] * found.n_obs, [name])
-    found.obs["dominant_type"] = dominant_types(one)
-    return found
+    table.uns["spatial"] = {name: entry}
+    table.obs["library_id"] = _category([name] * table.n_obs, [name])
+    table.obs["dominant_type"] = dominant_types(one)
+    return table
 
 
 def dominant_types(one: CompositionMap) -> object:

@@ -88,11 +88,11 @@ def apply_head(
     values = np.full(shape, np.nan, np.float32)
     lower, upper = (None, None) if intervals is None else (values.copy(), values.copy())
     if len(rows):
-        found = estimator.predict(seen, where)
-        values[rows] = found
+        predictions = estimator.predict(seen, where)
+        values[rows] = predictions
         if intervals is not None and lower is not None and upper is not None:
             spread = estimator.predict_spread(seen, where) if intervals.needs_spread else None
-            lower[rows], upper[rows] = intervals.bounds(found, spread)
+            lower[rows], upper[rows] = intervals.bounds(predictions, spread)
     novelty = novelty_of(novelty_model, X, rows)
     in_scope = np.nan_to_num(novelty, nan=np.inf) <= IN_SCOPE_PERCENTILE
     return HeadOutput(values, lower, upper, novelty, in_scope)

@@ -21,7 +21,8 @@ MIN_SPOTS = 10
 _PREDICT_ROWS = 2048
 
 
-class CompositionRegressor(NeighbourhoodMixin, RegressorMixin, BaseEstimator):
+# scikit-learn has no types.
+class CompositionRegressor(NeighbourhoodMixin, RegressorMixin, BaseEstimator):  # type: ignore[misc]
     """Base of the estimators that map embeddings to cell-type abundances.
 
     Subclasses implement `_fit` and `_predict` on checked arrays that hold only the cell types seen in training; a type
@@ -189,8 +190,8 @@ class CompositionRegressor(NeighbourhoodMixin, RegressorMixin, BaseEstimator):
 
     def fitted(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return the fitted arrays and numbers: with the parameters, all that prediction needs."""
-        looks, lengths = self._context_fitted()
-        names = ("present_", *looks, *self._fitted_arrays())
+        context_arrays, lengths = self._context_fitted()
+        names = ("present_", *context_arrays, *self._fitted_arrays())
         numbers = ("n_features_in_", *lengths, *self._fitted_numbers)
         return (
             {name: np.ascontiguousarray(getattr(self, name)) for name in names},
@@ -205,8 +206,8 @@ class CompositionRegressor(NeighbourhoodMixin, RegressorMixin, BaseEstimator):
         HeadError
             An array or a number is missing, unknown or not finite, or the shapes do not fit together.
         """
-        looks, numbers_of_context = self._context_fitted()
-        wanted = {"present_": ("all types",), **looks, **self._fitted_arrays()}
+        context_arrays, numbers_of_context = self._context_fitted()
+        wanted = {"present_": ("all types",), **context_arrays, **self._fitted_arrays()}
         if set(arrays) != set(wanted):
             raise HeadError(f"the saved arrays are {sorted(arrays)}, but this kind of head has {sorted(wanted)}")
         for name in ("n_features_in_", *numbers_of_context, *self._fitted_numbers):
@@ -244,4 +245,5 @@ def to_unit(values: np.ndarray, unit: str) -> np.ndarray:
     if unit != "proportion":
         return values
     total = values.sum(axis=1, keepdims=True)
-    return np.divide(values, total, out=np.full_like(values, 1 / values.shape[1]), where=total > 0)
+    shares: np.ndarray = np.divide(values, total, out=np.full_like(values, 1 / values.shape[1]), where=total > 0)
+    return shares

@@ -16,7 +16,8 @@ from ..errors import HeadError, HeadTypeError
 SUM_TOLERANCE = 0.01
 
 
-class HeadNotFittedError(HeadError, NotFittedError):
+# scikit-learn has no types.
+class HeadNotFittedError(HeadError, NotFittedError):  # type: ignore[misc]
     """An estimator is asked for predictions before it is fitted."""
 
 

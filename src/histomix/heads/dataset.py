@@ -143,7 +143,8 @@ def positions_um(table: AnnData, keys: pd.Index) -> np.ndarray:
             "the features do not say where their tiles are (obsm['spatial'] and the slide's mpp)",
             hint="Make features with: histomix embed",
         )
-    return np.asarray(table.obsm["spatial"], dtype=np.float64)[table.obs_names.get_indexer(keys)] * mpp
+    xy_um: np.ndarray = np.asarray(table.obsm["spatial"], dtype=np.float64)[table.obs_names.get_indexer(keys)] * mpp
+    return xy_um
 
 
 def _tiles(
@@ -169,9 +170,9 @@ def _common_encoder(block: Mapping[str, AnnData], sections: Sequence[str]) -> di
     manifests = {name: feature_manifest(block[name]) for name in sections}
     first = manifests[sections[0]]
     for name, manifest in manifests.items():
-        found = encoder_identity(manifest)
+        identity = encoder_identity(manifest)
         by = f"of section {sections[0]}"
-        require_same_encoder(encoder_identity(first), found, where=f"features of section {name}", expected_by=by)
+        require_same_encoder(encoder_identity(first), identity, where=f"features of section {name}", expected_by=by)
     tile = {key: first["tile"][key] for key in ("size_px", "mpp")}
     return {**first["encoder"], **tile}
 

@@ -194,8 +194,8 @@ class Head:
                     "the features do not have the dimension or the tiles expected", where=where, hint=hint
                 )
         keys, X = join_blocks(tables)
-        looks = self.estimator.needs_positions or self.context_um
-        return keys, X, Positions(np.zeros(len(X), int), positions_um(tables[0], keys)) if looks else None
+        needs_positions = self.estimator.needs_positions or self.context_um
+        return keys, X, Positions(np.zeros(len(X), int), positions_um(tables[0], keys)) if needs_positions else None
 
 
 def seal(

@@ -91,7 +91,7 @@ def held_out_predictions(
     ----------
     estimator
         A fitted head.
-    X, Y, groups, places
+    X, Y, groups, positions
         What it was fitted on.
 
     Returns
@@ -104,16 +104,16 @@ def held_out_predictions(
     values = np.full(Y.shape, np.nan)
     spread: np.ndarray | None = None
     for train, test in inner_splits(len(X), groups):
-        part = clone(estimator).fit(
+        fold_fit = clone(estimator).fit(
             X[train],
             Y[train],
             None if groups is None else np.asarray(groups)[train],
             positions=None if positions is None else positions[train],
         )
         there = None if positions is None else positions[test]
-        values[test] = part.predict(X[test], there)
-        found = part.predict_spread(X[test], there)
-        if found is not None:
+        values[test] = fold_fit.predict(X[test], there)
+        fold_spread = fold_fit.predict_spread(X[test], there)
+        if fold_spread is not None:
             spread = np.full(Y.shape, np.nan) if spread is None else spread
-            spread[test] = found
+            spread[test] = fold_spread
     return values, spread

@@ -83,9 +83,9 @@ class Intervals:
             An array is missing or unknown, has the wrong shape, or holds negative or infinite values.
         """
         shapes = {"variance": (4, n_types), "multiplier": (n_types,)}
-        found = {name: array.shape for name, array in arrays.items()}
-        if found != shapes:
-            raise HeadError(f"the arrays of the intervals have shapes {found}; expected {shapes}")
+        actual_shapes = {name: array.shape for name, array in arrays.items()}
+        if actual_shapes != shapes:
+            raise HeadError(f"the arrays of the intervals have shapes {actual_shapes}; expected {shapes}")
         if not all(np.isfinite(array).all() and (array >= 0).all() for array in arrays.values()):
             raise HeadError("the arrays of the intervals hold negative or infinite values")
         return cls(arrays["variance"], arrays["multiplier"], unit, dict(described))
@@ -155,16 +155,16 @@ def calibrate(
         )
     observed, values = np.asarray(Y, dtype=np.float64)[known], held_out[known]
     width_of = None if spread is None else spread[known]
-    share = 1 / (np.bincount(group)[group] * len(names))
-    variance = _fit_variance(np.square(observed - values), values, width_of, share)
+    row_weight = 1 / (np.bincount(group)[group] * len(names))
+    variance = _fit_variance(np.square(observed - values), values, width_of, row_weight)
     expected = _expected_error(variance, values, width_of)
     score = np.divide(np.abs(observed - values), expected, out=np.zeros_like(expected), where=expected > 0)
-    found = [_quantile(score[:, column], group, len(names), level) for column in range(score.shape[1])]
-    multiplier = np.array([quantile for quantile, _ in found])
-    left_out = np.stack([coverage for _, coverage in found], axis=1)
+    quantiles = [_quantile(score[:, column], group, len(names), level) for column in range(score.shape[1])]
+    multiplier = np.array([quantile for quantile, _ in quantiles])
+    left_out = np.stack([coverage for _, coverage in quantiles], axis=1)
     unnamed = Intervals(variance, multiplier, unit)
     lower, upper = unnamed.bounds(values, width_of)
-    width = share @ (upper - lower)
+    width = row_weight @ (upper - lower)
     facts = {
         "level": level,
         "method": "conformal, every group held out whole and weighted equally, the next one taken to be as bad as the "
@@ -189,14 +189,17 @@ def _expected_error(variance: np.ndarray, values: np.ndarray, spread: np.ndarray
     square = variance[0] + variance[1] * np.maximum(values, 0.0)
     if spread is not None:
         square = square + variance[2] * np.square(spread)
-    return np.sqrt(np.maximum(square, variance[3]))
+    error: np.ndarray = np.sqrt(np.maximum(square, variance[3]))
+    return error
 
 
-def _fit_variance(square: np.ndarray, values: np.ndarray, spread: np.ndarray | None, share: np.ndarray) -> np.ndarray:
+def _fit_variance(
+    square: np.ndarray, values: np.ndarray, spread: np.ndarray | None, row_weight: np.ndarray
+) -> np.ndarray:
     """Regress squared errors on the prediction and the squared spread; once more with rows of large errors shrunk."""
     result = np.zeros((4, square.shape[1]))
     for column, error in enumerate(square.T):
-        level = float(share @ error)
+        level = float(row_weight @ error)
         result[3, column] = _FLOOR * level
         if level == 0:  # never present and never predicted
             continue
@@ -209,7 +212,7 @@ def _fit_variance(square: np.ndarray, values: np.ndarray, spread: np.ndarray | N
         fitted = np.full(len(error), level)
         for _ in range(2):
             # The variance of a squared error goes with the square of its mean.
-            weight = np.sqrt(share) / np.maximum(fitted, _FLOOR * level)
+            weight = np.sqrt(row_weight) / np.maximum(fitted, _FLOOR * level)
             coefficients, _ = nnls(table * weight[:, None], error * weight)
             fitted = table @ coefficients
         result[: len(parts), column] = coefficients / np.where(size > 0, size, np.inf)
@@ -235,8 +238,8 @@ def _quantile(score: np.ndarray, group: np.ndarray, n_groups: int, level: float)
 
 def _first(below: np.ndarray, level: float) -> int:
     """First score at which groups, and one more as bad as the worst of them, have the level on average."""
-    share = (below.sum(axis=0) + below.min(axis=0)) / (len(below) + 1)
-    return int(np.argmax(share >= level - 1e-12))  # the last share is 1
+    coverage = (below.sum(axis=0) + below.min(axis=0)) / (len(below) + 1)
+    return int(np.argmax(coverage >= level - 1e-12))  # the last one is 1
 
 
 def _round(value: float) -> float:

@@ -90,20 +90,20 @@ class NeighbourhoodMixin:
     def _neighbourhood(self, positions: Positions | None, n_rows: int) -> Neighbourhood | None:
         """Check that places are there where the head needs them, and find neighbours where it looks for any."""
         rings, length = self.context.rings_um, self.context.smooth_um
-        looks = bool(rings) or length > 0
+        needs_neighbours = bool(rings) or length > 0
         if any(not 0 < radius < np.inf for radius in rings) or sorted(set(rings)) != [*rings]:
             raise HeadError(f"rings_um must be positive radii, ascending; it is {self.rings_um!r}")
         if not 0 <= length < np.inf:
             raise HeadError(f"smooth_um must be a non-negative length; it is {self.smooth_um!r}")
         if positions is None:
-            if looks or self.needs_positions or self.context.slide:
+            if needs_neighbours or self.needs_positions or self.context.slide:
                 raise HeadError(
                     "this head looks at the neighbours of a tile, and no places were given",
-                    hint="Give places=Places(section, xy_um), or rings_um=() and smooth_um=0",
+                    hint="Give positions=Positions(section, xy_um), or rings_um=() and smooth_um=0",
                 )
             return None
         _require_as_many(positions, n_rows)
-        return Neighbourhood(positions) if looks or self.smooth_um == "auto" else None
+        return Neighbourhood(positions) if needs_neighbours or self.smooth_um == "auto" else None
 
     def _smoothed(self, values: np.ndarray, neighbourhood: Neighbourhood | None) -> np.ndarray:
         length = self.context.smooth_um

@@ -74,10 +74,10 @@ class Neighbourhood:
         for code in np.unique(self._code[rows]):
             mine = np.flatnonzero(self._code[rows] == code)
             tree = cKDTree(self.positions.xy_um[rows[mine]])
-            found = tree.sparse_distance_matrix(self._trees[code], radius_um, output_type="ndarray")
-            here.append(mine[found["i"]])
-            there.append(self._rows[code][found["j"]])
-            distance.append(found["v"])
+            entries = tree.sparse_distance_matrix(self._trees[code], radius_um, output_type="ndarray")
+            here.append(mine[entries["i"]])
+            there.append(self._rows[code][entries["j"]])
+            distance.append(entries["v"])
         return np.concatenate(here), np.concatenate(there), np.concatenate(distance)
 
 
@@ -188,9 +188,9 @@ class SlideScale:
         """Slide number of each row, and mean and standard deviation of each slide, float32 ``(n_slides, d)``."""
         _, code = np.unique(positions.section, return_inverse=True)
         means, variances, counts = _by_slide(X, code)
-        share = (counts / (counts + PRIOR_ROWS))[:, None]
-        mean = share * means + (1 - share) * self.mean
-        variance = share * variances + (1 - share) * self.variance
+        weight = (counts / (counts + PRIOR_ROWS))[:, None]
+        mean = weight * means + (1 - weight) * self.mean
+        variance = weight * variances + (1 - weight) * self.variance
         # A column that hardly varies would be blown up to 1.
         floor = np.maximum(1e-2 * self.variance, 1e-12)
         return code, mean.astype(np.float32), np.sqrt(np.maximum(variance, floor)).astype(np.float32)
@@ -214,8 +214,8 @@ def _by_slide(X: Any, code: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 def spot_pitch_um(positions: Positions) -> float:
     """Median over sections of the spots' pitch, um; 0 if no section has enough rows to tell."""
-    found = [spot_pitch(positions.xy_um[positions.section == name]) for name in np.unique(positions.section)]
-    return float(np.median([pitch.px for pitch in found if pitch is not None] or [0.0]))
+    pitches = [spot_pitch(positions.xy_um[positions.section == name]) for name in np.unique(positions.section)]
+    return float(np.median([pitch.px for pitch in pitches if pitch is not None] or [0.0]))
 
 
 def choose_rings(positions: Positions) -> tuple[float, ...]:

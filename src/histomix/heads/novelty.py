@@ -80,7 +80,7 @@ class NoveltyModel:
             names = np.zeros(len(order), int) if groups is None else np.asarray(groups)[order]
             _, group = np.unique(names, return_inverse=True)
             self.usual, self.quantiles = _reference(held_out, group)
-            self.shares = _shares(held_out, group)
+            self.shares = _fractions_in_scope(held_out, group)
             self._fit_distances(X, groups)
         return self
 
@@ -106,19 +106,19 @@ class NoveltyModel:
         held_out = {"least": round(least, 4), "mean": round(mean, 4), "n_groups": len(self.shares)}
         if not len(in_scope):
             return {"share": None, "held_out": held_out, "verdict": "unreadable", "words": "No tile could be read."}
-        share = float(np.mean(in_scope))
+        fraction = float(np.mean(in_scope))
         # Enough is what held-out donors have, unless those are strange among themselves.
         enough = min(max(least, _OUT), _IN)
-        verdict = "out of scope" if share < _OUT else "in scope" if share >= enough else "partly in scope"
+        verdict = "out of scope" if fraction < _OUT else "in scope" if fraction >= enough else "partly in scope"
         words = {
             "in scope": "It is like the slides of training.",
             "partly in scope": "Part of it is unlike the slides of training: read those tiles with caution.",
             "out of scope": "It is unlike the slides of training (another stain, organ, scale or no tissue): "
             "do not trust the prediction.",
         }[verdict]
-        text = f"{share:.1%} of the tiles are in scope; donors held out of training have {least:.1%} to "
+        text = f"{fraction:.1%} of the tiles are in scope; donors held out of training have {least:.1%} to "
         text += f"{float(self.shares.max()):.1%}. {words}"
-        return {"share": round(share, 4), "held_out": held_out, "verdict": verdict, "words": text}
+        return {"share": round(fraction, 4), "held_out": held_out, "verdict": verdict, "words": text}
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the fitted arrays."""
@@ -139,9 +139,9 @@ class NoveltyModel:
         shapes = {"centre": (n_features,), "scale": (n_features,), "axes": (n_features, rank), "noise": (1,)}
         shapes |= {"prototypes": (length["prototypes"], rank), "usual": (2, 2), "quantiles": _QUANTILES.shape}
         shapes |= {"shares": (length["shares"],)}
-        found = {name: array.shape for name, array in arrays.items()}
-        if found != shapes or not all(length.values()):
-            raise HeadError(f"the arrays of the novelty score have shapes {found}; expected {shapes}")
+        actual_shapes = {name: array.shape for name, array in arrays.items()}
+        if actual_shapes != shapes or not all(length.values()):
+            raise HeadError(f"the arrays of the novelty score have shapes {actual_shapes}; expected {shapes}")
         for name, array in arrays.items():
             setattr(model, name, array)
         return model
@@ -167,8 +167,8 @@ class NoveltyModel:
 
     def _directions(self) -> np.ndarray:
         """The components as unit vectors, ``(n_features, r)``."""
-        found: np.ndarray = self.axes / np.maximum(np.linalg.norm(self.axes, axis=0), 1e-12)
-        return found
+        directions: np.ndarray = self.axes / np.maximum(np.linalg.norm(self.axes, axis=0), 1e-12)
+        return directions
 
     def _distances(self, X: np.ndarray) -> np.ndarray:
         """Logarithms of both distances of each row, float64 ``(2, n)``."""
@@ -225,7 +225,7 @@ def _spread_over(n: int, groups: np.ndarray | None, most: int) -> np.ndarray:
 def _reference(distances: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What held-out tiles are like: `usual` and `quantiles` of log distances ``(2, n)``, groups weighted equally."""
     weight = (1 / np.bincount(group))[group]
-    low, middle, high = (_weighted(distances, weight, [share]) for share in (0.25, 0.5, 0.75))
+    low, middle, high = (_weighted(distances, weight, [level]) for level in (0.25, 0.5, 0.75))
     usual = np.concatenate([middle, np.maximum(high - low, 1e-6)], axis=1)
     greater, ordinary = _greater(distances, usual), np.ones(len(group), bool)
     for one in range(int(group.max()) + 1):
@@ -235,29 +235,30 @@ def _reference(distances: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np
     return usual, _weighted(greater[None, ordinary], weight[ordinary], _QUANTILES)[0]
 
 
-def _weighted(values: np.ndarray, weight: np.ndarray, shares: Any) -> np.ndarray:
+def _weighted(values: np.ndarray, weight: np.ndarray, levels: Any) -> np.ndarray:
     """Weighted quantiles of each row of ``values``."""
-    return np.stack([np.quantile(row, shares, weights=weight, method="inverted_cdf") for row in values])
+    return np.stack([np.quantile(row, levels, weights=weight, method="inverted_cdf") for row in values])
 
 
 def _greater(distances: np.ndarray, usual: np.ndarray) -> np.ndarray:
-    found: np.ndarray = ((distances - usual[:, :1]) / usual[:, 1:]).max(axis=0)
-    return found
+    excess: np.ndarray = ((distances - usual[:, :1]) / usual[:, 1:]).max(axis=0)
+    return excess
 
 
 def _percentile(distances: np.ndarray, usual: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
-    return np.interp(_greater(distances, usual), quantiles, _QUANTILES)
+    percentile: np.ndarray = np.interp(_greater(distances, usual), quantiles, _QUANTILES)
+    return percentile
 
 
-def _shares(distances: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Share of each group in scope by the quantiles of the others; of all by their own where there is one group."""
+def _fractions_in_scope(distances: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Fraction of each group in scope by the quantiles of the others; of all by their own where there is one group."""
     n_groups = int(group.max()) + 1
     if n_groups < 2:
         return np.array([np.mean(_percentile(distances, *_reference(distances, group)) <= IN_SCOPE_PERCENTILE)])
-    shares = np.empty(n_groups)
+    fractions = np.empty(n_groups)
     for one in range(n_groups):
         rest = group != one
         _, others = np.unique(group[rest], return_inverse=True)
         reference = _reference(distances[:, rest], others)
-        shares[one] = np.mean(_percentile(distances[:, ~rest], *reference) <= IN_SCOPE_PERCENTILE)
-    return shares
+        fractions[one] = np.mean(_percentile(distances[:, ~rest], *reference) <= IN_SCOPE_PERCENTILE)
+    return fractions

@@ -31,8 +31,8 @@ class _Registry(Mapping[str, type[CompositionRegressor]]):
 
     def __getitem__(self, name: str) -> type[CompositionRegressor]:
         module, cls = _PLACES[name]
-        found: type[CompositionRegressor] = getattr(importlib.import_module(f".{module}", __package__), cls)
-        return found
+        regressor: type[CompositionRegressor] = getattr(importlib.import_module(f".{module}", __package__), cls)
+        return regressor
 
     def __iter__(self) -> Iterator[str]:
         return iter(_PLACES)
@@ -105,7 +105,7 @@ def parse_settings(head: str, texts: Sequence[str]) -> dict[str, Any]:
         raise UnknownHeadError(f"this version has no head named {head!r}", hint=f"Choose one of: {', '.join(HEADS)}")
     signature = inspect.signature(HEADS[head]).parameters
     known = [name for name in signature if name not in ("unit", "seed")]
-    found = {}
+    settings = {}
     for text in texts:
         name, equals, value = text.partition("=")
         name = name.strip()
@@ -114,8 +114,8 @@ def parse_settings(head: str, texts: Sequence[str]) -> dict[str, Any]:
                 f"{text!r} is not NAME=VALUE" if not equals else f"the head {head!r} has no parameter {name!r} to set"
             )
             raise HeadError(what, hint=f"Its parameters: {', '.join(known) or 'none'}")
-        found[name] = _value(name, value.strip(), str(signature[name].annotation))
-    return found
+        settings[name] = _value(name, value.strip(), str(signature[name].annotation))
+    return settings
 
 
 def _value(name: str, text: str, annotation: str) -> Any:

@@ -170,7 +170,7 @@ def _calibrated(
 
 def _spot_diameter_um(cohort: Cohort) -> float | None:
     """Median diameter of the spots that cells were counted in; None where neither sheet nor spots files tell it."""
-    found = []
+    diameters = []
     for row in cohort.rows:
         diameter = row.spot_diameter_um
         if diameter is None:
@@ -179,5 +179,5 @@ def _spot_diameter_um(cohort: Cohort) -> float | None:
             except SectionError:  # features and labels are enough to train on: the spots may have been put away
                 continue
         if diameter is not None:
-            found.append(float(diameter))
-    return float(np.median(found)) if found else None
+            diameters.append(float(diameter))
+    return float(np.median(diameters)) if diameters else None

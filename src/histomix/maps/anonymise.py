@@ -37,13 +37,13 @@ def private_map(one: CompositionMap, names: Pseudonyms) -> CompositionMap:
         obs["region"] = _renamed(obs["region"], names)
     keys = nameless_keys(list(composition.obs_names.astype(str)))
     obs.index = pd.Index(keys, name=composition.obs.index.name)
-    found = AnnData(composition.X, obs=obs, var=pd.DataFrame(index=composition.var_names.astype(str)))
+    table = AnnData(composition.X, obs=obs, var=pd.DataFrame(index=composition.var_names.astype(str)))
     for layer in _LAYERS:
         if layer in composition.layers:
-            found.layers[layer] = composition.layers[layer]
-    found.obsm["spatial"] = np.asarray(composition.obsm["spatial"])
-    found.uns["manifest"] = json.dumps(manifest)
-    return CompositionMap(found, one.file)
+            table.layers[layer] = composition.layers[layer]
+    table.obsm["spatial"] = np.asarray(composition.obsm["spatial"])
+    table.uns["manifest"] = json.dumps(manifest)
+    return CompositionMap(table, one.file)
 
 
 def _renamed(regions: pd.Series, names: Pseudonyms) -> pd.Categorical:

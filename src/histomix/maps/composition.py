@@ -31,7 +31,7 @@ def composition_table(composition: AnnData | CompositionMap) -> pd.DataFrame:
     states = [name for name in STATE_COLUMNS if name in obs]
     if one.fragments == 1 and "fragment" in states:
         states.remove("fragment")
-    table = pd.concat([obs[list(PLACE_COLUMNS)], one.values(), obs[states]], axis=1)
+    table: pd.DataFrame = pd.concat([obs[list(PLACE_COLUMNS)], one.values(), obs[states]], axis=1)
     table.index.name = "spot"
     return table
 

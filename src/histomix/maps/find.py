@@ -35,14 +35,14 @@ def find_maps(sources: MapSource | Sequence[MapSource]) -> list[Path | Compositi
     MapError
         A folder holds no map, or a table is none.
     """
-    found: list[Path | CompositionMap] = []
+    maps: list[Path | CompositionMap] = []
     for source in as_list(sources):
         if isinstance(source, AnnData | CompositionMap):
-            found.append(CompositionMap.of(source))
+            maps.append(CompositionMap.of(source))
             continue
         folder = Path(source)
         here = maps_in(folder)
         if not here:
             raise MapError("holds no composition map", where=folder, hint="Give folders made by histomix predict")
-        found += here
-    return found
+        maps += here
+    return maps

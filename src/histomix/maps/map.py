@@ -77,18 +77,18 @@ class CompositionMap:
         if not file.is_file():
             hint = "Give the folder of a slide that histomix predict wrote"
             raise MissingMapError("there is no composition map", where=file, hint=hint)
-        found = cls(read_h5ad(file, MapError, "is damaged or no composition map", _AGAIN), file)
-        found._require({*_FACTS, *needs})
-        return found
+        composition = cls(read_h5ad(file, MapError, "is damaged or no composition map", _AGAIN), file)
+        composition._require({*_FACTS, *needs})
+        return composition
 
     @staticmethod
     def of(source: CompositionMap | AnnData | str | os.PathLike[str], needs: Sequence[str] = ()) -> CompositionMap:
         """The map itself, of a table in memory, or opened; ``needs`` as for `open`. Raises as the ways to make one."""
         if isinstance(source, str | os.PathLike):
             return CompositionMap.open(source, needs)
-        found = source if isinstance(source, CompositionMap) else CompositionMap(source)
-        found._require(set(needs))
-        return found
+        composition = source if isinstance(source, CompositionMap) else CompositionMap(source)
+        composition._require(set(needs))
+        return composition
 
     def _require(self, facts: set[str]) -> None:
         absent = ", ".join(sorted(facts - set(self.manifest)))

@@ -12,8 +12,8 @@ _DIGITS = 12
 
 def fact_rows(facts: Mapping[str, Any], names: Sequence[str]) -> list[tuple[str, str]]:
     """Named facts as rows of name and words; absent and empty ones are left out."""
-    found = ((name.removeprefix("n_").replace("_", " "), _words(facts.get(name), name)) for name in names)
-    return [(name, words) for name, words in found if words]
+    rows = ((name.removeprefix("n_").replace("_", " "), _words(facts.get(name), name)) for name in names)
+    return [(name, words) for name, words in rows if words]
 
 
 def _words(value: Any, name: str = "") -> str:

@@ -112,4 +112,4 @@ def svg_text(figure: Figure) -> str:
 
 def darkened(svg: str) -> str:
     """The same chart in the colours of a dark page."""
-    return re.sub("|".join(map(re.escape, DARK)), lambda found: DARK[found[0]], svg)
+    return re.sub("|".join(map(re.escape, DARK)), lambda match: DARK[match[0]], svg)

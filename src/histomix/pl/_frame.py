@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,6 +15,8 @@ from ..provenance import atomic_path
 
 #: Dots per inch of saved pictures; SVG and PDF keep lines and text.
 _DPI = 200
+
+Panels = TypeVar("Panels", bound=Axes | list[Axes])
 
 
 def new_axes(ax: Axes | None, width: float, height: float) -> Axes:
@@ -50,7 +52,7 @@ def new_grid(ax: Axes | Sequence[Axes] | None, panels: int, columns: int, width:
     return list(grid.ravel()[:panels])
 
 
-def finish(axes: Axes | list[Axes], save: str | os.PathLike[str] | None, show: bool | None) -> Any:
+def finish(axes: Panels, save: str | os.PathLike[str] | None, show: bool | None) -> Panels:
     """Save, show, and hand the axes back.
 
     ``show=None`` shows only where pyplot is interactive and nothing was saved; a notebook shows the figure itself.

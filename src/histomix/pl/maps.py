@@ -264,9 +264,11 @@ def _values(adata: AnnData, name: str, layer: str | None) -> np.ndarray:
             hint = f"It has {', '.join(others)}" if others else "Predict with a calibrated head"
             raise InputError(f"the map has no layer {layer!r}", hint=hint)
         values = adata.X if layer is None else adata.layers[layer]
-        return np.asarray(values, dtype=float)[:, adata.var_names.get_loc(name)]
+        column: np.ndarray = np.asarray(values, dtype=float)[:, adata.var_names.get_loc(name)]
+        return column
     if name in adata.obs and pd.api.types.is_numeric_dtype(adata.obs[name]):
-        return adata.obs[name].to_numpy(float)
+        numbers: np.ndarray = adata.obs[name].to_numpy(float)
+        return numbers
     types = ", ".join(map(str, adata.var_names))
     raise InputError(f"{name!r} is neither a cell type nor a number of a tile", hint=f"Choose from {types}, novelty")
 

@@ -93,10 +93,10 @@ def draw_agreement(axes: Axes, table: pd.DataFrame, *, what: str) -> None:
 
 def draw_composition_bars(axes: Axes, table: pd.DataFrame) -> None:
     """Mean composition as stacked bars: rows are sections or slides, from the top; columns cell types; shares of 1."""
-    shares = table.div(table.sum(axis=1).replace(0, np.nan), axis=0)
+    fractions = table.div(table.sum(axis=1).replace(0, np.nan), axis=0)
     positions, left = np.arange(len(table))[::-1], np.zeros(len(table))
     for name, colour in type_colours([str(one) for one in table.columns]).items():
-        width = shares[name].fillna(0).to_numpy(float)
+        width = fractions[name].fillna(0).to_numpy(float)
         axes.barh(positions, width, left=left, height=0.72, color=colour, label=plain_text(name), linewidth=0)
         left += width
     axes.set_yticks(positions, [plain_text(name) for name in table.index])

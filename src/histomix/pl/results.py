@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 
-from ..common.palette import SHARE_MAP, SIGNED_MAP
+from ..common.palette import FRACTION_MAP, SIGNED_MAP
 from ..errors import InputError, UnknownNameError
 from ..evaluation import Evaluation
 from ._frame import finish, new_axes, new_grid
@@ -157,11 +157,11 @@ def confusion(
     evaluation = Evaluation.of(evaluation)
     head = head or shown_head(evaluation)
     counts = confusion_table(evaluation, head, target, groups)
-    shares = counts.div(counts.sum(axis=1).replace(0, np.nan), axis=0)
+    fractions = counts.div(counts.sum(axis=1).replace(0, np.nan), axis=0)
     side = 1.9 + 0.42 * len(counts)
     axes = new_axes(ax, side + 0.8, side)
     draw_matrix(
-        axes, shares, norm=Normalize(0, 1), cmap=SHARE_MAP, xlabel=f"predicted ({head})", ylabel=target, bar=False
+        axes, fractions, norm=Normalize(0, 1), cmap=FRACTION_MAP, xlabel=f"predicted ({head})", ylabel=target, bar=False
     )
     return finish(axes, save, show)
 
@@ -196,13 +196,13 @@ def colocalisation(
     """
     evaluation = Evaluation.of(evaluation)
     head = head or shown_head(evaluation)
-    found = colocalisation_tables(evaluation, head, section)
-    if found is None:
+    tables = colocalisation_tables(evaluation, head, section)
+    if tables is None:
         where = "" if section is None else f" in section {section!r}"
         raise UnknownNameError(
             f"there is no co-localisation of head {head!r}{where}", hint="Evaluate with spatial statistics"
         )
-    label, predicted, _ = found
+    label, predicted, _ = tables
     off = ~np.eye(len(label), dtype=bool)
     most = float(np.nanmax(np.abs([label.to_numpy()[off], predicted.to_numpy()[off]]))) or 1.0
     side = 2.2 + 0.36 * len(label)

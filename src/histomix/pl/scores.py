@@ -76,9 +76,9 @@ def score_table(evaluation: Evaluation, target: str, shown: str) -> dict[str, An
     """Every head and metric, with intervals; the shown head stands out."""
     facts = evaluation.summary
     ceiling = ceiling_of(evaluation, target)
-    beside = [] if target == "truth" else [{"text": "unknown", "small": ""}]
+    ceiling_cells = [] if target == "truth" else [{"text": "unknown", "small": ""}]
     if ceiling is not None:
-        beside = [{"text": number(ceiling["mean"]), "small": f"bound {number(ceiling['bound'])}"}]
+        ceiling_cells = [{"text": number(ceiling["mean"]), "small": f"bound {number(ceiling['bound'])}"}]
     rows = []
     for head, entry in facts["scores"][target].items():
         cells = [{"text": head, "small": ""}]
@@ -95,16 +95,16 @@ def score_table(evaluation: Evaluation, target: str, shown: str) -> dict[str, An
             ends = [paired["low"], paired["high"]]
             interval = "" if None in ends else " to ".join(_signed(end) for end in ends)
             cells.append({"text": _signed(paired["mean"]), "small": interval})
-        cells += [*beside, {"text": str(entry["pearson"]["n_types"]), "small": ""}]
+        cells += [*ceiling_cells, {"text": str(entry["pearson"]["n_types"]), "small": ""}]
         rows.append({"cells": cells, "strong": head == shown})
     level = round(100 * facts["interval"]["level"])
     return {
         "title": f"Against the {against(target)}",
-        "columns": ["head", *_METRICS.values(), "Pearson − ridge", *(["ceiling"] if beside else []), "types"],
+        "columns": ["head", *_METRICS.values(), "Pearson − ridge", *(["ceiling"] if ceiling_cells else []), "types"],
         "rows": rows,
         "caption": "Pearson: per cell type over the spots of a section, averaged; pooled: over all spots of a fold; "
         f"within: centred per section. Small figures: {level} % intervals, {facts['interval']['method']}."
-        + (f" {_CEILING if ceiling is not None else _NO_CEILING}" if beside else ""),
+        + (f" {_CEILING if ceiling is not None else _NO_CEILING}" if ceiling_cells else ""),
     }
 
 

@@ -70,7 +70,8 @@ def confusion_table(
         known = np.isfinite(pair[0]).all(axis=1) & np.isfinite(pair[1]).all(axis=1) & (pair[0].sum(axis=1) > 0)
         np.add.at(counts, (pair[0][known].argmax(axis=1), pair[1][known].argmax(axis=1)), 1)
     present = (counts.sum(axis=0) + counts.sum(axis=1)) > 0
-    return pd.DataFrame(counts, index=names, columns=names).loc[present, present]
+    table: pd.DataFrame = pd.DataFrame(counts, index=names, columns=names).loc[present, present]
+    return table
 
 
 def _summed(table: pd.DataFrame, group_of: Mapping[str, str], names: list[str]) -> np.ndarray:
@@ -106,6 +107,6 @@ def composition_means(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame({name: table.mean(axis=0, skipna=True) for name, table in tables.items()}).T
 
 
-def share(value: Any) -> str:
-    """A share as a percentage, a dash where it is undefined."""
+def percent(value: Any) -> str:
+    """A fraction as a percentage, a dash where it is undefined."""
     return "–" if value is None or not math.isfinite(float(value)) else f"{float(value):.0%}"

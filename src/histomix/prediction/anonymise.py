@@ -22,12 +22,12 @@ _OURS = {*FILES, *(f"{name}.gz" for name in FILES), STATUS, "features", ".work"}
 
 def anonymous_jobs(jobs: Sequence[SlideJob], names: Pseudonyms) -> list[SlideJob]:
     """The same slides in folders of their pseudonyms; of what a sheet says of them only the patient's stays."""
-    found = []
+    private_jobs = []
     for job in jobs:
         name, patient = names.slide(job.name), patient_fact(dict(job.facts))
         facts = (("patient", names.patient(patient)),) if patient else ()
-        found.append(replace(job, name=name, folder=job.folder.parent / name, facts=facts, seal=names.seal))
-    return found
+        private_jobs.append(replace(job, name=name, folder=job.folder.parent / name, facts=facts, seal=names.seal))
+    return private_jobs
 
 
 def nameless_spots(spots: pd.DataFrame) -> pd.DataFrame:

@@ -51,12 +51,12 @@ def check_encoders(head: Head, encoders: Sequence[Encoder]) -> None:
         They differ; the message names every field that does.
     """
     for entry, encoder in zip(head.card["encoders"], encoders, strict=True):
-        found = encoder_identity({"encoder": encoder_facts(encoder), "tile": encoder.tile_spec().to_dict()})
+        actual = encoder_identity({"encoder": encoder_facts(encoder), "tile": encoder.tile_spec().to_dict()})
         expected = encoder_identity({"encoder": entry, "tile": entry})
-        require_same_encoder(expected, found, f"the encoder {entry['name']}", "that the head was trained on")
+        require_same_encoder(expected, actual, f"the encoder {entry['name']}", "that the head was trained on")
 
 
-def embed_band(
+def embed_chunk(
     slide: Slide,
     plan: Plan,
     chunk: Chunk,
@@ -97,7 +97,7 @@ def embed_band(
     with warnings.catch_warnings():
         # Said once in words when the slide is planned, instead of once per tile by the reading threads.
         warnings.simplefilter("ignore", ScaleWarning)
-        found = embed_tiles_together(
+        embeddings = embed_tiles_together(
             slide,
             plan.table(chunk),
             encoders,
@@ -109,10 +109,10 @@ def embed_band(
             progress=lambda _task, done, _total: progress(task, chunk.start + done, len(plan)),
             task=task,
         )
-    return np.concatenate([values for values, _ in found], axis=1)
+    return np.concatenate([values for values, _ in embeddings], axis=1)
 
 
-class Bands:
+class ChunkFeatures:
     """The features of a slide's bands in its work folder, each whole or absent, then joined into one file.
 
     Any number of processes may store bands of one slide: each file appears whole.

@@ -90,11 +90,11 @@ def load_head_encoders(
     files = dict(zip(taking, weights, strict=True)) if weights else {}
     loaded = []
     for entry in entries:
-        found = _load(entry["name"], files.get(entry["name"]), threads, trust_code)
-        found = optimise(found, "int8" if entry.get("precision") == "int8" else "auto", threads)
-        spec = found.tile_spec()
+        model = _load(entry["name"], files.get(entry["name"]), threads, trust_code)
+        model = optimise(model, "int8" if entry.get("precision") == "int8" else "auto", threads)
+        spec = model.tile_spec()
         own = (spec.size_px, spec.mpp) == (entry["size_px"], entry["mpp"])
-        loaded.append(found if own else with_field_of_view(found, entry["size_px"] * entry["mpp"]))
+        loaded.append(model if own else with_field_of_view(model, entry["size_px"] * entry["mpp"]))
     return loaded
 
 

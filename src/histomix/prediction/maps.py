@@ -77,14 +77,14 @@ def apply_head(head: Head, X: np.ndarray, plan: Plan, make: Make = in_memory) ->
     novelty, scope = make("novelty", (n,), "float64"), make("in_scope", (n,), "bool")
     bounds: dict[str, np.ndarray] = {}
     for start, stop, low, high in _chunks(plan, _context_um(head)):
-        found = head.apply(X[low:high], plan.xy_um[low:high])
+        output = head.apply(X[low:high], plan.xy_um[low:high])
         core = slice(start - low, stop - low)
-        values[start:stop], novelty[start:stop] = found.values[core], found.novelty[core]
-        scope[start:stop] = found.in_scope[core]
+        values[start:stop], novelty[start:stop] = output.values[core], output.novelty[core]
+        scope[start:stop] = output.in_scope[core]
         for name in ("lower", "upper"):
-            part = getattr(found, name)
-            if part is not None:
-                bounds.setdefault(name, make(name, (n, types), "float32"))[start:stop] = part[core]
+            bound = getattr(output, name)
+            if bound is not None:
+                bounds.setdefault(name, make(name, (n, types), "float32"))[start:stop] = bound[core]
     read_ok = np.isfinite(novelty)
     combined = _combined(plan, values, make) if _overlap(plan) > 1 else None
     return Maps(values, bounds.get("lower"), bounds.get("upper"), combined, novelty, read_ok, scope)
@@ -116,7 +116,9 @@ def _overlap(plan: Plan) -> float:
     if plan.at_spots:
         return 1.0
     tile = plan.facts["tile"]
-    return tile["size_px"] * tile["mpp"] / (tile["stride_um"] or tile["size_px"] * tile["mpp"])
+    side_um: float = tile["size_px"] * tile["mpp"]
+    overlap: float = side_um / (tile["stride_um"] or side_um)
+    return overlap
 
 
 def tent(overlap: float) -> np.ndarray:
@@ -129,7 +131,8 @@ def tent(overlap: float) -> np.ndarray:
     distance = np.arange(int(np.ceil(half + 0.5)))
     covered = np.clip(half - distance + 0.5, 0, 1)
     # The mean distance of the covered part from the tile's centre, so that a cell on a tile's edge keeps some weight.
-    return covered * np.clip(1 - np.maximum(distance - (1 - covered) / 2, 0) / half, 0, 1)
+    weights: np.ndarray = covered * np.clip(1 - np.maximum(distance - (1 - covered) / 2, 0) / half, 0, 1)
+    return weights
 
 
 def _combined(plan: Plan, values: np.ndarray, make: Make) -> np.ndarray:

@@ -76,7 +76,8 @@ class Plan:
     @property
     def xy_um(self) -> np.ndarray:
         """Centres, float64 (n, 2), um from the corner of level 0."""
-        return np.stack([self.tiles["x_px"], self.tiles["y_px"]], axis=1) * self.facts["slide"]["mpp"]
+        centres: np.ndarray = np.stack([self.tiles["x_px"], self.tiles["y_px"]], axis=1) * self.facts["slide"]["mpp"]
+        return centres
 
     @property
     def at_spots(self) -> bool:
@@ -141,16 +142,16 @@ class Plan:
     def load(cls, folder: Path, request: str | None = None) -> Self | None:
         """Read a plan; None where there is none, or it answers another request."""
         try:
-            found = read_json(folder / "plan.json")
+            content = read_json(folder / "plan.json")
             tiles = np.load(folder / "tiles.npy", allow_pickle=False)
             keys_file = folder / "keys.npy"
-            at_spots = found["facts"]["places"] == "spots"
+            at_spots = content["facts"]["places"] == "spots"
             keys = np.load(keys_file, allow_pickle=False) if at_spots else None
         except (InputError, OSError, ValueError, KeyError, EOFError):
             return None
-        if request is not None and found.get("request") != request:
+        if request is not None and content.get("request") != request:
             return None
-        return cls(tiles, keys, found["facts"]) if len(tiles) == found["facts"].get("n_tiles") else None
+        return cls(tiles, keys, content["facts"]) if len(tiles) == content["facts"].get("n_tiles") else None
 
 
 def tile_of(head: Head, stride_um: float | None = None) -> TileSpec:
@@ -215,11 +216,11 @@ def plan_tiles(
         "tissue_mm2": mask.area_mm2,
     }
     if spots is None:
-        found = grid_positions(slide, spec, mask, settings.min_tissue)
-        facts["grid"] = list(found.shape)
-        tiles = np.zeros(len(found.x_px), TILE)
+        grid = grid_positions(slide, spec, mask, settings.min_tissue)
+        facts["grid"] = list(grid.shape)
+        tiles = np.zeros(len(grid.x_px), TILE)
         for name in ("x_px", "y_px", "tissue", "column", "row"):
-            tiles[name] = getattr(found, name)
+            tiles[name] = getattr(grid, name)
         keys = None
         if not len(tiles):
             raise _no_tissue(slide, spec, mask)

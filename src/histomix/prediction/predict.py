@@ -22,7 +22,7 @@ from ..slides import Slide, open_slide
 from ..slides.files import slide_digest
 from ..spots import read_spots
 from .anonymise import nameless_spots, region_names
-from .chunks import check_encoders, embed_band
+from .chunks import check_encoders, embed_chunk
 from .encoders import load_head_encoders
 from .job import Settings
 from .maps import apply_head, blocks, describe
@@ -130,11 +130,11 @@ def predict(
         plan = plan_tiles(opened, trained, settings, spots, digest=slide_digest(opened.path)["digest"])
         report = stack.enter_context(progress_bars(progress))
         size, file = settings.batch_size, opened.name
-        bands = [
-            embed_band(opened, plan, chunk, loaded, batch_size=size, name=file, progress=report)
+        chunks = [
+            embed_chunk(opened, plan, chunk, loaded, batch_size=size, name=file, progress=report)
             for chunk in plan.chunks
         ]
-    maps = apply_head(trained, np.concatenate(bands), plan)
+    maps = apply_head(trained, np.concatenate(chunks), plan)
     name = key = None
     if names is not None:
         plan.facts["slide"]["file"] = name = names.slide(file)

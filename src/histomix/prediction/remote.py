@@ -55,6 +55,6 @@ def remote_facts(job: SlideJob, cache: SlideCache | None = None) -> dict[str, An
     if not is_remote(job.slide):
         return None
     cache = cache or SlideCache()
-    found = remote_stat(Store.of(job.slide, cache.options), job.slide, cache.retry)
-    facts = {"address": redact_url(job.slide), **found.to_dict()}
+    stat = remote_stat(Store.of(job.slide, cache.options), job.slide, cache.retry)
+    facts = {"address": redact_url(job.slide), **stat.to_dict()}
     return facts if job.seal is None else {"mark": job.seal.mark(facts), "version": facts["version"] and "marked"}

@@ -20,7 +20,7 @@ from ..slides import Slide, SlideCache, is_remote, open_slide
 from ..slides.files import slide_digest
 from ..spots import read_spots
 from .anonymise import nameless_spots
-from .chunks import FACTS, FEATURES, Bands, check_encoders, embed_band, features_key, kept_features
+from .chunks import FACTS, FEATURES, ChunkFeatures, check_encoders, embed_chunk, features_key, kept_features
 from .encoders import Model
 from .job import Settings, SlideJob, SlideResult
 from .maps import write_map
@@ -234,26 +234,26 @@ class SlideRun:
             The features cannot be written; what was finished before is intact.
         """
         job, plan, head = self.job, self._needed_plan(), self.model.head
-        bands = Bands(job.work, plan, head)
-        if chunk in bands:
+        features = ChunkFeatures(job.work, plan, head)
+        if chunk in features:
             progress(f"predict {job.name}", chunk.stop, len(plan))
             return False
         encoders = self.model.encoders()
         check_encoders(head, encoders)
         self._check_slide(plan)
         with contextlib.nullcontext(slide) if slide is not None else open_slide(job.path, job.mpp) as opened:
-            values = embed_band(
+            values = embed_chunk(
                 opened,
                 plan,
                 chunk,
                 encoders,
                 batch_size=self.settings.batch_size,
                 name=job.name,
-                parts=bands.parts(chunk),
+                parts=features.parts(chunk),
                 progress=progress,
             )
         self._check_slide(plan)
-        bands.save(chunk, values)
+        features.save(chunk, values)
         return True
 
     def finish(self) -> SlideResult:
@@ -270,7 +270,7 @@ class SlideRun:
         """
         job, plan, head = self.job, self._needed_plan(), self.model.head
         self._check_slide(plan)
-        features = self._kept_features(plan) or Bands(job.work, plan, head).join()
+        features = self._kept_features(plan) or ChunkFeatures(job.work, plan, head).join()
         scratch = job.work / "maps"
         shutil.rmtree(scratch, ignore_errors=True)
         with atomic_path(scratch) as temporary:

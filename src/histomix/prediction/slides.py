@@ -49,7 +49,9 @@ def predict_slides(
     pseudonym_key: str | os.PathLike[str] | None = None,
     progress: Progress | bool = True,
 ) -> list[SlideResult]:
-    """Predict every slide into a folder of its own under ``out``; parameters as in `histomix.predict`, and:
+    """Predict every slide into a folder of its own under ``out``.
+
+    What is not listed here is as in `histomix.predict`.
 
     Parameters
     ----------

@@ -44,21 +44,21 @@ def slide_jobs(
     HeadError
         Two slides would share one folder.
     """
-    found: list[tuple[str, float | None, str, tuple[tuple[str, str], ...]]] = []
+    entries: list[tuple[str, float | None, str, tuple[tuple[str, str], ...]]] = []
     for item in slides:
         text = os.fspath(item)
         path = Path(text)
         if _REMOTE in text:
             check_address(text)
-            found.append((text, mpp, _stem(text), ()))
+            entries.append((text, mpp, _stem(text), ()))
         elif path.suffix.lower() in _SHEETS:
-            found += _sheet(path, mpp)
+            entries += _sheet(path, mpp)
         elif path.is_dir() and not _is_slide_folder(path):
-            found += [(str(slide), mpp, name, ()) for slide, name in _search(path)]
+            entries += [(str(slide), mpp, name, ()) for slide, name in _search(path)]
         else:
-            found.append((text, mpp, path.name if path.is_dir() and path.suffix != ".zarr" else path.stem, ()))
+            entries.append((text, mpp, path.name if path.is_dir() and path.suffix != ".zarr" else path.stem, ()))
     jobs = [
-        SlideJob(slide, Path(out) / safe_file_name(name), scale, name, facts) for slide, scale, name, facts in found
+        SlideJob(slide, Path(out) / safe_file_name(name), scale, name, facts) for slide, scale, name, facts in entries
     ]
     folders: dict[str, SlideJob] = {}
     for job in jobs:
@@ -96,11 +96,11 @@ def find_slides(folder: Path, above: frozenset[Path] = frozenset()) -> list[Path
     pixels = {path.with_suffix("") for path in entries if path.suffix.lower() == ".mrxs"}
     files = [path for path in entries if path.is_file() and path.suffix.lower() in SUFFIXES]
     whole = [path for path in files if path.suffix.lower() not in _FLAT]
-    found = list(whole or files)
+    slides = list(whole or files)
     for path in entries:
         if path.is_dir() and path not in pixels and path.resolve() not in above:
-            found += find_slides(path, above)
-    return found
+            slides += find_slides(path, above)
+    return slides
 
 
 def _search(folder: Path) -> list[tuple[Path, str]]:
@@ -146,7 +146,7 @@ def _sheet(path: Path, mpp: float | None) -> list[tuple[str, float | None, str, 
         )
     if not len(table):
         raise InputError("the sheet has no rows", where=path, hint="Name one slide a row")
-    found = []
+    entries = []
     for number, row in enumerate(table.to_dict("records"), start=2):
         values = {str(name): str(value).strip() for name, value in row.items()}
         slide = values.pop("slide")
@@ -159,8 +159,8 @@ def _sheet(path: Path, mpp: float | None) -> list[tuple[str, float | None, str, 
             raise InputError(f"row {number}: the name '{name}' cannot be a folder's", where=path, hint="Rename it")
         if _REMOTE in slide:
             _check_remote(slide, number, path)
-        found.append((place, mpp if scale is None else scale, name, _facts(values)))
-    return found
+        entries.append((place, mpp if scale is None else scale, name, _facts(values)))
+    return entries
 
 
 def _check_remote(slide: str, row: int, path: Path) -> None:

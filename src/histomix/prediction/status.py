@@ -89,11 +89,11 @@ class Status:
         if not self.is_done(before):
             return None
         known = before.get("state_of_slide") or {}
-        found = slide_digest(self.job.path, known_state(self.job, known))
-        if found["digest"] != before["digests"].get("slide"):
+        state = slide_digest(self.job.path, known_state(self.job, known))
+        if state["digest"] != before["digests"].get("slide"):
             return None
-        if sealed_state(self.job, found) != known:
-            self.amend(state_of_slide=sealed_state(self.job, found))
+        if sealed_state(self.job, state) != known:
+            self.amend(state_of_slide=sealed_state(self.job, state))
         return SlideResult.of(self.job, before, kept=True)
 
     def remote_up_to_date(self, facts: Mapping[str, Any] | None) -> SlideResult | None:

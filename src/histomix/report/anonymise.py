@@ -21,7 +21,7 @@ _FAILED = "What it failed on is in the status of the slide, and may name it."
 _LABELS = ("method", "unit", "seed", "versions")
 
 
-def private_material(sources: ReportInputs, names: Pseudonyms) -> ReportInputs:
+def private_inputs(sources: ReportInputs, names: Pseudonyms) -> ReportInputs:
     """The same results with pseudonyms of sections, slides, donors and regions, and without paths and foreign words.
 
     Links to viewers are left out: the way to them goes over folders whose names are not ours.
@@ -74,12 +74,12 @@ def private_evaluation(evaluation: Evaluation, names: Pseudonyms) -> Evaluation:
 
 def _known(evaluation: Evaluation, names: Pseudonyms) -> dict[str, str]:
     """Every name that the evaluation is known to hold, with its pseudonym."""
-    facts, found = evaluation.summary, dict[str, str]()
+    facts, known = evaluation.summary, dict[str, str]()
     tables = [table for table in (evaluation.metrics, evaluation.others) if len(table)]
     folds = facts.get("folds") or []
     audited = [one.get("numbers") or {} for one in facts.get("audit") or []]
     if facts.get("protocol") == "site":
-        found |= {str(fold["name"]): names.site(fold["name"]) for fold in folds}
+        known |= {str(fold["name"]): names.site(fold["name"]) for fold in folds}
     sources: tuple[tuple[Callable[[object], str], list[Any]], ...] = (
         (names.slide, [facts.get("sections"), facts.get("coupled_labels"), list(facts.get("dropped") or {})]),
         (names.slide, [numbers.get("sections") for numbers in audited]),
@@ -92,18 +92,18 @@ def _known(evaluation: Evaluation, names: Pseudonyms) -> dict[str, str]:
     )
     for pseudonym, values in sources:
         for value in values:
-            found |= {one: found.get(one) or pseudonym(one) for one in strings_in(value) if one}
-    return found
+            known |= {one: known.get(one) or pseudonym(one) for one in strings_in(value) if one}
+    return known
 
 
 def _metrics(table: pd.DataFrame, known: Mapping[str, str], names: Pseudonyms) -> pd.DataFrame:
     if not len(table):
         return table
-    found = table.copy()
-    found["donor"] = table["donor"].map(lambda name: names.patient(name) if name else "")
-    found["section"] = table["section"].map(lambda name: names.slide(name) if name else "")
-    found["fold"] = table["fold"].map(lambda name: known.get(str(name), name))
-    return found
+    private = table.copy()
+    private["donor"] = table["donor"].map(lambda name: names.patient(name) if name else "")
+    private["section"] = table["section"].map(lambda name: names.slide(name) if name else "")
+    private["fold"] = table["fold"].map(lambda name: known.get(str(name), name))
+    return private
 
 
 def _finding(one: Mapping[str, Any], renaming: Renaming) -> dict[str, Any]:
@@ -131,8 +131,8 @@ def _map(one: SlideMap, names: Pseudonyms) -> SlideMap:
 
 def _score(facts: Mapping[str, Any], names: Pseudonyms) -> dict[str, Any]:
     """The summary of ``histomix score``: slide, donor and regions."""
-    found = facts.get("orthogonal") or {}
-    regions = found.get("regions") or {}
+    orthogonal = facts.get("orthogonal") or {}
+    regions = orthogonal.get("regions") or {}
     known = {str(fold["name"]): names.slide(fold["name"]) for fold in facts.get("folds") or []}
     known |= {name: names.slide(name) for name in strings_in(facts.get("sections"))}
     known |= {
@@ -142,7 +142,7 @@ def _score(facts: Mapping[str, Any], names: Pseudonyms) -> dict[str, Any]:
     inside = [name for row in (regions.get("auroc") or {}).values() for name in row]
     inside += [one.get("region") for one in regions.get("expected") or []]
     known |= {str(name): names.region(name) for name in inside if name}
-    fixed = {str(name) for name in (*facts.get("cell_types", []), *facts, *found, *regions)}
+    fixed = {str(name) for name in (*facts.get("cell_types", []), *facts, *orthogonal, *regions)}
     renaming = Renaming({name: told for name, told in known.items() if name not in fixed})
     kept = renaming.value({name: value for name, value in facts.items() if name not in ("notes", "head")})
     return {**kept, "notes": [renaming.sentence(str(note)) for note in facts.get("notes") or []]}

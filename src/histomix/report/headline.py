@@ -9,7 +9,7 @@ import numpy as np
 
 from ..evaluation import Evaluation
 from ..pl.scores import against, ceiling_of, number, shown_head
-from ..pl.tables import detectability_table, share
+from ..pl.tables import detectability_table, percent
 from .inputs import ReportInputs, SlideMap
 
 Tile = dict[str, str]
@@ -62,18 +62,20 @@ def _scores(evaluation: Evaluation, place: int) -> list[Tile]:
     ceiling = ceiling_of(evaluation, "label")
     if ceiling is not None:
         tiles.append(_tile(number(ceiling["bound"]), "bound that the noise of the labels sets", here))
-    found = detectability_table(evaluation)
-    if found is not None:
-        told = int(found["detectable"].sum())
-        tone = "good" if told == len(found) else "warn"
-        tiles.append(_tile(f"{told} of {len(found)}", "cell types told from chance", f"#detectability-{place}", tone))
+    detectability = detectability_table(evaluation)
+    if detectability is not None:
+        told = int(detectability["detectable"].sum())
+        tone = "good" if told == len(detectability) else "warn"
+        tiles.append(
+            _tile(f"{told} of {len(detectability)}", "cell types told from chance", f"#detectability-{place}", tone)
+        )
     curve = (facts.get("calibration") or {}).get(shown)
     if curve and curve.get("levels"):
         nearest = int(np.argmin([abs(level - 0.9) for level in curve["levels"]]))
         level, inside = curve["levels"][nearest], curve["coverage"][nearest]
         tone = "good" if abs(inside - level) <= 0.05 else "warn"
-        text = f"of held-out values lie in their {share(level)} intervals"
-        tiles.append(_tile(share(inside), text, f"#calibration-{place}", tone))
+        text = f"of held-out values lie in their {percent(level)} intervals"
+        tiles.append(_tile(percent(inside), text, f"#calibration-{place}", tone))
     if facts.get("audit") is not None:
         tiles.append(_audit(facts["audit"], place))
     return tiles
@@ -92,4 +94,6 @@ def _slides(maps: Sequence[SlideMap]) -> Tile:
     scope = sum(int(one.composition.in_scope.sum()) for one in maps)
     what = f"{len(maps)} slide{'s' if len(maps) != 1 else ''}"
     tone = "warn" if any(one.failure for one in maps) or scope < 0.8 * tiles else ""
-    return _tile(what, f"predicted: {tiles:,} tiles, {share(scope / tiles if tiles else None)} in scope", "#maps", tone)
+    return _tile(
+        what, f"predicted: {tiles:,} tiles, {percent(scope / tiles if tiles else None)} in scope", "#maps", tone
+    )

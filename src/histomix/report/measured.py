@@ -21,9 +21,9 @@ _METRICS = {"pearson": "Pearson", "spearman": "Spearman", "rmse": "RMSE", "js_co
 
 def orthogonal_view(facts: Mapping[str, Any], draw: Drawer) -> dict[str, Any]:
     """What a page shows of the ``summary.json`` of ``histomix score``: cells, regions, and cautions."""
-    found = facts["orthogonal"]
-    panels = [_cells(facts, found["cells"])] if "cells" in found else []
-    panels += [_regions(found["regions"], draw)] if "regions" in found else []
+    orthogonal = facts["orthogonal"]
+    panels = [_cells(facts, orthogonal["cells"])] if "cells" in orthogonal else []
+    panels += [_regions(orthogonal["regions"], draw)] if "regions" in orthogonal else []
     name = str((facts.get("folds") or [{"name": "slide"}])[0]["name"])
     notes = [facts["interval"]["caution"], *facts["notes"]]
     return {

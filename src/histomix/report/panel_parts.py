@@ -12,9 +12,9 @@ Panel = dict[str, Any]
 
 def panel(title: str, lead: str = "", **parts: Any) -> Panel:
     """One card of the page, with the parts that it lacks left empty; wide where a figure or a table needs it."""
-    found: Panel = {"title": title, "lead": lead, "findings": [], "figures": [], "tables": [], "key": "", **parts}
-    wide = any(one["wide"] for one in found["figures"]) or any(len(one["columns"]) > 5 for one in found["tables"])
-    return {**found, "wide": wide}
+    card: Panel = {"title": title, "lead": lead, "findings": [], "figures": [], "tables": [], "key": "", **parts}
+    wide = any(one["wide"] for one in card["figures"]) or any(len(one["columns"]) > 5 for one in card["tables"])
+    return {**card, "wide": wide}
 
 
 def shown_figure(paths: dict[str, str], alt: str, *, caption: str = "", wide: bool = False) -> dict[str, Any]:
@@ -50,8 +50,8 @@ def as_number(value: Any) -> float:
 
 def signed(value: Any) -> str:
     """A difference as text, with its sign."""
-    found = as_number(value)
-    return "–" if not math.isfinite(found) else f"{found:+.3f}".replace("-", "−")
+    difference = as_number(value)
+    return "–" if not math.isfinite(difference) else f"{difference:+.3f}".replace("-", "−")
 
 
 def interval_words(low: Any, high: Any, *, sign: bool = False) -> str:
@@ -64,10 +64,10 @@ def interval_words(low: Any, high: Any, *, sign: bool = False) -> str:
 
 def p_value(value: Any) -> str:
     """A p-value as text."""
-    found = as_number(value)
-    if not math.isfinite(found):
+    p = as_number(value)
+    if not math.isfinite(p):
         return "–"
-    return "< 0.001" if found < 0.001 else f"{found:.3f}"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def short(value: Any) -> str:

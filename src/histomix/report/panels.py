@@ -11,13 +11,13 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from ..common.naming import shortened
-from ..common.palette import SHARE_MAP
+from ..common.palette import FRACTION_MAP
 from ..evaluation import Evaluation
 from ..pages.page import Drawer
 from ..pl.charts import ALPHA, draw_calibration, draw_forest
 from ..pl.matrices import draw_matrix
 from ..pl.scores import against, number
-from ..pl.tables import confusion_table, detectability_table, share
+from ..pl.tables import confusion_table, detectability_table, percent
 from .panel_parts import (
     Panel,
     as_number,
@@ -155,7 +155,7 @@ def _detectability(evaluation: Evaluation, shown: str, target: str, draw: Drawer
             shortened(str(row["group"] or "–")),
             (number(row["pearson"]), interval_words(row["low"], row["high"])),
             number(row["ceiling"]),
-            share(row["share_of_ceiling"]),
+            percent(row["share_of_ceiling"]),
             p_value(row["p_adjusted"]),
             "yes" if row["detectable"] else "no",
         ]
@@ -192,8 +192,8 @@ def _calibration(evaluation: Evaluation, shown: str, target: str, draw: Drawer) 
         rows.append(
             [
                 head,
-                f"{share(one['coverage'][place])} at {share(one['levels'][place])}",
-                share(max(gaps)),
+                f"{percent(one['coverage'][place])} at {percent(one['levels'][place])}",
+                percent(max(gaps)),
                 number(_width(one, place)),
             ]
         )
@@ -220,18 +220,18 @@ def _confusion(evaluation: Evaluation, shown: str, target: str, draw: Drawer) ->
         return None
     total = counts.to_numpy().sum()
     right, largest = np.trace(counts.to_numpy()) / total, counts.sum(axis=1).max() / total
-    shares = counts.div(counts.sum(axis=1).replace(0, np.nan), axis=0)
+    fractions = counts.div(counts.sum(axis=1).replace(0, np.nan), axis=0)
     side = 1.9 + 0.42 * len(counts)
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
     draw_matrix(
-        figure.subplots(), shares, norm=Normalize(0, 1), cmap=SHARE_MAP, xlabel=f"predicted ({shown})",
+        figure.subplots(), fractions, norm=Normalize(0, 1), cmap=FRACTION_MAP, xlabel=f"predicted ({shown})",
         ylabel=f"{'true composition' if target == 'truth' else 'label'}", bar=False,
     )  # fmt: skip
     what = "group of cell types" if groups else "cell type"
     return {
         "title": "What is taken for what?",
-        "lead": f"The most abundant {what} of each held-out spot is right in {share(right)}; naming the commonest one "
-        f"everywhere would be right in {share(largest)}. Rows sum to 1.",
+        "lead": f"The most abundant {what} of each held-out spot is right in {percent(right)}; naming the commonest "
+        f"one everywhere would be right in {percent(largest)}. Rows sum to 1.",
         "figures": [shown_figure(draw.chart(figure, "confusion"), f"Confusion of the most abundant {what}")],
         "key": "confusion",
     }
@@ -239,9 +239,9 @@ def _confusion(evaluation: Evaluation, shown: str, target: str, draw: Drawer) ->
 
 def _groups(evaluation: Evaluation) -> dict[str, str] | None:
     """Cell type -> group, where the user named the groups or the types are too many for a matrix that can be read."""
-    found = evaluation.summary.get("groups") or {}
+    groups = evaluation.summary.get("groups") or {}
     many = len(evaluation.summary["cell_types"]) > _MOST_CONFUSED
-    if found.get("source") != "user" and not many:
+    if groups.get("source") != "user" and not many:
         return None
-    owner = {str(name): str(group) for group, types in (found.get("groups") or {}).items() for name in types}
+    owner = {str(name): str(group) for group, types in (groups.get("groups") or {}).items() for name in types}
     return owner or None

@@ -17,10 +17,11 @@ from .panel_parts import Panel, as_number, p_value, plain_table, shown_figure
 
 
 def colocalisation_panel(evaluation: Evaluation, shown: str, target: str, draw: Drawer) -> Panel | None:
-    found = colocalisation_tables(evaluation, shown)
-    if found is None:
+    """Co-localisation of cell types in labels and in the prediction of ``shown``; None where there are none."""
+    tables = colocalisation_tables(evaluation, shown)
+    if tables is None:
         return None
-    label, predicted, rows = found
+    label, predicted, rows = tables
     side = 1.7 + 0.36 * len(label)
     figure = Figure(figsize=(2 * side + 0.9, side + 0.1), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
@@ -61,6 +62,7 @@ def _off_diagonal(table: pd.DataFrame) -> np.ndarray:
 
 
 def structure_panel(evaluation: Evaluation, shown: str, target: str, draw: Drawer) -> Panel | None:
+    """Moran's I and domains in labels and in the prediction of ``shown``; None where there are neither."""
     spatial = evaluation.summary.get("spatial") or {}
     moran = [one for one in spatial.get("moran") or [] if one["head"] == shown]
     domains = [one for one in spatial.get("domains") or [] if one["head"] == shown]
@@ -100,6 +102,7 @@ def structure_panel(evaluation: Evaluation, shown: str, target: str, draw: Drawe
 
 
 def inflation_panel(evaluation: Evaluation, shown: str, target: str, draw: Drawer) -> Panel | None:
+    """Scores of the same heads under other kinds of folds, None where the evaluation has one kind."""
     rows = [one for one in evaluation.summary.get("inflation") or [] if one.get("metric", "pearson") == "pearson"]
     if not rows:
         return None

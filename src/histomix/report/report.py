@@ -21,7 +21,7 @@ from ..pl.charts import draw_scores
 from ..pl.scores import against, ceiling_of, score_table, score_tiles, shown_head, type_intervals, type_scores
 from ..progress import Progress, progress_bars
 from ..provenance import atomic_path
-from .anonymise import private_material
+from .anonymise import private_inputs
 from .headline import headline_facts
 from .inputs import ReportInputs, ReportSource, report_inputs
 from .measured import orthogonal_view
@@ -90,7 +90,7 @@ def write_report(
     sources = report_inputs(given)
     if key is not None:
         names = Pseudonyms.open(key)
-        sources = private_material(sources, names)
+        sources = private_inputs(sources, names)
         names.save()
     with atomic_path(out) as folder, progress_bars(progress) as report:
         folder.mkdir()

@@ -16,7 +16,7 @@ from ..pages.page import Drawer
 from ..pl.figures import compare_figure, composition_figure, map_figure, thumbnail_figure
 from ..pl.matrices import draw_composition_bars
 from ..pl.scores import number, section_ceiling
-from ..pl.tables import composition_means, share
+from ..pl.tables import composition_means, percent
 from .inputs import ReportInputs, SlideMap
 from .panel_parts import plain_table
 
@@ -164,7 +164,7 @@ def slide_view(one: SlideMap, draw: Drawer) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "name": one.name,
         "text": f"{len(composition):,} tiles of {composition.cell_px * composition.mpp:.0f} µm, "
-        f"{share(scope.mean() if len(scope) else None)} in scope, unit: {composition.unit}",
+        f"{percent(scope.mean() if len(scope) else None)} in scope, unit: {composition.unit}",
         "notes": notes,
         "figure": None,
         "map_figure": None,
@@ -184,7 +184,7 @@ def _slide_table(one: SlideMap, table: pd.DataFrame) -> dict[str, Any] | None:
         return None
     most = known.idxmax(axis=1).value_counts(normalize=True)
     rows = [
-        [str(name), f"{known[name].mean():.3f}", f"{known[name].quantile(0.95):.3f}", share(most.get(name, 0.0))]
+        [str(name), f"{known[name].mean():.3f}", f"{known[name].quantile(0.95):.3f}", percent(most.get(name, 0.0))]
         for name in known.mean().sort_values(ascending=False).index
     ]
     columns = ["cell type", "mean of tiles", "95th percentile", "most abundant in"]

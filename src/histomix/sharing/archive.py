@@ -28,7 +28,7 @@ class FolderSource:
 
     def listing(self) -> dict[str, int]:
         """Files with their sizes, without the system's (a leading dot) and the note of where a head came from."""
-        found = {}
+        sizes = {}
         for path in sorted(self.folder.iterdir()):
             if path.name.startswith(".") or path.name == "source.json":
                 continue
@@ -36,8 +36,8 @@ class FolderSource:
                 raise HeadError(
                     f"holds {path.name!r}, which is no plain file", where=self.where, hint="Give a head's folder"
                 )
-            found[path.name] = path.stat().st_size
-        return found
+            sizes[path.name] = path.stat().st_size
+        return sizes
 
     def read(self, name: str) -> bytes:
         """The bytes of one file."""
@@ -65,7 +65,7 @@ class ZipSource:
         HeadError
             It is no zip archive; or an entry is a link, a folder, encrypted, doubled, or of another compression.
         """
-        found: dict[str, int] = {}
+        sizes: dict[str, int] = {}
         with self._open() as archive:
             entries = archive.infolist()
             if len(entries) > MOST_FILES:
@@ -73,14 +73,14 @@ class ZipSource:
                     f"holds {len(entries)} files; a head has at most {MOST_FILES}", where=self.where, hint=_HINT
                 )
             for entry in entries:
-                fault = _fault(entry, found)
+                fault = _fault(entry, sizes)
                 if fault:
                     name = entry.filename.encode("ascii", "backslashreplace").decode()
                     raise HeadError(
                         f"the entry {name!r} is {fault}; nothing was unpacked", where=self.where, hint=_HINT
                     )
-                found[entry.filename] = entry.file_size
-        return found
+                sizes[entry.filename] = entry.file_size
+        return sizes
 
     def read(self, name: str) -> bytes:
         """The bytes of one entry, as many as the archive declares at most."""
@@ -128,7 +128,7 @@ def _targets(folder: Path, names: Iterable[str], where: str) -> list[tuple[Path,
     return [(path, name) for name, path in local_paths(folder, names, where=where).items()]
 
 
-def _fault(entry: zipfile.ZipInfo, found: Container[str]) -> str | None:
+def _fault(entry: zipfile.ZipInfo, others: Container[str]) -> str | None:
     """What is wrong with an entry, in words; None for a plain file beside the others."""
     if entry.is_dir() or "/" in entry.filename or "\\" in entry.filename:
         return "a folder, or lies in one"
@@ -136,7 +136,7 @@ def _fault(entry: zipfile.ZipInfo, found: Container[str]) -> str | None:
         return "a link or a device"
     if entry.flag_bits & 0x1:
         return "encrypted"
-    if entry.filename in found:
+    if entry.filename in others:
         return "there twice"
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return "compressed in a way that is not read"

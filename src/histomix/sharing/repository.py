@@ -28,10 +28,10 @@ def parse_address(text: str) -> tuple[str, str | None]:
     InputError
         It has another form.
     """
-    found = _ADDRESS.fullmatch(text)
-    if found is None:
+    match = _ADDRESS.fullmatch(text)
+    if match is None:
         raise InputError(f"{text!r} names no repository", hint="Write hf://OWNER/NAME or hf://OWNER/NAME@REVISION")
-    return found["repo"], found["revision"]
+    return match["repo"], match["revision"]
 
 
 class HubSource:
@@ -148,10 +148,10 @@ def upload(
             (Path(folder) / name).write_bytes(data)
         api.create_repo(repo, private=not public, exist_ok=True)
         patterns = [f"*{suffix}" for suffix in SUFFIXES]
-        found: Any = api.upload_folder(
+        commit: Any = api.upload_folder(
             repo_id=repo, folder_path=folder, commit_message=message, revision=revision, allow_patterns=patterns
         )
-    return str(found.oid)
+    return str(commit.oid)
 
 
 @contextlib.contextmanager

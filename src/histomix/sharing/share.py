@@ -143,7 +143,7 @@ def head_facts(
     InputError, DownloadError
         There is no such source, or the hub cannot be reached.
     """
-    return _look(open_source(source, revision, endpoint), max_bytes)[0]
+    return _checked_facts(open_source(source, revision, endpoint), max_bytes)[0]
 
 
 def pull_head(
@@ -193,7 +193,7 @@ def pull_head(
     target = Path(out)
     _check_target(target)
     place = open_source(source, revision, endpoint)
-    facts, names = _look(place, max_bytes)
+    facts, names = _checked_facts(place, max_bytes)
     if digest is not None and facts.card["digest"] != digest:
         raise HeadError(
             f"is another head: its digest is {facts.card['digest']}, not {digest}",
@@ -214,7 +214,7 @@ def pull_head(
     return head
 
 
-def _look(place: Source, max_bytes: int) -> tuple[HeadFacts, list[str]]:
+def _checked_facts(place: Source, max_bytes: int) -> tuple[HeadFacts, list[str]]:
     listing = place.listing()
     check_listing(listing, place.where, max_bytes)
     card = read_card(place.read(CARD), place.where)

@@ -37,8 +37,8 @@ def slide_files(path: str | os.PathLike[str]) -> list[Path]:
         return sorted(file for file in path.rglob("*") if file.is_file())
     suffix = path.suffix.lower()
     if suffix == ".mrxs":
-        beside = path.with_suffix("")
-        return [path, *sorted(file for file in beside.rglob("*") if file.is_file())]
+        folder = path.with_suffix("")
+        return [path, *sorted(file for file in folder.rglob("*") if file.is_file())]
     if suffix == ".dcm":
         return [path, *sorted(file for file in path.parent.glob("*.dcm") if file != path)]
     if suffix in (".vms", ".vmu"):
@@ -61,7 +61,7 @@ def named_files(path: str | os.PathLike[str]) -> list[str]:
         return []
     try:
         text = index.read_text(encoding="latin-1")
-        return [relative_name(name) for found in _NAMED.findall(text) if (name := found.strip())]
+        return [relative_name(name) for value in _NAMED.findall(text) if (name := value.strip())]
     except InputError as error:
         what = f"names a file that is none of its own ({error.what})"
         raise SlideError(what, where=index, hint="Do not open it unless you know who made it") from error
@@ -124,8 +124,8 @@ def slide_digest(path: str | os.PathLike[str], known: Mapping[str, Any] | None =
 def _digest(path: str, state: str) -> str:
     files = slide_files(path)
     try:
-        found = [digest_file(file) for file in files]
+        digests = [digest_file(file) for file in files]
     except OSError as error:
         kind = MissingSlideError if isinstance(error, FileNotFoundError) else SlideError
         raise kind(f"cannot be read ({error.strerror or error})", where=path, hint="Check the path") from error
-    return found[0] if len(found) == 1 else digest_json([[f.name, d] for f, d in zip(files, found, strict=True)])
+    return digests[0] if len(digests) == 1 else digest_json([[f.name, d] for f, d in zip(files, digests, strict=True)])

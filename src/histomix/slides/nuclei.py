@@ -32,7 +32,7 @@ _SPLIT_GAP_UM = 2.0
 _LEAST_DEPTH_UM = 0.1
 # Otsu's threshold on stained pixels is held in this range, then lowered: it parts dark nuclei from the rest, and pale
 # (vesicular) nuclei lie below it. The local mean keeps the cytoplasm out.
-_STAINED_OD, _OTSU_RANGE, _OTSU_SHARE = 0.05, (0.15, 0.6), 0.65
+_STAINED_OD, _OTSU_RANGE, _OTSU_FRACTION = 0.05, (0.15, 0.6), 0.65
 _SAMPLE_BLOCKS = 8
 
 _log = logging.getLogger(__name__)
@@ -169,7 +169,7 @@ def find_nuclei(slide: Slide, xy_px: ArrayLike, size_um: float, progress: Progre
     blocks = _blocks_around(xy, size_um / slide.mpp / 2, side, shape)
     threshold = _threshold(slide, blocks, side, mpp)
     searched = np.zeros(shape, dtype=bool)
-    found: list[np.ndarray] = []
+    parts: list[np.ndarray] = []
     error: SlideReadError | None = None
     for done, (row, column) in enumerate(blocks, start=1):
         try:
@@ -177,16 +177,16 @@ def find_nuclei(slide: Slide, xy_px: ArrayLike, size_um: float, progress: Progre
         except SlideReadError as failure:
             error = failure
         else:
-            found.append(_centres(density, threshold, mpp) * (mpp / slide.mpp) + (column * side, row * side))
+            parts.append(_centres(density, threshold, mpp) * (mpp / slide.mpp) + (column * side, row * side))
             searched[row, column] = True
         progress("nuclei", done, len(blocks))
     if error is not None:
-        if not found:
+        if not parts:
             raise error
         _log.warning(
-            "%d of %d blocks cannot be read: no nuclei there (%s)", len(blocks) - len(found), len(blocks), error
+            "%d of %d blocks cannot be read: no nuclei there (%s)", len(blocks) - len(parts), len(blocks), error
         )
-    centres = np.concatenate(found) if found else np.empty((0, 2))
+    centres = np.concatenate(parts) if parts else np.empty((0, 2))
     inside = (centres < (slide.width_px, slide.height_px)).all(axis=1)
     return Nuclei(centres[inside], searched, side, slide.mpp, (slide.width_px, slide.height_px))
 
@@ -248,9 +248,9 @@ def _threshold(slide: Slide, blocks: np.ndarray, side: float, mpp: float) -> flo
     """Least density of a nucleus, from evenly spaced blocks."""
     from skimage.filters import threshold_otsu
 
-    positions = np.unique(np.linspace(0, len(blocks) - 1, min(_SAMPLE_BLOCKS, len(blocks))).round().astype(int))
+    sample = np.unique(np.linspace(0, len(blocks) - 1, min(_SAMPLE_BLOCKS, len(blocks))).round().astype(int))
     stained = []
-    for row, column in blocks[positions]:
+    for row, column in blocks[sample]:
         try:
             smooth = ndimage.gaussian_filter(_density(slide, row, column, side, mpp), _SMOOTH_UM / mpp)[::4, ::4]
         except SlideReadError:
@@ -258,7 +258,7 @@ def _threshold(slide: Slide, blocks: np.ndarray, side: float, mpp: float) -> flo
         stained.append(smooth[smooth > _STAINED_OD])
     values = np.concatenate(stained) if stained else np.empty(0)
     otsu = threshold_otsu(values) if values.size and np.ptp(values) > 0 else 0.0
-    return float(np.clip(otsu, *_OTSU_RANGE)) * _OTSU_SHARE
+    return float(np.clip(otsu, *_OTSU_RANGE)) * _OTSU_FRACTION
 
 
 def _centres(density: np.ndarray, threshold: float, mpp: float) -> np.ndarray:
@@ -267,10 +267,10 @@ def _centres(density: np.ndarray, threshold: float, mpp: float) -> np.ndarray:
 
     smooth = ndimage.gaussian_filter(density, _SMOOTH_UM / mpp)
     nuclear = smooth > np.maximum(threshold, ndimage.uniform_filter(density, round(_WINDOW_UM / mpp)))
-    pieces, _ = ndimage.label(ndimage.binary_opening(nuclear))
-    large = np.bincount(pieces.ravel()) * mpp**2 >= _MIN_AREA_UM2
+    clumps, _ = ndimage.label(ndimage.binary_opening(nuclear))
+    large = np.bincount(clumps.ravel()) * mpp**2 >= _MIN_AREA_UM2
     large[0] = False
-    depth = ndimage.distance_transform_edt(large[pieces]).astype(np.float32) * mpp
+    depth = ndimage.distance_transform_edt(large[clumps]).astype(np.float32) * mpp
     depth = ndimage.gaussian_filter(depth, _SPLIT_SMOOTH_UM / mpp)
     gap = max(1, round(_SPLIT_GAP_UM / mpp))
     peaks = peak_local_max(depth, min_distance=gap, threshold_abs=_LEAST_DEPTH_UM, exclude_border=False)

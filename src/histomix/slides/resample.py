@@ -115,4 +115,5 @@ def on_white(pixels: np.ndarray, premultiplied: bool = False) -> np.ndarray:
         return colour
     share = alpha.astype(np.uint16)
     parts = colour.astype(np.uint16) if premultiplied else (colour * share + 127) // 255
-    return np.minimum(parts + 255 - share, 255).astype(np.uint8)
+    opaque: np.ndarray = np.minimum(parts + 255 - share, 255).astype(np.uint8)
+    return opaque

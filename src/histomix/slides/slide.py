@@ -166,19 +166,19 @@ class Slide:
         """
         reader = self._open_reader()
         plans = [self._plan(*rectangle) for rectangle in rectangles]
-        found: dict[int, np.ndarray] = {}
+        images: dict[int, np.ndarray] = {}
         for level in sorted({plan.level for plan in plans}):
             numbers = [number for number, plan in enumerate(plans) if plan.level == level]
             boxes = np.array([plans[number].box for number in numbers])
             x, y = (int(start) for start in boxes[:, :2].min(axis=0))
             width, height = (int(side) for side in (boxes[:, :2] + boxes[:, 2:]).max(axis=0) - (x, y))
             if max(width, height) > _BLOCK_PX or width * height > (boxes[:, 2] * boxes[:, 3]).sum():
-                found |= {number: self.read(*rectangles[number]) for number in numbers}
+                images |= {number: self.read(*rectangles[number]) for number in numbers}
                 continue
             pixels = reader.read_level(level, x, y, width, height)
             for number, (left, top, across, down) in zip(numbers, boxes - (x, y, 0, 0), strict=True):
-                found[number] = plans[number].apply(pixels[top : top + down, left : left + across])
-        return [found[number] for number in range(len(plans))]
+                images[number] = plans[number].apply(pixels[top : top + down, left : left + across])
+        return [images[number] for number in range(len(plans))]
 
     def _plan(self, x_px: float, y_px: float, width_px: int, height_px: int, mpp: float) -> _Plan:
         """Level and source pixels of a rectangle."""

@@ -117,9 +117,9 @@ def tiles_on_grid(
     -------
     As `tiles_at_spots`; keys are ``{column}x{row}`` of the grid.
     """
-    found = grid_positions(slide, spec, tissue_mask(slide) if mask is None else mask, min_tissue)
-    names = pd.Series(found.column.astype(str)) + "x" + pd.Series(found.row.astype(str))
-    table = {"x_px": found.x_px, "y_px": found.y_px, "tissue": found.tissue}
+    grid = grid_positions(slide, spec, tissue_mask(slide) if mask is None else mask, min_tissue)
+    names = pd.Series(grid.column.astype(str)) + "x" + pd.Series(grid.row.astype(str))
+    table = {"x_px": grid.x_px, "y_px": grid.y_px, "tissue": grid.tissue}
     return pd.DataFrame(table, index=pd.Index(names.astype(object), name="key"))
 
 
@@ -168,10 +168,10 @@ def grid_positions(slide: Slide, spec: TileSpec, mask: TissueMask, min_tissue: f
     for first in range(0, len(y), step):
         row, column = (number.ravel() for number in np.indices((len(y[first : first + step]), len(x))))
         row = row + first
-        share = mask.share(x[column], y[row], spec.size_um, slide.mpp)
-        keep = share >= min_tissue
+        coverage = mask.fraction(x[column], y[row], spec.size_um, slide.mpp)
+        keep = coverage >= min_tissue
         column, row = column[keep], row[keep]
-        parts.append((column.astype(np.int32), row.astype(np.int32), x[column], y[row], share[keep]))
+        parts.append((column.astype(np.int32), row.astype(np.int32), x[column], y[row], coverage[keep]))
     columns, rows, x_px, y_px, tissue = (np.concatenate(part) for part in zip(*parts, strict=True))
     return GridPositions(columns, rows, x_px, y_px, tissue, (len(x), len(y)))
 
@@ -204,5 +204,5 @@ def _table(
     slide: Slide, keys: pd.Index, x_px: np.ndarray, y_px: np.ndarray, spec: TileSpec, mask: TissueMask | None
 ) -> pd.DataFrame:
     mask = tissue_mask(slide) if mask is None else mask
-    tissue = mask.share(x_px, y_px, spec.size_um, slide.mpp)
+    tissue = mask.fraction(x_px, y_px, spec.size_um, slide.mpp)
     return pd.DataFrame({"x_px": x_px, "y_px": y_px, "tissue": tissue}, index=keys)

@@ -54,8 +54,8 @@ class TissueMask:
     def _integral(self) -> np.ndarray:
         return np.pad(self.mask.cumsum(axis=0, dtype=np.int64).cumsum(axis=1), ((1, 0), (1, 0)))
 
-    def share(self, x_px: ArrayLike, y_px: ArrayLike, width_um: float, slide_mpp: float) -> np.ndarray:
-        """Share of squares that is tissue, exact to fractions of a mask pixel; outside the slide is no tissue.
+    def fraction(self, x_px: ArrayLike, y_px: ArrayLike, width_um: float, slide_mpp: float) -> np.ndarray:
+        """Fraction of squares that is tissue, exact to fractions of a mask pixel; outside the slide is no tissue.
 
         Parameters
         ----------
@@ -76,7 +76,8 @@ class TissueMask:
             - self._area_before(x + half, y - half)
             + self._area_before(x - half, y - half)
         )
-        return np.clip(inside / (2 * half) ** 2, 0, 1)
+        fraction: np.ndarray = np.clip(inside / (2 * half) ** 2, 0, 1)
+        return fraction
 
     def contains(self, xy_px: ArrayLike, slide_mpp: float) -> np.ndarray:
         """Whether points (n, 2), in level-0 px of a slide of ``slide_mpp``, lie on tissue: bool (n,)."""
@@ -96,7 +97,8 @@ class TissueMask:
         corner = self._integral
         above = corner[row, column] * (1 - right) + corner[row, column + 1] * right
         below = corner[row + 1, column] * (1 - right) + corner[row + 1, column + 1] * right
-        return above * (1 - down) + below * down
+        area: np.ndarray = above * (1 - down) + below * down
+        return area
 
 
 def tissue_mask(
@@ -149,7 +151,8 @@ def _find_tissue(rgb: np.ndarray, mpp: float) -> np.ndarray:
     pen = ndimage.maximum_filter(_drop_small(pen, _MIN_PEN_UM2, mpp), 2 * margin_px + 1)
     stained = (chroma >= _MIN_CHROMA) & ~_within(hue, _NOT_TISSUE_HUE) & ~pen
     threshold = np.clip(_otsu(np.where(stained, density, 0)), *_DENSITY_RANGE)
-    return stained & (density > threshold)
+    tissue: np.ndarray = stained & (density > threshold)
+    return tissue
 
 
 def _background(planes: list[np.ndarray]) -> list[float]:
@@ -178,7 +181,8 @@ def _hue(red: np.ndarray, green: np.ndarray, blue: np.ndarray, strongest: np.nda
         (green - blue) / safe % 6,
         np.where(strongest == green, (blue - red) / safe + 2, (red - green) / safe + 4),
     )
-    return 60 * sector
+    degrees: np.ndarray = 60 * sector
+    return degrees
 
 
 def _within(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
@@ -239,12 +243,12 @@ def label_fragments(mask: TissueMask, gap_um: float = GAP_UM) -> tuple[np.ndarra
     reach = gap_um / 2 / mask.mpp
     # The distance to tissue, not a dilation: its cost does not grow with the gap.
     near = ndimage.distance_transform_edt(~mask.mask) <= reach if mask.mask.any() else mask.mask
-    found, count = ndimage.label(near, structure=np.ones((3, 3)))
-    boxes = ndimage.find_objects(found)
+    labels, count = ndimage.label(near, structure=np.ones((3, 3)))
+    boxes = ndimage.find_objects(labels)
     order = sorted(range(count), key=lambda number: (boxes[number][1].start, boxes[number][0].start))
     rank = np.zeros(count + 1, np.int32)
     rank[np.asarray(order, int) + 1] = np.arange(1, count + 1)
-    return np.where(mask.mask, rank[found], 0).astype(np.int32), count
+    return np.where(mask.mask, rank[labels], 0).astype(np.int32), count
 
 
 def fragment_at(labels: np.ndarray, mask_mpp: float, xy_px: np.ndarray, slide_mpp: float) -> np.ndarray:

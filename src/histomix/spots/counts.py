@@ -67,10 +67,10 @@ def read_counts(path: Path) -> Counts:
     if path.suffix == ".h5":
         from .formats.tenx.matrix import read_matrix
 
-        found = read_matrix(path)
-        for note in found.notes:
+        table = read_matrix(path)
+        for note in table.notes:
             _log.info("%s: %s", path, note)
-        return Counts(found.barcodes, found.var.index, found.matrix)
+        return Counts(table.barcodes, table.var.index, table.matrix)
     lines = _split(path)
     try:
         matrix = _parse_integers(lines)

@@ -69,23 +69,23 @@ def inspect_data(path: str | os.PathLike[str]) -> Inspection:
     place, options = split_location(os.fspath(path))
     if not place.exists():
         raise MissingSectionError("there is no such file or folder", where=place, hint="Check the path")
-    found = _look(place, options)
-    if found is None:
+    inspection = _inspection(place, options)
+    if inspection is None:
         table = _table(place)
-        found = Inspection(place, table) if table is not None else None
-    if found is None and place.is_dir():
-        found = _folder(place)
-    if found is not None:
-        return found
+        inspection = Inspection(place, table) if table is not None else None
+    if inspection is None and place.is_dir():
+        inspection = _folder(place)
+    if inspection is not None:
+        return inspection
     detect_format(place)  # raises, with what was found
     raise SectionError("is of no known kind", where=place, hint="Name the spots file or the slide itself")
 
 
-def _look(path: Path, options: Mapping[str, str] = _NO_OPTIONS) -> Inspection | None:
-    for look in (_result, _cohort_sheet, _matrix):
-        found = look(path)
-        if found is not None:
-            return Inspection(path, found)
+def _inspection(path: Path, options: Mapping[str, str] = _NO_OPTIONS) -> Inspection | None:
+    for describe in (_result, _cohort_sheet, _matrix):
+        description = describe(path)
+        if description is not None:
+            return Inspection(path, description)
     format = find_format(path)
     if format is not None:
         check_options(format, options, path)
@@ -106,8 +106,8 @@ def _section(path: Path, described: Description) -> Inspection:
         if len(images) == 1:
             row["image"] = _absolute(str(images[0]))
             missing = [text for text in missing if "image" not in text.split("(")[0]]
-            found = (f"an image beside it: {images[0].name}", *_image_facts(images[0]))
-            described = dataclasses.replace(described, contents=(*described.contents, *found))
+            facts = (f"an image beside it: {images[0].name}", *_image_facts(images[0]))
+            described = dataclasses.replace(described, contents=(*described.contents, *facts))
         elif images:
             names = ", ".join(image.name for image in images[:6])
             missing.append(f"which image is this section's: there are {len(images)} beside it ({names})")
@@ -135,10 +135,10 @@ def _images_near(path: Path) -> list[Path]:
     folders = [folder]
     if path.is_dir() and folder.name in ("outs", "spatial", "binned_outputs"):
         folders.append(folder.parent)
-    found = [item for place in folders for item in sorted(place.iterdir())[:_MAX_ENTRIES] if _is_image(item)]
-    found = [item for item in found if not _BYPRODUCT.search(item.name)]
-    named = [item for item in found if item.stem in re.split(r"[_-]", section_name(path))]
-    return named if len(named) == 1 else found
+    images = [item for place in folders for item in sorted(place.iterdir())[:_MAX_ENTRIES] if _is_image(item)]
+    images = [item for item in images if not _BYPRODUCT.search(item.name)]
+    named = [item for item in images if item.stem in re.split(r"[_-]", section_name(path))]
+    return named if len(named) == 1 else images
 
 
 def _is_image(path: Path) -> bool:
@@ -266,20 +266,20 @@ def _folder(path: Path, depth: int = 2) -> Inspection | None:
     rows: list[Mapping[str, str]] = []
     for item in sorted(path.iterdir())[:_MAX_ENTRIES]:
         try:
-            found = _look(item)
-            if found is None and item.is_dir() and depth > 1:
-                found = _folder(item, depth - 1)
+            inspection = _inspection(item)
+            if inspection is None and item.is_dir() and depth > 1:
+                inspection = _folder(item, depth - 1)
         except HistomixError as error:
             missing.append(f"{item.name} cannot be used: {error.what}")
             continue
-        if found is None:
+        if inspection is None:
             continue
-        rows += found.rows
-        what = found.description.what
+        rows += inspection.rows
+        what = inspection.description.what
         if what == _SEVERAL:
-            inner = Counter(line.partition(": ")[2] for line in found.description.contents)
+            inner = Counter(line.partition(": ")[2] for line in inspection.description.contents)
             what = ", ".join(f"{number} x {kind}" for kind, number in inner.items()) or "nothing that can be used"
-            missing += [f"{item.name}/{line}" for line in found.description.missing if line != _FILLED_BY_USER]
+            missing += [f"{item.name}/{line}" for line in inspection.description.missing if line != _FILLED_BY_USER]
         contents.append(f"{item.name}: {what}")
     if not (contents or missing):
         return None

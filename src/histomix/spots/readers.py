@@ -37,9 +37,9 @@ def detect_format(path: Path) -> str:
     SectionError
         The file is of no known format; the message says what was found in it.
     """
-    found = find_format(path)
-    if found is not None:
-        return found.name
+    reader = find_format(path)
+    if reader is not None:
+        return reader.name
     if path.is_dir():
         inside = ", ".join(sorted(item.name for item in path.iterdir())[:8]) or "nothing"
         raise SectionError(
@@ -78,10 +78,10 @@ def read_spots(path: str | os.PathLike[str]) -> pd.DataFrame:
     path, options = split_location(os.fspath(path))
     if not path.exists():
         raise MissingSectionError("there is no such file", where=path, hint="Check the path")
-    found = read_section_spots(path, detect_format(path), options=options)
-    for note in found.notes:
+    spots = read_section_spots(path, detect_format(path), options=options)
+    for note in spots.notes:
         _log.info("%s: %s", path, note)
-    positions = pd.DataFrame(found.adata.obsm["spatial"], index=found.adata.obs_names, columns=["x_px", "y_px"])
+    positions = pd.DataFrame(spots.adata.obsm["spatial"], index=spots.adata.obs_names, columns=["x_px", "y_px"])
     return positions.rename_axis("spot")
 
 
@@ -100,10 +100,10 @@ def read_section_spots(
     """
     reader = load_format(format, path)
     check_options(reader, options, path)
-    found = reader.read(path, with_counts and counts is None, options)
+    spots = reader.read(path, with_counts and counts is None, options)
     if counts is None:
-        return found
-    return dataclasses.replace(found, adata=_join_counts(found.adata, path, counts, with_counts))
+        return spots
+    return dataclasses.replace(spots, adata=_join_counts(spots.adata, path, counts, with_counts))
 
 
 def _join_counts(adata: AnnData, spots_path: Path, counts_path: Path, with_counts: bool) -> AnnData:

@@ -69,7 +69,8 @@ class Section:
     @property
     def keys(self) -> pd.Index:
         """Spot keys (n,)."""
-        return self.adata.obs_names
+        keys: pd.Index = self.adata.obs_names
+        return keys
 
     @property
     def spots_px(self) -> np.ndarray:
@@ -121,7 +122,7 @@ class Cohort:
     @staticmethod
     def of(source: Cohort | str | os.PathLike[str]) -> Cohort:
         """The cohort itself, or that of a sheet. Raises as `read_cohort`."""
-        return source if isinstance(source, Cohort) else read_cohort(source)
+        return read_cohort(source) if isinstance(source, str | os.PathLike) else source
 
     @property
     def names(self) -> list[str]:
@@ -191,27 +192,27 @@ def _read_section(row: SheetRow, counts: bool) -> Section:
         options[SHEET_IMAGE] = str(row.image)
     if row.mpp is not None and "mpp" in load_format(row.format).options:
         options.setdefault("mpp", str(row.mpp))
-    found = read_section_spots(row.spots, row.format, row.counts, counts, options)
-    for note in found.notes:
+    spots = read_section_spots(row.spots, row.format, row.counts, counts, options)
+    for note in spots.notes:
         _log.info("%s: %s", row.spots, note)
-    if row.mpp is not None and found.mpp is not None:
-        _compare_mpp(row.mpp, "the sheet says", found.mpp, found.mpp_source, row.where)
+    if row.mpp is not None and spots.mpp is not None:
+        _compare_mpp(row.mpp, "the sheet says", spots.mpp, spots.mpp_source, row.where)
     return Section(
         name=row.section,
         donor=row.donor,
-        adata=found.adata,
-        image=row.image or found.image,
+        adata=spots.adata,
+        image=row.image or spots.image,
         mpp=row.mpp,
-        spot_diameter_um=row.spot_diameter_um or found.spot_diameter_um,
-        spot_pitch_um=row.spot_pitch_um or found.spot_pitch_um,
+        spot_diameter_um=row.spot_diameter_um or spots.spot_diameter_um,
+        spot_pitch_um=row.spot_pitch_um or spots.spot_pitch_um,
         labels=row.labels,
         label_unit=row.label_unit,
         tissue=row.tissue,
         site=row.site,
         where=row.where,
-        spots_mpp=found.mpp,
-        spots_mpp_source=found.mpp_source,
-        notes=found.notes,
+        spots_mpp=spots.mpp,
+        spots_mpp_source=spots.mpp_source,
+        notes=spots.notes,
     )
 
 

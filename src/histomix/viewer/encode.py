@@ -19,8 +19,8 @@ def packed(values: np.ndarray, greatest: float) -> str:
     """Values from 0 to ``greatest`` in 16 bits (little endian), base64; NaN becomes `MISSING`."""
     scaled = np.full(values.shape, MISSING, dtype="<u2")
     known = np.isfinite(values)
-    share = np.clip(values[known] / greatest, 0.0, 1.0) if greatest > 0 else np.zeros(int(known.sum()))
-    scaled[known] = np.rint(share * (MISSING - 1)).astype("<u2")
+    fraction = np.clip(values[known] / greatest, 0.0, 1.0) if greatest > 0 else np.zeros(int(known.sum()))
+    scaled[known] = np.rint(fraction * (MISSING - 1)).astype("<u2")
     return base64.b64encode(scaled.tobytes()).decode()
 
 

@@ -90,8 +90,8 @@ def viewer_slides(
     for given in map(Path, as_list(slides)):
         if not given.exists():
             raise MissingFileError("there is no such slide or folder", where=given, hint="Check --slides")
-        found = [given] if _is_slide(given) else sorted(path for path in given.iterdir() if _is_slide(path))
-        images.files |= {path.name: path for path in found}
+        paths = [given] if _is_slide(given) else sorted(path for path in given.iterdir() if _is_slide(path))
+        images.files |= {path.name: path for path in paths}
     for row in () if cohort is None else Cohort.of(cohort).rows:
         if row.image is not None:
             images.sections[row.section] = (Path(row.image), row.mpp)

@@ -209,9 +209,9 @@ def _interval_words(composition: CompositionMap) -> str:
 
 def _dominant(values: np.ndarray) -> np.ndarray:
     known = np.isfinite(values).all(axis=1)
-    found = np.full(len(values), np.nan)
-    found[known] = values[known].argmax(axis=1)
-    return found
+    dominant = np.full(len(values), np.nan)
+    dominant[known] = values[known].argmax(axis=1)
+    return dominant
 
 
 def _means(values: np.ndarray) -> list[float]:
@@ -241,4 +241,4 @@ def _page(title: str, facts: Mapping[str, Any]) -> str:
         "FACTS": script_json(facts),
         "SCRIPT": script,
     }
-    return re.sub(r"@@([A-Z_]+)@@", lambda found: parts[found[1]], page)
+    return re.sub(r"@@([A-Z_]+)@@", lambda match: parts[match[1]], page)

@@ -38,7 +38,7 @@ class Posterior:
     q05: Array
     median: Array
     sd: Array
-    share_sd: Array
+    proportion_sd: Array
     losses: list[float]
 
 
@@ -125,7 +125,7 @@ def fit_spots(
         losses = fit_guide(module, lambda: [whole], plan or Plan(), progress, task, checkpoint)
         _, sd = moments(module.guide, "w_sf")
         at = _summaries(module.guide)
-        return Posterior(at(_Q05), at(0.0), sd, _share_sd(at, sd.shape, seed), losses)
+        return Posterior(at(_Q05), at(0.0), sd, _proportion_sd(at, sd.shape, seed), losses)
 
 
 def memory_needed(n_spots: int, n_genes: int, n_types: int) -> int:
@@ -184,12 +184,12 @@ def _summaries(guide: Any) -> Callable[[float | NDArray[np.float32]], Array]:
     return lambda deviate: at_deviate(guide, "w_sf", deviate).astype(np.float64)
 
 
-def _share_sd(at: Callable[[Any], Array], shape: tuple[int, ...], seed: int) -> Array:
+def _proportion_sd(at: Callable[[Any], Array], shape: tuple[int, ...], seed: int) -> Array:
     """Standard deviation of the proportions, from draws of the posterior (in which the types are independent)."""
     rng = np.random.default_rng(seed)
     total, square = np.zeros(shape), np.zeros(shape)
     for _ in range(_DRAWS):
         cells = at(rng.standard_normal(shape).astype(np.float32))
-        matched_counts = cells / cells.sum(axis=1, keepdims=True)
-        total, square = total + matched_counts, square + matched_counts**2
+        proportions = cells / cells.sum(axis=1, keepdims=True)
+        total, square = total + proportions, square + proportions**2
     return np.sqrt(np.maximum(square / _DRAWS - (total / _DRAWS) ** 2, 0))

@@ -42,5 +42,6 @@ def nnls_deconvolve(counts: ArrayLike | sparse.csr_matrix, signatures: ArrayLike
     rotation, triangle = np.linalg.qr(signature * scale[:, None])
     depth = np.asarray(table.sum(axis=1)).ravel()
     targets = (table @ (scale[:, None] * rotation)) / np.maximum(depth, 1)[:, None]
-    shares = np.array([nnls(triangle, target)[0] for target in targets]).reshape(-1, signature.shape[1])
-    return shares * depth[:, None]
+    fractions = np.array([nnls(triangle, target)[0] for target in targets]).reshape(-1, signature.shape[1])
+    abundance: NDArray[np.float64] = fractions * depth[:, None]
+    return abundance

@@ -155,10 +155,10 @@ def poisson_spread(
                 )
                 for half in halves
             )
-            found = np.stack([nth(path, model.updates) for path in paths]).astype(np.float64)
+            estimates = np.stack([nth(path, model.updates) for path in paths]).astype(np.float64)
             if proportions:
-                found /= np.maximum(found.sum(axis=2, keepdims=True), np.finfo(np.float64).tiny)
-            spread[rows] = found.std(axis=0, ddof=1)
+                estimates /= np.maximum(estimates.sum(axis=2, keepdims=True), np.finfo(np.float64).tiny)
+            spread[rows] = estimates.std(axis=0, ddof=1)
     return spread
 
 

@@ -57,7 +57,8 @@ class Calibration:
         expected = nth(multiplicative_updates(counts, self.signatures), PILOT) @ self.signatures.T
         expected *= self.dispersion
         expected += 1
-        return np.reciprocal(expected, out=expected)
+        weights: Single = np.reciprocal(expected, out=expected)
+        return weights
 
 
 def multiplicative_updates(
@@ -93,10 +94,10 @@ def calibrate(
     counts = counts[rng.permutation(counts.shape[0])[:MOST_SPOTS]]
     dense = counts.toarray().astype(np.float32)
     single = signatures.astype(np.float32)
-    found = Calibration(single, np.zeros(len(single), dtype=np.float32), updates or MOST_UPDATES)
+    model = Calibration(single, np.zeros(len(single), dtype=np.float32), updates or MOST_UPDATES)
     if gene_weights and len(dense) >= FEWEST_SPOTS:
-        found = _weigh_genes(dense, found)
-    return found if updates is not None or not len(dense) else replace(found, updates=_stop(counts, dense, found, rng))
+        model = _weigh_genes(dense, model)
+    return model if updates is not None or not len(dense) else replace(model, updates=_stop(counts, dense, model, rng))
 
 
 def _weigh_genes(counts: Single, plain: Calibration) -> Calibration:

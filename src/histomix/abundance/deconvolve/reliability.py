@@ -81,12 +81,13 @@ def label_reliability(
         raise InputError(f"{repeats} splits give no reliability", hint="Use 1 or more")
     table = check_counts(counts)
     rng = np.random.default_rng(seed)
-    found = np.array([_half_agreement(table, signatures, deconvolve, rng, proportions) for _ in range(repeats)])
-    defined = np.isfinite(found)
-    total = np.where(defined, found, 0.0).sum(axis=0)
-    r = np.divide(total, defined.sum(axis=0), out=np.full(found.shape[1], np.nan), where=defined.any(axis=0))
+    agreement = np.array([_half_agreement(table, signatures, deconvolve, rng, proportions) for _ in range(repeats)])
+    defined = np.isfinite(agreement)
+    total = np.where(defined, agreement, 0.0).sum(axis=0)
+    r = np.divide(total, defined.sum(axis=0), out=np.full(agreement.shape[1], np.nan), where=defined.any(axis=0))
     r = np.clip(r, 0.0, 1.0)
-    return 2 * r / (1 + r)
+    reliability: Array = 2 * r / (1 + r)
+    return reliability
 
 
 def _half_agreement(
@@ -108,13 +109,13 @@ def _half_agreement(
     return np.where(np.isnan(r), pearson(b, a), r)
 
 
-def thin(counts: sparse.csr_matrix, matched_counts: float, rng: np.random.Generator) -> sparse.csr_matrix:
-    """Keep each counted molecule with probability ``matched_counts``.
+def thin(counts: sparse.csr_matrix, fraction: float, rng: np.random.Generator) -> sparse.csr_matrix:
+    """Keep each counted molecule with probability ``fraction``.
 
-    What is kept and what is left, ``counts - thin(counts, share, rng)``, are independent where counts are Poisson given
-    the expression of the spot, and both have that expression.
+    What is kept and what is left, ``counts - thin(counts, fraction, rng)``, are independent where counts are Poisson
+    given the expression of the spot, and both have that expression.
     """
     kept = counts.copy()
-    kept.data = rng.binomial(counts.data.astype(np.int64), matched_counts).astype(counts.dtype)
+    kept.data = rng.binomial(counts.data.astype(np.int64), fraction).astype(counts.dtype)
     kept.eliminate_zeros()
     return kept

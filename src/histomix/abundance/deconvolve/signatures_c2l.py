@@ -20,12 +20,14 @@ from .cell2location import most_specific_genes
 from .svi import UNFINISHED, Checkpoint, Plan, fit_guide, isolated_torch, moments
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from anndata import AnnData
 
 #: Files that a folder of labels keeps the fitted signatures in.
 TABLE, FACTS = "signatures.csv", "signatures.json"
 #: The tutorial of cell2location: genes in over 3 % of the cells, or in over 5 cells with this mean where present.
-_SHARE_OF_CELLS, _FEWEST_CELLS, _MEAN_WHERE_PRESENT = 0.03, 5, 1.12
+_FRACTION_OF_CELLS, _FEWEST_CELLS, _MEAN_WHERE_PRESENT = 0.03, 5, 1.12
 _BATCH = 2500
 #: Begun from the averages of the types, and with some steps in every epoch, it settles early.
 _PLAN = Plan(lr=0.02, max_epochs=100, patience=10)
@@ -157,7 +159,7 @@ def _fit(
         if choice.covariates:
             extra = torch.from_numpy(manager.get_from_registry("extra_categorical_covs").to_numpy().astype(np.int64))
 
-        def batches():  # type: ignore[no-untyped-def]
+        def batches() -> Iterator[tuple[torch.Tensor, ...]]:
             order = torch.randperm(len(rows))
             for some in order.split(_BATCH):
                 part = torch.from_numpy(counts[some.numpy()].toarray())
@@ -192,7 +194,7 @@ def _filtered(cells: AnnData) -> np.ndarray:
     present = np.asarray((cells.X > 0).sum(axis=0)).ravel()
     total = np.asarray(cells.X.sum(axis=0)).ravel()
     mean = np.divide(total, present, out=np.zeros(len(total)), where=present > 0)
-    kept = (present > _SHARE_OF_CELLS * cells.n_obs) | ((present > _FEWEST_CELLS) & (mean > _MEAN_WHERE_PRESENT))
+    kept = (present > _FRACTION_OF_CELLS * cells.n_obs) | ((present > _FEWEST_CELLS) & (mean > _MEAN_WHERE_PRESENT))
     mitochondrial = cells.var_names.str.upper().str.startswith("MT-")
     return np.flatnonzero(kept & ~np.asarray(mitochondrial))
 

@@ -184,7 +184,7 @@ def fit_guide(
     import pyro
     import torch
 
-    loss_of = pyro.infer.Trace_ELBO().differentiable_loss
+    loss_of: Callable[..., torch.Tensor] = pyro.infer.Trace_ELBO().differentiable_loss
     # The parameters of a guide come to be when it is first called.
     module.guide(*next(iter(batches())))
     optimizer = torch.optim.Adam(module.guide.parameters(), lr=plan.lr)

@@ -81,8 +81,8 @@ PATIENT_KEYS = ("patient", "patient_id", "donor", "donor_id", "case", "case_id",
 
 def patient_fact(facts: Mapping[str, Any]) -> str:
     """The patient that a sheet names for a slide; "" where it names none."""
-    found = {str(key).strip().lower().replace(" ", "_"): str(value) for key, value in facts.items()}
-    return next((found[key] for key in PATIENT_KEYS if found.get(key)), "")
+    values = {str(key).strip().lower().replace(" ", "_"): str(value) for key, value in facts.items()}
+    return next((values[key] for key in PATIENT_KEYS if values.get(key)), "")
 
 
 def file_stem(name: str) -> str:
@@ -116,7 +116,7 @@ class Renaming:
         """A name, or a sentence with names in it."""
         if text in self.known:
             return self.known[text]
-        return text if self._text is None else self._text.sub(lambda found: self.known[found[0]], text)
+        return text if self._text is None else self._text.sub(lambda match: self.known[match[0]], text)
 
     def sentence(self, text: str) -> str:
         """As `text`, for words that may name others than those who are known: without examples and paths."""

@@ -250,17 +250,17 @@ def key_file(
     """
     folders = [Path(folder).resolve() for folder in (out, *inputs)]
     own = _beside(folders[0])
-    beside = [_beside(place) for folder in folders[1:] for place in (folder, folder.parent) if place.name]
-    known = next((path for path in (own, *beside) if path.is_file()), own)
-    found = known if given is None else Path(given).resolve()
-    around = next((folder for folder in folders if folder == found or folder in found.parents), None)
+    others = [_beside(place) for folder in folders[1:] for place in (folder, folder.parent) if place.name]
+    known = next((path for path in (own, *others) if path.is_file()), own)
+    key = known if given is None else Path(given).resolve()
+    around = next((folder for folder in folders if folder == key or folder in key.parents), None)
     if around is not None:
         raise InputError(
             f"the key of the pseudonyms would lie in {around}, which may be handed on",
-            where=found,
+            where=key,
             hint="Name a file elsewhere with --pseudonym-key",
         )
-    return found
+    return key
 
 
 def _beside(folder: Path) -> Path:

@@ -38,11 +38,11 @@ def check_hdf5(path: str | os.PathLike[str], kind: type[InputError] = InputError
         return
     with store:
         try:
-            found = next(_elsewhere(store), None)
+            item = next(_elsewhere(store), None)
         except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
             raise kind(f"is damaged, or no plain HDF5 ({error})", where=path, hint=_HINT) from error
-    if found is not None:
-        raise kind(f"reads {found} from another file", where=path, hint=_HINT)
+    if item is not None:
+        raise kind(f"reads {item} from another file", where=path, hint=_HINT)
 
 
 def _elsewhere(store: Any) -> Iterator[str]:

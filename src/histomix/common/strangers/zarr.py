@@ -42,13 +42,13 @@ def _codecs(file: Path) -> set[str]:
         waiting = [json.loads(file.read_text(encoding="utf-8"))]
     except (OSError, ValueError, RecursionError):
         return set()  # Zarr does not read it either
-    found = set()
+    codecs = set()
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict):
             names = (value.get("id"), value.get("name"))
-            found |= {name.rpartition(".")[2].lower() for name in names if isinstance(name, str)}
+            codecs |= {name.rpartition(".")[2].lower() for name in names if isinstance(name, str)}
             waiting += value.values()
         elif isinstance(value, list):
             waiting += value
-    return found
+    return codecs

@@ -18,13 +18,13 @@ def matches(path: Path, digest: str) -> bool:
     kind, _, value = digest.partition(":")
     if kind == "git":
         # A git blob id is the SHA-1 of a header with the size, then the content.
-        found = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+        hasher = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
     else:
-        found = hashlib.new(kind, usedforsecurity=kind != "md5")
+        hasher = hashlib.new(kind, usedforsecurity=kind != "md5")
     with path.open("rb") as stream:
         while chunk := stream.read(_CHUNK):
-            found.update(chunk)
-    return found.hexdigest() == value
+            hasher.update(chunk)
+    return hasher.hexdigest() == value
 
 
 def digest_text(digest: str) -> str:
@@ -49,8 +49,8 @@ def note_digest(path: Path, target: Path | None = None) -> None:
         The note cannot be written, or a link stands in its place.
     """
     target = target or path
-    found = {target.name: path} if path.is_file() else {f"{target.name}/{name}": path / name for name in _below(path)}
-    lines = [f"{content_digest(file).removeprefix('sha256:')}  {name}\n" for name, file in found.items()]
+    files = {target.name: path} if path.is_file() else {f"{target.name}/{name}": path / name for name in _below(path)}
+    lines = [f"{content_digest(file).removeprefix('sha256:')}  {name}\n" for name, file in files.items()]
     with writing(_note(target)), open_unlinked(_note(target), "w", encoding="utf-8") as stream:
         stream.writelines(lines)
 

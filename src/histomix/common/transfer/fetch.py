@@ -1,4 +1,4 @@
-"""One file from a store to this disk: in pieces, resumed, tried again, checked."""
+"""One file from a store to this disk: in chunks, resumed, tried again, checked."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .retry import LEAST_BYTES, Retry, as_download_error, failures, is_retryable
 from .store import Remote, Store, answer_stat, remote_stat, validator
 from .web import answered
 
-_PIECE = 8 << 20
+_CHUNK = 8 << 20
 _TOO_FAR = 416
 #: (start, what the store says, bytes from there on).
 Opened = tuple[int, Remote, Iterator[bytes]]
@@ -125,7 +125,7 @@ def _transfer(
         if done - reached >= LEAST_BYTES:
             failed, reached = 0, done
         try:
-            with _opened(store, url, part, remote, retry.silence_s) as (start, told, pieces):
+            with _opened(store, url, part, remote, retry.silence_s) as (start, told, chunks):
                 _check_length(url, part, told.size or 0, remote, limit)
                 part.write(start, b"")
                 if remote is None:
@@ -133,10 +133,10 @@ def _transfer(
                 if told.size is not None:
                     require_space(part.path.parent, told.size - start, part.target.name)
                 done = start
-                for piece in pieces:
-                    _check_length(url, part, done + len(piece), remote, limit)
-                    part.write(done, piece)
-                    done += len(piece)
+                for chunk in chunks:
+                    _check_length(url, part, done + len(chunk), remote, limit)
+                    part.write(done, chunk)
+                    done += len(chunk)
                     progress(done, told.size or done)
             if told.size is not None and done < told.size:
                 raise ConnectionError(f"{done} of {told.size} bytes arrived")
@@ -166,7 +166,7 @@ def _check_length(url: str, part: Part, length: int, remote: Remote | None, limi
             where=redact_url(url),
             hint="Do not trust this server, or download the file by hand",
         )
-    if remote is not None and remote.size is not None and length > remote.size + _PIECE:
+    if remote is not None and remote.size is not None and length > remote.size + _CHUNK:
         part.remove()
         raise DownloadError(
             f"the store says that it has {remote.size} bytes, and sends more without end",
@@ -189,12 +189,12 @@ def _opened(
 def _ranges(store: Store, url: str, done: int, size: int | None, silence_s: float) -> Iterator[bytes]:
     """The file from ``done`` on, range by range."""
     while size is None or done < size:
-        stop = done + _PIECE if size is None else min(done + _PIECE, size)
-        piece = store.ask("cat_file", url, start=done, end=stop, deadline_s=_PIECE / LEAST_BYTES * silence_s)
-        if not piece:
+        stop = done + _CHUNK if size is None else min(done + _CHUNK, size)
+        chunk = store.ask("cat_file", url, start=done, end=stop, deadline_s=_CHUNK / LEAST_BYTES * silence_s)
+        if not chunk:
             return
-        yield piece
-        done += len(piece)
+        yield chunk
+        done += len(chunk)
 
 
 @contextlib.contextmanager
@@ -204,7 +204,7 @@ def _web_answer(store: Store, url: str, part: Part, remote: Remote | None, silen
     headers = {"Range": f"bytes={done}-"} if done else {}
     if done and begun is not None:
         headers["If-Range"] = begun
-    with answered(store.fs, url, headers, silence_s) as (answer, pieces):
+    with answered(store.fs, url, headers, silence_s) as (answer, chunks):
         told, start = answer_stat(answer), done if answer.status == 206 else 0
         ranged = re.match(r"bytes (\d{1,18})-", answer.headers.get("Content-Range", ""))
         if start and not (ranged and int(ranged[1]) == start):
@@ -214,15 +214,15 @@ def _web_answer(store: Store, url: str, part: Part, remote: Remote | None, silen
             raise _NotResumedError("the file was replaced since its first part was fetched")
         if told.size is None and remote is not None:
             told = Remote(remote.size, told.version, told.digest)
-        yield start, told, _steady(pieces, silence_s)
+        yield start, told, _steady(chunks, silence_s)
 
 
-def _steady(pieces: Iterator[bytes], silence_s: float) -> Iterator[bytes]:
+def _steady(chunks: Iterator[bytes], silence_s: float) -> Iterator[bytes]:
     """The bytes of an answer as they come, while enough of them do."""
     since, came = time.monotonic(), 0
-    for piece in pieces:
-        yield piece
-        came += len(piece)
+    for chunk in chunks:
+        yield chunk
+        came += len(chunk)
         if came >= LEAST_BYTES:
             since, came = time.monotonic(), 0
         elif time.monotonic() - since > silence_s:

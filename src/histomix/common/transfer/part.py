@@ -48,14 +48,14 @@ class Part:
                 with open_unlinked(self.stamp, "w", encoding="utf-8", newline="\n") as stream:
                     stream.write(version)
 
-    def write(self, start: int, piece: bytes) -> None:
+    def write(self, start: int, chunk: bytes) -> None:
         """Put bytes at a position, which is then the end; what stood behind it is gone."""
         with writing(self.target):
             self.target.parent.mkdir(parents=True, exist_ok=True)
             with open_unlinked(self.path, "r+b" if self.path.is_file() else "wb") as stream:
                 stream.truncate(start)
                 stream.seek(start)
-                stream.write(piece)
+                stream.write(chunk)
 
     def clear(self) -> None:
         """Remove the bytes."""

@@ -78,11 +78,11 @@ def with_retries(work: Callable[[], Any], url: str, retry: Retry) -> Any:
 
 def failures() -> tuple[type[BaseException], ...]:
     """Errors by which a store says that something failed."""
-    found: list[type[BaseException]] = [OSError, asyncio.TimeoutError]
+    kinds: list[type[BaseException]] = [OSError, asyncio.TimeoutError]
     for module, names in _FOREIGN.items():
         if module in sys.modules:
-            found += [getattr(sys.modules[module], name) for name in names]
-    return tuple(found)
+            kinds += [getattr(sys.modules[module], name) for name in names]
+    return tuple(kinds)
 
 
 def is_retryable(error: BaseException) -> bool:

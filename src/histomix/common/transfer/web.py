@@ -15,7 +15,7 @@ from ..addresses import check_redirect
 from .retry import failures
 
 #: Pieces of an answer that wait here; then the server waits.
-_PIECES_AHEAD = 16
+_CHUNKS_AHEAD = 16
 
 
 def session_options(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,8 +37,8 @@ def proxy_of(url: str) -> str | None:
     from urllib.request import getproxies, proxy_bypass
 
     parts = urlsplit(url)
-    found = getproxies()
-    proxy = found.get(parts.scheme) or found.get("all")
+    proxies = getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
     if not proxy or proxy_bypass(parts.hostname or ""):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
@@ -75,13 +75,13 @@ def answered(fs: Any, url: str, headers: Mapping[str, str], silence_s: float) ->
 
     session = sync(fs.loop, fs.set_session)
     options = {**fs.kwargs, "headers": {**fs.kwargs.get("headers", {}), "Accept-Encoding": "identity", **headers}}
-    came: asyncio.Queue[bytes | BaseException] = asyncio.Queue(_PIECES_AHEAD)
+    came: asyncio.Queue[bytes | BaseException] = asyncio.Queue(_CHUNKS_AHEAD)
 
     async def receive(answer: Any) -> None:
         # Taken from aiohttp at once: when a connection breaks, it forgets what was not yet asked for.
         try:
-            while piece := await answer.content.readany():
-                await came.put(piece)
+            while chunk := await answer.content.readany():
+                await came.put(chunk)
             await came.put(b"")
         except failures() as error:
             await came.put(error)
@@ -94,15 +94,15 @@ def answered(fs: Any, url: str, headers: Mapping[str, str], silence_s: float) ->
             raise ConnectionError(f"status {answer.status}")
         return answer, asyncio.get_running_loop().create_task(receive(answer))
 
-    def pieces() -> Iterator[bytes]:
-        while piece := sync(fs.loop, came.get, timeout=silence_s):
-            if isinstance(piece, BaseException):
-                raise piece
-            yield piece
+    def chunks() -> Iterator[bytes]:
+        while chunk := sync(fs.loop, came.get, timeout=silence_s):
+            if isinstance(chunk, BaseException):
+                raise chunk
+            yield chunk
 
     answer, task = sync(fs.loop, ask, timeout=silence_s)
     try:
-        yield answer, pieces()
+        yield answer, chunks()
     finally:
         fs.loop.call_soon_threadsafe(task.cancel)
         fs.loop.call_soon_threadsafe(answer.close)
@@ -111,20 +111,20 @@ def answered(fs: Any, url: str, headers: Mapping[str, str], silence_s: float) ->
 def links(fs: Any, folder: str, silence_s: float, most_bytes: int) -> list[str]:
     """Addresses straight below a folder that its index page links to; what is longer than ``most_bytes`` is cut."""
     page = f"{folder}/"
-    with answered(fs, page, {}, silence_s) as (answer, pieces):
+    with answered(fs, page, {}, silence_s) as (answer, chunks):
         if answer.headers.get("Content-Type", "text/html").partition(";")[0].strip().lower() != "text/html":
             return []
         parser = _Links(page)
-        parser.feed(beginning(pieces, most_bytes, silence_s).decode("utf-8", "replace"))
-    below = [url for url in parser.found if url.startswith(page) and "?" not in url and "#" not in url]
+        parser.feed(beginning(chunks, most_bytes, silence_s).decode("utf-8", "replace"))
+    below = [url for url in parser.targets if url.startswith(page) and "?" not in url and "#" not in url]
     return [url for url in below if url[len(page) :] and "/" not in url[len(page) :]]
 
 
-def beginning(pieces: Iterator[bytes], most_bytes: int, silence_s: float) -> bytes:
+def beginning(chunks: Iterator[bytes], most_bytes: int, silence_s: float) -> bytes:
     """The first bytes of an answer, as many as come in time."""
     text, until = b"", time.monotonic() + silence_s
-    while len(text) < most_bytes and time.monotonic() < until and (piece := next(pieces, b"")):
-        text += piece
+    while len(text) < most_bytes and time.monotonic() < until and (chunk := next(chunks, b"")):
+        text += chunk
     return text[:most_bytes]
 
 
@@ -134,11 +134,11 @@ class _Links(HTMLParser):
     def __init__(self, page: str) -> None:
         super().__init__()
         self.page = page
-        self.found: dict[str, None] = {}
+        self.targets: dict[str, None] = {}
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Keep the target of a link."""
         for name, value in attrs:
             if tag == "a" and name == "href" and value:
                 with contextlib.suppress(ValueError):  # of what is no address
-                    self.found[urljoin(self.page, value)] = None
+                    self.targets[urljoin(self.page, value)] = None

@@ -186,7 +186,10 @@ def _stroma(drawer: _Drawer, donor: Donor, layout: Layout, direction: Field) -> 
         drawer.add(x, y, kind, angle.astype(np.float64), look)
 
     def patchy(length_um: float, mean: float, contrast: float) -> Field:
-        return (mean * np.exp(contrast * smooth_noise(rng, layout.shape, length_um / STEP_UM))).astype(np.float32)
+        patches: Field = (mean * np.exp(contrast * smooth_noise(rng, layout.shape, length_um / STEP_UM))).astype(
+            np.float32
+        )
+        return patches
 
     near_tumour = np.exp(-np.clip(-layout.nest, 0, None) / 40.0).astype(np.float32)
     near_lymph = np.exp(-np.clip(-layout.lymph, 0, None) / 35.0).astype(np.float32)

@@ -212,7 +212,10 @@ def _share_on_tissue(spots: pd.DataFrame, tissue: Field) -> npt.NDArray[np.float
     disc = np.hypot(dx, dy) <= SPOT_DIAMETER_UM / 2
     columns = ((spots["x_um"].to_numpy()[:, None] + dx[disc]) / STEP_UM).astype(np.intp)
     rows = ((spots["y_um"].to_numpy()[:, None] + dy[disc]) / STEP_UM).astype(np.intp)
-    return (tissue[rows.clip(0, tissue.shape[0] - 1), columns.clip(0, tissue.shape[1] - 1)] > 0).mean(axis=1)
+    share: npt.NDArray[np.float64] = (
+        tissue[rows.clip(0, tissue.shape[0] - 1), columns.clip(0, tissue.shape[1] - 1)] > 0
+    ).mean(axis=1)
+    return share
 
 
 def _write_cells(path: Path, cells: Cells, mpp: float) -> None:

@@ -106,7 +106,8 @@ def draw_sprites(rng: np.random.Generator, nucleus: Nucleus, mpp: float) -> Fiel
         texture += (rng.random((n, 1, 1)) < nucleus.nucleoli / 2) * np.float32(1.1) * spot
     stain = nucleus.stain * np.exp(normal(0.13))
     sprites = inside * np.clip(texture, 0.25, None) * stain
-    return sprites.reshape(_ANGLES, _SHAPES, *x.shape).astype(np.float32)
+    sheet: Field = sprites.reshape(_ANGLES, _SHAPES, *x.shape).astype(np.float32)
+    return sheet
 
 
 def stamp(canvas: Field, sprites: Field, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp]) -> None:

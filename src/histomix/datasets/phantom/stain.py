@@ -27,7 +27,8 @@ def fibre_direction(rng: np.random.Generator, layout: Layout) -> Field:
     level = 0.9 * np.clip(things, -45.0, 10.0) + 42.0 * smooth_noise(rng, layout.shape, 70 / STEP_UM)
     level = ndimage.gaussian_filter(level, 3.0) + 1.1 * smooth_noise(rng, layout.shape, 10 / STEP_UM)
     down, right = np.gradient(level)
-    return np.arctan2(right, -down).astype(np.float32)
+    angle: Field = np.arctan2(right, -down).astype(np.float32)
+    return angle
 
 
 def _fibres(rng: np.random.Generator, direction: Field, shape: tuple[int, int]) -> Field:
@@ -45,7 +46,8 @@ def _fibres(rng: np.random.Generator, direction: Field, shape: tuple[int, int]) 
             at += np.clip(columns + sign * step_across, 0, shape[1] - 1)
             total += noise.ravel()[at]
         noise = total / np.float32(3.0)
-    return (noise / noise.std()).astype(np.float32)
+    texture: Field = (noise / noise.std()).astype(np.float32)
+    return texture
 
 
 def _blobs(

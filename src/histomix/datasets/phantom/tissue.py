@@ -54,6 +54,7 @@ class Layout:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """Rows and columns of the grid."""
         return self.tissue.shape[0], self.tissue.shape[1]
 
     @property

@@ -96,8 +96,8 @@ class BuiltinEncoder:
         """
         tiles = check_tiles(tiles, CARD.size_px, CARD.name)
         batches = [tiles[start : start + _BATCH] for start in range(0, len(tiles), _BATCH)]
-        found = [mean_of_views(batch, self.views, self._embed_once) for batch in batches]
-        return np.concatenate(found) if found else np.empty((0, self.dim), dtype=np.float32)
+        embeddings = [mean_of_views(batch, self.views, self._embed_once) for batch in batches]
+        return np.concatenate(embeddings) if embeddings else np.empty((0, self.dim), dtype=np.float32)
 
     def _embed_once(self, tiles: np.ndarray) -> np.ndarray:
         return self._session.run(tiles)

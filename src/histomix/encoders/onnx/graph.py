@@ -75,7 +75,8 @@ def export_graph(encoder: Any, path: Path) -> None:
             self.offset = torch.nn.Buffer((-mean / std).reshape(1, 3, 1, 1))
 
         def forward(self, tiles: torch.Tensor) -> torch.Tensor:
-            return encoder.forward(tiles.permute(0, 3, 1, 2).float() * self.scale + self.offset)
+            embedding: torch.Tensor = encoder.forward(tiles.permute(0, 3, 1, 2).float() * self.scale + self.offset)
+            return embedding
 
     tiles = torch.zeros(2, card.size_px, card.size_px, 3, dtype=torch.uint8)
     try:

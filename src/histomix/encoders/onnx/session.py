@@ -41,7 +41,7 @@ class OnnxSession:
     ) -> None:
         import onnxruntime
 
-        self._what, self._where, self._mend = what, graph if isinstance(graph, Path) else None, hint
+        self._what, self._where, self._hint = what, graph if isinstance(graph, Path) else None, hint
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 4  # what fails is raised
@@ -63,13 +63,14 @@ class OnnxSession:
             The graph does not take such an array.
         """
         try:
-            return self._session.run(None, {self._input: np.ascontiguousarray(images)})[0]
+            embedding: np.ndarray = self._session.run(None, {self._input: np.ascontiguousarray(images)})[0]
+            return embedding
         except _refusals() as error:
             raise self._refused(error) from error
 
     def _refused(self, error: Exception) -> EncoderError:
         reason = next(reversed(str(error).strip().splitlines()), type(error).__name__)
-        return EncoderError(f"{self._what} cannot be used ({reason})", where=self._where, hint=self._mend)
+        return EncoderError(f"{self._what} cannot be used ({reason})", where=self._where, hint=self._hint)
 
 
 def _refusals() -> tuple[type[Exception], ...]:

@@ -46,7 +46,8 @@ class ConvStem(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Patches (n, rows, columns, embed_dim) of images (n, channels, height, width)."""
-        return self.norm(self.proj(images).permute(0, 2, 3, 1))
+        patches: torch.Tensor = self.norm(self.proj(images).permute(0, 2, 3, 1))
+        return patches
 
 
 class MultiheadPool(nn.Module):
@@ -63,7 +64,8 @@ class MultiheadPool(nn.Module):
         """Pool (n, dim) of tokens (n, count, width)."""
         tokens = self.ln_k(tokens)
         query = self.ln_q(self.query).expand(len(tokens), -1, -1)
-        return self.attn(query, tokens, tokens, need_weights=False)[0][:, 0]
+        pooled: torch.Tensor = self.attn(query, tokens, tokens, need_weights=False)[0][:, 0]
+        return pooled
 
 
 class PlainPool(nn.Module):
@@ -85,7 +87,8 @@ class PlainPool(nn.Module):
         key, value = self.to_kv(self.ln_k(tokens)).chunk(2, dim=-1)
         split = [part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (query, key, value)]
         pooled = nn.functional.scaled_dot_product_attention(*split)
-        return self.to_out(pooled.transpose(1, 2).flatten(2))[:, 0]
+        embedding: torch.Tensor = self.to_out(pooled.transpose(1, 2).flatten(2))[:, 0]
+        return embedding
 
 
 class AttentionPooled(nn.Module):
@@ -99,7 +102,8 @@ class AttentionPooled(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Embedding (n, dim) of normalised images (n, 3, height, width)."""
-        return self.ln_contrast(self.attn_pool_contrast(self.trunk(images)))
+        embedding: torch.Tensor = self.ln_contrast(self.attn_pool_contrast(self.trunk(images)))
+        return embedding
 
 
 #: Poolers of the cards whose pooling is ``"attention"``, by the card's argument ``pooler``.
@@ -144,5 +148,6 @@ def create_model(card: EncoderCard, device: str = "meta") -> nn.Module:
     with torch.device(device):
         model: Any = timm.create_model(card.architecture, pretrained=False, **arguments)
         if pooler is None:
-            return model
+            network: nn.Module = model
+            return network
         return AttentionPooled(model, POOLERS[pooler], model.num_features, card.dim)

@@ -109,12 +109,13 @@ class TorchEncoder:
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Embedding (n, dim) of images that `preprocess` made, pooled as the card says."""
-        return self.model(images)
+        embedding: torch.Tensor = self.model(images)
+        return embedding
 
     def _embed_once(self, tiles: np.ndarray) -> np.ndarray:
-        found = self.forward(self.preprocess(tiles))
-        check_output(found, len(tiles), self.card)
-        return found.float().cpu().numpy()
+        embeddings = self.forward(self.preprocess(tiles))
+        check_output(embeddings, len(tiles), self.card)
+        return embeddings.float().cpu().numpy()
 
 
 @contextlib.contextmanager

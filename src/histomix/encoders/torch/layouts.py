@@ -35,23 +35,23 @@ def rename(state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tenso
     expected
         Tensors of the network by name; only their shapes count.
     """
-    found = _without_wrappers({key: value for key, value in state.items() if not _SPARE.match(key)})
-    found = {key: value for key, value in found.items() if not _SPARE.match(key)}
-    if "vision_model.embeddings.class_embedding" in found:
-        found = _with_bias(_clip(found), expected)
-    elif "embeddings.cls_token" in found:
-        found = _with_positions(_transformers(found), expected)
-    elif any(key.startswith("beit3.") for key in found):
-        found = _beit3(found)
-    elif any(key.startswith("visual.trunk.") for key in found):
-        found = {key.removeprefix("visual."): value for key, value in found.items()}
-    elif "layers.0.downsample.reduction.weight" in found:
-        found = {re.sub(r"^layers\.(\d+)\.downsample", _next_stage, key): value for key, value in found.items()}
-    elif "trunk.pos_embed" in found:
-        found = _with_positions(found, expected)
-    if "register_tokens" in found or any(".mlp.w12." in key for key in found):
-        found = _dinov2(found)
-    return found
+    tensors = _without_wrappers({key: value for key, value in state.items() if not _SPARE.match(key)})
+    tensors = {key: value for key, value in tensors.items() if not _SPARE.match(key)}
+    if "vision_model.embeddings.class_embedding" in tensors:
+        tensors = _with_bias(_clip(tensors), expected)
+    elif "embeddings.cls_token" in tensors:
+        tensors = _with_positions(_transformers(tensors), expected)
+    elif any(key.startswith("beit3.") for key in tensors):
+        tensors = _beit3(tensors)
+    elif any(key.startswith("visual.trunk.") for key in tensors):
+        tensors = {key.removeprefix("visual."): value for key, value in tensors.items()}
+    elif "layers.0.downsample.reduction.weight" in tensors:
+        tensors = {re.sub(r"^layers\.(\d+)\.downsample", _next_stage, key): value for key, value in tensors.items()}
+    elif "trunk.pos_embed" in tensors:
+        tensors = _with_positions(tensors, expected)
+    if "register_tokens" in tensors or any(".mlp.w12." in key for key in tensors):
+        tensors = _dinov2(tensors)
+    return tensors
 
 
 def _without_wrappers(state: State) -> State:
@@ -131,12 +131,12 @@ def _clip(state: State) -> State:
             (r"\.self_attn\.out_proj\.", ".attn.proj."),
         ),
     )
-    found = {names[key]: value for key, value in state.items()}
+    tensors = {names[key]: value for key, value in state.items()}
     for key, axes in (("cls_token", 2), ("pos_embed", 1)):
-        if key in found:
-            found[key] = found[key].reshape((1,) * axes + tuple(found[key].shape))
+        if key in tensors:
+            tensors[key] = tensors[key].reshape((1,) * axes + tuple(tensors[key].shape))
     pattern = r"blocks\.(?P<block>\d+)\.self_attn\.(?P<part>[qkv])_proj\.(?P<kind>weight|bias)"
-    return _join_qkv(found, pattern, ("q", "k", "v"))
+    return _join_qkv(tensors, pattern, ("q", "k", "v"))
 
 
 def _beit3(state: State) -> State:
@@ -159,23 +159,23 @@ def _beit3(state: State) -> State:
             (r"\.ffn\.", ".mlp."),
         ),
     )
-    found = {names[key]: value for key, value in state.items()}
-    if "pos_embed" in found:
+    tensors = {names[key]: value for key, value in state.items()}
+    if "pos_embed" in tensors:
         # The table's first two places belong to text.
-        found["pos_embed"] = found["pos_embed"][2:].unsqueeze(0)
+        tensors["pos_embed"] = tensors["pos_embed"][2:].unsqueeze(0)
     pattern = r"blocks\.(?P<block>\d+)\.self_attn\.(?P<part>[qkv])_proj\.(?P<kind>weight|bias)"
-    return _join_qkv(found, pattern, ("q", "k", "v"))
+    return _join_qkv(tensors, pattern, ("q", "k", "v"))
 
 
 def _dinov2(state: State) -> State:
     """DINOv2: gated layers have other names; with registers, timm adds the class token's position beforehand."""
     names = _renamed(state, ((r"\.mlp\.w12\.", ".mlp.fc1."), (r"\.mlp\.w3\.", ".mlp.fc2.")))
-    found = {names[key]: value for key, value in state.items()}
-    if "register_tokens" in found and {"cls_token", "pos_embed"} <= found.keys():
-        found["reg_token"] = found.pop("register_tokens")
-        found["cls_token"] = found["cls_token"] + found["pos_embed"][:, :1]
-        found["pos_embed"] = found["pos_embed"][:, 1:]
-    return found
+    tensors = {names[key]: value for key, value in state.items()}
+    if "register_tokens" in tensors and {"cls_token", "pos_embed"} <= tensors.keys():
+        tensors["reg_token"] = tensors.pop("register_tokens")
+        tensors["cls_token"] = tensors["cls_token"] + tensors["pos_embed"][:, :1]
+        tensors["pos_embed"] = tensors["pos_embed"][:, 1:]
+    return tensors
 
 
 def _with_bias(state: State, expected: Mapping[str, torch.Tensor]) -> State:
@@ -209,5 +209,5 @@ def _resample(positions: torch.Tensor, side: int, dino: bool) -> torch.Tensor:
     # DINO's code gives a scale, a little too large so that rounding cannot lose a row; transformers gives the size.
     scale = (side + 0.1) / old
     options = {"scale_factor": (scale, scale)} if dino else {"size": (side, side)}
-    found = interpolate(grid, mode="bicubic", align_corners=False, **options)
-    return found.permute(0, 2, 3, 1).flatten(1, 2)
+    resampled = interpolate(grid, mode="bicubic", align_corners=False, **options)
+    return resampled.permute(0, 2, 3, 1).flatten(1, 2)

@@ -71,7 +71,8 @@ def pool(model: Any, images: torch.Tensor, card: EncoderCard) -> torch.Tensor:
         options = {"norm": True} if hasattr(model, "num_prefix_tokens") else {}
         maps = model.forward_intermediates(images, indices=list(card.layers), intermediates_only=True, **options)
         return torch.cat([one.mean(dim=(2, 3)) for one in maps], dim=1)
-    return model(images)
+    embedding: torch.Tensor = model(images)
+    return embedding
 
 
 def load_model(card: EncoderCard, path: Path) -> nn.Module:
@@ -96,10 +97,10 @@ def load_model(card: EncoderCard, path: Path) -> nn.Module:
         "unexpected": [key for key in state if key not in expected],
         "of another shape": [key for key in state if key in expected and state[key].shape != expected[key].shape],
     }
-    found = [f"{len(keys)} {kind} (such as {', '.join(keys[:2])})" for kind, keys in faults.items() if keys]
-    if found:
+    descriptions = [f"{len(keys)} {kind} (such as {', '.join(keys[:2])})" for kind, keys in faults.items() if keys]
+    if descriptions:
         raise EncoderError(
-            f"these weights do not belong to {card.name} ({card.architecture}): tensors {'; '.join(found)}",
+            f"these weights do not belong to {card.name} ({card.architecture}): tensors {'; '.join(descriptions)}",
             where=path,
             hint=f"Give the weights of {card.hub_id or card.page}, or the name of the encoder that the weights are of",
         )

@@ -54,9 +54,9 @@ def cached_weights(card: EncoderCard) -> Path | None:
 
     for folder in (None, hub_cache()):
         for name in card.files:
-            found = try_to_load_from_cache(card.hub_id, name, cache_dir=folder, revision=card.revision)
-            if isinstance(found, str):
-                return Path(found)
+            file = try_to_load_from_cache(card.hub_id, name, cache_dir=folder, revision=card.revision)
+            if isinstance(file, str):
+                return Path(file)
     return None
 
 
@@ -147,16 +147,16 @@ def _in_folder(folder: Path, names: tuple[str, ...]) -> Path:
         if folder / name in files:
             return folder / name
     for suffixes in ((".safetensors",), _TORCH_SUFFIXES):
-        found = [file for file in files if file.suffix in suffixes]
-        if len(found) > 1:
-            listed = ", ".join(file.name for file in found)
+        candidates = [file for file in files if file.suffix in suffixes]
+        if len(candidates) > 1:
+            listed = ", ".join(file.name for file in candidates)
             raise EncoderError(
                 f"the folder holds several weights files ({listed})",
                 where=folder,
                 hint="Give the one file with --weights",
             )
-        if found:
-            return found[0]
+        if candidates:
+            return candidates[0]
     raise EncoderError(
         "the folder holds no weights file",
         where=folder,

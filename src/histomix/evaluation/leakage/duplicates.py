@@ -133,7 +133,8 @@ def picture_hash(image: np.ndarray) -> NDArray[np.bool_]:
         grey = grey[top : bottom + 1, left : right + 1]
     small = Image.fromarray(grey.astype(np.float32)).resize((_HASH_PX, _HASH_PX), Image.Resampling.BOX)
     frequencies = dctn(np.asarray(small, dtype=np.float64), norm="ortho")[:_HASH_SIDE, :_HASH_SIDE].ravel()[1:]
-    return frequencies > np.median(frequencies)
+    bits: NDArray[np.bool_] = frequencies > np.median(frequencies)
+    return bits
 
 
 def near_pictures(sections: Mapping[str, NDArray[np.bool_]], pairs: list[tuple[str, str, str]]) -> list[dict[str, Any]]:

@@ -63,7 +63,8 @@ def sign_flip(values: Array, groups: NDArray[np.intp], seed: int = 0) -> Array:
 def _count(patterns: Array, sums: Array, least: Array) -> Array:
     """How many patterns give a sum at least as far from 0, by column."""
     blocks = range(0, len(patterns), _BLOCK)
-    return np.sum([(np.abs(patterns[at : at + _BLOCK] @ sums) >= least).sum(axis=0) for at in blocks], axis=0)
+    counts: Array = np.sum([(np.abs(patterns[at : at + _BLOCK] @ sums) >= least).sum(axis=0) for at in blocks], axis=0)
+    return counts
 
 
 def adjusted(p: Sequence[float] | Array) -> list[float | None]:

@@ -139,7 +139,8 @@ def adjusted(values: Array, how: str = "share") -> Array:
         cells = np.clip(values, 0.0, None)
         total = cells.sum(axis=1, keepdims=True)
         shares = np.divide(cells, total, out=np.zeros_like(cells), where=total > 0)
-        return np.where(total > 0, shares, shares.sum(axis=0) / max((total > 0).sum(), 1))
+        filled: Array = np.where(total > 0, shares, shares.sum(axis=0) / max((total > 0).sum(), 1))
+        return filled
     total = values.sum(axis=1)
     # Totals that are equal but for rounding (proportions) tell nothing.
     if np.ptp(total) <= _CONSTANT * np.abs(total).max():

@@ -58,14 +58,14 @@ def private_card(card: Mapping[str, Any], names: Pseudonyms) -> dict[str, Any]:
 
 
 def _training(training: Mapping[str, Any], names: Pseudonyms) -> dict[str, Any]:
-    found = {name: training[name] for name in TRAINING_COUNTS if name in training}
+    facts = {name: training[name] for name in TRAINING_COUNTS if name in training}
     if "donors" in training:
-        found["donors"] = [names.patient(donor) for donor in training["donors"]]
+        facts["donors"] = [names.patient(donor) for donor in training["donors"]]
     for part in ("sections", "dropped"):
         if part in training:
-            found[part] = {names.slide(section): value for section, value in training[part].items()}
+            facts[part] = {names.slide(section): value for section, value in training[part].items()}
     if "labels" in training:
-        found["labels"] = [
+        facts["labels"] = [
             {
                 "sections": [names.slide(section) for section in source.get("sections", [])],
                 "unit": source.get("unit"),
@@ -75,15 +75,15 @@ def _training(training: Mapping[str, Any], names: Pseudonyms) -> dict[str, Any]:
             }
             for source in training["labels"]
         ]
-    return found
+    return facts
 
 
 def _scores(scores: Mapping[str, Any]) -> dict[str, Any]:
     """Scores over all donors; those of one donor or section say who took part."""
-    found: dict[str, Any] = {name: scores[name] for name in _SCORES if name in scores}
-    if found.get("source") not in _SOURCES:
-        found["source"] = "not told"
+    facts: dict[str, Any] = {name: scores[name] for name in _SCORES if name in scores}
+    if facts.get("source") not in _SOURCES:
+        facts["source"] = "not told"
     for metric, entry in scores.items():
         if isinstance(entry, Mapping) and "mean" in entry:
-            found[metric] = {name: entry[name] for name in _SCORE if name in entry}
-    return found
+            facts[metric] = {name: entry[name] for name in _SCORE if name in entry}
+    return facts

@@ -153,8 +153,8 @@ def evaluation_scores(summary: Mapping[str, Any], head: str, training: TrainingS
         The evaluation is of something else, or has no scores of this head.
     """
     hint = f"Evaluate this head on these labels and features: histomix evaluate SHEET --heads {head} --out EVAL"
-    found = summary.get("scores", {}).get("label", {}).get(head)
-    if not isinstance(found, Mapping):
+    entries = summary.get("scores", {}).get("label", {}).get(head)
+    if not isinstance(entries, Mapping):
         raise HeadError(f"the evaluation has no scores of the head {head!r} against labels", hint=hint)
     encoders = [
         [(entry.get("name"), entry.get("digest")) for entry in features.get("encoders", ())]
@@ -176,8 +176,8 @@ def evaluation_scores(summary: Mapping[str, Any], head: str, training: TrainingS
         "interval": (summary.get("interval") or {}).get("method"),
     }
     for metric in _SCORED:
-        if metric in found:
-            entry = found[metric]
+        if metric in entries:
+            entry = entries[metric]
             scores[metric] = {name: entry.get(name) for name in ("mean", "low", "high", "n_types")}
             if metric == "pearson" and isinstance(entry.get("types"), Mapping):
                 types = entry["types"]

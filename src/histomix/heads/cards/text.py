@@ -141,9 +141,9 @@ def _sees(card: Mapping[str, Any]) -> str:
     head = ["Encoder", "Revision", "Tile", "Features", "Views", "Licence", "Commercial use"]
     text = markdown_table(head, rows)
     if "context_um" in card:
-        reach = card["context_um"]
-        far = "at the tiles of its whole slide" if reach is None else f"at neighbours up to {reach:g} um away"
-        text += f"\n\nIt looks {far if reach != 0 else 'at each tile alone'}."
+        context_um = card["context_um"]
+        far = "at the tiles of its whole slide" if context_um is None else f"at neighbours up to {context_um:g} um away"
+        text += f"\n\nIt looks {far if context_um != 0 else 'at each tile alone'}."
     return text
 
 

@@ -121,7 +121,8 @@ def residuals(sums: Moments, coefs: np.ndarray) -> np.ndarray:
     flat = np.moveaxis(coefs, 0, 1).reshape(len(sums.x), -1)
     fitted = (flat * (sums.xx.astype(flat.dtype) @ flat)).sum(axis=0, dtype=np.float64)
     crossed = np.einsum("adt,dt->at", coefs, sums.xy)
-    return np.maximum(fitted.reshape(len(coefs), -1) - 2 * crossed + sums.yy, 0.0)
+    squares: np.ndarray = np.maximum(fitted.reshape(len(coefs), -1) - 2 * crossed + sums.yy, 0.0)
+    return squares
 
 
 def components_without(

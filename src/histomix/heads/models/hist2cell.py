@@ -178,7 +178,8 @@ class Hist2CellRegressor(CompositionRegressor):
 
     def _checked(self, positions: Positions | None) -> Positions:
         if positions is None:
-            raise HeadError("the graph of the spots needs their places", hint="Give places=Places(section, xy_um)")
+            hint = "Give positions=Positions(section, xy_um)"
+            raise HeadError("the graph of the spots needs their places", hint=hint)
         return positions
 
     def _fitted_arrays(self) -> dict[str, tuple[str, ...]]:
@@ -254,7 +255,7 @@ class Hist2CellTilesRegressor(Hist2CellRegressor):
         if positions.tiles is None:
             raise HeadError(
                 "this head is trained on pixels, and no tiles were given",
-                hint="Give places=Places(section, xy_um, tiles), or use the head hist2cell on features",
+                hint="Give positions=Positions(section, xy_um, tiles), or use the head hist2cell on features",
             )
         tiles = np.asarray(positions.tiles(rows))
         if tiles.dtype != np.uint8 or tiles.ndim != 4 or tiles.shape[0] != len(rows) or tiles.shape[3] != 3:

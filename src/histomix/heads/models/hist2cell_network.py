@@ -114,7 +114,8 @@ class Block(nn.Module):
         q, k, v = self.qkv(self.norm_1(x)).view(n, s, 3, HEADS, WIDTH // HEADS).permute(2, 0, 3, 1, 4)
         mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=there[:, None, None])
         x = x + self.out(mixed.transpose(1, 2).reshape(n, s, WIDTH))
-        return x + self.down(functional.gelu(self.up(self.norm_2(x))))
+        attended: Tensor = x + self.down(functional.gelu(self.up(self.norm_2(x))))
+        return attended
 
 
 class Hist2CellGraph(nn.Module):

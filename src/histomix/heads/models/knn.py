@@ -90,7 +90,8 @@ class KNNRegressor(CompositionRegressor):
 
     def _embed(self, X: np.ndarray) -> np.ndarray:
         Z = rotate(X, self.mean_, self.scale_, self.components_)
-        return Z / np.maximum(np.linalg.norm(Z, axis=1, keepdims=True), 1e-6)
+        unit: np.ndarray = Z / np.maximum(np.linalg.norm(Z, axis=1, keepdims=True), 1e-6)
+        return unit
 
     def _fitted_arrays(self) -> dict[str, tuple[str, ...]]:
         return {

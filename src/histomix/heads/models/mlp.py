@@ -235,7 +235,8 @@ class MLPRegressor(CompositionRegressor):
         if self.unit == "proportion":
             return np.asarray(outputs / outputs.sum(axis=-1, keepdims=True))
         mean, spread, largest = self.target_
-        return np.expm1(np.clip(outputs * spread + mean, 0.0, largest))
+        cells: np.ndarray = np.expm1(np.clip(outputs * spread + mean, 0.0, largest))
+        return cells
 
     def _fitted_arrays(self) -> dict[str, tuple[str, ...]]:
         return {

@@ -173,7 +173,8 @@ class Sun2025Regressor(CompositionRegressor):
 
     @staticmethod
     def _scaled(Y: np.ndarray, target: np.ndarray) -> np.ndarray:
-        return (Y - target[0]) / target[1]
+        scaled: np.ndarray = (Y - target[0]) / target[1]
+        return scaled
 
     def _loss(self) -> Loss:
         from .network import sun2025_loss

@@ -52,24 +52,24 @@ def running_cluster(address: str) -> Iterator[Client]:
         Dask is not installed.
     """
     dask, distributed = import_dask()
-    found = _scheduler_address(address)
-    if "://" not in found:
-        found = f"{dask.config.get('distributed.comm.default-scheme')}://{found}"
-    security = _configured_keys(distributed, found)
+    scheduler = _scheduler_address(address)
+    if "://" not in scheduler:
+        scheduler = f"{dask.config.get('distributed.comm.default-scheme')}://{scheduler}"
+    security = _configured_keys(distributed, scheduler)
     try:
-        client = distributed.Client(found, security=security, timeout=_CONNECT_S, set_as_default=False)
+        client = distributed.Client(scheduler, security=security, timeout=_CONNECT_S, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise ClusterError(
             f"no Dask scheduler answers ({str(error) or type(error).__name__})",
             where=address,
             hint="Check that the scheduler runs, that its address can be reached from here, and that its keys are ours",
         ) from error
-    if not found.startswith(_ENCRYPTED) and not is_loopback(found.partition("://")[2].rpartition(":")[0]):
+    if not scheduler.startswith(_ENCRYPTED) and not is_loopback(scheduler.partition("://")[2].rpartition(":")[0]):
         logger.warning(
             "the connection to the scheduler %s is neither encrypted nor authenticated: whoever reaches it can run "
             "programs as you, there and here, and read the addresses of slides with their signatures. Use tls:// "
             "(docs/clusters.md)",
-            found,
+            scheduler,
         )
     with client:
         logger.info("dashboard: %s", client.dashboard_link)
@@ -189,8 +189,8 @@ def predict_with_dask(
             trust_code=trust_code,
             threads=threads,
         )
-        found = predict_on_cluster(there, work, client, resources=needed, progress=progress)
-    return [replace(result, folder=job.folder) for result, job in zip(found, jobs, strict=True)]
+        results = predict_on_cluster(there, work, client, resources=needed, progress=progress)
+    return [replace(result, folder=job.folder) for result, job in zip(results, jobs, strict=True)]
 
 
 def read_resources(text: str | None) -> dict[str, float]:
@@ -201,11 +201,11 @@ def read_resources(text: str | None) -> dict[str, float]:
     InputError
         It is not written so.
     """
-    found = {}
+    resources = {}
     for item in filter(None, (text or "").split(",")):
         name, _, much = item.partition("=")
         try:
-            found[name.strip()] = float(much or 1)
+            resources[name.strip()] = float(much or 1)
         except ValueError as error:
             raise InputError(f"'{item}' is no resource", hint="Write for example GPU=1") from error
-    return found
+    return resources

@@ -76,7 +76,7 @@ class _Slide:
     status: Status
     chunks: list[int] = field(default_factory=list)
     waiting: set[int] = field(default_factory=set)
-    futures: dict[str, Future] = field(default_factory=dict)
+    futures: dict[str, Future[Any]] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
     rounds: int = 0
 
@@ -93,7 +93,7 @@ class _Run:
         self.work, self.client, self.resources, self.progress = work, client, resources, progress
         self.slides = [_Slide(job, Status(job, work.settings)) for job in jobs]
         self.results: list[SlideResult | None] = [None] * len(jobs)
-        self.ended: queue.SimpleQueue[tuple[int, str, Future]] = queue.SimpleQueue()
+        self.ended: queue.SimpleQueue[tuple[int, str, Future[Any]]] = queue.SimpleQueue()
         # Two runs on one scheduler must not share tasks by chance of their names.
         self.address = str(client.scheduler.address) if client.scheduler is not None else None
         self.token = [str(jobs[0].folder.parent) if jobs else "", work.settings.identity, time.time()]
@@ -155,7 +155,7 @@ class _Run:
         slide.futures[part] = future
         future.add_done_callback(lambda ended: self.ended.put((number, part, ended)))
 
-    def _take(self, number: int, part: str, future: Future) -> None:
+    def _take(self, number: int, part: str, future: Future[Any]) -> None:
         """Go on from the end of a task."""
         slide = self.slides[number]
         if future.status in ("cancelled", "lost"):

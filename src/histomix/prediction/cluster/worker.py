@@ -70,16 +70,16 @@ def _model(
                 f"a worker has histomix {__version__}, and this program is histomix {version}",
                 hint="Install the same version everywhere",
             )
-        found = load_head(folder)
-        if found.card["digest"] != digest:
+        loaded = load_head(folder)
+        if loaded.card["digest"] != digest:
             raise HeadError(
                 "the head is not the one that the run began with",
                 where=folder,
                 hint="Do not change a head while it is being used; run the same command again",
             )
-        return found
+        return loaded
 
-    return Model(head, lambda found: load_head_encoders(found, weights, threads, trust_code))
+    return Model(head, lambda loaded: load_head_encoders(loaded, weights, threads, trust_code))
 
 
 def run_of(job: SlideJob, work: Work) -> SlideRun:

@@ -140,14 +140,14 @@ def slide_series(tif: tifffile.TiffFile) -> Any:
     SlideError
         Its pixels are those of another file, which OME and others may name anywhere on this computer.
     """
-    found = max(tif.series, key=lambda series: int(series.keyframe.imagewidth) * int(series.keyframe.imagelength))
-    if any(page is not None and page.parent is not tif for level in found.levels for page in level.pages):
+    largest = max(tif.series, key=lambda series: int(series.keyframe.imagewidth) * int(series.keyframe.imagelength))
+    if any(page is not None and page.parent is not tif for level in largest.levels for page in level.pages):
         raise SlideError(
             "takes its pixels from another file",
             where=tif.filehandle.path,
             hint="Export the slide as one file",
         )
-    return found
+    return largest
 
 
 def check_whole(tif: tifffile.TiffFile, path: Path) -> None:
@@ -191,7 +191,7 @@ def check_kind(tif: tifffile.TiffFile, path: Path) -> tuple[int, int]:
 
 
 def ome_mpp(tif: tifffile.TiffFile) -> tuple[float, float] | None:
-    """um per pixel along x and y by the OME metadata, None where it does not say."""
+    """Scale along x and y in um per pixel by the OME metadata, None where it does not say."""
     if not tif.is_ome:
         return None
     image = tifffile.xml2dict(tif.ome_metadata or "").get("OME", {}).get("Image", {})

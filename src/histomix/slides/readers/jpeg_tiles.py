@@ -68,10 +68,10 @@ class JpegTiles:
 
     def _tile(self, level: int, number: int) -> np.ndarray | None:
         with self._lock:
-            found = self._tiles.get((level, number))
-            if found is not None:
+            tile = self._tiles.get((level, number))
+            if tile is not None:
                 self._tiles.move_to_end((level, number))
-                return found
+                return tile
             data = self._data(level, number)
         pixels = None if data is None else self._decode(level, number, data)
         if pixels is not None:
@@ -114,9 +114,9 @@ def open_jpeg_tiles(path: Path, sizes: Sequence[tuple[int, int]]) -> JpegTiles |
         tiled = [page for page in tif.pages if isinstance(page, tifffile.TiffPage) and page.is_tiled]
         by_size = {(page.imagewidth, page.imagelength): page for page in reversed(tiled)}
         pages = [by_size.get(size) for size in sizes]
-        found = [page for page in pages if page is not None and _is_plain(page)]
-        if len(found) == len(sizes):
-            return JpegTiles(tif, found)
+        levels = [page for page in pages if page is not None and _is_plain(page)]
+        if len(levels) == len(sizes):
+            return JpegTiles(tif, levels)
     except DECODE_ERRORS:
         pass  # OpenSlide has opened the file: it reads what tifffile cannot
     if tif is not None:

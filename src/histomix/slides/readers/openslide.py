@@ -81,8 +81,8 @@ class OpenSlideReader:
 
     def _pixels(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
         tiles, handle = self._tiles, self._handle
-        found = tiles.read(level, x, y, width, height) if tiles is not None and handle is not None else None
-        return on_white(self._region(level, x, y, width, height)) if found is None else found
+        pixels = tiles.read(level, x, y, width, height) if tiles is not None and handle is not None else None
+        return on_white(self._region(level, x, y, width, height)) if pixels is None else pixels
 
     def _region(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
         downsample = self.downsamples[level]

@@ -95,10 +95,10 @@ class TiffPyramid:
         with self._lock:
             if self._tif is None:
                 raise SlideError("the slide has been closed", where=self._path)
-            found = self._tiles.get((level, number))
-            if found is not None:
+            tile = self._tiles.get((level, number))
+            if tile is not None:
                 self._tiles.move_to_end((level, number))
-                return found
+                return tile
             data = self._levels[level].data(self._tif, number)
         try:
             pixels = self._levels[level].decode(number, data)
@@ -136,15 +136,15 @@ class _Level:
 
     def data(self, tif: tifffile.TiffFile, number: int) -> list[tuple[Any, int, bytes | None]]:
         """Bytes of each plane of a tile, with its page and its number there; None where it was never written."""
-        found: list[tuple[Any, int, bytes | None]] = []
+        parts: list[tuple[Any, int, bytes | None]] = []
         for page in self.planes:
             for sample in range(self.samples):
                 index = number + sample * self.across * self.down
                 count = page.databytecounts[index]
                 if count:
                     tif.filehandle.seek(page.dataoffsets[index])
-                found.append((page, index, tif.filehandle.read(count) if count else None))
-        return found
+                parts.append((page, index, tif.filehandle.read(count) if count else None))
+        return parts
 
     def decode(self, number: int, parts: list[tuple[Any, int, bytes | None]]) -> np.ndarray:
         """A tile as RGB, uint8 (rows, columns, 3).

@@ -57,8 +57,8 @@ class ZarrImage:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        found = _multiscales(path)
-        if not found:
+        multiscales = _multiscales(path)
+        if not multiscales:
             raise SlideError(
                 "is no image of OME-Zarr", where=path, hint="Name the image itself: STORE.zarr/images/NAME"
             )
@@ -67,7 +67,7 @@ class ZarrImage:
         except ImportError as error:
             raise MissingExtraError("zarr", "st", "reading an image from a Zarr store") from error
         check_zarr(path, SlideError)
-        multiscale = found[0]
+        multiscale = multiscales[0]
         axes = [axis["name"] if isinstance(axis, dict) else str(axis) for axis in multiscale.get("axes", "cyx")]
         try:
             group = zarr.open_group(str(path), mode="r")
@@ -180,14 +180,14 @@ def _multiscales(path: Path) -> list[dict[str, Any]]:
         except (OSError, ValueError):
             continue
         attributes = content.get("attributes", {}) if name == "zarr.json" else content
-        found = attributes.get("ome", attributes).get("multiscales", [])
-        if found and isinstance(found, list) and found[0].get("datasets"):
-            return found
+        multiscales = attributes.get("ome", attributes).get("multiscales", [])
+        if multiscales and isinstance(multiscales, list) and multiscales[0].get("datasets"):
+            return multiscales
     return []
 
 
 def _mpp_xy(multiscale: dict[str, Any]) -> tuple[float, float] | None:
-    """um per px of level 0 by the scale of its dataset, where the axes x and y are said to be in um."""
+    """Pixel size of level 0 in um by the scale of its dataset, where the axes x and y are said to be in um."""
     axes = multiscale.get("axes", [])
     if not all(isinstance(axis, dict) for axis in axes):
         return None

@@ -157,11 +157,11 @@ class SlideCache:
         store = Store.of(url, self.options)
         name = remote_name(url)
         path = local_path(entry.folder / "slide", name, where=redact_url(url))
-        found = remote_stat(store, url, self.retry)
+        stat = remote_stat(store, url, self.retry)
 
         def fresh() -> bool:
             facts = entry.facts()
-            if facts is None or found.version is None or facts.get("remote") != found.to_dict():
+            if facts is None or stat.version is None or facts.get("remote") != stat.to_dict():
                 return False
             if digest is not None and facts["files"].get(f"slide/{name}", {}).get("digest") != digest:
                 return False

@@ -22,17 +22,18 @@ class CacheEntry:
 
     @property
     def note(self) -> Path:
+        """The note that is written once the slide is whole."""
         return self.folder / "whole.json"
 
     def facts(self) -> dict[str, Any] | None:
         """What the note says, if all of its files are there in their sizes and were written by this user."""
         try:
-            found: dict[str, Any] = json.loads(self.note.read_text())
-            files = {self.folder / name: file["bytes"] for name, file in found["files"].items()}
+            content: dict[str, Any] = json.loads(self.note.read_text())
+            files = {self.folder / name: file["bytes"] for name, file in content["files"].items()}
             whole = is_own(self.note) and all(is_own(path) and path.stat().st_size == files[path] for path in files)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
-        return found if whole else None
+        return content if whole else None
 
     def altered(self, facts: Mapping[str, Any]) -> list[str]:
         """Files whose content is no longer the one that was fetched."""

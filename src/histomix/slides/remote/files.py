@@ -40,8 +40,8 @@ def slide_files(store: Store, url: str, retry: Retry) -> dict[str, str]:
             hint="Copy all of it to this disk, and name it there",
         )
     if suffix in _FOLDER_BESIDE:
-        beside = url[: -len(suffix)]
-        files |= {f"{Path(name).stem}/{file}": at for file, at in _listed(store, beside, retry).items()}
+        folder = url[: -len(suffix)]
+        files |= {f"{Path(name).stem}/{file}": at for file, at in _listed(store, folder, retry).items()}
         if not any(file.lower().endswith("/slidedat.ini") for file in files):
             raise SlideError(
                 f"an {suffix} slide needs the folder {Path(name).stem}/ beside it (with Slidedat.ini), and the "
@@ -67,16 +67,16 @@ def _listed(store: Store, folder: str, retry: Retry, *, below: bool = True) -> d
     if urlsplit(folder).query:
         return {}  # a signed address is good for one file
     try:
-        found = with_retries(lambda: _names(store, folder, retry.silence_s, below), folder, retry)
+        addresses = with_retries(lambda: _names(store, folder, retry.silence_s, below), folder, retry)
     except DownloadError:
         return {}
-    if len(found) > _MOST_FILES:
+    if len(addresses) > _MOST_FILES:
         raise SlideError(
-            f"the store lists {len(found)} files beside it, and a slide has at most {_MOST_FILES}",
+            f"the store lists {len(addresses)} files beside it, and a slide has at most {_MOST_FILES}",
             where=redact_url(folder),
             hint="Put each slide into a folder of its own",
         )
-    return {unquote(name): address for name, address in found.items()}
+    return {unquote(name): address for name, address in addresses.items()}
 
 
 def _names(store: Store, folder: str, silence_s: float, below: bool) -> dict[str, str]:
@@ -84,10 +84,10 @@ def _names(store: Store, folder: str, silence_s: float, below: bool) -> dict[str
         # A web server has no listings, but pages with links; only those straight below are files of the slide.
         return {url[len(folder) + 1 :]: url for url in links(store.fs, folder, silence_s, _MOST_LISTING)}
     depth: dict[str, Any] = {} if below else {"maxdepth": 1}
-    found: Sequence[str] = store.ask("find", folder, deadline_s=2 * silence_s, **depth)
+    paths: Sequence[str] = store.ask("find", folder, deadline_s=2 * silence_s, **depth)
     base = store.fs._strip_protocol(folder).rstrip("/") + "/"
     scheme = "" if "://" in base else f"{store.scheme}://"
-    files = {str(path)[len(base) :]: f"{scheme}{path}" for path in found if str(path).startswith(base)}
+    files = {str(path)[len(base) :]: f"{scheme}{path}" for path in paths if str(path).startswith(base)}
     return {name: address for name, address in files.items() if name}
 
 
@@ -101,13 +101,13 @@ def sidecar_digest(store: Store, url: str, silence_s: float) -> str | None:
         return None
     except failures():
         return None
-    found = re.match(rb"\\?([0-9a-fA-F]{64})(\s|$)", text)
-    return f"sha256:{found[1].decode().lower()}" if found else None
+    match = re.match(rb"\\?([0-9a-fA-F]{64})(\s|$)", text)
+    return f"sha256:{match[1].decode().lower()}" if match else None
 
 
 def _beginning(store: Store, url: str, silence_s: float) -> bytes:
     if store.web:
-        with answered(store.fs, url, {}, silence_s) as (_, pieces):
-            return beginning(pieces, _MOST_DIGEST, silence_s)
+        with answered(store.fs, url, {}, silence_s) as (_, chunks):
+            return beginning(chunks, _MOST_DIGEST, silence_s)
     text: bytes = store.ask("cat_file", url, start=0, end=_MOST_DIGEST, deadline_s=silence_s)
     return text

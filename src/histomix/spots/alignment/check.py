@@ -131,12 +131,12 @@ def check_alignment(section: Section, slide: Slide | None = None, mask: TissueMa
 def compare(section: Section, size_px: tuple[int, int], mpp: float, on_tissue: OnTissue) -> Alignment:
     """`check_alignment` without a slide: image size in px, um per px, and a function (n, 2) px -> (n,) bool."""
     xy_px = section.spots_px
-    share = float(on_tissue(xy_px[placed_spots(section)]).mean())
+    fraction = float(on_tissue(xy_px[placed_spots(section)]).mean())
     fit, why_not = fit_of(section, size_px, on_tissue)
-    shares: dict[str, float] = {GIVEN: share}
+    fractions: dict[str, float] = {GIVEN: fraction}
     overlaps: dict[str, float] = {}
     if fit is not None and not why_not:
-        shares, overlaps = _alternatives(fit)
+        fractions, overlaps = _alternatives(fit)
     pitch_problems, notes = _pitch_verdict(fit, mpp, section.spot_pitch_um)
     problems = [*pitch_problems]
     outside = float(extent.outside(xy_px, size_px).mean())
@@ -148,19 +148,19 @@ def compare(section: Section, size_px: tuple[int, int], mpp: float, on_tissue: O
             notes.append(said)
     if why_not:
         notes.append(why_not)
-        problems.extend(_share_verdict(fit, share))
+        problems.extend(_fraction_verdict(fit, fraction))
     if fit is not None and not why_not:
-        more_problems, more_notes = _place_verdict(fit, shares, overlaps)
+        more_problems, more_notes = _place_verdict(fit, fractions, overlaps)
         problems.extend(more_problems)
         notes.extend(more_notes)
     pitch = fit.layout.pitch if fit else None
     by_pitch = pitch_scale(fit, mpp, section.spot_pitch_um, PITCH_TOLERANCE)
     proposal = propose(section.name, fit, why_not, by_pitch)
-    part = fit is not None and not why_not and _is_part(fit, share)
+    part = fit is not None and not why_not and _is_part(fit, fraction)
     needed = MIN_GAIN if proposal.precision_px else MIN_GAIN_TURN
     if not problems and not part and proposal.overlap - proposal.overlap_before >= needed:
-        problems.append(f"{share:.0%} of the spots lie on tissue, but {proposal.summary()}")
-    given, given_overlap = shares.pop(GIVEN), overlaps.pop(GIVEN, float("nan"))
+        problems.append(f"{fraction:.0%} of the spots lie on tissue, but {proposal.summary()}")
+    given, given_overlap = fractions.pop(GIVEN), overlaps.pop(GIVEN, float("nan"))
     scale = _scale(fit, proposal, by_pitch, given_overlap)
     if problems and scale != 1.0:
         problems.append(extent.scale_text(xy_px, size_px, scale))
@@ -175,7 +175,7 @@ def compare(section: Section, size_px: tuple[int, int], mpp: float, on_tissue: O
         pitch_px=pitch.px if pitch else None,
         pitch_um=pitch.px * mpp if pitch else None,
         expected_pitch_um=section.spot_pitch_um,
-        alternatives=shares,
+        alternatives=fractions,
         overlaps=overlaps,
         problems=tuple(problems),
         notes=tuple(notes),
@@ -189,23 +189,23 @@ def _alternatives(fit: Fit) -> tuple[dict[str, float], dict[str, float]]:
     step_px = max(fit.layout.spacing_px, fit.layout.extent_px / _SHIFT_STEPS)
     for shifted in Shifts(fit).peaks(affines[GIVEN], count=1, within_px=_REACH * step_px):
         affines[f"shifted by {shifted[0, 2]:+.0f}, {shifted[1, 2]:+.0f} px"] = shifted
-    shares = {name: fit.share(affine) for name, affine in affines.items()}
-    return shares, {name: fit.overlap(affine) for name, affine in affines.items()}
+    fractions = {name: fit.fraction(affine) for name, affine in affines.items()}
+    return fractions, {name: fit.overlap(affine) for name, affine in affines.items()}
 
 
-def _place_verdict(fit: Fit, shares: dict[str, float], overlaps: dict[str, float]) -> tuple[list[str], list[str]]:
+def _place_verdict(fit: Fit, fractions: dict[str, float], overlaps: dict[str, float]) -> tuple[list[str], list[str]]:
     problems, notes = [], []
-    share, given = shares[GIVEN], overlaps[GIVEN]
+    fraction, given = fractions[GIVEN], overlaps[GIVEN]
     better = max((name for name in overlaps if name != GIVEN), key=overlaps.__getitem__)
-    doubtful = share < DOUBTFUL and len(fit.layout.xy_px) >= MANY_SPOTS
+    doubtful = fraction < DOUBTFUL and len(fit.layout.xy_px) >= MANY_SPOTS
     gain, needed = overlaps[better] - given, MIN_GAIN_DOUBTFUL if doubtful else MIN_GAIN
-    part = _is_part(fit, share)
-    if share < MIN_ON_TISSUE:
-        problems.append(f"only {share:.0%} of the spots lie on tissue")
+    part = _is_part(fit, fraction)
+    if fraction < MIN_ON_TISSUE:
+        problems.append(f"only {fraction:.0%} of the spots lie on tissue")
     if gain >= needed and not part:
         problems.append(
-            f"{share:.0%} of the spots lie on tissue and their overlap with it is {given:.2f}, "
-            f"but {shares[better]:.0%} and {overlaps[better]:.2f} if {better}"
+            f"{fraction:.0%} of the spots lie on tissue and their overlap with it is {given:.2f}, "
+            f"but {fractions[better]:.0%} and {overlaps[better]:.2f} if {better}"
         )
     elif gain > MIN_GAIN / 3 and not part:
         notes.append(f"the overlap with the tissue would rise from {given:.2f} to {overlaps[better]:.2f}, {better}")
@@ -214,17 +214,17 @@ def _place_verdict(fit: Fit, shares: dict[str, float], overlaps: dict[str, float
             "the spots are a part of the tissue and lie within it, so their place cannot be told from its outline"
         )
     turned = [value for name, value in overlaps.items() if not name.startswith("shifted")]
-    if share >= MIN_ON_TISSUE and max(turned) - min(turned) < TIE:
+    if fraction >= MIN_ON_TISSUE and max(turned) - min(turned) < TIE:
         notes.append("the tissue fills the area of the spots, so flips and turns cannot be told from the tissue")
     return problems, notes
 
 
-def _is_part(fit: Fit, share: float) -> bool:
+def _is_part(fit: Fit, fraction: float) -> bool:
     """Whether the spots were chosen from within the tissue, so that they need not follow its outline."""
-    return fit.layout.covered_px2 < PART * fit.tissue_px2 and share >= PART_ON_TISSUE
+    return fit.layout.covered_px2 < PART * fit.tissue_px2 and fraction >= PART_ON_TISSUE
 
 
-def _share_verdict(fit: Fit | None, share: float) -> list[str]:
+def _fraction_verdict(fit: Fit | None, fraction: float) -> list[str]:
     """Problems of spots that cannot be compared with flipped, turned and shifted ones."""
     limit = MIN_ON_TISSUE
     if fit is not None and len(fit.layout.xy_px) >= MIN_SPOTS:
@@ -232,7 +232,7 @@ def _share_verdict(fit: Fit | None, share: float) -> list[str]:
         if covered.sum() * fit.layout.step_px**2 >= MIN_COVERED_WHOLE * fit.tissue_px2 > 0:
             return []
         limit = MIN_ON_TISSUE_WHOLE
-    return [f"only {share:.0%} of the spots lie on tissue"] if share < limit else []
+    return [f"only {fraction:.0%} of the spots lie on tissue"] if fraction < limit else []
 
 
 def _scale(fit: Fit | None, proposal: Proposal, by_pitch: float | None, overlap: float) -> float:

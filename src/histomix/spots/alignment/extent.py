@@ -56,5 +56,5 @@ def may_be_scaled(xy_px: np.ndarray, size_px: tuple[int, int], max_outside: floa
     return bool((reach < _HALF).all() or outside(xy_px, size_px).mean() > max_outside)
 
 
-def _percent(share: float) -> str:
-    return f"{share:.0%}" if share >= 0.01 else f"{share:.1%}"
+def _percent(fraction: float) -> str:
+    return f"{fraction:.0%}" if fraction >= 0.01 else f"{fraction:.1%}"

@@ -74,8 +74,8 @@ class Fit:
     size_px: tuple[int, int]
     on_tissue: OnTissue
 
-    def share(self, affine: np.ndarray) -> float:
-        """Share of the spots on tissue."""
+    def fraction(self, affine: np.ndarray) -> float:
+        """Fraction of the spots on tissue."""
         return float(self.on_tissue(move(self.layout.xy_px, affine)).mean())
 
     def overlap(self, affine: np.ndarray) -> float:
@@ -138,8 +138,8 @@ class Shifts:
             if overlap[row, column] <= 0:
                 return
             shift = first_px + self.cell_px * np.array([column, row])
-            found = np.column_stack([affine[:, :2], affine[:, 2] + shift])
-            yield self._refine(found) if refined else found
+            placement = np.column_stack([affine[:, :2], affine[:, 2] + shift])
+            yield self._refine(placement) if refined else placement
             near = np.abs(offsets[0] - row)[:, None] <= reach, np.abs(offsets[1] - column)[None] <= reach
             overlap[near[0] & near[1]] = -1
 
@@ -181,8 +181,8 @@ class Shifts:
             centre = best
             for shift in ((x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y):
                 trial = centre + step_px * np.array([[0, 0, shift[0]], [0, 0, shift[1]]])
-                if (found := self.fit.overlap(trial)) > score:
-                    best, score = trial, found
+                if (overlap := self.fit.overlap(trial)) > score:
+                    best, score = trial, overlap
         return best
 
 

@@ -91,9 +91,10 @@ def array_positions(obs: pd.DataFrame) -> np.ndarray | None:
     hexagonal lattice, in which neighbours of a row are two columns (one pitch) apart and rows are sqrt(3)/2 pitches
     apart, so row + column is even throughout; in Visium HD they number a square one.
     """
-    for columns in (("array_x", "array_y"), ("array_col", "array_row")):
+    pairs: tuple[tuple[str, str], ...] = (("array_x", "array_y"), ("array_col", "array_row"))
+    for columns in pairs:
         if set(columns) <= set(obs.columns):
-            array = obs[list(columns)].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)
+            array: np.ndarray = obs[list(columns)].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)
             if not np.isfinite(array).all():
                 return None
             if columns[0] == "array_col" and len(array) and (np.ptp(array.sum(axis=1) % 2) == 0):

@@ -92,8 +92,8 @@ def render_overlay(
             hint="Index them by the spot keys",
         )
     with opened(section, slide, mask) as (slide, mask):
-        found = alignment or check_alignment(section, slide, mask)
-        spacing_px = found.pitch_px or _spacing_px(section.spots_px)
+        alignment = alignment or check_alignment(section, slide, mask)
+        spacing_px = alignment.pitch_px or _spacing_px(section.spots_px)
         diameter_um = section.spot_diameter_um
         scene = _Scene(
             slide,
@@ -101,23 +101,23 @@ def render_overlay(
             slide.thumbnail(max(slide.mpp, slide.mpp * max(slide.width_px, slide.height_px) / _LONG_SIDE_PX)),
             diameter_um / slide.mpp if diameter_um else 0.55 * spacing_px,
         )
-        _draw(section, scene, found, values, path)
+        _draw(section, scene, alignment, values, path)
     return path
 
 
-def _draw(section: Section, scene: _Scene, found: Alignment, values: pd.Series | None, path: Path) -> None:
+def _draw(section: Section, scene: _Scene, alignment: Alignment, values: pd.Series | None, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    slide, proposal = scene.slide, found.proposal
-    positions = [("as given", section.spots_px, scene.diameter_px)]
-    if not found.ok and proposal is not None and proposal.changes:
+    slide, proposal = scene.slide, alignment.proposal
+    layers = [("as given", section.spots_px, scene.diameter_px)]
+    if not alignment.ok and proposal is not None and proposal.changes:
         affine = np.asarray(proposal.affine)
         word = "proposed" if proposal.verdict == "proposed" else "one of several (ambiguous)"
         # A diameter in um stays; one guessed from the spacing grows with it.
         grown = 1.0 if section.spot_diameter_um else scale_of(affine)
-        positions.append((f"{word}: {proposal.change}", move(section.spots_px, affine), scene.diameter_px * grown))
-    marks = [marks_of(title, xy_px, size_px, scene.slide, scene.mask, values) for title, xy_px, size_px in positions]
+        layers.append((f"{word}: {proposal.change}", move(section.spots_px, affine), scene.diameter_px * grown))
+    marks = [marks_of(title, xy_px, size_px, scene.slide, scene.mask, values) for title, xy_px, size_px in layers]
     frames = [_frame(mark.xy_px, slide) for mark in marks]
     heights = [(bottom - top) / (right - left) for left, right, top, bottom in frames]
     widths = [min(1.0, 1.25 / height) * _PANEL_INCHES for height in heights]
@@ -130,22 +130,22 @@ def _draw(section: Section, scene: _Scene, found: Alignment, values: pd.Series |
         draw_marks(axes, mark)
         _scale_bar(axes, slide.mpp, frame)
         axes.set_title(f"{mark.title}\n{mark.counts()}", fontsize=10, loc="left", color="#333333")
-    figure.suptitle(_title(section, scene, found), fontsize=11, x=0.004, ha="left", linespacing=1.45)
+    figure.suptitle(_title(section, scene, alignment), fontsize=11, x=0.004, ha="left", linespacing=1.45)
     _legend(figure, marks)
     with atomic_path(path) as temporary:
         settings = {} if path.suffix.lower() == ".png" else {"quality": _QUALITY}
         figure.savefig(temporary, facecolor="white", pil_kwargs=settings)
 
 
-def _title(section: Section, scene: _Scene, found: Alignment) -> str:
+def _title(section: Section, scene: _Scene, alignment: Alignment) -> str:
     slide = scene.slide
     source = {"given": "as given in the sheet", "file": "from the image file"}.get(slide.mpp_source, slide.mpp_source)
-    pitch = f"pitch {found.pitch_um:.0f} um" if found.pitch_um else "no pitch measured"
-    if found.pitch_um and found.expected_pitch_um:
-        pitch += f" ({found.expected_pitch_um:g} um expected)"
+    pitch = f"pitch {alignment.pitch_um:.0f} um" if alignment.pitch_um else "no pitch measured"
+    if alignment.pitch_um and alignment.expected_pitch_um:
+        pitch += f" ({alignment.expected_pitch_um:g} um expected)"
     size = f"spots {scene.diameter_px * slide.mpp:.0f} um wide"
     size += "" if section.spot_diameter_um else " (a guess: their diameter is unknown)"
-    verdict = "alignment passes" if found.ok else "ALIGNMENT REFUSED"
+    verdict = "alignment passes" if alignment.ok else "ALIGNMENT REFUSED"
     # Words of the user's may hold a dollar, which would be read as a formula.
     first = f"Section {section.name} on {slide.path.name}: {verdict}".replace("$", r"\$")
     return f"{first}\n{slide.mpp:.4g} um/px ({source}); {pitch}; {size}"

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 #: A placement fits well when its spots overlap with the tissue at least so much, and so many of them lie on it. her2st
 #: C2, C3 and C4 on their own images: .88 and .98 at least; another patient's, best placed: .80 and .87 at most.
-GOOD_OVERLAP, GOOD_SHARE = 0.75, 0.92
+GOOD_OVERLAP, GOOD_FRACTION = 0.75, 0.92
 #: Pale tissue is only partly found, and its spots reach this; it is then proposed only if it leads clearly.
-MIN_OVERLAP, MIN_SHARE = 0.7, 0.8
+MIN_OVERLAP, MIN_FRACTION = 0.7, 0.8
 #: A clear lead over the next placement. On those images it is .11; another patient's best leads by .04 at most.
 MIN_MARGIN = 0.05
 #: Spots as given that nothing clearly beats fit when at least this share of them lies on tissue.
-MIN_GIVEN_SHARE = 0.6
+MIN_GIVEN_FRACTION = 0.6
 
 
 Affine = tuple[tuple[float, float, float], tuple[float, float, float]]
@@ -148,26 +148,26 @@ def propose(name: str, fit: Fit | None, why_not: str, by_pitch: float | None) ->
     """`propose_alignment` on what `fit_of` measured; ``by_pitch`` is the scale that the pitch asks for."""
     if fit is None or why_not:
         return Proposal(name, "none", reason=why_not)
-    found = placements(fit, by_pitch)
-    best, given = found[0], next(candidate for candidate in found if candidate.name == GIVEN)
-    share = fit.share(given.affine)
-    fits = best.rank - given.rank < MIN_MARGIN and share >= MIN_GIVEN_SHARE
+    candidates = placements(fit, by_pitch)
+    best, given = candidates[0], next(candidate for candidate in candidates if candidate.name == GIVEN)
+    fraction = fit.fraction(given.affine)
+    fits = best.rank - given.rank < MIN_MARGIN and fraction >= MIN_GIVEN_FRACTION
     if fits:
         best = given
-    best_share = fit.share(best.affine)
+    best_fraction = fit.fraction(best.affine)
     sharpness_px = max(fit.layout.spacing_px, fit.layout.step_px) * scale_of(best.affine) / 2
-    other = next((candidate for candidate in found if fit.apart(candidate.affine, best.affine)), None)
+    other = next((candidate for candidate in candidates if fit.apart(candidate.affine, best.affine)), None)
     margin = best.rank - other.rank if other else float("inf")
-    clear = margin >= MIN_MARGIN and best.overlap >= MIN_OVERLAP and best_share >= MIN_SHARE
-    good = best.overlap >= GOOD_OVERLAP and best_share >= GOOD_SHARE
+    clear = margin >= MIN_MARGIN and best.overlap >= MIN_OVERLAP and best_fraction >= MIN_FRACTION
+    good = best.overlap >= GOOD_OVERLAP and best_fraction >= GOOD_FRACTION
     if not (fits or clear or good):
         return Proposal(
             name,
             "none",
-            on_tissue_before=share,
+            on_tissue_before=fraction,
             overlap_before=given.overlap,
             reason="no flip, turn, shift or scale makes the spots fit "
-            f"(the best, {best.name}: {best_share:.0%} on tissue, overlap {best.overlap:.2f}); "
+            f"(the best, {best.name}: {best_fraction:.0%} on tissue, overlap {best.overlap:.2f}); "
             "the image is probably of another section",
         )
     return Proposal(
@@ -175,8 +175,8 @@ def propose(name: str, fit: Fit | None, why_not: str, by_pitch: float | None) ->
         "fits" if fits else "proposed" if clear else "ambiguous",
         best.name,
         _as_tuples(best.affine),
-        on_tissue_before=share,
-        on_tissue=best_share,
+        on_tissue_before=fraction,
+        on_tissue=best_fraction,
         overlap_before=given.overlap,
         overlap=best.overlap,
         runner_up=other.name if other else "",

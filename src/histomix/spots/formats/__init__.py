@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import SectionError
@@ -68,7 +69,8 @@ def load_format(name: str, where: Path | None = None) -> Format:
         )
     if name in readable():
         module = importlib.import_module(f".{_MODULES[name]}", __name__)
-        for format in module.FORMATS:
+        formats: Sequence[Format] = module.FORMATS
+        for format in formats:
             if format.name == name:
                 return format
     raise SectionError(

@@ -37,14 +37,14 @@ class PlainH5AD:
 
     def describe(self, path: Path, options: Options) -> Description:
         """See `Format`."""
-        found = self.read(path, False, options)
+        spots = self.read(path, False, options)
         genes = gene_count(path)
-        contents = [count(found.adata.n_obs, "spot") + " with their places in obsm['spatial']"]
+        contents = [count(spots.adata.n_obs, "spot") + " with their places in obsm['spatial']"]
         missing = ["the image that the places belong to"]
-        if found.mpp is None:
+        if spots.mpp is None:
             missing += ["um per px of the image", "spot diameter and pitch in um"]
         else:
-            contents.append(f"about {found.mpp:.4g} um per px, by {found.mpp_source}")
+            contents.append(f"about {spots.mpp:.4g} um per px, by {spots.mpp_source}")
         if genes:
             contents.append(count(genes, "gene"))
         else:
@@ -103,9 +103,9 @@ def _read(path: Path, with_counts: bool, library: str | None = None) -> AnnData:
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise SectionError(damaged.format(error), where=path, hint="Write it again with a current anndata") from error
     if "spatial" not in adata.obsm:
-        found = ", ".join(adata.obsm) or "none"
+        keys = ", ".join(adata.obsm) or "none"
         raise SectionError(
-            f"has no obsm['spatial'] (obsm: {found})",
+            f"has no obsm['spatial'] (obsm: {keys})",
             where=path,
             hint="Store the spot centres there, in px of the image",
         )
@@ -199,7 +199,7 @@ def _column(obs: pd.DataFrame, names: tuple[str, ...]) -> str | None:
     for column in [*first, *(name for name in obs.columns if name not in first)]:
         values = obs[column]
         if values.dtype.kind in "OUSV" or isinstance(values.dtype, (pd.CategoricalDtype, pd.StringDtype)):
-            found = set(values.astype(str).unique())
-            if found <= set(names) and found:
+            libraries = set(values.astype(str).unique())
+            if libraries <= set(names) and libraries:
                 return str(column)
     return None

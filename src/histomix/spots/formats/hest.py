@@ -63,24 +63,24 @@ class Hest:
     def describe(self, path: Path, options: Options) -> Description:
         """See `Format`."""
         h5ad = _sample(path, options)
-        found, meta = self.read(h5ad, False, {}), _metadata(h5ad)
+        spots, meta = self.read(h5ad, False, {}), _metadata(h5ad)
         technology = meta.get("st_technology", "unknown technology")
         about = [str(meta[key]) for key in ("species", "organ", "oncotree_code") if meta.get(key)]
         contents = [
             f"sample {h5ad.stem} ({', '.join([str(technology), *about])})",
-            count(found.adata.n_obs, "spot"),
-            *([f"{found.mpp:.4g} um per px"] if found.mpp else []),
-            *([f"spots of {found.spot_diameter_um:g} um"] if found.spot_diameter_um else []),
-            *found.notes,
+            count(spots.adata.n_obs, "spot"),
+            *([f"{spots.mpp:.4g} um per px"] if spots.mpp else []),
+            *([f"spots of {spots.spot_diameter_um:g} um"] if spots.spot_diameter_um else []),
+            *spots.notes,
         ]
         if (h5ad.parent.parent / "patches" / f"{h5ad.stem}.h5").exists():
             contents.append("HEST's own patches, which are not used: tiles are cut from the WSI")
-        missing = [] if found.image else ["the WSI"]
-        if found.mpp is None:
+        missing = [] if spots.image else ["the WSI"]
+        if spots.mpp is None:
             missing.append("um per px")
         if not meta.get("patient"):
             missing.append("the donor: fill in the column by hand")
-        row = {"spots": str(h5ad), "format": self.name} | ({"image": str(found.image)} if found.image else {})
+        row = {"spots": str(h5ad), "format": self.name} | ({"image": str(spots.image)} if spots.image else {})
         if meta.get("patient"):
             row["donor"] = str(meta["patient"])
         if meta.get("organ"):
@@ -91,8 +91,8 @@ class Hest:
 def _root(h5ad: Path) -> Path | None:
     """The HEST root of an h5ad in its ``st`` folder."""
     root = h5ad.parent.parent
-    beside = (root / "metadata" / f"{h5ad.stem}.json", *(root / "wsis" / f"{h5ad.stem}{end}" for end in _IMAGES))
-    return root if h5ad.parent.name == "st" and any(path.exists() for path in beside) else None
+    companions = (root / "metadata" / f"{h5ad.stem}.json", *(root / "wsis" / f"{h5ad.stem}{end}" for end in _IMAGES))
+    return root if h5ad.parent.name == "st" and any(path.exists() for path in companions) else None
 
 
 def _sample(path: Path, options: Options) -> Path:
@@ -119,8 +119,8 @@ def _metadata(h5ad: Path) -> dict[str, Any]:
 
 
 def _image(h5ad: Path) -> Path | None:
-    positions = (h5ad.parent.parent / "wsis" / f"{h5ad.stem}{end}" for end in _IMAGES)
-    return next((path for path in positions if path.exists()), None)
+    paths = (h5ad.parent.parent / "wsis" / f"{h5ad.stem}{end}" for end in _IMAGES)
+    return next((path for path in paths if path.exists()), None)
 
 
 def _number(meta: Mapping[str, Any], name: str) -> float | None:

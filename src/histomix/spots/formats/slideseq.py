@@ -84,8 +84,8 @@ class SlideSeq:
 
     def describe(self, path: Path, options: Options) -> Description:
         """See `Format`."""
-        found, counts = self.read(path, False, options), _counts_beside(path)
-        contents = [count(found.adata.n_obs, "bead") + " with their places", *found.notes]
+        spots, counts = self.read(path, False, options), _counts_beside(path)
+        contents = [count(spots.adata.n_obs, "bead") + " with their places", *spots.notes]
         if counts is not None:
             contents.append(f"counts in {counts.name}")
         missing = ["an H&E image, and the way to it (option landmarks or alignment)"]
@@ -114,10 +114,10 @@ def _read(path: Path) -> tuple[pd.DataFrame, np.ndarray]:
 
 
 def _counts_beside(path: Path) -> Path | None:
-    found = sorted(path.parent.glob("*MappedDGEForR.csv*"))
+    files = sorted(path.parent.glob("*MappedDGEForR.csv*"))
     head = path.name.partition("BeadLocations")[0]
-    named = [file for file in found if head and file.name.startswith(head)]
-    return named[0] if len(named) == 1 else found[0] if len(found) == 1 else None
+    named = [file for file in files if head and file.name.startswith(head)]
+    return named[0] if len(named) == 1 else files[0] if len(files) == 1 else None
 
 
 def _with_counts(obs: pd.DataFrame, xy: np.ndarray, path: Path, counts: Path) -> tuple[AnnData, int]:

@@ -26,7 +26,7 @@ _KINDS = ("shapes", "labels", "points")
 #: Coordinate systems that are in um, by their names in common use.
 _MICRONS = ("microns", "micron", "micrometers", "micrometer", "um")
 #: With fewer of the table's instances than this in its region, they are taken for another section's.
-_MIN_FOUND = 0.5
+_MIN_MATCHED = 0.5
 #: Visium: spot pitch and diameter in um (10x Genomics).
 _VISIUM_PITCH_UM, _VISIUM_DIAMETER_UM = 100.0, 55.0
 _FAULTS = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, LookupError, AssertionError)
@@ -67,21 +67,21 @@ class SpatialDataStore:
             instances = centres.index
             table = _bare(instances)
         rows = centres.index.get_indexer(instances)
-        found = rows >= 0
-        if found.mean() < _MIN_FOUND:
+        matched = rows >= 0
+        if matched.mean() < _MIN_MATCHED:
             raise SectionError(
-                f"{found.sum():,} of the {len(found):,} instances of the table are in '{region}' (table: "
+                f"{matched.sum():,} of the {len(matched):,} instances of the table are in '{region}' (table: "
                 f"{', '.join(map(str, instances[:3]))}; '{region}': {', '.join(map(str, centres.index[:3]))})",
                 where=path,
                 hint="Store the table with the instance_key of its region",
             )
-        if not found.all():
-            notes.append(f"{count(int((~found).sum()), 'row')} of the table are not in '{region}' and are dropped")
+        if not matched.all():
+            notes.append(f"{count(int((~matched).sum()), 'row')} of the table are not in '{region}' and are dropped")
         to_px = np.eye(3) if image_name is None else np.linalg.inv(_matrix(store.images[image_name], system))
         if image_name is None:
             notes.append(f"no image of the store is used: the coordinate system '{system}' is taken to be px")
-        xy_px = centres.to_numpy()[rows[found]] @ to_px[:2, :2].T + to_px[:2, 2]
-        adata = _spots(table[found], xy_px, with_counts, path)
+        xy_px = centres.to_numpy()[rows[matched]] @ to_px[:2, :2].T + to_px[:2, 2]
+        adata = _spots(table[matched], xy_px, with_counts, path)
         mpp, source, pitch_um, diameter_um = _sizes(store, image_name, adata)
         if "mpp" in options:
             mpp, source = positive(options["mpp"], "mpp", path), "option mpp"
@@ -229,15 +229,15 @@ def _centres(element: Any, system: str, path: Path) -> tuple[pd.DataFrame, np.nd
     from spatialdata import get_centroids
 
     try:
-        found = get_centroids(element, coordinate_system=system).compute()[["x", "y"]].astype(np.float64)
+        centres = get_centroids(element, coordinate_system=system).compute()[["x", "y"]].astype(np.float64)
     except _FAULTS as error:
         raise SectionError(f"its spots have no centres ({error})", where=path, hint="Store them again") from error
-    if not np.isfinite(found.to_numpy()).all():
+    if not np.isfinite(centres.to_numpy()).all():
         raise SectionError("has spots without finite coordinates", where=path, hint="Remove them from the store")
     if "radius" not in getattr(element, "columns", ()):
-        return found, None
+        return centres, None
     scale = np.sqrt(abs(np.linalg.det(_matrix(element, system)[:2, :2])))
-    return found, np.asarray(element["radius"], dtype=np.float64) * scale
+    return centres, np.asarray(element["radius"], dtype=np.float64) * scale
 
 
 def _bare(instances: pd.Index) -> AnnData:
@@ -260,7 +260,7 @@ def _spots(table: AnnData, xy_px: np.ndarray, with_counts: bool, path: Path) -> 
 def _sizes(
     store: Any, image_name: str | None, adata: AnnData
 ) -> tuple[float | None, str | None, float | None, float | None]:
-    """um per px, how that is known, and pitch and diameter in um of a Visium array."""
+    """Scale in um per px, how that is known, and pitch and diameter in um of a Visium array."""
     from spatialdata.transformations import get_transformation
 
     mpp, source, pitch_um, diameter_um = None, None, None, None

@@ -65,17 +65,17 @@ class STNet:
 
     def describe(self, path: Path, options: Options) -> Description:
         """See `Format`."""
-        found = self.read(path, False, options)
+        spots = self.read(path, False, options)
         counts = _beside(path, "_stdata")
-        contents = [count(found.adata.n_obs, "spot") + " with their places in px", *found.notes]
+        contents = [count(spots.adata.n_obs, "spot") + " with their places in px", *spots.notes]
         if counts is not None:
             contents.append(f"counts in {counts.name}")
-        if "tumour" in found.adata.obs:
+        if "tumour" in spots.adata.obs:
             contents.append("the pathologist's tumour annotation")
         missing = ([] if counts else ["its counts (<section>_stdata.tsv.gz)"]) + ["um per px of the image"]
-        if found.image is None:
+        if spots.image is None:
             missing.insert(0, "its image (HE_<section>.jpg)")
-        row = {"spots": str(path), "format": self.name} | ({"image": str(found.image)} if found.image else {})
+        row = {"spots": str(path), "format": self.name} | ({"image": str(spots.image)} if spots.image else {})
         return Description("the spots of one STNet section", tuple(contents), tuple(missing), row)
 
 
@@ -89,13 +89,13 @@ def _read(path: Path) -> tuple[pd.DataFrame, np.ndarray]:
             hint="Give a spots_<section>.csv with the spot, X and Y",
         )
     keys = table.iloc[:, 0]
-    positions = [_KEY.fullmatch(key) for key in keys]
+    matches = [_KEY.fullmatch(key) for key in keys]
     xy_px = np.column_stack([tables.numbers(table, name, path) for name in ("X", "Y")])
     obs = pd.DataFrame(index=pd.Index(keys, name="spot"))
-    if all(positions):
-        obs.index = pd.Index([f"{int(place[1])}x{int(place[2])}" for place in positions if place], name="spot")
-        obs["array_x"] = [float(place[1]) for place in positions if place]
-        obs["array_y"] = [float(place[2]) for place in positions if place]
+    if all(matches):
+        obs.index = pd.Index([f"{int(match[1])}x{int(match[2])}" for match in matches if match], name="spot")
+        obs["array_x"] = [float(match[1]) for match in matches if match]
+        obs["array_y"] = [float(match[2]) for match in matches if match]
     require_unique(obs.index, path)
     return obs, xy_px
 
@@ -107,8 +107,8 @@ def _beside(path: Path, tail: str, endings: tuple[str, ...] = _ENDINGS, heads: t
     # Counts, spots and image of one section may begin with BC or with BT.
     section = named["section"]
     stems = dict.fromkeys([section, re.sub("^B[CT]", "BC", section), re.sub("^B[CT]", "BT", section)])
-    positions = (path.with_name(f"{head}{stem}{tail}{end}") for stem in stems for head in heads for end in endings)
-    return next((place for place in positions if place.exists()), None)
+    paths = (path.with_name(f"{head}{stem}{tail}{end}") for stem in stems for head in heads for end in endings)
+    return next((place for place in paths if place.exists()), None)
 
 
 def _tumour(path: Path, keys: pd.Index) -> np.ndarray | None:

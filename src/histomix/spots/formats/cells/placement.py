@@ -46,7 +46,7 @@ class Placement:
 
     @property
     def mpp(self) -> float:
-        """um per px of the image (geometric mean over both axes)."""
+        """Scale of the image in um per px (geometric mean over both axes)."""
         return float(1 / np.sqrt(abs(np.linalg.det(self.matrix[:2, :2]))))
 
     @property
@@ -57,7 +57,8 @@ class Placement:
 
     def apply(self, xy_um: np.ndarray) -> np.ndarray:
         """Places (n, 2) um -> level-0 px."""
-        return np.asarray(xy_um, dtype=np.float64) @ self.matrix[:2, :2].T + self.matrix[:2, 2]
+        xy_px: np.ndarray = np.asarray(xy_um, dtype=np.float64) @ self.matrix[:2, :2].T + self.matrix[:2, 2]
+        return xy_px
 
     def inverted(self, pixel_um: float) -> Placement:
         """The map that the same file gives when it is read in the other direction; see `read_affine`."""

@@ -233,24 +233,24 @@ def _has(path: Path, layout: Layout) -> bool:
 
 
 def _only(folder: Path, pattern: str, what: str, option: str) -> Path | None:
-    found = sorted(folder.glob(pattern))
-    if len(found) > 1:
+    files = sorted(folder.glob(pattern))
+    if len(files) > 1:
         raise SectionError(
-            f"holds several {what}: {', '.join(path.name for path in found)}",
+            f"holds several {what}: {', '.join(path.name for path in files)}",
             where=folder,
-            hint=f"Name one after the spots, as in {folder.name}#{option}={found[0].name}",
+            hint=f"Name one after the spots, as in {folder.name}#{option}={files[0].name}",
         )
-    return found[0] if found else None
+    return files[0] if files else None
 
 
 def _table_in(folder: Path, pattern: str) -> Path:
-    found = sorted(folder.glob(pattern))
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "none"
+    files = sorted(folder.glob(pattern))
+    if len(files) != 1:
+        names = ", ".join(path.name for path in files) or "none"
         raise SectionError(
             f"does not hold one cell table {pattern} but {names}", where=folder, hint="Name the table itself"
         )
-    return found[0]
+    return files[0]
 
 
 def _xenium_pixel(specs: Path) -> tuple[float, tuple[str, ...]]:

@@ -188,11 +188,11 @@ def with_types(cells: Cells, path: Path, type_column: str | None = None) -> Cell
     if not keys.is_unique:
         require_unique(keys, path)
     types = pd.Series(assigned(_text(table[column])).to_numpy(), index=keys, dtype=object)
-    found = cells.table.index.isin(keys)
-    if found.mean() < _MIN_TYPED:
+    typed = cells.table.index.isin(keys)
+    if typed.mean() < _MIN_TYPED:
         ours, theirs = (", ".join(map(str, index[:_EXAMPLES])) for index in (cells.table.index, keys))
         raise SectionError(
-            f"holds {found.sum():,} of the {len(found):,} cells: these are called {ours}, those of the types {theirs}",
+            f"holds {typed.sum():,} of the {len(typed):,} cells: these are called {ours}, those of the types {theirs}",
             where=path,
             hint="Give the types of this section's cells, with the same cell ids",
         )
@@ -200,15 +200,15 @@ def with_types(cells: Cells, path: Path, type_column: str | None = None) -> Cell
     strangers = len(keys) - int(keys.isin(cells.table.index).sum())
     if strangers:
         notes.append(f"{count(strangers, 'cell')} of {path.name} are not in the section and are ignored")
-    if not found.all():
-        notes.append(f"{count(int((~found).sum()), 'cell')} are not in {path.name}: without a type")
+    if not typed.all():
+        notes.append(f"{count(int((~typed).sum()), 'cell')} are not in {path.name}: without a type")
     table = cells.table.assign(cell_type=types.reindex(cells.table.index).to_numpy())
     return replace(cells, table=table, notes=tuple(notes))
 
 
 def _id_column(present: Sequence[str]) -> str:
-    found = _find(present, _ID_COLUMNS)
-    return present[0] if found is None else found
+    position = _find(present, _ID_COLUMNS)
+    return present[0] if position is None else position
 
 
 def _find(present: Sequence[str], wanted: Sequence[str]) -> str | None:

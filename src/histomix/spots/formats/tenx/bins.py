@@ -92,8 +92,8 @@ def tile_grid(positions: Path, bin_um: int, tile_um: int, min_tissue: float) -> 
             np.ones(len(rows)), inside, batch["pxl_col_in_fullres"].to_numpy(), batch["pxl_row_in_fullres"].to_numpy()
         )]  # fmt: skip
         parts.append(pd.DataFrame(np.column_stack(sums), index=ids, columns=["all", "bins", "x_px", "y_px"]))
-    found = pd.concat(parts).groupby(level=0).sum()
-    kept = found[(found["all"] == factor**2) & (found["bins"] >= min_tissue * factor**2)]
+    table = pd.concat(parts).groupby(level=0).sum()
+    kept = table[(table["all"] == factor**2) & (table["bins"] >= min_tissue * factor**2)]
     if kept.empty:
         raise SectionError(
             f"has no tile of {tile_um} um with {min_tissue:.0%} of its bins under tissue",
@@ -167,11 +167,11 @@ def _partial_sums(grid: Grid, stored: H5Matrix, path: Path) -> Iterator[sparse.c
 
 
 def _under_tissue(grid: Grid, stored: H5Matrix, path: Path) -> int:
-    found = 0
+    total = 0
     for start in range(0, stored.size, _BLOCK):
         barcodes = np.asarray(stored.barcodes[start : start + _BLOCK]).astype("S")
-        found += int(grid.tissue[bin_positions(barcodes, grid.bin_um, path)].sum())
-    return found
+        total += int(grid.tissue[bin_positions(barcodes, grid.bin_um, path)].sum())
+    return total
 
 
 def _added(parts: Iterator[sparse.csr_matrix], shape: tuple[int, int]) -> sparse.csr_matrix:

@@ -25,7 +25,7 @@ def small_image_named(image: Path) -> str | None:
     return next((name for name, file in _SMALL.items() if image.name.endswith(file)), None)
 
 
-def at_reduced_image(found: SpotFile, spatial: Path, factors: ScaleFactors | None, options: Options) -> SpotFile:
+def at_reduced_image(spots: SpotFile, spatial: Path, factors: ScaleFactors | None, options: Options) -> SpotFile:
     """Coordinates in px of the hires or lowres image when that is asked for, by the sheet or by an option.
 
     Raises
@@ -42,7 +42,7 @@ def at_reduced_image(found: SpotFile, spatial: Path, factors: ScaleFactors | Non
         )
     asked = options.get("image") or (small_image_named(named) if named is not None else None)
     if asked is None:
-        return found
+        return spots
     if asked not in ("hires", "lowres"):
         raise SectionError(f"has no image '{asked}'", where=spatial, hint="image is 'hires' or 'lowres'")
     scale = getattr(factors, asked, None)
@@ -55,14 +55,14 @@ def at_reduced_image(found: SpotFile, spatial: Path, factors: ScaleFactors | Non
     image = named or small_image(spatial, asked)
     if image is None:
         raise SectionError(f"has no tissue_{asked}_image.png", where=spatial, hint="Copy the image, or name another")
-    xy_px = found.adata.obsm["spatial"] * scale
+    xy_px = spots.adata.obsm["spatial"] * scale
     _require_inside(xy_px, image, factors)
-    found.adata.obsm["spatial"] = xy_px
-    mpp = None if found.mpp is None else found.mpp / scale
+    spots.adata.obsm["spatial"] = xy_px
+    mpp = None if spots.mpp is None else spots.mpp / scale
     coarse = "" if mpp is None else f", {mpp:.2g} um per px,"
     note = f"coordinates are in px of {image.name}{coarse} a reduced copy: most encoders want 0.5 um per px or finer"
-    source = None if mpp is None else f"{found.mpp_source}; divided by tissue_{asked}_scalef"
-    return dataclasses.replace(found, mpp=mpp, mpp_source=source, image=image, notes=(*found.notes, note))
+    source = None if mpp is None else f"{spots.mpp_source}; divided by tissue_{asked}_scalef"
+    return dataclasses.replace(spots, mpp=mpp, mpp_source=source, image=image, notes=(*spots.notes, note))
 
 
 def _require_inside(xy_px: np.ndarray, image: Path, factors: ScaleFactors | None) -> None:
@@ -85,12 +85,12 @@ def _require_inside(xy_px: np.ndarray, image: Path, factors: ScaleFactors | None
 
 def describe_images(spatial: Path, factors: ScaleFactors | None, mpp: float | None) -> list[str]:
     """Sentences on the images in a ``spatial`` folder."""
-    found = []
+    sentences = []
     for name in ("hires", "lowres"):
         image, scale = small_image(spatial, name), getattr(factors, name, None)
         if image is not None:
             size = f" of {mpp / scale:.2g} um per px" if mpp and scale else ""
-            found.append(f"{image.name}, a reduced copy{size}: used only when the sheet names it")
+            sentences.append(f"{image.name}, a reduced copy{size}: used only when the sheet names it")
     if any(spatial.glob("cytassist_image*")):
-        found.append("CytAssist's own image; positions are in px of the microscope's image, not of this one")
-    return found
+        sentences.append("CytAssist's own image; positions are in px of the microscope's image, not of this one")
+    return sentences

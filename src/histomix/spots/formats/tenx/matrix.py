@@ -60,8 +60,8 @@ def is_raw(path: Path) -> bool:
 
 
 def _matrix_folders(folder: Path) -> list[Path]:
-    positions = [folder, *sorted(item for item in folder.iterdir() if item.is_dir())] if folder.is_dir() else []
-    return [place for place in positions if _part(place, "matrix.mtx") is not None]
+    folders = [folder, *sorted(item for item in folder.iterdir() if item.is_dir())] if folder.is_dir() else []
+    return [place for place in folders if _part(place, "matrix.mtx") is not None]
 
 
 def _part(folder: Path, *names: str) -> Path | None:
@@ -79,11 +79,11 @@ def read_barcodes(path: Path) -> pd.Index:
     """
     if path.is_dir():
         barcodes = _lines(_needed(path, "barcodes.tsv")).iloc[:, 0]
-        found = pd.Index(barcodes, dtype=object)
+        index = pd.Index(barcodes, dtype=object)
     else:
         with open_h5(path) as matrix:
-            found = matrix.barcode_index()
-    return _unique(found, path)
+            index = matrix.barcode_index()
+    return _unique(index, path)
 
 
 def read_matrix(path: Path) -> TenxCounts:
@@ -164,7 +164,8 @@ class H5Matrix:
 
     def barcode_index(self) -> pd.Index:
         """All barcodes as text."""
-        return pd.Index(_text(self.barcodes[:]), dtype=object)
+        barcodes: pd.Index = pd.Index(_text(self.barcodes[:]), dtype=object)
+        return barcodes
 
     def features(self) -> pd.DataFrame:
         """Table of id, symbol, type; one row per column of the counts."""

@@ -167,7 +167,7 @@ def read_scalefactors(spatial: Path) -> ScaleFactors | None:
     SectionError
         The file is no JSON object, or a factor is no positive number.
     """
-    path = next(iter(sorted(spatial.glob("*scalefactors_json.json*"), key=lambda found: len(found.name))), None)
+    path = next(iter(sorted(spatial.glob("*scalefactors_json.json*"), key=lambda file: len(file.name))), None)
     if path is None:
         return None
     text = tables.decode(tables.read_bytes(path), path)
@@ -178,11 +178,11 @@ def read_scalefactors(spatial: Path) -> ScaleFactors | None:
     names = ("spot_diameter_fullres", "tissue_hires_scalef", "tissue_lowres_scalef", "microns_per_pixel", "bin_size_um")
     if not isinstance(values, dict):
         raise SectionError("is JSON, but not an object", where=path, hint=_AGAIN)
-    found: list[Any] = [values.get(name) for name in names]
-    for name, value in zip(names, found, strict=True):
+    factors: list[Any] = [values.get(name) for name in names]
+    for name, value in zip(names, factors, strict=True):
         if value is not None and not (type(value) in (int, float) and 0 < value < np.inf):
             raise SectionError(f"has a {name} that is no positive number ({value!r})", where=path, hint=_AGAIN)
-    return ScaleFactors(path, *found)
+    return ScaleFactors(path, *factors)
 
 
 #: Spots under tissue and barcodes of the filtered matrix are the same: below this share, they are of two sections.

@@ -44,11 +44,11 @@ class Visium:
         factors = read_scalefactors(spatial)
         array = lattice_positions(spots)
         obs = spots[["array_row", "array_col"]].assign(array_x=array[:, 0], array_y=array[:, 1])
-        found, notes = join_matrix(obs, spots[["x_px", "y_px"]].to_numpy(), positions[0], outs, with_counts)
+        adata, notes = join_matrix(obs, spots[["x_px", "y_px"]].to_numpy(), positions[0], outs, with_counts)
         mpp, source = spots_mpp(positions[1], factors)
         if mpp is not None:
             notes += loupe_notes(positions[1], (spatial, outs), mpp, PITCH_UM / 2)
-        whole = SpotFile(found, mpp, source, DIAMETER_UM, PITCH_UM, notes=tuple(notes))
+        whole = SpotFile(adata, mpp, source, DIAMETER_UM, PITCH_UM, notes=tuple(notes))
         return at_reduced_image(whole, spatial, factors, options)
 
     def describe(self, path: Path, options: Options) -> Description:
@@ -124,7 +124,7 @@ def lattice_positions(positions: pd.DataFrame) -> np.ndarray:
 
 
 def spots_mpp(positions: pd.DataFrame, factors: ScaleFactors | None) -> tuple[float | None, str | None]:
-    """um per px of the positions, and how it is known; the written spot diameter must agree with it.
+    """Scale of the positions in um per px, and how it is known; the written spot diameter must agree with it.
 
     Raises
     ------

@@ -47,12 +47,12 @@ class VisiumHD:
         tile_um = _whole(options, "tile_um", path)
         bin_um, square, notes = _choose(path, _whole(options, "bin_um", path), tile_um)
         if tile_um is not None:
-            found = aggregate_bins(square, tile_um, with_counts=with_counts)
-            found = dataclasses.replace(found, notes=(*notes, *found.notes))
+            spots = aggregate_bins(square, tile_um, with_counts=with_counts)
+            spots = dataclasses.replace(spots, notes=(*notes, *spots.notes))
         else:
-            found = _read_bins(square, bin_um, with_counts, notes)
+            spots = _read_bins(square, bin_um, with_counts, notes)
         spatial = square / "spatial"
-        return at_reduced_image(found, spatial, read_scalefactors(spatial), options)
+        return at_reduced_image(spots, spatial, read_scalefactors(spatial), options)
 
     def describe(self, path: Path, options: Options) -> Description:
         """See `Format`."""
@@ -135,13 +135,13 @@ def aggregate_bins(
 def _squares(path: Path) -> dict[int, Path]:
     """Folders of bins by their size in um, that ``path`` is, is in, or holds."""
     for place in (path, path.parent) if path.name == "spatial" else (path,):
-        found = _FOLDER.fullmatch(place.name)
-        if found and place.is_dir():
-            return {int(found[1]): place}
+        match = _FOLDER.fullmatch(place.name)
+        if match and place.is_dir():
+            return {int(match[1]): place}
     for folder in (path, path / "binned_outputs", path / "outs" / "binned_outputs"):
         if folder.is_dir():
             named = {item: _FOLDER.fullmatch(item.name) for item in folder.iterdir() if item.is_dir()}
-            squares = {int(found[1]): item for item, found in named.items() if found}
+            squares = {int(match[1]): item for item, match in named.items() if match}
             if squares:
                 return squares
     return {}
@@ -179,10 +179,10 @@ def _choose(path: Path, bin_um: int | None, tile_um: int | None) -> tuple[int, P
 
 
 def _positions(square: Path) -> Path:
-    found = find_positions(square / "spatial")
-    if found is None or found.suffix != ".parquet":
+    positions = find_positions(square / "spatial")
+    if positions is None or positions.suffix != ".parquet":
         raise SectionError("has no spatial/tissue_positions.parquet", where=square, hint="Copy the square folder again")
-    return found
+    return positions
 
 
 def _read_bins(square: Path, bin_um: int, with_counts: bool, notes: tuple[str, ...]) -> SpotFile:
