@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ...common.metrics import Array, slide_means, spearman, spread_kept
 from .bootstrap import interval_of, resample_weights
@@ -20,7 +21,12 @@ BETWEEN, WITHIN, NEITHER = "between slides", "within a slide only", "neither"
 
 
 def slide_errors(
-    observed: Array, predicted: Array, constant: Array, section: Array, donor: Array, cell_types: Sequence[str]
+    observed: Array,
+    predicted: Array,
+    constant: Array,
+    section: NDArray[np.str_],
+    donor: NDArray[np.str_],
+    cell_types: Sequence[str],
 ) -> pd.DataFrame:
     """Absolute error of each slide's mean, and of a constant in its place: rows as `score` gives them.
 
@@ -47,7 +53,12 @@ def slide_errors(
 
 
 def across_slides(
-    observed: Array, predicted: Array, section: Array, donor: Array, cell_types: Sequence[str], seed: int
+    observed: Array,
+    predicted: Array,
+    section: NDArray[np.str_],
+    donor: NDArray[np.str_],
+    cell_types: Sequence[str],
+    seed: int,
 ) -> dict[str, dict[str, Any]]:
     """Order and spread of the slides' means: an entry of the scores for each of `ACROSS_METRICS`.
 
@@ -62,10 +73,10 @@ def across_slides(
     owners = dict(zip(section.tolist(), donor.tolist(), strict=True))
     groups = pd.factorize(np.array([owners[name] for name in names]))[0].astype(np.intp)
     weights = resample_weights(groups, seed)
-    ranks = [pd.DataFrame(values).rank().to_numpy() for values in (truth, answer)]
+    true_ranks, ranks = (pd.DataFrame(values).rank().to_numpy() for values in (truth, answer))
     found = {}
     for metric, values, drawn in (
-        ("slide_spearman", spearman(truth, answer), _correlations(*ranks, weights)),
+        ("slide_spearman", spearman(truth, answer), _correlations(true_ranks, ranks, weights)),
         ("spread_kept", spread_kept(truth, answer), _spreads(truth, answer, weights)),
     ):
         finite = np.isfinite(values)
@@ -124,10 +135,12 @@ def _correlations(first: Array, second: Array, weights: Array) -> Array:
     a, b = _centred(first, weights), _centred(second, weights)
     above = np.einsum("ws,wst->wt", weights, a * b)
     below = np.sqrt(np.einsum("ws,wst->wt", weights, a * a) * np.einsum("ws,wst->wt", weights, b * b))
-    return np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+    correlation: Array = np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+    return correlation
 
 
 def _spreads(truth: Array, answer: Array, weights: Array) -> Array:
     above = np.einsum("ws,wst->wt", weights, np.square(_centred(answer, weights)))
     below = np.einsum("ws,wst->wt", weights, np.square(_centred(truth, weights)))
-    return np.sqrt(np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0))
+    kept: Array = np.sqrt(np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0))
+    return kept
