@@ -30,7 +30,7 @@ import pandas as pd
 import histomix as hm
 from histomix.datasets import phantom_truth
 from histomix.embedding import read_features
-from histomix.evaluation.bootstrap import summarise
+from histomix.evaluation.scores.bootstrap import summarise
 from histomix.heads import HEADS, Positions, make_estimator
 
 COMPARED = ("mean", "ridge", "knn", "pcr", "gbm", "sun2025", "hist2cell", "mlp", "stack")

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from histomix.embedding import encoder_facts
-from histomix.heads.card import FORMAT
+from histomix.heads.cards.card import FORMAT
 from histomix.heads.head import Head, seal
 from histomix.heads.novelty import NoveltyModel
 from histomix.heads.registry import make_estimator

@@ -18,7 +18,7 @@ import histomix as hm
 from histomix.common.formats import MAP_FORMAT
 from histomix.embedding import features as stored_features
 from histomix.errors import FeatureError, HeadError, InputError
-from histomix.heads.card import FORMAT as HEAD_FORMAT
+from histomix.heads.cards.card import FORMAT as HEAD_FORMAT
 from histomix.prediction import predict_slides
 from histomix.provenance import digest_json
 

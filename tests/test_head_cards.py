@@ -25,8 +25,8 @@ from histomix.heads import (
     parse_settings,
     train,
 )
-from histomix.heads.card import inner_scores
-from histomix.heads.card_text import card_terms
+from histomix.heads.cards.card import inner_scores
+from histomix.heads.cards.text import card_terms
 
 from .conftest import Job
 from .test_head_files import DONORS, MPP, TYPES, cohort_of, features_of, labels_of

@@ -20,8 +20,8 @@ from typer.testing import CliRunner
 
 import histomix as hm
 from histomix.cli.app import app
+from histomix.common.anonymity.pseudonyms import Pseudonyms
 from histomix.common.formats import MAP_FORMAT
-from histomix.common.pseudonyms import Pseudonyms
 from histomix.errors import InputError
 from histomix.export import FORMATS, export_map
 from histomix.heads import Head, load_head

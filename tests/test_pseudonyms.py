@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from histomix.common.marked_output import mark_output, refuse_marked
-from histomix.common.nameless import Renaming, nameless_keys
-from histomix.common.pseudonyms import Pseudonyms, key_file
+from histomix.common.anonymity.marked_output import mark_output, refuse_marked
+from histomix.common.anonymity.nameless import Renaming, nameless_keys
+from histomix.common.anonymity.pseudonyms import Pseudonyms, key_file
 from histomix.errors import InputError, StorageError
 
 NAMES = ["DOE^JANE", "=cmd|' /C calc'!A0", "'quoted", "Zoë, née Müller", "a\nb", '"', "-1", "  spaced  ", "\udcff", " "]

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from ..evaluation.baselines import ORACLE
-from ..evaluation.paired_tests import TESTED, adjusted, paired_tests, statement
 from ..evaluation.result import Evaluation
+from ..evaluation.scores.paired_tests import TESTED, adjusted, paired_tests, statement
 
 
 def compare(cells: Sequence[tuple[str, str, Evaluation]], seed: int) -> list[dict[str, Any]]:

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from ..evaluation.baselines import ORACLE
-from ..evaluation.bootstrap import mean_and_interval, resample_weights
 from ..evaluation.result import Evaluation
+from ..evaluation.scores.bootstrap import mean_and_interval, resample_weights
 
 #: The score that ranks.
 METRIC = "pearson"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..common.pseudonyms import Pseudonyms
+from ..common.anonymity.pseudonyms import Pseudonyms
 from ..errors import InputError
 from .clinical import Clinical
 

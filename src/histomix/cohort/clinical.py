@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..common.nameless import PATIENT_KEYS
+from ..common.anonymity.nameless import PATIENT_KEYS
 from ..common.tables import read_values
 from ..errors import InputError
 

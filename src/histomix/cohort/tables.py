@@ -12,10 +12,10 @@ from typing import Any
 
 import pandas as pd
 
-from ..common.nameless import PATIENT_KEYS
+from ..common.anonymity.nameless import PATIENT_KEYS
+from ..common.anonymity.pseudonyms import Pseudonyms, open_pseudonyms
 from ..common.naming import SPREADSHEET_NOTE, spreadsheet_table
 from ..common.paths import as_list, paths_among
-from ..common.pseudonyms import Pseudonyms, open_pseudonyms
 from ..errors import HistomixError, InputError
 from ..maps import CompositionMap, MapSource, find_maps
 from ..progress import Progress, progress_bars
@@ -94,7 +94,7 @@ def cohort_tables(
         Name slides, patients and regions by pseudonyms. Of the clinical table only columns of small numbers and of yes
         and no stay (`histomix.cohort.anonymise.clinical_columns`), and ``keep_columns``.
     pseudonym_key
-        The key file of the pseudonyms (see `histomix.common.pseudonyms.key_file`). With that of
+        The key file of the pseudonyms (see `histomix.common.anonymity.pseudonyms.key_file`). With that of
         ``histomix predict --anonymise``, maps of pseudonyms are joined to a clinical table of names; without ``out``
         and without a key file the key is used once and kept nowhere.
     keep_columns

@@ -11,7 +11,7 @@ from .groups import read_groups
 from .leakage.audit import AUDIT_RULES, Finding, audit
 from .measured.score_map import score_map
 from .result import Evaluation, read_evaluation
-from .scoring import score
+from .scores.scoring import score
 from .spatial.summary import add_spatial, spatial_summary
 
 __all__ = [

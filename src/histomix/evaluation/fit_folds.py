@@ -14,9 +14,9 @@ from ..common.naming import file_key, file_name_fault
 from ..errors import HeadError, InputError
 from ..heads import CompositionRegressor, TrainingSet, inner_groups, make_estimator
 from .baselines import NUCLEI, ORACLE
-from .bootstrap import REFERENCE
-from .ceiling import LABELS
 from .folds import Fold
+from .scores.bootstrap import REFERENCE
+from .scores.ceiling import LABELS
 
 #: Heads that stand beside every other.
 BASELINES = ("mean", REFERENCE)

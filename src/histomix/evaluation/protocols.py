@@ -13,12 +13,12 @@ from ..common.metrics import Array
 from ..errors import InputError
 from ..heads import TrainingSet
 from .baselines import NUCLEI, ORACLE, nuclei_of_rows, nuclei_predictions, section_mean
-from .bootstrap import describe_folds, summarise
-from .coverage import IntervalScores
 from .data import EvaluationData
 from .fit_folds import LABEL, Fits, fit_folds
 from .folds import HONESTY, Fold, check_protocol
-from .scoring import score
+from .scores.bootstrap import describe_folds, summarise
+from .scores.coverage import IntervalScores
+from .scores.scoring import score
 
 COLUMNS = ["head", "protocol", "fold", "donor", "section", "cell_type", "metric", "value", "target", "n_spots"]
 #: Metrics whose inflation is told.

@@ -11,8 +11,8 @@ import pandas as pd
 
 from ..errors import InputError, MissingFileError
 from ..provenance import atomic_path, read_json, write_json
-from .ceiling import CEILING
 from .folds import ORTHOGONAL, PROTOCOLS
+from .scores.ceiling import CEILING
 from .text import in_words
 
 _OURS = {"metrics.csv", "summary.json", "predictions", "labels", "truth"}
@@ -36,7 +36,7 @@ class Evaluation:
     predictions
         ``{head: {section: spots x cell types}}``: each spot as predicted by the fold that held it out.
     summary
-        Protocol, folds, rules and mean scores with intervals (see `histomix.evaluation.bootstrap.summarise`);
+        Protocol, folds, rules and mean scores with intervals (see `histomix.evaluation.scores.bootstrap.summarise`);
         ``summary["cost"]`` alone may differ between two runs of the same evaluation.
     labels, truth
         ``{section: spots x cell types}`` that the predictions were scored against; ``truth`` may be empty.

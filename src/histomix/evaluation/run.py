@@ -14,8 +14,6 @@ from ..common.metrics import RULES, Array
 from ..progress import Progress
 from ..provenance import versions
 from .baselines import NUCLEI, ORACLE, count_in_tiles
-from .bootstrap import interval_words, small_sections
-from .ceiling import CEILING, ceiling_rows, shares_of_ceiling, summarise_ceiling
 from .data import CohortData, EvaluationData, evaluation_data, positions, slide_scales, truth_rows
 from .fit_folds import BASELINES, prototypes
 from .folds import PROTOCOLS
@@ -23,9 +21,11 @@ from .groups import check_groups, group_rows, groups_from_labels, summarise_grou
 from .leakage.audit import audit, refuse_leaks
 from .leakage.batch_probe import batch_effect_probe
 from .leakage.coupled_labels import coupled_labels, coupling_notes
-from .paired_tests import paired_tests
 from .protocols import COLUMNS, Scored, absent_types, chosen_protocols, inflation, run_protocol
 from .result import Evaluation
+from .scores.bootstrap import interval_words, small_sections
+from .scores.ceiling import CEILING, ceiling_rows, shares_of_ceiling, summarise_ceiling
+from .scores.paired_tests import paired_tests
 from .spatial.detectability import detectability
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .baselines import NUCLEI
-from .ceiling import ceiling_words
 from .result import Evaluation
+from .scores.ceiling import ceiling_words
 
 _TITLES = {
     "donor": "Leave-one-donor-out",

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from .ceiling import CEILING, ceiling_words
-from .paired_tests import ALPHA, difference_words, too_few_words
+from .scores.ceiling import CEILING, ceiling_words
+from .scores.paired_tests import ALPHA, difference_words, too_few_words
 
 _MOST_NAMES = 6
 #: More comparisons than this are left to the file.

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from anndata import AnnData
 
+from ..common.anonymity.marked_output import mark_output, refuse_marked
+from ..common.anonymity.pseudonyms import Pseudonyms, open_pseudonyms
 from ..common.h5ad import write_h5ad
-from ..common.marked_output import mark_output, refuse_marked
 from ..common.naming import safe_file_name, spreadsheet_table
 from ..common.paths import as_list, paths_among
-from ..common.pseudonyms import Pseudonyms, open_pseudonyms
 from ..errors import HistomixError, InputError, MissingExtraError, UnknownNameError
 from ..maps import CompositionMap, MapSource, find_maps
 from ..maps.anonymise import private_map
@@ -97,7 +97,7 @@ def export_map(
     anonymise
         Name slide, patient and regions by pseudonyms, and leave out what is no part of a map.
     pseudonym_key
-        The key file of the pseudonyms; see `histomix.common.pseudonyms.key_file`.
+        The key file of the pseudonyms; see `histomix.common.anonymity.pseudonyms.key_file`.
 
     Raises
     ------

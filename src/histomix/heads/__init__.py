@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from .anonymise import private_card
 from .apply import HeadOutput
 from .base import CompositionRegressor
-from .card_text import card_markdown
+from .cards.anonymise import private_card
+from .cards.readme import head_readme
+from .cards.text import card_markdown
 from .dataset import TrainingSet, assemble
 from .head import Head, load_head
 from .inner_folds import held_out_predictions, inner_groups
@@ -15,7 +16,6 @@ from .models.linear import MeanRegressor, RidgeRegressor
 from .models.mlp import MLPRegressor
 from .neighbourhood import Positions
 from .novelty import IN_SCOPE_PERCENTILE, NoveltyModel
-from .readme import head_readme
 from .registry import HEADS, make_estimator, parse_settings
 from .train import train
 

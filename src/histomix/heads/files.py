@@ -13,7 +13,7 @@ from ..common.formats import refuse_newer
 from ..embedding import encoder_identity
 from ..errors import HeadError, MissingHeadError, UnknownHeadError
 from ..provenance import digest_bytes, digest_json
-from .card import FORMAT
+from .cards.card import FORMAT
 from .registry import HEADS
 
 CARD, WEIGHTS, NOVELTY = "card.json", "weights.safetensors", "novelty.safetensors"

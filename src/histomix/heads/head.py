@@ -16,7 +16,7 @@ from ..notebook import card_html
 from ..provenance import atomic_path, digest_bytes, digest_json, read_json, write_json
 from .apply import HeadOutput, apply_head, novelty_of, readable_rows
 from .base import CompositionRegressor
-from .card_text import card_facts, card_markdown
+from .cards.text import card_facts, card_markdown
 from .dataset import join_blocks, positions_um
 from .files import CARD, HINT, INTERVALS, NOVELTY, WEIGHTS, check_card, read_arrays
 from .intervals import Intervals

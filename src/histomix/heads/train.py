@@ -17,7 +17,7 @@ from ..progress import Progress, progress_bars
 from ..provenance import read_json
 from ..spots import Cohort
 from .base import CompositionRegressor
-from .card import evaluation_scores, inner_scores, make_card
+from .cards.card import evaluation_scores, inner_scores, make_card
 from .dataset import TrainingSet, assemble
 from .head import Head, seal
 from .inner_folds import held_out_predictions, inner_groups

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from ..common.nameless import nameless_keys, nameless_manifest
-from ..common.pseudonyms import Pseudonyms
+from ..common.anonymity.nameless import nameless_keys, nameless_manifest
+from ..common.anonymity.pseudonyms import Pseudonyms
 from .composition import PLACE_COLUMNS, STATE_COLUMNS
 from .map import BOUNDS, CompositionMap
 

@@ -13,9 +13,9 @@ import pandas as pd
 from anndata import AnnData
 from PIL import Image
 
+from ..common.anonymity.nameless import file_stem
 from ..common.formats import MAP_FORMAT, refuse_newer
 from ..common.h5ad import read_h5ad
-from ..common.nameless import file_stem
 from ..errors import MapError, MissingMapError
 from ..provenance import read_json
 from .describe import CompositionDescription, describe

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..common.anonymity.marked_output import mark_output
+from ..common.anonymity.nameless import nameless_keys, patient_fact
+from ..common.anonymity.pseudonyms import Pseudonyms
 from ..common.geometry.polygons import read_regions
-from ..common.marked_output import mark_output
-from ..common.nameless import nameless_keys, patient_fact
-from ..common.pseudonyms import Pseudonyms
 from .job import FILES, SlideJob
 from .status import STATUS
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..common.addresses import check_address
-from ..common.pseudonyms import Seal
+from ..common.anonymity.pseudonyms import Seal
 from ..errors import HistomixError
 from ..provenance import digest_file, digest_json
 from ..slides import is_remote, redact_url, remote_name

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from ..common.anonymity.nameless import TRAINING_COUNTS, nameless_manifest
 from ..common.formats import MAP_FORMAT
 from ..common.geometry.polygons import read_regions, region_at
-from ..common.nameless import TRAINING_COUNTS, nameless_manifest
 from ..embedding.identity import slide_facts
 from ..errors import HeadError, InputError, SlideError
 from ..provenance import atomic_path, digest_bytes, digest_json, read_json, write_json

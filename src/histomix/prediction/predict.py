@@ -13,8 +13,8 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
+from ..common.anonymity.pseudonyms import open_pseudonyms
 from ..common.geometry.polygons import read_regions
-from ..common.pseudonyms import open_pseudonyms
 from ..errors import ScaleWarning
 from ..heads import Head
 from ..progress import Progress, progress_bars

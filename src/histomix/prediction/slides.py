@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ..common.anonymity.marked_output import refuse_marked
+from ..common.anonymity.pseudonyms import open_pseudonyms
 from ..common.geometry.polygons import read_regions
 from ..common.locks import Lock, folder_lock
-from ..common.marked_output import refuse_marked
 from ..common.paths import as_list
-from ..common.pseudonyms import open_pseudonyms
 from ..errors import HeadError
 from ..heads import Head
 from ..progress import Progress, progress_bars
@@ -82,7 +82,8 @@ def predict_slides(
         times, paths and the words of errors are left out. Maps of the same slides that ``out`` has under their names
         are removed first.
     pseudonym_key
-        The key file of the pseudonyms (see `histomix.common.pseudonyms.key_file`): ``<out>.key.csv`` where left out.
+        The key file of the pseudonyms (see `histomix.common.anonymity.pseudonyms.key_file`): ``<out>.key.csv`` where
+        left out.
 
     Returns
     -------

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from ..common.nameless import Renaming, strings_in
-from ..common.pseudonyms import Pseudonyms
+from ..common.anonymity.nameless import Renaming, strings_in
+from ..common.anonymity.pseudonyms import Pseudonyms
 from ..evaluation import Evaluation
 from ..evaluation.leakage.audit import AUDIT_RULES
 from ..heads import private_card

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..heads.card_text import encoder_terms
+from ..heads.cards.text import encoder_terms
 from ..pages.facts import fact_rows
 from .panel_parts import plain_table
 

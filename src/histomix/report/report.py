@@ -10,8 +10,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from .._version import __version__
+from ..common.anonymity.pseudonyms import Pseudonyms, pseudonym_file
 from ..common.paths import as_list, paths_among
-from ..common.pseudonyms import Pseudonyms, pseudonym_file
 from ..errors import InputError
 from ..evaluation import Evaluation
 from ..evaluation.statement import protocol_statement
@@ -68,7 +68,7 @@ def write_report(
         Name sections, slides, donors and regions by pseudonyms, and leave out file names, paths and links to viewers.
         The pictures show what they show.
     pseudonym_key
-        The key file of the pseudonyms; see `histomix.common.pseudonyms.key_file`.
+        The key file of the pseudonyms; see `histomix.common.anonymity.pseudonyms.key_file`.
     progress
         Bars in a terminal or notebook; False for none, or a function that is told how many figures are done.
 

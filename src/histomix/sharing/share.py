@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..common.pseudonyms import open_pseudonyms
+from ..common.anonymity.pseudonyms import open_pseudonyms
 from ..common.remote_names import local_paths
 from ..errors import HeadError, InputError, MissingFileError
 from ..heads import Head, head_readme, load_head, private_card

@@ -11,7 +11,7 @@ from typing import Any
 from ..common.naming import visible
 from ..common.remote_names import check_names
 from ..errors import HeadError, InputError, MissingHeadError
-from ..heads.card_text import EncoderTerms, card_terms, encoder_terms
+from ..heads.cards.text import EncoderTerms, card_terms, encoder_terms
 from ..provenance import digest_json
 
 CARD, README, SOURCE = "card.json", "README.md", "source.json"

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..common.anonymity.pseudonyms import Pseudonyms, pseudonym_file
 from ..common.paths import as_list, paths_among
-from ..common.pseudonyms import Pseudonyms, pseudonym_file
 from ..errors import InputError
 from ..progress import Progress, progress_bars
 from ..spots import Cohort
@@ -69,7 +69,7 @@ def write_viewer(
     anonymise
         Call slides and sections by pseudonyms, and spots by numbers where their keys are no platform's.
     pseudonym_key
-        The key file of the pseudonyms; see `histomix.common.pseudonyms.key_file`.
+        The key file of the pseudonyms; see `histomix.common.anonymity.pseudonyms.key_file`.
     progress
         Bars in a terminal or notebook; False for none, or a function that is told how many pictures of each slide are
         written.

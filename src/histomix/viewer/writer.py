@@ -23,9 +23,9 @@ import numpy as np
 import pandas as pd
 
 from .._version import __version__
-from ..common.nameless import Renaming, nameless_keys
+from ..common.anonymity.nameless import Renaming, nameless_keys
+from ..common.anonymity.pseudonyms import Pseudonyms
 from ..common.palette import type_colours
-from ..common.pseudonyms import Pseudonyms
 from ..errors import InputError
 from ..maps import CompositionMap
 from ..pages.page import source_digest

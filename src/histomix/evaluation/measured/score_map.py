@@ -17,10 +17,10 @@ from ...errors import InputError
 from ...maps import CompositionMap
 from ...progress import Progress, progress_bars
 from ...provenance import digest_file, versions
-from ..bootstrap import summarise
 from ..folds import ORTHOGONAL
 from ..result import Evaluation
-from ..scoring import score
+from ..scores.bootstrap import summarise
+from ..scores.scoring import score
 from ..spatial.summary import add_spatial
 from .blocks import BLOCKS, block_interval, block_of
 from .cells import cells_in_tiles, read_cells

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ...common.geometry.toroidal_null import random_shifts
 from ...common.metrics import MIN_SPOTS, Array, pearson, unit_deviations
-from ..paired_tests import ALPHA, adjusted
+from ..scores.paired_tests import ALPHA, adjusted
 
 #: Shifts tried, fewer where a cohort is large, and the work (shifts x spots x types) that they may cost.
 MOST_SHIFTS, FEWEST_SHIFTS, _WORK = 999, 199, 2e9

@@ -178,7 +178,8 @@ class Hist2CellRegressor(CompositionRegressor):
 
     def _checked(self, positions: Positions | None) -> Positions:
         if positions is None:
-            raise HeadError("the graph of the spots needs their places", hint="Give positions=Positions(section, xy_um)")
+            hint = "Give positions=Positions(section, xy_um)"
+            raise HeadError("the graph of the spots needs their places", hint=hint)
         return positions
 
     def _fitted_arrays(self) -> dict[str, tuple[str, ...]]:

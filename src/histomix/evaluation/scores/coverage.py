@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..common.metrics import Array
-from ..heads import CompositionRegressor, TrainingSet, calibrate
-from .folds import Fold
+from ...common.metrics import Array
+from ...heads import CompositionRegressor, TrainingSet, calibrate
+from ..folds import Fold
 
 #: Levels of the curve, and the one whose coverage and width stand in the table.
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)

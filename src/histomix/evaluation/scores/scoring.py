@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from ..common.metrics import auroc, centre_within, is_present, js_distance, mae, pearson, rmse, spearman
-from ..errors import InputError
+from ...common.metrics import auroc, centre_within, is_present, js_distance, mae, pearson, rmse, spearman
+from ...errors import InputError
 
 #: Metrics with one value per section.
 SECTION_METRICS = ("pearson", "spearman", "rmse", "mae", "auroc_present", "js_composition")

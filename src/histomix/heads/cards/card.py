@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from ..abundance import Abundance
-from ..common.metrics import pearson_by_section
-from ..encoders import card as encoder_card
-from ..errors import EncoderError, HeadError, MissingExtraError
-from ..provenance import versions
-from .base import CompositionRegressor
-from .dataset import TrainingSet
-from .intervals import Intervals
+from ...abundance import Abundance
+from ...common.metrics import pearson_by_section
+from ...encoders import card as encoder_card
+from ...errors import EncoderError, HeadError, MissingExtraError
+from ...provenance import versions
+from ..base import CompositionRegressor
+from ..dataset import TrainingSet
+from ..intervals import Intervals
 
 #: Of the folder's layout; a head of another format is refused.
 FORMAT = 2

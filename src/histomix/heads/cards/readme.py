@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from .card_text import card_markdown, encoder_terms, markdown_table, plain
+from .text import card_markdown, encoder_terms, markdown_table, plain
 
 _TAGS = ["histomix", "pathology", "histology", "spatial-transcriptomics", "cell-type-composition"]
 #: Licences by the names that the hub knows (https://huggingface.co/docs/hub/repositories-licenses).

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from ..errors import HistomixError, InputError, StorageError
-from ..provenance import atomic_path
-from .locks import Lock
-from .naming import SPREADSHEET_FORMULA
+from ...errors import HistomixError, InputError, StorageError
+from ...provenance import atomic_path
+from ..locks import Lock
+from ..naming import SPREADSHEET_FORMULA
 
 logger = logging.getLogger(__name__)
 #: What the key file of an output folder is called: it stands beside the folder, never in it.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..common.nameless import TRAINING_COUNTS
-from ..common.pseudonyms import Pseudonyms
-from ..provenance import digest_json
+from ...common.anonymity.nameless import TRAINING_COUNTS
+from ...common.anonymity.pseudonyms import Pseudonyms
+from ...provenance import digest_json
 
 #: Facts of a card that name nobody; ``training`` and ``scores`` are gone through, and others may hold anything.
 _KEPT = (

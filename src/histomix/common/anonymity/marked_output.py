@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import InputError
-from ..provenance import read_json, write_json
+from ...errors import InputError
+from ...provenance import read_json, write_json
 
 logger = logging.getLogger(__name__)
 MARK = "anonymised.json"

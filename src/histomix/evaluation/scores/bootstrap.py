@@ -10,9 +10,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import norm, t
 
-from ..common.metrics import Array
-from ..heads import TrainingSet
-from .folds import Fold
+from ...common.metrics import Array
+from ...heads import TrainingSet
+from ..folds import Fold
 from .scoring import FOLD_METRICS, INTERVAL_METRICS, SECTION_METRICS
 
 #: Draws of the bootstrap, and the level of its intervals.

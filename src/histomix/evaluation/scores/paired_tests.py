@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import false_discovery_control
 
-from ..common.metrics import Array
+from ...common.metrics import Array
 from .bootstrap import mean_and_interval, resample_weights, units_by_head
 
 #: A result below this is called a difference.

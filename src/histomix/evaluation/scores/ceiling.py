@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..abundance import Abundance
-from ..heads import TrainingSet
-from .folds import Fold
+from ...abundance import Abundance
+from ...heads import TrainingSet
+from ..folds import Fold
 
 #: What stands in the column ``head`` of the rows of the ceiling.
 LABELS = "labels"

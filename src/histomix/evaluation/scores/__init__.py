@@ -1,0 +1,1 @@
+"""Scores of predictions, their means and intervals, and what bounds them."""
