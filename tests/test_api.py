@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import inspect
 import json
 import operator
@@ -109,7 +108,10 @@ import importlib, inspect, pkgutil
 import histomix as hm
 before = {name: getattr(hm, name) for name in hm.__all__}
 for found in pkgutil.walk_packages(hm.__path__, "histomix."):
-    importlib.import_module(found.name)
+    try:
+        importlib.import_module(found.name)
+    except ModuleNotFoundError as error:  # a library of an extra that is not here
+        assert not error.name.startswith("histomix"), error
 changed = [name for name, value in before.items() if getattr(hm, name) is not value]
 shadowed = [name for name, value in before.items() if name != "pl" and inspect.ismodule(value)]
 print(changed, shadowed, len(before))
@@ -338,8 +340,3 @@ def test_figures_take_folders(evaluation: Path, maps: Path, job: Job) -> None:
         hm.pl.compare(evaluation, job.image.stem, hm.load_head(job.head).card["cell_types"][0], show=False),
     ):
         assert drawn.has_data()
-
-
-def test_every_module_can_be_imported() -> None:
-    for found in pkgutil.walk_packages(hm.__path__, "histomix."):
-        importlib.import_module(found.name)
