@@ -4,10 +4,10 @@
 # what takes CI_FACTOR times as long is ended: CI_FACTOR=3 bash .ci/run, on a slower or shared machine.
 FACTOR=${CI_FACTOR:-2}
 declare -A BUDGET=(
-  [newest]=$((9 * 60))  # the newest stack: wheel, environment, demo and tests
+  [newest]=$((12 * 60)) # the newest stack: wheel, environment, demo and tests
   [install]=$((5 * 60)) # the pinned stack: make install
-  [demo]=$((4 * 60))    # the pinned stack: make demo, and the phantom's for the comparison
-  [pinned]=$((10 * 60)) # the pinned stack: lint and tests
+  [demo]=$((6 * 60))    # the pinned stack: make demo, and the phantom's for the comparison
+  [pinned]=$((15 * 60)) # the pinned stack: lint and tests
 )
 declare -A LEFT SPENT
 for budget in "${!BUDGET[@]}"; do LEFT[$budget]=$((BUDGET[$budget] * FACTOR)); done

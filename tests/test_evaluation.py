@@ -781,7 +781,14 @@ def test_train_on_one_cohort_and_test_on_another(job: Job, tmp_path: Path) -> No
     train, test = two_cohorts(job, tmp_path)
     name = train.cohort.names[0]
     result = evaluate(
-        train.cohort, train.features, train.labels, heads=["ridge"], test=test, nuclei=False, out=tmp_path / "eval"
+        train.cohort,
+        train.features,
+        train.labels,
+        heads=["ridge"],
+        test=test,
+        nuclei=False,
+        spatial=False,
+        out=tmp_path / "eval",
     )
     facts = result.summary
     assert (facts["protocol"], facts["sections"], facts["n_donors"]) == ("transfer", [name], 1)
@@ -794,7 +801,13 @@ def test_train_on_one_cohort_and_test_on_another(job: Job, tmp_path: Path) -> No
     import histomix as hm
 
     whole = evaluate(
-        hm.read_cohort(job.sheet), train.features, train.labels, heads=["ridge"], folds="donor", nuclei=False
+        hm.read_cohort(job.sheet),
+        train.features,
+        train.labels,
+        heads=["ridge"],
+        folds="donor",
+        nuclei=False,
+        spatial=False,
     )
     other = next(one for one in whole.predictions["ridge"] if one != name)
     np.testing.assert_allclose(result.predictions["ridge"][name], whole.predictions["ridge"][other], rtol=1e-9)
@@ -820,7 +833,7 @@ def test_only_types_of_both_cohorts_are_scored(job: Job, tmp_path: Path) -> None
     lacking = table.values.drop(columns=table.cell_types[0])
     lacking = lacking.div(lacking.sum(axis=1), axis=0).rename(columns={table.cell_types[1]: "Mast"})
     test = replace(test, labels={name: Abundance(lacking, "proportion", provenance=table.provenance)})
-    result = evaluate(train.cohort, train.features, train.labels, heads=(), test=test, nuclei=False)
+    result = evaluate(train.cohort, train.features, train.labels, heads=(), test=test, nuclei=False, spatial=False)
     assert result.summary["cell_types"] == table.cell_types[2:]
     assert f"training cohort alone and are not scored: {table.cell_types[0]}" in result.text()
     assert "test cohort alone and are not scored: Mast" in result.text()
@@ -844,7 +857,8 @@ def test_nuclei_are_counted_once_and_kept_in_the_cache(
 
     def run(**options: Any) -> Evaluation:
         tasks.clear()
-        return evaluate(cohort, features, labels, (), progress=lambda task, *_: tasks.append(task), **options)
+        options = {"spatial": False, "progress": lambda task, *_: tasks.append(task), **options}
+        return evaluate(cohort, features, labels, (), **options)
 
     first = run()
     assert first.summary["baselines"] == ["mean", "ridge", NUCLEI] and "nuclei" not in first.predictions
@@ -866,7 +880,7 @@ def test_nuclei_are_counted_once_and_kept_in_the_cache(
     run()
     assert f"nuclei {cohort.names[0]}" in tasks and f"nuclei {cohort.names[1]}" not in tasks
     blind = Cohort(cohort.sheet, [replace(row, image=None) for row in cohort.rows])
-    result = evaluate(blind, features, labels, ())
+    result = evaluate(blind, features, labels, (), spatial=False)
     assert result.summary["baselines"] == ["mean", "ridge"]
     assert "no nuclei were counted in 2 of 2 sections" in result.text()
     assert NUCLEI not in run(nuclei=False).summary["scores"]["label"]

@@ -17,7 +17,7 @@ from safetensors.numpy import load, save
 
 from histomix.abundance import Abundance
 from histomix.errors import FeatureError, HeadError, HistomixError, LabelError
-from histomix.heads import HEADS, Head, MLPRegressor, RidgeRegressor, assemble, load_head, train
+from histomix.heads import HEADS, Head, MLPRegressor, RidgeRegressor, assemble, load_head, make_estimator, train
 from histomix.provenance import digest_bytes, digest_json
 
 from .extras import heads_here
@@ -190,7 +190,8 @@ def test_what_cannot_be_joined_is_named(job: Any, spoil: Any, error: type[Histom
 def test_a_saved_head_predicts_the_same(job: Any, name: str, unit: str, tmp_path: Path) -> None:
     cohort, features, _ = job
     labels = {section: labels_of(table, unit) for section, table in features.items()}
-    estimator = MLPRegressor(unit, hidden=(8, 8), members=2, max_epochs=3) if name == "mlp" else name
+    quick = {"mlp": {"hidden": (8, 8), "members": 2, "max_epochs": 3}, "hist2cell": {"epochs": 2}}
+    estimator = make_estimator(name, unit, **quick[name]) if name in quick else name
     head = train(cohort, features, labels, head=estimator, out=tmp_path / "head", scores={"protocol": "donor"})
     again = load_head(tmp_path / "head")
     assert again.card == head.card and again.estimator.get_params().keys() == head.estimator.get_params().keys()

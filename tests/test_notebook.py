@@ -60,7 +60,11 @@ def test_the_objects_show_themselves(job: Job) -> None:
 
 def test_an_evaluation_shows_its_scores(job: Job) -> None:
     found = hm.evaluate(
-        hm.read_cohort(job.sheet), hm.read_features(job.features), hm.read_labels(job.labels), heads=("ridge",)
+        hm.read_cohort(job.sheet),
+        hm.read_features(job.features),
+        hm.read_labels(job.labels),
+        heads=("ridge",),
+        spatial=False,
     )
     words = _read(found._repr_html_())
     assert "held-out donors" in words and f"{found.table().loc['ridge', 'pearson']:.3f}" in words

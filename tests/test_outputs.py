@@ -123,7 +123,7 @@ def page(job: Job, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]
     cohort = hm.read_cohort(job.sheet)
     features, labels = hm.read_features(job.features), hm.read_labels(job.labels)
     truth = hm.datasets.phantom_truth(job.sheet.parent)
-    hm.evaluate(cohort, features, labels, heads=("ridge",), truth=truth, out=folder / "evaluation")
+    hm.evaluate(cohort, features, labels, heads=("ridge",), truth=truth, spatial=False, out=folder / "evaluation")
     write_composition(
         folder / "map" / "slide", hm.predict(job.image, job.head, mpp=0.5), np.zeros((100, 100, 3), np.uint8)
     )
@@ -164,7 +164,7 @@ def test_the_report_shows_the_ceiling_beside_the_scores(job: Job, tmp_path: Path
         reliability = pd.Series(np.linspace(0.36, 0.64, len(table.cell_types)), table.cell_types) if known else None
         together = {"fitted_with": list(cohort.names)} if known else {}
         labels[name] = Abundance(table.values, table.unit, provenance=together, reliability=reliability)
-    found = hm.evaluate(cohort, features, labels, heads=("ridge",), out=tmp_path / "evaluation")
+    found = hm.evaluate(cohort, features, labels, heads=("ridge",), spatial=False, out=tmp_path / "evaluation")
     text = write_report([tmp_path / "evaluation", job.features], tmp_path / "report").read_text()
     assert '<th scope="col">ceiling</th>' in text
     if known:

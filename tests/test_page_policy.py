@@ -127,7 +127,7 @@ def material(job: Job) -> ReportInputs:
     """All that a report shows, with hostile names."""
     cohort, features = hm.read_cohort(job.sheet), hm.read_features(job.features)
     labels = hm.read_labels(job.labels)
-    found = hm.evaluate(cohort, features, labels, heads=("ridge",), nuclei=False)
+    found = hm.evaluate(cohort, features, labels, heads=("ridge",), nuclei=False, spatial=False)
     found = private_evaluation(found, _Named())  # type: ignore[arg-type]
     card = json.loads(json.dumps(hm.load_head(job.head).card))
     card |= {name: hostile(name) for name in ("name", "intended_use", "limits", "tissue", "digest")}

@@ -34,7 +34,7 @@ def evaluation(job: Job) -> Evaluation:
     for name, table in hm.read_labels(job.labels).items():
         types = [*HOSTILE, *table.cell_types][: len(table.cell_types)]
         labels[name] = Abundance(table.values.set_axis(types, axis=1), table.unit)
-    found = hm.evaluate(cohort, features, labels, heads=("ridge",))
+    found = hm.evaluate(cohort, features, labels, heads=("ridge",), spatial=False)
     return dataclasses.replace(found, summary=enriched(found.summary, "ridge"))
 
 

@@ -61,7 +61,7 @@ def page(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, table in hm.read_labels(job.labels).items():
         types = [*HOSTILE, *table.cell_types][: len(table.cell_types)]
         labels[name] = Abundance(table.values.set_axis(types, axis=1), table.unit)
-    found = hm.evaluate(cohort, features, labels, heads=("ridge",))
+    found = hm.evaluate(cohort, features, labels, heads=("ridge",), spatial=False)
     dataclasses.replace(found, summary=enriched(found.summary, "ridge")).save(folder / "evaluation")
     composition = hm.predict(job.image, job.head)
     for layer, shift in (("lower", -0.05), ("upper", 0.05)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from scipy import sparse
 
 from histomix.abundance.tables import read_h5ad as read_labels
 from histomix.common.h5ad import read_h5ad, write_h5ad
-from histomix.common.strangers import hdf5
+from histomix.common.strangers import hdf5, zarr
 from histomix.common.strangers.hdf5 import check_hdf5
 from histomix.common.strangers.zarr import check_zarr
 from histomix.errors import FeatureError, InputError, LabelError, SectionError, SlideError
@@ -183,6 +184,16 @@ def test_no_pickle_in_an_image_is_obeyed(
     with pytest.raises(SlideError, match="pickled arrays"):
         open_slide(image).read(0, 0, 16, 16, 2.0)
     assert not trace.exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_a_store_whose_links_lead_back_is_walked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "zarr.json").write_text("{}")
+    (tmp_path / "again").symlink_to(tmp_path)
+    read: list[Path] = []
+    monkeypatch.setattr(zarr, "_codecs", lambda file: read.append(file) or set())
+    check_zarr(tmp_path)
+    assert read == [tmp_path / "zarr.json"]
 
 
 @pytest.mark.parametrize("name", [".zarray", ".zmetadata", "zarr.json"])

@@ -18,6 +18,7 @@ from ..errors import InputError, ScaleWarning, StorageError
 from ..progress import Progress, silent
 from ..provenance import atomic_path, digest_file, digest_json, read_json, write_json
 from ..slides import Slide
+from .job import Settings, SlideJob
 from .plan import Chunk, Plan
 
 if TYPE_CHECKING:
@@ -178,6 +179,12 @@ class ChunkFeatures:
 
     def _load(self, chunk: Chunk) -> np.ndarray | None:
         return self._store.load(chunk.number, (chunk.stop - chunk.start, self.width), DTYPE)
+
+
+def kept_folders(job: SlideJob, settings: Settings) -> list[Path]:
+    """Where an earlier run may have kept features of a slide."""
+    others = [] if settings.reuse is None else [Path(settings.reuse) / job.folder.name / "features"]
+    return [job.folder / "features", *others]
 
 
 def kept_features(folders: Sequence[Path], key: str) -> Path | None:

@@ -1,45 +1,12 @@
-"""Remote slides in a run: what their store says of them, and a copy for as long as they are read."""
+"""What the store of a remote slide says of it."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 from ..common.transfer.store import Store, remote_stat
-from ..progress import Progress, silent
 from ..slides import SlideCache, is_remote, redact_url
 from .job import SlideJob
-
-
-@contextlib.contextmanager
-def local_copy(
-    job: SlideJob, cache: SlideCache | None = None, *, keep: bool = False, progress: Progress = silent
-) -> Iterator[SlideJob]:
-    """The job with a path that can be read here; a remote slide is fetched for the length of the block.
-
-    Parameters
-    ----------
-    job
-        Its ``slide`` may be an address.
-    cache
-        Where remote slides go; None: the default one.
-    keep
-        Leave the slide in the cache for the next band.
-    progress
-        Told of the transfer.
-
-    Raises
-    ------
-    DownloadError, SlideError, StorageError, MissingExtraError
-        As `histomix.slides.SlideCache.local`.
-    """
-    if not is_remote(job.slide):
-        yield job
-        return
-    with (cache or SlideCache()).local(job.slide, keep=keep, progress=progress) as path:
-        yield replace(job, local=path)
 
 
 def remote_facts(job: SlideJob, cache: SlideCache | None = None) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ import shutil
 import traceback
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,21 @@ from ..slides import Slide, SlideCache, is_remote, open_slide
 from ..slides.files import slide_digest
 from ..spots import read_spots
 from .anonymise import nameless_spots
-from .chunks import FACTS, FEATURES, ChunkFeatures, check_encoders, embed_chunk, features_key, kept_features
+from .chunks import (
+    FACTS,
+    FEATURES,
+    ChunkFeatures,
+    check_encoders,
+    embed_chunk,
+    features_key,
+    kept_features,
+    kept_folders,
+)
 from .encoders import Model
 from .job import Settings, SlideJob, SlideResult
 from .maps import write_map
 from .plan import Chunk, Plan, bounded_mask, plan_tiles
-from .remote import local_copy, remote_facts
+from .remote import remote_facts
 from .status import Status, known_state, sealed_state
 
 _LOG = logging.getLogger(__name__)
@@ -299,7 +309,7 @@ class SlideRun:
                 shutil.rmtree(partial, ignore_errors=True)
 
     def _kept_features(self, plan: Plan) -> Path | None:
-        return kept_features(feature_folders(self.job, self.settings), features_key(plan, self.model.head))
+        return kept_features(kept_folders(self.job, self.settings), features_key(plan, self.model.head))
 
     def _needed_plan(self) -> Plan:
         plan = self.planned()
@@ -352,8 +362,8 @@ class SlideRun:
         if self._is_here:
             yield self
             return
-        with local_copy(self.job, self.cache, keep=keep, progress=progress) as job:
-            here = SlideRun(job, self.settings, self.model, self.cache)
+        with (self.cache or SlideCache()).local(self.job.slide, keep=keep, progress=progress) as path:
+            here = SlideRun(replace(self.job, local=path), self.settings, self.model, self.cache)
             here._plan = self._plan
             yield here
 
@@ -381,9 +391,3 @@ class SlideRun:
             The status cannot be written.
         """
         self.status.note_remote(self.remote)
-
-
-def feature_folders(job: SlideJob, settings: Settings) -> list[Path]:
-    """Where an earlier run may have kept features of a slide."""
-    others = [] if settings.reuse is None else [Path(settings.reuse) / job.folder.name / "features"]
-    return [job.folder / "features", *others]

@@ -17,10 +17,11 @@ from ..heads import Head
 from ..progress import Progress, progress_bars
 from ..spots import read_spots
 from .anonymise import anonymous_jobs, region_names, remove_names
+from .chunks import kept_folders
 from .cluster.cluster import predict_with_dask
 from .encoders import Model, load_head_encoders
 from .job import Settings, SlideJob, SlideResult
-from .run import SlideRun, feature_folders
+from .run import SlideRun
 from .sources import slide_jobs
 from .status import Status
 
@@ -161,7 +162,7 @@ def predict_slides(
 
 def _may_be_kept(job: SlideJob, settings: Settings) -> bool:
     """Whether an earlier run kept features for a slide, which may then need no encoder."""
-    return any(folder.is_dir() for folder in feature_folders(job, settings))
+    return any(folder.is_dir() for folder in kept_folders(job, settings))
 
 
 def _sweep_locks(jobs: Sequence[SlideJob]) -> None:

@@ -28,7 +28,13 @@ def check_zarr(path: str | os.PathLike[str], kind: type[InputError] = InputError
     InputError
         Or ``kind``: the store has such an array.
     """
-    for folder, _, names in os.walk(path, followlinks=True):
+    walked: set[str] = set()
+    for folder, below, names in os.walk(path, followlinks=True):
+        place = os.path.realpath(folder)
+        if place in walked:  # a link leads back: what is below has been looked at
+            below.clear()
+            continue
+        walked.add(place)
         for name in _METADATA:
             file = Path(folder, name)
             if name in names and _PROGRAM in _codecs(file):
