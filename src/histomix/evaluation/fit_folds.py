@@ -19,7 +19,8 @@ from .scores.bootstrap import REFERENCE
 from .scores.ceiling import LABELS
 
 #: Heads that stand beside every other.
-BASELINES = ("mean", REFERENCE)
+MEAN = "mean"
+BASELINES = (MEAN, REFERENCE)
 #: The labels themselves, scored against the truth: the bar that a head trained on them may approach.
 LABEL = "label"
 

@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..heads import TrainingSet
 from .baselines import NUCLEI, ORACLE, nuclei_of_rows, nuclei_predictions, section_mean
 from .data import EvaluationData
-from .fit_folds import LABEL, Fits, fit_folds
+from .fit_folds import LABEL, MEAN, Fits, fit_folds
 from .folds import HONESTY, Fold, check_protocol
 from .scores.bootstrap import describe_folds, summarise
 from .scores.coverage import IntervalScores
@@ -103,7 +103,10 @@ def references(
 def score_folds(
     protocol: str, folds: list[Fold], training: TrainingSet, scored: Mapping[str, tuple[Array, dict[str, Array]]]
 ) -> pd.DataFrame:
-    """Score every head in every fold; rows without an observed value (a spot without truth) are left out."""
+    """Score every head in every fold; rows without an observed value (a spot without truth) are left out.
+
+    What is predicted holds the baseline of the training mean: the constant that errors of slide means are told beside.
+    """
     parts = []
     for target, (observed, predicted) in scored.items():
         for name, values in predicted.items():
@@ -114,7 +117,7 @@ def score_folds(
                 part = score(
                     observed[rows], values[rows], section=section, donor=donor, cell_types=types, unit=training.unit
                 )
-                constant = training.Y[fold.train].mean(axis=0)
+                constant = predicted[MEAN][rows]
                 levels = slide_errors(observed[rows], values[rows], constant, section, donor, types)
                 part = pd.concat([part, levels], ignore_index=True)
                 parts.append(part.assign(head=name, protocol=protocol, fold=fold.name, target=target))

@@ -17,6 +17,8 @@ from .scoring import SLIDE_METRICS
 ACROSS_METRICS = ("slide_spearman", "spread_kept")
 #: Slides from which their order and spread are told.
 MIN_SLIDES = 3
+#: Part of the largest square below which a sum of squares is rounding.
+_ROUNDING = 1e-12
 BETWEEN, WITHIN, NEITHER = "between slides", "within a slide only", "neither"
 
 
@@ -35,7 +37,7 @@ def slide_errors(
     observed, predicted
         Abundance, ``(n_spots, n_types)``.
     constant
-        Mean labels of the training rows, ``(n_types,)``.
+        The training mean in the place of predictions, ``(n_spots, n_types)``.
     section, donor
         Of each spot, ``(n_spots,)``.
     cell_types
@@ -45,7 +47,7 @@ def slide_errors(
     for name in dict.fromkeys(section.tolist()):
         rows = section == name
         truth = observed[rows].mean(axis=0)
-        errors = (np.abs(predicted[rows].mean(axis=0) - truth), np.abs(constant - truth))
+        errors = (np.abs(values[rows].mean(axis=0) - truth) for values in (predicted, constant))
         for metric, values in zip(SLIDE_METRICS, errors, strict=True):
             facts = {"donor": str(donor[rows][0]), "section": name, "cell_type": list(cell_types)}
             parts.append(pd.DataFrame({**facts, "metric": metric, "value": values, "n_spots": int(rows.sum())}))
@@ -74,14 +76,14 @@ def across_slides(
     groups = pd.factorize(np.array([owners[name] for name in names]))[0].astype(np.intp)
     weights = resample_weights(groups, seed)
     true_ranks, ranks = (pd.DataFrame(values).rank().to_numpy() for values in (truth, answer))
-    found = {}
+    entries = {}
     for metric, values, drawn in (
         ("slide_spearman", spearman(truth, answer), _correlations(true_ranks, ranks, weights)),
         ("spread_kept", spread_kept(truth, answer), _spreads(truth, answer, weights)),
     ):
         finite = np.isfinite(values)
-        found[metric] = {
-            **interval_of(_mean(values), np.nanmean(drawn[:, finite], axis=1) if finite.any() else drawn[:, 0], groups),
+        entries[metric] = {
+            **interval_of(float(_mean(values)), _mean(drawn[:, finite], axis=1), groups),
             "n_types": int(finite.sum()),
             "n_sections": len(names),
             "n_donors": len(np.unique(groups)),
@@ -90,7 +92,7 @@ def across_slides(
                 for name, value, draws in zip(cell_types, values, drawn.T, strict=True)
             },
         }
-    return found
+    return entries
 
 
 def across_rows(entries: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
@@ -111,18 +113,36 @@ def good_for(scores: Mapping[str, Any]) -> dict[str, str]:
     is). *neither*: neither, or it could not be told.
     """
     levels, places = scores["slide_mae"].get("minus_constant", {}), scores["pearson"]["types"]
-    found = {}
+    words = {}
     for name, place in places.items():
         above = (levels.get(name) or {}).get("high")
         if above is not None and above < 0:
-            found[name] = BETWEEN
+            words[name] = BETWEEN
         else:
-            found[name] = WITHIN if (place.get("low") or 0.0) > 0 else NEITHER
-    return found
+            words[name] = WITHIN if (place.get("low") or 0.0) > 0 else NEITHER
+    return words
 
 
-def _mean(values: Array) -> float:
-    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+def _mean(values: Array, axis: int = 0) -> Array:
+    """Mean of what is finite; NaN where nothing is."""
+    finite = np.isfinite(values)
+    total, count = np.where(finite, values, 0.0).sum(axis=axis), finite.sum(axis=axis)
+    return np.asarray(np.where(count > 0, total / np.maximum(count, 1), np.nan))
+
+
+def _correlations(truth: Array, answer: Array, weights: Array) -> Array:
+    """Of each draw and type; NaN where the draw's slides have one level, 0 where the answer has."""
+    a, b = _centred(truth, weights), _centred(answer, weights)
+    above = np.einsum("ws,wst->wt", weights, a * b)
+    below = _squares(a, weights) * _squares(b, weights)
+    correlation = np.divide(above, np.sqrt(below), out=np.zeros_like(above), where=below > 0)
+    return np.asarray(np.where(_squares(a, weights) > 0, correlation, np.nan))
+
+
+def _spreads(truth: Array, answer: Array, weights: Array) -> Array:
+    """Of each draw and type: how much of the slides' spread the answer keeps; NaN where they have none."""
+    above, below = (_squares(_centred(values, weights), weights) for values in (answer, truth))
+    return np.sqrt(np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0))
 
 
 def _centred(values: Array, weights: Array) -> Array:
@@ -131,16 +151,7 @@ def _centred(values: Array, weights: Array) -> Array:
     return np.asarray(values[None] - ((weights @ values) / total)[:, None])
 
 
-def _correlations(first: Array, second: Array, weights: Array) -> Array:
-    a, b = _centred(first, weights), _centred(second, weights)
-    above = np.einsum("ws,wst->wt", weights, a * b)
-    below = np.sqrt(np.einsum("ws,wst->wt", weights, a * a) * np.einsum("ws,wst->wt", weights, b * b))
-    correlation: Array = np.divide(above, below, out=np.zeros_like(above), where=below > 0)
-    return correlation
-
-
-def _spreads(truth: Array, answer: Array, weights: Array) -> Array:
-    above = np.einsum("ws,wst->wt", weights, np.square(_centred(answer, weights)))
-    below = np.einsum("ws,wst->wt", weights, np.square(_centred(truth, weights)))
-    kept: Array = np.sqrt(np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0))
-    return kept
+def _squares(centred: Array, weights: Array) -> Array:
+    """Weighted sums of squares of each draw, (draws, types); what rounding leaves of one level is 0."""
+    sums = np.einsum("ws,wst->wt", weights, np.square(centred))
+    return np.asarray(np.where(sums > _ROUNDING * np.square(centred).max(axis=(0, 1)), sums, 0.0))
