@@ -217,9 +217,10 @@ def test_without_groups_contiguous_blocks_are_held_out(groups: np.ndarray | None
 
 def test_inner_groups_are_donors_else_sections_else_strips() -> None:
     xy = np.column_stack([np.tile(np.arange(10.0), 4), np.repeat(np.arange(4.0), 10)])
-    section, donor = np.repeat(list("stuv"), 10), np.repeat(list("ab"), 20)
+    section, donor = np.repeat(list("stuv"), 10), np.repeat(list("abcc"), 10)
     np.testing.assert_array_equal(inner_groups(section, donor, xy), donor)
-    np.testing.assert_array_equal(inner_groups(section, np.repeat("a", 40), xy), section)
+    for few in (np.repeat(list("ab"), 20), np.repeat("a", 40)):  # of two, one would tell nothing of both
+        np.testing.assert_array_equal(inner_groups(section, few, xy), section)
     strips = inner_groups(np.repeat("s", 40), np.repeat("a", 40), xy)
     np.testing.assert_array_equal(strips, np.tile(np.arange(10) // 2, 4))  # across the longer side
 
@@ -319,6 +320,13 @@ def test_ridge_chooses_alpha_by_residuals_within_held_out_groups() -> None:
             expected[i] += (residual.var(axis=0) / Y.var(axis=0)).mean() / 4
     np.testing.assert_allclose(head.inner_loss_, expected, rtol=1e-4)
     assert head.alpha_ == alphas[int(expected.argmin())]
+
+
+def test_a_type_that_is_the_same_everywhere_does_not_choose_the_penalty() -> None:
+    X, Y, groups = simulate("cells per spot")
+    Y = np.column_stack([Y, np.full(len(Y), 2.1)])
+    penalties = [make_estimator("ridge", "cells per spot").fit(X, labels, groups).alpha_ for labels in (Y, Y[:, :-1])]
+    assert penalties[0] == penalties[1]
 
 
 @pytest.mark.parametrize("precision", [np.float32, np.float64])

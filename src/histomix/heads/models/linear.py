@@ -201,8 +201,7 @@ class _Sums(_Problem):
 def _inner_loss(problem: _Rows | _Sums, paths: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     """Variance of each penalty's residuals within held-out groups, relative to the labels', mean over types."""
     Y, weight = problem.Y, problem.weight
-    mean = np.average(Y, axis=0, weights=weight)
-    variance = np.maximum(np.average(np.square(Y - mean), axis=0, weights=weight), np.finfo(float).tiny)
+    variance = np.square(standardise(Y, weight)[1])  # 1 of a constant type, whose residuals are rounding
     total = sum((problem.squares(fold, *path) / variance).mean(axis=1) for fold, path in enumerate(paths))
     return np.asarray(total / sum(weight[test].sum() for _, test in problem.splits))
 
