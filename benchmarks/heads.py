@@ -31,10 +31,10 @@ import histomix as hm
 from histomix.datasets import phantom_truth
 from histomix.embedding import read_features
 from histomix.evaluation.scores.bootstrap import summarise
-from histomix.heads import HEADS, Positions, make_estimator
+from histomix.heads import DEFAULT, HEADS, Positions, make_estimator
 
-COMPARED = ("mean", "ridge", "knn", "pcr", "gbm", "sun2025", "hist2cell", "mlp", "stack")
-QUICK_HEADS = ("mean", "ridge", "knn", "pcr", "mlp")
+COMPARED = ("mean", "ridge", "knn", "pcr", "gbm", "sun2025", "hist2cell", "mlp", "average")
+QUICK_HEADS = ("mean", "ridge", "knn", "pcr", "mlp", "average")
 #: Heads that draw nothing at random.
 FIXED = ("mean", "ridge", "knn", "pcr", "gbm")
 #: Multiply-adds of a ResNet18 on one tile of 224 px, and of a step of training over a pass forward.
@@ -221,7 +221,7 @@ def speed(args: Any) -> None:
     """Print how long a large cohort takes: each head once on all donors, and with each donor held out in turn."""
     print(f"\n### Speed: {LARGE[0]:,} synthetic spots, {LARGE[1]} features, {LARGE[2]} types, 8 donors\n")
     print("| head | training on all, s | CPU, s | peak GB |\n|---|---|---|---|")
-    for name in ("ridge", "mlp"):
+    for name in ("ridge", "mlp", "sun2025", DEFAULT):
         call = [sys.executable, __file__, "--fit", ",".join(map(str, (name, *LARGE)))]
         found = json.loads(subprocess.run(call, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
         print(f"| {name} | {found['seconds']:.1f} | {found['cpu']:.1f} | {found['peak']:.2f} |", flush=True)
@@ -231,7 +231,7 @@ def speed(args: Any) -> None:
     start = time.perf_counter()
     for one in np.unique(donor):
         train, test = np.flatnonzero(donor != one), np.flatnonzero(donor == one)
-        for name in ("mean", "ridge", "mlp"):
+        for name in ("mean", "ridge", DEFAULT):
             head = make_estimator(name).fit(X[train], Y[train], groups=donor[train], positions=positions[train])
             head.predict(X[test], positions[test])
     print(f"\nEach of 8 donors held out, 3 heads, fitted and predicted: {time.perf_counter() - start:.0f} s")

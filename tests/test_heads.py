@@ -38,7 +38,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "mlp": {"members": 2, "max_epochs": 4, "hidden": (16,), "n_components": 8},
     "sun2025": {"hidden": (16, 8), "max_epochs": 3},
     "gbm": {"n_components": 6, "max_iter": 3},
-    "stack": {"heads": ("ridge", "knn")},
+    "average": {"heads": ("ridge", "knn")},
 }
 #: Those on the graph of the spots need places, and have tests of their own.
 WITHOUT_PLACES = [name for name in HEADS if not name.startswith("hist2cell")]

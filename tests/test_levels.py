@@ -122,4 +122,6 @@ def test_levels_of_donors_are_told_where_features_hold_them(make_data: MakeData)
     assert scores["good_for"]["T cell"] == BETWEEN
     assert scores["slide_spearman"]["types"]["T cell"]["mean"] > 0.95
     assert scores["spread_kept"]["types"]["T cell"]["mean"] > 0.7
-    assert scores["slide_mae"]["types"]["T cell"]["mean"] < 0.3 * scores["slide_mae_constant"]["types"]["T cell"]["mean"]
+    assert (
+        scores["slide_mae"]["types"]["T cell"]["mean"] < 0.3 * scores["slide_mae_constant"]["types"]["T cell"]["mean"]
+    )

@@ -143,7 +143,7 @@ def test_held_out_predictions_and_spread_are_of_members_that_did_not_see_the_row
     assert np.abs(one.held_out_[~rows] - two.held_out_[~rows]).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["mlp", "stack"])
+@pytest.mark.parametrize("name", ["mlp", "average"])
 def test_a_prediction_does_not_depend_on_how_the_slide_was_cropped(name: str) -> None:
     """Tiles whose neighbourhood is inside a crop are predicted as in the whole slide, whatever the rest looks like."""
     X, Y, section, positions = tissue(side=20, noise=1.0)

@@ -13,11 +13,10 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
-from histomix.errors import HeadError
-from histomix.heads import HEADS, make_estimator
+from histomix.errors import HeadError, UnknownHeadError
+from histomix.heads import DEFAULT, HEADS, head_name, held_out_predictions, make_estimator
 from histomix.heads.models.network import sun2025_loss
 from histomix.heads.models.preprocess import rotate
-from histomix.heads.models.stacking import stacking_weights
 
 from .test_heads import pearson, simulate
 
@@ -78,22 +77,25 @@ def test_the_loss_of_sun2025_by_hand() -> None:
     assert float(sun2025_loss(0.3, 0.7)(*(torch.from_numpy(a) for a in (z, y, w)))) == pytest.approx(expected)
 
 
-def test_a_stack_weighs_its_heads_by_what_they_did_not_see() -> None:
-    rng = np.random.default_rng(0)
-    Y = rng.random((400, 3))
-    noise = rng.standard_normal((3, *Y.shape)) * np.array([0.2, 0.3, 9.0])[:, None, None]
-    weights = stacking_weights(Y + noise, Y, np.ones(400))
-    assert weights.sum() == pytest.approx(1, abs=1e-6) and (weights >= 0).all()
-    # Independent errors weigh inversely to their variance, the third is nothing beside them; half of it is equal.
-    assert weights == pytest.approx([(9 / 13 + 1 / 3) / 2, (4 / 13 + 1 / 3) / 2, 1 / 6], abs=0.03)
-
+def test_an_average_is_the_mean_of_its_heads() -> None:
     X, Y, names = simulate("proportion")
-    stack: Any = make_estimator("stack", heads=("ridge", "knn")).fit(X, Y, names)
-    parts = [member.predict(X) for member in stack.members_.values()]
-    np.testing.assert_allclose(stack.predict(X), np.tensordot(stack.weights_, parts, axes=1), atol=1e-9)
-    assert np.isfinite(stack.held_out_).all()
+    average: Any = make_estimator("average", heads=("ridge", "knn")).fit(X, Y, names)
+    parts = [make_estimator(name).fit(X, Y, names) for name in ("ridge", "knn")]
+    predicted = np.stack([part.predict(X) for part in parts])
+    np.testing.assert_allclose(average.predict(X), predicted.mean(axis=0), atol=1e-9)
+    np.testing.assert_allclose(average.predict_spread(X), predicted.std(axis=0), atol=1e-9)
+    held_out = np.stack([held_out_predictions(part, X, Y, names)[0] for part in parts])
+    np.testing.assert_allclose(average.held_out_, held_out.mean(axis=0), atol=1e-9)
+    np.testing.assert_allclose(average.held_out_spread_, held_out.std(axis=0), atol=1e-9)
     with pytest.raises(HeadError, match="different heads"):
-        make_estimator("stack", heads=("ridge", "ridge")).fit(X, Y)
+        make_estimator("average", heads=("ridge", "ridge")).fit(X, Y)
+
+
+def test_the_default_has_a_name() -> None:
+    assert DEFAULT in HEADS and head_name("default") == DEFAULT
+    assert type(make_estimator("default")) is HEADS[DEFAULT]
+    with pytest.raises(UnknownHeadError, match="no head named 'stack'"):
+        head_name("stack")
 
 
 def test_the_list_of_heads_imports_no_torch() -> None:

@@ -28,7 +28,7 @@ UNITS = ("cells per spot", "proportion")
 #: Settings with which a fit takes milliseconds, and still learns one line.
 QUICK: dict[str, dict[str, Any]] = {
     "mlp": {"hidden": (16,), "members": 2, "epochs": 15, "learning_rate": 0.03},
-    "stack": {"heads": ("ridge", "pcr")},
+    "average": {"heads": ("ridge", "pcr")},
     "sun2025": {"hidden": (16, 8), "epochs": 20, "learning_rate": 0.03},
     "gbm": {"max_iter": 30, "learning_rate": 0.2},
     "hist2cell": {"epochs": 1, "batch_size": 128},
@@ -164,7 +164,7 @@ def test_donors_reach_a_head_inside_a_pipeline(table: Any) -> None:
 
 def test_names_of_columns_are_remembered(table: Any) -> None:
     X, Y, _ = table
-    head = make_estimator("stack", heads=("ridge", "knn"))
+    head = make_estimator("average", heads=("ridge", "knn"))
     assert not hasattr(head, "n_features_in_") and not hasattr(head, "feature_names_in_")
     head.fit(X, Y)
     assert head.n_features_in_ == 6 and head.feature_names_in_.tolist() == X.columns.tolist()

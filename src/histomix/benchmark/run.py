@@ -16,6 +16,7 @@ from ..common.paths import as_list
 from ..errors import InputError
 from ..evaluation.folds import PROTOCOLS
 from ..evaluation.statement import protocol_statement
+from ..heads import DEFAULT, head_name
 from ..progress import Progress, progress_bars
 from ..provenance import versions
 from .cells import LIBRARIES, PLUS, TRANSFER, Run
@@ -36,7 +37,7 @@ def run_benchmark(
     cohorts: BenchmarkCohort | Cohort | _Path | Sequence[BenchmarkCohort | Cohort | _Path],
     out: _Path,
     encoders: str | Sequence[str] = ("builtin",),
-    heads: str | Sequence[str] = ("ridge", "mlp"),
+    heads: str | Sequence[str] = ("ridge", DEFAULT),
     folds: str | Sequence[str] = ("donor",),
     *,
     labels: _Tables | Sequence[_Tables] | None = None,
@@ -97,7 +98,7 @@ def run_benchmark(
         No cell at all could be scored: the first failure.
     """
     given = benchmark_cohorts(as_list(cohorts), labels, truth)
-    encoders, regressors = as_list(encoders), as_list(heads)
+    encoders, regressors = as_list(encoders), [head_name(name) for name in as_list(heads)]
     protocols = [name.strip() for text in as_list(folds) for name in text.split(",")]
     _check(given, encoders, regressors, protocols)
     pairs = len(given) * (len(given) - 1) if TRANSFER in protocols else 0

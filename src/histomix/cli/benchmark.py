@@ -25,7 +25,9 @@ def benchmark(
             "--weights", help="Local weights of an encoder: uni=FILE.", show_default=False, metavar="NAME=FILE"
         ),
     ] = None,
-    heads: Annotated[str, typer.Option("--heads", help="Heads; the baselines always stand beside them.")] = "ridge,mlp",
+    heads: Annotated[
+        str, typer.Option("--heads", help="Heads; the baselines always stand beside them.")
+    ] = "ridge,default",
     folds: Annotated[
         str,
         typer.Option(

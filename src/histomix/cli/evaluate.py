@@ -20,7 +20,7 @@ def evaluate(
     labels: Labels = None,
     heads: Annotated[
         str, typer.Option("--heads", help="Heads to compare; mean and ridge always stand beside them.")
-    ] = "mean,ridge,mlp",
+    ] = "mean,ridge,default",
     folds: Annotated[
         str | None,
         typer.Option(

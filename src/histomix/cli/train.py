@@ -27,9 +27,10 @@ def train(
         str,
         typer.Option(
             "--head",
-            help="mlp, stack, ridge, knn, pcr, gbm or mean; as published: sun2025, hist2cell, hist2cell-tiles.",
+            help="default (average), or: average, mlp, ridge, knn, pcr, gbm, mean; as published: sun2025, hist2cell, "
+            "hist2cell-tiles.",
         ),
-    ] = "mlp",
+    ] = "default",
     settings: Annotated[
         list[str] | None,
         typer.Option(

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..abundance import Abundance, labels_of
+from ..heads import DEFAULT
 from ..progress import Progress, progress_bars
 from .data import CohortData
 from .groups import read_groups
@@ -24,7 +25,7 @@ def evaluate(
     cohort: Cohort | str | os.PathLike[str],
     features: FeatureSource,
     labels: Mapping[str, Abundance] | str | os.PathLike[str] | None = None,
-    heads: Sequence[str] | Mapping[str, Any] = ("mean", "ridge", "mlp"),
+    heads: Sequence[str] | Mapping[str, Any] = ("mean", "ridge", DEFAULT),
     folds: str | Sequence[str] | None = None,
     truth: Mapping[str, Abundance] | str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,

@@ -12,7 +12,7 @@ import numpy as np
 from ..common.metrics import Array
 from ..common.naming import file_key, file_name_fault
 from ..errors import HeadError, InputError
-from ..heads import CompositionRegressor, TrainingSet, inner_groups, make_estimator
+from ..heads import DEFAULT, CompositionRegressor, TrainingSet, inner_groups, make_estimator
 from .baselines import NUCLEI, ORACLE
 from .folds import Fold
 from .scores.bootstrap import REFERENCE
@@ -47,7 +47,12 @@ def prototypes(heads: Sequence[str] | Mapping[str, Any], unit: str, seed: int) -
     HeadError
         There is no such head.
     """
-    given = dict(heads) if isinstance(heads, Mapping) else dict.fromkeys([heads] if isinstance(heads, str) else heads)
+    if isinstance(heads, Mapping):
+        given = dict(heads)
+    else:
+        given = {
+            DEFAULT if name == "default" else name: None for name in ([heads] if isinstance(heads, str) else heads)
+        }
     for name in given:
         if name in (LABEL, LABELS, NUCLEI, ORACLE):
             raise InputError(f"a head cannot be called {name!r}", hint="Choose another name")

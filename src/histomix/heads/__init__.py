@@ -16,10 +16,11 @@ from .models.linear import MeanRegressor, RidgeRegressor
 from .models.mlp import MLPRegressor
 from .neighbourhood import Positions
 from .novelty import IN_SCOPE_PERCENTILE, NoveltyModel
-from .registry import HEADS, make_estimator, parse_settings
+from .registry import DEFAULT, HEADS, head_name, make_estimator, parse_settings
 from .train import train
 
 __all__ = [
+    "DEFAULT",
     "HEADS",
     "IN_SCOPE_PERCENTILE",
     "CompositionRegressor",
@@ -36,6 +37,7 @@ __all__ = [
     "assemble",
     "calibrate",
     "card_markdown",
+    "head_name",
     "head_readme",
     "held_out_predictions",
     "inner_groups",

@@ -17,13 +17,17 @@ _PLACES = {
     "ridge": ("models.linear", "RidgeRegressor"),
     "knn": ("models.knn", "KNNRegressor"),
     "mlp": ("models.mlp", "MLPRegressor"),
-    "stack": ("models.stacking", "StackRegressor"),
+    "average": ("models.averaging", "AverageRegressor"),
     "sun2025": ("models.sun2025", "Sun2025Regressor"),
     "pcr": ("models.pcr", "PCRRegressor"),
     "gbm": ("models.boosting", "BoostingRegressor"),
     "hist2cell": ("models.hist2cell", "Hist2CellRegressor"),
     "hist2cell-tiles": ("models.hist2cell", "Hist2CellTilesRegressor"),
 }
+
+
+#: The head that is trained where none is named; ``default`` is another name of it.
+DEFAULT = "average"
 
 
 class _Registry(Mapping[str, type[CompositionRegressor]]):
@@ -47,13 +51,27 @@ class _Registry(Mapping[str, type[CompositionRegressor]]):
 HEADS: Mapping[str, type[CompositionRegressor]] = _Registry()
 
 
+def head_name(name: str) -> str:
+    """The name in `HEADS` that is meant: "default" is `DEFAULT`.
+
+    Raises
+    ------
+    UnknownHeadError
+        This version has no such head.
+    """
+    meant = DEFAULT if name == "default" else name
+    if meant not in HEADS:
+        raise UnknownHeadError(f"this version has no head named {name!r}", hint=f"Choose one of: {', '.join(HEADS)}")
+    return meant
+
+
 def make_estimator(name: str, unit: str = "proportion", seed: int = 0, **parameters: Any) -> CompositionRegressor:
     """Make an unfitted head.
 
     Parameters
     ----------
     name
-        One of `HEADS`.
+        One of `HEADS`, or "default".
     unit
         "proportion" or "cells per spot".
     seed
@@ -66,8 +84,7 @@ def make_estimator(name: str, unit: str = "proportion", seed: int = 0, **paramet
     HeadError
         This version has no such head, or the head has no such parameter.
     """
-    if name not in HEADS:
-        raise UnknownHeadError(f"this version has no head named {name!r}", hint=f"Choose one of: {', '.join(HEADS)}")
+    name = head_name(name)
     kind = HEADS[name]
     known = list(inspect.signature(kind).parameters)
     unknown = sorted(set(parameters) - set(known))
@@ -91,7 +108,7 @@ def parse_settings(head: str, texts: Sequence[str]) -> dict[str, Any]:
     Parameters
     ----------
     head
-        One of `HEADS`.
+        One of `HEADS`, or "default".
     texts
         ``NAME=VALUE``; a list of numbers is separated by commas (nothing is an empty one), and "none" is None where the
         parameter may be that.
@@ -101,8 +118,7 @@ def parse_settings(head: str, texts: Sequence[str]) -> dict[str, Any]:
     HeadError
         The head or the parameter is unknown, or the value is not of its kind.
     """
-    if head not in HEADS:
-        raise UnknownHeadError(f"this version has no head named {head!r}", hint=f"Choose one of: {', '.join(HEADS)}")
+    head = head_name(head)
     signature = inspect.signature(HEADS[head]).parameters
     known = [name for name in signature if name not in ("unit", "seed")]
     settings = {}

@@ -23,7 +23,7 @@ from .head import Head, seal
 from .inner_folds import MIN_DONORS, held_out_predictions, inner_groups
 from .intervals import LEVEL, Intervals, calibrate
 from .novelty import NoveltyModel
-from .registry import HEADS, make_estimator
+from .registry import DEFAULT, HEADS, make_estimator
 
 
 @runtime_checkable
@@ -42,7 +42,7 @@ def train(
     cohort: Cohort | str | os.PathLike[str],
     features: FeatureSource,
     labels: Mapping[str, Abundance] | str | os.PathLike[str] | None = None,
-    head: str | CompositionRegressor = "mlp",
+    head: str | CompositionRegressor = DEFAULT,
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
     tissue: str | Sequence[str] | None = None,
@@ -66,7 +66,7 @@ def train(
     labels
         Section -> abundances, or their folder; None: the labels that the sheet names.
     head
-        A name in `HEADS`, or an unfitted estimator of `histomix.heads` (its own seed and unit count then).
+        A name in `HEADS`, "default", or an unfitted estimator of `histomix.heads` (its own seed and unit count then).
     seed
         Of everything drawn at random.
     out
