@@ -61,12 +61,22 @@ def test_sun2025_has_seven_layers_and_says_what_is_ours() -> None:
     assert head.n_epochs_ == head.inner_loss_.argmin() + 1
     assert np.isfinite(head.held_out_).all()
     assert {"hidden", "l1", "l2", "optimiser", "epochs"} <= set(head.own_choices)
-    h = (X - head.mean_) / head.scale_
-    for i in range(7):
-        h = h @ head.fitted()[0][f"weight_{i}_"][0] + head.fitted()[0][f"bias_{i}_"][0]
-        h = h / (1 + np.exp(-h)) if i < 6 else h
-    np.testing.assert_allclose(head.predict(X), np.maximum(h * head.target_[1] + head.target_[0], 0), atol=1e-3)
-    np.testing.assert_allclose(head.target_, [Y[groups != "d"].mean(axis=0), Y[groups != "d"].std(axis=0)], rtol=1e-9)
+    outputs = []
+    arrays = head.fitted()[0]
+    for network in range(6):  # of all rows, and of five splits
+        h = (X - head.mean_[network]) / head.scale_[network]
+        for i in range(7):
+            h = h @ arrays[f"weight_{i}_"][network] + arrays[f"bias_{i}_"][network]
+            h = h / (1 + np.exp(-h)) if i < 6 else h
+        outputs.append(h * head.target_[network][1] + head.target_[network][0])
+    expected = outputs[0] / 2 + np.mean(outputs[1:], axis=0) / 2
+    np.testing.assert_allclose(head.predict(X), np.maximum(expected, 0), atol=1e-3)
+    seen = Y[groups != "d"]
+    np.testing.assert_allclose(head.target_[0], [seen.mean(axis=0), seen.std(axis=0)], rtol=1e-9)
+    for network, rows in enumerate(np.array_split(np.arange(len(seen)), 5), start=1):  # each saw nothing of its block
+        np.testing.assert_allclose(head.target_[network][0], np.delete(seen, rows, axis=0).mean(axis=0), rtol=1e-9)
+        held_out = np.maximum(outputs[network][groups != "d"][rows], 0)
+        np.testing.assert_allclose(head.held_out_[rows], held_out, atol=1e-3)
 
 
 def test_the_loss_of_sun2025_by_hand() -> None:

@@ -157,11 +157,11 @@ def epochs(
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
     optimiser = torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
     # Equal batches: a last batch of a few rows would be noise to the Pearson term.
-    n_batches = min(max(1, round(len(x) / recipe.batch_size)), MAX_BATCHES)
-    n_rows = min(len(x), n_batches * MAX_BATCH)
+    parts = n_batches(len(x), recipe.batch_size)
+    n_rows = min(len(x), parts * MAX_BATCH)
     while True:
         order = torch.rand(recipe.members, len(x), generator=rng).argsort(dim=1)  # each member has its own order
-        for rows in order[:, :n_rows].tensor_split(n_batches, dim=1):
+        for rows in order[:, :n_rows].tensor_split(parts, dim=1):
             optimiser.zero_grad(set_to_none=True)
             live = layers if seen is None else {**layers, "weight_0_": layers["weight_0_"] * seen[:, :, None]}
             value = loss(forward(live, x[rows], recipe.dropout, rng), y[rows], w[rows]).sum()
@@ -173,6 +173,11 @@ def epochs(
             value.backward()
             optimiser.step()
         yield layers
+
+
+def n_batches(n_rows: int, batch_size: int) -> int:
+    """Batches of an epoch."""
+    return min(max(1, round(n_rows / batch_size)), MAX_BATCHES)
 
 
 def kl_loss(z: Tensor, y: Tensor, w: Tensor) -> Tensor:
