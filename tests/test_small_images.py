@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 import histomix as hm
 from histomix.errors import SectionError
 from histomix.slides import open_slide, tissue_mask
+from histomix.spots import check_alignment
 from histomix.spots.pseudo_spots import pseudo_spots
 
 MPP = 0.25
@@ -82,3 +83,22 @@ def test_a_region_is_embedded_as_it_stands(tmp_path: Path) -> None:
     table = features["roi"]
     assert list(table.obs_names) == list(labels["roi"].values.index) == ["r0c0"]
     assert table.obs["tissue"].tolist() == [1.0] and np.isfinite(table.X).all()
+
+
+@pytest.mark.parametrize("name", ["TCGA-49-6743-01Z-00-DX2_004", "TCGA-IZ-A6M9-01Z-00-DX1_2"])
+def test_spots_of_a_region_need_not_fill_its_tissue(data_dir: Path, tmp_path: Path, name: str) -> None:
+    """Where the image was cut from tissue, the tissue beside the spots says nothing; amid glass it does."""
+    cells = pd.read_csv(data_dir / "monusac" / "cells" / f"{name}.csv")
+    picture = Image.open(data_dir / "monusac" / "images" / f"{name}.jpg")
+    axes = [np.arange(224, length - 224 + 0.01, 112) for length in picture.size]
+    places = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2)
+    inside = (np.abs(cells[["x_px", "y_px"]].to_numpy()[None] - places[:, None]) < 224).all(axis=2).sum(axis=1)
+    for glass in (0, 600):
+        spots = pd.DataFrame(places[inside >= 5] + glass, columns=["x_px", "y_px"]).rename_axis("spot")
+        spots.to_csv(tmp_path / "spots.csv")
+        ImageOps.expand(picture, glass, GLASS).save(tmp_path / "image.png")
+        sheet = tmp_path / "sheet.csv"
+        sheet.write_text(f"section,donor,spots,image,mpp\nroi,D,spots.csv,image.png,{MPP}\n", encoding="utf-8")
+        found = check_alignment(hm.read_cohort(sheet).section("roi"))
+        assert found.on_tissue > 0.97
+        assert found.ok == (glass == 0), found.problems

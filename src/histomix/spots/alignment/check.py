@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ...errors import AlignmentError
 from . import extent
 from .fit import GIVEN, MIN_SPOTS, ORIENTATIONS, Fit, OnTissue, Shifts, fit_of, opened, orientation, placed_spots
@@ -35,6 +37,9 @@ MIN_GAIN_TURN = 0.08
 #: Spots that cover less of the tissue than `PART`, nearly all on it, are a part that somebody chose: their outline
 #: tells nothing.
 PART, PART_ON_TISSUE = 0.35, 0.97
+#: An image whose border runs through tissue for this share of its length was cut from a larger section: what of that
+#: lies beyond it is unknown, so the outline of the tissue in it tells as little.
+CUT = 0.5
 #: An array that was kept whole lies partly off the tissue; it is refused when less than this of it is on tissue and
 #: less than half of the tissue is under it.
 MIN_ON_TISSUE_WHOLE, MIN_COVERED_WHOLE = 0.3, 0.5
@@ -45,6 +50,7 @@ PITCH_TOLERANCE = 0.08
 #: Rms distance from the array positions, in pitches, beyond which keys and pixels belong to different spots.
 MAX_RESIDUAL = 0.5
 
+_BORDER_POINTS = 100  # a side of the image
 _REACH = 6  # shifts tried, in steps, each way
 _SHIFT_STEPS = 40  # a step is the pitch, or this share of a large section
 
@@ -211,7 +217,7 @@ def _place_verdict(fit: Fit, fractions: dict[str, float], overlaps: dict[str, fl
         notes.append(f"the overlap with the tissue would rise from {given:.2f} to {overlaps[better]:.2f}, {better}")
     if part:
         notes.append(
-            "the spots are a part of the tissue and lie within it, so their place cannot be told from its outline"
+            "the spots or the image are a part of the tissue, so the place of the spots cannot be told from its outline"
         )
     turned = [value for name, value in overlaps.items() if not name.startswith("shifted")]
     if fraction >= MIN_ON_TISSUE and max(turned) - min(turned) < TIE:
@@ -220,8 +226,21 @@ def _place_verdict(fit: Fit, fractions: dict[str, float], overlaps: dict[str, fl
 
 
 def _is_part(fit: Fit, fraction: float) -> bool:
-    """Whether the spots were chosen from within the tissue, so that they need not follow its outline."""
-    return fit.layout.covered_px2 < PART * fit.tissue_px2 and fraction >= PART_ON_TISSUE
+    """Whether the spots, or the image, were chosen from within the tissue, so that they need not follow its outline."""
+    chosen = fit.layout.covered_px2 < PART * fit.tissue_px2
+    return fraction >= PART_ON_TISSUE and (chosen or _border_on_tissue(fit) >= CUT)
+
+
+def _border_on_tissue(fit: Fit) -> float:
+    """Share of the image's border that runs through tissue."""
+    width, height = fit.size_px
+    along = (np.arange(_BORDER_POINTS) + 0.5) / _BORDER_POINTS
+    near, far = np.full_like(along, 0.5), np.full_like(along, 1.0)
+    columns = [along * width, along * width, near, far * width - 0.5]
+    rows = [near, far * height - 0.5, along * height, along * height]
+    share = fit.on_tissue(np.column_stack([np.concatenate(columns), np.concatenate(rows)]))
+    length = np.repeat([width, width, height, height], _BORDER_POINTS)
+    return float(np.average(share, weights=length))
 
 
 def _fraction_verdict(fit: Fit | None, fraction: float) -> list[str]:
