@@ -44,7 +44,7 @@ def parts() -> tuple[Any, Any, Any]:
 def test_without_an_evaluation_the_card_has_the_score_of_the_inner_splits(parts: Any) -> None:
     card = train(*parts, head="knn").card
     scores = card["scores"]
-    assert scores["protocol"] == "held-out donors" and "inner splits" in scores["source"]
+    assert scores["protocol"] == "held-out sections" and "inner splits" in scores["source"]
     assert (scores["n_sections"], scores["n_donors"], scores["n_spots"]) == (3, 2, 120)
     training = assemble(*parts)
     rows = training.donor == "B"
@@ -85,8 +85,8 @@ def test_an_evaluation_gives_its_scores_of_this_head_with_their_protocol(parts: 
 def test_the_card_says_what_the_intervals_are(parts: Any, tmp_path: Path) -> None:
     head = train(*parts, head="knn", out=tmp_path / "head", level=0.8)
     facts = head.card["calibration"]
-    assert (facts["level"], facts["kind"], facts["n_donors"], facts["n_spots"]) == (0.8, "donor", 2, 120)
-    assert list(facts["coverage"]["by_type"]) == TYPES and "calibrated on 2 donors" in facts["statement"]
+    assert (facts["level"], facts["kind"], facts["n_donors"], facts["n_spots"]) == (0.8, "section", 2, 120)
+    assert list(facts["coverage"]["by_type"]) == TYPES and "calibrated on 3 sections of 2 donors" in facts["statement"]
     again = load_head(tmp_path / "head")
     slide = features_of("S9")
     for one, two in zip((again.output(slide).lower, again.output(slide).upper), _ends(head, slide), strict=True):
@@ -159,8 +159,8 @@ def test_the_card_in_words(parts: Any) -> None:
         "- Labels of A1, A2, B1: by hand, proportion",
         "| fake | 1 | 112 px at 0.5 um/px (56 um) | 12 | 1 | MIT | not declared |",
         "It looks at each tile alone.",
-        "Protocol: held-out donors",
-        "calibrated on 2 donors (120 spots)",
+        "Protocol: held-out sections",
+        "calibrated on 3 sections of 2 donors (120 spots)",
         "Not for diagnosis.",
         head.card["intended_use"],
         f"- alpha_: `{head.card['head']['fitted']['alpha_']}`",

@@ -75,11 +75,11 @@ def test_a_head_from_training_to_a_slide(parts: Any, name: str, tmp_path: Path) 
     without = head.apply(X[readable], xy_um[readable], tiles=lambda rows: pixels[readable[rows]])
     np.testing.assert_allclose(without.values, values, atol=exact)
 
-    # The same seed, the same head; and every training row is predicted by a fit without its donor.
+    # The same seed, the same head; and every training row is predicted by a fit without its section.
     training = assemble(*parts)
     assert training.tiles is not None
     twin = make_estimator(name, **QUICK.get(name, {}))
-    groups, positions = training.donor, training.positions
+    groups, positions = training.section, training.positions
     twin.fit(training.X, training.Y, groups=groups, positions=positions)
     slide = X[readable]
     there = Positions(np.zeros(len(slide), int), xy_um[readable], lambda rows: pixels[readable[rows]])

@@ -236,7 +236,7 @@ def test_the_card_says_what_the_head_is(job: Any, saved: Path) -> None:
     assert train(cohort, features, labels, head="mean", tissue="lung").card["tissue"] == ["lung"]
 
 
-def test_inner_splits_of_training_are_by_donor(job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inner_splits_of_two_donors_are_by_section(job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Any] = []
     original = RidgeRegressor.fit
     monkeypatch.setattr(
@@ -247,7 +247,7 @@ def test_inner_splits_of_training_are_by_donor(job: Any, monkeypatch: pytest.Mon
         ),
     )
     train(*job, head="ridge")
-    assert given[0].tolist() == ["A"] * 80 + ["B"] * 40
+    assert given[0].tolist() == ["A1"] * 40 + ["A2"] * 40 + ["B1"] * 40
     assert given[1].section.tolist() == ["A1"] * 40 + ["A2"] * 40 + ["B1"] * 40
     np.testing.assert_allclose(given[1].xy_um[:40], job[1]["A1"].obsm["spatial"] * MPP)
 

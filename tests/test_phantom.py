@@ -166,7 +166,7 @@ def test_reference_recovers_the_truth_but_not_perfectly(tmp_path: Path) -> None:
     some = truth.sum(axis=1) > 2
     found = weights[some] / weights[some].sum(axis=1, keepdims=True)
     true = truth[some] / truth[some].sum(axis=1, keepdims=True)
-    assert 0.8 < np.corrcoef(found[:, 0], true[:, 0])[0, 1] < 0.995
+    assert 0.75 < np.corrcoef(found[:, 0], true[:, 0])[0, 1] < 0.995
     assert 0.3 < np.corrcoef(found[:, 3], true[:, 3])[0, 1] < 0.98
 
 

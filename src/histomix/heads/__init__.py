@@ -9,7 +9,7 @@ from .cards.readme import head_readme
 from .cards.text import card_markdown
 from .dataset import TrainingSet, assemble
 from .head import Head, load_head
-from .inner_folds import held_out_predictions, inner_groups
+from .inner_folds import held_out_kind, held_out_predictions, inner_groups
 from .intervals import Intervals, calibrate
 from .models.knn import KNNRegressor
 from .models.linear import MeanRegressor, RidgeRegressor
@@ -39,6 +39,7 @@ __all__ = [
     "card_markdown",
     "head_name",
     "head_readme",
+    "held_out_kind",
     "held_out_predictions",
     "inner_groups",
     "load_head",

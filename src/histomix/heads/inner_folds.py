@@ -39,6 +39,13 @@ def inner_folds(n_rows: int, groups: np.ndarray | None) -> list[np.ndarray]:
     return [np.flatnonzero(fold_of[group] == fold) for fold in range(len(load))]
 
 
+def held_out_kind(section: np.ndarray, donor: np.ndarray) -> str:
+    """What inner splits of these rows hold out whole: "donor", "section" or "strip"; see `inner_groups`."""
+    if len(np.unique(donor)) >= MIN_DONORS:
+        return "donor"
+    return "section" if len(np.unique(section)) > 1 else "strip"
+
+
 def inner_groups(section: np.ndarray, donor: np.ndarray, xy_um: np.ndarray) -> np.ndarray:
     """Choose what inner splits keep together: donors if there are three, else sections, else strips of the one section.
 
@@ -56,9 +63,9 @@ def inner_groups(section: np.ndarray, donor: np.ndarray, xy_um: np.ndarray) -> n
     -------
     ``(n,)`` group labels.
     """
-    for names, least in ((donor, MIN_DONORS), (section, 2)):
-        if len(np.unique(names)) >= least:
-            return np.asarray(names)
+    kind = held_out_kind(section, donor)
+    if kind != "strip":
+        return np.asarray(donor if kind == "donor" else section)
     along = xy_um[:, np.ptp(xy_um, axis=0).argmax()]
     edges = np.quantile(along, np.linspace(0, 1, N_FOLDS + 1)[1:-1])
     return np.searchsorted(edges, along, side="right")

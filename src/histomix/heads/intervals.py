@@ -97,9 +97,9 @@ def calibrate(
     spread: np.ndarray | None,
     groups: np.ndarray,
     level: float = LEVEL,
-    *,
     unit: str = "proportion",
     kind: str = "donor",
+    n_donors: int = 1,
 ) -> Intervals:
     """Make intervals from predictions of donors that the predicting fits had not seen.
 
@@ -128,7 +128,9 @@ def calibrate(
     unit
         Of the labels: "proportion" or "cells per spot".
     kind
-        What the groups are: "donor", or "section" where there is but one donor.
+        What the groups are: "donor", or "section" where donors are few.
+    n_donors
+        Of the sections, where groups are those.
 
     Returns
     -------
@@ -170,7 +172,7 @@ def calibrate(
         "method": "conformal, every group held out whole and weighted equally, the next one taken to be as bad as the "
         "worst seen",
         "kind": kind,
-        "n_donors": len(names) if kind == "donor" else 1,
+        "n_donors": len(names) if kind == "donor" else n_donors,
         "n_groups": len(names),
         "n_spots": len(values),
         "guaranteed": round(level * len(names) / (len(names) + 1), 3),
@@ -248,7 +250,7 @@ def _round(value: float) -> float:
 
 def _statement(facts: Mapping[str, Any]) -> str:
     level, coverage, kind, n = facts["level"], facts["coverage"], facts["kind"], facts["n_groups"]
-    who = f"{n} donors" if kind == "donor" else f"{n} sections of one donor"
+    who = f"{n} donors" if kind == "donor" else f"{n} sections of {'one donor' if facts['n_donors'] == 1 else str(facts['n_donors']) + ' donors'}"
     text = (
         f"Intervals of level {level:.2f} for the label of a spot, calibrated on {who} ({facts['n_spots']:,} spots), "
         f"each predicted by fits without it. Judged by the others, a {kind} has {coverage['mean']:.2f} of its labels "

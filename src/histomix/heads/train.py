@@ -20,7 +20,7 @@ from .base import CompositionRegressor
 from .cards.card import evaluation_scores, inner_scores, make_card
 from .dataset import TrainingSet, assemble
 from .head import Head, seal
-from .inner_folds import MIN_DONORS, held_out_predictions, inner_groups
+from .inner_folds import held_out_kind, held_out_predictions, inner_groups
 from .intervals import LEVEL, Intervals, calibrate
 from .novelty import NoveltyModel
 from .registry import DEFAULT, HEADS, make_estimator
@@ -53,7 +53,7 @@ def train(
 ) -> Head:
     """Train a head on all sections of a cohort.
 
-    Hyper-parameters are chosen on inner splits of these sections: by donor, else by section, else by strips of the
+    Hyper-parameters are chosen on inner splits of these sections: by donor (of three or more), else by section, else by strips of the
     one section. The same inputs, seed and thread count give the same head.
 
     Parameters
@@ -81,8 +81,8 @@ def train(
     level
         Share of labels that the intervals of the head are to hold; None for a head without intervals and without inner
         score. A head that makes no held-out predictions of its own is fitted once more on each inner split for them.
-        Intervals are calibrated by donor; with one donor by section, which the card says; with one section there are
-        none.
+        Intervals are calibrated by donor; with one or two donors by section, which the card says; with one section
+        there are none.
     parameters
         Of the head's constructor, where ``head`` is a name.
 
@@ -150,9 +150,8 @@ def _carried(scores: Mapping[str, Any] | Scored | str | os.PathLike[str] | None)
 
 def _held_apart(training: TrainingSet) -> str:
     """What `inner_groups` keeps together in these rows, in words."""
-    if len(np.unique(training.donor)) >= MIN_DONORS:
-        return "donors"
-    return "sections" if len(np.unique(training.section)) > 1 else "strips of the one section"
+    kind = held_out_kind(training.section, training.donor)
+    return "strips of the one section" if kind == "strip" else f"{kind}s"
 
 
 def _calibrated(
@@ -165,7 +164,9 @@ def _calibrated(
     held = len(np.unique(groups[np.isfinite(held_out).all(axis=1)]))
     if held < 2:
         return None, [NOT_CALIBRATED.format(f"only {held} of the {apart} could be held out")]
-    return calibrate(training.Y, held_out, spread, groups, level, unit=training.unit, kind=apart.removesuffix("s")), []
+    n_donors = len(np.unique(training.donor[np.isfinite(held_out).all(axis=1)]))
+    kind = apart.removesuffix("s")
+    return calibrate(training.Y, held_out, spread, groups, level, training.unit, kind, n_donors), []
 
 
 def _spot_diameter_um(cohort: Cohort) -> float | None:

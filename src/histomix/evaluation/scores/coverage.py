@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ...common.metrics import Array
-from ...heads import CompositionRegressor, TrainingSet, calibrate
+from ...heads import CompositionRegressor, TrainingSet, calibrate, held_out_kind
 from ..folds import Fold
 
 #: Levels of the curve, and the one whose coverage and width stand in the table.
@@ -45,10 +45,11 @@ class IntervalScores:
         training, rows, test = self.training, fold.train, fold.test
         held_out, spread = estimator.held_out_, estimator.held_out_spread_
         known = np.isfinite(held_out).all(axis=1)
-        kind = "donor" if len(np.unique(training.donor[rows][known])) > 1 else "section"
+        kind = held_out_kind(training.section[rows], training.donor[rows])
         groups = (training.donor if kind == "donor" else training.section)[rows]
         if len(np.unique(groups[known])) < 2:
             return
+        n_donors = len(np.unique(training.donor[rows][known]))
         at_test = None if spread is None else estimator.predict_spread(training.X[test], training.positions[test])
         if at_test is None:
             spread = None
@@ -56,7 +57,7 @@ class IntervalScores:
         names = list(dict.fromkeys(sections.tolist()))
         curve = np.empty((len(names), len(LEVELS)))
         for column, level in enumerate(LEVELS):
-            intervals = calibrate(training.Y[rows], held_out, spread, groups, level, unit=training.unit, kind=kind)
+            intervals = calibrate(training.Y[rows], held_out, spread, groups, level, training.unit, kind, n_donors)
             lower, upper = intervals.bounds(values, at_test)
             inside = (training.Y[test] >= lower) & (training.Y[test] <= upper)
             for number, section in enumerate(names):
