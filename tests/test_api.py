@@ -279,7 +279,9 @@ def test_score_is_the_verb(job: Job, maps: Path, tmp_path: Path) -> None:
     assert again.summary == found.summary and "spatial" in found.summary
 
 
-def test_report_and_view_are_the_verbs(job: Job, evaluation: Path, maps: Path, tmp_path: Path) -> None:
+def test_report_and_view_are_the_verbs(
+    job: Job, evaluation: Path, maps: Path, few_pictures: None, tmp_path: Path
+) -> None:
     _run("report", evaluation, maps, job.head, "--out", tmp_path / "verb")
     hm.write_report([evaluation, maps, job.head], tmp_path / "function")
     _same(tmp_path / "verb", tmp_path / "function")

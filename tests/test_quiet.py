@@ -274,7 +274,7 @@ def test_nobody_asks_the_cloud_for_credentials(job: Job, server: tuple[str, Path
     assert not seen.beyond_loopback()
 
 
-def test_an_encoder_in_torch_is_as_quiet(job: Job, tmp_path: Path) -> None:
+def test_an_encoder_in_torch_is_as_quiet(small_job: Job, tmp_path: Path) -> None:
     import timm
     import torch
     from safetensors.torch import save_file
@@ -286,7 +286,7 @@ def test_an_encoder_in_torch_is_as_quiet(job: Job, tmp_path: Path) -> None:
     model = timm.create_model(card("lunit-s16").architecture, num_classes=0, **card("lunit-s16").arguments)
     save_file(model.state_dict(), weights)
     scratch, out = Scratch.made(tmp_path / "scratch"), tmp_path / "out"
-    embed = ["embed", job.sheet, "--encoder", "lunit-s16", "--weights", weights, "--out", out]
+    embed = ["embed", small_job.sheet, "--encoder", "lunit-s16", "--weights", weights, "--out", out]
     (seen,) = watch(scratch, [embed])
     exported = list((scratch.cache / "onnx").glob("*.onnx")) if (scratch.cache / "onnx").is_dir() else []
     assert seen.code == 0 and bool(exported) == (importlib.util.find_spec("onnx") is not None)
