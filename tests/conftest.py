@@ -102,8 +102,8 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
 
 @pytest.fixture(scope="session")
 def small_job(tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """The same with a dozen spots a donor, for encoders that take long for each."""
-    return _job(tmp_path_factory.mktemp("small"), 400)
+    """The same with some 25 spots a donor, for what takes long for each; enough for every kind of score."""
+    return _job(tmp_path_factory.mktemp("small"), 560)
 
 
 def _job(folder: Path, side_um: float) -> Job:

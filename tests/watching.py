@@ -35,7 +35,7 @@ def small_demo():
     from functools import partial
     import histomix.datasets, histomix.evaluation, histomix.heads
     phantom = histomix.datasets.make_phantom
-    small = dict(donors=3, sections_per_donor=1, size_um=(500, 500))
+    small = dict(donors=3, sections_per_donor=1, size_um=(560, 560))
     histomix.datasets.make_phantom = lambda folder, **more: phantom(folder, **{**more, **small})
     histomix.evaluation.evaluate = partial(histomix.evaluation.evaluate, heads=("ridge",), nuclei=False)
     histomix.heads.train = partial(histomix.heads.train, head="ridge")
@@ -210,6 +210,7 @@ def watch(
         "TMPDIR": str(scratch.tmp),
         "HISTOMIX_WATCH": str(log),
         "LANG": "C.UTF-8",
+        **{name: os.environ[name] for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS") if name in os.environ},
     }
     command = [sys.executable, str(hook / "runner.py"), str(plan)]
     if tracer := strace():
