@@ -126,6 +126,12 @@ def _attack(ports: set[int], folder: Path) -> bytes:
 
 
 @pytest.fixture(scope="module")
+def job(small_job: Job) -> Job:
+    """What is attacked is the run, not the slide."""
+    return small_job
+
+
+@pytest.fixture(scope="module")
 def before() -> set[int]:
     return _ports(os.getpid())
 
