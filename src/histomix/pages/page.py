@@ -80,7 +80,7 @@ class Drawer:
     def picture(self, figure: Figure, *names: object) -> dict[str, str]:
         """Save a map as PNG; ``{"light": path}``."""
         stem = self._stem(names)
-        settle_layout(figure)
+        settle_layout(figure, MAP_DPI)
         figure.savefig(
             self.folder / f"{stem}.png",
             dpi=MAP_DPI,
@@ -94,7 +94,7 @@ class Drawer:
     def chart(self, figure: Figure, *names: object) -> dict[str, str]:
         """Save a chart as SVG for a light and a dark page, and as PNG; ``{"light", "dark", "png", "svg"}: path``."""
         stem = self._stem(names)
-        settle_layout(figure)
+        settle_layout(figure, CHART_DPI)
         text = svg_text(figure)
         (self.folder / f"{stem}.svg").write_text(text, encoding="utf-8", newline="\n")
         (self.folder / f"{stem}-dark.svg").write_text(darkened(text), encoding="utf-8", newline="\n")
