@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # Each worker has a core: libraries that start a thread for each would fight. Before any of them is imported, and
-    # for the processes that tests start as well; a user's own setting stays.
-    for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ.setdefault(_name, "1")
-
 if TYPE_CHECKING:
     import numpy as np
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each worker a core: libraries that start a thread for each would fight; a user's own setting stays.
+
+    It is set where the workers are started, before any of them, or a process of theirs, imports such a library.
+    """
+    if config.getoption("numprocesses", None):
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+            os.environ.setdefault(name, "1")
 
 
 @pytest.fixture(scope="session", autouse=True)
