@@ -274,7 +274,7 @@ def test_an_image_file(tmp_path: Path) -> None:
         check_alignment(dataclasses.replace(section, image=tmp_path / "b.png")).require()
 
 
-@pytest.mark.parametrize("name", ["C2", "C3", "C4"])
+@pytest.mark.parametrize("name", ["C2", *(pytest.param(other, marks=pytest.mark.slow) for other in ("C3", "C4"))])
 def test_her2st(data_dir: Path, tmp_path: Path, name: str) -> None:
     from histomix.slides import tissue_mask
 

@@ -25,6 +25,12 @@ from .conftest import Job
 from .extras import needs_extra
 
 
+@pytest.fixture(scope="module")
+def job(small_job: Job) -> Job:
+    """What a benchmark does with its encoders and heads does not depend on how many spots there are."""
+    return small_job
+
+
 class Colours:
     """Mean and spread of each channel of a tile: six features, in no time."""
 

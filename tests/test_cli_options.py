@@ -29,6 +29,12 @@ SEEDED = {"demo", "label", "evaluate", "benchmark", "train", "score"}
 THREADED = SEEDED | {"embed", "predict", "cohort", "report", "view", "export"}
 
 
+@pytest.fixture(scope="module")
+def job(small_job: Job) -> Job:
+    """Options do the same whatever the number of spots."""
+    return small_job
+
+
 def verbs(group: typer.Typer = app, *before: str) -> Iterator[tuple[tuple[str, ...], Callable[..., Any]]]:
     """Words of each verb, with its function."""
     for command in group.registered_commands:

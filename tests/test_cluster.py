@@ -50,6 +50,12 @@ def _states(out: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
+def job(small_job: Job) -> Job:
+    """Slides of some 60 tiles, which take a worker seconds: long enough to be killed in the middle."""
+    return small_job
+
+
+@pytest.fixture(scope="module")
 def slides(job: Job, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Six slides, of which two are different, and the fourth is broken."""
     folder = tmp_path_factory.mktemp("slides")

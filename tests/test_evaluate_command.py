@@ -16,6 +16,12 @@ from .conftest import Job
 RUN = CliRunner()
 
 
+@pytest.fixture(scope="module")
+def job(small_job: Job) -> Job:
+    """What the command says is the same whatever the number of spots."""
+    return small_job
+
+
 def histomix(*words: object) -> tuple[int, str, str]:
     result = RUN.invoke(app, [str(word) for word in words])
     if result.exception is not None and not isinstance(result.exception, SystemExit):

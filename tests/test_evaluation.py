@@ -855,12 +855,16 @@ def test_only_types_of_both_cohorts_are_scored(job: Job, tmp_path: Path) -> None
 
 
 def test_nuclei_are_counted_once_and_kept_in_the_cache(
-    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import histomix as hm
 
     monkeypatch.setenv("HISTOMIX_CACHE", str(tmp_path / "cache"))
-    cohort, labels, features = hm.read_cohort(job.sheet), hm.read_labels(job.labels), hm.read_features(job.features)
+    cohort, labels, features = (
+        hm.read_cohort(small_job.sheet),
+        hm.read_labels(small_job.labels),
+        hm.read_features(small_job.features),
+    )
     tasks: list[str] = []
 
     def run(**options: Any) -> Evaluation:

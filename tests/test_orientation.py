@@ -306,7 +306,7 @@ def test_the_overlay_by_labels(image: Path, tmp_path: Path) -> None:
         render_overlay(section, tmp_path / "c.bmp")
 
 
-@pytest.mark.parametrize("name", ["C2", "C3", "C4"])
+@pytest.mark.parametrize("name", ["C2", *(pytest.param(other, marks=pytest.mark.slow) for other in ("C3", "C4"))])
 def test_her2st(data_dir: Path, tmp_path: Path, name: str) -> None:
     from histomix.slides import tissue_mask
 

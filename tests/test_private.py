@@ -50,6 +50,12 @@ WHOLE = (*NEEDLES, "ROE^RICHARD", "Roe-Richard")
 SMALL: dict[str, Any] = {"width": 900, "height": 800}
 
 
+@pytest.fixture(scope="module")
+def job(small_job: Job) -> Job:
+    """A name that is left is left whatever the number of spots."""
+    return small_job
+
+
 def run(*words: object, code: int = 0) -> Any:
     """A verb of the program with its answer as JSON."""
     ran = CliRunner().invoke(app, [*map(str, words), "--json"])

@@ -19,7 +19,7 @@ import typer
 
 from histomix.cli.app import app
 from histomix.cli.export import Format
-from histomix.datasets import catalogue
+from histomix.datasets import catalogue, make_phantom
 
 from .conftest import Job
 from .extras import extra_module
@@ -146,16 +146,16 @@ def serve_hest(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def watched(job: Job, server: tuple[str, Path], hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Watched:
+def watched(small_job: Job, server: tuple[str, Path], hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Watched:
     """All verbs, one after the other."""
     root = tmp_path_factory.mktemp("watched")
     address, served = server
     serve_hest(served)
-    shutil.copy(job.image, served / "slide.tif")
+    shutil.copy(small_job.image, served / "slide.tif")
     scratch, out = Scratch.made(root / "scratch"), root / "out"
     out.mkdir()
-    plan = plan_of(job, out, address, hub.endpoint)
-    before = stamps(job.sheet.parent.parent)
+    plan = plan_of(small_job, out, address, hub.endpoint)
+    before = stamps(small_job.sheet.parent.parent)
     found = iter(watch(scratch, [words for commands in plan.values() for words in commands]))
     seen = {verb: [next(found) for _ in commands] for verb, commands in plan.items()}
     return Watched(seen, (scratch.root / "said.txt").read_text(), scratch, out, before)
@@ -215,11 +215,11 @@ def test_a_verb_writes_to_its_out_and_to_the_cache(watched: Watched, verb: str) 
         assert not stray
 
 
-def test_nothing_is_left_but_the_results_and_the_cache(watched: Watched, job: Job) -> None:
+def test_nothing_is_left_but_the_results_and_the_cache(watched: Watched, small_job: Job) -> None:
     scratch = watched.scratch
     left = {path for path in scratch.files() if not path.is_relative_to(scratch.cache)}
     assert left == {scratch.cache.parent}
-    assert stamps(job.sheet.parent.parent) == watched.before, "the inputs were written to"
+    assert stamps(small_job.sheet.parent.parent) == watched.before, "the inputs were written to"
     assert (scratch.cache.stat().st_mode & 0o777) == 0o700
     fetched = set() if absent("predict") else {"slides"}
     assert {path.name for path in scratch.cache.iterdir()} == {"libraries", "nuclei", "hest-TENX95", *fetched}
@@ -274,7 +274,7 @@ def test_nobody_asks_the_cloud_for_credentials(job: Job, server: tuple[str, Path
     assert not seen.beyond_loopback()
 
 
-def test_an_encoder_in_torch_is_as_quiet(job: Job, tmp_path: Path) -> None:
+def test_an_encoder_in_torch_is_as_quiet(tmp_path: Path) -> None:
     import timm
     import torch
     from safetensors.torch import save_file
@@ -285,8 +285,9 @@ def test_an_encoder_in_torch_is_as_quiet(job: Job, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = timm.create_model(card("lunit-s16").architecture, num_classes=0, **card("lunit-s16").arguments)
     save_file(model.state_dict(), weights)
+    sheet = make_phantom(tmp_path / "phantom", donors=1, sections_per_donor=1, size_um=(400, 400), counts=False)
     scratch, out = Scratch.made(tmp_path / "scratch"), tmp_path / "out"
-    embed = ["embed", job.sheet, "--encoder", "lunit-s16", "--weights", weights, "--out", out]
+    embed = ["embed", sheet, "--encoder", "lunit-s16", "--weights", weights, "--out", out]
     (seen,) = watch(scratch, [embed])
     exported = list((scratch.cache / "onnx").glob("*.onnx")) if (scratch.cache / "onnx").is_dir() else []
     assert seen.code == 0 and bool(exported) == (importlib.util.find_spec("onnx") is not None)

@@ -129,7 +129,7 @@ def test_charts_have_a_dark_twin(page: Path) -> None:
     assert darkened(f"{INK} #123456") == f"{DARK[INK]} #123456"
 
 
-def test_the_same_folders_give_the_same_page(page: Path, job: Job, tmp_path: Path) -> None:
+def test_the_same_folders_give_the_same_page(page: Path, job: Job, few_pictures: None, tmp_path: Path) -> None:
     sources = [page.parent.parent / "evaluation", job.head]
     first, second = (write_report(sources, tmp_path / name) for name in ("first", "second"))
     assert first.read_bytes() == second.read_bytes()

@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 
 #: Runs commands one after the other in one process, as the program would; a mark before each tells them apart. Of the
-#: demo only the size is less than a user's.
+#: demo only the size is less than a user's, and of reports the number of maps.
 _RUNNER = """
 import json, os, sys
 from pathlib import Path
@@ -35,10 +35,14 @@ def small_demo():
     from functools import partial
     import histomix.datasets, histomix.evaluation, histomix.heads
     phantom = histomix.datasets.make_phantom
-    small = dict(donors=3, sections_per_donor=1, size_um=(800, 800))
+    small = dict(donors=3, sections_per_donor=1, size_um=(560, 560))
     histomix.datasets.make_phantom = lambda folder, **more: phantom(folder, **{**more, **small})
     histomix.evaluation.evaluate = partial(histomix.evaluation.evaluate, heads=("ridge",), nuclei=False)
     histomix.heads.train = partial(histomix.heads.train, head="ridge")
+
+def few_pictures():
+    import histomix.report.sections
+    histomix.report.sections._MOST_PAIRS = 1
 
 def run():
     plan = json.loads(Path(sys.argv[1]).read_text())
@@ -54,6 +58,8 @@ def run():
         sys.argv = ["histomix", *words]
         if words[0] == "demo":
             small_demo()
+        if words[0] in ("demo", "report"):
+            few_pictures()
         try:
             main()
             codes.append(0)
@@ -204,6 +210,7 @@ def watch(
         "TMPDIR": str(scratch.tmp),
         "HISTOMIX_WATCH": str(log),
         "LANG": "C.UTF-8",
+        **{name: os.environ[name] for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS") if name in os.environ},
     }
     command = [sys.executable, str(hook / "runner.py"), str(plan)]
     if tracer := strace():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, overload
 from ..common.locks import folder_lock
 from ..errors import EncoderError, FeatureError, HistomixError, MissingExtraError, ScaleWarning, StorageError
 from ..progress import Progress, progress_bars
+from ..provenance import atomic_path
 from ..slides import Slide, TissueMask, tiles_at_spots, tissue_mask
 from ..spots import Cohort, Section, render_overlay
 from ..spots import check_alignment as alignment_of
@@ -280,10 +282,15 @@ class _Run:
     ) -> dict[str, Any]:
         """Check a section; its overlay is written before it may be refused, so that the fault can be seen."""
         alignment = alignment_of(section, slide, mask)
+        drawn = None
         for folder in filter(None, folders):
             (folder / "overlays").mkdir(exist_ok=True)
             path = folder / "overlays" / f"{section.name}.png"
-            render_overlay(section, path, slide, mask=mask, alignment=alignment)
+            if drawn is None:
+                drawn = render_overlay(section, path, slide, mask=mask, alignment=alignment)
+            else:
+                with atomic_path(path) as temporary:
+                    shutil.copyfile(drawn, temporary)
             if not alignment.ok:
                 _LOG.warning("the spots of section %s on its image: %s", section.name, path)
         return alignment_facts(alignment.require())

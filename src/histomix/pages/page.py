@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from ..common.drawing import FAST_PNG, settle_layout
 from ..common.palette import DARK
 from ..progress import Progress, silent
 
@@ -79,13 +80,21 @@ class Drawer:
     def picture(self, figure: Figure, *names: object) -> dict[str, str]:
         """Save a map as PNG; ``{"light": path}``."""
         stem = self._stem(names)
-        figure.savefig(self.folder / f"{stem}.png", dpi=MAP_DPI, facecolor="white", metadata={"Software": None})
+        settle_layout(figure, MAP_DPI)
+        figure.savefig(
+            self.folder / f"{stem}.png",
+            dpi=MAP_DPI,
+            facecolor="white",
+            metadata={"Software": None},
+            pil_kwargs=FAST_PNG,
+        )
         self._tell()
         return {"light": f"{stem}.png"}
 
     def chart(self, figure: Figure, *names: object) -> dict[str, str]:
         """Save a chart as SVG for a light and a dark page, and as PNG; ``{"light", "dark", "png", "svg"}: path``."""
         stem = self._stem(names)
+        settle_layout(figure, CHART_DPI)
         text = svg_text(figure)
         (self.folder / f"{stem}.svg").write_text(text, encoding="utf-8", newline="\n")
         (self.folder / f"{stem}-dark.svg").write_text(darkened(text), encoding="utf-8", newline="\n")

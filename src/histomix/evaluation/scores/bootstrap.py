@@ -133,8 +133,15 @@ def resample_weights(groups: NDArray[np.intp], seed: int, draws: int = DRAWS) ->
     """How often each unit is drawn in each bootstrap sample, shape (draws, n_units).
 
     Groups (donors) are drawn with replacement, then as many units of each drawn group as it has, with replacement; with
-    one group only its units are drawn.
+    one group only its units are drawn. The array is shared and cannot be written to.
     """
+    return _resample_weights(np.ascontiguousarray(groups, dtype=np.intp).tobytes(), seed, draws)
+
+
+@lru_cache(maxsize=8)
+def _resample_weights(coded: bytes, seed: int, draws: int) -> NDArray[np.float64]:
+    """The weights, made once: every metric of a target, and every head, is drawn by the same ones."""
+    groups = np.frombuffer(coded, dtype=np.intp)
     rng = np.random.default_rng(seed)
     n_units, sizes = len(groups), np.bincount(groups) if len(groups) else np.zeros(0, dtype=np.intp)
     if len(sizes) < 2:
@@ -148,7 +155,9 @@ def resample_weights(groups: NDArray[np.intp], seed: int, draws: int = DRAWS) ->
         drawn = units[first[group][..., None] + place].reshape(draws, -1)
         valid = (np.arange(sizes.max()) < size).reshape(draws, -1)
     flat = (drawn + n_units * np.arange(draws)[:, None])[valid]
-    return np.bincount(flat, minlength=draws * n_units).reshape(draws, n_units).astype(np.float64)
+    weights = np.bincount(flat, minlength=draws * n_units).reshape(draws, n_units).astype(np.float64)
+    weights.flags.writeable = False
+    return weights
 
 
 def units_by_head(rows: pd.DataFrame, metric: str) -> dict[str, pd.DataFrame]:

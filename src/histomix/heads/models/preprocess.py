@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from scipy import linalg
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from ...errors import HeadError
 
@@ -74,4 +76,10 @@ def threads_for(n_values: int) -> AbstractContextManager[Any]:
     The steps of a small fit are so short that threads spend it waiting for one another: on two cores of which one is
     busy, the eigenvectors of 1,000 spots took seven times as long with two threads as with one.
     """
-    return threadpool_limits(1) if n_values < SMALL else contextlib.nullcontext()
+    return _libraries(len(sys.modules)).limit(limits=1) if n_values < SMALL else contextlib.nullcontext()
+
+
+@lru_cache(maxsize=1)
+def _libraries(_n_modules: int) -> ThreadpoolController:
+    """The libraries with threads, looked for again only when something was imported: a search takes milliseconds."""
+    return ThreadpoolController()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from ...common.drawing import FAST_PNG, settle_layout
 from ...errors import SectionError
 from ...provenance import atomic_path
 from .check import Alignment, check_alignment
@@ -132,8 +133,9 @@ def _draw(section: Section, scene: _Scene, alignment: Alignment, values: pd.Seri
         axes.set_title(f"{mark.title}\n{mark.counts()}", fontsize=10, loc="left", color="#333333")
     figure.suptitle(_title(section, scene, alignment), fontsize=11, x=0.004, ha="left", linespacing=1.45)
     _legend(figure, marks)
+    settle_layout(figure)
     with atomic_path(path) as temporary:
-        settings = {} if path.suffix.lower() == ".png" else {"quality": _QUALITY}
+        settings = FAST_PNG if path.suffix.lower() == ".png" else {"quality": _QUALITY}
         figure.savefig(temporary, facecolor="white", pil_kwargs=settings)
 
 
@@ -153,10 +155,9 @@ def _title(section: Section, scene: _Scene, alignment: Alignment) -> str:
 
 def _draw_slide(axes: Axes, scene: _Scene, frame: tuple[float, float, float, float]) -> None:
     slide, mask = scene.slide, scene.mask.mask
-    faded = scene.picture + (255 - scene.picture.astype(np.float32)) * _FADE
-    axes.imshow(
-        faded.astype(np.uint8), extent=(0, slide.width_px, slide.height_px, 0), interpolation="antialiased", zorder=0
-    )
+    levels = np.arange(256)
+    faded = (levels + (255 - levels) * _FADE).astype(np.uint8)[scene.picture]
+    axes.imshow(faded, extent=(0, slide.width_px, slide.height_px, 0), interpolation="antialiased", zorder=0)
     if mask.any() and not mask.all():
         step = scene.mask.mpp / slide.mpp
         padded = np.pad(mask, 1).astype(np.float32)  # so that the outline closes where tissue meets the edge
