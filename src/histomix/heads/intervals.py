@@ -250,7 +250,9 @@ def _round(value: float) -> float:
 
 def _statement(facts: Mapping[str, Any]) -> str:
     level, coverage, kind, n = facts["level"], facts["coverage"], facts["kind"], facts["n_groups"]
-    who = f"{n} donors" if kind == "donor" else f"{n} sections of {'one donor' if facts['n_donors'] == 1 else str(facts['n_donors']) + ' donors'}"
+    who = f"{n} donors"
+    if kind != "donor":
+        who = f"{n} sections of {'one donor' if facts['n_donors'] == 1 else '{n_donors} donors'.format(**facts)}"
     text = (
         f"Intervals of level {level:.2f} for the label of a spot, calibrated on {who} ({facts['n_spots']:,} spots), "
         f"each predicted by fits without it. Judged by the others, a {kind} has {coverage['mean']:.2f} of its labels "

@@ -53,8 +53,8 @@ def train(
 ) -> Head:
     """Train a head on all sections of a cohort.
 
-    Hyper-parameters are chosen on inner splits of these sections: by donor (of three or more), else by section, else by strips of the
-    one section. The same inputs, seed and thread count give the same head.
+    Hyper-parameters are chosen on inner splits of these sections: by donor (of three or more), else by section, else
+    by strips of the one section. The same inputs, seed and thread count give the same head.
 
     Parameters
     ----------
