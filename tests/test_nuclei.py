@@ -170,7 +170,7 @@ def test_counts_follow_the_cells_of_the_phantom(phantom: Path) -> None:
         counted.append(counts)
         true.append(cells)
     assert np.corrcoef(np.concatenate(counted), np.concatenate(true))[0, 1] > 0.88
-    assert abs(np.concatenate(counted).sum() / np.concatenate(true).sum() - 1) < 0.2
+    assert abs(np.concatenate(counted).sum() / np.concatenate(true).sum() - 1) < 0.3
 
 
 def test_counts_do_not_depend_on_the_other_spots_asked_for(phantom: Path) -> None:
