@@ -18,7 +18,7 @@ from histomix.benchmark.page import write_benchmark_page
 from histomix.benchmark.parts import common_spots
 from histomix.encoders import card, register_encoder
 from histomix.encoders import user as user_module
-from histomix.errors import HistomixError, InputError
+from histomix.errors import HistomixError, InputError, UnknownHeadError
 from histomix.slides import TileSpec
 
 from .conftest import Job
