@@ -1,13 +1,13 @@
 # Steps of the checks, each within a budget of time; sourced by .ci/run.
 
 # Seconds that the steps of each kind may take together on a quiet machine of two cores. What takes longer is said, and
-# what takes CI_FACTOR times as long is ended: CI_FACTOR=3 bash .ci/run, on a slower or shared machine.
-FACTOR=${CI_FACTOR:-2}
+# what takes CI_FACTOR times as long is ended: CI_FACTOR=5 bash .ci/run, on a slower or shared machine.
+FACTOR=${CI_FACTOR:-3}
 declare -A BUDGET=(
-  [newest]=$((12 * 60)) # the newest stack: wheel, environment, demo and tests
+  [newest]=$((9 * 60))  # the newest stack: wheel, environment, demo and tests
   [install]=$((5 * 60)) # the pinned stack: make install
-  [demo]=$((6 * 60))    # the pinned stack: make demo, and the phantom's for the comparison
-  [pinned]=$((15 * 60)) # the pinned stack: lint and tests
+  [demo]=$((4 * 60))    # the pinned stack: make demo, and the phantom's for the comparison
+  [pinned]=$((11 * 60)) # the pinned stack: lint and tests
 )
 declare -A LEFT SPENT
 for budget in "${!BUDGET[@]}"; do LEFT[$budget]=$((BUDGET[$budget] * FACTOR)); done
