@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .network import Layers, Loss
 
 #: Steps of the optimiser at most: many rows are learnt in fewer epochs.
-_MAX_STEPS = 900
+_MAX_STEPS = 500
 #: Held-out rows of a split, at most, that are predicted after every epoch.
 _WATCHED = 3000
 
@@ -51,7 +51,7 @@ class Sun2025Regressor(CompositionRegressor):
     dropout, learning_rate, weight_decay, batch_size
         Of AdamW; dropout follows every hidden layer.
     max_epochs, patience
-        Training ends at `max_epochs` (fewer with many rows: 900 steps), or after `patience` epochs without a lower
+        Training ends at `max_epochs` (fewer with many rows: 500 steps), or after `patience` epochs without a lower
         loss on held-out groups.
     epochs
         A fixed number of epochs, without inner splits; None to take the number with the least mean loss on held-out
