@@ -14,8 +14,18 @@ FRACTION_MAP = "Purples"
 #: Text, quiet text, axes, thin lines, and the ground of dots.
 INK, QUIET, AXIS, LINE, GROUND = "#23262b", "#6a7078", "#c9ccd1", "#e1e3e6", "#ffffff"
 
+#: What a figure draws the eye to.
+ACCENT = "#6b2fb3"
 #: Heads keep one colour on every figure.
-HEAD_COLOURS = {"label": "#8a8f98", "mlp": "#6b2fb3", "ridge": "#d1793b", "knn": "#2f8f83", "mean": "#b9bdc4"}
+HEAD_COLOURS = {
+    "label": "#8a8f98",
+    "average": ACCENT,
+    "mlp": "#3b78c2",
+    "ridge": "#d1793b",
+    "sun2025": "#c2447a",
+    "knn": "#2f8f83",
+    "mean": "#b9bdc4",
+}
 
 #: What the colours of a chart become on a dark page.
 DARK = {
@@ -24,7 +34,7 @@ DARK = {
     AXIS: "#5a616b",
     LINE: "#3b4048",
     GROUND: "#1c1f25",
-    "#6b2fb3": "#b794ee",
+    ACCENT: "#b794ee",
     "#b9bdc4": "#7b828c",
     "#332288": "#8f84e0",
     "#882255": "#d9699e",

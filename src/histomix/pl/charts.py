@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ..common.naming import plain_text
-from ..common.palette import AXIS, GROUND, INK, LINE, QUIET, head_colours
+from ..common.palette import ACCENT, AXIS, GROUND, INK, LINE, QUIET, head_colours
 
 #: A difference is filled when its adjusted p is below this.
 ALPHA = 0.05
@@ -119,7 +119,7 @@ def draw_forest(axes: Axes, rows: pd.DataFrame, *, xlabel: str, zero: str = "") 
     zero
         What 0 means, written at its line.
     """
-    colour = head_colours(["mlp"])["mlp"]
+    colour = ACCENT
     positions = np.arange(len(rows))[::-1]
     axes.axvline(0, color=AXIS, linewidth=1, zorder=0)
     axes.hlines(positions, rows["low"], rows["high"], color=colour, linewidth=2, alpha=0.75, zorder=2)
@@ -209,7 +209,7 @@ def draw_protocols(axes: Axes, rows: Sequence[Mapping[str, Any]], protocols: Seq
 def draw_training(axes: Axes, curve: Sequence[float], best: int | None = None) -> None:
     """Loss on inner held-out rows, epoch by epoch, and the epoch that was kept (counted from 1)."""
     values = np.asarray(curve, dtype=float)
-    colour = head_colours(["mlp"])["mlp"]
+    colour = ACCENT
     axes.plot(np.arange(1, len(values) + 1), values, color=colour, linewidth=2)
     kept = int(np.nanargmin(values)) + 1 if best is None else best
     axes.axvline(kept, color=AXIS, linewidth=1, zorder=0)

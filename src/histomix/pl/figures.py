@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ..common.naming import plain_text
-from ..common.palette import ABUNDANCE_MAP, AXIS, HEAD_COLOURS, INK, QUIET, type_colours
+from ..common.palette import ABUNDANCE_MAP, ACCENT, AXIS, INK, QUIET, type_colours
 from .charts import quiet_axes
 
 PANEL_INCHES = 2.5
@@ -207,7 +207,7 @@ def compare_figure(canvas: Canvas, xy_px: np.ndarray, maps: Mapping[str, pd.Seri
     draw_scale_bar(map_axes[0], canvas, frame)
     _colour_bar(figure, map_axes[-1], norm)
     (first_title, first), *_, (last_title, last) = maps.items()
-    scatter.scatter(first, last, s=9, color=HEAD_COLOURS["mlp"], alpha=0.55, linewidths=0)
+    scatter.scatter(first, last, s=9, color=ACCENT, alpha=0.55, linewidths=0)
     top = float(np.nanmax([first.max(), last.max(), 1e-9])) * 1.04
     scatter.plot([0, top], [0, top], color=AXIS, linewidth=1, zorder=0)
     scatter.set(xlim=(0, top), ylim=(0, top), xlabel=plain_text(first_title), ylabel=plain_text(last_title))

@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..common.h5ad import layer_names
 from ..common.naming import plain_text
-from ..common.palette import AXIS, HEAD_COLOURS, INK, QUIET, type_colours
+from ..common.palette import ACCENT, AXIS, INK, QUIET, type_colours
 from ..errors import InputError, UnknownNameError
 from ..evaluation import Evaluation
 from ..maps import CompositionMap, MapSource
@@ -214,7 +214,7 @@ def compare(
     observed = tables[section][color]
     predicted = evaluation.predictions[head][section][color].reindex(observed.index)
     axes = new_axes(ax, 3.6, 3.6)
-    axes.scatter(observed, predicted, s=11, color=HEAD_COLOURS["mlp"], alpha=0.55, linewidths=0)
+    axes.scatter(observed, predicted, s=11, color=ACCENT, alpha=0.55, linewidths=0)
     top = max(float(np.nanmax([observed.max(), predicted.max()])), 1e-9) * 1.04
     axes.plot([0, top], [0, top], color=AXIS, linewidth=1, zorder=0)
     axes.set(xlim=(0, top), ylim=(0, top), xlabel=target, ylabel=plain_text(f"prediction ({head})"))
