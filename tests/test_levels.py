@@ -10,6 +10,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from histomix.evaluation.scores.levels import BETWEEN, NEITHER, WITHIN, across_slides, good_for, slide_errors
+from histomix.evaluation.text import level_words
 
 from .test_evaluation import COHORT, MakeData, linear, make_data
 
@@ -108,6 +109,19 @@ def test_the_training_mean_is_its_own_constant(make_data: MakeData) -> None:
     assert set(scores["ridge"]["good_for"]) == {"T cell", "B cell", "Tumour"}
     across = result.metrics[(result.metrics["metric"] == "spread_kept") & (result.metrics["head"] == "ridge")]
     assert across["section"].eq("").all() and len(across) == 3
+
+
+def test_a_head_says_what_each_type_is_good_for() -> None:
+    scores = {
+        "slide_mae": {"mean": 0.1},
+        "slide_mae_constant": {"mean": 0.2},
+        "slide_spearman": {"mean": 0.25},
+        "good_for": {"a": BETWEEN, "b": WITHIN, "c": WITHIN},
+    }
+    assert level_words({"mean": scores, "mlp": scores, "old": {"pearson": {}}}) == [
+        "mlp, means of slides: error 0.50 of a constant's, order (Spearman) 0.25; between slides: a; "
+        "within a slide only: b, c"
+    ]
 
 
 def test_levels_of_donors_are_told_where_features_hold_them(make_data: MakeData) -> None:

@@ -7,8 +7,12 @@ from typing import Any
 
 import pandas as pd
 
+from .baselines import NUCLEI, ORACLE
+from .fit_folds import MEAN
 from .scores.ceiling import CEILING, ceiling_words
+from .scores.levels import BETWEEN, NEITHER, WITHIN
 from .scores.paired_tests import ALPHA, difference_words, too_few_words
+from .scores.scoring import SLIDE_METRICS
 
 _MOST_NAMES = 6
 #: More comparisons than this are left to the file.
@@ -38,6 +42,7 @@ def in_words(facts: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> st
     lines += [""]
     lines += _tests(facts.get("tests") or [])
     lines += _detectability(facts.get("detectability") or [], facts.get("groups"))
+    lines += level_words((facts.get("scores") or {}).get("label") or {})
     lines += _calibration(facts.get("calibration") or {})
     lines += spatial_words(facts.get("spatial"))
     return "\n".join([*lines, *_cautions(facts)]).replace("\n\n\n", "\n\n").rstrip()
@@ -92,6 +97,30 @@ def _detectability(rows: list[dict[str, Any]], groups: Mapping[str, Any] | None)
         scores = groups["scores"][head]
         told = [f"{name} {_score(scores[name])}" for name in groups["groups"] if name in fallback and name in scores]
         lines.append(f"coarser groups to fall back on, mean Pearson of their sums: {'; '.join(told)}")
+    return lines
+
+
+def level_words(heads: Mapping[str, Any]) -> list[str]:
+    """How well slides are told apart by their means, and what each cell type is good for: a line on each head.
+
+    Parameters
+    ----------
+    heads
+        Scores of each head against the labels. Heads that say the same everywhere, or read the test labels, are left
+        out.
+    """
+    lines = []
+    for head, scores in heads.items():
+        error, constant = (scores.get(name, {}).get("mean") for name in SLIDE_METRICS)
+        if head in (MEAN, ORACLE, NUCLEI) or not constant or "good_for" not in scores:
+            continue
+        words = f"{head}, means of slides: error {error / constant:.2f} of a constant's"
+        order = scores.get("slide_spearman", {}).get("mean")
+        words += "" if order is None else f", order (Spearman) {order:.2f}"
+        for use in (BETWEEN, WITHIN, NEITHER):
+            types = [name for name, said in scores["good_for"].items() if said == use]
+            words += f"; {use}: {_listed(types)}" if types else ""
+        lines.append(words)
     return lines
 
 
