@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from .._version import __version__
+from ..common.words import counted
 from ..pages.page import content_policy, page_environment
 from ..pl.scores import against, number
 from ..provenance import atomic_path
@@ -56,8 +57,8 @@ def write_benchmark_page(benchmark: Benchmark, out: str | os.PathLike[str], *, t
         .render(
             policy=content_policy("benchmark", "_benchmark_style.html.j2"),
             title=title,
-            lead=f"{_count(summary['encoders'], 'encoder')} and {_count(summary['heads'], 'head')} on "
-            f"{_count(summary['cohorts'], 'cohort')}: every number of a table is over the same spots and folds.",
+            lead=f"{counted(len(summary['encoders']), 'encoder')} and {counted(len(summary['heads']), 'head')} on "
+            f"{counted(len(summary['cohorts']), 'cohort')}: every number of a table is over the same spots and folds.",
             version=__version__,
             groups=groups,
             protocols=_protocols(ranking),
@@ -220,10 +221,6 @@ def _p(value: float | None) -> str:
 
 def _donors(count: int) -> str:
     return f"{count} donor{'' if count == 1 else 's'}"
-
-
-def _count(things: Sequence[str], what: str) -> str:
-    return f"{len(things)} {what}{'' if len(things) == 1 else 's'}"
 
 
 def _plain(value: float | None) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..common.words import counted
 from .baselines import NUCLEI, ORACLE
 from .fit_folds import MEAN
 from .scores.ceiling import CEILING, ceiling_words
@@ -30,9 +31,9 @@ def in_words(facts: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> st
         Mean scores by target.
     """
     lines = [
-        f"{facts['protocol']} folds ({facts['protocol_means']}): {_count(len(facts['folds']), 'fold')}, "
-        f"{_count(facts['n_donors'], 'donor')}, {_count(facts['n_sections'], 'section')}, {facts['n_spots']} spots, "
-        f"{_count(len(facts['cell_types']), 'cell type')}; {facts['unit']}"
+        f"{facts['protocol']} folds ({facts['protocol_means']}): {counted(len(facts['folds']), 'fold')}, "
+        f"{counted(facts['n_donors'], 'donor')}, {counted(facts['n_sections'], 'section')}, {facts['n_spots']} spots, "
+        f"{counted(len(facts['cell_types']), 'cell type')}; {facts['unit']}"
     ]
     for target, table in tables.items():
         lines += ["", f"against the {'labels' if target == 'label' else 'truth'}", _format(table)]
@@ -138,10 +139,6 @@ def _cautions(facts: Mapping[str, Any]) -> list[str]:
     for note in [*([caution] if caution else []), *facts["notes"]]:
         found.setdefault(note, "note")
     return ["", *(f"{'audit: ' if severity == 'error' else ''}{severity}: {text}" for text, severity in found.items())]
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _listed(names: list[str]) -> str:

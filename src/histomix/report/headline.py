@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..common.words import counted
 from ..evaluation import Evaluation
 from ..pl.scores import against, ceiling_of, number, shown_head
 from ..pl.tables import detectability_table, percent
@@ -42,7 +43,8 @@ def _words(evaluation: Evaluation) -> str:
     words["orthogonal"] = "beside what was measured on the same tissue"
     where = words.get(facts["protocol"], f"under {facts['protocol']} folds")
     paired = facts["scores"].get("label", {}).get(shown, {}).get("pearson", {}).get("vs_ridge")
-    text = f"{facts['n_spots']:,} spots in {facts['n_sections']} sections of {facts['n_donors']} donors were predicted "
+    text = f"{facts['n_spots']:,} spots in {counted(facts['n_sections'], 'section')} "
+    text += f"of {counted(facts['n_donors'], 'donor')} were predicted "
     text += f"from H&E by {shown}, {where}"
     if paired and paired.get("low") is not None:
         low, high = paired["low"], paired["high"]
@@ -92,7 +94,7 @@ def _audit(findings: Sequence[dict[str, Any]], place: int) -> Tile:
 def _slides(maps: Sequence[SlideMap]) -> Tile:
     tiles = sum(len(one.composition) for one in maps)
     scope = sum(int(one.composition.in_scope.sum()) for one in maps)
-    what = f"{len(maps)} slide{'s' if len(maps) != 1 else ''}"
+    what = counted(len(maps), "slide")
     tone = "warn" if any(one.failure for one in maps) or scope < 0.8 * tiles else ""
     return _tile(
         what, f"predicted: {tiles:,} tiles, {percent(scope / tiles if tiles else None)} in scope", "#maps", tone

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from .._version import __version__
 from ..common.anonymity.pseudonyms import Pseudonyms, pseudonym_file
 from ..common.paths import as_list, paths_among
+from ..common.words import counted
 from ..errors import InputError
 from ..evaluation import Evaluation
 from ..evaluation.statement import protocol_statement
@@ -170,8 +171,9 @@ def _evaluation(evaluation: Evaluation, place: int, sources: ReportInputs, draw:
         "unseen_why": {"donor": ", nor any section of its donor"}.get(protocol, ", but had seen its donor"),
         "protocol_class": badge,
         "protocol_name": words,
-        "protocol_text": f"{means}{len(facts['folds'])} folds, {facts['n_donors']} donors, "
-        f"{facts['n_sections']} sections, {facts['n_spots']:,} spots, {len(facts['cell_types'])} cell types; "
+        "protocol_text": f"{means}{counted(len(facts['folds']), 'fold')}, {counted(facts['n_donors'], 'donor')}, "
+        f"{counted(facts['n_sections'], 'section')}, {facts['n_spots']:,} spots, "
+        f"{counted(len(facts['cell_types']), 'cell type')}; "
         f"unit: {facts['unit']}.",
         "legend": legend(facts["cell_types"]),
         "cohort": cohort_view(evaluation, shown, target, ids, sources, draw),

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..common.palette import type_colours
+from ..common.words import counted
 from ..evaluation import Evaluation
 from ..pages.page import Drawer
 from ..pl.figures import compare_figure, composition_figure, map_figure, thumbnail_figure
@@ -93,10 +94,10 @@ def cohort_view(
         views.append(
             {"name": name, "donor": _donor(evaluation, name), "id": ids[name], "figure": picture, "text": text}
         )
-    donors = f"{facts['n_donors']} donor{'s' if facts['n_donors'] != 1 else ''}"
+    donors = counted(facts["n_donors"], "donor")
     return {
-        "text": f"{facts['n_sections']} sections of {donors}, {facts['n_spots']:,} spots. Small maps: the most "
-        "abundant cell type of each spot, as labelled. Choose one to see label and prediction.",
+        "text": f"{counted(facts['n_sections'], 'section')} of {donors}, {facts['n_spots']:,} spots. Small maps: the "
+        "most abundant cell type of each spot, as labelled. Choose one to see label and prediction.",
         "bars": draw.chart(figure, "cohort-composition"),
         "caption": f"Mean composition of each section as labelled, and as {shown} predicts it without having seen it.",
         "sections": views,

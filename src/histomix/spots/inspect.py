@@ -14,10 +14,10 @@ from pathlib import Path
 
 from ..common import tables
 from ..common.naming import safe_file_name
+from ..common.words import counted
 from ..errors import HistomixError, MissingSectionError, SectionError, SheetError, SlideError
 from ..provenance import read_json
 from .formats import Description, check_options, find_format, split_location
-from .formats.base import count
 from .formats.tenx.matrix import open_h5, read_barcodes
 from .readers import detect_format
 from .sheet import OPTIONAL, REQUIRED, read_sheet
@@ -181,7 +181,7 @@ def _matrix(path: Path) -> Description | None:
         size, genes = len(read_barcodes(path)), None
     else:
         return None
-    known = count(size, "barcode") + (f" x {count(genes, 'feature')}" if genes is not None else "")
+    known = counted(size, "barcode") + (f" x {counted(genes, 'feature')}" if genes is not None else "")
     return Description(
         "a feature-barcode matrix of 10x Genomics",
         (known, "an .h5 may stand in the column counts of a cohort sheet"),
@@ -199,14 +199,16 @@ def _cohort_sheet(path: Path) -> Description | None:
         return Description("a cohort sheet that cannot be used yet", (), tuple(error.problems))
     donors = {row.donor for row in rows}
     formats = sorted({row.format for row in rows})
-    contents = [f"{count(len(rows), 'section')} of {count(len(donors), 'donor')}, of the format {', '.join(formats)}"]
+    contents = [
+        f"{counted(len(rows), 'section')} of {counted(len(donors), 'donor')}, of the format {', '.join(formats)}"
+    ]
     missing = []
     for name, need in (("image", "embed"), ("labels", "train; histomix label makes them from counts"), ("mpp", "")):
         lacking = sum(getattr(row, name) is None for row in rows)
         if lacking < len(rows):
             contents.append(f"{name} for {len(rows) - lacking:,} of them")
         if lacking and need:
-            missing.append(f"{name} for {count(lacking, 'section')}, which {need} needs")
+            missing.append(f"{name} for {counted(lacking, 'section')}, which {need} needs")
     if len(donors) < 2:
         missing.append("a second donor: scores are of donors that training has not seen")
     return Description("a cohort sheet", tuple(contents), tuple(missing))
@@ -219,7 +221,7 @@ def _result(path: Path) -> Description | None:
     if (path / "card.json").is_file() and any(path.glob("*.safetensors")):
         card = read_json(path / "card.json")
         types = card.get("cell_types") or []
-        return Description("a head that histomix trained", (f"predicts {count(len(types), 'cell type')}",), ())
+        return Description("a head that histomix trained", (f"predicts {counted(len(types), 'cell type')}",), ())
     if (path / "composition.h5ad").is_file():
         return Description("a composition map that histomix predicted", ("composition.h5ad",), ())
     if (path / "summary.json").is_file() and (path / "metrics.csv").is_file():
@@ -230,11 +232,11 @@ def _result(path: Path) -> Description | None:
         if "encoder" in manifest:
             facts = manifest["encoder"]
             name = facts.get("name", "?") if isinstance(facts, dict) else facts
-            contents = (f"{count(len(sections), 'section')} by the encoder {name}",)
+            contents = (f"{counted(len(sections), 'section')} by the encoder {name}",)
             return Description("a folder of features by histomix", contents, ())
         labelled = sorted(file.stem for file in path.glob("*.csv") if "." not in file.stem)
         if "method" in manifest and labelled:
-            contents = (f"{count(len(labelled), 'section')} by {manifest['method']}",)
+            contents = (f"{counted(len(labelled), 'section')} by {manifest['method']}",)
             return Description("a folder of labels by histomix", contents, ())
     return None
 
@@ -248,11 +250,11 @@ def _table(path: Path) -> Description | None:
         numeric = table.iloc[:, 1:].apply(lambda column: column.str.fullmatch(r"-?\d+(\.\d*)?([eE][-+]?\d+)?").all())
         if numeric.mean() < 0.9:
             return None
-    rows = "" if table is None else f"{count(len(table), 'row')} x "
+    rows = "" if table is None else f"{counted(len(table), 'row')} x "
     return Description(
         "a table of numbers, without places",
         (
-            f"{rows}{count(len(columns) - 1, 'column')} ({', '.join(columns[1:6])}, ...)",
+            f"{rows}{counted(len(columns) - 1, 'column')} ({', '.join(columns[1:6])}, ...)",
             "spots x genes go in the column counts of a cohort sheet, spots x cell types in labels",
         ),
         ("the places of its spots: a spots file with the same keys",),

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..common.naming import file_name_fault
+from ..common.words import counted
 from ..errors import SectionError, SlideError, UnknownSectionError
 from .formats import SHEET_IMAGE, load_format
 from .readers import read_section_spots
@@ -148,7 +149,7 @@ class Cohort:
         rows = [
             [row.section, row.donor, row.format, row.image.name if row.image else None, row.mpp] for row in self.rows
         ]
-        lead = f"{len(self)} section{'s' if len(self) != 1 else ''} of {donors} donor{'s' if donors != 1 else ''}"
+        lead = f"{counted(len(self), 'section')} of {counted(donors, 'donor')}"
         return card_html("Cohort", lead, facts, ("section", "donor", "format", "image", "um per px"), rows)
 
     def section(self, name: str, counts: bool = True) -> Section:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ...common.words import counted
+
 #: Names longer than this are listed in part.
 _LISTED = 12
 _MARKS = re.compile(r"([\\`*\[\]#|~$])")
@@ -63,12 +65,12 @@ def card_markdown(card: Mapping[str, Any], *, names: bool = True) -> str:
     """
     training = card["training"]
     tissue = card["tissue"] if isinstance(card["tissue"], str) else ", ".join(card["tissue"])
-    counts = f"{training['n_spots']:,} spots of {_counted(training['n_sections'], 'section')}"
+    counts = f"{training['n_spots']:,} spots of {counted(training['n_sections'], 'section')}"
     parts = [
         f"# {plain(card['name'])}",
-        f"Predicts {_counted(len(card['cell_types']), 'cell type')} ({plain(card['unit'])}) from H&E tiles. A head of "
+        f"Predicts {counted(len(card['cell_types']), 'cell type')} ({plain(card['unit'])}) from H&E tiles. A head of "
         f"histomix {plain(card['histomix'])}: kind `{_code(card['head']['kind'])}`, trained on {counts} from "
-        f"{_counted(training['n_donors'], 'donor')}. Tissue: {plain(tissue)}.",
+        f"{counted(training['n_donors'], 'donor')}. Tissue: {plain(tissue)}.",
         "## Cell types",
         _listed(card["cell_types"], len(card["cell_types"])) + ".",
     ]
@@ -90,7 +92,7 @@ def card_facts(card: Mapping[str, Any]) -> tuple[str, str, list[tuple[str, Any]]
         ("cell types", card["cell_types"]),
         ("unit", card["unit"]),
         ("tissue", card["tissue"]),
-        ("training", ", ".join(_counted(training[f"n_{what}s"], what) for what in ("spot", "section", "donor"))),
+        ("training", ", ".join(counted(training[f"n_{what}s"], what) for what in ("spot", "section", "donor"))),
         ("mean Pearson", scores.get("mean")),
         ("intervals", (card.get("calibration") or {}).get("statement", "none")),
         ("licences", [f"{one.encoder}: {one.licence}" for one in encoder_terms(card)]),
@@ -197,10 +199,6 @@ def _interval(entry: Mapping[str, Any]) -> str:
 
 def _number(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, int | float) else ""
-
-
-def _counted(n: int, what: str) -> str:
-    return f"{n:,} {what}" + ("" if n == 1 else "s")
 
 
 def _listed(names: Sequence[str], most: int = _LISTED) -> str:

@@ -122,8 +122,3 @@ def spots_only(obs: pd.DataFrame, xy_px: np.ndarray) -> AnnData:
     from anndata import AnnData
 
     return AnnData(X=no_counts(len(obs)), obs=obs, obsm={"spatial": np.asarray(xy_px, dtype=np.float64)})
-
-
-def count(number: int, noun: str) -> str:
-    """``count(1200, "spot")`` is ``"1,200 spots"``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from ...common import tables
+from ...common.words import counted
 from ...errors import SectionError
-from .base import Description, Options, SpotFile, count, require_unique, spots_only
+from .base import Description, Options, SpotFile, require_unique, spots_only
 
 _PX_COLUMNS = (("x_px", "y_px"), ("pixel_x", "pixel_y"))
 
@@ -35,7 +36,7 @@ class PlainTable:
     def describe(self, path: Path, options: Options) -> Description:
         """See `Format`."""
         adata = self.read(path, False, options).adata
-        contents = [count(adata.n_obs, "spot") + " with their places in px"]
+        contents = [counted(adata.n_obs, "spot") + " with their places in px"]
         if len(adata.obs.columns):
             contents.append(f"further columns: {', '.join(map(str, adata.obs.columns[:8]))}")
         missing = ("the image that the places belong to, and its um per px", "spot diameter and pitch in um")

@@ -11,8 +11,9 @@ import pandas as pd
 from scipy import sparse
 
 from ...common.strangers.hdf5 import check_hdf5
+from ...common.words import counted
 from ...errors import SectionError
-from .base import Description, Options, SpotFile, count, no_counts, require_unique
+from .base import Description, Options, SpotFile, no_counts, require_unique
 from .tenx.positions import ScaleFactors
 from .tenx.visium import DIAMETER_UM, PITCH_UM, lattice_positions, spots_mpp
 
@@ -39,14 +40,14 @@ class PlainH5AD:
         """See `Format`."""
         spots = self.read(path, False, options)
         genes = gene_count(path)
-        contents = [count(spots.adata.n_obs, "spot") + " with their places in obsm['spatial']"]
+        contents = [counted(spots.adata.n_obs, "spot") + " with their places in obsm['spatial']"]
         missing = ["the image that the places belong to"]
         if spots.mpp is None:
             missing += ["um per px of the image", "spot diameter and pitch in um"]
         else:
             contents.append(f"about {spots.mpp:.4g} um per px, by {spots.mpp_source}")
         if genes:
-            contents.append(count(genes, "gene"))
+            contents.append(counted(genes, "gene"))
         else:
             missing.append("counts")
         return Description(

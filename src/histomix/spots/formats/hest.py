@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from ...common.words import counted
 from ...errors import SectionError
 from ...provenance import read_json
-from .base import SHEET_IMAGE, Description, Options, SpotFile, count
+from .base import SHEET_IMAGE, Description, Options, SpotFile
 from .h5ad import PlainH5AD
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Hest:
         about = [str(meta[key]) for key in ("species", "organ", "oncotree_code") if meta.get(key)]
         contents = [
             f"sample {h5ad.stem} ({', '.join([str(technology), *about])})",
-            count(spots.adata.n_obs, "spot"),
+            counted(spots.adata.n_obs, "spot"),
             *([f"{spots.mpp:.4g} um per px"] if spots.mpp else []),
             *([f"spots of {spots.spot_diameter_um:g} um"] if spots.spot_diameter_um else []),
             *spots.notes,

@@ -16,9 +16,10 @@ import pandas as pd
 from scipy import sparse
 
 from ...common import tables
+from ...common.words import counted
 from ...errors import MissingSectionError, SectionError
 from ..counts import read_counts
-from .base import Description, Options, SpotFile, count, require_unique, spots_only
+from .base import Description, Options, SpotFile, require_unique, spots_only
 from .cells.gather import positive
 from .cells.placement import read_affine, read_landmarks
 
@@ -79,13 +80,13 @@ class SlideSeq:
         if with_counts and counts is not None:
             adata, dropped = _with_counts(adata.obs, xy, path, counts)
             if dropped:
-                notes.append(f"{count(dropped, 'bead')} have no counts and are dropped")
+                notes.append(f"{counted(dropped, 'bead')} have no counts and are dropped")
         return SpotFile(adata, mpp, source, BEAD_UM, None, notes=tuple(notes))
 
     def describe(self, path: Path, options: Options) -> Description:
         """See `Format`."""
         spots, counts = self.read(path, False, options), _counts_beside(path)
-        contents = [count(spots.adata.n_obs, "bead") + " with their places", *spots.notes]
+        contents = [counted(spots.adata.n_obs, "bead") + " with their places", *spots.notes]
         if counts is not None:
             contents.append(f"counts in {counts.name}")
         missing = ["an H&E image, and the way to it (option landmarks or alignment)"]

@@ -13,10 +13,11 @@ from scipy import sparse
 
 from ...common.geometry.pitch import spot_pitch
 from ...common.strangers.zarr import check_zarr
+from ...common.words import counted
 from ...errors import MissingExtraError, SectionError
 from ...slides.readers.zarr import image_names
 from ..alignment.layout import array_positions
-from .base import SHEET_IMAGE, Description, Options, SpotFile, count, no_counts, require_unique
+from .base import SHEET_IMAGE, Description, Options, SpotFile, no_counts, require_unique
 from .cells.placement import DISTORTION
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class SpatialDataStore:
                 hint="Store the table with the instance_key of its region",
             )
         if not matched.all():
-            notes.append(f"{count(int((~matched).sum()), 'row')} of the table are not in '{region}' and are dropped")
+            notes.append(f"{counted(int((~matched).sum()), 'row')} of the table are not in '{region}' and are dropped")
         to_px = np.eye(3) if image_name is None else np.linalg.inv(_matrix(store.images[image_name], system))
         if image_name is None:
             notes.append(f"no image of the store is used: the coordinate system '{system}' is taken to be px")
@@ -106,7 +107,7 @@ class SpatialDataStore:
         except SectionError as error:
             missing.append(f"a choice: {error.what}. {error.hint}")
         else:
-            contents += [count(spots.adata.n_obs, "spot"), *spots.notes]
+            contents += [counted(spots.adata.n_obs, "spot"), *spots.notes]
             if spots.mpp is None:
                 missing.append("um per px of the image")
             else:

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from ...common import tables
+from ...common.words import counted
 from ...errors import SectionError
-from .base import Description, Options, SpotFile, count, require_unique, spots_only
+from .base import Description, Options, SpotFile, require_unique, spots_only
 
 _COLUMNS = ("x", "y", "pixel_x", "pixel_y")
 #: Spot diameter and pitch of the printed array, um (Stahl et al. 2016, Science 353:78).
@@ -42,7 +43,7 @@ class LegacyST:
         row = {"spots": str(path), "format": self.name}
         missing = ["the image that the pixel positions belong to", "its counts, a table of their own (spots x genes)"]
         pitch = spot_pitch(adata.obsm["spatial"], adata.obs[["array_x", "array_y"]].to_numpy())
-        contents = [f"{count(adata.n_obs, 'selected spot')}, by array and pixel position"]
+        contents = [f"{counted(adata.n_obs, 'selected spot')}, by array and pixel position"]
         if pitch is not None:
             mpp = PITCH_UM / pitch.px
             contents.append(f"spots are {pitch.px:.0f} px apart, which is {mpp:.3g} um per px at {PITCH_UM:g} um")

@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 
 from ...common import tables
+from ...common.words import counted
 from ...errors import SectionError
 from ..counts import read_counts, read_keys
-from .base import Description, Options, SpotFile, count, no_counts, require_unique
+from .base import Description, Options, SpotFile, no_counts, require_unique
 from .st import DIAMETER_UM, PITCH_UM
 
 _NAME = re.compile(r"spots_(?P<section>.+?)\.(csv|tsv|txt)(\.gz)?")
@@ -45,17 +46,19 @@ class STNet:
         if counts is not None:
             table = read_counts(counts) if with_counts else None
             rows = (table.keys if table else read_keys(counts)).get_indexer(obs.index)
-            counted = rows >= 0
-            if not counted.any():
+            has_counts = rows >= 0
+            if not has_counts.any():
                 raise SectionError(
                     f"shares no spot with the counts {counts.name}", where=path, hint="Give both of one section"
                 )
-            if not counted.all():
-                notes.append(f"{count(int((~counted).sum()), 'spot')} of {len(obs):,} have no counts and are dropped")
-            obs, xy_px = obs[counted], xy_px[counted]
+            if not has_counts.all():
+                notes.append(
+                    f"{counted(int((~has_counts).sum()), 'spot')} of {len(obs):,} have no counts and are dropped"
+                )
+            obs, xy_px = obs[has_counts], xy_px[has_counts]
             matrix, var = no_counts(len(obs)), None
             if table is not None:
-                matrix, var = table.matrix[rows[counted]], pd.DataFrame(index=table.genes)
+                matrix, var = table.matrix[rows[has_counts]], pd.DataFrame(index=table.genes)
         tumour = _tumour(path, obs.index)
         if tumour is not None:
             obs = obs.assign(tumour=tumour)
@@ -67,7 +70,7 @@ class STNet:
         """See `Format`."""
         spots = self.read(path, False, options)
         counts = _beside(path, "_stdata")
-        contents = [count(spots.adata.n_obs, "spot") + " with their places in px", *spots.notes]
+        contents = [counted(spots.adata.n_obs, "spot") + " with their places in px", *spots.notes]
         if counts is not None:
             contents.append(f"counts in {counts.name}")
         if "tumour" in spots.adata.obs:

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from ....common.words import counted
 from ....errors import MissingSectionError, SectionError, SlideError
 from ...pseudo_spots import CELLS_KEY, COUNTS_KEY, cells_in_spots, count_types, pseudo_spots
-from ..base import SHEET_IMAGE, Options, SpotFile, count, no_counts
+from ..base import SHEET_IMAGE, Options, SpotFile, no_counts
 from .placement import DISTORTION, TO_CELLS, TO_IMAGE, Placement, read_affine, read_landmarks, uniform
 from .tables import Cells
 
@@ -136,16 +137,16 @@ def to_spots(cells: Cells, options: CellOptions, where: Path) -> SpotFile:
         inside = _inside(xy_px, size_px)
         _refuse_outside(inside, xy_px, size_px, cells, options, placement, where)
         if not inside.all():
-            notes.append(f"{count(int((~inside).sum()), 'cell')} outside the image are dropped")
+            notes.append(f"{counted(int((~inside).sum()), 'cell')} outside the image are dropped")
             cells, xy_px = cells.keep(inside), xy_px[inside]
     else:
         notes.append("no image is named, so it is not checked that the cells lie on it")
         if (xy_px < 0).any():
             outside = (xy_px >= 0).all(axis=1)
-            notes.append(f"{count(int((~outside).sum()), 'cell')} have negative px, which no image has")
+            notes.append(f"{counted(int((~outside).sum()), 'cell')} have negative px, which no image has")
     types = cells.table["cell_type"]
     if types.isna().any() and cells.typed:
-        notes.append(f"{count(int(types.isna().sum()), 'cell')} of {len(types):,} have no type and are not counted")
+        notes.append(f"{counted(int(types.isna().sum()), 'cell')} of {len(types):,} have no type and are not counted")
     if options.at == "cells":
         members = sparse.identity(len(xy_px), dtype=np.float32, format="csr")
         spots = pd.DataFrame(xy_px, columns=["x_px", "y_px"], index=cells.table.index.rename("spot"))
@@ -166,8 +167,8 @@ def to_spots(cells: Cells, options: CellOptions, where: Path) -> SpotFile:
         kind = "circle" if options.spot_um else "square"
         members = cells_in_spots(xy_px, spots[["x_px", "y_px"]].to_numpy(), size_um / mpp, kind)
         held = len(np.unique(members.indices))
-        beyond = "" if held == len(xy_px) else f"; {count(len(xy_px) - held, 'cell')} lie in none"
-        gathered = f"{count(held, 'cell')} are gathered into {kind} spots of {size_um:g} um, {pitch_um:g} um apart"
+        beyond = "" if held == len(xy_px) else f"; {counted(len(xy_px) - held, 'cell')} lie in none"
+        gathered = f"{counted(held, 'cell')} are gathered into {kind} spots of {size_um:g} um, {pitch_um:g} um apart"
         notes.append(gathered + beyond)
     obs = spots.drop(columns=["x_px", "y_px"]).assign(**{CELLS_KEY: np.diff(members.indptr).astype(np.int64)})
     counts = (

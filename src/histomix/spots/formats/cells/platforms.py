@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from ....common.tables import column_names
+from ....common.words import counted
 from ....errors import MissingExtraError, SectionError
-from ..base import Description, Options, SpotFile, count
+from ..base import Description, Options, SpotFile
 from ..tenx.matrix import read_matrix
 from .gather import OPTIONS, cell_options, to_spots
 from .tables import COSMX, MERSCOPE, PLAIN, XENIUM, Cells, Layout, read_cells, read_h5ad_cells, with_types
@@ -66,11 +67,11 @@ class _CellFormat:
         cells = self.cells(path, table, False, wanted.type_column if wanted.types is None else None)
         if wanted.types is not None:
             cells = with_types(cells, wanted.types, wanted.type_column)
-        contents = [f"{count(len(cells.table), 'cell')} with their places in {cells.unit}", *cells.notes]
+        contents = [f"{counted(len(cells.table), 'cell')} with their places in {cells.unit}", *cells.notes]
         missing = []
         if cells.typed:
             types = cells.table["cell_type"].dropna().unique()
-            contents.append(f"{count(len(types), 'cell type')}: {', '.join(sorted(types)[:8])}")
+            contents.append(f"{counted(len(types), 'cell type')}: {', '.join(sorted(types)[:8])}")
         else:
             missing.append(_TYPES_MISSING.format(path.name))
         alignment = wanted.alignment or wanted.landmarks or self.alignment(folder)

@@ -12,9 +12,10 @@ from scipy import sparse
 
 from ....common.strangers.hdf5 import check_hdf5
 from ....common.tables import column_names, read_columns
+from ....common.words import counted
 from ....errors import SectionError
 from ...pseudo_spots import assigned
-from ..base import count, require_unique
+from ..base import require_unique
 
 _TYPE_COLUMNS = ("cell_type", "celltype", "cell_types", "cell type", "annotation", "group", "cluster")
 _ID_COLUMNS = ("cell_id", "barcode", "cell", "entityid", "id", "")
@@ -127,7 +128,7 @@ def checked(cells: Cells, path: Path) -> Cells:
         raise SectionError("has no cell with a place", where=path, hint="Check that the file is whole")
     if placed.all():
         return cells
-    return cells.keep(placed, f"{count(int((~placed).sum()), 'cell')} without coordinates are dropped")
+    return cells.keep(placed, f"{counted(int((~placed).sum()), 'cell')} without coordinates are dropped")
 
 
 def read_h5ad_cells(path: Path, with_counts: bool, type_column: str | None = None) -> Cells:
@@ -199,9 +200,9 @@ def with_types(cells: Cells, path: Path, type_column: str | None = None) -> Cell
     notes = list(cells.notes)
     strangers = len(keys) - int(keys.isin(cells.table.index).sum())
     if strangers:
-        notes.append(f"{count(strangers, 'cell')} of {path.name} are not in the section and are ignored")
+        notes.append(f"{counted(strangers, 'cell')} of {path.name} are not in the section and are ignored")
     if not typed.all():
-        notes.append(f"{count(int((~typed).sum()), 'cell')} are not in {path.name}: without a type")
+        notes.append(f"{counted(int((~typed).sum()), 'cell')} are not in {path.name}: without a type")
     table = cells.table.assign(cell_type=types.reindex(cells.table.index).to_numpy())
     return replace(cells, table=table, notes=tuple(notes))
 

@@ -15,8 +15,8 @@ from scipy import sparse
 
 from ....common import tables
 from ....common.strangers.hdf5 import check_hdf5
+from ....common.words import counted
 from ....errors import HistomixError, MissingSectionError, SectionError
-from ..base import count
 
 if TYPE_CHECKING:
     import h5py
@@ -119,11 +119,11 @@ def gene_table(features: pd.DataFrame, path: Path) -> tuple[np.ndarray, pd.DataF
         )
     notes = []
     if not keep.all():
-        notes.append(f"{count(int((~keep).sum()), 'feature')} of other types than {GENE_EXPRESSION} left out")
+        notes.append(f"{counted(int((~keep).sum()), 'feature')} of other types than {GENE_EXPRESSION} left out")
     genes = features[keep]
     names = pd.Index(genes["symbol"], dtype=object)
     if not names.is_unique:
-        notes.append(f"{count(int(names.duplicated().sum()), 'repeated gene symbol')} given a suffix")
+        notes.append(f"{counted(int(names.duplicated().sum()), 'repeated gene symbol')} given a suffix")
         names = make_index_unique(names)
     return keep, pd.DataFrame({"gene_ids": genes["id"].to_numpy()}, index=names.rename(None)), tuple(notes)
 

@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 
 from ....common import tables
+from ....common.words import counted
 from ....errors import MissingExtraError, MissingSectionError, SectionError
 from ...counts import match_barcodes
-from ..base import count, spots_only
+from ..base import spots_only
 from .matrix import find_matrix, is_raw, read_barcodes, read_matrix
 
 if TYPE_CHECKING:
@@ -207,13 +208,13 @@ def join_matrix(
     table = read_matrix(matrix) if with_counts else None
     barcodes = read_barcodes(matrix) if table is None else table.barcodes
     rows, suffixed = match_barcodes(obs.index, barcodes)
-    counted, raw = rows >= 0, is_raw(matrix)
+    has_counts, raw = rows >= 0, is_raw(matrix)
     # Spots may be taken away by hand, in either: one side may then be a part of the other.
-    shared = counted.mean() if raw else max(counted.mean(), counted.sum() / max(1, len(barcodes)))
+    shared = has_counts.mean() if raw else max(has_counts.mean(), has_counts.sum() / max(1, len(barcodes)))
     if shared < _MIN_SHARED:
         examples = [", ".join(map(str, index[:2])) for index in (obs.index, barcodes)]
         raise SectionError(
-            f"{counted.sum():,} of its {len(obs):,} spots under tissue are among the {len(barcodes):,} barcodes of "
+            f"{has_counts.sum():,} of its {len(obs):,} spots under tissue are among the {len(barcodes):,} barcodes of "
             f"{matrix} (spots: {examples[0]}; barcodes: {examples[1]})",
             where=positions,
             hint="The positions and the matrix are of two sections: copy the outs folder of one section again",
@@ -221,18 +222,18 @@ def join_matrix(
     notes = ["barcodes are matched without what follows their last '-'"] if suffixed else []
     if raw:
         notes.append(f"only the raw matrix ({matrix.name}) is there; its spots under tissue are used")
-    if not counted.all():
-        notes.append(f"{count(int((~counted).sum()), 'spot')} of {len(obs):,} have no counts and are dropped")
-    if not raw and len(barcodes) > counted.sum():
+    if not has_counts.all():
+        notes.append(f"{counted(int((~has_counts).sum()), 'spot')} of {len(obs):,} have no counts and are dropped")
+    if not raw and len(barcodes) > has_counts.sum():
         notes.append(
-            f"{len(barcodes) - counted.sum():,} of {len(barcodes):,} barcodes with counts are not under tissue"
+            f"{len(barcodes) - has_counts.sum():,} of {len(barcodes):,} barcodes with counts are not under tissue"
         )
     if table is None:
-        adata = spots_only(obs[counted], xy_px[counted])
+        adata = spots_only(obs[has_counts], xy_px[has_counts])
     else:
         notes += table.notes
         adata = AnnData(
-            X=table.matrix[rows[counted]], obs=obs[counted], var=table.var, obsm={"spatial": xy_px[counted]}
+            X=table.matrix[rows[has_counts]], obs=obs[has_counts], var=table.var, obsm={"spatial": xy_px[has_counts]}
         )
-    adata.uns["spots_without_counts"] = int((~counted).sum())
+    adata.uns["spots_without_counts"] = int((~has_counts).sum())
     return adata, notes

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from ....common.geometry.pitch import spot_pitch
+from ....common.words import counted
 from ....errors import SectionError
-from ..base import Description, Options, SpotFile, count
+from ..base import Description, Options, SpotFile
 from .images import at_reduced_image, describe_images
 from .loupe import loupe_notes
 from .matrix import find_matrix, is_raw
@@ -57,7 +58,7 @@ class Visium:
         (positions_path, everywhere), spots = read_tissue(path, spatial)
         factors = read_scalefactors(spatial)
         mpp, source = spots_mpp(everywhere, factors)
-        contents = [f"{count(len(spots), 'spot')} under tissue of {len(everywhere):,}, by {positions_path.name}"]
+        contents = [f"{counted(len(spots), 'spot')} under tissue of {len(everywhere):,}, by {positions_path.name}"]
         missing = ["the full-resolution image that Space Ranger was given (its column image)"]
         if mpp is None:
             missing.append(_NO_MPP)

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from ....common.geometry.pitch import spot_pitch
+from ....common.words import counted
 from ....errors import SectionError
-from ..base import Description, Options, SpotFile, count
+from ..base import Description, Options, SpotFile
 from .bins import tile_grid, tiles_adata
 from .images import at_reduced_image, describe_images
 from .matrix import find_matrix
@@ -128,7 +129,7 @@ def aggregate_bins(
     adata, more = tiles_adata(grid, matrix)
     array = grid.tiles[["array_col", "array_row"]].to_numpy(dtype=float)
     mpp, source = _mpp(adata.obsm["spatial"], array, tile_um, read_scalefactors(spatial), square)
-    notes += (f"{size} um bins are summed to {count(len(grid.tiles), 'tile')} of {tile_um} um", *more)
+    notes += (f"{size} um bins are summed to {counted(len(grid.tiles), 'tile')} of {tile_um} um", *more)
     return SpotFile(adata, mpp, source, float(tile_um), float(tile_um), notes=notes)
 
 
