@@ -209,3 +209,30 @@ def test_held_out_predictions_know_nothing_of_their_donor(name: str, parameters:
     changed[groups == "a"] = Y[groups == "a"][:, ::-1]
     again, _ = held_out_predictions(make_estimator(name, **parameters).fit(X, changed, groups), X, changed, groups)
     np.testing.assert_allclose(again[groups == "a"], values[groups == "a"], atol=1e-6)
+
+
+def test_intervals_are_restored_from_what_they_gave() -> None:
+    data = cohort(4, 0)
+    _, values, spread, _ = data
+    found = calibrate(*data, unit="cells per spot")
+    again = Intervals.restored(found.arrays(), "cells per spot", 3, found.facts())
+    for one, two in zip(again.bounds(values, spread), found.bounds(values, spread), strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert again.facts() == found.facts()
+    # An absent type has no error at all: a variance and a multiplier of 0 are as they should be; below is not.
+    zero = {name: np.zeros_like(array) for name, array in found.arrays().items()}
+    assert not Intervals.restored(zero, "cells per spot", 3, {}).multiplier.any()
+    for name in zero:
+        with pytest.raises(HeadError, match="negative or infinite"):
+            Intervals.restored({**zero, name: zero[name] - 0.5}, "cells per spot", 3, {})
+
+
+def test_the_width_in_words_is_that_of_the_intervals() -> None:
+    data = cohort(4, 0)
+    Y, values, spread, donor = data
+    found = calibrate(Y, values, spread, donor, 0.8, unit="cells per spot")
+    lower, upper = found.bounds(values, spread)
+    by_donor = [(upper - lower)[donor == name].mean(axis=0) for name in np.unique(donor)]
+    width = found.facts()["width"]
+    np.testing.assert_allclose(width["by_type"], np.mean(by_donor, axis=0), atol=1e-4)
+    assert width["mean"] == pytest.approx(np.mean(by_donor), abs=1e-4)
