@@ -53,7 +53,13 @@ TARGETS = {
     ),
     "polygons": Target(
         ("common/geometry/polygons.py",),
-        ("tests/test_slide_maps.py", "tests/test_spatial.py", "-k", "regions_are or an_edge or geojson or polygons"),
+        (
+            "tests/test_polygons.py",
+            "tests/test_slide_maps.py",
+            "tests/test_spatial.py",
+            "-k",
+            "regions_are or an_edge or geojson or polygons",
+        ),
     ),
     "folds": Target(
         ("evaluation/folds.py", "heads/inner_folds.py"),

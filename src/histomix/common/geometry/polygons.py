@@ -154,4 +154,4 @@ def _ring(ring: Sequence[Sequence[float]]) -> np.ndarray:
     points = np.asarray([point[:2] for point in ring], dtype=float)
     if points.ndim != 2 or points.shape[0] < 3 or points.shape[1] != 2 or not np.isfinite(points).all():
         raise ValueError(f"a ring of {len(ring)} points")
-    return np.vstack([points, points[:1]])
+    return points  # shapely closes it
