@@ -96,7 +96,10 @@ def entry(low: float | None, high: float | None) -> dict[str, float | None]:
 )
 def test_what_a_type_is_good_for(level: dict[str, Any], place: dict[str, Any], word: str) -> None:
     scores = {"slide_mae": {"minus_constant": {"a": level}}, "pearson": {"types": {"a": place}}}
-    assert good_for(scores) == {"a": word}
+    assert good_for(scores, donors_unseen=True) == {"a": word}
+    # Of donors that were in training, or of one, nothing is known about the next one's level.
+    known = WITHIN if (place["low"] or 0) > 0 else NEITHER
+    assert good_for(scores, donors_unseen=False) == {"a": known}
 
 
 def test_the_training_mean_is_its_own_constant(make_data: MakeData) -> None:
@@ -134,6 +137,8 @@ def test_levels_of_donors_are_told_where_features_hold_them(make_data: MakeData)
     data = make_data({f"s{i}": (f"D{i}", 20) for i in range(10)}, label)
     scores = data.run().summary["scores"]["label"]["ridge"]
     assert scores["good_for"]["T cell"] == BETWEEN
+    seen = data.run(folds="random").summary["scores"]["label"]["ridge"]
+    assert seen["slide_mae"]["minus_constant"]["T cell"]["high"] < 0 and seen["good_for"]["T cell"] != BETWEEN
     assert scores["slide_spearman"]["types"]["T cell"]["mean"] > 0.95
     assert scores["spread_kept"]["types"]["T cell"]["mean"] > 0.7
     assert (

@@ -18,8 +18,8 @@ from .folds import Fold
 from .scores.bootstrap import REFERENCE
 from .scores.ceiling import LABELS
 
-#: Heads that stand beside every other.
 MEAN = "mean"
+#: Heads that stand beside every other.
 BASELINES = (MEAN, REFERENCE)
 #: The labels themselves, scored against the truth: the bar that a head trained on them may approach.
 LABEL = "label"

@@ -83,7 +83,9 @@ def run_protocol(
     metrics = pd.concat([score_folds(protocol, folds, training, scored), *intervals.rows()], ignore_index=True)
     described = describe_folds(folds, training)
     scores = summarise(metrics, described, seed)
-    across = _across(training, scored, scores, seed)
+    unseen = len({name for fold in described for name in fold["donors"]}) > 1
+    unseen &= not any(fold["test_donors_in_training"] for fold in described)
+    across = _across(training, scored, scores, seed, donors_unseen=unseen)
     if len(across):
         metrics = pd.concat([metrics, across.assign(protocol=protocol)[COLUMNS]], ignore_index=True)
     return Scored(protocol, folds, fits, metrics, described, scores, intervals.summary())
@@ -126,7 +128,12 @@ def score_folds(
 
 
 def _across(
-    training: TrainingSet, scored: Mapping[str, tuple[Array, dict[str, Array]]], scores: dict[str, Any], seed: int
+    training: TrainingSet,
+    scored: Mapping[str, tuple[Array, dict[str, Array]]],
+    scores: dict[str, Any],
+    seed: int,
+    *,
+    donors_unseen: bool,
 ) -> pd.DataFrame:
     """Add order and spread of the slides' means, and what each type is good for, to the scores; returns their rows."""
     section, donor = np.asarray(training.section, dtype=str), np.asarray(training.donor, dtype=str)
@@ -135,7 +142,7 @@ def _across(
         for head, values in predicted.items():
             entries = across_slides(observed, values, section, donor, types, seed)
             scores[target][head] |= entries
-            scores[target][head]["good_for"] = good_for(scores[target][head])
+            scores[target][head]["good_for"] = good_for(scores[target][head], donors_unseen=donors_unseen)
             tested = int(np.isfinite(values).all(axis=1).sum())
             parts.append(across_rows(entries).assign(head=head, target=target, n_spots=tested))
     return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)

@@ -105,8 +105,11 @@ def across_rows(entries: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows).astype({"value": np.float64}) if rows else pd.DataFrame()
 
 
-def good_for(scores: Mapping[str, Any]) -> dict[str, str]:
+def good_for(scores: Mapping[str, Any], *, donors_unseen: bool) -> dict[str, str]:
     """What each cell type's predictions are good for, from the scores of one head.
+
+    Slides are told apart only where several donors were tested and none was in training (``donors_unseen``): the levels
+    of donors that a head knows say nothing of the next one's.
 
     *between slides*: the error of slide means is below the constant's (the interval of the paired difference, donors
     drawn, lies below 0). *within a slide only*: it is not, but the correlation within slides is above 0 (its interval
@@ -116,7 +119,7 @@ def good_for(scores: Mapping[str, Any]) -> dict[str, str]:
     words = {}
     for name, place in places.items():
         above = (levels.get(name) or {}).get("high")
-        if above is not None and above < 0:
+        if donors_unseen and above is not None and above < 0:
             words[name] = BETWEEN
         else:
             words[name] = WITHIN if (place.get("low") or 0.0) > 0 else NEITHER

@@ -235,9 +235,9 @@ def _border_on_tissue(fit: Fit) -> float:
     """Share of the image's border that runs through tissue."""
     width, height = fit.size_px
     along = (np.arange(_BORDER_POINTS) + 0.5) / _BORDER_POINTS
-    near, far = np.full_like(along, 0.5), np.full_like(along, 1.0)
-    columns = [along * width, along * width, near, far * width - 0.5]
-    rows = [near, far * height - 0.5, along * height, along * height]
+    near = np.full_like(along, 0.5)
+    columns = [along * width, along * width, near, width - near]
+    rows = [near, height - near, along * height, along * height]
     share = fit.on_tissue(np.column_stack([np.concatenate(columns), np.concatenate(rows)]))
     length = np.repeat([width, width, height, height], _BORDER_POINTS)
     return float(np.average(share, weights=length))
