@@ -219,7 +219,9 @@ def test_inner_groups_are_donors_else_sections_else_strips() -> None:
     xy = np.column_stack([np.tile(np.arange(10.0), 4), np.repeat(np.arange(4.0), 10)])
     section, donor = np.repeat(list("stuv"), 10), np.repeat(list("abcc"), 10)
     np.testing.assert_array_equal(inner_groups(section, donor, xy), donor)
-    for few in (np.repeat(list("ab"), 20), np.repeat("a", 40)):  # of two, one would tell nothing of both
+    pair = np.repeat(list("ab"), 20)
+    np.testing.assert_array_equal(inner_groups(np.repeat(list("st"), 20), pair, xy), pair)
+    for few in (pair, np.repeat("a", 40)):  # of two, one would tell nothing of both
         np.testing.assert_array_equal(inner_groups(section, few, xy), section)
     strips = inner_groups(np.repeat("s", 40), np.repeat("a", 40), xy)
     np.testing.assert_array_equal(strips, np.tile(np.arange(10) // 2, 4))  # across the longer side

@@ -94,7 +94,8 @@ def _group(
         "name": f"{cohort + ': ' if several else ''}{protocol} folds, against the {against(target)}",
         "protocol": words,
         "protocol_class": badge,
-        "text": f"{first['n_sections']} sections of {_donors(first['n_donors'])}, {first['n_types']} cell types.",
+        "text": f"{counted(first['n_sections'], 'section')} of {counted(first['n_donors'], 'donor')}, "
+        f"{counted(first['n_types'], 'cell type')}.",
         "findings": _findings(records, badge),
         "axis": axis.header(),
         "rows": [_row(row, axis) for row in records],
@@ -217,10 +218,6 @@ def _interval(low: float | None, high: float | None, sign: str = "") -> str:
 
 def _p(value: float | None) -> str:
     return "–" if value is None else f"{value:.3g}"
-
-
-def _donors(count: int) -> str:
-    return f"{count} donor{'' if count == 1 else 's'}"
 
 
 def _plain(value: float | None) -> str:

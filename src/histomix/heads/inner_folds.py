@@ -41,9 +41,11 @@ def inner_folds(n_rows: int, groups: np.ndarray | None) -> list[np.ndarray]:
 
 def held_out_kind(section: np.ndarray, donor: np.ndarray) -> str:
     """What inner splits of these rows hold out whole: "donor", "section" or "strip"; see `inner_groups`."""
-    if len(np.unique(donor)) >= MIN_DONORS:
+    n_donors, n_sections = len(np.unique(donor)), len(np.unique(section))
+    # Two donors with a section each are held out with their sections.
+    if n_donors >= MIN_DONORS or n_donors == n_sections == 2:
         return "donor"
-    return "section" if len(np.unique(section)) > 1 else "strip"
+    return "section" if n_sections > 1 else "strip"
 
 
 def inner_groups(section: np.ndarray, donor: np.ndarray, xy_um: np.ndarray) -> np.ndarray:
