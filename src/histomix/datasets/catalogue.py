@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 from ..common.geometry.pitch import spot_pitch
 from ..common.naming import visible
-from ..common.remote_names import check_names, local_path
 from ..common.transfer.digests import check_digest, note_digest
 from ..common.transfer.download import RemoteFile
+from ..common.transfer.remote_names import check_names, local_path
 from ..errors import DownloadError, InputError, MissingDownloadError, RefusedDownloadError, UnknownNameError
 
 Row = dict[str, Any]

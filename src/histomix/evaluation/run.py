@@ -200,8 +200,8 @@ def _nuclei(gathered: EvaluationData, progress: Progress) -> tuple[dict[str, pd.
     counts: dict[str, pd.Series] = {}
     notes: list[str] = []
     for part, names in gathered.parts:
-        found, missing = count_in_tiles(part.cohort, part.blocks[0], progress)
-        counts |= {names[name]: series for name, series in found.items()}
+        counted, missing = count_in_tiles(part.cohort, part.blocks[0], progress)
+        counts |= {names[name]: series for name, series in counted.items()}
         notes += missing
     return counts, notes
 

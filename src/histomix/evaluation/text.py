@@ -132,13 +132,16 @@ def _calibration(heads: Mapping[str, Any]) -> list[str]:
 def _cautions(facts: Mapping[str, Any]) -> list[str]:
     """Warnings and notes, each once."""
     caution = facts["interval"]["caution"]
-    found = {one["message"]: one["severity"] for one in facts.get("audit") or []}
+    severities = {one["message"]: one["severity"] for one in facts.get("audit") or []}
     probe = facts.get("probe")
     if probe is not None:
-        found.setdefault(probe["statement"], "warning" if probe["strong"] else "note")
+        severities.setdefault(probe["statement"], "warning" if probe["strong"] else "note")
     for note in [*([caution] if caution else []), *facts["notes"]]:
-        found.setdefault(note, "note")
-    return ["", *(f"{'audit: ' if severity == 'error' else ''}{severity}: {text}" for text, severity in found.items())]
+        severities.setdefault(note, "note")
+    return [
+        "",
+        *(f"{'audit: ' if severity == 'error' else ''}{severity}: {text}" for text, severity in severities.items()),
+    ]
 
 
 def _listed(names: list[str]) -> str:

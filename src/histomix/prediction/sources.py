@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..common.addresses import check_address, redact_url
 from ..common.naming import file_key, safe_file_name
 from ..common.paths import path_in_table
-from ..common.remote_names import remote_name
+from ..common.transfer.addresses import check_address, redact_url
+from ..common.transfer.remote_names import remote_name
 from ..errors import HeadError, InputError
 from ..slides.files import SUFFIXES
 from .job import SlideJob

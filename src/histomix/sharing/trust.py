@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..common.naming import visible
-from ..common.remote_names import check_names
+from ..common.transfer.remote_names import check_names
 from ..errors import HeadError, InputError, MissingHeadError
 from ..heads.cards.text import EncoderTerms, card_terms, encoder_terms
 from ..provenance import digest_json

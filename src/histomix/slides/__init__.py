@@ -1,7 +1,7 @@
 """Slides at a known um per pixel, the tissue on them, and tiles."""
 
-from ..common.addresses import redact_url
-from ..common.remote_names import remote_name
+from ..common.transfer.addresses import redact_url
+from ..common.transfer.remote_names import remote_name
 from ..common.transfer.retry import Retry
 from .nuclei import Nuclei, count_nuclei, find_nuclei
 from .open import open_slide

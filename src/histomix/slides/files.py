@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ..common.remote_names import relative_name
+from ..common.transfer.remote_names import relative_name
 from ..errors import InputError, MissingSlideError, SlideError
 from ..provenance import digest_file, digest_json
 

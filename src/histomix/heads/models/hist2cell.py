@@ -98,8 +98,8 @@ class Hist2CellRegressor(CompositionRegressor):
     def _outputs(self, network: Any, inputs: np.ndarray, graphs: Subgraphs, row_of: np.ndarray) -> Tensor:
         import torch
 
-        found: Tensor = network(torch.from_numpy(inputs), graphs, row_of)
-        return found
+        outputs: Tensor = network(torch.from_numpy(inputs), graphs, row_of)
+        return outputs
 
     def _fit(
         self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, positions: Positions | None
@@ -263,5 +263,5 @@ class Hist2CellTilesRegressor(Hist2CellRegressor):
         return tiles
 
     def _outputs(self, network: Any, inputs: np.ndarray, graphs: Subgraphs, row_of: np.ndarray) -> Tensor:
-        found: Tensor = network.rest(network.encode(inputs), graphs, row_of)
-        return found
+        outputs: Tensor = network.rest(network.encode(inputs), graphs, row_of)
+        return outputs

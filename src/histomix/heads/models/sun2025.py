@@ -208,9 +208,9 @@ class Sun2025Regressor(CompositionRegressor):
     def restore(self, arrays: Mapping[str, np.ndarray], numbers: Mapping[str, Any]) -> Self:
         """Set what `fitted` returned; raises what `CompositionRegressor.restore` does."""
         super().restore(arrays, numbers)
-        if (found := len(self.bias_0_)) != self.members * len(self.mean_):
+        if (networks := len(self.bias_0_)) != self.members * len(self.mean_):
             raise HeadError(
-                f"the saved array bias_0_ has {found} networks; expected {len(self.mean_)} x members={self.members}"
+                f"the saved array bias_0_ has {networks} networks; expected {len(self.mean_)} x members={self.members}"
             )
         return self
 
