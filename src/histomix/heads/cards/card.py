@@ -41,6 +41,7 @@ def make_card(
     seed: int,
     scores: Mapping[str, Any] | None,
     levels: Mapping[str, Any] | None = None,
+    stability: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """All that a card says but the digests of its files, as plain JSON values.
@@ -59,6 +60,8 @@ def make_card(
         Scores with their protocol, see `evaluation_scores` and `inner_scores`.
     levels
         How well slides are told apart, see `heads.levels.held_out_levels`.
+    stability
+        How far predictions move when a slide is cropped, see `heads.crops.crop_stability`.
     notes
         Sentences to add to the limits.
     """
@@ -85,6 +88,7 @@ def make_card(
         "seed": seed,
         "scores": scores,
         "levels": levels,
+        "crop_stability": stability,
         "calibration": None if intervals is None else _named(intervals.facts(), training.cell_types),
         "intended_use": INTENDED_USE,
         "limits": " ".join([LIMITS, *notes]),

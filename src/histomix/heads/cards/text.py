@@ -158,6 +158,22 @@ def _sees(card: Mapping[str, Any]) -> str:
         context_um = card["context_um"]
         far = "at the tiles of its whole slide" if context_um is None else f"at neighbours up to {context_um:g} um away"
         text += f"\n\nIt looks {far if context_um != 0 else 'at each tile alone'}."
+    return text + _stability(card.get("crop_stability"))
+
+
+def _stability(facts: Mapping[str, Any] | None) -> str:
+    """How far predictions move when less of a slide is read."""
+    numbers = [(facts or {}).get(name) for name in ("sd", "largest", "tolerated", "beyond_um")]
+    if not all(isinstance(one, int | float) for one in numbers):
+        return ""
+    sd, largest, tolerated, beyond_um = (float(one) for one in numbers if one is not None)
+    far = f"farther than {beyond_um:g} um from what was cut away" if beyond_um else "that were kept"
+    text = (
+        f" Cropped at random, a section of the training has the same predictions at tiles {far} but for {sd:.3f} "
+        f"standard deviations of the labels ({largest:.3f} at the most)."
+    )
+    if sd > tolerated:
+        text += " Maps of this head depend on how much of a slide is read: compare only slides that were read alike."
     return text
 
 

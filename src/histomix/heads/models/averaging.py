@@ -86,6 +86,11 @@ class AverageRegressor(CompositionRegressor):
         return self._average(np.stack([member.predict(X, positions) for member in self.members_.values()]))
 
     @property
+    def reach_um(self) -> float:
+        """How far around a tile the farthest-reaching head's rings and smoothing reach, um."""
+        return max((member.reach_um for member in getattr(self, "members_", {}).values()), default=0.0)
+
+    @property
     def context_um(self) -> float:
         """How far around a tile the farthest-looking head looks, um."""
         return max((member.context_um for member in getattr(self, "members_", {}).values()), default=0.0)

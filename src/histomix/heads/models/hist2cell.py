@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .hist2cell_network import SpotGraph, Subgraphs
 
 _PREDICT_CENTRES = 64
+#: Three edges of the graph, of 1.3 spot pitches at most.
+_REACH_PITCHES = 3.9
 
 
 class Hist2CellRegressor(CompositionRegressor):
@@ -84,6 +86,11 @@ class Hist2CellRegressor(CompositionRegressor):
         self.weight_decay = weight_decay
         self.predict_batch = predict_batch
         self.seed = seed
+
+    @property
+    def reach_um(self) -> float:
+        """Two steps of the graph, and what decides which spots are the nearest six of the farthest of them, um."""
+        return _REACH_PITCHES * getattr(self, "pitch_um_", 0.0)
 
     # The two variants differ in these three.
 
