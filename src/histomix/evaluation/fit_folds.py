@@ -88,13 +88,19 @@ def fit_folds(
         fits.cost[name] = {"fit_seconds": 0.0, "predict_seconds": 0.0}
     for fold in folds:
         for name, estimator in estimators.items():
-            fits.predicted[name][fold.test] = _predict(name, estimator, training, fold, fits)
+            fits.predicted[name][fold.test] = fit_and_predict(name, estimator, training, fold, fits)
             step()
     return fits
 
 
-def _predict(name: str, prototype: Any, training: TrainingSet, fold: Fold, fits: Fits) -> Array:
-    """Fit on the training rows of a fold and predict its test rows."""
+def fit_and_predict(name: str, prototype: Any, training: TrainingSet, fold: Fold, fits: Fits) -> Array:
+    """Fit a clone of one head on the training rows of a fold and predict its test rows; its cost is added to ``fits``.
+
+    Raises
+    ------
+    HeadError
+        The head cannot be fitted, or its predictions are not those of the test rows.
+    """
     from sklearn.base import clone
 
     rows = fold.train

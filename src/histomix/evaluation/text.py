@@ -11,6 +11,7 @@ from ..common.words import counted
 from ..heads.levels import BETWEEN, NEITHER, WITHIN
 from .baselines import NUCLEI, ORACLE
 from .fit_folds import MEAN
+from .more_donors import more_donors_words
 from .scores.ceiling import CEILING, ceiling_words
 from .scores.paired_tests import ALPHA, difference_words, too_few_words
 from .scores.scoring import SLIDE_METRICS
@@ -44,6 +45,7 @@ def in_words(facts: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> st
     lines += _tests(facts.get("tests") or [])
     lines += _detectability(facts.get("detectability") or [], facts.get("groups"))
     lines += level_words((facts.get("scores") or {}).get("label") or {})
+    lines += more_donors_words(facts.get("more_donors"))
     lines += _calibration(facts.get("calibration") or {})
     lines += spatial_words(facts.get("spatial"))
     return "\n".join([*lines, *_cautions(facts)]).replace("\n\n\n", "\n\n").rstrip()

@@ -191,6 +191,9 @@ def evaluation_scores(summary: Mapping[str, Any], head: str, training: TrainingS
                 types = entry["types"]
                 means = {name: value["mean"] if isinstance(value, Mapping) else value for name, value in types.items()}
                 scores[metric]["by_type"] = {name: means[name] for name in training.cell_types if name in means}
+    more = (summary.get("more_donors") or {}).get("heads", {}).get(head)
+    if more:
+        scores["more_donors"] = {**more, **{name: summary["more_donors"][name] for name in ("n_donors", "n_sections")}}
     return scores
 
 

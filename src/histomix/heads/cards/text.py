@@ -193,11 +193,26 @@ def _scores(scores: Mapping[str, Any] | None) -> str:
     ]
     if rows:
         text += "\n\n" + markdown_table(["Metric", "Mean over cell types", "Interval", "Types"], rows)
+    text += _more_donors(scores.get("more_donors"))
     by_type = entries.get("pearson", {}).get("by_type")
     if by_type:
         rows = [[name, _number(value)] for name, value in by_type.items()]
         text += "\n\n" + markdown_table(["Cell type", "Pearson"], rows)
     return text
+
+
+def _more_donors(facts: Mapping[str, Any] | None) -> str:
+    """What more donors in training did in the evaluation."""
+    if not facts:
+        return ""
+    curve = [(one.get("n_donors"), one.get("mean")) for one in facts.get("other_donors") or []]
+    rises = ", ".join(f"{_number(mean)} with {plain(count)}" for count, mean in curve)
+    adds = "; ".join(
+        f"the {words} donor adds {entry['mean']:+.3f}" + (f" ({_interval(entry)})" if _interval(entry) else "")
+        for words, entry in (("second", facts.get("second_donor")), ("last", facts.get("last_donor")))
+        if entry and entry.get("mean") is not None
+    )
+    return f"\n\nMore donors in training: unseen donors {rises}; to held-out sections of those before it {adds}."
 
 
 def level_lines(card: Mapping[str, Any]) -> list[str]:
