@@ -15,7 +15,7 @@ from ..progress import Progress
 from ..provenance import versions
 from .baselines import NUCLEI, ORACLE, count_in_tiles
 from .data import CohortData, EvaluationData, evaluation_data, positions, slide_scales, truth_rows
-from .fit_folds import BASELINES, prototypes
+from .fit_folds import BASELINES, prototypes, searched
 from .folds import PROTOCOLS
 from .groups import check_groups, group_rows, groups_from_labels, summarise_groups
 from .leakage.audit import audit, refuse_leaks
@@ -106,6 +106,7 @@ def held_out_scores(
         "inflation": inflation(results) if rest else [],
         "versions": versions("numpy", "scipy", "scikit-learn", "torch"),
         "cost": first.fits.cost,
+        "searched": searched(first.fits.searches),
         **({} if added is None else {"more_donors": added}),
     }
     tables = partial(_tables, gathered=gathered, sections=sections)

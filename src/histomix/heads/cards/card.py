@@ -76,6 +76,7 @@ def make_card(
             "fitted": estimator.fitted()[1],
             # Of a head after a paper: what the paper leaves open.
             **({"own_choices": choices} if (choices := getattr(estimator, "own_choices", None)) else {}),
+            **({"search": estimator.search_} if estimator.search_ else {}),
         },
         # None for a head that looks at its whole slide.
         "context_um": estimator.context_um if np.isfinite(estimator.context_um) else None,

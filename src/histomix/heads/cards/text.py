@@ -271,6 +271,14 @@ def _made_with(card: Mapping[str, Any]) -> str:
     lines += [f"- {plain(name)}: `{_code(value)}`" for name, value in {**kind["parameters"], **kind["fitted"]}.items()]
     choices = kind.get("own_choices", {}).items()
     lines += [f"- chosen here, since the paper does not say: {plain(f'{name}: {value}')}" for name, value in choices]
+    search = kind.get("search")
+    if search:
+        best = ", ".join(f"{name} {value}" for name, value in search["chosen"].items())
+        words = (
+            f"{best}; {search['n_trials']} trials on {search['n_splits']} inner splits, by the {search['judged_by']}"
+        )
+        lines.append(f"- chosen inside the training: {plain(words)}")
+        lines += [f"  - tried: `{_code(one)}`" for one in search["trials"]]
     if card.get("digest"):
         lines.append(f"- digest of the card: `{_code(card['digest'])}`")
     return "\n".join(lines)

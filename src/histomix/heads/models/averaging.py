@@ -14,7 +14,11 @@ from ..neighbourhood import Positions
 
 _SEPARATOR = "/"
 #: What the heads are made with, beyond the unit and the seed.
-_PARAMETERS: dict[str, dict[str, Any]] = {"ridge": {"smooth_um": "auto"}, "sun2025": {"smooth_um": "auto"}}
+_PARAMETERS: dict[str, dict[str, Any]] = {
+    "ridge": {"smooth_um": "auto"},
+    # Settings of its own are searched only where it stands alone, as a baseline.
+    "sun2025": {"smooth_um": "auto", "learning_rate": 1e-3, "dropout": 0.3},
+}
 
 
 class AverageRegressor(CompositionRegressor):
