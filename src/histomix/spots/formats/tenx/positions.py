@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import pandas as pd
 from ....common import tables
 from ....common.words import counted
 from ....errors import MissingExtraError, MissingSectionError, SectionError
+from ....provenance import parse_json
 from ...counts import match_barcodes
 from ..base import spots_only
 from .matrix import find_matrix, is_raw, read_barcodes, read_matrix
@@ -173,7 +173,7 @@ def read_scalefactors(spatial: Path) -> ScaleFactors | None:
         return None
     text = tables.decode(tables.read_bytes(path), path)
     try:
-        values = json.loads(text)
+        values = parse_json(text)
     except ValueError as error:
         raise SectionError(f"cannot be read as JSON ({error})", where=path, hint=_AGAIN) from error
     names = ("spot_diameter_fullres", "tissue_hires_scalef", "tissue_lowres_scalef", "microns_per_pixel", "bin_size_um")
