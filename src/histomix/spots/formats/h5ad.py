@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -34,7 +35,7 @@ class PlainH5AD:
     def read(self, path: Path, with_counts: bool, options: Options) -> SpotFile:
         """See `Format`. Spots that lie as those of a Visium array do get its geometry and um per px."""
         adata = _read(path, with_counts, options.get("library"))
-        return _as_visium(adata, path) or SpotFile(adata)
+        return _as_bins(adata) or _as_visium(adata, path) or SpotFile(adata)
 
     def describe(self, path: Path, options: Options) -> Description:
         """See `Format`."""
@@ -55,11 +56,28 @@ class PlainH5AD:
         )
 
 
-def _as_visium(adata: AnnData, path: Path) -> SpotFile | None:
-    """A Visium section as scanpy stores it: array positions in obs, and a spot diameter that agrees with them."""
+def _scalefactors(adata: AnnData) -> Mapping[str, Any]:
+    """Scale factors as scanpy stores them; empty without."""
     library = next(iter(adata.uns["spatial"].values())) if library_names(adata) else {}
     factors = library.get("scalefactors", {}) if isinstance(library, Mapping) else {}
-    diameter_px = factors.get("spot_diameter_fullres")
+    return factors if isinstance(factors, Mapping) else {}
+
+
+def _as_bins(adata: AnnData) -> SpotFile | None:
+    """Bins of Visium HD, whose scale factors say their side and um per px."""
+    known = _scalefactors(adata)
+    try:
+        bin_um, mpp = float(known["bin_size_um"]), float(known["microns_per_pixel"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    if not (0 < bin_um < math.inf and 0 < mpp < math.inf):
+        return None
+    return SpotFile(adata, mpp, "microns_per_pixel of its scale factors", bin_um, bin_um)
+
+
+def _as_visium(adata: AnnData, path: Path) -> SpotFile | None:
+    """A Visium section as scanpy stores it: array positions in obs, and a spot diameter that agrees with them."""
+    diameter_px = _scalefactors(adata).get("spot_diameter_fullres")
     if diameter_px is None or not {"array_row", "array_col"} <= set(adata.obs.columns):
         return None
     xy_px = adata.obsm["spatial"]
