@@ -16,7 +16,7 @@ from ..common import tables
 from ..common.naming import safe_file_name
 from ..common.words import counted
 from ..errors import HistomixError, MissingSectionError, SectionError, SheetError, SlideError
-from ..provenance import read_json
+from ..provenance import read_json, refuse_pipe
 from .formats import Description, check_options, find_format, split_location
 from .formats.tenx.matrix import open_h5, read_barcodes
 from .readers import detect_format
@@ -70,6 +70,7 @@ def inspect_data(path: str | os.PathLike[str]) -> Inspection:
     place, options = split_location(os.fspath(path))
     if not place.exists():
         raise MissingSectionError("there is no such file or folder", where=place, hint="Check the path")
+    refuse_pipe(place, SectionError)
     inspection = _other_image(place) or _inspection(place, options)
     if inspection is None:
         table = _table(place)

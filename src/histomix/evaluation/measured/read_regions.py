@@ -99,7 +99,7 @@ def read_regions(path: str | os.PathLike[str]) -> Regions:
     Parameters
     ----------
     path
-        GeoJSON (``.geojson``, ``.json``): polygons with ``properties.classification.name`` (QuPath) or
+        GeoJSON (``.geojson``, ``.json``, gzipped or not): polygons with ``properties.classification.name`` (QuPath) or
         ``properties.name``, in level-0 px less the slide's bounds. Or a table (CSV, TSV, Parquet): a column ``region``
         (or label, annotation, class) with ``spot`` (or barcode), array coordinates ``x``, ``y``, or ``x_px``, ``y_px``.
 
@@ -111,7 +111,7 @@ def read_regions(path: str | os.PathLike[str]) -> Regions:
     place = Path(path)
     if not place.is_file():
         raise MissingFileError("there is no such file", where=place, hint=_HINT)
-    if place.suffix.lower() in (".geojson", ".json"):
+    if place.name.lower().removesuffix(".gz").endswith((".geojson", ".json")):
         return _polygons(place)
     present = column_names(place)
     lower = {name.lower(): name for name in reversed(present)}
