@@ -169,7 +169,9 @@ def test_the_card_in_words(parts: Any) -> None:
     ):
         assert words in text, words
     sections = re.findall(r"^## (.*)$", text, re.M)
-    expected = "Cell types, Training data, What it sees, Scores, Intervals, Intended use, Limits, Made with"
+    expected = (
+        "Cell types, Training data, What it sees, Scores, Levels of slides, Intervals, Intended use, Limits, Made with"
+    )
     assert ", ".join(sections) == expected
     for table in re.findall(r"(?:^\|.*\n)+", text, re.M):
         assert len({line.count("|") for line in table.splitlines()}) == 1

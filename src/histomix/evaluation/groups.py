@@ -12,10 +12,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..common.metrics import Array, pearson, unit_deviations
+from ..common.resampling import mean_and_interval, resample_weights
 from ..common.tables import read_table
 from ..common.yaml_text import YamlFile
 from ..errors import InputError
-from .scores.bootstrap import mean_and_interval, resample_weights, units_by_head
+from .scores.bootstrap import units_by_head
 
 #: The metric of a group in the table; ``cell_type`` is the name of the group.
 GROUP_METRIC = "pearson_group"

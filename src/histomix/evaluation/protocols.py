@@ -12,13 +12,14 @@ import pandas as pd
 from ..common.metrics import Array
 from ..errors import InputError
 from ..heads import TrainingSet
+from ..heads.levels import across_slides, good_for
 from .baselines import NUCLEI, ORACLE, nuclei_of_rows, nuclei_predictions, section_mean
 from .data import EvaluationData
 from .fit_folds import LABEL, MEAN, Fits, fit_folds
 from .folds import HONESTY, Fold, check_protocol
 from .scores.bootstrap import describe_folds, summarise
 from .scores.coverage import IntervalScores
-from .scores.levels import across_rows, across_slides, good_for, slide_errors
+from .scores.levels import across_rows, slide_errors
 from .scores.scoring import score
 
 COLUMNS = ["head", "protocol", "fold", "donor", "section", "cell_type", "metric", "value", "target", "n_spots"]

@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 
 from ..common.words import counted
+from ..heads.levels import BETWEEN, NEITHER, WITHIN
 from .baselines import NUCLEI, ORACLE
 from .fit_folds import MEAN
 from .scores.ceiling import CEILING, ceiling_words
-from .scores.levels import BETWEEN, NEITHER, WITHIN
 from .scores.paired_tests import ALPHA, difference_words, too_few_words
 from .scores.scoring import SLIDE_METRICS
 

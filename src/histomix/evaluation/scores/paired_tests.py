@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from scipy.stats import false_discovery_control
 
 from ...common.metrics import Array
-from .bootstrap import mean_and_interval, resample_weights, units_by_head
+from ...common.resampling import mean_and_interval, resample_weights
+from .bootstrap import units_by_head
 
 #: A result below this is called a difference.
 ALPHA = 0.05

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from ...common.geometry.pitch import nearest_pitch
 from ...common.geometry.toroidal_null import random_shifts
 from ...common.metrics import pearson
+from ...common.resampling import mean_and_interval, resample_weights
 from ...errors import InputError
 from ...progress import Progress, silent
 from ..measured.read_regions import Regions, read_section_regions
 from ..result import Evaluation
-from ..scores.bootstrap import mean_and_interval, resample_weights
 from .domains import DOMAINS, choose_domains, composition_domains, partition_agreement
 from .moran import KERNELS, REACH, Array, SpatialWeights, colocalisation, moran, spatial_weights
 from .null import NULL, SHIFTS, compare_colocalisation

@@ -40,6 +40,7 @@ def make_card(
     tissue: Sequence[str | None],
     seed: int,
     scores: Mapping[str, Any] | None,
+    levels: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """All that a card says but the digests of its files, as plain JSON values.
@@ -56,6 +57,8 @@ def make_card(
         Of everything drawn at random.
     scores
         Scores with their protocol, see `evaluation_scores` and `inner_scores`.
+    levels
+        How well slides are told apart, see `heads.levels.held_out_levels`.
     notes
         Sentences to add to the limits.
     """
@@ -81,6 +84,7 @@ def make_card(
         "training": _training_facts(training, labels),
         "seed": seed,
         "scores": scores,
+        "levels": levels,
         "calibration": None if intervals is None else _named(intervals.facts(), training.cell_types),
         "intended_use": INTENDED_USE,
         "limits": " ".join([LIMITS, *notes]),

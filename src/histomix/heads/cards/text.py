@@ -7,10 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ...common.words import counted
+from .levels import Levels, levels_of
 
 #: Names longer than this are listed in part.
 _LISTED = 12
 _MARKS = re.compile(r"([\\`*\[\]#|~$])")
+#: Numbers of the card's levels: errors of slides' means, and how their order and spread are kept.
+_HALF = "slide_error"
+_ERRORS = ("slide_mae", "slide_mae_constant", _HALF)
+_ACROSS = ("slide_spearman", "spread_kept")
 _TERMS = {True: "commercial use allowed", False: "no commercial use", None: "commercial use not declared"}
 
 
@@ -78,7 +83,14 @@ def card_markdown(card: Mapping[str, Any], *, names: bool = True) -> str:
     if absent:
         parts.append(f"Absent from training and never predicted: {_listed(absent, len(absent))}.")
     parts += ["## Training data", _training(training, names), "## What it sees", _sees(card)]
-    parts += ["## Scores", _scores(card.get("scores")), "## Intervals", _calibration(card.get("calibration"))]
+    parts += [
+        "## Scores",
+        _scores(card.get("scores")),
+        "## Levels of slides",
+        _levels(card),
+        "## Intervals",
+        _calibration(card.get("calibration")),
+    ]
     use, limits = (plain(card[name]) for name in ("intended_use", "limits"))
     parts += ["## Intended use", use, "## Limits", limits, "## Made with", _made_with(card)]
     return "\n\n".join(parts) + "\n"
@@ -170,6 +182,47 @@ def _scores(scores: Mapping[str, Any] | None) -> str:
         rows = [[name, _number(value)] for name, value in by_type.items()]
         text += "\n\n" + markdown_table(["Cell type", "Pearson"], rows)
     return text
+
+
+def level_lines(card: Mapping[str, Any]) -> list[str]:
+    """What a card says of the means of slides, in lines: where it comes from, then what each cell type is good for."""
+    levels = levels_of(card)
+    if levels is None:
+        return ["means of slides: not known"]
+    names = [str(name) for name in card.get("cell_types") or []]
+    widest = max((len(name) for name in names), default=0)
+    lines = [f"means of slides, {_held_out(levels)}:"]
+    for name in names:
+        error, constant, half = (levels.number(name, what) for what in _ERRORS)
+        line = f"  {name:{widest}}  {levels.word(name)}"
+        line += "" if error is None or constant is None else f"; error {error:.3f} (training mean {constant:.3f})"
+        lines.append(line + ("" if half is None else f"; {levels.level:.0%} within {half:.3f}"))
+    return lines
+
+
+def _held_out(levels: Levels) -> str:
+    if levels.donors_unseen:
+        return f"{counted(levels.n_donors, 'donor')} held out ({counted(levels.n_sections, 'section')})"
+    return f"{counted(levels.n_sections, 'section')} held out, of {counted(levels.n_donors, 'donor')} in training"
+
+
+def _levels(card: Mapping[str, Any]) -> str:
+    levels = levels_of(card)
+    if levels is None:
+        return "Not known: no section was held out."
+    rows = [
+        [name, levels.word(name), *(_number(levels.number(name, what)) for what in (*_ERRORS[:2], *_ACROSS, _HALF))]
+        for name in card["cell_types"]
+    ]
+    head = ["Cell type", "Good for", "Error of slide means", "Training mean's", "Order (Spearman)", "Spread kept"]
+    text = f"Means of slides, {_held_out(levels)}. "
+    if not levels.donors_unseen:
+        text += "Slides are told apart only by donors that were in no training row. "
+    text += (
+        "*Between slides*: the error of slide means is below the training mean's. *Within a slide only*: it is not, "
+        "but places within a slide are told."
+    )
+    return text + "\n\n" + markdown_table([*head, f"{levels.level:.0%} of slides within"], rows)
 
 
 def _calibration(facts: Mapping[str, Any] | None) -> str:
