@@ -1,9 +1,11 @@
-"""Numbers and nouns in sentences, and the sentence that stands on everything a clinician may see."""
+"""Numbers and nouns in sentences, and the words that stand on everything a clinician may see."""
 
 from __future__ import annotations
 
 #: On every page, picture and export of a prediction.
 RESEARCH_USE = "Research use only: an estimate, no diagnosis."
+#: What predictions of a cell type are good for, as cards, maps and tables say it.
+BETWEEN, WITHIN, NEITHER, NOT_KNOWN = "between slides", "within a slide only", "neither", "not known"
 _FEW = ("no", "one", "two", "three", "four")
 
 

@@ -16,11 +16,11 @@ from PIL import Image
 from ..common.anonymity.nameless import file_stem
 from ..common.formats import MAP_FORMAT, refuse_newer
 from ..common.h5ad import read_h5ad
-from ..common.words import RESEARCH_USE
+from ..common.words import NOT_KNOWN, RESEARCH_USE
 from ..errors import MapError, MissingMapError
 from ..provenance import read_json
 from .describe import CompositionDescription, describe
-from .reading import NOT_KNOWN, Reading, reading_of
+from .reading import Reading, reading_of
 
 MAP_FILE = "composition.h5ad"
 #: Layers that hold the ends of intervals.

@@ -8,14 +8,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from ..common.words import counted, few, sentence, whole_percent
+from ..common.words import BETWEEN, NEITHER, NOT_KNOWN, WITHIN, counted, few, sentence, whole_percent
 
 #: A slide with a smaller share of its read tiles in scope has no composition to speak of.
 LEAST_IN_SCOPE = 0.5
 #: Intervals calibrated on fewer donors than this tell nothing of another one.
 FEWEST_DONORS = 3
-NOT_KNOWN = "not known"
+#: What each word says of the types it stands at.
+_SAID = {
+    BETWEEN: "{} can be compared between slides",
+    WITHIN: "{} within a slide only",
+    NEITHER: "{} neither between slides nor within one",
+    NOT_KNOWN: "of {} it is not known",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +155,16 @@ def refers_to(manifest: Mapping[str, Any]) -> str:
     return f"{what} {where}; the head learnt from {learnt}."
 
 
+def type_facts(card: Mapping[str, Any]) -> pd.DataFrame:
+    """What a map says of each cell type of a head: ``good_for`` (a word) and ``slide_error`` (NaN if not known)."""
+    from ..heads import levels_of  # who has a card has the room open; who has a map need not
+
+    names, levels = [str(name) for name in card["cell_types"]], levels_of(card)
+    words = [NOT_KNOWN if levels is None else levels.word(name) for name in names]
+    errors = [None if levels is None else levels.slide_error(name) for name in names]
+    return pd.DataFrame({"good_for": words, "slide_error": np.array(errors, float)}, index=names)
+
+
 def words_by_type(good_for: Mapping[str, str]) -> str:
     """What the cell types are good for, in one sentence; "" where nothing is known of any."""
     groups: dict[str, list[str]] = {}
@@ -155,13 +172,7 @@ def words_by_type(good_for: Mapping[str, str]) -> str:
         groups.setdefault(word, []).append(name)
     if set(groups) <= {NOT_KNOWN}:
         return ""
-    told = {
-        "between slides": "{} can be compared between slides",
-        "within a slide only": "{} within a slide only",
-        "neither": "{} neither between slides nor within one",
-        NOT_KNOWN: "of {} it is not known",
-    }
-    parts = [told.get(word, "{} " + word).format(_listed(groups[word])) for word in told if word in groups]
+    parts = [said.format(_listed(groups[word])) for word, said in _SAID.items() if word in groups]
     return sentence("; ".join(parts))
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ..common.words import NEITHER
 from .map import CompositionMap
 
 #: Types that a first picture shows, at most and at least.
 MOST, LEAST = 5, 3
-NEITHER = "neither"
 
 
 @dataclass(frozen=True, eq=False)

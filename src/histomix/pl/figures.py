@@ -216,11 +216,17 @@ def thumbnail_figure(canvas: Canvas, xy_px: np.ndarray, table: pd.DataFrame, inc
 
 
 def map_figure(
-    canvas: Canvas, xy_px: np.ndarray, table: pd.DataFrame, columns: int = 4, outside: np.ndarray | None = None
+    canvas: Canvas,
+    xy_px: np.ndarray,
+    table: pd.DataFrame,
+    columns: int = 4,
+    outside: np.ndarray | None = None,
+    words: Mapping[str, str] | None = None,
 ) -> Figure:
     """One map per cell type on the faded slide, each on a colour scale of its own.
 
-    Places ``outside`` the scope, bool (n,), are hatched, and the scale is that of the others.
+    Places ``outside`` the scope, bool (n,), are hatched, and the scale is that of the others; ``words`` of a type stand
+    under its map.
     """
     inside = np.ones(len(table), bool) if outside is None or outside.all() else ~outside
     frame = crop_to(canvas, xy_px)
@@ -230,6 +236,7 @@ def map_figure(
         draw_slide(axes, canvas, frame, faded=True)
         draw_marks(axes, canvas, xy_px, value_colours(table[name].to_numpy(float), norm), outside)
         axes.set_title(plain_text(name), fontsize=9, color=INK)
+        axes.set_xlabel((words or {}).get(str(name), ""), fontsize=7, color=QUIET, labelpad=3)
         _colour_bar(figure, axes, norm)
     draw_scale_bar(panels[0], canvas, frame)
     return figure

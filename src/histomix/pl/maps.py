@@ -36,7 +36,7 @@ from .figures import (
 )
 from .matrices import draw_composition_bars
 from .tables import composition_means
-from .varying import SIDE, draw_footnote, map_canvas, map_notes, varying_panels
+from .varying import SIDE, draw_footnote, map_canvas, map_notes, type_words, varying_panels
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -111,6 +111,7 @@ def composition(
     panels = new_grid(ax, len(names), ncols, SIDE, SIDE * aspect + 0.3)
     if ax is None:
         draw_footnote(panels[0].figure, map_notes(given, intervals=layer in BOUNDS))
+    words = type_words(given)
     for place, (axes, name) in enumerate(zip(panels, names, strict=True)):
         values = _values(adata, name, layer)
         norm = abundance_norm(pd.Series(values[~outside] if not outside.all() else values))
@@ -118,6 +119,7 @@ def composition(
         draw_slide(axes, canvas, frame, faded=True)
         draw_marks(axes, canvas, xy_px, value_colours(values, norm, cmap), outside)
         axes.set_title(plain_text(titles[place] if place < len(titles) else name), fontsize=10, color=INK)
+        axes.set_xlabel(words.get(name, ""), fontsize=7, color=QUIET)
         _bar(axes, norm, cmap)
     if scale_bar:
         draw_scale_bar(panels[0], canvas, frame)

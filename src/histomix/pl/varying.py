@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from ..common.naming import plain_text
 from ..common.palette import INK, QUIET, SIGNED_MAP
-from ..common.words import RESEARCH_USE, whole_percent
+from ..common.words import NOT_KNOWN, RESEARCH_USE, whole_percent
 from ..maps import CompositionMap
 from ..maps.varying import Varying, varying_types
 from ._frame import new_grid
@@ -45,6 +45,11 @@ def map_notes(one: CompositionMap, *, intervals: bool = False) -> list[str]:
         notes.append(f"Hatched: out of scope, unlike what the head was trained on ({share} of the tiles).")
     notes += [words for words in (reading.refers_to, reading.caution if intervals and one.bounds else "") if words]
     return [*notes, RESEARCH_USE]
+
+
+def type_words(one: CompositionMap) -> dict[str, str]:
+    """What each cell type is good for, for its panel; types of which nothing is known are left out."""
+    return {name: f"good for: {word}" for name, word in one.reading.good_for.items() if word != NOT_KNOWN}
 
 
 def draw_footnote(figure: Figure, notes: Sequence[str]) -> None:
@@ -103,6 +108,7 @@ def draw_varying(
     values, bounds = one.values()[chosen.shown], {name: table[chosen.shown] for name, table in one.bounds.items()}
     mean = chosen.table.loc[chosen.shown, "mean"].to_numpy(float)
     difference = values.to_numpy(float) - mean
+    words = type_words(one)
     known = np.abs(difference[used & np.isfinite(difference).all(axis=1)])
     top = float(np.percentile(known, 99)) if known.size else 1.0
     norm = Normalize(-top if top > 0 else -1.0, top if top > 0 else 1.0, clip=True)
@@ -118,7 +124,9 @@ def draw_varying(
         told = [f"mean {_amount(mean[column], one.unit)}"]
         if np.isfinite(beyond):
             told.append(f"{whole_percent(beyond)} of the slide differs" if beyond else "differs nowhere")
-        axes.set_xlabel(", ".join(told), fontsize=7, color=QUIET, labelpad=3)
+        axes.set_xlabel(
+            "\n".join(filter(None, [", ".join(told), words.get(name)])), fontsize=7, color=QUIET, labelpad=3
+        )
     if panels:
         _bar([*beside, *panels], norm, one.unit)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..common.words import RESEARCH_USE
-from ..maps.reading import calibrated_on, refers_to, scope_statement
+from ..maps.reading import calibrated_on, refers_to, scope_statement, type_facts
 from ..maps.streaming import composition_writer
 from ..maps.units import label_area_um2, unit_facts
 from .chunks import disk_array, release
@@ -261,7 +261,7 @@ def _remarks(plan: Plan, head: Head, unreadable: int, in_scope: int) -> list[str
 def blocks(plan: Plan, maps: Maps, head: Head, manifest: str, size: int | None = BLOCK) -> Iterator[ad.AnnData]:
     """The composition map in the order of its outputs, ``size`` tiles at a time (None: all at once)."""
     density_of_um2 = label_area_um2(head)
-    types = pd.DataFrame(index=[str(name) for name in head.card["cell_types"]])
+    types = type_facts(head.card)
     place = np.asarray(plan.tiles["place"])
     # On a grid the output's order is the plan's; spots are given back in their own.
     order = np.argsort(place) if plan.at_spots else None

@@ -13,9 +13,10 @@ from ..common.anonymity.pseudonyms import open_pseudonyms
 from ..common.geometry.polygons import read_regions
 from ..common.locks import Lock, folder_lock
 from ..common.paths import as_list
+from ..common.words import RESEARCH_USE
 from ..errors import HeadError
 from ..heads import Head
-from ..maps.reading import interval_caution
+from ..maps.reading import interval_caution, type_facts, words_by_type
 from ..progress import Progress, progress_bars
 from ..spots import read_spots
 from .anonymise import anonymous_jobs, region_names, remove_names
@@ -170,6 +171,10 @@ def say_of_head(head: Head) -> None:
     caution = interval_caution(head.card.get("calibration"))
     if caution:
         logger.warning("%s", caution)
+    good_for = words_by_type(type_facts(head.card)["good_for"])
+    if good_for:
+        logger.info("%s", good_for)
+    logger.info("%s", RESEARCH_USE)
 
 
 def _may_be_kept(job: SlideJob, settings: Settings) -> bool:

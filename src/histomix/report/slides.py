@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,12 @@ import pandas as pd
 
 from ..common.words import counted, whole_percent
 from ..maps import CompositionMap
+from ..maps.reading import words_by_type
 from ..maps.varying import varying_types
 from ..pages.page import Drawer
 from ..pl.figures import composition_figure, map_figure
 from ..pl.tables import percent
-from ..pl.varying import draw_footnote, map_notes, scope_figure, varying_figure
+from ..pl.varying import draw_footnote, map_notes, scope_figure, type_words, varying_figure
 from .inputs import SlideMap
 from .panel_parts import plain_table
 
@@ -38,6 +40,7 @@ def slide_view(one: SlideMap, draw: Drawer) -> dict[str, Any]:
         "text": f"{len(composition):,} tiles of {composition.cell_px * composition.mpp:.0f} µm, "
         f"{percent(reading.in_scope_share)} in scope, unit: {composition.unit}",
         "statement": reading.statement,
+        "good_for": "" if reading.statement else words_by_type(reading.good_for),
         "notes": _notes(one),
         "figure": None,
         "caption": "",
@@ -54,7 +57,7 @@ def slide_view(one: SlideMap, draw: Drawer) -> dict[str, Any]:
         pale = "Pale: the interval of the tile holds the mean. " if composition.bounds else ""
         facts["figure"] = draw.picture(varying_figure(one.canvas, composition), one.name, "varying")
         facts["caption"] = f"{varying_types(composition).words} Colours: less and more than the slide's mean. {pale}"
-    figure = map_figure(one.canvas, places, table, outside=outside)
+    figure = map_figure(one.canvas, places, table, outside=outside, words=type_words(composition))
     draw_footnote(figure, map_notes(composition))
     facts["map_figure"] = draw.picture(figure, one.name, "maps")
     if not reading.statement:
@@ -91,16 +94,23 @@ def _slide_table(composition: CompositionMap) -> dict[str, Any] | None:
     rows_used = reading.used & np.isfinite(values.to_numpy(float)).all(axis=1)
     most = known.idxmax(axis=1).value_counts(normalize=True)
     order = [str(name) for name in known.mean().sort_values(ascending=False).index]
-    columns = {
+    columns: dict[str, list[Any]] = {
         "cell type": order,
-        "mean of tiles": [f"{known[name].mean():.3f}" for name in order],
+        "good for": [reading.good_for[name] for name in order],
+        "mean of tiles": [(f"{known[name].mean():.3f}", _error(reading.slide_error[name])) for name in order],
         **_bounds(composition, order, rows_used),
         "95th percentile": [f"{known[name].quantile(0.95):.3f}" for name in order],
         "most abundant in": [percent(most.get(name, 0.0)) for name in order],
     }
     rows = [list(row) for row in zip(*columns.values(), strict=True)]
     caption = f"Unit: {composition.unit}, over {counted(len(known), 'tile')} in scope. {reading.refers_to}"
+    if any(map(math.isfinite, reading.slide_error.values())):
+        caption += " ±: how far a slide's mean may be off, from slides of donors that were held out."
     return plain_table(list(columns), rows, caption.strip())
+
+
+def _error(half_width: float) -> str:
+    return f"± {half_width:.3f}" if math.isfinite(half_width) else ""
 
 
 def _bounds(composition: CompositionMap, order: list[str], used: np.ndarray) -> dict[str, list[str]]:
