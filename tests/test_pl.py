@@ -82,6 +82,7 @@ def test_several_maps_and_a_column_of_the_tiles(composition: ad.AnnData) -> None
 def _varied(composition: ad.AnnData) -> ad.AnnData:
     """The map with type 1 rising from left to right beyond its interval, type 0 within it; the right is hatched."""
     varied = composition.copy()
+    varied.var["good_for"] = "not known"
     x = varied.obsm["spatial"][:, 0]
     values = np.full(varied.shape, 0.05, np.float32)
     values[:, 1] = np.interp(x, [x.min(), x.max()], [0.1, 0.9])

@@ -43,6 +43,8 @@ class Reading:
         What to say beside intervals that tell nothing of other patients; else "".
     refers_to
         What area a number is for, and what the head learnt from, in a sentence; "" where the map does not say it.
+    refers_short
+        The same in a few words, for a legend.
     good_for
         Of each cell type, what its predictions are good for; "not known" where nothing says it.
     slide_error
@@ -55,6 +57,7 @@ class Reading:
     calibrated_on: str
     caution: str
     refers_to: str
+    refers_short: str
     good_for: dict[str, str] = field(default_factory=dict)
     slide_error: dict[str, float] = field(default_factory=dict)
 
@@ -88,6 +91,7 @@ def reading_of(
         calibrated_on(calibration),
         interval_caution(calibration),
         str(manifest.get("refers_to") or refers_to(manifest)),
+        refers_shortly(manifest),
         dict(good_for),
         dict(slide_error),
     )
@@ -138,21 +142,38 @@ def interval_caution(calibration: Mapping[str, Any] | None) -> str:
 
 def refers_to(manifest: Mapping[str, Any]) -> str:
     """What area a number of a map is for, and what the head learnt from; "" where the manifest does not say it."""
-    tile, area, slide = manifest.get("tile") or {}, manifest.get("area") or {}, manifest.get("slide") or {}
-    if not tile or not slide.get("mpp"):
+    widths = _widths(manifest)
+    if widths is None:
         return ""
-    side_um = float(tile["size_px"]) * float(tile["mpp"])
-    spot_um = area.get("spot_um")
+    side_um, step_um, spot_um = widths
     learnt = f"spots {spot_um:.0f} µm wide" if spot_um else "spots whose width is not known"
     if manifest.get("places") == "spots":
         where = f"a tile of {side_um:.0f} µm around each spot"
     else:
-        step_um = float(manifest["cell_px"]) * float(slide["mpp"])
         apart = "" if abs(step_um - side_um) < 0.01 * side_um else f", one every {step_um:.0f} µm"
         where = f"a tile of {side_um:.0f} µm on a grid{apart}"
-    counts = area.get("label_um2") is not None
+    counts = (manifest.get("area") or {}).get("label_um2") is not None
     what = "A number counts cells in the area of a training spot, read from" if counts else "A number is for"
     return f"{what} {where}; the head learnt from {learnt}."
+
+
+def refers_shortly(manifest: Mapping[str, Any]) -> str:
+    """`refers_to` in a few words, for a legend."""
+    widths = _widths(manifest)
+    if widths is None:
+        return ""
+    side_um, _, spot_um = widths
+    return f"{side_um:.0f} µm tiles" + (f", learnt from {spot_um:.0f} µm spots" if spot_um else "")
+
+
+def _widths(manifest: Mapping[str, Any]) -> tuple[float, float, float | None] | None:
+    """Width of a tile, of a cell of the map and of a training spot, um."""
+    tile, slide = manifest.get("tile") or {}, manifest.get("slide") or {}
+    if not tile or not slide.get("mpp"):
+        return None
+    spot_um = (manifest.get("area") or {}).get("spot_um")
+    side_um, step_um = float(tile["size_px"]) * float(tile["mpp"]), float(manifest["cell_px"]) * float(slide["mpp"])
+    return side_um, step_um, float(spot_um) if spot_um else None
 
 
 def type_facts(card: Mapping[str, Any]) -> pd.DataFrame:

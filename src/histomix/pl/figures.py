@@ -173,7 +173,9 @@ def composition_figure(
     frame = crop_to(canvas, xy_px)
     aspect = (frame[3] - frame[2]) / (frame[1] - frame[0])
     panels = 1 + len(tables)
-    figure = Figure(figsize=(panel_inches * panels, panel_inches * aspect + 0.9), layout="constrained")
+    wider, taller = (0.0, 0.9) if outside is None else (1.6, 0.35)
+    size = panel_inches * panels + wider, panel_inches * aspect + taller
+    figure = Figure(figsize=size, layout="constrained")
     first, *others = figure.subplots(1, panels)
     draw_slide(first, canvas, frame)
     draw_scale_bar(first, canvas, frame)

@@ -110,7 +110,7 @@ def composition(
     aspect = (frame[3] - frame[2]) / (frame[1] - frame[0])
     panels = new_grid(ax, len(names), ncols, SIDE, SIDE * aspect + 0.3)
     if ax is None:
-        draw_footnote(panels[0].figure, map_notes(given, intervals=layer in BOUNDS))
+        draw_footnote(panels[0], map_notes(given, intervals=layer in BOUNDS))
     words = type_words(given)
     for place, (axes, name) in enumerate(zip(panels, names, strict=True)):
         values = _values(adata, name, layer)
@@ -169,7 +169,7 @@ def dominant(
     draw_slide(axes, canvas, frame, faded=True)
     draw_marks(axes, canvas, xy_px, dominant_colours(table, colours), outside)
     if ax is None:
-        draw_footnote(axes.get_figure(root=True), map_notes(given))
+        draw_footnote(axes, map_notes(given))
     if scale_bar:
         draw_scale_bar(axes, canvas, frame)
     axes.set_title(plain_text(title), fontsize=10, color=INK)
@@ -270,7 +270,7 @@ def proportions(
     axes = new_axes(ax, 7.6, 0.9 + 0.32 * len(tables) + 0.18 * math.ceil(types / 4))
     draw_composition_bars(axes, composition_means(tables))
     if ax is None and not isinstance(source, Evaluation):
-        draw_footnote(axes.get_figure(root=True), [RESEARCH_USE])
+        draw_footnote(axes, [RESEARCH_USE])
     return finish(axes, save, show)
 
 

@@ -25,6 +25,8 @@ SIDE = 3.2
 #: How much of its colour a tile keeps whose interval holds the slide's mean.
 _UNSURE_ALPHA = 0.28
 _FOOT_PT, _CHARACTERS_PER_INCH = 6.5, 18
+#: Height of a line of small print, and of the words under a panel, inches.
+_FOOT_LINE, _UNDER = 0.14, 0.2
 
 
 def map_notes(one: CompositionMap, *, intervals: bool = False) -> list[str]:
@@ -52,10 +54,14 @@ def type_words(one: CompositionMap) -> dict[str, str]:
     return {name: f"good for: {word}" for name, word in one.reading.good_for.items() if word != NOT_KNOWN}
 
 
-def draw_footnote(figure: Figure, notes: Sequence[str]) -> None:
-    """Small print under all panels of a figure."""
+def draw_footnote(axes: Axes, notes: Sequence[str]) -> None:
+    """Small print under all panels of the figure that ``axes`` are of."""
+    figure = axes.get_figure(root=True)
+    if figure is None:
+        return
     width = max(30, int(figure.get_figwidth() * _CHARACTERS_PER_INCH))
     text = textwrap.fill(plain_text(" ".join(notes)), width)
+    figure.set_figheight(figure.get_figheight() + 0.1 + _FOOT_LINE * (text.count("\n") + 1))
     figure.supxlabel(text, x=0.01, ha="left", fontsize=_FOOT_PT, color=QUIET, linespacing=1.5)
 
 
@@ -63,12 +69,14 @@ def varying_figure(canvas: Canvas, one: CompositionMap) -> Figure:
     """The H&E, and maps of the types that vary most reliably on the slide; see `draw_varying`."""
     chosen = varying_types(one)
     frame = crop_to(canvas, one.xy_px)
-    figure, panels = panel_figure(1 + len(chosen.shown), frame, _columns(1 + len(chosen.shown)))
+    n_panels = 1 + len(chosen.shown)
+    figure, panels = panel_figure(n_panels, frame, _columns(n_panels))
+    figure.set_figheight(figure.get_figheight() + _UNDER * -(-n_panels // _columns(n_panels)))
     draw_slide(panels[0], canvas, frame)
     draw_scale_bar(panels[0], canvas, frame)
     panels[0].set_title("H&E", fontsize=9, color=INK)
     draw_varying(panels[1:], canvas, one, chosen, panels[:1])
-    draw_footnote(figure, map_notes(one, intervals=True))
+    draw_footnote(panels[0], map_notes(one, intervals=True))
     return figure
 
 
@@ -82,7 +90,7 @@ def scope_figure(canvas: Canvas, one: CompositionMap, inches: float = 5.2) -> Fi
     draw_slide(axes, canvas, frame)
     draw_marks(axes, canvas, one.xy_px, np.zeros((len(one), 4)), one.read_ok & ~one.in_scope)
     draw_scale_bar(axes, canvas, frame)
-    draw_footnote(figure, map_notes(one))
+    draw_footnote(axes, map_notes(one))
     return figure
 
 
@@ -106,7 +114,7 @@ def draw_varying(
     """
     frame, xy_px, used = crop_to(canvas, one.xy_px), one.xy_px, one.reading.used
     values, bounds = one.values()[chosen.shown], {name: table[chosen.shown] for name, table in one.bounds.items()}
-    mean = chosen.table.loc[chosen.shown, "mean"].to_numpy(float)
+    mean, beyond_mean = (chosen.table.loc[chosen.shown, name].to_numpy(float) for name in ("mean", "beyond"))
     difference = values.to_numpy(float) - mean
     words = type_words(one)
     known = np.abs(difference[used & np.isfinite(difference).all(axis=1)])
@@ -114,7 +122,7 @@ def draw_varying(
     norm = Normalize(-top if top > 0 else -1.0, top if top > 0 else 1.0, clip=True)
     for column, (axes, name) in enumerate(zip(panels, chosen.shown, strict=True)):
         colours = value_colours(difference[:, column], norm, SIGNED_MAP)
-        beyond = float(chosen.table.loc[name, "beyond"])
+        beyond = float(beyond_mean[column])
         if len(bounds) == 2:
             lower, upper = (bounds[end][name].to_numpy(float) for end in ("lower", "upper"))
             colours[(lower <= mean[column]) & (mean[column] <= upper), 3] *= _UNSURE_ALPHA
@@ -150,7 +158,7 @@ def varying_panels(
     if scale_bar:
         draw_scale_bar(panels[0], canvas, frame)
     if ax is None:
-        draw_footnote(panels[0].get_figure(root=True), map_notes(one, intervals=True))
+        draw_footnote(panels[0], map_notes(one, intervals=True))
     return panels
 
 

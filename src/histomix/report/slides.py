@@ -58,11 +58,11 @@ def slide_view(one: SlideMap, draw: Drawer) -> dict[str, Any]:
         facts["figure"] = draw.picture(varying_figure(one.canvas, composition), one.name, "varying")
         facts["caption"] = f"{varying_types(composition).words} Colours: less and more than the slide's mean. {pale}"
     figure = map_figure(one.canvas, places, table, outside=outside, words=type_words(composition))
-    draw_footnote(figure, map_notes(composition))
+    draw_footnote(figure.axes[0], map_notes(composition))
     facts["map_figure"] = draw.picture(figure, one.name, "maps")
     if not reading.statement:
-        figure = composition_figure(one.canvas, places, {"most abundant cell type": table}, 4.6, outside)
-        draw_footnote(figure, map_notes(composition))
+        figure = composition_figure(one.canvas, places, {"most abundant cell type": table}, 4.2, outside)
+        draw_footnote(figure.axes[0], map_notes(composition))
         facts["dominant"] = draw.picture(figure, one.name, "composition")
     return facts
 
