@@ -7,8 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..common.words import counted
-from ..heads.levels import BETWEEN, NEITHER, WITHIN
+from ..common.words import BETWEEN, NEITHER, WITHIN, counted
 from .baselines import NUCLEI, ORACLE
 from .fit_folds import AUTHORS, MEAN
 from .more_donors import more_donors_words

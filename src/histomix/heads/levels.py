@@ -11,6 +11,7 @@ from scipy.stats import rankdata
 
 from ..common.metrics import Array, pearson_by_section, slide_means, spearman, spread_kept
 from ..common.resampling import interval_of, mean_and_interval, resample_weights
+from ..common.words import BETWEEN, NEITHER, WITHIN
 from .dataset import TrainingSet
 from .inner_folds import MIN_DONORS, held_out_kind, inner_groups, inner_splits
 from .intervals import LEVEL, group_quantile
@@ -21,7 +22,6 @@ ACROSS_METRICS = ("slide_spearman", "spread_kept")
 MIN_SLIDES = 3
 #: Part of the largest square below which a sum of squares is rounding.
 _ROUNDING = 1e-12
-BETWEEN, WITHIN, NEITHER = "between slides", "within a slide only", "neither"
 
 
 def held_out_levels(

@@ -150,8 +150,7 @@ def train(
         stability=stability,
         notes=notes,
     )
-    if training.unit == "cells per spot":
-        card["training"]["spot_diameter_um"] = _spot_diameter_um(cohort)
+    card["training"]["spot_diameter_um"] = _spot_diameter_um(cohort)
     trained = Head(seal(card, estimator, novelty_model, intervals), estimator, novelty_model, intervals)
     if out is not None:
         trained.save(out)
@@ -187,7 +186,7 @@ def _calibrated(
 
 
 def _spot_diameter_um(cohort: Cohort) -> float | None:
-    """Median diameter of the spots that cells were counted in; None where neither sheet nor spots files tell it."""
+    """Median diameter of the spots that labels are of; None where neither sheet nor spots files tell it."""
     diameters = []
     for row in cohort.rows:
         diameter = row.spot_diameter_um

@@ -11,6 +11,8 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
+from ..common.words import RESEARCH_USE
+from ..maps.reading import calibrated_on, refers_to, scope_statement, type_facts
 from ..maps.streaming import composition_writer
 from ..maps.units import label_area_um2, unit_facts
 from .chunks import disk_array, release
@@ -186,7 +188,10 @@ def describe(
         more["facts"] = facts
     if name is not None:
         more["name"] = name
-    more |= {**unit_facts(head, plan.facts), "scope": head.scope(maps.in_scope[maps.read_ok])}
+    more |= {**unit_facts(head, plan.facts), "scope": head.scope(maps.in_scope[maps.read_ok]), "use": RESEARCH_USE}
+    more["refers_to"] = refers_to({**plan.facts, **more})
+    if head.card.get("calibration"):
+        more["calibrated_on"] = calibrated_on(head.card["calibration"])
     if anonymised is not None:
         more["anonymised"] = anonymised
     return manifest_text(plan, head, more)
@@ -235,19 +240,18 @@ def write_map(
             for array in (maps.values, maps.lower, maps.upper, maps.combined):
                 if array is not None:
                     release(array)
-    remarks = _remarks(plan, unreadable, in_scope)
+    remarks = _remarks(plan, head, unreadable, in_scope)
     return {"tiles": len(plan), "unreadable_tiles": unreadable, "in_scope_tiles": in_scope, "remarks": remarks}
 
 
-def _remarks(plan: Plan, unreadable: int, in_scope: int) -> list[str]:
+def _remarks(plan: Plan, head: Head, unreadable: int, in_scope: int) -> list[str]:
     remarks = []
+    readable = len(plan) - unreadable
+    statement = scope_statement(in_scope / readable if readable else float("nan"), head.card.get("tissue"))
+    if statement:
+        remarks.append(f"{statement}: check the tissue, the stain and the um per px, and do not read its composition")
     if unreadable:
         remarks.append(f"{unreadable} of {len(plan)} tiles could not be read")
-    if in_scope < 0.5 * (len(plan) - unreadable):
-        remarks.append(
-            f"only {in_scope} of {len(plan)} tiles are like those that the head was trained on: "
-            "check the stain, the tissue, and the um per px"
-        )
     upsampling = plan.facts["slide"]["upsampling"]
     if upsampling > 1.05:
         remarks.append(f"tiles are interpolated, {upsampling:.2f} times finer than the slide")
@@ -257,7 +261,7 @@ def _remarks(plan: Plan, unreadable: int, in_scope: int) -> list[str]:
 def blocks(plan: Plan, maps: Maps, head: Head, manifest: str, size: int | None = BLOCK) -> Iterator[ad.AnnData]:
     """The composition map in the order of its outputs, ``size`` tiles at a time (None: all at once)."""
     density_of_um2 = label_area_um2(head)
-    types = pd.DataFrame(index=[str(name) for name in head.card["cell_types"]])
+    types = type_facts(head.card)
     place = np.asarray(plan.tiles["place"])
     # On a grid the output's order is the plan's; spots are given back in their own.
     order = np.argsort(place) if plan.at_spots else None

@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..levels import BETWEEN, NEITHER, WITHIN
-
-NOT_KNOWN = "not known"
+from ...common.words import BETWEEN, NEITHER, NOT_KNOWN, WITHIN
 
 
 @dataclass(frozen=True)
