@@ -190,6 +190,12 @@ class CompositionMap:
         return float(self.manifest["cell_px"])
 
     @property
+    def tile_um(self) -> float:
+        """Side of the tile that the head saw of each place, um; tiles of a dense grid overlap."""
+        tile = self.manifest.get("tile")
+        return float(tile["size_px"]) * float(tile["mpp"]) if tile else self.cell_px * self.mpp
+
+    @property
     def at_spots(self) -> bool:
         """Whether the tiles are around given spots, not on a grid."""
         return bool(self.manifest["places"] == "spots")

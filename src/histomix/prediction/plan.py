@@ -20,6 +20,8 @@ from ..errors import HeadError, InputError, SlideError
 from ..provenance import atomic_path, digest_bytes, digest_json, read_json, write_json
 from ..slides import Slide, TileSpec, TissueMask, grid_positions, tissue_mask
 from ..slides.tissue import fragment_at, label_fragments
+from ..spots.alignment.check import MAX_OUTSIDE
+from ..spots.alignment.extent import outside, outside_text
 from .job import FORMAT, Settings
 
 if TYPE_CHECKING:
@@ -197,6 +199,8 @@ def plan_tiles(
         There is no tissue, none in the regions, or the slide is smaller than a tile.
     HeadError
         The slide is far too coarse for the head.
+    InputError
+        More than 2 % of the spots lie off the slide. Of fewer, the tiles are unreadable.
     """
     spec = tile_of(head, settings.stride_um)
     _check_scale(slide, head, spec)
@@ -247,6 +251,13 @@ def _at_spots(slide: Slide, spec: TileSpec, mask: TissueMask, spots: pd.DataFram
     """Tiles around spots from top to bottom, so that bands of them lie together; ``place`` keeps their own order."""
     from ..slides import tiles_at_spots
 
+    xy_px, size_px = spots[["x_px", "y_px"]].to_numpy(float), (slide.width_px, slide.height_px)
+    if outside(xy_px, size_px).mean() > MAX_OUTSIDE:
+        raise InputError(
+            outside_text(xy_px, size_px),
+            where=slide.path,
+            hint="Give the spots of this very image, in its level-0 px",
+        )
     table = tiles_at_spots(slide, spots[["x_px", "y_px"]].to_numpy(float), spots.index, spec, mask=mask)
     order = np.lexsort((table["x_px"].to_numpy(), table["y_px"].to_numpy()))
     tiles = np.zeros(len(table), TILE)

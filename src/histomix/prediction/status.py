@@ -170,6 +170,8 @@ class Status:
         """Say how it ended."""
         seconds = round(time.time() - getattr(self, "_begun", time.time()), 3)
         told = {name: value for name, value in result.to_dict().items() if name not in ("slide", "folder")}
+        if result.error is None:
+            told["tiles_done"] = told.get("tiles")
         self.update(**{**told, "finished": now(), "seconds": seconds, "owner": None, **more})
 
     def update(self, **changes: Any) -> None:
