@@ -222,7 +222,7 @@ def test_parameters_are_read_by_their_kind() -> None:
     assert parse_settings("ridge", ["alpha=none", "rings_um=()"]) == {"alpha": None, "rings_um": ()}
     assert parse_settings("mlp", ["rings_um=", "slide_scale=false"]) == {"rings_um": (), "slide_scale": False}
     for head, text, message in (
-        ("knn", "n_neighbors=many", "n_neighbors is int; 'many' is not that"),
+        ("knn", "n_neighbors=many", r"n_neighbors is int \| None; 'many' is not that"),
         ("knn", "n_neighbors=true", "n_neighbors is int"),
         ("knn", "n_neighbors", "is not NAME=VALUE.*n_neighbors, n_components"),
         ("knn", "gamma=1", "no parameter 'gamma' to set"),

@@ -96,11 +96,11 @@ def references(
     training: TrainingSet, folds: list[Fold], counts: Mapping[str, pd.Series], seed: int
 ) -> dict[str, Array]:
     """Predictions of the baselines that are no heads: from nuclei, where they could be counted, and section means."""
-    found = {}
+    tables = {}
     nuclei = nuclei_of_rows(training, counts)
     if all(np.isfinite(nuclei[fold.train]).any() for fold in folds):
-        found[NUCLEI] = nuclei_predictions(training, folds, nuclei, seed)
-    return {**found, ORACLE: section_mean(training, folds)}
+        tables[NUCLEI] = nuclei_predictions(training, folds, nuclei, seed)
+    return {**tables, ORACLE: section_mean(training, folds)}
 
 
 def score_folds(

@@ -18,6 +18,7 @@ from ..provenance import read_json
 from ..spots import Cohort
 from .base import CompositionRegressor
 from .cards.card import evaluation_scores, inner_scores, make_card
+from .crops import crop_stability
 from .dataset import TrainingSet, assemble
 from .head import Head, seal
 from .inner_folds import held_out_kind, held_out_predictions, inner_groups
@@ -129,6 +130,7 @@ def train(
             inner = inner_scores(training, held_out, apart)
             levels = held_out_levels(training, held_out, level, seed)
             intervals, notes = _calibrated(training, held_out, spread, level, apart)
+        stability = crop_stability(estimator, training.X, training.Y, training.positions, seed)
         report(f"train {kind}", 1, 1)
     if carried is None:
         carried = inner
@@ -145,6 +147,7 @@ def train(
         seed=seed,
         scores=carried,
         levels=levels,
+        stability=stability,
         notes=notes,
     )
     card["training"]["spot_diameter_um"] = _spot_diameter_um(cohort)

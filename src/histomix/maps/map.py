@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from ..common.formats import MAP_FORMAT, refuse_newer
 from ..common.h5ad import read_h5ad
 from ..common.words import NOT_KNOWN, RESEARCH_USE
 from ..errors import MapError, MissingMapError
-from ..provenance import read_json
+from ..provenance import parse_json, read_json
 from .describe import CompositionDescription, describe
 from .reading import Reading, reading_of
 
@@ -296,7 +295,7 @@ class CompositionMap:
 def _manifest(adata: AnnData, where: str) -> dict[str, Any]:
     """The facts of a map. Raises as `CompositionMap`."""
     try:
-        manifest = json.loads(str(adata.uns["manifest"]))
+        manifest = parse_json(str(adata.uns["manifest"]))
     except KeyError as error:
         raise MapError("is no composition map: it has no manifest", where=where, hint=_AGAIN) from error
     except ValueError as error:

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from ..common.addresses import check_address
 from ..common.anonymity.pseudonyms import Seal
+from ..common.transfer.addresses import check_address
 from ..errors import HistomixError
 from ..provenance import digest_file, digest_json
 from ..slides import is_remote, redact_url, remote_name

@@ -168,13 +168,13 @@ def _entry(
 
 def _by_donor(means: pd.Series, seed: int) -> dict[str, dict[str, Any]]:
     """Mean of each donor over its units; an interval, where it has several, draws those units."""
-    found: dict[str, dict[str, Any]] = {}
+    entries: dict[str, dict[str, Any]] = {}
     for donor, part in means.groupby(level="donor", sort=False):
         if donor:  # a fold over several donors has none
             alone = np.zeros(len(part), dtype=np.intp)
             weights = resample_weights(alone, seed)
-            found[str(donor)] = {
+            entries[str(donor)] = {
                 **mean_and_interval(part.to_numpy(), weights, alone),
                 "n_units": int(part.notna().sum()),
             }
-    return found
+    return entries

@@ -158,6 +158,22 @@ def _sees(card: Mapping[str, Any]) -> str:
         context_um = card["context_um"]
         far = "at the tiles of its whole slide" if context_um is None else f"at neighbours up to {context_um:g} um away"
         text += f"\n\nIt looks {far if context_um != 0 else 'at each tile alone'}."
+    return text + _stability(card.get("crop_stability"))
+
+
+def _stability(facts: Mapping[str, Any] | None) -> str:
+    """How far predictions move when less of a slide is read."""
+    numbers = [(facts or {}).get(name) for name in ("sd", "largest", "tolerated", "beyond_um")]
+    if not all(isinstance(one, int | float) for one in numbers):
+        return ""
+    sd, largest, tolerated, beyond_um = (float(one) for one in numbers if one is not None)
+    far = f"farther than {beyond_um:g} um from what was cut away" if beyond_um else "that were kept"
+    text = (
+        f" Cropped at random, a section of the training has the same predictions at tiles {far} but for {sd:.3f} "
+        f"standard deviations of the labels ({largest:.3f} at the most)."
+    )
+    if sd > tolerated:
+        text += " Maps of this head depend on how much of a slide is read: compare only slides that were read alike."
     return text
 
 
@@ -177,11 +193,26 @@ def _scores(scores: Mapping[str, Any] | None) -> str:
     ]
     if rows:
         text += "\n\n" + markdown_table(["Metric", "Mean over cell types", "Interval", "Types"], rows)
+    text += _more_donors(scores.get("more_donors"))
     by_type = entries.get("pearson", {}).get("by_type")
     if by_type:
         rows = [[name, _number(value)] for name, value in by_type.items()]
         text += "\n\n" + markdown_table(["Cell type", "Pearson"], rows)
     return text
+
+
+def _more_donors(facts: Mapping[str, Any] | None) -> str:
+    """What more donors in training did in the evaluation."""
+    if not facts:
+        return ""
+    curve = [(one.get("n_donors"), one.get("mean")) for one in facts.get("other_donors") or []]
+    rises = ", ".join(f"{_number(mean)} with {plain(count)}" for count, mean in curve)
+    adds = "; ".join(
+        f"the {words} donor adds {entry['mean']:+.3f}" + (f" ({_interval(entry)})" if _interval(entry) else "")
+        for words, entry in (("second", facts.get("second_donor")), ("last", facts.get("last_donor")))
+        if entry and entry.get("mean") is not None
+    )
+    return f"\n\nMore donors in training: unseen donors {rises}; to held-out sections of those before it {adds}."
 
 
 def level_lines(card: Mapping[str, Any]) -> list[str]:
@@ -240,6 +271,14 @@ def _made_with(card: Mapping[str, Any]) -> str:
     lines += [f"- {plain(name)}: `{_code(value)}`" for name, value in {**kind["parameters"], **kind["fitted"]}.items()]
     choices = kind.get("own_choices", {}).items()
     lines += [f"- chosen here, since the paper does not say: {plain(f'{name}: {value}')}" for name, value in choices]
+    search = kind.get("search")
+    if search:
+        best = ", ".join(f"{name} {value}" for name, value in search["chosen"].items())
+        words = (
+            f"{best}; {search['n_trials']} trials on {search['n_splits']} inner splits, by the {search['judged_by']}"
+        )
+        lines.append(f"- chosen inside the training: {plain(words)}")
+        lines += [f"  - tried: `{_code(one)}`" for one in search["trials"]]
     if card.get("digest"):
         lines.append(f"- digest of the card: `{_code(card['digest'])}`")
     return "\n".join(lines)
