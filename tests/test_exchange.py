@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 import histomix as hm
 from histomix.cli.app import app
+from histomix.common.words import RESEARCH_USE
 from histomix.errors import FeatureError, HeadError, InputError
 from histomix.export import (
     FORMATS,
@@ -361,3 +362,22 @@ def test_kept_features_go_into_spatialdata(composition: ad.AnnData, tmp_path: Pa
     (folder / "features" / "features.npy").write_bytes(b"no array")
     with pytest.raises(InputError, match="cannot be read as an array"):
         export_map(folder, "spatialdata", tmp_path / "out")
+
+
+def test_every_export_says_what_it_is_for_and_hides_no_scope(composition: ad.AnnData, tmp_path: Path) -> None:
+    spatialdata = extra_module("st", "spatialdata")
+    ome_types = extra_module("st", "ome_types")
+    half = composition.copy()
+    half.obs["in_scope"] = np.arange(half.n_obs) % 2 == 0
+    write_composition(tmp_path / "slide", half)
+    paths = {name: export_map(tmp_path / "slide", name, tmp_path / "out") for name in FORMATS}
+    assert ome_types.from_tiff(paths["ome-tiff"]).images[0].description.endswith(RESEARCH_USE)
+    tables = pd.read_parquet(paths["parquet"]), pd.read_csv(paths["csv"], encoding="utf-8-sig")
+    assert all(set(table["use"]) == {RESEARCH_USE} for table in tables)
+    store, found = spatialdata.read_zarr(paths["spatialdata"]), ad.read_h5ad(paths["anndata"])
+    assert store.attrs["histomix"]["use"] == RESEARCH_USE
+    assert all(one["metadata"]["use"] == RESEARCH_USE for one in found.uns["spatial"].values())
+    for table in (store.tables["composition"], found):
+        used = (half.obs["in_scope"] & half.obs["read_ok"]).tolist()
+        assert table.obs["dominant_type"].notna().tolist() == used
+        assert {"good_for", "slide_error"} <= set(table.var)

@@ -117,12 +117,45 @@ def test_a_prediction_says_it_in_its_own_manifest(job: Job, tmp_path: Path) -> N
     assert manifest["calibrated_on"] == "two patients"
 
 
+def test_predict_says_it_of_a_slide_unlike_the_training(
+    job: Job, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("histomix.heads.apply.IN_SCOPE_PERCENTILE", -1.0)
+    caplog.set_level("INFO", logger="histomix")
+    (result,) = hm.predict_slides([job.image], job.head, tmp_path / "maps", progress=False)
+    told = "this head was trained on phantom breast; 0 % of this slide looks like that"
+    assert result.remarks[0].startswith(told)
+    status = json.loads((tmp_path / "maps" / "P1S1" / "status.json").read_text())
+    assert status["remarks"][0].startswith(told)
+    assert RESEARCH_USE in caplog.text and "calibrated on: two patients" in caplog.text
+    found = hm.CompositionMap.open(tmp_path / "maps" / "P1S1")
+    assert found.reading.statement[1:-1] == told[1:]
+    assert set(found.adata.var["good_for"]) <= {"between slides", "within a slide only", "neither", "not known"}
+
+
+def test_a_map_keeps_the_words_of_the_card(job: Job) -> None:
+    head = hm.load_head(job.head)
+    names = head.card["cell_types"]
+    by_type = {names[0]: {"good_for": "between slides", "slide_error": 0.07}, names[1]: {"good_for": "neither"}}
+    head.card["levels"] = {"n_donors": 5, "n_sections": 5, "level": 0.9, "donors_unseen": True, "by_type": by_type}
+    reading = CompositionMap(hm.predict(job.image, head)).reading
+    assert [reading.good_for[name] for name in names[:3]] == ["between slides", "neither", "not known"]
+    assert reading.slide_error[names[0]] == 0.07 and np.isnan(reading.slide_error[names[1]])
+
+
 def test_the_types_that_vary_beyond_their_interval_come_first() -> None:
     found = varying_types(CompositionMap(made()))
     assert found.shown == ["type 1", "type 2", found.table.index[2]] and len(found.shown) == LEAST
     # |0.15 r| > 0.05 on two thirds of the slide, |0.06 r| > 0.05 on a sixth; the commonest type differs nowhere.
     beyond = found.table.loc[["type 1", "type 2", "type 0"], "beyond"]
     np.testing.assert_allclose(beyond, [2 / 3, 1 / 6, 0], atol=0.015)
+    # By how much, not by how many: a type that hardly differs anywhere, but surely, does not come first.
+    sure = made()
+    sure.X[:, 3] = np.where(np.arange(100) % 2, 0.019, 0.021)
+    for end, bound in (("lower", -1e-4), ("upper", 1e-4)):
+        sure.layers[end][:, 3] = np.asarray(sure.X)[:, 3] + bound
+    ranked = varying_types(CompositionMap(sure)).table
+    assert list(ranked.index[:3]) == ["type 1", "type 2", "type 3"] and ranked.loc["type 3", "beyond"] == 1
     wide = varying_types(CompositionMap(made(bounds=0.5)))
     assert wide.shown[:2] == ["type 1", "type 2"] and "come nearest" in wide.words
     bare = varying_types(CompositionMap(made(bounds=None)))
@@ -152,7 +185,8 @@ def test_words_by_type_are_one_sentence() -> None:
     assert words_by_type({"T": "not known"}) == ""
     told = words_by_type({"T": "between slides", "B": "neither", "C": "between slides", "D": "within a slide only"})
     assert told == (
-        "T and C can be compared between slides; D within a slide only; B neither between slides nor within one."
+        "T and C can be compared between slides; D can be compared within a slide only; "
+        "B can be compared neither between slides nor within one."
     )
     many = words_by_type({f"t{number}": "between slides" for number in range(9)})
     assert many == "T0, t1, t2 and 6 more types can be compared between slides."

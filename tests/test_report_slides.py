@@ -59,7 +59,7 @@ def test_a_slide_shows_first_what_varies(tmp_path: Path) -> None:
     assert "Only 60 % of the tiles look like the training tissue" in words
     assert "Intervals are calibrated on: sections of one patient." in words
     assert "mean bounds of a tile, calibrated on: sections of one patient" in words
-    assert "Type 1 can be compared between slides; type 0 within a slide only" in words
+    assert "Type 1 can be compared between slides; type 0 can be compared within a slide only" in words
     assert "spots 55 µm wide" in words
     # Means are of the sixty tiles in scope; their interval is the head's.
     mean = np.asarray(made(60).X)[:60, 1].mean()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 
 from ..common.anonymity.marked_output import mark_output, refuse_marked
@@ -17,6 +18,7 @@ from ..common.anonymity.pseudonyms import Pseudonyms, open_pseudonyms
 from ..common.h5ad import write_h5ad
 from ..common.naming import file_key, safe_file_name, spreadsheet_table
 from ..common.paths import as_list, paths_among
+from ..common.words import RESEARCH_USE
 from ..errors import HistomixError, InputError, MissingExtraError, UnknownNameError
 from ..maps import CompositionMap, MapSource, find_maps
 from ..maps.anonymise import private_map
@@ -188,8 +190,13 @@ def _anndata(path: Path, one: CompositionMap) -> None:
         write_h5ad(temporary, to_scverse(one, one.preview()), compression="gzip")
 
 
+def _with_use(one: CompositionMap) -> pd.DataFrame:
+    """The map as a table that says in its last column what it is for: a table is handed on without its folder."""
+    return composition_table(one).assign(use=RESEARCH_USE)
+
+
 def _parquet(path: Path, one: CompositionMap) -> None:
-    table = composition_table(one)
+    table = _with_use(one)
     try:
         with atomic_path(path) as temporary:
             table.to_parquet(temporary)
@@ -199,7 +206,7 @@ def _parquet(path: Path, one: CompositionMap) -> None:
 
 def _csv(path: Path, one: CompositionMap) -> None:
     """A table for a spreadsheet: numbers as they are, and no name that would be run as a formula."""
-    table = spreadsheet_table(composition_table(one))
+    table = spreadsheet_table(_with_use(one))
     with atomic_path(path) as temporary:
         # The mark of byte order tells a spreadsheet that names are in UTF-8.
         table.to_csv(temporary, index=True, float_format="%.6g", encoding="utf-8-sig", lineterminator="\n")

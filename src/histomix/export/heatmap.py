@@ -11,6 +11,7 @@ import numpy as np
 import tifffile
 from anndata import AnnData
 
+from ..common.words import RESEARCH_USE
 from ..errors import InputError
 from ..maps import CompositionMap
 from ..provenance import atomic_path, digest_bytes
@@ -63,12 +64,13 @@ def write_heatmap(path: str | os.PathLike[str], composition: AnnData | Compositi
     levels = [raster]
     while min(levels[-1].shape[1:]) >= 2 * _LEAST_PX:
         levels.append(_halved(levels[-1]))
-    side = cell * mpp
+    side, reading = cell * mpp, one.reading
     metadata = {
         "axes": "CYX",
         # Of itself, tifffile takes a UUID that tells the network address of this computer and the time.
         "UUID": str(uuid.uuid5(_NAMESPACE, digest_bytes(raster.tobytes()))),
         "Name": f"composition of {one.slide['file']}",
+        "Description": " ".join(filter(None, [reading.statement, *reading.notes, RESEARCH_USE])),
         "Channel": {"Name": one.cell_types},
         "PhysicalSizeX": side,
         "PhysicalSizeXUnit": "µm",

@@ -148,7 +148,8 @@ def add_composition_to_wsidata(composition: AnnData | CompositionMap, wsi: Any, 
         if name in obs:
             wsi.shapes[tile_key][name] = obs[name].to_numpy()
     key = f"{key_name(one.head['name'])}_{tile_key}"
-    names = pd.DataFrame(index=pd.Index(one.cell_types))
+    told = [column for column in ("good_for", "slide_error") if column in one.adata.var]
+    names = one.adata.var[told].set_axis(pd.Index(one.cell_types))
     add_features(wsi, key=key, tile_key=tile_key, features=np.asarray(one.adata.X), var=names)
     for name, bound in one.bounds.items():
         wsi.tables[key].layers[name] = bound.to_numpy()

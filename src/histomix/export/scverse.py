@@ -6,6 +6,7 @@ import numpy as np
 from anndata import AnnData
 
 from ..common.naming import safe_file_name
+from ..common.words import RESEARCH_USE
 from ..maps import CompositionMap
 
 
@@ -24,7 +25,7 @@ def to_scverse(composition: AnnData | CompositionMap, thumbnail: np.ndarray | No
     AnnData
         ``uns["spatial"][<slide>]`` has ``images["hires"]``, ``scalefactors`` (``tissue_hires_scalef``,
         ``spot_diameter_fullres``) and ``metadata``; ``obs`` has ``library_id`` and ``dominant_type`` (categories in the
-        order of the types); ``obsm["spatial"]`` stays in level-0 px.
+        order of the types; missing where a tile is out of scope); ``obsm["spatial"]`` stays in level-0 px.
     """
     one = CompositionMap.of(composition)
     slide = one.slide
@@ -32,7 +33,7 @@ def to_scverse(composition: AnnData | CompositionMap, thumbnail: np.ndarray | No
     table = one.adata.copy()
     entry: dict[str, object] = {
         "scalefactors": {"spot_diameter_fullres": one.cell_px},
-        "metadata": {"unit": one.unit, "mpp": slide["mpp"]},
+        "metadata": {"unit": one.unit, "mpp": slide["mpp"], "use": RESEARCH_USE},
     }
     if thumbnail is not None:
         entry["images"] = {"hires": thumbnail}
@@ -47,9 +48,9 @@ def to_scverse(composition: AnnData | CompositionMap, thumbnail: np.ndarray | No
 
 
 def dominant_types(one: CompositionMap) -> object:
-    """The most abundant cell type of each tile as a categorical; missing where the tile could not be read."""
+    """The most abundant cell type of each tile as a categorical; missing where it was not read or is out of scope."""
     values, types = one.values().to_numpy(float), one.cell_types
-    known = np.isfinite(values).all(axis=1)
+    known = np.isfinite(values).all(axis=1) & one.reading.used
     best = np.where(known[:, None], values, 0.0).argmax(axis=1)
     return _category([types[i] if ok else None for i, ok in zip(best, known, strict=True)], types)
 

@@ -11,6 +11,7 @@ import numpy as np
 from anndata import AnnData
 
 from ..common.naming import key_name
+from ..common.words import RESEARCH_USE
 from ..errors import InputError, MissingExtraError
 from ..maps import CompositionMap
 from ..provenance import atomic_path
@@ -44,7 +45,8 @@ def to_spatialdata(
     SpatialData
         Shapes ``tiles`` (squares, or circles where spots were predicted), table ``composition`` that annotates them,
         image ``thumbnail`` and table ``features`` where given. The coordinate system ``global`` is level-0 px.
-        ``attrs["histomix"]`` refers to the slide (file, fingerprint, mpp, size), and names the unit and the head.
+        ``attrs["histomix"]`` refers to the slide (file, fingerprint, mpp, size), names the unit and the head, and
+        says what the numbers are for.
 
     Raises
     ------
@@ -93,7 +95,11 @@ def to_spatialdata(
         )
     shapes = {TILES: ShapesModel.parse(frame, transformations=system)}
     reference = {name: slide[name] for name in _SLIDE if name in slide}
-    attrs = {"histomix": {"slide": reference, "unit": one.unit, "head": one.head.get("name")}}
+    reading = one.reading
+    words = {"use": RESEARCH_USE, "statement": reading.statement, "refers_to": reading.refers_to}
+    words |= {"calibrated_on": reading.calibrated_on}
+    told = {name: word for name, word in words.items() if word}
+    attrs = {"histomix": {"slide": reference, "unit": one.unit, "head": one.head.get("name"), **told}}
     return spatialdata.SpatialData(images=images, shapes=shapes, tables=tables, attrs=attrs)
 
 

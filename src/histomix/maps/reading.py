@@ -19,8 +19,8 @@ FEWEST_DONORS = 3
 #: What each word says of the types it stands at.
 _SAID = {
     BETWEEN: "{} can be compared between slides",
-    WITHIN: "{} within a slide only",
-    NEITHER: "{} neither between slides nor within one",
+    WITHIN: "{} can be compared within a slide only",
+    NEITHER: "{} can be compared neither between slides nor within one",
     NOT_KNOWN: "of {} it is not known",
 }
 

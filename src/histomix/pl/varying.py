@@ -23,7 +23,7 @@ from .figures import Canvas, crop_to, draw_marks, draw_scale_bar, draw_slide, pa
 #: Side of a panel of ``histomix.pl``, inches.
 SIDE = 3.2
 #: How much of its colour a tile keeps whose interval holds the slide's mean.
-_UNSURE_ALPHA = 0.28
+_UNSURE_ALPHA = 0.36
 _FOOT_PT, _CHARACTERS_PER_INCH = 6.5, 18
 #: Height of a line of small print, and of the words under a panel, inches.
 _FOOT_LINE, _UNDER = 0.14, 0.2
