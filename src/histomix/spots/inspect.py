@@ -175,9 +175,12 @@ def _image(path: Path) -> Description | None:
 
 
 def _matrix(path: Path) -> Description | None:
+    several: list[str] = []
     if path.suffix == ".h5":
         with open_h5(path) as stored:
             size, genes = stored.size, stored.width
+            if len(stored.genomes) > 1:
+                several = [f"genes of the genomes {', '.join(stored.genomes)}: choose one with the option genome"]
     elif (path.is_dir() and (path / "matrix.mtx").exists()) or (path / "matrix.mtx.gz").exists():
         size, genes = len(read_barcodes(path)), None
     else:
@@ -185,7 +188,7 @@ def _matrix(path: Path) -> Description | None:
     known = counted(size, "barcode") + (f" x {counted(genes, 'feature')}" if genes is not None else "")
     return Description(
         "a feature-barcode matrix of 10x Genomics",
-        (known, "an .h5 may stand in the column counts of a cohort sheet"),
+        (known, *several, "an .h5 may stand in the column counts of a cohort sheet"),
         ("the places of its spots: name the outs folder that holds spatial/ as well",),
     )
 
