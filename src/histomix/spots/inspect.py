@@ -30,6 +30,8 @@ _MAX_ENTRIES = 200
 _UNUSABLE = "it cannot be used"
 _SEVERAL = "a folder of several things that histomix knows"
 _NO_OPTIONS: Mapping[str, str] = {}
+#: Folders whose names say nothing of the section in them.
+_OF_SPACE_RANGER = ("outs", "spatial", "binned_outputs", "segmented_outputs", "st")
 _FILLED_BY_USER = "the donor (patient) of the section, which folds need: fill it in"
 
 
@@ -119,7 +121,9 @@ def _section(path: Path, described: Description) -> Inspection:
 def section_name(path: Path) -> str:
     """A name for the section at ``path``: of a folder called outs or spatial, that of the folder around it."""
     path = path.resolve()
-    while path.name in ("outs", "spatial", "binned_outputs", "st") or path.name.startswith(("square_", "tissue_pos")):
+    while path.name in ("outs", "spatial", "binned_outputs", "segmented_outputs", "st") or path.name.startswith(
+        ("square_", "tissue_pos")
+    ):
         path = path.parent
     name = path.name.partition(".")[0] if path.is_file() or path.suffix == ".zarr" else path.name
     plain = re.sub(r"[^\w-]+", "_", name.removesuffix("_selection")).strip("_")
@@ -134,7 +138,7 @@ def _absolute(location: str) -> str:
 def _images_near(path: Path) -> list[Path]:
     folder = path if path.is_dir() and path.suffix != ".zarr" else path.parent
     folders = [folder]
-    if path.is_dir() and folder.name in ("outs", "spatial", "binned_outputs"):
+    if path.is_dir() and folder.name in ("outs", "spatial", "binned_outputs", "segmented_outputs"):
         folders.append(folder.parent)
     images = [item for place in folders for item in sorted(place.iterdir())[:_MAX_ENTRIES] if _is_image(item)]
     images = [item for item in images if not _BYPRODUCT.search(item.name)]

@@ -33,6 +33,7 @@ __all__ = [
 # Module of each format. The order is that of detection: what is more particular comes first.
 _MODULES = {
     "spatialdata": "spatialdata",
+    "visium-hd-cells": "cells.segmented",
     "visium-hd": "tenx.visium_hd",
     "visium": "tenx.visium",
     "xenium": "cells.platforms",
