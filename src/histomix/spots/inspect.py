@@ -14,8 +14,9 @@ from pathlib import Path
 
 from ..common import tables
 from ..common.naming import safe_file_name
+from ..common.strangers.annotated import gene_count
 from ..common.words import counted
-from ..errors import HistomixError, MissingSectionError, SectionError, SheetError, SlideError
+from ..errors import HistomixError, MapError, MissingSectionError, SectionError, SheetError, SlideError
 from ..provenance import read_json, refuse_pipe
 from .formats import Description, check_options, find_format, split_location
 from .formats.tenx.matrix import open_h5, read_barcodes
@@ -28,6 +29,7 @@ _IMAGES = (".tif", ".tiff", ".btf", ".svs", ".ndpi", ".jpg", ".jpeg", ".png", ".
 _BYPRODUCT = re.compile(r"tissue_(hires|lowres)_image|detected_tissue|aligned_|cytassist_image|spatial_enrichment")
 _MAX_ENTRIES = 200
 _UNUSABLE = "it cannot be used"
+_NOT = "that cannot be used"
 _SEVERAL = "a folder of several things that histomix knows"
 _NO_OPTIONS: Mapping[str, str] = {}
 #: Folders whose names say nothing of the section in them.
@@ -37,11 +39,15 @@ _FILLED_BY_USER = "the donor (patient) of the section, which folds need: fill it
 
 @dataclass(frozen=True)
 class Inspection:
-    """What `inspect_data` found: ``rows`` are rows of a cohort sheet as far as they are known, empty for none."""
+    """What `inspect_data` found: ``rows`` are rows of a cohort sheet as far as they are known, empty for none.
+
+    ``usable`` tells whether histomix can do something with it as it is.
+    """
 
     path: Path
     description: Description
     rows: tuple[Mapping[str, str], ...] = ()
+    usable: bool = True
 
     def sheet(self) -> str:
         """The rows as a CSV sheet with its header, empty text where there are none. Paths are absolute."""
@@ -88,13 +94,13 @@ def _inspection(path: Path, options: Mapping[str, str] = _NO_OPTIONS) -> Inspect
     for describe in (_result, _cohort_sheet, _matrix):
         description = describe(path)
         if description is not None:
-            return Inspection(path, description)
+            return Inspection(path, description, usable=_NOT not in description.what)
     format = find_format(path)
     if format is not None:
         check_options(format, options, path)
         return _section(path, format.describe(path, options))
     image = _image(path)
-    return None if image is None else Inspection(path, image)
+    return None if image is None else Inspection(path, image, usable=_NOT not in image.what)
 
 
 def _section(path: Path, described: Description) -> Inspection:
@@ -169,7 +175,7 @@ def _image(path: Path) -> Description | None:
         return None
     facts = _image_facts(path)
     if facts[0].startswith(_UNUSABLE):
-        return Description("an image file that cannot be used", (), facts)
+        return Description(f"an image file {_NOT}", (), facts)
     lacks = () if "by the file" in facts[0] else ("its um per px: give --mpp, or the column mpp of a cohort sheet",)
     return Description(
         "an image of a slide",
@@ -204,7 +210,7 @@ def _cohort_sheet(path: Path) -> Description | None:
     try:
         rows = read_sheet(path)
     except SheetError as error:
-        return Description("a cohort sheet that cannot be used yet", (), tuple(error.problems))
+        return Description(f"a cohort sheet {_NOT} yet", (), tuple(error.problems))
     donors = {row.donor for row in rows}
     formats = sorted({row.format for row in rows})
     contents = [
@@ -231,6 +237,7 @@ def _result(path: Path) -> Description | None:
         types = card.get("cell_types") or []
         return Description("a head that histomix trained", (f"predicts {counted(len(types), 'cell type')}",), ())
     if (path / "composition.h5ad").is_file():
+        gene_count(path / "composition.h5ad", MapError, "is damaged or no composition map", "Predict the slide again")
         return Description("a composition map that histomix predicted", ("composition.h5ad",), ())
     if (path / "summary.json").is_file() and (path / "metrics.csv").is_file():
         return Description("an evaluation by histomix", ("metrics.csv, summary.json",), ())
@@ -290,9 +297,12 @@ def _folder(path: Path, depth: int = 2) -> Inspection | None:
             inner = Counter(line.partition(": ")[2] for line in inspection.description.contents)
             what = ", ".join(f"{number} x {kind}" for kind, number in inner.items()) or "nothing that can be used"
             missing += [f"{item.name}/{line}" for line in inspection.description.missing if line != _FILLED_BY_USER]
-        contents.append(f"{item.name}: {what}")
+        if inspection.usable:
+            contents.append(f"{item.name}: {what}")
+        else:
+            missing.append(f"{item.name}: {what}: {'; '.join(inspection.description.missing)}")
     if not (contents or missing):
         return None
     if rows:
         missing.append(_FILLED_BY_USER)
-    return Inspection(path, Description(_SEVERAL, tuple(contents), tuple(missing)), tuple(rows))
+    return Inspection(path, Description(_SEVERAL, tuple(contents), tuple(missing)), tuple(rows), bool(contents))
