@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anndata as ad
@@ -24,11 +25,14 @@ from histomix.common.h5ad import write_h5ad
 from histomix.common.strangers.annotated import find_counts
 from histomix.common.tables import columns_or_none, read_bytes
 from histomix.common.yaml_text import YamlFile
-from histomix.errors import InputError, LabelError, SectionError
+from histomix.errors import InputError, LabelError, SectionError, SlideError
+from histomix.prediction.plan import refuse_vast_grid
 from histomix.provenance import read_json
+from histomix.slides import TileSpec, TissueMask
 from histomix.spots import inspect_data, read_cohort, read_spots
 from histomix.spots.formats.cells.tables import read_h5ad_cells
 from histomix.spots.formats.tenx.matrix import read_barcodes, read_matrix
+from histomix.spots.pseudo_spots import pseudo_spots
 from histomix.spots.readers import detect_format, read_section_spots
 
 
@@ -385,3 +389,22 @@ def test_a_matrix_of_10x_with_two_genomes(tmp_path: Path) -> None:
     assert list(read_matrix(path, "mm10").var.index) == ["M0", "M1", "M2"]
     with pytest.raises(SectionError, match=r"has no genome 'hg19' \(it has: GRCh38, mm10\)"):
         read_matrix(path, "hg19")
+
+
+@pytest.mark.parametrize(("stride_um", "count"), [(0.001, "10,240,000,000,000"), (1e-200, "")])
+def test_a_grid_of_more_tiles_than_anybody_waits_for_is_refused(stride_um: float, count: str) -> None:
+    slide: Any = SimpleNamespace(path="slide.svs")
+    mask = TissueMask(np.ones((400, 400), bool), 8.0)  # 10.24 mm2
+    with pytest.raises(SlideError, match=rf"are about {count}") as caught:
+        refuse_vast_grid(slide, TileSpec(224, 0.5, stride_um), mask)
+    assert "Give a --stride-um of 1.1 or more" in str(caught.value)
+    refuse_vast_grid(slide, TileSpec(224, 0.5, 1.1), mask)
+    refuse_vast_grid(slide, TileSpec(224, 0.5), mask)
+
+
+@pytest.mark.parametrize("pitch_um", [0.001, 1e-300])
+def test_a_lattice_of_more_spots_than_memory_holds_is_refused(pitch_um: float) -> None:
+    cells = pd.DataFrame({"x_px": [10.0, 900.0], "y_px": [10.0, 900.0]})
+    with pytest.raises(SectionError, match="are too many"):
+        pseudo_spots(cells, pitch_um, mpp=0.5, size_um=112.0)
+    assert len(pseudo_spots(cells, 56.0, mpp=0.5, size_um=112.0)) > 0
