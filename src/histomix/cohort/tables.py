@@ -138,7 +138,7 @@ def cohort_tables(
                 failures.append(error)
                 report("cohort", number, len(sources))
                 continue
-            heads.setdefault(composition.head["digest"], name)
+            heads.setdefault(str(composition.head.get("digest")), name)
             sides[name] = composition.cell_px * composition.mpp
             patient = facts if facts and pattern is None else patient_of(name, patients, pattern)
             if name in parts:
