@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,10 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 import histomix as hm
+from histomix.cli.app import app
 from histomix.common.formats import MAP_FORMAT
 from histomix.errors import InputError, MapError, MissingFileError
 from histomix.maps import find_maps
@@ -214,6 +217,18 @@ def test_a_picture_that_is_cut_short_is_named(folder: Path, share: float) -> Non
     with pytest.raises(MapError, match="cannot be read as a picture") as caught:
         hm.CompositionMap.open(folder).preview()
     assert caught.value.where == str(picture)
+
+
+def test_a_folder_whose_name_is_no_text_is_reported_and_exported(folder: Path, tmp_path: Path) -> None:
+    """A name of bytes that are no UTF-8, as old servers have them."""
+    named = tmp_path / os.fsdecode(b"sl\xff\xe9de")
+    try:
+        shutil.copytree(folder, named)
+    except OSError:
+        pytest.skip("the file system has no such names")
+    for verb in (["report"], ["export", "--to", "csv"], ["cohort"]):
+        found = CliRunner().invoke(app, [*verb, str(named), "--out", str(tmp_path / verb[0])])
+        assert found.exit_code == 0, found.output
 
 
 def test_a_table_in_memory_that_is_no_map_is_named(made: Path) -> None:

@@ -106,7 +106,7 @@ def write_pages(
         (folder / "data").mkdir(parents=True)
         metas = [_write_slide(one, f"s{number}", folder / "data", mpp, progress) for number, one in enumerate(slides)]
         facts = {"title": title, "version": __version__, "slides": metas, "maps": _colour_maps(), "tile_px": TILE_PX}
-        (folder / "index.html").write_text(_page(title, facts), encoding="utf-8", newline="\n")
+        (folder / "index.html").write_text(_page(title, facts), encoding="utf-8", errors="replace", newline="\n")
     return place / "index.html"
 
 
