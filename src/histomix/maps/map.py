@@ -18,6 +18,7 @@ from ..common.h5ad import read_h5ad
 from ..common.words import NOT_KNOWN, RESEARCH_USE
 from ..errors import MapError, MissingMapError
 from ..provenance import parse_json, read_json
+from .checks import check_map
 from .describe import CompositionDescription, describe
 from .reading import Reading, reading_of
 
@@ -80,6 +81,7 @@ class CompositionMap:
             raise MissingMapError("there is no composition map", where=file, hint=hint)
         composition = cls(read_h5ad(file, MapError, "is damaged or no composition map", _AGAIN), file)
         composition._require({*_FACTS, *needs})
+        check_map(composition.adata, composition.manifest, composition.where)
         return composition
 
     @staticmethod
@@ -294,8 +296,11 @@ class CompositionMap:
         path = self._beside(name)
         if path is None:
             return None
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
+        try:
+            with Image.open(path) as image:
+                return np.asarray(image.convert("RGB"))
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise MapError(f"cannot be read as a picture ({error})", where=path, hint=_AGAIN) from error
 
 
 def _manifest(adata: AnnData, where: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -34,6 +35,8 @@ _LOG = logging.getLogger(__name__)
 CHUNK_TILES = 2048
 #: A tissue mask holds at most about this many pixels: on larger slides it is coarser.
 MASK_PX = 12_000_000
+#: More tiles than this are not laid on one slide: their table alone has some GB, and embedding them takes days.
+MAX_TILES = 10_000_000
 #: A head that sees finer pixels than the slide has by more than this factor is refused.
 MAX_UPSAMPLING = 16.0
 TILE = np.dtype(
@@ -196,7 +199,7 @@ def plan_tiles(
     Raises
     ------
     SlideError
-        There is no tissue, none in the regions, or the slide is smaller than a tile.
+        There is no tissue, none in the regions, the slide is smaller than a tile, or the grid has too many tiles.
     HeadError
         The slide is far too coarse for the head.
     InputError
@@ -220,6 +223,7 @@ def plan_tiles(
         "tissue_mm2": mask.area_mm2,
     }
     if spots is None:
+        refuse_vast_grid(slide, spec, mask)
         grid = grid_positions(slide, spec, mask, settings.min_tissue)
         facts["grid"] = list(grid.shape)
         tiles = np.zeros(len(grid.x_px), TILE)
@@ -245,6 +249,28 @@ def plan_tiles(
     if spots is None:
         tiles["place"] = np.arange(len(tiles))
     return Plan(tiles, keys, facts)
+
+
+def refuse_vast_grid(slide: Slide, spec: TileSpec, mask: TissueMask) -> None:
+    """Refuse a stride that makes more tiles than anybody waits for, before any of them is laid.
+
+    Raises
+    ------
+    SlideError
+        There would be over `MAX_TILES`; says how many, and which stride would do.
+    """
+    stride_um = spec.stride_um or spec.size_um
+    area_um2 = mask.area_mm2 * 1e6
+    along = math.sqrt(area_um2) / stride_um
+    count = along * along  # not a power, which overflows
+    if count > MAX_TILES:
+        least = math.sqrt(area_um2 / MAX_TILES)
+        raise SlideError(
+            f"tiles {stride_um:g} um apart are about {count:,.0f} on its {mask.area_mm2:.3g} mm2 of tissue, more than "
+            f"{MAX_TILES:,}",
+            where=slide.path,
+            hint=f"Give a --stride-um of {math.ceil(least * 10) / 10:g} or more; a tile has {spec.size_um:g} um",
+        )
 
 
 def _at_spots(slide: Slide, spec: TileSpec, mask: TissueMask, spots: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
