@@ -22,6 +22,7 @@ def background(planes: list[np.ndarray]) -> list[float]:
 
 
 def strongest_and_chroma(planes: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The strongest channel of each pixel, and how far it is above the weakest."""
     red, green, blue = planes
     strongest = np.maximum(np.maximum(red, green), blue)
     return strongest, strongest - np.minimum(np.minimum(red, green), blue)
@@ -40,6 +41,7 @@ def hue(red: np.ndarray, green: np.ndarray, blue: np.ndarray, strongest: np.ndar
 
 
 def within(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
+    """Whether values lie between limits, the lower one among them."""
     return (values >= limits[0]) & (values < limits[1])
 
 
