@@ -7,9 +7,11 @@ people annotated: its images are small, so tiles of 112 um overlap (every 28 um)
 sixteen images of nine patients hold such tiles. Heads that draw random numbers are run with several seeds, and their
 scores averaged before intervals are made, which draw donors, then sections (see `histomix.evaluation`).
 
+`--only donors` trains on one, two, four and eight donors of the phantom (`donors.py`).
+
 The cost table fits each head in a process of its own, and counts parameters, multiply-adds and tiles.
 
-    python benchmarks/heads.py [--quick] [--seeds 5] [--heads mlp,knn] [--only phantom|her2st|monusac|cost|speed]
+    python benchmarks/heads.py [--quick] [--seeds 5] [--heads mlp,knn] [--only phantom|her2st|monusac|donors|cost|speed]
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from donors import run_donors
 
 import histomix as hm
 from histomix.datasets import phantom_truth
@@ -305,7 +308,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one seed, the fast heads, small tables")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--heads", default=None, help="names, separated by commas")
-    parser.add_argument("--only", choices=("phantom", "her2st", "monusac", "cost", "speed"), action="append")
+    parser.add_argument("--only", choices=("phantom", "her2st", "monusac", "donors", "cost", "speed"), action="append")
     parser.add_argument("--folds", choices=("donor", "section"), action="append", help="of the phantom")
     parser.add_argument("--cache", type=Path, help="folder that keeps the phantom and all features")
     parser.add_argument("--encoder-gflop", type=float, default=0.6, help="of the frozen encoder, a tile and view")
@@ -325,6 +328,7 @@ def main() -> None:
         "phantom": lambda folder: run_phantom(folder, args),
         "her2st": lambda folder: run_her2st(folder, args),
         "monusac": lambda folder: run_monusac(folder, args),
+        "donors": lambda folder: run_donors(folder, args),
         "cost": lambda _: cost(args),
         "speed": lambda _: speed(args),
     }

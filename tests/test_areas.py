@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,7 @@ from histomix.maps.areas import (
 from histomix.prediction import Settings, SlideJob
 from histomix.prediction.areas import final_areas, knows_fat, planned_areas
 from histomix.prediction.encoders import Model
-from histomix.prediction.plan import TILE, Plan
+from histomix.prediction.plan import TILE
 from histomix.prediction.run import SlideRun
 from histomix.slides import TissueMask, open_slide, tissue, tissue_mask
 from histomix.slides.focus import OUT_OF_FOCUS, sharpness
@@ -110,10 +109,8 @@ def test_every_pixel_of_tissue_has_one_reason(places: str) -> None:
             tiles["x_px"] = rng.uniform(0, width * 8 / facts["slide"]["mpp"], len(tiles))
             tiles["y_px"] = rng.uniform(0, height * 8 / facts["slide"]["mpp"], len(tiles))
         planned = planned_areas(mask, tiles, facts, outside)
-        state = rng.integers(0, 4, len(tiles))
-        maps = SimpleNamespace(in_scope=state != 1, read_ok=state != 2, blurred=state == 3)
-        keys = tiles["x_px"].astype(str) if places == "spots" else None
-        final = final_areas(Plan(tiles, keys, facts, planned), maps)  # type: ignore[arg-type]
+        state = rng.choice([READ, OUT_OF_SCOPE, DAMAGED, BLUR], len(tiles)).astype(np.uint8)
+        final = final_areas(planned, tiles, facts, state)
         assert ((final == 0) == (kinds == tissue.GLASS)).all() and final.max() <= len(REASONS)
         assert sum(areas_mm2(final, 8.0).values()) == pytest.approx(mask.area_mm2)
         # What the picture shows goes before what a tile says, and nothing but planned places changes.
@@ -130,7 +127,7 @@ def test_every_pixel_of_tissue_has_one_reason(places: str) -> None:
                 place = (np.array([x, y]) + 0.5) * 8 / facts["slide"]["mpp"] - facts["slide"]["bounds_px"] - half
                 column, row = np.floor(place / facts["cell_px"] + 0.5).astype(int)
                 here = state[(tiles["column"] == column) & (tiles["row"] == row)]
-                assert final[y, x] == (READ, OUT_OF_SCOPE, DAMAGED, BLUR)[here[0]]
+                assert final[y, x] == here[0]
 
 
 def test_the_raster_is_a_picture_and_its_codes(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from histomix.cohort import (
 )
 from histomix.cohort.clinical import patient_of
 from histomix.cohort.lattice import neighbour_pairs
+from histomix.common.words import RESEARCH_USE
 from histomix.errors import InputError
 
 from .extras import extra_module
@@ -175,7 +176,7 @@ def test_composition_and_density_of_a_slide() -> None:
     composition.obs.loc[composition.obs_names[3], ["read_ok", "in_scope"]] = False
     composition.obs.loc[composition.obs_names[:8], "novelty"] = 0.999
     composition.obs.loc[composition.obs_names[:8], "in_scope"] = False
-    rows = map_rows(composition)
+    rows = map_rows(composition, in_scope_only=False)
     ok = np.arange(81) != 3
     X = composition.X[ok].astype(float)
     for number, name in enumerate(TYPES):
@@ -192,9 +193,84 @@ def test_composition_and_density_of_a_slide() -> None:
     assert _value(rows, "tissue_mm2") == pytest.approx(area)
     # Neighbours of a missing tile have no pair across it.
     assert _value(rows, "pairs") == 2 * 9 * 8 - 3
-    strict = map_rows(composition, in_scope_only=True)
+    # What is out of scope is in no number unless asked, and the mean of all stands beside it.
+    strict = map_rows(composition)
     assert _value(strict, "tiles_used") == 73 and _value(strict, "in_scope_share") == pytest.approx(1 - 7 / 80)
+    X = composition.X[8:].astype(float)
+    for number, name in enumerate(TYPES):
+        assert _value(strict, "proportion", name) == pytest.approx((X[:, number] / X.sum(axis=1)).mean())
+        assert _value(strict, "proportion_all", name) == pytest.approx(_value(rows, "proportion", name))
+    in_scope = composition.obs["tissue"].to_numpy()[8:].sum() * 0.01
+    assert _value(strict, "in_scope_mm2") == pytest.approx(in_scope) == _value(rows, "in_scope_mm2")
     assert {row["measure"] for row in rows} <= set(DEFINITIONS)
+
+
+def test_a_slide_out_of_scope_has_only_the_mean_of_all() -> None:
+    composition = _random()
+    composition.obs["in_scope"] = False
+    composition.obs["fragment"] = np.where(np.arange(81) < 40, 1, 2)
+    rows = map_rows(composition)
+    assert _value(rows, "in_scope_mm2") == 0 and _value(rows, "in_scope_mm2", "", "", "fragment", "2") == 0
+    measures = {row["measure"] for row in rows}
+    assert {"proportion_all", "tiles"} <= measures and not {"proportion", "density", "mixing"} & measures
+    X = composition.X[40:].astype(float)
+    of_part = (X / X.sum(axis=1, keepdims=True)).mean(axis=0)
+    assert _value(rows, "proportion_all", "T", "", "fragment", "2") == pytest.approx(of_part[1])
+
+
+def _with_levels(unit: str = "proportion") -> ad.AnnData:
+    composition = _random()
+    composition.var["good_for"] = ["between slides", "within a slide only", "neither", "not known"]
+    composition.var["slide_error"] = [0.05, 0.9, 0.01, np.nan]
+    manifest = json.loads(composition.uns["manifest"])
+    if unit == "proportion":
+        manifest |= {"unit": unit, "area": {"label_um2": None}}
+    else:
+        manifest["area"]["label_um2"] = 2500.0
+    manifest["calibration"] = {"level": 0.9, "kind": "section", "n_donors": 1}
+    composition.uns["manifest"] = json.dumps(manifest)
+    return composition
+
+
+def test_the_mean_of_a_slide_has_the_interval_of_its_head() -> None:
+    composition = _with_levels()
+    composition.obs["region"] = pd.Categorical(np.where(np.arange(81) < 40, "core", None))
+    rows = map_rows(composition)
+    mean = _value(rows, "proportion", "B")
+    assert _value(rows, "proportion_low", "B") == pytest.approx(mean - 0.05)
+    assert _value(rows, "proportion_high", "B") == pytest.approx(mean + 0.05)
+    assert (_value(rows, "proportion_low", "T"), _value(rows, "proportion_high", "T")) == (0, 1)
+    assert math.isnan(_value(rows, "proportion_low", "Stroma"))
+    assert {row["level"] for row in rows if row["measure"] == "proportion_low"} == {"slide"}, "no region was held out"
+    counted = map_rows(_with_levels("cells per spot"))
+    density = _value(counted, "density", "B")
+    assert _value(counted, "density_high", "B") == pytest.approx(density + 0.05 * 1e6 / 2500)
+    assert not [row for row in map_rows(_random()) if row["measure"].endswith(("_low", "_high"))]
+
+
+def test_types_that_tell_nothing_are_left_out_unless_asked(tmp_path: Path) -> None:
+    folder = tmp_path / "maps" / "S1"
+    folder.mkdir(parents=True)
+    _with_levels().write_h5ad(folder / "composition.h5ad")
+    result = CliRunner().invoke(app, ["cohort", str(folder), "--out", str(tmp_path / "some"), "--json"])
+    assert result.exit_code == 0, result.output
+    tidy, slides = (pd.read_csv(tmp_path / "some" / f"{name}.csv") for name in ("cohort", "slides"))
+    assert "Tumour" not in set(tidy["cell_type"]) | set(tidy["other_type"]) and "proportion:Tumour" not in slides
+    words = tidy[tidy["measure"] == "proportion"].set_index("cell_type")["good_for"]
+    assert words.to_dict() == {"B": "between slides", "T": "within a slide only", "Stroma": "not known"}
+    manifest = json.loads((tmp_path / "some" / "manifest.json").read_text())
+    assert manifest["left_out"] == ["Tumour"] and manifest["use"] == slides["use"][0] == RESEARCH_USE
+    assert slides["calibrated_on"].tolist() == ["sections of one patient"]
+    everything = cohort_tables([folder], all_types=True, progress=False)
+    assert "proportion_high:Tumour" in everything.slides and everything.facts["left_out"] == []
+
+
+def test_a_slide_out_of_scope_says_so_in_the_table(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    composition = _random()
+    composition.obs["in_scope"] = np.arange(81) < 30
+    tables = cohort_tables(composition, progress=False)
+    (remark,) = tables.slides["remark"]
+    assert remark.startswith("37 % of this slide") and "37 % of this slide" in caplog.text
 
 
 def test_a_checkerboard_is_mixed_and_two_halves_are_not() -> None:

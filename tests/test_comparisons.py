@@ -12,12 +12,13 @@ import pytest
 from scipy.stats import binomtest, false_discovery_control, pearsonr, permutation_test, spearmanr
 from sklearn.metrics import mean_absolute_error, roc_auc_score, root_mean_squared_error
 
+from histomix.common.resampling import DRAWS, mean_and_interval, resample_weights
 from histomix.errors import InputError
 from histomix.evaluation import make_folds, read_groups, score
 from histomix.evaluation.baselines import ORACLE, nuclei_predictions, section_mean
 from histomix.evaluation.groups import check_groups, group_rows, groups_from_labels, summarise_groups
 from histomix.evaluation.leakage.batch_probe import batch_effect_probe
-from histomix.evaluation.scores.bootstrap import DRAWS, mean_and_interval, resample_weights, summarise
+from histomix.evaluation.scores.bootstrap import summarise
 from histomix.evaluation.scores.paired_tests import adjusted, paired_tests, sign_flip, smallest_p
 from histomix.evaluation.spatial.detectability import detectability, shift_null
 from histomix.heads import TrainingSet

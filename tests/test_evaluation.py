@@ -17,11 +17,11 @@ from scipy.stats import pearsonr
 from sklearn.base import BaseEstimator
 
 from histomix.abundance import Abundance
+from histomix.common.resampling import DRAWS, resample_weights
 from histomix.errors import HeadError, InputError, LabelError
 from histomix.evaluation import PROTOCOLS, CohortData, Evaluation, evaluate, make_folds, read_evaluation
 from histomix.evaluation.baselines import NUCLEI, ORACLE
 from histomix.evaluation.data import evaluation_data
-from histomix.evaluation.scores.bootstrap import DRAWS, resample_weights
 from histomix.heads import TrainingSet, calibrate, make_estimator
 from histomix.slides import find_nuclei
 from histomix.spots import Cohort

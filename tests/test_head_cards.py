@@ -169,7 +169,9 @@ def test_the_card_in_words(parts: Any) -> None:
     ):
         assert words in text, words
     sections = re.findall(r"^## (.*)$", text, re.M)
-    expected = "Cell types, Training data, What it sees, Scores, Intervals, Intended use, Limits, Made with"
+    expected = (
+        "Cell types, Training data, What it sees, Scores, Levels of slides, Intervals, Intended use, Limits, Made with"
+    )
     assert ", ".join(sections) == expected
     for table in re.findall(r"(?:^\|.*\n)+", text, re.M):
         assert len({line.count("|") for line in table.splitlines()}) == 1
@@ -220,7 +222,7 @@ def test_parameters_are_read_by_their_kind() -> None:
     assert parse_settings("ridge", ["alpha=none", "rings_um=()"]) == {"alpha": None, "rings_um": ()}
     assert parse_settings("mlp", ["rings_um=", "slide_scale=false"]) == {"rings_um": (), "slide_scale": False}
     for head, text, message in (
-        ("knn", "n_neighbors=many", "n_neighbors is int; 'many' is not that"),
+        ("knn", "n_neighbors=many", r"n_neighbors is int \| None; 'many' is not that"),
         ("knn", "n_neighbors=true", "n_neighbors is int"),
         ("knn", "n_neighbors", "is not NAME=VALUE.*n_neighbors, n_components"),
         ("knn", "gamma=1", "no parameter 'gamma' to set"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,19 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from histomix.evaluation.scores.levels import BETWEEN, NEITHER, WITHIN, across_slides, good_for, slide_errors
+from histomix.common.anonymity.pseudonyms import open_pseudonyms
+from histomix.evaluation.folds import Fold
+from histomix.evaluation.protocols import score_folds
+from histomix.evaluation.scores.bootstrap import describe_folds, summarise
+from histomix.evaluation.scores.levels import slide_errors
 from histomix.evaluation.text import level_words
+from histomix.heads import TrainingSet, assemble, levels_of, load_head, make_estimator, private_card, train
+from histomix.heads.cards.text import level_lines
+from histomix.heads.levels import BETWEEN, NEITHER, WITHIN, across_slides, good_for, held_out_levels
+from histomix.sharing import head_facts
 
 from .test_evaluation import COHORT, MakeData, linear, make_data
+from .test_head_files import cohort_of, features_of, labels_of
 
 __all__ = ["make_data"]  # a fixture
 TYPES = ["a", "b"]
@@ -144,3 +154,141 @@ def test_levels_of_donors_are_told_where_features_hold_them(make_data: MakeData)
     assert (
         scores["slide_mae"]["types"]["T cell"]["mean"] < 0.3 * scores["slide_mae_constant"]["types"]["T cell"]["mean"]
     )
+
+
+# in the card of a head
+
+
+def training_set(donors: dict[str, str], n: int = 8, seed: int = 0) -> TrainingSet:
+    """Sections of donors whose labels rise with the donor's number, and of `TYPES`."""
+    rng = np.random.default_rng(seed)
+    section = np.repeat(list(donors), n)
+    donor = np.array([donors[name] for name in section.tolist()])
+    level = np.unique(donor, return_inverse=True)[1] / 10
+    first = level + 0.1 + rng.uniform(0, 0.05, len(section))
+    return TrainingSet(
+        X=rng.normal(size=(len(section), 4)).astype(np.float32),
+        Y=np.column_stack([first, np.full(len(section), 0.25)]),
+        keys=np.arange(len(section)).astype(str),
+        section=section,
+        donor=donor,
+        xy_um=rng.uniform(0, 500, (len(section), 2)),
+        cell_types=TYPES,
+        unit="cells per spot",
+        features={},
+    )
+
+
+SIX = {"s1": "D1", "s2": "D1", "s3": "D2", "s4": "D3", "s5": "D3", "s6": "D4"}
+
+
+def test_a_card_says_of_held_out_predictions_what_an_evaluation_would() -> None:
+    """The same predictions, through the tables of an evaluation by donor and through `held_out_levels`."""
+    training = training_set(SIX)
+    rng = np.random.default_rng(1)
+    folds = [
+        Fold(name, np.flatnonzero(training.donor != name), np.flatnonzero(training.donor == name))
+        for name in np.unique(training.donor)
+    ]
+    for noise in (0.02, 0.5):
+        held_out = training.Y + rng.normal(scale=noise, size=training.Y.shape) + np.where(noise > 0.1, 0.4, 0)
+        constant = np.empty_like(training.Y)
+        for fold in folds:
+            constant[fold.test] = training.Y[fold.train].mean(axis=0)
+        scored = {"label": (training.Y, {"mean": constant, "mlp": held_out})}
+        table = score_folds("donor", folds, training, scored)
+        scores = summarise(table, describe_folds(folds, training), seed=3)["label"]["mlp"]
+        scores |= across_slides(training.Y, held_out, training.section, training.donor, TYPES, 3)
+        found = held_out_levels(training, held_out, seed=3)
+        assert found is not None
+        assert (found["protocol"], found["donors_unseen"], found["n_donors"]) == ("held-out donor", True, 4)
+        assert (found["n_sections"], found["level"]) == (6, 0.9)
+        words = good_for(scores, donors_unseen=True)
+        for name, facts in found["by_type"].items():
+            assert facts["good_for"] == words[name]
+            for metric in ("slide_mae", "slide_spearman", "spread_kept"):
+                expected = scores[metric]["types"][name]["mean"]
+                assert facts[metric] == (None if expected is None else pytest.approx(expected, abs=1e-5)), metric
+            expected = scores["slide_mae_constant"]["types"][name]["mean"]
+            assert facts["slide_mae_constant"] == pytest.approx(expected, abs=1e-5)
+        assert found["by_type"]["a"]["good_for"] == (BETWEEN if noise < 0.1 else NEITHER)
+
+
+def test_the_error_of_a_slides_mean_is_that_of_a_next_donor() -> None:
+    """Donors weigh equally, and one more as bad as the worst is added: here 10 of 11 weights are needed for .9."""
+    donors = {f"s{i:02}": f"D{i // 2:02}" for i in range(20)}  # ten donors of two sections
+    training = training_set(donors)
+    off = {name: 0.01 * (1 + number // 2) for number, name in enumerate(donors)}
+    off["s19"] = 0.3  # half of the worst donor
+    held_out = training.Y + np.array([off[name] for name in training.section.tolist()])[:, None]
+    levels = held_out_levels(training, held_out)
+    assert levels is not None
+    # Nine donors whole and half of the tenth, twice (it stands for the next one): 10 of 11 at .10; without it 9 of 11.
+    assert levels["by_type"]["a"]["slide_error"] == pytest.approx(0.1)
+    assert held_out_levels(training, held_out, level=0.95)["by_type"]["b"]["slide_error"] == pytest.approx(0.3)  # type: ignore[index]
+    assert held_out_levels(training, held_out, level=0.5)["by_type"]["b"]["slide_error"] == pytest.approx(0.06)  # type: ignore[index]
+
+
+def test_sections_of_known_donors_tell_no_levels_and_one_section_nothing() -> None:
+    two = training_set({"s1": "D1", "s2": "D1", "s3": "D2", "s4": "D2"})
+    levels = held_out_levels(two, two.Y + 1e-3 * two.X[:, :2])
+    assert levels is not None and levels["protocol"] == "held-out section" and levels["donors_unseen"] is False
+    assert levels["by_type"]["a"]["good_for"] == WITHIN and levels["by_type"]["a"]["slide_error"] is None
+    assert levels["by_type"]["a"]["slide_spearman"] == pytest.approx(1)
+    one = training_set({"s1": "D1"})
+    assert held_out_levels(one, one.Y) is None
+    assert held_out_levels(two, np.full_like(two.Y, np.nan)) is None
+
+
+def test_rows_that_were_never_held_out_are_no_part_of_the_levels() -> None:
+    training = training_set(SIX)
+    held_out = training.Y.copy()
+    held_out[training.donor == "D1"] = np.nan
+    levels = held_out_levels(training, held_out)
+    assert levels is not None and (levels["n_donors"], levels["n_sections"]) == (3, 4)
+    held_out[training.donor == "D2"] = np.nan
+    levels = held_out_levels(training, held_out)
+    assert levels is not None and levels["by_type"]["a"]["slide_error"] is None
+
+
+def test_train_puts_levels_into_the_card_and_every_surface_reads_them(tmp_path: Path) -> None:
+    donors = {"A1": "A", "B1": "B", "C1": "C", "C2": "C"}
+    features = {name: features_of(name) for name in donors}
+    labels = {name: labels_of(table) for name, table in features.items()}
+    head = train(cohort_of(donors), features, labels, head="ridge", out=tmp_path / "head")
+    training = assemble(cohort_of(donors), features, labels)
+    fit = make_estimator("ridge").fit(training.X, training.Y, groups=training.donor)
+    assert fit.held_out_ is not None
+    assert head.card["levels"] == held_out_levels(training, fit.held_out_)
+    levels = levels_of(load_head(tmp_path / "head").card)
+    assert levels is not None and (levels.n_donors, levels.n_sections, levels.donors_unseen) == (3, 4, True)
+    facts = head.card["levels"]["by_type"]["T cell"]
+    assert levels.word("T cell") == facts["good_for"] and levels.slide_error("T cell") == facts["slide_error"] > 0
+    assert levels.word("B cell") == "not known" and levels.slide_error("B cell") is None
+    text = head.card_markdown()
+    assert "## Levels of slides" in text and "Means of slides, 3 donors held out (4 sections)." in text
+    assert f"| T cell | {facts['good_for']} | {facts['slide_mae']:.3f} | {facts['slide_mae_constant']:.3f} |" in text
+    shown = head_facts(tmp_path / "head").text()
+    assert "means of slides, 3 donors held out (4 sections):" in shown
+    assert f"T cell  {facts['good_for']}; error {facts['slide_mae']:.3f}" in shown
+    assert f"90% within {facts['slide_error']:.3f}" in shown
+    private = private_card(head.card, open_pseudonyms(True, tmp_path / "key", tmp_path / "out", []))  # type: ignore[arg-type]
+    assert private["levels"] == head.card["levels"]
+
+
+def test_a_card_without_levels_or_from_a_stranger_is_read() -> None:
+    assert levels_of({}) is None and levels_of({"levels": None}) is None and levels_of({"levels": "all"}) is None
+    assert level_lines({"cell_types": ["a"]}) == ["means of slides: not known"]
+    by_type = {
+        "a": {"good_for": "<b>everything</b>", "slide_error": "0.1"},
+        "b": ["neither"],
+        "c": {"slide_error": True},
+    }
+    levels = levels_of({"levels": {"protocol": "<b>", "level": "high", "n_donors": "many", "by_type": by_type}})
+    assert levels is not None and not levels.donors_unseen and levels.protocol == "held-out section"
+    for name in by_type:
+        assert levels.word(name) == "not known" and levels.slide_error(name) is None
+    assert levels_of({"levels": {"by_type": 3}}).word("a") == "not known"  # type: ignore[union-attr]
+    for levels_said in ({"by_type": by_type}, {}, None):
+        card = {"cell_types": ["a", "b"], "levels": levels_said}
+        assert "<b>" not in "".join(level_lines(card))

@@ -11,13 +11,16 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix
 
 import histomix as hm
 from histomix.abundance import Abundance
+from histomix.common.words import RESEARCH_USE
 from histomix.errors import InputError
 from histomix.evaluation import Evaluation
+from histomix.maps import CompositionMap
 from histomix.pl.tables import confusion_table
 
 from .conftest import Job
@@ -64,7 +67,7 @@ def test_a_map_shows_every_tile_in_the_colour_of_its_value(composition: ad.AnnDa
 
 
 def test_several_maps_and_a_column_of_the_tiles(composition: ad.AnnData) -> None:
-    every = hm.pl.composition(composition, ncols=3)
+    every = hm.pl.composition(composition, list(composition.var_names), ncols=3)
     assert len(every) == composition.n_vars
     first, second = hm.pl.composition(composition, color=[str(composition.var_names[0]), "novelty"], title=["a", "b"])
     assert (first.get_title(), second.get_title()) == ("a", "b")
@@ -74,6 +77,68 @@ def test_several_maps_and_a_column_of_the_tiles(composition: ad.AnnData) -> None
         hm.pl.composition(composition, color=str(composition.var_names[0]), layer="middle")
     with pytest.raises(InputError, match="2 panels to draw, and 1 axes"):
         hm.pl.composition(composition, color=list(composition.var_names[:2]), ax=Figure().subplots())
+
+
+def _varied(composition: ad.AnnData) -> ad.AnnData:
+    """The map with type 1 rising from left to right beyond its interval, type 0 within it; the right is hatched."""
+    varied = composition.copy()
+    varied.var["good_for"] = "not known"
+    x = varied.obsm["spatial"][:, 0]
+    values = np.full(varied.shape, 0.05, np.float32)
+    values[:, 1] = np.interp(x, [x.min(), x.max()], [0.1, 0.9])
+    values[:, 0] = 0.5 + 0.02 * np.sign(x - np.median(x))
+    varied.X = values
+    varied.layers["lower"], varied.layers["upper"] = values - 0.03, values + 0.03
+    varied.obs["in_scope"] = x < np.quantile(x, 0.8)
+    return varied
+
+
+def test_the_first_picture_is_of_what_varies_beyond_its_interval(composition: ad.AnnData) -> None:
+    varied = _varied(composition)
+    picture = np.full((50, 60, 3), 200, np.uint8)
+    panels = hm.pl.composition(varied, img=picture)
+    first = str(varied.var_names[1])
+    assert [axes.get_title() for axes in panels[:2]] == ["H&E", first] and "differs nowhere" in panels[2].get_xlabel()
+    used = varied.obs["in_scope"].to_numpy()
+    rising = np.asarray(varied.X)[:, 1]
+    mean = rising[used].mean()
+    pale = np.abs(rising - mean) <= 0.03
+    marks = next(one for one in panels[1].collections if isinstance(one, PolyCollection))
+    faces = marks.get_facecolor()
+    assert (faces[pale & used, 3] < 0.5).all() and (faces[~pale & used, 3] == 1).all()
+    # Red is more than the mean, blue less, on one scale for all panels.
+    more, less = used & (rising > mean + 0.2), used & (rising < mean - 0.2)
+    assert (faces[more, 0] > faces[more, 2]).all() and (faces[less, 0] < faces[less, 2]).all()
+    (words,) = [text.get_text() for text in panels[0].get_figure().texts]
+    assert RESEARCH_USE in " ".join(words.split()) and "Hatched" in words
+
+
+def test_tiles_out_of_scope_are_hatched_and_only_those(composition: ad.AnnData) -> None:
+    varied = _varied(composition)
+    name = str(varied.var_names[1])
+    axes = hm.pl.composition(varied, name)
+    outside = ~varied.obs["in_scope"].to_numpy()
+    hatching = [one for one in axes.collections if isinstance(one, LineCollection)]
+    assert hatching
+    cut, _ = hatching[0].get_clip_path().get_transformed_path_and_affine()
+    canvas_px = 256 / max(CompositionMap(varied).slide[side] for side in ("width_px", "height_px"))
+    for place, hidden in zip(varied.obsm["spatial"] * canvas_px, outside, strict=True):
+        assert cut.contains_point(place) == hidden
+    assert (axes.collections[0].get_facecolor()[outside, 3] < 0.5).all()
+    varied.obs["in_scope"] = True
+    assert not [one for one in hm.pl.composition(varied, name).collections if isinstance(one, LineCollection)]
+    assert hm.pl.dominant(_varied(composition)).collections[1:], "the most abundant type is hatched as well"
+
+
+def test_bars_of_a_map_are_of_the_tiles_in_scope(composition: ad.AnnData) -> None:
+    varied = _varied(composition)
+    axes = hm.pl.proportions(varied)
+    lengths = [bar.get_width() for bar in axes.patches]
+    expected = np.asarray(varied.X)[varied.obs["in_scope"].to_numpy()].mean(axis=0)
+    np.testing.assert_allclose(lengths, expected / expected.sum(), rtol=1e-4)
+    varied.obs["in_scope"] = np.arange(varied.n_obs) == 0
+    (label,) = hm.pl.proportions({"far": varied}).get_yticklabels()
+    assert label.get_text() == "far: 4 % in scope"
 
 
 def test_bounds_are_drawn_from_their_layer(composition: ad.AnnData) -> None:

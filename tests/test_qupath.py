@@ -16,8 +16,10 @@ import pandas as pd
 import pytest
 
 from histomix.common.palette import type_colours
+from histomix.common.words import RESEARCH_USE
 from histomix.export import export_map
 from histomix.maps import composition_geojson, write_composition
+from histomix.maps.composition import OUT_OF_SCOPE
 
 from .extras import extra_module
 
@@ -104,10 +106,13 @@ def test_the_file_is_what_qupath_documents(composition: ad.AnnData, tmp_path: Pa
 def test_a_class_has_one_colour_and_a_tile_out_of_scope_says_so(composition: ad.AnnData) -> None:
     features = composition_geojson(composition)["features"]
     colours = {name: [round(255 * part) for part in colour] for name, colour in type_colours(TYPES).items()}
-    for feature in features:
+    for row, feature in enumerate(features):
         properties = feature["properties"]
-        if "classification" in properties:
+        if "classification" in properties and row != 3:
             assert properties["classification"]["color"] == colours[properties["classification"]["name"]]
+            assert properties["metadata"] == {"use": RESEARCH_USE}
+    # No colour of a cell type, and no part in what QuPath counts by class.
+    assert features[3]["properties"]["classification"]["name"] == OUT_OF_SCOPE and OUT_OF_SCOPE.endswith("*")
     assert [row for row, one in enumerate(features) if "in scope" in one["properties"].get("measurements", {})] == [3]
     assert features[3]["properties"]["measurements"]["in scope"] == 0 and features[3]["properties"]["metadata"]
     assert set(features[7]["properties"]) == {"objectType", "name"}, "an unread tile is there without numbers"

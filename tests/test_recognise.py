@@ -122,6 +122,25 @@ def test_counts_of_genes_are_not_taken_for_labels(tmp_path: Path) -> None:
         read_abundance(tmp_path / "c.csv", "cells per spot")
 
 
+def test_quality_and_clusters_of_spots_are_no_cell_types(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What an ``obs`` holds beside the labels, as scanpy, Seurat, Space Ranger and histomix call it."""
+    others = {
+        "x": 1.0, "array_row": 3, "in_tissue": 1, "total_counts": 1234.0, "n_genes_by_counts": 600, "log1p_n_counts": 2,
+        "total_counts_mt": 7, "pct_counts_mt": 3.5, "nCount_Spatial": 1234, "nFeature_RNA": 88, "percent.mt": 2.0,
+        "leiden": 3, "leiden_r0.5": 1, "louvain": 1, "seurat_clusters": 2, "SCT_snn_res.0.8": 1, "doublet_score": 0.1,
+        "sample": 1, "novelty": 0.3, "in_scope": 1, "read_ok": 1, "fragment": 2,
+    }  # fmt: skip
+    Q05.assign(**others).to_csv(tmp_path / "t.csv")
+    with caplog.at_level("INFO", logger="histomix"):
+        table = read_abundance(tmp_path / "t.csv", "cells per spot")
+    pd.testing.assert_frame_equal(table.values, Q05)
+    assert table.provenance["left_out"] == list(others) and "total_counts_mt" in caplog.text
+    # Cell types that only begin alike.
+    types = ["Counts of T", "phased cells", "leidenschaft", "n cells"]
+    Q05.assign(**dict.fromkeys(types, 1.0)).to_csv(tmp_path / "t.csv")
+    assert read_abundance(tmp_path / "t.csv", "cells per spot").cell_types == [*Q05, *types]
+
+
 def test_tangram(tmp_path: Path) -> None:
     path = tmp_path / "t.h5ad"
     spatial(obsm={"tangram_ct_pred": Q05}).write_h5ad(path)

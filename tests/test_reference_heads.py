@@ -24,7 +24,7 @@ from .test_heads import pearson, simulate
 @pytest.mark.parametrize("unit", ["proportion", "cells per spot"])
 def test_boosted_trees_predict_what_scikit_learns_objects_do(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     X, Y, _ = simulate(unit, n=400)
-    head: Any = make_estimator("gbm", unit, n_components=10, max_iter=25)
+    head: Any = make_estimator("gbm", unit, n_components=10, max_iter=25, learning_rate=0.05, max_leaf_nodes=8)
     kept: list[Any] = []
     original = head._boost
     monkeypatch.setattr(head, "_boost", lambda *data: kept.extend(original(*data)) or kept, raising=False)
@@ -41,20 +41,21 @@ def test_boosted_trees_predict_what_scikit_learns_objects_do(unit: str, monkeypa
 
 def test_pcr_is_ridge_on_principal_components() -> None:
     X, Y, groups = simulate("cells per spot")
-    head: Any = make_estimator("pcr", "cells per spot", n_components=5).fit(X, Y, groups)
+    head: Any = make_estimator("pcr", "cells per spot", n_components=5, alpha=0.01).fit(X, Y, groups)
     Z = PCA(5, svd_solver="full").fit_transform(StandardScaler().fit_transform(X.astype(float)))
     penalty = 0.01 * len(X) * np.square(Z).mean()
     theirs = Ridge(alpha=penalty, solver="svd").fit(Z, Y).predict(Z)
     np.testing.assert_allclose(head.predict(X), np.maximum(theirs, 0), atol=1e-3)
     for donor in "abcd":
         test = groups == donor
-        alone = make_estimator("pcr", "cells per spot", n_components=5).fit(X[~test], Y[~test])
+        alone = make_estimator("pcr", "cells per spot", n_components=5, alpha=0.01).fit(X[~test], Y[~test])
         np.testing.assert_allclose(head.held_out_[test], alone.predict(X[test]), atol=1e-5)
 
 
 def test_sun2025_has_seven_layers_and_says_what_is_ours() -> None:
     X, Y, groups = simulate("cells per spot", n=480)
-    head: Any = make_estimator("sun2025", "cells per spot", max_epochs=30).fit(X[groups != "d"], Y[groups != "d"])
+    head: Any = make_estimator("sun2025", "cells per spot", max_epochs=30, learning_rate=1e-3, dropout=0.3)
+    head.fit(X[groups != "d"], Y[groups != "d"])
     layers = [name for name in head.fitted()[0] if name.startswith("weight_")]
     assert len(layers) == 7 and not any(name.startswith("gain_") for name in head.fitted()[0])
     assert pearson(head.predict(X[groups == "d"]), Y[groups == "d"]) > 0.5

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from histomix.common import addresses
-from histomix.common.addresses import check_address, check_redirect
+from histomix.common.transfer import addresses
+from histomix.common.transfer.addresses import check_address, check_redirect
 from histomix.common.transfer.download import ONCE, RemoteFile, download
 from histomix.datasets import fetch_cohort
 from histomix.errors import DownloadError, HistomixError, InputError, SlideError, StorageError

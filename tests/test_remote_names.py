@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from histomix.cli.app import app
-from histomix.common.remote_names import check_names, local_path, local_paths, remote_name
 from histomix.common.transfer.download import RemoteFile, download
+from histomix.common.transfer.remote_names import check_names, local_path, local_paths, remote_name
 from histomix.datasets import catalogue, fetch_cohort
 from histomix.errors import DownloadError, HeadError, HistomixError, InputError
 from histomix.prediction import slide_jobs

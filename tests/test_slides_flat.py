@@ -132,7 +132,7 @@ class TestFlatFiles:
     @pytest.mark.parametrize(
         ("pixels", "options", "what"),
         [
-            (PATTERN.astype(np.uint16), {"photometric": "rgb"}, "uint16"),
+            (PATTERN.astype(np.uint16), {"photometric": "rgb"}, "16 bits"),
             (np.stack([PATTERN[..., 0]] * 5), {"photometric": "minisblack"}, "not one grey or RGB"),
             (np.dstack([PATTERN, PATTERN[..., 0]]), {"photometric": "separated"}, "SEPARATED"),
         ],

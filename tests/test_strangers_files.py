@@ -22,13 +22,14 @@ from scipy import sparse
 from histomix.abundance.tables import read_h5ad as read_labels
 from histomix.common.h5ad import read_h5ad, write_h5ad
 from histomix.common.strangers import hdf5, zarr
+from histomix.common.strangers.annotated import gene_count
 from histomix.common.strangers.hdf5 import check_hdf5
 from histomix.common.strangers.zarr import check_zarr
 from histomix.errors import FeatureError, InputError, LabelError, SectionError, SlideError
 from histomix.slides import open_slide
 from histomix.slides.files import named_files, slide_digest
+from histomix.spots.formats.base import UNREADABLE
 from histomix.spots.formats.cells.tables import read_h5ad_cells
-from histomix.spots.formats.h5ad import gene_count
 from histomix.spots.formats.tenx.matrix import open_h5
 from histomix.spots.readers import read_spots
 
@@ -72,7 +73,7 @@ READERS: dict[str, tuple[type[InputError], Callable[[Path], Any]]] = {
     "labels": (LabelError, read_labels),
     "cells": (SectionError, lambda path: read_h5ad_cells(path, True)),
     "cells without counts": (SectionError, lambda path: read_h5ad_cells(path, False)),
-    "genes": (SectionError, gene_count),
+    "genes": (SectionError, lambda path: gene_count(path, SectionError, *UNREADABLE)),
     "spots": (SectionError, read_spots),
 }
 

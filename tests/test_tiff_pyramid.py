@@ -86,7 +86,7 @@ def test_damage_is_an_error_with_its_place(tmp_path: Path) -> None:
     path.write_bytes(data)
     with open_slide(path) as slide:
         slide.read(0, 0, 200, 200, 0.25)
-        with pytest.raises(SlideReadError, match=r"x=512, y=256 .* cannot be decoded .it is cut short"):
+        with pytest.raises(SlideReadError, match=r"x=512, y=256 .* cannot be decoded .Premature end of JPEG"):
             slide.read(600, 300, 100, 100, 0.25)
     for share in (0.3, 0.6, 0.9):
         short = tmp_path / "short.ome.tif"

@@ -127,7 +127,7 @@ def test_the_dominant_type_has_its_colour_and_its_share(tab: Any, built: Built) 
     colours = np.array(list(type_colours(TYPES).values())) * 255
     for tile in (0, 30, 90):
         assert np.abs(pixel(tab, *built.grid.obsm["spatial"][tile]) - colours[values[tile].argmax()]).max() < 3
-    known = np.isfinite(values).all(axis=1)
+    known = np.isfinite(values).all(axis=1) & built.grid.obs["in_scope"].to_numpy()
     share = np.bincount(values[known].argmax(axis=1), minlength=3) / known.sum()
     legend = dict(tab.evaluate("app.layers.legend('dominant').entries.map(([name, , part]) => [name, part])"))
     assert legend == pytest.approx(dict(zip(TYPES, share, strict=True)))
@@ -182,7 +182,7 @@ def test_a_selection_has_the_mean_of_its_tiles(tab: Any, built: Built) -> None:
     tab.mouse.up()
     until(tab, "!app.selection.drawing && document.getElementById('selected-text').textContent.startsWith('12 ')")
     positions, values = built.grid.obsm["spatial"], np.asarray(built.grid.X)
-    known = np.isfinite(values).all(axis=1)
+    known = np.isfinite(values).all(axis=1) & built.grid.obs["in_scope"].to_numpy()
     inside = ((positions > 100) & (positions < (520, 360))).all(axis=1)
     found = shares(tab)
     for number, name in enumerate(TYPES):

@@ -100,6 +100,8 @@ def test_search_list_and_layers_by_keys(tab: Any) -> None:
     until(tab, "app.type === 2")
     tab.focus("input[name=layer]:checked")
     tab.keyboard.press("ArrowRight")
+    until(tab, "app.layer === 'type'")
+    tab.keyboard.press("ArrowRight")
     until(tab, "app.layer === 'dominant'")
     scale = tab.evaluate("app.view.scale")
     tab.keyboard.press("+")
@@ -118,7 +120,7 @@ def test_keys_of_one_letter_can_be_turned_off(tab: Any) -> None:
     until(tab, "!document.getElementById('keys').open")
     tab.keyboard.press("2")
     tab.keyboard.press("r")
-    assert tab.evaluate("[app.layer, app.tool]") == ["type", "pan"]
+    assert tab.evaluate("[app.layer, app.tool]") == ["differs", "pan"]
 
 
 def test_tab_reaches_every_control_and_shows_where_it_is(tab: Any) -> None:

@@ -108,7 +108,50 @@ def test_files_of_a_download_with_a_prefix(tmp_path: Path) -> None:
             path.rename(path.with_name(f"GSM1_{path.name}"))
     require_equal(read(truth.outs), truth)
     shutil.copy(truth.outs / "GSM1_filtered_feature_bc_matrix.h5", truth.outs / "GSM2_filtered_feature_bc_matrix.h5")
+    require_equal(read(truth.outs), truth)  # that of the same prefix as the positions
+    (truth.outs / "GSM1_filtered_feature_bc_matrix.h5").rename(truth.outs / "GSM3_filtered_feature_bc_matrix.h5")
     assert "holds several matrices" in as_download_error(truth.outs)
+
+
+def two_samples(folder: Path) -> tuple[Path, Truth, Truth]:
+    """Two samples whose files stand in one ``spatial`` folder, told by the prefix of their names."""
+    first, second = make_outs(folder / "one"), make_outs(folder / "two", genes=5)
+    write_positions(second.outs / "spatial" / "tissue_positions.csv", lattice(mpp=0.25))
+    write_factors(second.outs / "spatial", 0.25, hires=0.1)
+    spatial = folder / "spatial"
+    spatial.mkdir()
+    for name, truth in (("A", first), ("B", second)):
+        for file in (truth.outs / "spatial").iterdir():
+            shutil.copy(file, spatial / f"{name}_{file.name}")
+        shutil.copy(truth.outs / "filtered_feature_bc_matrix.h5", folder / f"{name}_filtered_feature_bc_matrix.h5")
+    return spatial, first, second
+
+
+def test_two_samples_in_one_folder_are_never_mixed(tmp_path: Path) -> None:
+    spatial, first, second = two_samples(tmp_path)
+    assert "holds the positions of several samples" in as_download_error(spatial)
+    assert "holds the positions of several samples" in as_download_error(tmp_path)
+    for name, truth, mpp in (("A", first, 0.5), ("B", second, 0.25)):
+        found = read(spatial / f"{name}_tissue_positions.csv")
+        assert found.mpp == pytest.approx(mpp, rel=1e-3) and found.adata.n_vars == truth.counts.shape[1]
+        assert read(spatial / f"{name}_tissue_positions.csv", image="hires").image == (
+            spatial / f"{name}_tissue_hires_image.png"
+        )
+    (spatial / "A_scalefactors_json.json").unlink()
+    error = as_download_error(spatial / "A_tissue_positions.csv")
+    assert "holds scale factors of other samples (B_scalefactors_json.json), and none of that of A_tissue" in error
+    (spatial / "B_tissue_positions.csv").unlink()
+    assert "scale factors of other samples" in as_download_error(spatial)
+
+
+def test_a_square_lattice_is_not_read_at_the_pitch_of_visium(tmp_path: Path) -> None:
+    truth = make_outs(tmp_path, matrix="")
+    row, column = np.divmod(np.arange(100), 10)
+    barcodes = [f"{'ACGT'[n % 4]}{'ACGT'[n // 4 % 4]}{'ACGT'[n // 16 % 4]}{'ACGT'[n // 64]}-1" for n in range(100)]
+    values = (barcodes, 1, row, column, row * 20.0, column * 20.0)
+    table = pd.DataFrame(dict(zip(COLUMNS, values, strict=True)))
+    write_positions(truth.outs / "spatial" / "tissue_positions.csv", table)
+    assert "do not lie on the hexagonal array of Visium" in as_download_error(truth.outs, with_counts=False)
 
 
 def test_neighbours_are_one_array_unit_apart(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_parts_of_two_sections(tmp_path: Path) -> None:
     write_positions(path, truth.positions.assign(array_row=truth.positions["array_row"] + 1))
     assert "barcodes that name other array positions" in as_download_error(truth.outs, tile_um="32")
     write_positions(path, make_hd(tmp_path / "c")[16].positions)
-    assert "barcodes that are not those of 8 um bins (s_016um_" in as_download_error(truth.outs, tile_um="32")
+    assert "barcodes that are not those of 16 um bins (s_008um_" in as_download_error(truth.outs, tile_um="32")
     path.unlink()
     assert "has no spatial/tissue_positions.parquet" in as_download_error(truth.outs)
 
@@ -249,3 +249,55 @@ def test_memory_on_a_full_capture_area(tmp_path: Path) -> None:
     side = SIDE // 56
     assert int(tiles) == side**2 and int(counts) == 3 * (side * 56) ** 2
     assert int(peak_mb) < 1500, f"peak {peak_mb} MB in {seconds} s"
+
+
+def test_bins_are_known_by_what_they_hold_and_not_by_the_name_of_their_folder(tmp_path: Path) -> None:
+    truth = make_hd(tmp_path)[8]
+    right = read(truth.outs)
+    other = truth.outs.parent.parent.parent.parent / "P1"
+    truth.outs.rename(other)
+    for path in (other, other / "spatial", other / "spatial" / "tissue_positions.parquet"):
+        assert detect_format(path) == "visium-hd"
+        found = read(path)
+        assert (found.mpp, found.spot_diameter_um, found.spot_pitch_um) == (0.25, 8, 8)
+        assert found.adata.obs_names.equals(right.adata.obs_names) and abs(found.adata.X - right.adata.X).sum() == 0
+    table = pd.read_parquet(other / "spatial" / "tissue_positions.parquet")
+    (other / "spatial" / "tissue_positions.parquet").unlink()
+    table.to_csv(other / "spatial" / "tissue_positions.csv", index=False)
+    assert detect_format(other) == "visium-hd" and read(other, tile_um="32").spot_diameter_um == 32
+    for format in (other, other / "spatial" / "tissue_positions.csv"):
+        with pytest.raises(
+            SectionError, match=r"holds bins of 8 um of Visium HD, not spots of Visium\. Give the format"
+        ):
+            read_section_spots(format, "visium")
+    # The name of the folder is that of other bins.
+    other.rename(tmp_path / "square_016um")
+    assert read(tmp_path / "square_016um").spot_diameter_um == 8
+
+
+def test_bins_whose_barcodes_and_columns_differ_are_refused(tmp_path: Path) -> None:
+    truth = make_hd(tmp_path, sizes=(8,))[8]
+    table = truth.positions.assign(array_row=truth.positions["array_row"][::-1].to_numpy())
+    write_positions(truth.outs / "spatial" / "tissue_positions.parquet", table)
+    assert "name other array positions" in as_download_error(truth.outs)
+
+
+def test_scale_factors_of_other_bins_are_refused(tmp_path: Path) -> None:
+    truth = make_hd(tmp_path, sizes=(8,))[8]
+    write_factors(truth.outs / "spatial", 0.25, microns_per_pixel=0.25, bin_size_um=16.0)
+    assert "is of bins of 16 um, and the positions are of bins of 8 um" in as_download_error(truth.outs)
+    write_factors(truth.outs / "spatial", 0.25, microns_per_pixel=0.26, bin_size_um=8.0)
+    assert "says 0.26 um per px" in as_download_error(truth.outs, tile_um="32")
+
+
+def test_bins_kept_as_anndata_keep_their_scale(tmp_path: Path) -> None:
+    truth = make_hd(tmp_path, sizes=(8,))[8]
+    adata = read(truth.outs).adata
+    factors = {"bin_size_um": 8.0, "microns_per_pixel": 0.25, "spot_diameter_fullres": 32.0}
+    adata.uns["spatial"] = {"P1": {"scalefactors": factors}}
+    adata.write_h5ad(tmp_path / "bins.h5ad")
+    found = read(tmp_path / "bins.h5ad")
+    assert (found.mpp, found.spot_diameter_um, found.spot_pitch_um) == (0.25, 8, 8)
+    del adata.uns["spatial"]["P1"]["scalefactors"]["bin_size_um"]
+    adata.write_h5ad(tmp_path / "unknown.h5ad")
+    assert read(tmp_path / "unknown.h5ad").mpp is None  # a square lattice is not that of Visium

@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -141,6 +142,42 @@ def json_text(value: Mapping[str, Any]) -> str:
     return json.dumps(value, indent=1, default=str, allow_nan=False) + "\n"
 
 
+def refuse_pipe(path: str | os.PathLike[str], error: type[InputError] = InputError) -> None:
+    """Refuse what is there but no file or folder: a pipe, socket or device may keep its reader waiting without end.
+
+    What is absent, or cannot be looked at, is left to whoever opens it.
+
+    Raises
+    ------
+    InputError
+        An ``error``: it is one of these.
+    """
+    try:
+        mode = Path(path).stat().st_mode
+    except (OSError, ValueError):
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise error(
+            "is a pipe, a socket or a device, not a file",
+            where=path,
+            hint="Save what comes out of it as a file, and name that",
+        )
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text.
+
+    Raises
+    ------
+    ValueError
+        It is no JSON, or nested deeper than can be read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 def read_json(
     path: str | os.PathLike[str], *, hint: str = "Make it again, or restore it from a copy"
 ) -> dict[str, Any]:
@@ -152,7 +189,10 @@ def read_json(
         The file is absent, is not JSON, or holds no object.
     """
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        refuse_pipe(path)
+        value = parse_json(Path(path).read_text(encoding="utf-8"))
+    except InputError:
+        raise
     except FileNotFoundError as error:
         raise MissingFileError("there is no such file", where=path, hint=hint) from error
     except (OSError, ValueError) as error:

@@ -32,11 +32,23 @@ _PREFIX = re.compile(rf"^({'|'.join(_ALL)})_?(?:cell_abundance_w_sf_|spot_factor
 _OBSM = ("{}_cell_abundance_w_sf", "{}cell_abundance_w_sf", "{}_spot_factors")
 _TYPE_NAMES = ("factor_names", "fact_names")
 
-#: Columns that tell where a spot is, and never a cell type.
-_POSITIONS = (
-    "x_px", "y_px", "x", "y", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres",
-    "imagerow", "imagecol",
-)  # fmt: skip
+#: Columns, in lower case, that tell where a spot is, how good it is or whose, and never a cell type: those of Space
+#: Ranger, scanpy, Seurat and histomix, as an exported ``obs`` has them.
+_NO_TYPES = frozenset((
+    "x_px", "y_px", "x", "y", "x_um", "y_um", "x_centroid", "y_centroid", "pixel_x", "pixel_y", "new_x", "new_y",
+    "row", "col", "in_tissue", "selected", "array_row", "array_col", "array_x", "array_y", "pxl_row_in_fullres",
+    "pxl_col_in_fullres", "imagerow", "imagecol", "n_counts", "n_genes", "n_genes_by_counts", "total_counts",
+    "n_umi", "n_umis", "numi", "umi", "umis", "ngenes", "nfeatures", "log_counts", "size_factor", "size_factors",
+    "mt_frac", "frac_mito", "doublet_score", "predicted_doublet", "s_score", "g2m_score", "phase", "sample",
+    "sample_id", "batch", "library_id", "orig.ident", "donor", "donor_id", "patient", "patient_id", "section",
+    "section_id", "slide", "slide_id", "cluster", "clusters", "seurat_clusters", "tissue", "novelty", "in_scope",
+    "read_ok", "region", "piece", "fragment", "answer",
+))  # fmt: skip
+_NO_TYPE = re.compile(
+    r"(log1p_)?(total_counts|n_genes_by_counts|n_counts|n_genes|mean_counts)(_.+)?|pct_counts_.+|(n_?count|n_?feature)_.+"
+    r"|(percent|pct)[._](mt|mito|mitochondrial|ribo|rb|hb)|(leiden|louvain)([._].*)?|.+_snn_res\..+",
+    re.IGNORECASE,
+)
 _TANGRAM_COUNTS = ("cell_n", "centroids")
 _RCTD_RESULTS = {"spot_class", "first_type", "second_type"}
 _KEY_NAMES = ("barcode", "barcodes", "spot", "spots", "spot_id", "spotid", "spot_name", "key", "id", "cell_id", "cell")
@@ -79,12 +91,12 @@ def recognise_table(table: pd.DataFrame, where: Place) -> Recognised:
     if recognised is not None:
         return recognised
     if columns >= set(_TANGRAM_COUNTS):
-        values = _without(table, (*_POSITIONS, *_TANGRAM_COUNTS), notes)
+        values = _without(table, notes, _TANGRAM_COUNTS)
         return Recognised(values, "Tangram counts of cells", "cells per spot", notes=notes)
     if "res_ss" in columns:
-        values = _without(table, ("res_ss", *_POSITIONS), notes)
+        values = _without(table, notes, ("res_ss",))
         return Recognised(values, "SPOTlight table", notes=notes)
-    return Recognised(_without(table, _POSITIONS, notes), "table of spots x cell types", notes=notes)
+    return Recognised(_without(table, notes), "table of spots x cell types", notes=notes)
 
 
 def recognise_h5ad(adata: AnnData, where: Place) -> Recognised:
@@ -125,7 +137,7 @@ def recognise_h5ad(adata: AnnData, where: Place) -> Recognised:
         return Recognised(adata.obs[names], "cell2location h5ad, copied to obs", "cells per spot", notes=notes)
     if "tangram_ct_count" in adata.obsm:
         frame = _frame(adata, "tangram_ct_count", (), where)
-        values = _without(frame, (*_POSITIONS, *_TANGRAM_COUNTS), notes)
+        values = _without(frame, notes, _TANGRAM_COUNTS)
         return Recognised(values, "Tangram counts of cells", "cells per spot", notes=notes)
     if "tangram_ct_pred" in adata.obsm:
         listed = [str(name) for name in adata.uns.get("tangram_ct_pred_names", ())]
@@ -209,11 +221,16 @@ def _factor_names(adata: AnnData) -> list[str]:
     return [str(name) for name in names]
 
 
-def _without(table: pd.DataFrame, names: Sequence[str], notes: dict[str, Any]) -> pd.DataFrame:
-    left_out = [str(name) for name in table.columns if name in names]
+def _without(table: pd.DataFrame, notes: dict[str, Any], names: Sequence[str] = ()) -> pd.DataFrame:
+    """The table without columns that are no cell types, and without ``names``."""
+    left_out = [str(name) for name in table.columns if name in names or _is_no_type(str(name))]
     if left_out:
         notes["left_out"] = left_out
     return table.drop(columns=left_out)
+
+
+def _is_no_type(name: str) -> bool:
+    return name.lower() in _NO_TYPES or _NO_TYPE.fullmatch(name) is not None
 
 
 def _keyed(table: pd.DataFrame, notes: dict[str, Any]) -> pd.DataFrame:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ..common.strangers.hdf5 import check_hdf5
+from ..common import h5ad
 from ..common.tables import read_cells, read_numbers, to_numbers
-from ..errors import LabelError, MissingLabelError
+from ..errors import LabelError
 from ..provenance import atomic_path, digest_file, read_json, write_json
 from .abundance import Abundance, check_unit
 from .recognise import Recognised, orient_table, recognise_h5ad, recognise_table
@@ -275,14 +275,4 @@ def read_h5ad(path: Path) -> AnnData:
     LabelError
         The file is absent, damaged or of another kind, or reads data of other files.
     """
-    import anndata
-
-    if not path.exists():
-        raise MissingLabelError("there is no such file", where=path, hint="Check the path")
-    check_hdf5(path, LabelError)
-    try:
-        return anndata.read_h5ad(path)
-    except (OSError, KeyError, ValueError) as error:
-        raise LabelError(
-            f"cannot be read as h5ad ({error})", where=path, hint="Check that the file is whole"
-        ) from error
+    return h5ad.read_h5ad(path, LabelError, "cannot be read as h5ad", "Check that the file is whole")

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..common.resampling import mean_and_interval, resample_weights
 from ..evaluation.baselines import ORACLE
 from ..evaluation.result import Evaluation
-from ..evaluation.scores.bootstrap import mean_and_interval, resample_weights
 
 #: The score that ranks.
 METRIC = "pearson"

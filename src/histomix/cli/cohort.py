@@ -28,7 +28,13 @@ def cohort(
         list[str] | None,
         typer.Option("--t-cells", help="A cell type of the T lineage (repeat).", show_default=False, metavar="TYPE"),
     ] = None,
-    in_scope_only: Annotated[bool, typer.Option("--in-scope-only", help="Leave out tiles outside the scope.")] = False,
+    in_scope_only: Annotated[
+        bool, typer.Option("--in-scope-only/--all-tiles", help="Measure tiles in scope, or all that could be read.")
+    ] = True,
+    all_types: Annotated[
+        bool,
+        typer.Option("--all-types", help="Keep types that the head tells neither between slides nor within one."),
+    ] = False,
     patient_pattern: Annotated[
         str | None,
         typer.Option(
@@ -61,6 +67,7 @@ def cohort(
             clinical=clinical,
             rule=rule,
             in_scope_only=in_scope_only,
+            all_types=all_types,
             patient_pattern=patient_pattern,
             anonymise=anonymise,
             pseudonym_key=pseudonym_key,

@@ -53,6 +53,10 @@ def evaluate(
     spatial: Annotated[
         bool, typer.Option("--spatial/--no-spatial", help="Spatial patterns, co-localisation and domains.")
     ] = True,
+    more_donors: Annotated[
+        bool,
+        typer.Option("--more-donors", help="What more donors in training do, for ridge and the last head: more fits."),
+    ] = False,
     radius_um: Annotated[
         float | None,
         typer.Option("--radius-um", help="Length scale of the spatial scores.", show_default="the spots' pitch"),
@@ -111,6 +115,7 @@ def evaluate(
             groups=groups,
             nuclei=nuclei,
             spatial=spatial,
+            more_donors=more_donors,
             radius_um=radius_um,
             regions=regions,
             out=out,

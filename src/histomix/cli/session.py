@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -20,6 +21,15 @@ if TYPE_CHECKING:
     from ..progress import TerminalBars
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
+
+#: What the system says of a path that no reader has foreseen, and what mends it.
+_REFUSED_BY_THE_SYSTEM = {
+    errno.ENAMETOOLONG: "Give it a shorter name (255 bytes at most)",
+    errno.EACCES: "Check its permissions",
+    errno.EPERM: "Check its permissions",
+    errno.ELOOP: "It is a link that leads back to itself: name the file itself",
+    errno.ENOTDIR: "A file stands where a folder is named: check the path",
+}
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, for programs.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks; errors still show.")]
@@ -135,6 +145,19 @@ def session(as_json: bool, quiet: bool, threads: int | None = None) -> Iterator[
     except HistomixError as error:
         code = REFUSED if isinstance(error, InputError) and not current.started else FAILED
         _refuse(current, error, code)
+    except RecursionError as error:
+        foreign: HistomixError = InputError(
+            "a file is nested too deeply to be read", hint="Ask whoever made it for one that is not"
+        )
+        foreign.__cause__ = error
+        _refuse(current, foreign, FAILED if current.started else REFUSED)
+    except OSError as error:
+        if error.errno not in _REFUSED_BY_THE_SYSTEM:
+            raise
+        where = error.filename if isinstance(error.filename, str) else None
+        hint = _REFUSED_BY_THE_SYSTEM[error.errno]
+        foreign = InputError(f"cannot be used ({error.strerror})", where=where, hint=hint)
+        _refuse(current, foreign, FAILED if current.started else REFUSED)
     except KeyboardInterrupt:
         typer.echo("interrupted; the same command goes on where it stopped", err=True)
         raise typer.Exit(INTERRUPTED) from None

@@ -14,22 +14,35 @@ from ..maps import CompositionMap
 from .hotspots import HotSpots, TlsRule, tls_like
 from .indices import evenness, joins, mixing, morisita_horn, one_hot, shannon
 from .lattice import neighbour_pairs
+from .levels import slide_intervals
 
 #: A tile more novel than this share of the held-out training tiles is novel; 5 % are, on tissue like the training's.
 NOVEL = 0.95
 #: Measure -> (unit, what it is, formula, source). What a table holds, in the words that go into its manifest.
 DEFINITIONS: dict[str, tuple[str, str]] = {
     "tiles": ("tiles", "tiles of the map"),
-    "tiles_used": ("tiles", "readable tiles (with in_scope_only: those in scope), which all that follows is made of"),
+    "tiles_used": ("tiles", "readable tiles in scope (with all_tiles: all), which what has no other word is made of"),
     "unreadable_share": ("share of tiles", "tiles that could not be read"),
     "in_scope_share": ("share of readable tiles", "tiles no more novel than 99 % of held-out training tiles"),
     "novel_share": ("share of readable tiles", f"tiles more novel than {NOVEL:.0%} of held-out training tiles"),
     "novelty_mean": ("percentile, 0 to 1", "mean novelty of the readable tiles; 0.5 on tissue like the training's"),
     "cell_um": ("um", "side of a cell of the map; indices of neighbours compare only between equal ones"),
     "tissue_mm2": ("mm2", "tissue under the tiles used: sum of tissue share times area of a cell of the map"),
+    "in_scope_mm2": ("mm2", "tissue under the readable tiles in scope"),
     "proportion": ("share of cells", "mean over tiles of x_a / sum_b x_b, x clipped at 0"),
+    "proportion_low": (
+        "share of cells",
+        "lower end of the interval of a slide's mean, from slides of held-out donors",
+    ),
+    "proportion_high": ("share of cells", "upper end of it"),
+    "proportion_all": ("share of cells", "proportion over all readable tiles, in scope or not"),
     "cells": ("cells", "sum over tiles of the predicted cells in a cell of the map (heads that count cells, grids)"),
     "density": ("cells per mm2", "cells / tissue_mm2"),
+    "density_low": (
+        "cells per mm2",
+        "lower end of the interval of a slide's density, from held-out donors",
+    ),
+    "density_high": ("cells per mm2", "upper end of it"),
     "dominant_share": ("share of tiles", "tiles in which the type has the largest share"),
     "shannon": ("nats", "-sum p ln p of the mean proportions (Shannon 1948)"),
     "evenness": ("0 to 1", "shannon / ln k (Pielou 1966)"),
@@ -101,7 +114,7 @@ class Tissue:
 
 
 def map_rows(
-    composition: AnnData | CompositionMap, rule: TlsRule | None = None, in_scope_only: bool = False
+    composition: AnnData | CompositionMap, rule: TlsRule | None = None, in_scope_only: bool = True
 ) -> list[dict[str, Any]]:
     """Measure a map: as a whole (``level`` "slide"), and by its pieces and regions where it has several.
 
@@ -112,7 +125,7 @@ def map_rows(
     rule
         Which types are of the B and T lineage, and what is hot; None: no hot spots.
     in_scope_only
-        Use only tiles in scope.
+        Use only tiles in scope; otherwise all that are readable.
 
     Returns
     -------
@@ -126,7 +139,9 @@ def map_rows(
     one = CompositionMap.of(composition)
     obs = one.adata.obs
     tissue, used = tissue_of(one, rule, in_scope_only)
-    rows = list(_rows("slide", "", one, np.ones(len(obs), bool), tissue, used))
+    all_used = not in_scope_only or bool(one.in_scope[one.read_ok].all())
+    every = (tissue, used) if all_used else tissue_of(one, None, False)
+    rows = list(_rows("slide", "", one, np.ones(len(obs), bool), tissue, used, every))
     for level in ("fragment", "region"):
         if level not in obs:
             continue
@@ -138,7 +153,8 @@ def map_rows(
             continue
         for name in present:
             here = (names == name).to_numpy(bool)
-            rows += _rows(level, str(name), one, here, tissue.part(here[used]), used & here)
+            whole = every[0].part(here[every[1]]), every[1] & here
+            rows += _rows(level, str(name), one, here, tissue.part(here[used]), used & here, whole)
     return rows
 
 
@@ -162,17 +178,30 @@ def tissue_of(one: CompositionMap, rule: TlsRule | None, in_scope_only: bool) ->
 
 
 def _rows(
-    level: str, part: str, one: CompositionMap, here: np.ndarray, tissue: Tissue, used: np.ndarray
+    level: str,
+    part: str,
+    one: CompositionMap,
+    here: np.ndarray,
+    tissue: Tissue,
+    used: np.ndarray,
+    every: tuple[Tissue, np.ndarray],
 ) -> Iterator[dict[str, Any]]:
     def row(measure: str, value: float, a: str = "", b: str = "") -> dict[str, Any]:
         return {
             "level": level, "part": part, "measure": measure, "cell_type": a, "other_type": b, "value": float(value)
         }  # fmt: skip
 
-    yield from (row(measure, value) for measure, value in _state(one, here, used, tissue).items())
+    state = _state(one, here, used, tissue) | {"in_scope_mm2": every[0].mm2[one.in_scope[every[1]]].sum()}
+    yield from (row(measure, value) for measure, value in state.items())
+    whole = every[0].proportions
+    of_all = {"proportion_all": whole.mean(axis=0)} if len(whole) else {}
     if not len(tissue.proportions):
+        for measure, values in of_all.items():
+            yield from (row(measure, value, name) for name, value in zip(tissue.types, values, strict=True))
         return
-    for measure, values in _by_type(tissue).items():
+    by_type = _by_type(tissue)
+    intervals = slide_intervals(one, by_type) if level == "slide" else {}
+    for measure, values in (by_type | intervals | of_all).items():
         yield from (row(measure, value, name) for name, value in zip(tissue.types, values, strict=True))
     yield from (row(measure, value) for measure, value in _of_all(tissue).items())
     for measure, table in _by_pair(tissue).items():

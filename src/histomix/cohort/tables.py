@@ -16,6 +16,7 @@ from ..common.anonymity.nameless import PATIENT_KEYS
 from ..common.anonymity.pseudonyms import Pseudonyms, open_pseudonyms
 from ..common.naming import SPREADSHEET_NOTE, spreadsheet_table
 from ..common.paths import as_list, paths_among
+from ..common.words import RESEARCH_USE
 from ..errors import HistomixError, InputError
 from ..maps import CompositionMap, MapSource, find_maps
 from ..progress import Progress, progress_bars
@@ -23,10 +24,11 @@ from ..provenance import atomic_path, digest_file, versions, write_json
 from .anonymise import clinical_columns, private_facts, private_frame
 from .clinical import Clinical, patient_of, read_clinical
 from .hotspots import TlsRule
+from .levels import WORDS, slide_words, types_told
 from .measures import DEFINITIONS, hot_spot_rows, map_rows, tissue_of
 
 logger = logging.getLogger(__name__)
-COLUMNS = ("slide", "patient", "level", "part", "measure", "cell_type", "other_type", "value", "unit")
+COLUMNS = ("slide", "patient", "level", "part", "measure", "cell_type", "other_type", "value", "unit", "good_for")
 _CELL_SIZE_TOLERANCE = 0.01
 _TABLES = ("cohort.csv", "slides.csv", "tls_like.csv", "cohort.parquet", "slides.parquet")
 
@@ -66,7 +68,8 @@ def cohort_tables(
     *,
     clinical: str | os.PathLike[str] | None = None,
     rule: TlsRule | None = None,
-    in_scope_only: bool = False,
+    in_scope_only: bool = True,
+    all_types: bool = False,
     patient_pattern: str | None = None,
     anonymise: bool = False,
     pseudonym_key: str | os.PathLike[str] | None = None,
@@ -86,7 +89,10 @@ def cohort_tables(
     rule
         The cell types of the B and T lineage, and what counts as a hot spot; None: hot spots are not looked for.
     in_scope_only
-        Use only tiles in scope; otherwise all that are readable. Shares of novelty and scope are of all readable ones.
+        Use only tiles in scope; otherwise all that are readable. Shares of novelty and scope, and ``proportion_all``,
+        are of all readable ones.
+    all_types
+        Keep the cell types that the head tells neither between slides nor within one.
     patient_pattern
         A regular expression that finds the patient in a slide's name; otherwise what the sheet of the prediction said,
         or the patient of the clinical table that the name begins with.
@@ -128,6 +134,8 @@ def cohort_tables(
     spots: list[dict[str, Any]] = []
     heads: dict[str, str] = {}
     sides: dict[str, float] = {}
+    words: dict[str, dict[str, str]] = {}
+    good_for: dict[str, str] = {}
     failures: list[HistomixError] = []
     with progress_bars(progress) as report:
         for number, source in enumerate(sources, start=1):
@@ -140,6 +148,8 @@ def cohort_tables(
                 continue
             heads.setdefault(composition.head["digest"], name)
             sides[name] = composition.cell_px * composition.mpp
+            words[name] = slide_words(composition, name)
+            good_for = good_for or composition.reading.good_for
             patient = facts if facts and pattern is None else patient_of(name, patients, pattern)
             if name in parts:
                 where = source if isinstance(source, Path) else None
@@ -158,10 +168,14 @@ def cohort_tables(
         )
     tidy = pd.concat(list(parts.values()), ignore_index=True)
     tidy["unit"] = tidy["measure"].map({name: unit for name, (unit, _) in DEFINITIONS.items()})
+    tidy, left_out = types_told(tidy, good_for, all_types)
     tidy = tidy[list(COLUMNS)]
     slides, joined = _joined(_wide(tidy), table)
+    for column in WORDS:
+        slides[column] = [words[name][column] for name in slides["slide"]]
     wanted = ["slide", "patient", "hot_spot", "x_px", "y_px", "tiles", "area_mm2", "b_share", "t_share"]
     about = _facts(clinical, rule, in_scope_only, next(iter(heads)), sides) | joined
+    about |= {"good_for": good_for, "left_out": left_out, "use": RESEARCH_USE}
     hot = pd.DataFrame(spots, columns=wanted)
     if names is not None:
         tidy, slides, hot = (private_frame(frame, names) for frame in (tidy, slides, hot))

@@ -15,15 +15,13 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError
-from .strangers.hdf5 import check_hdf5
+from .strangers.annotated import read_annotated
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 _SETTING = threading.RLock()
 _CHUNK_ROWS = 1024
-#: What h5py and anndata raise on damaged files.
-_DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError)
 
 
 @contextlib.contextmanager
@@ -38,30 +36,22 @@ def plain_strings() -> Iterator[None]:
 
 
 def read_h5ad(path: str | os.PathLike[str], kind: type[InputError], what: str, hint: str) -> AnnData:
-    """Read a file that histomix wrote, or that says so.
+    """Read a file of anybody, into memory.
 
     Parameters
     ----------
     path
-        The file, which is there.
+        The file; or the folder that AnnData is when it is stored as Zarr.
     kind, what, hint
         The error of one that cannot be read, in the words ``"<what> (<reason>)"``.
 
     Raises
     ------
     InputError
-        Or ``kind``: the file is damaged, no h5ad file, or reads data of other files.
+        Or ``kind``: the file is absent, damaged, no h5ad file, or reads data of other files; or a sparse matrix of it
+        has indices beyond its rows or columns, which would be read as other numbers or end the process.
     """
-    check_hdf5(path, kind)
-    try:
-        return ad.read_h5ad(path)
-    except Exception as error:
-        # The one error of anndata's own has no public name.
-        if not isinstance(error, _DAMAGE) and type(error).__name__ != "IORegistryError":
-            raise
-        reason = str(error).strip().splitlines()
-        told = reason[0] if reason else type(error).__name__
-        raise kind(f"{what} ({told})", where=path, hint=hint) from error
+    return read_annotated(path, kind, what, hint)
 
 
 def write_h5ad(path: str | os.PathLike[str], data: AnnData, compression: str | None = None) -> None:

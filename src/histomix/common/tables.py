@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError, LabelError, MissingExtraError, SectionError, missing_of
+from ..provenance import refuse_pipe
 
 _SEPARATORS = ("\t", ",", ";")
 _MAX_HEADER = 1 << 26  # a first line of 26 k genes has 0.3 MB
@@ -28,8 +29,9 @@ def read_bytes(path: Path, error: type[InputError] = SectionError) -> bytes:
     Raises
     ------
     InputError
-        An ``error``: the file is absent, unreadable, or a truncated or damaged gzip.
+        An ``error``: the file is absent, unreadable, a pipe, or a truncated or damaged gzip.
     """
+    refuse_pipe(path, error)
     try:
         content = path.read_bytes()
         if content[:2] == b"\x1f\x8b":
@@ -69,6 +71,7 @@ def header_of(path: Path) -> list[str]:
     SectionError
         The file is absent, unreadable or damaged, or is no text table.
     """
+    refuse_pipe(path, SectionError)
     try:
         with path.open("rb") as stream:
             zipped = stream.read(2) == b"\x1f\x8b"
@@ -82,11 +85,9 @@ def header_of(path: Path) -> list[str]:
 
 def columns_or_none(path: Path) -> list[str] | None:
     """Column names of a text table; None when the path is no such table."""
-    if path.is_dir() or path.suffix.lower() in _NO_TABLES:
-        return None
     try:
-        return header_of(path)
-    except SectionError:
+        return None if path.suffix.lower() in _NO_TABLES or not path.is_file() else header_of(path)
+    except (SectionError, OSError):  # of a name that no file can have, too
         return None
 
 
@@ -145,6 +146,7 @@ def column_names(path: Path) -> list[str]:
         import pyarrow.parquet
     except ImportError as reason:
         raise MissingExtraError("pyarrow", "st", "reading Parquet") from reason
+    refuse_pipe(path, SectionError)
     try:
         return list(pyarrow.parquet.read_schema(path).names)
     except (OSError, pyarrow.ArrowInvalid) as reason:
@@ -178,6 +180,7 @@ def _read_parquet(path: Path, names: Sequence[str] | None, error: type[InputErro
         import pyarrow.parquet
     except ImportError as reason:
         raise MissingExtraError("pyarrow", "st", "reading Parquet") from reason
+    refuse_pipe(path, error)
     try:
         columns = None if names is None else list(names)
         table: pd.DataFrame = pyarrow.parquet.read_table(path, columns=columns).to_pandas()

@@ -1,8 +1,31 @@
-"""Numbers and nouns in sentences."""
+"""Numbers and nouns in sentences, and the words that stand on everything a clinician may see."""
 
 from __future__ import annotations
+
+#: On every page, picture and export of a prediction.
+RESEARCH_USE = "Research use only: an estimate, no diagnosis."
+#: What predictions of a cell type are good for, as cards, maps and tables say it.
+BETWEEN, WITHIN, NEITHER, NOT_KNOWN = "between slides", "within a slide only", "neither", "not known"
+_FEW = ("no", "one", "two", "three", "four")
 
 
 def counted(number: int, noun: str) -> str:
     """``counted(1200, "spot")`` is ``"1,200 spots"``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def few(number: int) -> str:
+    """A number as a word where it is small: ``few(2)`` is ``"two"``, ``few(12)`` is ``"12"``."""
+    return _FEW[number] if 0 <= number < len(_FEW) else f"{number:,}"
+
+
+def sentence(words: str) -> str:
+    """The same words with a capital first and a full stop last; nothing of nothing."""
+    return f"{words[:1].upper()}{words[1:].rstrip('.')}." if words else ""
+
+
+def whole_percent(share: float) -> str:
+    """A share in per cent that never says more than it is: ``whole_percent(0.499)`` is ``"49 %"``."""
+    if 0 < share < 0.01:
+        return "less than 1 %"
+    return f"{int(100 * share + 1e-9)} %"

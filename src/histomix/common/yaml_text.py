@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from ..errors import InputError, missing_of
+from ..provenance import refuse_pipe
 
 
 def compose(text: str) -> yaml.Node | None:
@@ -24,6 +25,8 @@ def compose(text: str) -> yaml.Node | None:
         return yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         raise ValueError(f"cannot be read as YAML ({' '.join(str(error).split())})") from error
+    except RecursionError as error:
+        raise ValueError("cannot be read as YAML (it is nested too deeply)") from error
 
 
 def line_of(node: yaml.Node) -> int:
@@ -58,6 +61,7 @@ class YamlFile:
         InputError
             An ``error``: the file is absent, or no YAML.
         """
+        refuse_pipe(self.path, self.error)
         try:
             return compose(self.path.read_text(encoding="utf-8-sig"))
         except FileNotFoundError as reason:
@@ -118,7 +122,7 @@ class YamlFile:
                         names.add(key.value)
         try:
             return None if root is None else yaml.SafeLoader("").construct_document(root)
-        except (ValueError, yaml.YAMLError) as reason:
+        except (ValueError, yaml.YAMLError, RecursionError) as reason:
             raise self._refused(f"cannot be read as YAML ({' '.join(str(reason).split())})") from reason
 
     def misplaced(self, node: yaml.Node, wanted: str) -> InputError:

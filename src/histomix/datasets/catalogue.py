@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import tarfile
@@ -13,10 +12,11 @@ from typing import Any, Protocol
 
 from ..common.geometry.pitch import spot_pitch
 from ..common.naming import visible
-from ..common.remote_names import check_names, local_path
 from ..common.transfer.digests import check_digest, note_digest
 from ..common.transfer.download import RemoteFile
+from ..common.transfer.remote_names import check_names, local_path
 from ..errors import DownloadError, InputError, MissingDownloadError, RefusedDownloadError, UnknownNameError
+from ..provenance import parse_json
 
 Row = dict[str, Any]
 #: Brings one file: (file, folder) -> path.
@@ -86,7 +86,7 @@ class Her2st:
         )
         listing = bring(RemoteFile("files.json", self.listing, most_bytes=_MOST_LISTING), folder)
         try:
-            tree = json.loads(listing.read_text())["tree"]
+            tree = parse_json(listing.read_text())["tree"]
             blobs = {str(entry["path"]): str(entry["sha"]) for entry in tree if entry["type"] == "blob"}
         except (ValueError, KeyError, TypeError) as error:
             listing.unlink()
@@ -211,7 +211,7 @@ class Hest:
         for path in files:
             bring(RemoteFile(path, f"{self.page}/resolve/main/{path}"), folder)
         try:
-            facts = dict(json.loads((folder / files[0]).read_text()))
+            facts = dict(parse_json((folder / files[0]).read_text()))
         except (OSError, ValueError, TypeError) as error:
             raise DownloadError(
                 f"is no table of facts ({error})", where=folder / files[0], hint="Remove it, and fetch again"

@@ -17,7 +17,7 @@ from ..common.formats import refuse_newer
 from ..common.h5ad import read_h5ad, write_h5ad
 from ..common.strangers.hdf5 import check_hdf5
 from ..errors import FeatureError, InputError, MissingFeatureError
-from ..provenance import atomic_path, digest_bytes, read_json
+from ..provenance import atomic_path, digest_bytes, parse_json, read_json
 from .identity import encoder_identity, require_same_encoder
 
 #: Of the file's layout; raised when an older version would misread it.
@@ -85,7 +85,7 @@ def feature_manifest(features: ad.AnnData) -> dict[str, Any]:
     if "manifest" not in features.uns:
         raise FeatureError("the table has no manifest, so it does not hold features of histomix", hint=hint)
     try:
-        manifest: dict[str, Any] = json.loads(str(features.uns["manifest"]))
+        manifest: dict[str, Any] = parse_json(str(features.uns["manifest"]))
         encoder_identity(manifest)
         _ = manifest["section"], manifest["identity"]
     except (ValueError, KeyError, TypeError) as error:
@@ -131,7 +131,7 @@ def read_manifests(folder: Path) -> dict[str, dict[str, Any]]:
         try:
             check_hdf5(path, FeatureError)
             with h5py.File(path) as file:
-                manifest = json.loads(file["uns/manifest"].asstr()[()])
+                manifest = parse_json(file["uns/manifest"].asstr()[()])
             encoder_identity(manifest)
         except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError):
             continue

@@ -10,6 +10,7 @@ from .folds import PROTOCOLS, Fold, make_folds
 from .groups import read_groups
 from .leakage.audit import AUDIT_RULES, Finding, audit
 from .measured.score_map import score_map
+from .more_donors import more_donors
 from .result import Evaluation, read_evaluation
 from .scores.scoring import score
 from .spatial.summary import add_spatial, spatial_summary
@@ -27,6 +28,7 @@ __all__ = [
     "audit",
     "evaluate",
     "make_folds",
+    "more_donors",
     "read_evaluation",
     "read_groups",
     "score",

@@ -144,8 +144,8 @@ def _section_counts(
         return kept
     with cohort.section(name, counts=False).slide() as slide, warnings.catch_warnings():
         warnings.simplefilter("ignore", ScaleWarning)
-        found = _find(slide, xy_px, side_um, name, progress).in_squares(xy_px, side_um)
-    values = [float(one) if np.isfinite(one) else None for one in found]
+        counts = _find(slide, xy_px, side_um, name, progress).in_squares(xy_px, side_um)
+    values = [float(one) if np.isfinite(one) else None for one in counts]
     if path is not None:
         try:
             write_json(path, {"identity": identity, "nuclei": values})
@@ -172,12 +172,12 @@ def _find(slide: Any, xy_px: np.ndarray, side_um: float, name: str, progress: Pr
 def _kept(path: Path, identity: str, n: int) -> list[float | None] | None:
     """Counts of an earlier call; None where they are of other tiles, or cannot be read and so are made again."""
     try:
-        found = read_json(path)
+        kept = read_json(path)
     except InputError as error:
         _log.info("%s It is made again", error)
         return None
-    values = found.get("nuclei")
-    return values if found.get("identity") == identity and isinstance(values, list) and len(values) == n else None
+    values = kept.get("nuclei")
+    return values if kept.get("identity") == identity and isinstance(values, list) and len(values) == n else None
 
 
 def nuclei_of_rows(training: TrainingSet, counts: Mapping[str, pd.Series]) -> Array:

@@ -208,9 +208,9 @@ def _same_encoders(train: Blocks, test: Blocks) -> None:
     for a, b in zip(train, test, strict=True):
         expected = encoder_identity(feature_manifest(next(iter(a.values()))))
         for name, table in b.items():
-            found = encoder_identity(feature_manifest(table))
+            identity = encoder_identity(feature_manifest(table))
             where = f"features of section {name} of the test cohort"
-            require_same_encoder(expected, found, where=where, expected_by="of the training cohort")
+            require_same_encoder(expected, identity, where=where, expected_by="of the training cohort")
 
 
 def _common_types(train: CohortData, test: CohortData) -> tuple[CohortData, CohortData, list[str]]:

@@ -38,6 +38,7 @@ def evaluate(
     groups: Mapping[str, str] | str | os.PathLike[str] | None = None,
     nuclei: bool = True,
     spatial: bool = True,
+    more_donors: bool = False,
     radius_um: float | None = None,
     regions: str | os.PathLike[str] | None = None,
     features_folders: Sequence[str | os.PathLike[str]] = (),
@@ -81,6 +82,10 @@ def evaluate(
         Count nuclei in the slides for the baseline of cellularity.
     spatial
         Add the spatial patterns, co-localisation and domains (see `histomix.evaluation.spatial_summary`).
+    more_donors
+        Tell what more donors in training do, for ridge and the last head (see `histomix.evaluation.more_donors`): to
+        other sections of donors in training, and to donors that are not. It takes three donors with two sections or
+        more, and some ten to forty more fits of each.
     radius_um
         Length scale of the spatial scores; the pitch of the spots where left out.
     regions
@@ -96,7 +101,8 @@ def evaluate(
     ------
     InputError
         The cohort cannot make the folds (with one donor ``folds="section"`` is left, which is optimistic), ``out``
-        holds other files, the regions cannot be read, or the audit found something and is ``strict``.
+        holds other files, the regions cannot be read, donors are too few for ``more_donors``, or the audit found
+        something and is ``strict``.
     SheetError, FeatureError
         The cohort or the features cannot be read, or do not belong together.
     HeadError
@@ -124,6 +130,7 @@ def evaluate(
             strict=strict,
             groups=read_groups(groups) if isinstance(groups, str | os.PathLike) else groups,
             nuclei=nuclei,
+            with_more_donors=more_donors,
         )
         if out is not None:
             result.save(out)

@@ -21,6 +21,8 @@ from .scores.ceiling import LABELS
 MEAN = "mean"
 #: Heads that stand beside every other.
 BASELINES = (MEAN, REFERENCE)
+#: Heads that keep the settings of their authors.
+AUTHORS = ("hist2cell-tiles",)
 #: The labels themselves, scored against the truth: the bar that a head trained on them may approach.
 LABEL = "label"
 
@@ -29,11 +31,13 @@ LABEL = "label"
 class Fits:
     """Predictions of every row by the fold that tested it; NaN for rows that none did.
 
-    ``watch`` is given each fitted estimator with its fold, the training labels and groups, before it is let go.
+    ``searches`` has, for each head that chose its settings by trials, what it found in each fold. ``watch`` is given
+    each fitted estimator with its fold, the training labels and groups, before it is let go.
     """
 
     predicted: dict[str, Array] = field(default_factory=dict)
     cost: dict[str, dict[str, float]] = field(default_factory=dict)
+    searches: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     watch: Callable[[str, Any, Fold, Array], None] | None = None
 
 
@@ -88,13 +92,31 @@ def fit_folds(
         fits.cost[name] = {"fit_seconds": 0.0, "predict_seconds": 0.0}
     for fold in folds:
         for name, estimator in estimators.items():
-            fits.predicted[name][fold.test] = _predict(name, estimator, training, fold, fits)
+            fits.predicted[name][fold.test] = fit_and_predict(name, estimator, training, fold, fits)
             step()
     return fits
 
 
-def _predict(name: str, prototype: Any, training: TrainingSet, fold: Fold, fits: Fits) -> Array:
-    """Fit on the training rows of a fold and predict its test rows."""
+def searched(searches: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """What a summary says of heads that chose settings by trials: how many, by what, and the choice of each fold."""
+    return {
+        name: {
+            **{fact: found[0][fact] for fact in ("n_trials", "judged_by")},
+            "n_splits": [one["n_splits"] for one in found],
+            "chosen": [one["chosen"] for one in found],
+        }
+        for name, found in searches.items()
+    }
+
+
+def fit_and_predict(name: str, prototype: Any, training: TrainingSet, fold: Fold, fits: Fits) -> Array:
+    """Fit a clone of one head on the training rows of a fold and predict its test rows; its cost is added to ``fits``.
+
+    Raises
+    ------
+    HeadError
+        The head cannot be fitted, or its predictions are not those of the test rows.
+    """
     from sklearn.base import clone
 
     rows = fold.train
@@ -118,6 +140,8 @@ def _predict(name: str, prototype: Any, training: TrainingSet, fold: Fold, fits:
             bad = int((~np.isfinite(values)).any(axis=1).sum())
             what = f"{bad} of {len(values)} predicted spots are not finite"
         raise HeadError(what, where=f"head {name}, fold {fold.name}", hint="Check the head; nothing was scored")
+    if search := getattr(estimator, "search_", None):
+        fits.searches.setdefault(name, []).append(search)
     if fits.watch is not None:
         fits.watch(name, estimator, fold, values)
     return values

@@ -12,10 +12,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..common.metrics import Array, pearson, unit_deviations
+from ..common.resampling import mean_and_interval, resample_weights
 from ..common.tables import read_table
 from ..common.yaml_text import YamlFile
 from ..errors import InputError
-from .scores.bootstrap import mean_and_interval, resample_weights, units_by_head
+from .scores.bootstrap import units_by_head
 
 #: The metric of a group in the table; ``cell_type`` is the name of the group.
 GROUP_METRIC = "pearson_group"
@@ -34,13 +35,13 @@ def read_groups(path: str | os.PathLike[str]) -> dict[str, str]:
     """
     place = Path(path)
     pairs = _from_yaml(place) if place.suffix.lower() in (".yaml", ".yml") else _from_csv(place)
-    found: dict[str, str] = {}
+    groups: dict[str, str] = {}
     for cell_type, group in pairs:
-        if found.setdefault(cell_type, group) != group:
-            raise InputError(f"{cell_type!r} is in {found[cell_type]!r} and in {group!r}", where=place, hint=_HINT)
-    if not found:
+        if groups.setdefault(cell_type, group) != group:
+            raise InputError(f"{cell_type!r} is in {groups[cell_type]!r} and in {group!r}", where=place, hint=_HINT)
+    if not groups:
         raise InputError("names no group", where=place, hint=_HINT)
-    return found
+    return groups
 
 
 def _from_csv(place: Path) -> list[tuple[str, str]]:
@@ -64,16 +65,16 @@ def check_groups(groups: Mapping[str, str], cell_types: Sequence[str]) -> dict[s
     InputError
         No cell type of the labels is in any group.
     """
-    found: dict[str, list[str]] = {}
+    members: dict[str, list[str]] = {}
     for name in cell_types:
         if name in groups:
-            found.setdefault(groups[name], []).append(name)
-    if not found:
+            members.setdefault(groups[name], []).append(name)
+    if not members:
         raise InputError(
             f"the groups name no cell type of the labels ({', '.join(cell_types[:5])})",
             hint="Spell cell types as the labels do",
         )
-    return found
+    return members
 
 
 def groups_from_labels(Y: Array, section: NDArray[np.str_], cell_types: Sequence[str]) -> dict[str, list[str]]:

@@ -12,13 +12,14 @@ import pandas as pd
 from ..common.metrics import Array
 from ..errors import InputError
 from ..heads import TrainingSet
+from ..heads.levels import across_slides, good_for
 from .baselines import NUCLEI, ORACLE, nuclei_of_rows, nuclei_predictions, section_mean
 from .data import EvaluationData
 from .fit_folds import LABEL, MEAN, Fits, fit_folds
 from .folds import HONESTY, Fold, check_protocol
 from .scores.bootstrap import describe_folds, summarise
 from .scores.coverage import IntervalScores
-from .scores.levels import across_rows, across_slides, good_for, slide_errors
+from .scores.levels import across_rows, slide_errors
 from .scores.scoring import score
 
 COLUMNS = ["head", "protocol", "fold", "donor", "section", "cell_type", "metric", "value", "target", "n_spots"]
@@ -95,11 +96,11 @@ def references(
     training: TrainingSet, folds: list[Fold], counts: Mapping[str, pd.Series], seed: int
 ) -> dict[str, Array]:
     """Predictions of the baselines that are no heads: from nuclei, where they could be counted, and section means."""
-    found = {}
+    tables = {}
     nuclei = nuclei_of_rows(training, counts)
     if all(np.isfinite(nuclei[fold.train]).any() for fold in folds):
-        found[NUCLEI] = nuclei_predictions(training, folds, nuclei, seed)
-    return {**found, ORACLE: section_mean(training, folds)}
+        tables[NUCLEI] = nuclei_predictions(training, folds, nuclei, seed)
+    return {**tables, ORACLE: section_mean(training, folds)}
 
 
 def score_folds(

@@ -104,8 +104,8 @@ class Evaluation:
             f"{facts['protocol']} folds ({facts['protocol_means']}): {facts['n_donors']} donors, {facts['n_sections']} "
             f"sections, {facts['n_spots']:,} spots"
         )
-        found = [one["message"] for one in facts.get("audit") or [] if one["severity"] != "note"]
-        listed = [("unit", facts["unit"]), ("audit", "; ".join(found)), ("notes", "; ".join(facts["notes"]))]
+        cautions = [one["message"] for one in facts.get("audit") or [] if one["severity"] != "note"]
+        listed = [("unit", facts["unit"]), ("audit", "; ".join(cautions)), ("notes", "; ".join(facts["notes"]))]
         return card_html("Evaluation", lead, listed, columns, rows)
 
     def text(self) -> str:
@@ -177,27 +177,28 @@ def read_evaluation(folder: str | os.PathLike[str]) -> Evaluation:
     ours = metrics["protocol"] == summary["protocol"]
     columns = [*_COORDINATES, *summary["cell_types"]]
 
-    def tables(place: Path, sections: list[str]) -> Tables:
-        found = {section: _read_csv(place / f"{section}.csv", ["spot"]).set_index("spot") for section in sections}
-        for section, table in found.items():
+    def read_tables(place: Path, sections: list[str]) -> Tables:
+        by_section = {section: _read_csv(place / f"{section}.csv", ["spot"]).set_index("spot") for section in sections}
+        for section, table in by_section.items():
             if list(table.columns) != columns:
                 raise InputError("has other columns than summary.json says", where=place / f"{section}.csv", hint=hint)
-        return found
+        return by_section
 
-    labels = tables(path / "labels", summary["sections"])
+    labels = read_tables(path / "labels", summary["sections"])
     with_truth = summary["truth"]["sections"] if summary.get("truth") else []
     types = summary["cell_types"]
     return Evaluation(
         metrics=metrics[ours].reset_index(drop=True),
         predictions={
             head: {
-                name: table[types] for name, table in tables(path / "predictions" / head, summary["sections"]).items()
+                name: table[types]
+                for name, table in read_tables(path / "predictions" / head, summary["sections"]).items()
             }
             for head in summary["heads"]
         },
         summary=summary,
         labels={name: table[types] for name, table in labels.items()},
-        truth={name: table[types] for name, table in tables(path / "truth", with_truth).items()},
+        truth={name: table[types] for name, table in read_tables(path / "truth", with_truth).items()},
         positions={name: table[_COORDINATES] for name, table in labels.items()},
         others=metrics[~ours].reset_index(drop=True),
     )

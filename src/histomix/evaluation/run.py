@@ -15,15 +15,16 @@ from ..progress import Progress
 from ..provenance import versions
 from .baselines import NUCLEI, ORACLE, count_in_tiles
 from .data import CohortData, EvaluationData, evaluation_data, positions, slide_scales, truth_rows
-from .fit_folds import BASELINES, prototypes
+from .fit_folds import BASELINES, prototypes, searched
 from .folds import PROTOCOLS
 from .groups import check_groups, group_rows, groups_from_labels, summarise_groups
 from .leakage.audit import audit, refuse_leaks
 from .leakage.batch_probe import batch_effect_probe
 from .leakage.coupled_labels import coupled_labels, coupling_notes
+from .more_donors import check_more_donors, more_donors, n_fits
 from .protocols import COLUMNS, Scored, absent_types, chosen_protocols, inflation, run_protocol
 from .result import Evaluation
-from .scores.bootstrap import interval_words, small_sections
+from .scores.bootstrap import REFERENCE, interval_words, small_sections
 from .scores.ceiling import CEILING, ceiling_rows, shares_of_ceiling, summarise_ceiling
 from .scores.paired_tests import paired_tests
 from .spatial.detectability import detectability
@@ -42,6 +43,7 @@ def held_out_scores(
     strict: bool,
     groups: Mapping[str, str] | None,
     nuclei: bool,
+    with_more_donors: bool,
 ) -> Evaluation:
     """The scores of `histomix.evaluate`, whose parameters and errors these are, without the spatial ones."""
     gathered = evaluation_data(data, test)
@@ -50,6 +52,8 @@ def held_out_scores(
     splits = {name: gathered.folds(name, n_folds, seed) for name in names}
     estimators = prototypes(heads, training.unit, seed)
     coarse = None if groups is None else check_groups(groups, training.cell_types)
+    if with_more_donors:
+        check_more_donors(training)
     known, notes = (None, []) if truth is None else truth_rows(truth, training)
 
     main = names[0]
@@ -69,9 +73,12 @@ def held_out_scores(
         refuse_leaks(findings)
     counts, uncounted = _nuclei(gathered, progress) if nuclei else ({}, [])
 
-    step = _Steps(progress, sum(map(len, splits.values())) * len(estimators))
+    shown = {name: estimators[name] for name in dict.fromkeys([REFERENCE, list(estimators)[-1]])}
+    extra = n_fits(training, seed) * len(shown) if with_more_donors else 0
+    step = _Steps(progress, sum(map(len, splits.values())) * len(estimators) + extra)
     results = [run_protocol(name, splits[name], gathered, estimators, counts, known, step, seed) for name in names]
     first, rest = results[0], results[1:]
+    added = more_donors(training, shown, seed, step) if with_more_donors else None
     facts, rows = _facts(first, gathered, coarse, known, seed)
     sections = facts["sections"]
     summary = {
@@ -99,6 +106,8 @@ def held_out_scores(
         "inflation": inflation(results) if rest else [],
         "versions": versions("numpy", "scipy", "scikit-learn", "torch"),
         "cost": first.fits.cost,
+        "searched": searched(first.fits.searches),
+        **({} if added is None else {"more_donors": added}),
     }
     tables = partial(_tables, gathered=gathered, sections=sections)
     return Evaluation(
@@ -200,8 +209,8 @@ def _nuclei(gathered: EvaluationData, progress: Progress) -> tuple[dict[str, pd.
     counts: dict[str, pd.Series] = {}
     notes: list[str] = []
     for part, names in gathered.parts:
-        found, missing = count_in_tiles(part.cohort, part.blocks[0], progress)
-        counts |= {names[name]: series for name, series in found.items()}
+        counted, missing = count_in_tiles(part.cohort, part.blocks[0], progress)
+        counts |= {names[name]: series for name, series in counted.items()}
         notes += missing
     return counts, notes
 

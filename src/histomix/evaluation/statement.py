@@ -91,11 +91,11 @@ def _nuclei(summary: Mapping[str, Any]) -> str:
 
 
 def _encoders(evaluations: Mapping[str, Evaluation]) -> list[Mapping[str, Any]]:
-    found = {}
+    encoders = {}
     for evaluation in evaluations.values():
         for one in (evaluation.summary.get("features") or {}).get("encoders", []):
-            found[one["name"]] = one
-    return list(found.values())
+            encoders[one["name"]] = one
+    return list(encoders.values())
 
 
 def _encoder(one: Mapping[str, Any]) -> str:

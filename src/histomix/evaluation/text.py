@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from ..common.words import counted
+from ..common.words import BETWEEN, NEITHER, WITHIN, counted
 from .baselines import NUCLEI, ORACLE
-from .fit_folds import MEAN
+from .fit_folds import AUTHORS, MEAN
+from .more_donors import more_donors_words
 from .scores.ceiling import CEILING, ceiling_words
-from .scores.levels import BETWEEN, NEITHER, WITHIN
 from .scores.paired_tests import ALPHA, difference_words, too_few_words
 from .scores.scoring import SLIDE_METRICS
 
@@ -39,14 +39,38 @@ def in_words(facts: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> st
         lines += ["", f"against the {'labels' if target == 'label' else 'truth'}", _format(table)]
         if target == "label":
             lines.append(ceiling_words(facts.get(CEILING)))
+    lines += _settings(facts)
     lines += _inflation(facts.get("inflation") or [])
     lines += [""]
     lines += _tests(facts.get("tests") or [])
     lines += _detectability(facts.get("detectability") or [], facts.get("groups"))
     lines += level_words((facts.get("scores") or {}).get("label") or {})
+    lines += more_donors_words(facts.get("more_donors"))
     lines += _calibration(facts.get("calibration") or {})
     lines += spatial_words(facts.get("spatial"))
     return "\n".join([*lines, *_cautions(facts)]).replace("\n\n\n", "\n\n").rstrip()
+
+
+def _settings(facts: Mapping[str, Any]) -> list[str]:
+    """Which heads chose their settings by trials, which have their authors', and what every head cost."""
+    if "searched" not in facts:
+        return []
+    by_trials, heads = facts["searched"], [name for name in facts["heads"] if name != MEAN]
+    counts: dict[int, list[str]] = {}
+    for name, found in by_trials.items():
+        counts.setdefault(found["n_trials"], []).append(name)
+    parts = [f"{n} trials each inside the training donors: {', '.join(names)}" for n, names in counts.items()]
+    rest = [name for name in heads if name not in by_trials]
+    if authors := [name for name in rest if name in AUTHORS]:
+        parts.append(f"their authors': {', '.join(authors)}")
+    if own := [name for name in rest if name not in AUTHORS]:
+        parts.append(f"their own: {', '.join(own)}")
+    cost = ", ".join(
+        f"{name} {one['fit_seconds'] + one['predict_seconds']:.1f}"
+        for name, one in facts["cost"].items()
+        if name != MEAN
+    )
+    return [f"settings: {'; '.join(parts)}", f"seconds to fit and predict, all folds: {cost}"] if parts else []
 
 
 def _inflation(rows: list[dict[str, Any]]) -> list[str]:
@@ -132,13 +156,16 @@ def _calibration(heads: Mapping[str, Any]) -> list[str]:
 def _cautions(facts: Mapping[str, Any]) -> list[str]:
     """Warnings and notes, each once."""
     caution = facts["interval"]["caution"]
-    found = {one["message"]: one["severity"] for one in facts.get("audit") or []}
+    severities = {one["message"]: one["severity"] for one in facts.get("audit") or []}
     probe = facts.get("probe")
     if probe is not None:
-        found.setdefault(probe["statement"], "warning" if probe["strong"] else "note")
+        severities.setdefault(probe["statement"], "warning" if probe["strong"] else "note")
     for note in [*([caution] if caution else []), *facts["notes"]]:
-        found.setdefault(note, "note")
-    return ["", *(f"{'audit: ' if severity == 'error' else ''}{severity}: {text}" for text, severity in found.items())]
+        severities.setdefault(note, "note")
+    return [
+        "",
+        *(f"{'audit: ' if severity == 'error' else ''}{severity}: {text}" for text, severity in severities.items()),
+    ]
 
 
 def _listed(names: list[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .apply import HeadOutput
 from .base import CompositionRegressor
 from .cards.anonymise import private_card
+from .cards.levels import Levels, levels_of
 from .cards.readme import head_readme
 from .cards.text import card_markdown
 from .dataset import TrainingSet, assemble
@@ -28,6 +29,7 @@ __all__ = [
     "HeadOutput",
     "Intervals",
     "KNNRegressor",
+    "Levels",
     "MLPRegressor",
     "MeanRegressor",
     "NoveltyModel",
@@ -42,6 +44,7 @@ __all__ = [
     "held_out_kind",
     "held_out_predictions",
     "inner_groups",
+    "levels_of",
     "load_head",
     "make_estimator",
     "parse_settings",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.utils import Tags
 
 from ..errors import HeadError
@@ -42,6 +42,8 @@ class CompositionRegressor(NeighbourhoodMixin, RegressorMixin, BaseEstimator):  
         that makes no inner splits. Not saved.
     held_out_spread_ : float64 array, (n_spots, n_types), or None
         What `predict_spread` is for those fits.
+    search_ : dict or None
+        The settings that were tried, their inner scores and the choice; see `histomix.heads.search`. Not saved.
     """
 
     #: Numbers, besides `n_features_in_`, that a fitted estimator is saved with.
@@ -50,6 +52,7 @@ class CompositionRegressor(NeighbourhoodMixin, RegressorMixin, BaseEstimator):  
     present_: np.ndarray
     held_out_: np.ndarray | None = None
     held_out_spread_: np.ndarray | None = None
+    search_: dict[str, Any] | None = None
 
     def __sklearn_tags__(self) -> Tags:
         tags: Tags = super().__sklearn_tags__()
@@ -115,7 +118,7 @@ class CompositionRegressor(NeighbourhoodMixin, RegressorMixin, BaseEstimator):  
         Y = Y[:, self.present_]
         if self.unit == "proportion":
             Y = Y / Y.sum(axis=1, keepdims=True)
-        self.held_out_ = self.held_out_spread_ = None
+        self.held_out_ = self.held_out_spread_ = self.search_ = None
         with threads_for(X.size):
             self._fit(X, Y, labels, weight, None if positions is None else positions[kept])
         for name in ("held_out_", "held_out_spread_"):
@@ -154,6 +157,13 @@ class CompositionRegressor(NeighbourhoodMixin, RegressorMixin, BaseEstimator):  
         Smoothed over neighbours as the prediction is: it says how far members disagree, not how far they err.
         """
         return None
+
+    def as_chosen(self) -> Self:
+        """An unfitted copy with the settings that its search chose, which searches no more."""
+        fresh: Self = clone(self)
+        chosen = (self.search_ or {}).get("chosen", {})
+        fresh.set_params(**{name: value for name, value in chosen.items() if name in fresh.get_params()})
+        return fresh
 
     def _to_predict(self, X: Any) -> Any:
         if not self.__sklearn_is_fitted__():

@@ -45,7 +45,9 @@ def check_card(card: Mapping[str, Any], where: Path) -> None:
         known = isinstance(card["format"], int) and card["unit"] in UNITS and card["unit"] == kind["parameters"]["unit"]
         known = known and all(isinstance(value, dict) for value in (kind["fitted"], card["files"]))
         known = known and all(isinstance(name, str) for name in card["cell_types"])
-        known = known and isinstance(card.get("calibration"), dict | None)
+        known = known and all(
+            isinstance(card.get(name), dict | None) for name in ("calibration", "levels", "crop_stability")
+        )
         for encoder in encoders:
             encoder_identity({"encoder": encoder, "tile": encoder})
             known = known and isinstance(encoder["dim"], int)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.base import clone
 
 from .base import CompositionRegressor
 from .neighbourhood import Positions
@@ -94,7 +93,7 @@ def held_out_predictions(
     """Predict every training row by a fit without its group.
 
     A head that makes such predictions while it is fitted (`held_out_`) is asked for them; any other is fitted again on
-    each inner split.
+    each inner split, with the settings that its search has chosen.
 
     Parameters
     ----------
@@ -113,7 +112,7 @@ def held_out_predictions(
     values = np.full(Y.shape, np.nan)
     spread: np.ndarray | None = None
     for train, test in inner_splits(len(X), groups):
-        fold_fit = clone(estimator).fit(
+        fold_fit = estimator.as_chosen().fit(
             X[train],
             Y[train],
             None if groups is None else np.asarray(groups)[train],

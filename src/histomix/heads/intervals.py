@@ -161,7 +161,7 @@ def calibrate(
     variance = _fit_variance(np.square(observed - values), values, width_of, row_weight)
     expected = _expected_error(variance, values, width_of)
     score = np.divide(np.abs(observed - values), expected, out=np.zeros_like(expected), where=expected > 0)
-    quantiles = [_quantile(score[:, column], group, len(names), level) for column in range(score.shape[1])]
+    quantiles = [group_quantile(score[:, column], group, len(names), level) for column in range(score.shape[1])]
     multiplier = np.array([quantile for quantile, _ in quantiles])
     left_out = np.stack([coverage for _, coverage in quantiles], axis=1)
     unnamed = Intervals(variance, multiplier, unit)
@@ -185,6 +185,37 @@ def calibrate(
         "width": {"mean": _round(width.mean()), "by_type": [_round(value) for value in width]},
     }
     return Intervals(variance, multiplier, unit, {**facts, "statement": _statement(facts)})
+
+
+def group_quantile(score: np.ndarray, group: np.ndarray, n_groups: int, level: float) -> tuple[float, np.ndarray]:
+    """The score that holds a share of a new group's, and each group's coverage by the others' score, ``(n_groups,)``.
+
+    Groups weigh equally, and the new one is taken to be as bad as the worst of them; see `calibrate`.
+
+    Parameters
+    ----------
+    score
+        Of each row, ``(n,)``.
+    group
+        Of each row, coded from 0, ``(n,)``.
+    n_groups
+        Number of groups.
+    level
+        The share.
+    """
+    ordered = np.sort(score)
+    if len(ordered) > _GRID:
+        ordered = ordered[np.unique(np.linspace(0, len(ordered) - 1, _GRID).round().astype(int))]
+    below = np.stack(
+        [
+            np.searchsorted(np.sort(score[group == one]), ordered, side="right") / (group == one).sum()
+            for one in range(n_groups)
+        ]
+    )
+    coverage = np.empty(n_groups)
+    for one in range(n_groups):
+        coverage[one] = below[one, _first(np.delete(below, one, axis=0), level)]
+    return float(ordered[_first(below, level)]), coverage
 
 
 def _expected_error(variance: np.ndarray, values: np.ndarray, spread: np.ndarray | None) -> np.ndarray:
@@ -219,23 +250,6 @@ def _fit_variance(
             fitted = table @ coefficients
         result[: len(parts), column] = coefficients / np.where(size > 0, size, np.inf)
     return result
-
-
-def _quantile(score: np.ndarray, group: np.ndarray, n_groups: int, level: float) -> tuple[float, np.ndarray]:
-    """The multiplier of one type, and each group's coverage under the multiplier of the others, ``(n_groups,)``."""
-    ordered = np.sort(score)
-    if len(ordered) > _GRID:
-        ordered = ordered[np.unique(np.linspace(0, len(ordered) - 1, _GRID).round().astype(int))]
-    below = np.stack(
-        [
-            np.searchsorted(np.sort(score[group == one]), ordered, side="right") / (group == one).sum()
-            for one in range(n_groups)
-        ]
-    )
-    coverage = np.empty(n_groups)
-    for one in range(n_groups):
-        coverage[one] = below[one, _first(np.delete(below, one, axis=0), level)]
-    return float(ordered[_first(below, level)]), coverage
 
 
 def _first(below: np.ndarray, level: float) -> int:

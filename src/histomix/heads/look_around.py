@@ -47,9 +47,14 @@ class NeighbourhoodMixin:
         return Context(tuple(float(radius) for radius in rings), float(length), slide)
 
     @property
+    def reach_um(self) -> float:
+        """How far around a tile rings, smoothing and graph reach, um: the neighbourhood without its whole slide."""
+        return self.context.reach_um
+
+    @property
     def context_um(self) -> float:
         """How far around a tile the head looks, um from centre to centre; 0 for the tile alone, inf for its slide."""
-        return self.context.context_um
+        return np.inf if self.context.slide else self.reach_um
 
     def _start_context(self, X: np.ndarray, positions: Positions | None, kept: np.ndarray) -> None:
         """Set what of the look is not fixed by a parameter; smoothing is chosen after the fit."""

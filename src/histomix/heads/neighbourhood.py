@@ -153,9 +153,9 @@ class Context:
     slide: bool = False
 
     @property
-    def context_um(self) -> float:
-        """How far away a tile can matter, um; infinite when the whole slide does."""
-        return np.inf if self.slide else max(self.rings_um, default=0.0) + SMOOTH_REACH * self.smooth_um
+    def reach_um(self) -> float:
+        """How far rings and smoothing reach, um."""
+        return max(self.rings_um, default=0.0) + SMOOTH_REACH * self.smooth_um
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,10 +18,12 @@ from ..provenance import read_json
 from ..spots import Cohort
 from .base import CompositionRegressor
 from .cards.card import evaluation_scores, inner_scores, make_card
+from .crops import crop_stability
 from .dataset import TrainingSet, assemble
 from .head import Head, seal
 from .inner_folds import held_out_kind, held_out_predictions, inner_groups
 from .intervals import LEVEL, Intervals, calibrate
+from .levels import held_out_levels
 from .novelty import NoveltyModel
 from .registry import DEFAULT, HEADS, make_estimator
 
@@ -79,8 +81,9 @@ def train(
         An evaluation, its ``summary`` or its folder, of which the scores of this head go into the card; or scores with
         their protocol. Without, the card carries the score of the inner splits.
     level
-        Share of labels that the intervals of the head are to hold; None for a head without intervals and without inner
-        score. A head that makes no held-out predictions of its own is fitted once more on each inner split for them.
+        Share of labels that the intervals of the head are to hold; None for a head without intervals, inner score and
+        levels of slides. A head that makes no held-out predictions of its own is fitted once more on each inner split
+        for them.
         Intervals are calibrated by donor; with one or two donors by section, which the card says; with one section
         there are none.
     parameters
@@ -120,21 +123,34 @@ def train(
         groups = inner_groups(training.section, training.donor, training.xy_um)
         estimator.fit(training.X, training.Y, groups=groups, positions=training.positions)
         novelty_model = NoveltyModel().fit(training.X, groups)
-        intervals, inner, notes = None, None, [NOT_CALIBRATED.format("none were asked for")]
+        intervals, inner, levels, notes = None, None, None, [NOT_CALIBRATED.format("none were asked for")]
         if level is not None:
             held_out, spread = held_out_predictions(estimator, training.X, training.Y, groups, training.positions)
             apart = _held_apart(training)
             inner = inner_scores(training, held_out, apart)
+            levels = held_out_levels(training, held_out, level, seed)
             intervals, notes = _calibrated(training, held_out, spread, level, apart)
+        stability = crop_stability(estimator, training.X, training.Y, training.positions, seed)
         report(f"train {kind}", 1, 1)
     if carried is None:
         carried = inner
     elif "scores" in carried and "protocol_means" in carried:
         carried = evaluation_scores(carried, kind, training)
     names = [row.tissue for row in cohort.rows] if tissue is None else [tissue] if isinstance(tissue, str) else tissue
-    card = make_card(training, tables, kind, estimator, intervals, tissue=names, seed=seed, scores=carried, notes=notes)
-    if training.unit == "cells per spot":
-        card["training"]["spot_diameter_um"] = _spot_diameter_um(cohort)
+    card = make_card(
+        training,
+        tables,
+        kind,
+        estimator,
+        intervals,
+        tissue=names,
+        seed=seed,
+        scores=carried,
+        levels=levels,
+        stability=stability,
+        notes=notes,
+    )
+    card["training"]["spot_diameter_um"] = _spot_diameter_um(cohort)
     trained = Head(seal(card, estimator, novelty_model, intervals), estimator, novelty_model, intervals)
     if out is not None:
         trained.save(out)
@@ -170,7 +186,7 @@ def _calibrated(
 
 
 def _spot_diameter_um(cohort: Cohort) -> float | None:
-    """Median diameter of the spots that cells were counted in; None where neither sheet nor spots files tell it."""
+    """Median diameter of the spots that labels are of; None where neither sheet nor spots files tell it."""
     diameters = []
     for row in cohort.rows:
         diameter = row.spot_diameter_um

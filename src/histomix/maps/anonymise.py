@@ -15,6 +15,7 @@ from .map import BOUNDS, CompositionMap
 
 #: What a map consists of; whatever else is in the file may hold anything, and is left out.
 _OBS = (*PLACE_COLUMNS, *STATE_COLUMNS, "in_focus", "fragment", "answer")
+_VAR = ("good_for", "slide_error")
 _LAYERS = (*BOUNDS, "super_resolved", "density per mm2")
 
 
@@ -37,7 +38,8 @@ def private_map(one: CompositionMap, names: Pseudonyms) -> CompositionMap:
         obs["region"] = _renamed(obs["region"], names)
     keys = nameless_keys(list(composition.obs_names.astype(str)))
     obs.index = pd.Index(keys, name=composition.obs.index.name)
-    table = AnnData(composition.X, obs=obs, var=pd.DataFrame(index=composition.var_names.astype(str)))
+    told = [column for column in _VAR if column in composition.var]
+    table = AnnData(composition.X, obs=obs, var=composition.var[told].set_axis(composition.var_names.astype(str)))
     for layer in _LAYERS:
         if layer in composition.layers:
             table.layers[layer] = composition.layers[layer]

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..common.palette import type_colours
+from ..common.words import RESEARCH_USE
 from .map import CompositionMap
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 #: Columns of ``composition.csv`` that are no cell types, before and after them.
 PLACE_COLUMNS = ("x_px", "y_px")
 STATE_COLUMNS = ("novelty", "in_scope", "tissue", "read_ok", "region", "fragment")
+#: The class of a tile out of scope in QuPath, which leaves classes that end with an asterisk out of its counts.
+OUT_OF_SCOPE = "Out of scope*"
+_GREY = (150, 150, 150)
 #: UUIDs of tiles are derived from the slide's fingerprint, so that the same tile has the same id in every run.
 _NAMESPACE = uuid.UUID("6f3f1c52-6a0e-5d0c-9d63-0d7cf0a5a9b1")
 
@@ -41,8 +45,8 @@ def composition_geojson(composition: AnnData | CompositionMap) -> dict[str, Any]
 
     Coordinates are level-0 px relative to the slide's bounds, as QuPath counts them. Each tile carries its composition
     as measurements (with ``<type> lower`` and ``<type> upper`` of a calibrated head) and is classified by its dominant
-    cell type. A tile out of scope is told by the measurement ``in scope`` of 0 and by words in its metadata; an
-    unreadable tile carries no measurements.
+    cell type; its metadata says what it is for. A tile out of scope has the grey class `OUT_OF_SCOPE` instead, the
+    measurement ``in scope`` of 0 and words in its metadata; an unreadable tile carries no measurements.
     """
     one = CompositionMap.of(composition)
     slide, half, types = one.slide, one.cell_px / 2, one.cell_types
@@ -51,6 +55,7 @@ def composition_geojson(composition: AnnData | CompositionMap) -> dict[str, Any]
     values = one.values().to_numpy(float)
     bounds = {name: table.to_numpy(float) for name, table in one.bounds.items()}
     novelty, in_scope, obs = one.novelty, one.in_scope, one.adata.obs
+    told = {"use": RESEARCH_USE} | ({"intervals": caution} if bounds and (caution := one.reading.caution) else {})
     features = []
     for row, (key, x, y) in enumerate(zip(obs.index, obs["x_px"], obs["y_px"], strict=True)):
         x0, x1, y0, y1 = (
@@ -64,10 +69,12 @@ def composition_geojson(composition: AnnData | CompositionMap) -> dict[str, Any]
                 measurements |= _numbers([f"{name} {bound}" for name in types], array[row])
             if np.isfinite(novelty[row]):
                 measurements["novelty"] = round(float(novelty[row]), 4)
+            properties["metadata"] = dict(told)
+            properties["classification"] = {"name": dominant, "color": colours[dominant]}
             if not in_scope[row]:
                 measurements["in scope"] = 0
-                properties["metadata"] = {"scope": "out of scope: unlike the tiles that the head was trained on"}
-            properties["classification"] = {"name": dominant, "color": colours[dominant]}
+                properties["metadata"]["scope"] = "out of scope: unlike the tiles that the head was trained on"
+                properties["classification"] = {"name": OUT_OF_SCOPE, "color": list(_GREY)}
             properties["measurements"] = measurements
         features.append(
             {

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ..notebook import card_html
@@ -18,10 +19,10 @@ class CompositionDescription:
     Attributes
     ----------
     table
-        One row a cell type: ``mean``, ``q95`` over readable tiles, ``most_abundant_in`` (share of tiles), and
+        One row a cell type: ``mean``, ``q95`` over readable tiles in scope, ``most_abundant_in`` (share of tiles), and
         ``lower``, ``upper`` (mean bounds of a tile) of a calibrated head.
     facts
-        Slide, tiles, how many are readable and in scope, unit and head.
+        Slide, tiles, how many are readable and in scope, unit, head, and what must be said beside the numbers.
     """
 
     table: pd.DataFrame
@@ -38,13 +39,14 @@ class CompositionDescription:
 
 
 def describe(
-    values: pd.DataFrame, bounds: Mapping[str, pd.DataFrame], facts: Mapping[str, Any]
+    values: pd.DataFrame, bounds: Mapping[str, pd.DataFrame], facts: Mapping[str, Any], used: np.ndarray
 ) -> CompositionDescription:
     """Describe the values of a map and their ``lower`` and ``upper`` bounds, if any (tiles x types).
 
-    Tiles that could not be read are left out of every number.
+    Tiles that could not be read, and those that are not ``used`` (bool (n,)), are left out of every number.
     """
-    known = values.notna().all(axis=1)
+    readable = values.notna().all(axis=1)
+    known = readable & used
     read = values[known].astype(float)
     most = read.idxmax(axis=1).value_counts(normalize=True) if len(read) else pd.Series(dtype=float)
     table = pd.DataFrame(
@@ -55,5 +57,5 @@ def describe(
         }
     )
     for name, bound in bounds.items():
-        table[name] = bound.to_numpy(float)[known.to_numpy()].mean(axis=0)
-    return CompositionDescription(table.sort_values("mean", ascending=False), dict(facts, readable=int(known.sum())))
+        table[name] = bound[known].astype(float).mean()
+    return CompositionDescription(table.sort_values("mean", ascending=False), dict(facts, readable=int(readable.sum())))

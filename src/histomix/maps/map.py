@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,10 +15,12 @@ from PIL import Image
 from ..common.anonymity.nameless import file_stem
 from ..common.formats import MAP_FORMAT, refuse_newer
 from ..common.h5ad import read_h5ad
+from ..common.words import NOT_KNOWN, RESEARCH_USE
 from ..errors import MapError, MissingMapError
-from ..provenance import read_json
+from ..provenance import parse_json, read_json
 from .areas import AREAS_FILE, read_areas
 from .describe import CompositionDescription, describe
+from .reading import Reading, reading_of
 
 MAP_FILE = "composition.h5ad"
 #: Layers that hold the ends of intervals.
@@ -108,7 +109,8 @@ class CompositionMap:
         return self.describe()._repr_html_()
 
     def describe(self) -> CompositionDescription:
-        """The map in words and numbers; tiles that could not be read are left out of every number."""
+        """The map in words and numbers, of the tiles that could be read and are in scope."""
+        reading = self.reading
         facts = {
             "slide": str(self.slide["file"]),
             "tiles": len(self),
@@ -116,7 +118,25 @@ class CompositionMap:
             "unit": self.unit,
             "head": str(self.head.get("name", "")),
         }
-        return describe(self.values(), self.bounds, facts)
+        told = {
+            "statement": reading.statement,
+            "intervals": reading.calibrated_on and f"calibrated on {reading.calibrated_on}",
+            "numbers": reading.refers_to,
+            "use": RESEARCH_USE,
+        }
+        facts |= {name: words for name, words in told.items() if words}
+        return describe(self.values(), self.bounds, facts, reading.used)
+
+    @property
+    def reading(self) -> Reading:
+        """What may be read from the map: which tiles count, and the words to say beside its numbers."""
+        return reading_of(
+            self.manifest,
+            self.read_ok,
+            self.in_scope,
+            {name: str(word) for name, word in self._of_types("good_for", NOT_KNOWN).items()},
+            {name: float(error) for name, error in self._of_types("slide_error", np.nan).items()},
+        )
 
     @property
     def where(self) -> str:
@@ -274,6 +294,11 @@ class CompositionMap:
             return np.full(len(self), otherwise, dtype)
         return np.asarray(self.adata.obs[name].to_numpy(dtype))
 
+    def _of_types(self, name: str, otherwise: object) -> dict[str, Any]:
+        """What ``adata.var`` says of each cell type."""
+        told = self.adata.var[name].tolist() if name in self.adata.var else [otherwise] * len(self.cell_types)
+        return dict(zip(self.cell_types, told, strict=True))
+
     def _beside(self, name: str) -> Path | None:
         path = None if self.file is None else self.file.parent / name
         return path if path is not None and path.is_file() else None
@@ -289,7 +314,7 @@ class CompositionMap:
 def _manifest(adata: AnnData, where: str) -> dict[str, Any]:
     """The facts of a map. Raises as `CompositionMap`."""
     try:
-        manifest = json.loads(str(adata.uns["manifest"]))
+        manifest = parse_json(str(adata.uns["manifest"]))
     except KeyError as error:
         raise MapError("is no composition map: it has no manifest", where=where, hint=_AGAIN) from error
     except ValueError as error:

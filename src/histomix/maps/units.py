@@ -23,13 +23,14 @@ def label_area_um2(head: Head) -> float | None:
 
 
 def unit_facts(head: Head, plan: Mapping[str, Any]) -> dict[str, Any]:
-    """What a map says of its areas: of the label, of the tile, and of a cell of the map, um2.
+    """What a map says of its areas: of the label, of the tile, and of a cell of the map, um2, and of a spot its width.
 
     ``cells_per_map_cell`` is what a number times it is the count of cells in a cell of the map.
     """
     tile = _tile_um(head) ** 2
     cell = (plan["cell_px"] * plan["slide"]["mpp"]) ** 2
     facts: dict[str, Any] = {"tile_um2": tile, "cell_um2": cell, "label_um2": None, "label_area_from": None}
+    facts["spot_um"] = head.card["training"].get("spot_diameter_um")
     area = label_area_um2(head)
     if area is not None:
         facts["label_um2"] = area

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from ..common.drawing import FAST_PNG, settle_layout
 from ..common.palette import DARK
+from ..common.words import RESEARCH_USE
 from ..progress import Progress, silent
 
 #: Of maps on the page, and of charts kept for slides and papers.
@@ -24,13 +25,15 @@ _LONGEST_NAME = 60
 
 def page_environment(room: str) -> Environment:
     """Templates of a room (``"report"``) in which every value is escaped and a missing one is an error."""
-    return Environment(
+    environment = Environment(
         loader=PackageLoader(f"histomix.{room}"),
         autoescape=select_autoescape(["html", "j2"], default=True),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["research_use"] = RESEARCH_USE
+    return environment
 
 
 def content_policy(room: str, *templates: str) -> Markup:

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.collections import Collection, EllipseCollection, PolyCollection
+from matplotlib.collections import Collection, EllipseCollection, LineCollection, PolyCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
 
 from ..common.naming import plain_text
@@ -19,6 +20,17 @@ from ..common.palette import ABUNDANCE_MAP, ACCENT, AXIS, INK, QUIET, type_colou
 from .charts import quiet_axes
 
 PANEL_INCHES = 2.5
+#: How much of its colour a tile out of scope keeps.
+_OUTSIDE_ALPHA = 0.3
+#: Marks of width 1 around their middle.
+_SQUARE = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]])
+_DISC = (
+    np.stack(
+        [np.cos(np.linspace(0, 2 * np.pi, 16, endpoint=False)), np.sin(np.linspace(0, 2 * np.pi, 16, endpoint=False))],
+        1,
+    )
+    / 2
+)
 
 
 @dataclass(frozen=True)
@@ -81,19 +93,45 @@ def draw_scale_bar(axes: Axes, canvas: Canvas, frame: tuple[float, float, float,
     axes.text((x0 + x1) / 2, y - 0.015 * height, text, ha="center", va="bottom", fontsize=7, color=INK)
 
 
-def draw_marks(axes: Axes, canvas: Canvas, xy_px: np.ndarray, colours: np.ndarray) -> None:
-    """Spots or tiles at their true size; ``colours`` is RGBA, one row each."""
+def draw_marks(
+    axes: Axes, canvas: Canvas, xy_px: np.ndarray, colours: np.ndarray, outside: np.ndarray | None = None
+) -> None:
+    """Spots or tiles at their true size; those ``outside`` the scope, bool (n,), are faded and hatched.
+
+    ``colours`` is RGBA, one row each.
+    """
     xy, size = xy_px * canvas.scale, canvas.mark_px * canvas.scale
+    if outside is not None and outside.any():
+        colours = colours.copy()
+        colours[outside, 3] *= _OUTSIDE_ALPHA
     marks: Collection
     if canvas.round_marks:
         sizes = np.full(len(xy), size)
         marks = EllipseCollection(sizes, sizes, np.zeros(len(xy)), units="xy", offsets=xy, transOffset=axes.transData)
     else:
-        corners = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]]) * size
-        marks = PolyCollection(list(xy[:, None, :] + corners[None]), antialiaseds=False)
+        marks = PolyCollection(list(xy[:, None, :] + _SQUARE[None] * size), antialiaseds=False)
     marks.set_facecolor(colours.tolist())
     marks.set_edgecolor("none")
     axes.add_collection(marks)
+    if outside is not None and outside.any():
+        _hatch(axes, xy[outside], size, _DISC if canvas.round_marks else _SQUARE)
+
+
+def _hatch(axes: Axes, xy: np.ndarray, size: float, shape: np.ndarray) -> None:
+    """Slanting lines, dark on light so that they show on every colour, cut out by marks of a shape and size."""
+    (left, right), (bottom, top) = axes.get_xlim(), sorted(axes.get_ylim())
+    wide, high = right - left, top - bottom
+    longest = max(wide, high)
+    step = float(np.clip(size, longest / 90, longest / 45))
+    start = np.arange(left - high, right, step)
+    lines = np.stack(
+        [np.stack([start, np.full_like(start, top)], 1), np.stack([start + high, np.full_like(start, bottom)], 1)], 1
+    )
+    cut = Path.make_compound_path_from_polys(xy[:, None, :] + shape[None] * size)
+    for colour, width in (("#ffffffb0", 1.5), ("#23262bd0", 0.6)):
+        hatching = LineCollection(list(lines), colors=colour, linewidths=width)
+        axes.add_collection(hatching, autolim=False)
+        hatching.set_clip_path(cut, axes.transData)
 
 
 def value_colours(values: np.ndarray, norm: Normalize, cmap: str | None = None) -> np.ndarray:
@@ -122,13 +160,22 @@ def panel_figure(panels: int, frame: tuple[float, float, float, float], columns:
 
 
 def composition_figure(
-    canvas: Canvas, xy_px: np.ndarray, tables: Mapping[str, pd.DataFrame], panel_inches: float = 3.6
+    canvas: Canvas,
+    xy_px: np.ndarray,
+    tables: Mapping[str, pd.DataFrame],
+    panel_inches: float = 3.6,
+    outside: np.ndarray | None = None,
 ) -> Figure:
-    """The H&E, and beside it the most abundant cell type of each place: one panel per table, by title."""
+    """The H&E, and beside it the most abundant cell type of each place: one panel per table, by title.
+
+    Places ``outside`` the scope, bool (n,), are hatched.
+    """
     frame = crop_to(canvas, xy_px)
     aspect = (frame[3] - frame[2]) / (frame[1] - frame[0])
     panels = 1 + len(tables)
-    figure = Figure(figsize=(panel_inches * panels, panel_inches * aspect + 0.9), layout="constrained")
+    wider, taller = (0.0, 0.9) if outside is None else (1.6, 0.35)
+    size = panel_inches * panels + wider, panel_inches * aspect + taller
+    figure = Figure(figsize=size, layout="constrained")
     first, *others = figure.subplots(1, panels)
     draw_slide(first, canvas, frame)
     draw_scale_bar(first, canvas, frame)
@@ -136,14 +183,16 @@ def composition_figure(
     colours = type_colours(list(next(iter(tables.values())).columns))
     for axes, (title, table) in zip(others, tables.items(), strict=True):
         draw_slide(axes, canvas, frame, faded=True)
-        draw_marks(axes, canvas, xy_px, dominant_colours(table, colours))
+        draw_marks(axes, canvas, xy_px, dominant_colours(table, colours), outside)
         axes.set_title(plain_text(title), fontsize=10, color=INK)
     handles = [
         first.plot([], [], marker="o", linestyle="", color=colour, label=plain_text(name))[0]
         for name, colour in colours.items()
     ]
     columns = min(len(handles), max(2, round(panels * panel_inches / 1.7)))
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
+    # Under a map of a slide stands its small print.
+    place = {"loc": "outside lower center", "ncols": columns} if outside is None else {"loc": "outside right center"}
+    figure.legend(handles=handles, frameon=False, fontsize=8, **place)
     return figure
 
 
@@ -168,15 +217,28 @@ def thumbnail_figure(canvas: Canvas, xy_px: np.ndarray, table: pd.DataFrame, inc
     return figure
 
 
-def map_figure(canvas: Canvas, xy_px: np.ndarray, table: pd.DataFrame, columns: int = 4) -> Figure:
-    """One map per cell type on the faded slide, each on a colour scale of its own."""
+def map_figure(
+    canvas: Canvas,
+    xy_px: np.ndarray,
+    table: pd.DataFrame,
+    columns: int = 4,
+    outside: np.ndarray | None = None,
+    words: Mapping[str, str] | None = None,
+) -> Figure:
+    """One map per cell type on the faded slide, each on a colour scale of its own.
+
+    Places ``outside`` the scope, bool (n,), are hatched, and the scale is that of the others; ``words`` of a type stand
+    under its map.
+    """
+    inside = np.ones(len(table), bool) if outside is None or outside.all() else ~outside
     frame = crop_to(canvas, xy_px)
     figure, panels = panel_figure(table.shape[1], frame, columns)
     for axes, name in zip(panels, table.columns, strict=True):
-        norm = abundance_norm(table[name])
+        norm = abundance_norm(table[name][inside])
         draw_slide(axes, canvas, frame, faded=True)
-        draw_marks(axes, canvas, xy_px, value_colours(table[name].to_numpy(float), norm))
+        draw_marks(axes, canvas, xy_px, value_colours(table[name].to_numpy(float), norm), outside)
         axes.set_title(plain_text(name), fontsize=9, color=INK)
+        axes.set_xlabel((words or {}).get(str(name), ""), fontsize=7, color=QUIET, labelpad=3)
         _colour_bar(figure, axes, norm)
     draw_scale_bar(panels[0], canvas, frame)
     return figure

@@ -18,13 +18,14 @@ from matplotlib.ticker import MaxNLocator
 from ..common.h5ad import layer_names
 from ..common.naming import plain_text
 from ..common.palette import ACCENT, AXIS, INK, QUIET, type_colours
+from ..common.words import RESEARCH_USE, whole_percent
 from ..errors import InputError, UnknownNameError
 from ..evaluation import Evaluation
 from ..maps import CompositionMap, MapSource
+from ..maps.map import BOUNDS
 from ._frame import finish, new_axes, new_grid
 from .charts import quiet_axes
 from .figures import (
-    Canvas,
     abundance_norm,
     crop_to,
     dominant_colours,
@@ -35,11 +36,10 @@ from .figures import (
 )
 from .matrices import draw_composition_bars
 from .tables import composition_means
+from .varying import SIDE, draw_footnote, map_canvas, map_notes, type_words, varying_panels
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-_SIDE = 3.2
 
 
 def composition(
@@ -60,16 +60,21 @@ def composition(
 ) -> Axes | list[Axes]:
     """Maps of a composition, one panel a name, after the manner of ``squidpy.pl.spatial_scatter``.
 
+    Tiles out of scope are faded and hatched.
+
     Parameters
     ----------
     adata
         A map from `histomix.predict`, tiles x cell types; or its folder.
     color
-        Cell types or numeric columns of ``obs`` (``"novelty"``); all cell types when left out.
+        Cell types or numeric columns of ``obs`` (``"novelty"``). Left out: the H&E where it is at hand, and the types
+        that vary most reliably on the slide (`histomix.maps.varying.varying_types`), as differences from the slide's
+        mean in one scale; ``ncols``, ``img``, ``scale_bar``, ``ax``, ``show`` and ``save`` alone matter then.
     layer
         ``"lower"`` or ``"upper"`` for the bounds of the intervals; the values themselves when left out.
     img
-        The whole slide at low resolution, uint8 ``(height, width, 3)``, to lie under the tiles.
+        The whole slide at low resolution, uint8 ``(height, width, 3)``, to lie under the tiles; of a map on disk its
+        preview when left out.
     vmin, vmax
         Ends of the colour scale; 0 and the 99th percentile of each panel when left out.
     cmap
@@ -96,19 +101,25 @@ def composition(
     """
     alone, given = isinstance(color, str), CompositionMap.of(adata)
     adata = given.adata
-    names = [color] if isinstance(color, str) else [str(name) for name in (adata.var_names if color is None else color)]
+    if color is None:
+        return finish(varying_panels(given, img, ncols, scale_bar, ax), save, show)
+    names = [color] if isinstance(color, str) else [str(name) for name in color]
     titles = names if title is None else [title] if isinstance(title, str) else list(title)
-    canvas, xy_px = _canvas(given, img)
+    canvas, xy_px, outside = map_canvas(given, img)
     frame = crop_to(canvas, xy_px)
     aspect = (frame[3] - frame[2]) / (frame[1] - frame[0])
-    panels = new_grid(ax, len(names), ncols, _SIDE, _SIDE * aspect + 0.3)
+    panels = new_grid(ax, len(names), ncols, SIDE, SIDE * aspect + 0.3)
+    if ax is None:
+        draw_footnote(panels[0], map_notes(given, intervals=layer in BOUNDS))
+    words = type_words(given)
     for place, (axes, name) in enumerate(zip(panels, names, strict=True)):
         values = _values(adata, name, layer)
-        norm = abundance_norm(pd.Series(values))
+        norm = abundance_norm(pd.Series(values[~outside] if not outside.all() else values))
         norm = Normalize(norm.vmin if vmin is None else vmin, norm.vmax if vmax is None else vmax, clip=True)
         draw_slide(axes, canvas, frame, faded=True)
-        draw_marks(axes, canvas, xy_px, value_colours(values, norm, cmap))
+        draw_marks(axes, canvas, xy_px, value_colours(values, norm, cmap), outside)
         axes.set_title(plain_text(titles[place] if place < len(titles) else name), fontsize=10, color=INK)
+        axes.set_xlabel(words.get(name, ""), fontsize=7, color=QUIET)
         _bar(axes, norm, cmap)
     if scale_bar:
         draw_scale_bar(panels[0], canvas, frame)
@@ -128,7 +139,7 @@ def dominant(
     show: bool | None = None,
     save: str | os.PathLike[str] | None = None,
 ) -> Axes:
-    """The most abundant cell type of each tile.
+    """The most abundant cell type of each tile; tiles out of scope are faded and hatched.
 
     Parameters
     ----------
@@ -151,12 +162,14 @@ def dominant(
     table = pd.DataFrame({name: _values(adata, name, None) for name in types})
     every = type_colours(given.cell_types)
     colours = {name: to_rgb((palette or {}).get(name, every[name])) for name in types}
-    canvas, xy_px = _canvas(given, img)
+    canvas, xy_px, outside = map_canvas(given, img)
     frame = crop_to(canvas, xy_px)
     aspect = (frame[3] - frame[2]) / (frame[1] - frame[0])
-    axes = new_axes(ax, 1.35 * _SIDE + (1.6 if legend else 0), 1.35 * _SIDE * aspect + 0.3)
+    axes = new_axes(ax, 1.35 * SIDE + (1.6 if legend else 0), 1.35 * SIDE * aspect + 0.3)
     draw_slide(axes, canvas, frame, faded=True)
-    draw_marks(axes, canvas, xy_px, dominant_colours(table, colours))
+    draw_marks(axes, canvas, xy_px, dominant_colours(table, colours), outside)
+    if ax is None:
+        draw_footnote(axes, map_notes(given))
     if scale_bar:
         draw_scale_bar(axes, canvas, frame)
     axes.set_title(plain_text(title), fontsize=10, color=INK)
@@ -234,6 +247,8 @@ def proportions(
 ) -> Axes:
     """Mean composition as stacked bars: of one map, of several by name, or of the sections of an evaluation.
 
+    Of a map, tiles in scope count.
+
     Parameters
     ----------
     adata
@@ -250,10 +265,12 @@ def proportions(
         tables = source.labels if head is None else source.predictions[head]
     else:
         maps = source if isinstance(source, dict) else {"all tiles": source}
-        tables = {name: CompositionMap.of(one).values() for name, one in maps.items()}
+        tables = dict(_in_scope(name, CompositionMap.of(one)) for name, one in maps.items())
     types = max(table.shape[1] for table in tables.values())
     axes = new_axes(ax, 7.6, 0.9 + 0.32 * len(tables) + 0.18 * math.ceil(types / 4))
     draw_composition_bars(axes, composition_means(tables))
+    if ax is None and not isinstance(source, Evaluation):
+        draw_footnote(axes, [RESEARCH_USE])
     return finish(axes, save, show)
 
 
@@ -273,15 +290,15 @@ def _values(adata: AnnData, name: str, layer: str | None) -> np.ndarray:
     raise InputError(f"{name!r} is neither a cell type nor a number of a tile", hint=f"Choose from {types}, novelty")
 
 
-def _canvas(one: CompositionMap, img: np.ndarray | None) -> tuple[Canvas, np.ndarray]:
-    """The slide under the map; without a picture, blank paper of the map's extent."""
-    slide = one.slide
-    if img is None:
-        scale = 256 / max(slide["width_px"], slide["height_px"])
-        shape = (max(1, round(slide["height_px"] * scale)), max(1, round(slide["width_px"] * scale)), 3)
-        img = np.full(shape, 255, np.uint8)
-    scale = img.shape[1] / slide["width_px"]
-    return Canvas(np.asarray(img), scale, one.cell_px, one.at_spots, one.mpp / scale), one.xy_px
+def _in_scope(name: str, one: CompositionMap) -> tuple[str, pd.DataFrame]:
+    """The composition of the tiles that count; the name of a slide out of scope says how little of it these are."""
+    reading = one.reading
+    told = (
+        f"{name}: {whole_percent(reading.in_scope_share)} in scope"
+        if reading.statement and reading.used.any()
+        else name
+    )
+    return told, one.values()[reading.used]
 
 
 def _bar(axes: Axes, norm: Normalize, cmap: str | None) -> None:

@@ -15,8 +15,6 @@ from ..slides import tissue as found
 
 if TYPE_CHECKING:
     from ..heads import Head
-    from .maps import Maps
-    from .plan import Plan
 
 _FAT_CELLS = re.compile(r"adipo|lipocyte|\bfat\b", re.IGNORECASE)
 
@@ -66,27 +64,28 @@ def planned_areas(
     return raster
 
 
-def final_areas(plan: Plan, maps: Maps) -> np.ndarray:
-    """What has become of the tissue: the planned areas, with what the tiles turned out to be; as `planned_areas`."""
-    raster = plan.areas.copy()
-    state = np.full(len(plan), READ, np.uint8)
-    state[~np.asarray(maps.in_scope)] = OUT_OF_SCOPE
-    if maps.blurred is not None:
-        state[np.asarray(maps.blurred)] = BLUR
-    state[~np.asarray(maps.read_ok)] = DAMAGED
-    mpp = plan.facts["tissue_areas"]["mpp"]
-    if plan.at_spots:
-        painted = np.zeros_like(raster)
+def final_areas(planned: np.ndarray, tiles: np.ndarray, facts: dict[str, Any], state: np.ndarray) -> np.ndarray:
+    """What has become of the tissue: the planned areas, with what the tiles turned out to be; as `planned_areas`.
+
+    Parameters
+    ----------
+    planned, tiles, facts
+        Of the plan.
+    state
+        uint8 (tiles,), what became of each tile: a code of `histomix.maps.areas.REASONS`.
+    """
+    mpp = facts["tissue_areas"]["mpp"]
+    if facts["places"] == "spots":
+        painted = np.zeros_like(planned)
         for reason in (DAMAGED, OUT_OF_SCOPE, BLUR, READ):  # where spots overlap, the best counts
-            for window in _squares(plan.tiles[state == reason], plan.facts, mpp, raster.shape):
+            for window in _squares(tiles[state == reason], facts, mpp, planned.shape):
                 painted[window] = reason
     else:
-        columns, rows = plan.facts["grid"]
+        columns, rows = facts["grid"]
         cells = np.zeros((rows + 1, columns + 1), np.uint8)
-        cells[plan.tiles["row"], plan.tiles["column"]] = state
-        painted = cells[np.ix_(*_cells(plan.facts, mpp, raster.shape))]
-    np.copyto(raster, painted, where=raster == READ)
-    return raster
+        cells[tiles["row"], tiles["column"]] = state
+        painted = cells[np.ix_(*_cells(facts, mpp, planned.shape))]
+    return np.where(planned == READ, painted, planned)
 
 
 def _cells(facts: dict[str, Any], mpp: float, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from ..common.addresses import check_address
 from ..common.anonymity.pseudonyms import Seal
+from ..common.transfer.addresses import check_address
 from ..errors import HistomixError
 from ..maps.areas import AREAS_FILE
 from ..provenance import digest_file, digest_json

@@ -11,7 +11,9 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
-from ..maps.areas import AREAS_FILE, areas_mm2, write_areas
+from ..common.words import RESEARCH_USE
+from ..maps.areas import AREAS_FILE, BLUR, DAMAGED, OUT_OF_SCOPE, READ, areas_mm2, write_areas
+from ..maps.reading import calibrated_on, refers_to, type_facts
 from ..maps.streaming import composition_writer
 from ..maps.units import label_area_um2, unit_facts
 from ..slides.focus import OUT_OF_FOCUS
@@ -177,6 +179,16 @@ def _combined(plan: Plan, values: np.ndarray, make: Make) -> np.ndarray:
     return result
 
 
+def areas_of(plan: Plan, maps: Maps) -> np.ndarray:
+    """The raster of what became of the slide's tissue (`histomix.prediction.areas.final_areas`)."""
+    state = np.full(len(plan), READ, np.uint8)
+    state[~np.asarray(maps.in_scope)] = OUT_OF_SCOPE
+    if maps.blurred is not None:
+        state[np.asarray(maps.blurred)] = BLUR
+    state[~np.asarray(maps.read_ok)] = DAMAGED
+    return final_areas(plan.areas, plan.tiles, plan.facts, state)
+
+
 def describe(
     plan: Plan,
     maps: Maps,
@@ -205,7 +217,10 @@ def describe(
         more["facts"] = facts
     if name is not None:
         more["name"] = name
-    more |= {**unit_facts(head, plan.facts), "scope": head.scope(maps.in_scope[maps.read_ok])}
+    more |= {**unit_facts(head, plan.facts), "scope": head.scope(maps.in_scope[maps.read_ok]), "use": RESEARCH_USE}
+    more["refers_to"] = refers_to({**plan.facts, **more})
+    if head.card.get("calibration"):
+        more["calibrated_on"] = calibrated_on(head.card["calibration"])
     more["tissue_areas"] = {**plan.facts["tissue_areas"], "mm2": dict(areas)}
     if anonymised is not None:
         more["anonymised"] = anonymised
@@ -252,7 +267,7 @@ def write_map(
         lambda name, shape, dtype: disk_array(scratch / f"{name}.npy", shape, dtype),
         sharpness_beside(features, len(plan)),
     )
-    raster, mpp = final_areas(plan, maps), plan.facts["tissue_areas"]["mpp"]
+    raster, mpp = areas_of(plan, maps), plan.facts["tissue_areas"]["mpp"]
     areas = areas_mm2(raster, mpp)
     manifest = describe(plan, maps, head, areas, **named)
     unreadable = in_scope = 0
@@ -270,14 +285,14 @@ def write_map(
         "unreadable_tiles": unreadable,
         "in_scope_tiles": in_scope,
         "areas_mm2": areas,
-        "remarks": remarks_of(plan, areas, unreadable, in_scope),
+        "remarks": remarks_of(plan, head, areas, unreadable, in_scope),
     }
 
 
 def blocks(plan: Plan, maps: Maps, head: Head, manifest: str, size: int | None = BLOCK) -> Iterator[ad.AnnData]:
     """The composition map in the order of its outputs, ``size`` tiles at a time (None: all at once)."""
     density_of_um2 = label_area_um2(head)
-    types = pd.DataFrame(index=[str(name) for name in head.card["cell_types"]])
+    types = type_facts(head.card)
     place = np.asarray(plan.tiles["place"])
     # On a grid the output's order is the plan's; spots are given back in their own.
     order = np.argsort(place) if plan.at_spots else None

@@ -23,11 +23,10 @@ from ..slides import Slide, open_slide
 from ..slides.files import slide_digest
 from ..spots import read_spots
 from .anonymise import nameless_spots, region_names
-from .areas import final_areas
 from .chunks import check_encoders, embed_chunk
 from .encoders import load_head_encoders
 from .job import Settings
-from .maps import apply_head, blocks, describe
+from .maps import apply_head, areas_of, blocks, describe
 from .plan import plan_tiles
 
 if TYPE_CHECKING:
@@ -144,6 +143,6 @@ def predict(
         plan.facts["slide"]["file"] = name = names.slide(file)
         key = names.key
         names.save()
-    areas = areas_mm2(final_areas(plan, maps), plan.facts["tissue_areas"]["mpp"])
+    areas = areas_mm2(areas_of(plan, maps), plan.facts["tissue_areas"]["mpp"])
     manifest = describe(plan, maps, trained, areas, name=name, anonymised=key)
     return next(blocks(plan, maps, trained, manifest, size=None))

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..maps.areas import areas_sentence
+from ..maps.reading import scope_statement
 
 if TYPE_CHECKING:
+    from ..heads import Head
     from .plan import Plan
 
 #: Where less than this share of the tissue is read, it is said what became of the rest.
@@ -17,26 +19,25 @@ _MOST_IS_READ = 0.75
 _FEW_TILES = 2
 
 
-def remarks_of(plan: Plan, areas: Mapping[str, float], unreadable: int, in_scope: int) -> list[str]:
+def remarks_of(plan: Plan, head: Head, areas: Mapping[str, float], unreadable: int, in_scope: int) -> list[str]:
     """Sentences on a slide whose map must be read with care.
 
     Parameters
     ----------
-    plan
-        Its tiles.
+    plan, head
+        Its tiles, and the head that read them.
     areas
         What became of its tissue, mm2.
     unreadable, in_scope
         How many tiles could not be read, and how many are like those of the training.
     """
     remarks = []
+    readable = len(plan) - unreadable
+    statement = scope_statement(in_scope / readable if readable else float("nan"), head.card.get("tissue"))
+    if statement:
+        remarks.append(f"{statement}: check the tissue, the stain and the um per px, and do not read its composition")
     if unreadable:
         remarks.append(f"{unreadable} of {len(plan)} tiles could not be read")
-    if in_scope < 0.5 * (len(plan) - unreadable):
-        remarks.append(
-            f"only {in_scope} of {len(plan)} tiles are like those that the head was trained on: "
-            "check the stain, the tissue, and the um per px"
-        )
     upsampling = plan.facts["slide"]["upsampling"]
     if upsampling > 1.05:
         remarks.append(f"tiles are interpolated, {upsampling:.2f} times finer than the slide")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,8 +13,10 @@ from ..common.anonymity.pseudonyms import open_pseudonyms
 from ..common.geometry.polygons import read_regions
 from ..common.locks import Lock, folder_lock
 from ..common.paths import as_list
+from ..common.words import RESEARCH_USE
 from ..errors import HeadError
 from ..heads import Head
+from ..maps.reading import interval_caution, type_facts, words_by_type
 from ..progress import Progress, progress_bars
 from ..spots import read_spots
 from .anonymise import anonymous_jobs, region_names, remove_names
@@ -24,6 +27,8 @@ from .job import Settings, SlideJob, SlideResult
 from .run import SlideRun
 from .sources import slide_jobs
 from .status import Status
+
+logger = logging.getLogger(__name__)
 
 
 def predict_slides(
@@ -117,6 +122,7 @@ def predict_slides(
     if regions is not None:
         read_regions(regions)
     trained = Head.of(head)
+    say_of_head(trained)
     settings = Settings.of(
         trained.card["digest"],
         at=at,
@@ -158,6 +164,17 @@ def predict_slides(
                 progress=report,
             )
         return [SlideRun(job, settings, model).run(report) for job in jobs]
+
+
+def say_of_head(head: Head) -> None:
+    """Say once what holds for every slide that the head reads."""
+    caution = interval_caution(head.card.get("calibration"))
+    if caution:
+        logger.warning("%s", caution)
+    good_for = words_by_type(type_facts(head.card)["good_for"].to_dict())
+    if good_for:
+        logger.info("%s", good_for)
+    logger.info("%s", RESEARCH_USE)
 
 
 def _may_be_kept(job: SlideJob, settings: Settings) -> bool:

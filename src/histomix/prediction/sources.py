@@ -8,16 +8,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..common.addresses import check_address, redact_url
 from ..common.naming import file_key, safe_file_name
 from ..common.paths import path_in_table
-from ..common.remote_names import remote_name
+from ..common.transfer.addresses import check_address, redact_url
+from ..common.transfer.remote_names import remote_name
 from ..errors import HeadError, InputError
+from ..slides.dicom import dicom_series
 from ..slides.files import SUFFIXES
 from .job import SlideJob
 
 _SHEETS = (".csv", ".tsv")
 _FLAT = (".png", ".jpg", ".jpeg")
+# What may lie in the folder of a DICOM slide without being a slide of its own.
+_NO_SLIDE = (*_FLAT, ".dcm")
 _REMOTE = "://"
 
 
@@ -75,7 +78,7 @@ def slide_jobs(
 def find_slides(folder: Path, above: frozenset[Path] = frozenset()) -> list[Path]:
     """Slides in a folder, at any depth, in the order of their names.
 
-    Files with the suffix of a slide, OME-Zarr images, and folders of DICOM files, which are one slide each. The pixel
+    Files with the suffix of a slide, OME-Zarr images, and DICOM files, of which each series is one slide. The pixel
     folder beside a MIRAX slide is not entered, hidden folders are not, and flat PNG and JPEG images count only in a
     folder without other slides, where they are no pictures of those. A link back to a folder ``above`` is not followed.
 
@@ -95,6 +98,10 @@ def find_slides(folder: Path, above: frozenset[Path] = frozenset()) -> list[Path
         return [folder]
     pixels = {path.with_suffix("") for path in entries if path.suffix.lower() == ".mrxs"}
     files = [path for path in entries if path.is_file() and path.suffix.lower() in SUFFIXES]
+    # Of a DICOM series one file stands for all.
+    if any(path.suffix.lower() == ".dcm" for path in files):
+        first = {members[0] for members in dicom_series(folder).values()}
+        files = [path for path in files if path.suffix.lower() != ".dcm" or path in first]
     whole = [path for path in files if path.suffix.lower() not in _FLAT]
     slides = list(whole or files)
     for path in entries:
@@ -125,13 +132,13 @@ def _search(folder: Path) -> list[tuple[Path, str]]:
 
 
 def _is_slide_folder(path: Path) -> bool:
-    """Whether a folder is itself a slide: an image of OME-Zarr, or DICOM files."""
-    return (
-        path.suffix.lower() == ".zarr"
-        or (path / "zarr.json").is_file()
-        or (path / ".zattrs").is_file()
-        or any(path.glob("*.dcm"))
-    )
+    """Whether a folder is itself a slide: an image of OME-Zarr, or the DICOM files of one series and no other slide."""
+    if path.suffix.lower() == ".zarr" or (path / "zarr.json").is_file() or (path / ".zattrs").is_file():
+        return True
+    if not any(path.glob("*.dcm")):
+        return False
+    others = [one for one in path.iterdir() if one.suffix.lower() in SUFFIXES and one.suffix.lower() not in _NO_SLIDE]
+    return not others and len(dicom_series(path)) == 1
 
 
 def _sheet(path: Path, mpp: float | None) -> list[tuple[str, float | None, str, tuple[tuple[str, str], ...]]]:

@@ -14,6 +14,8 @@ from ..pl.tables import detectability_table, percent
 from .inputs import ReportInputs, SlideMap
 
 Tile = dict[str, str]
+#: Slides out of scope that are named at the top.
+_TOLD = 4
 
 
 def headline_facts(sources: ReportInputs) -> dict[str, Any]:
@@ -25,6 +27,7 @@ def headline_facts(sources: ReportInputs) -> dict[str, Any]:
         lines.append(_words(evaluation))
     if sources.maps:
         tiles.append(_slides(sources.maps))
+        lines += _out_of_scope(sources.maps)
     for card in sources.heads[:1]:
         encoders = " + ".join(str(one.get("name")) for one in card.get("encoders", []))
         text = f"head on {encoders}, {len(card.get('cell_types', []))} cell types"
@@ -91,11 +94,19 @@ def _audit(findings: Sequence[dict[str, Any]], place: int) -> Tile:
     return _tile(", ".join(parts), "found by the audit", f"#audit-{place}", "bad" if counts["error"] else "warn")
 
 
+def _out_of_scope(maps: Sequence[SlideMap]) -> list[str]:
+    """A line for each slide that is out of scope, before anybody looks at its picture."""
+    told = [f"{one.name}: {one.composition.reading.statement}" for one in maps if one.composition.reading.statement]
+    more = len(told) - _TOLD
+    return told if more <= 1 else [*told[:_TOLD], f"{counted(more, 'more slide')} are out of scope as well."]
+
+
 def _slides(maps: Sequence[SlideMap]) -> Tile:
     tiles = sum(len(one.composition) for one in maps)
-    scope = sum(int(one.composition.in_scope.sum()) for one in maps)
+    readable = sum(int(one.composition.read_ok.sum()) for one in maps)
+    scope = sum(int(one.composition.reading.used.sum()) for one in maps)
     what = counted(len(maps), "slide")
-    tone = "warn" if any(one.failure for one in maps) or scope < 0.8 * tiles else ""
+    tone = "warn" if any(one.failure for one in maps) or scope < 0.8 * readable else ""
     return _tile(
-        what, f"predicted: {tiles:,} tiles, {percent(scope / tiles if tiles else None)} in scope", "#maps", tone
+        what, f"predicted: {tiles:,} tiles, {percent(scope / readable if readable else None)} in scope", "#maps", tone
     )

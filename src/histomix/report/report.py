@@ -29,7 +29,8 @@ from .measured import orthogonal_view
 from .model_card import card_view
 from .panels import evaluation_panels
 from .run_facts import run_facts
-from .sections import Budget, cohort_view, legend, section_view, slide_view
+from .sections import Budget, cohort_view, legend, section_view
+from .slides import figure_count, slide_view
 
 _OURS = {"index.html", "figures"}
 _UNSEEN = {"donor": "donors", "section": "sections of known donors", "random": "spots of known sections"}
@@ -148,7 +149,7 @@ def _statement(sources: ReportInputs) -> str:
 
 
 def _count_figures(sources: ReportInputs) -> int:
-    total = 2 * sum(one.canvas is not None for one in sources.maps)
+    total = sum(map(figure_count, sources.maps))
     for one in sources.evaluations:
         drawn = sum(name in sources.canvases for name in one.labels)
         types = Budget(one, drawn).types

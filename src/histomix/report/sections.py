@@ -1,4 +1,4 @@
-"""Sections and slides of a report: small multiples of the cohort, and maps beside each other."""
+"""Sections of a report: small multiples of the cohort, and maps beside each other."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from ..common.palette import type_colours
 from ..common.words import counted
 from ..evaluation import Evaluation
 from ..pages.page import Drawer
-from ..pl.figures import compare_figure, composition_figure, map_figure, thumbnail_figure
+from ..pl.figures import compare_figure, composition_figure, thumbnail_figure
 from ..pl.matrices import draw_composition_bars
 from ..pl.scores import number, section_ceiling
-from ..pl.tables import composition_means, percent
-from .inputs import ReportInputs, SlideMap
-from .panel_parts import plain_table
+from ..pl.tables import composition_means
+from .inputs import ReportInputs
 
 #: Pictures of one cell type in one section that a page carries at most; a browser copes and a run stays short.
 _MOST_PAIRS = 240
@@ -146,53 +145,3 @@ def _section_pearson(evaluation: Evaluation, section: str, head: str, target: st
 def _donor(evaluation: Evaluation, section: str) -> str:
     rows = evaluation.metrics
     return str(rows.loc[rows["section"] == section, "donor"].iloc[0])
-
-
-def slide_view(one: SlideMap, draw: Drawer) -> dict[str, Any]:
-    """A slide predicted from H&E alone."""
-    composition = one.composition
-    readable, scope = composition.read_ok, composition.in_scope
-    notes = []
-    if one.failure is not None:
-        notes.append(f"This map is of an earlier run: the last attempt on this slide failed. {one.failure}")
-    if not readable.all():
-        notes.append(f"{(~readable).sum()} of {len(readable)} tiles could not be read; they are left blank.")
-    if readable.any() and scope[readable].mean() < 0.8:
-        notes.append(
-            f"Only {scope[readable].mean():.0%} of the tiles look like the training tissue: read this map with care."
-        )
-    table = composition.values()
-    facts: dict[str, Any] = {
-        "name": one.name,
-        "text": f"{len(composition):,} tiles of {composition.cell_px * composition.mpp:.0f} µm, "
-        f"{percent(scope.mean() if len(scope) else None)} in scope, unit: {composition.unit}",
-        "notes": notes,
-        "figure": None,
-        "map_figure": None,
-        "table": _slide_table(one, table),
-    }
-    if one.canvas is not None and readable.any():
-        places = composition.xy_px
-        figure = composition_figure(one.canvas, places, {"most abundant cell type": table}, 4.6)
-        facts["figure"] = draw.picture(figure, one.name, "composition")
-        facts["map_figure"] = draw.picture(map_figure(one.canvas, places, table), one.name, "maps")
-    return facts
-
-
-def _slide_table(one: SlideMap, table: pd.DataFrame) -> dict[str, Any] | None:
-    known = table.dropna()
-    if known.empty:
-        return None
-    most = known.idxmax(axis=1).value_counts(normalize=True)
-    rows = [
-        [str(name), f"{known[name].mean():.3f}", f"{known[name].quantile(0.95):.3f}", percent(most.get(name, 0.0))]
-        for name in known.mean().sort_values(ascending=False).index
-    ]
-    columns = ["cell type", "mean of tiles", "95th percentile", "most abundant in"]
-    lower, upper = one.composition.lower, one.composition.upper
-    if lower is not None and upper is not None:
-        bounds = [lower.mean(), upper.mean()]
-        columns.insert(2, "mean bounds of a tile")
-        for row in rows:
-            row.insert(2, f"{bounds[0][row[0]]:.3f} to {bounds[1][row[0]]:.3f}")
-    return plain_table(columns, rows, f"Unit: {one.composition.unit}.")

@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Container, Iterable
 from pathlib import Path
 
-from ..common.remote_names import local_paths
+from ..common.transfer.remote_names import local_paths
 from ..errors import HeadError
 from ..provenance import atomic_path
 from .trust import MOST_BYTES, MOST_FILES

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..common.remote_names import local_path, local_paths
+from ..common.transfer.remote_names import local_path, local_paths
 from ..errors import DownloadError, HeadError, HistomixError, InputError
 from .trust import MOST_BYTES, SUFFIXES
 

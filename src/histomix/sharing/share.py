@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.anonymity.pseudonyms import open_pseudonyms
-from ..common.remote_names import local_paths
+from ..common.transfer.remote_names import local_paths
 from ..errors import HeadError, InputError, MissingFileError
 from ..heads import Head, head_readme, load_head, private_card
 from ..provenance import atomic_path, json_text, write_json

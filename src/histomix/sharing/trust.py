@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..common.naming import visible
-from ..common.remote_names import check_names
+from ..common.transfer.remote_names import check_names
 from ..errors import HeadError, InputError, MissingHeadError
-from ..heads.cards.text import EncoderTerms, card_terms, encoder_terms
-from ..provenance import digest_json
+from ..heads.cards.text import EncoderTerms, card_terms, encoder_terms, level_lines
+from ..provenance import digest_json, parse_json
 
 CARD, README, SOURCE = "card.json", "README.md", "source.json"
 #: Of all that may lie beside a head, only these kinds are read: data in formats that hold no code.
@@ -56,7 +55,7 @@ class HeadFacts:
             f"{card.get('name', 'head')} from {self.source}" + (f", commit {self.revision}" if self.revision else "")
         ]
         lines.append(f"  {self.n_bytes / 1e6:,.1f} MB, {card.get('digest')}")
-        lines += [f"  {line}" for line in card_terms(card)]
+        lines += [f"  {line}" for line in [*card_terms(card), *level_lines(card)]]
         return "\n".join(visible(line, 10_000) for line in lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -119,7 +118,7 @@ def read_card(data: bytes, where: str) -> dict[str, Any]:
         It is no JSON object, was changed, or names files that a head cannot have.
     """
     try:
-        card = json.loads(data)
+        card = parse_json(data)
     except ValueError as error:
         raise HeadError(f"{CARD} is not JSON ({error})", where=where, hint=_HINT) from error
     if not isinstance(card, dict):

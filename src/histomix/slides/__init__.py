@@ -1,10 +1,11 @@
 """Slides at a known um per pixel, the tissue on them, and tiles."""
 
-from ..common.addresses import redact_url
-from ..common.remote_names import remote_name
+from ..common.transfer.addresses import redact_url
+from ..common.transfer.remote_names import remote_name
 from ..common.transfer.retry import Retry
 from .nuclei import Nuclei, count_nuclei, find_nuclei
 from .open import open_slide
+from .readers.flat import image_kind
 from .remote.cache import SlideCache, is_remote
 from .slide import Reader, Slide
 from .tiles import GridPositions, TileSpec, grid_positions, read_tile, tiles_at_spots, tiles_on_grid
@@ -22,6 +23,7 @@ __all__ = [
     "count_nuclei",
     "find_nuclei",
     "grid_positions",
+    "image_kind",
     "is_remote",
     "open_slide",
     "read_tile",

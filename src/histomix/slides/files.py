@@ -9,9 +9,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ..common.remote_names import relative_name
+from ..common.transfer.remote_names import relative_name
 from ..errors import InputError, MissingSlideError, SlideError
 from ..provenance import digest_file, digest_json
+from .dicom import same_series
 
 #: Suffixes that a folder is searched for.
 SUFFIXES = (
@@ -29,8 +30,8 @@ _NAMED = re.compile(
 def slide_files(path: str | os.PathLike[str]) -> list[Path]:
     """Every file of a slide, the named one first.
 
-    A MIRAX slide keeps its pixels in a folder beside it, a DICOM slide and a Hamamatsu VMS in further files of its
-    folder, an image of OME-Zarr in the files of its own.
+    A MIRAX slide keeps its pixels in a folder beside it, a DICOM slide in further files of its series, a Hamamatsu
+    VMS in further files of its folder, an image of OME-Zarr in the files of its own.
     """
     path = Path(path)
     if path.is_dir():
@@ -40,7 +41,7 @@ def slide_files(path: str | os.PathLike[str]) -> list[Path]:
         folder = path.with_suffix("")
         return [path, *sorted(file for file in folder.rglob("*") if file.is_file())]
     if suffix == ".dcm":
-        return [path, *sorted(file for file in path.parent.glob("*.dcm") if file != path)]
+        return same_series(path)
     if suffix in (".vms", ".vmu"):
         others = {*path.parent.glob(f"{path.stem}*"), *(path.parent / name for name in named_files(path))}
         return [path, *sorted(file for file in others if file != path and file.is_file())]

@@ -12,9 +12,23 @@ import openslide
 import tifffile
 
 from ..errors import MissingSlideError, SlideError
-from .readers.flat import DECODE_ERRORS, ArrayReader, ome_mpp, slide_series
+from .dicom import dicom_series
+from .readers.flat import ArrayReader
 from .readers.openslide import OpenSlideReader
 from .readers.tiff import TiffPyramid, suits_tiles
+from .readers.tiff_rules import (
+    DECODE_ERRORS,
+    TiffFacts,
+    check_header,
+    empty_by_size,
+    is_label_page,
+    level_pages,
+    orientation,
+    other_images,
+    says_label,
+    slide_series,
+    tiff_mpp,
+)
 from .readers.zarr import is_image_group, open_spatialdata_image
 from .slide import Reader, Slide
 
@@ -24,12 +38,12 @@ logger = logging.getLogger(__name__)
 MPP_TOLERANCE = 0.05
 #: No microscope scan is coarser than this.
 MAX_MPP = 100.0
-# OpenSlide ends the process when a damaged header makes it ask for more memory than there is.
-_MAX_TILE_PX = 1 << 26
-# How Aperio describes the pictures beside a slide, and how exports of them are named.
-_LABEL_PAGE = re.compile(r"\b(label|macro) \d+x\d+", re.IGNORECASE)
-# What other writers call them, in the description of a page.
-_LABEL_WORDS = re.compile(r"\b(label|macro|overview|slide ?preview)\b", re.IGNORECASE)
+#: Um per px of an objective of 1x, roughly.
+_MPP_OF_1X = 10.0
+_GENERIC = "generic-tiff"
+# Scanners whose TIFFs are plain enough for their headers to be checked against themselves.
+_CHECKED = ("aperio", "philips")
+# How pictures of a label are named when exported.
 _LABEL_NAME = re.compile(r"(^|[^a-z])(label|macro)([ _-]?image)?$", re.IGNORECASE)
 _LABEL_PX = 4000
 _GIVE_MPP = "Give the um per pixel of level 0: --mpp, or the mpp column of the cohort sheet"
@@ -72,7 +86,7 @@ def open_slide(path: str | os.PathLike[str], mpp: float | None = None) -> Slide:
 
 def _with_scale(path: Path, reader: Reader, mpp: float | None) -> Slide:
     try:
-        value, source = _scale(path, mpp, reader.mpp_xy)
+        value, source = _scale(path, mpp, reader.mpp_xy, getattr(reader, "power", None))
     except SlideError:
         reader.close()
         raise
@@ -80,14 +94,21 @@ def _with_scale(path: Path, reader: Reader, mpp: float | None) -> Slide:
 
 
 def _folder_reader(path: Path) -> Reader:
-    dicom = sorted(path.glob("*.dcm"))
-    for number, file in enumerate(dicom, start=1):
+    series = dicom_series(path)
+    if len(series) > 1:
+        raise SlideError(
+            f"holds {len(series)} slides (DICOM series), not one",
+            where=path,
+            hint=f"Name a file of the one that is meant, such as {min(series.values())[0].name}",
+        )
+    for files in series.values():
         # Beside those of the slide there may be files of a label or an overview, which OpenSlide does not open.
-        try:
-            return OpenSlideReader(file)
-        except SlideError:
-            if number == len(dicom):
-                raise
+        for file in files:
+            try:
+                return OpenSlideReader(file)
+            except SlideError:
+                if file == files[-1]:
+                    raise
     if not is_image_group(path) and path.suffix != ".zarr":
         raise SlideError("is a folder, not a slide", where=path, hint="Name the slide file in it")
     return open_spatialdata_image(path)[0]
@@ -98,47 +119,88 @@ def _reader(path: Path) -> Reader:
         vendor = openslide.OpenSlide.detect_format(path)
     except openslide.OpenSlideError:
         vendor = None
-    by_tiles, planes, other, mpp_xy = False, False, False, None
-    labels: frozenset[tuple[int, int]] = frozenset()
+    by_tifffile, by_tiles, facts = False, False, TiffFacts()
     try:
         with tifffile.TiffFile(path) as tif:
-            plain = vendor in (None, "generic-tiff")
-            first = slide_series(tif).keyframe if plain else tif.pages.first
-            if _LABEL_PAGE.search(first.description or ""):
-                raise _no_slide(path)
-            by_tiles = plain and suits_tiles(tif)
-            # Of several images OpenSlide takes the first with tiles, and any tiles after it for levels of it.
-            other = plain and first is not tif.series[0].keyframe
-            if plain:
-                pages = [page for page in tif.pages if isinstance(page, tifffile.TiffPage)]
-                labels = frozenset(
-                    (int(page.imagewidth), int(page.imagelength))
-                    for page in pages
-                    if _LABEL_WORDS.search(page.description or "")
-                )
-            if first.tile and math.prod(first.tile) > _MAX_TILE_PX:
-                raise SlideError(
-                    f"is damaged: its tiles are {first.tile} px", where=path, hint="Copy or export it again"
-                )
-            # OpenSlide knows nothing of OME: it shows the first of separate planes as grey, and takes no scale from it.
-            if vendor == "generic-tiff" and tif.is_ome:
-                planes, mpp_xy = first.samplesperpixel == 1 and slide_series(tif).axes != "YX", ome_mpp(tif)
-            # The levels of a plain pyramid are pages, which OpenSlide reads; those in SubIFDs it does not see.
-            by_tiles = by_tiles and (vendor is None or planes or other or bool(first.subifds))
+            if vendor in (None, _GENERIC):
+                by_tifffile, by_tiles, facts = _plain_tiff(tif, path, vendor)
+            else:
+                facts = _vendor_tiff(tif, path, vendor)
     except SlideError:
         raise
     except DECODE_ERRORS as error:
         logger.debug("%s: not read as TIFF (%s)", path, error)
     if by_tiles:
         return TiffPyramid(path)
-    if vendor is None or planes or other:
+    if vendor is None or by_tifffile:
         flat = ArrayReader(path)
         if _LABEL_NAME.search(path.stem) and max(flat.size_px) <= _LABEL_PX:
             raise _no_slide(path)
         return flat
-    reader = OpenSlideReader(path, labels)
-    reader.mpp_xy = mpp_xy or reader.mpp_xy
-    return reader
+    try:
+        return OpenSlideReader(path, facts)
+    except SlideError:
+        if vendor != _GENERIC:
+            raise
+    # OpenSlide knows few codecs; what is damaged is refused by the other reader too, in its own words.
+    return _by_tifffile(path)
+
+
+def _plain_tiff(tif: tifffile.TiffFile, path: Path, vendor: str | None) -> tuple[bool, bool, TiffFacts]:
+    """Whether tifffile must read a TIFF of no vendor, whether by tiles, and what OpenSlide must be told of it."""
+    first = slide_series(tif).keyframe
+    if is_label_page(first):
+        raise _no_slide(path)
+    pages = [page for page in level_pages(tif) if isinstance(page, tifffile.TiffPage)]
+    others = other_images(tif)
+    if others:
+        sizes = ", ".join(f"{width} x {height}" for width, height in others)
+        logger.warning(
+            "%s: holds other images too (%s px); the largest, %d x %d px, is taken for the slide",
+            path, sizes, first.imagewidth, first.imagelength,
+        )  # fmt: skip
+    if vendor is None:
+        return True, suits_tiles(tif), TiffFacts()
+    check_header([first, *(page for page in pages if page.is_tiled)], path)
+    # Of several images OpenSlide takes the first with tiles, and any tiles after it for levels of it.
+    wrong_first = first is not tif.series[0].keyframe
+    # It knows nothing of OME: it shows the first of separate planes as grey, and takes no scale from it.
+    planes = tif.is_ome and first.samplesperpixel == 1 and slide_series(tif).axes != "YX"
+    # The levels of a plain pyramid are pages, which OpenSlide reads; those in SubIFDs it does not see. It turns
+    # each tile by itself where the whole image is to be turned.
+    by_tifffile = wrong_first or planes or bool(first.subifds) or orientation(first) != 1
+    labels = frozenset(
+        (int(page.imagewidth), int(page.imagelength))
+        for page in tif.pages
+        if isinstance(page, tifffile.TiffPage) and says_label(page)
+    )
+    tiled = [page for page in pages if page.is_tiled]
+    return by_tifffile, by_tifffile and suits_tiles(tif), TiffFacts(labels, tiff_mpp(tif), empty_by_size(tiled))
+
+
+def _vendor_tiff(tif: tifffile.TiffFile, path: Path, vendor: str) -> TiffFacts:
+    """What OpenSlide must be told of a scanner's TIFF."""
+    first = tif.pages.first
+    if is_label_page(first):
+        raise _no_slide(path)
+    if vendor not in _CHECKED:
+        return TiffFacts()
+    tiled = [page for page in tif.pages if isinstance(page, tifffile.TiffPage) and page.is_tiled]
+    check_header(tiled, path)
+    if orientation(first) != 1:
+        raise SlideError(
+            f"asks to be turned (its orientation tag is {orientation(first)}), which is not done here",
+            where=path,
+            hint="Export it upright",
+        )
+    # A coarser level of Aperio's that lacks a tile is filled by OpenSlide from the finer one.
+    return TiffFacts(empty=empty_by_size(tiled if vendor != "aperio" else tiled[:1]))
+
+
+def _by_tifffile(path: Path) -> Reader:
+    with tifffile.TiffFile(path) as tif:
+        by_tiles = suits_tiles(tif)
+    return TiffPyramid(path) if by_tiles else ArrayReader(path)
 
 
 def _no_slide(path: Path) -> SlideError:
@@ -149,13 +211,18 @@ def _no_slide(path: Path) -> SlideError:
     )
 
 
-def _scale(path: Path, given: float | None, in_file: tuple[float, float] | None) -> tuple[float, str]:
-    """The mpp to use, and where it comes from."""
+def _scale(
+    path: Path, given: float | None, in_file: tuple[float, float] | None, power: float | None
+) -> tuple[float, str]:
+    """The mpp to use, and where it comes from; the objective's power serves for a hint only."""
     if given is not None and not 0 < given <= MAX_MPP:
         raise SlideError(f"mpp is given as {given}, which is no scale of a slide", where=path, hint=_GIVE_MPP)
     if in_file is None:
         if given is None:
-            raise SlideError("does not say its scale (um per pixel)", where=path, hint=_GIVE_MPP)
+            hint = _GIVE_MPP
+            if power is not None:
+                hint += f". It names an objective of {power:g}x: with most scanners that is {_MPP_OF_1X / power:g}"
+            raise SlideError("does not say its scale (um per pixel)", where=path, hint=hint)
         return float(given), "given"
     x, y = in_file
     credible = min(x, y) > 0 and max(x, y) <= MAX_MPP and math.isfinite(x + y)

@@ -16,7 +16,7 @@ from ..common import tables
 from ..common.naming import safe_file_name
 from ..common.words import counted
 from ..errors import HistomixError, MissingSectionError, SectionError, SheetError, SlideError
-from ..provenance import read_json
+from ..provenance import read_json, refuse_pipe
 from .formats import Description, check_options, find_format, split_location
 from .formats.tenx.matrix import open_h5, read_barcodes
 from .readers import detect_format
@@ -28,6 +28,7 @@ _IMAGES = (".tif", ".tiff", ".btf", ".svs", ".ndpi", ".jpg", ".jpeg", ".png", ".
 _BYPRODUCT = re.compile(r"tissue_(hires|lowres)_image|detected_tissue|aligned_|cytassist_image|spatial_enrichment")
 _MAX_ENTRIES = 200
 _UNUSABLE = "it cannot be used"
+_UNUSABLE_IMAGE = "an image file that cannot be used"
 _SEVERAL = "a folder of several things that histomix knows"
 _NO_OPTIONS: Mapping[str, str] = {}
 _FILLED_BY_USER = "the donor (patient) of the section, which folds need: fill it in"
@@ -69,7 +70,8 @@ def inspect_data(path: str | os.PathLike[str]) -> Inspection:
     place, options = split_location(os.fspath(path))
     if not place.exists():
         raise MissingSectionError("there is no such file or folder", where=place, hint="Check the path")
-    inspection = _inspection(place, options)
+    refuse_pipe(place, SectionError)
+    inspection = _other_image(place) or _inspection(place, options)
     if inspection is None:
         table = _table(place)
         inspection = Inspection(place, table) if table is not None else None
@@ -79,6 +81,15 @@ def inspect_data(path: str | os.PathLike[str]) -> Inspection:
         return inspection
     detect_format(place)  # raises, with what was found
     raise SectionError("is of no known kind", where=place, hint="Name the spots file or the slide itself")
+
+
+def _other_image(path: Path) -> Inspection | None:
+    """A picture of a kind that is no slide's here: its facts say so."""
+    from ..slides import image_kind
+
+    if _is_image(path) or not path.is_file() or image_kind(path) is None:
+        return None
+    return Inspection(path, Description(_UNUSABLE_IMAGE, (), _image_facts(path)))
 
 
 def _inspection(path: Path, options: Mapping[str, str] = _NO_OPTIONS) -> Inspection | None:
@@ -156,7 +167,7 @@ def _image_facts(path: Path) -> tuple[str, ...]:
             with open_slide(path, 1.0) as slide:
                 return (f"{slide.width_px:,} x {slide.height_px:,} px; the file {error.what}",)
         except SlideError as damage:
-            return (f"{_UNUSABLE}: it {damage.what}",)
+            return (f"{_UNUSABLE}: it {damage.what}" + (f". {damage.hint}" if damage.hint else ""),)
 
 
 def _image(path: Path) -> Description | None:
@@ -164,7 +175,7 @@ def _image(path: Path) -> Description | None:
         return None
     facts = _image_facts(path)
     if facts[0].startswith(_UNUSABLE):
-        return Description("an image file that cannot be used", (), facts)
+        return Description(_UNUSABLE_IMAGE, (), facts)
     lacks = () if "by the file" in facts[0] else ("its um per px: give --mpp, or the column mpp of a cohort sheet",)
     return Description(
         "an image of a slide",

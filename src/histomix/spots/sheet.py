@@ -10,7 +10,8 @@ from pathlib import Path
 
 from ..common.naming import file_key, file_name_fault
 from ..common.paths import exists, path_in_table
-from ..errors import SectionError, SheetError
+from ..errors import InputError, SectionError, SheetError
+from ..provenance import refuse_pipe
 from .formats import KNOWN, check_options, load_format, readable, split_location
 from .readers import detect_format
 from .sheet_text import Entry, read_text
@@ -177,6 +178,11 @@ class _Checker:
             near = difflib.get_close_matches(path.name, _listing(path.parent), n=1, cutoff=0.8)
             hint = f" (did you mean '{near[0]}'?)" if near else ""
             self.fault(column, f"there is no file {path}{hint}; paths are relative to the sheet")
+            return None
+        try:
+            refuse_pipe(path)
+        except InputError as error:
+            self.fault(column, f"{path} {error.what}")
             return None
         # An image of a Zarr store is a folder; whether it can be read is found when it is opened.
         if column in _FILES and path.is_dir() and not (column == "image" and ".zarr" in "".join(path.parts)):

@@ -11,7 +11,8 @@ from pathlib import Path
 import yaml
 
 from ..common.yaml_text import compose, line_of
-from ..errors import MissingSheetError, SheetError
+from ..errors import InputError, MissingSheetError, SheetError
+from ..provenance import refuse_pipe
 
 
 @dataclass
@@ -34,7 +35,10 @@ class SheetText:
 def read_text(path: Path, known: Collection[str]) -> SheetText:
     """Read a sheet (SheetError when it is none); ``known`` column names tell which separator a CSV has."""
     try:
+        refuse_pipe(path)
         content = path.read_bytes().decode("utf-8-sig")
+    except InputError as error:
+        raise SheetError([f"it {error.what}"], where=path) from error
     except FileNotFoundError as error:
         raise MissingSheetError(["there is no such file"], where=path) from error
     except OSError as error:

@@ -16,6 +16,7 @@ import pandas as pd
 
 from ..common.geometry.pitch import nearest_pitch
 from ..common.paths import as_list
+from ..common.words import whole_percent
 from ..errors import InputError, MissingFileError, UnknownNameError
 from ..evaluation import Evaluation, read_evaluation
 from ..maps import CompositionMap, MapSource
@@ -147,7 +148,7 @@ def _map(one: CompositionMap, images: _Images, folder: Path | None = None) -> Vi
     readable = one.read_ok
     notes = [] if readable.all() else [f"{(~readable).sum()} tiles could not be read."]
     scope = float(one.in_scope[readable].mean()) if readable.any() else 0.0
-    notes.append(f"{scope:.0%} of the readable tiles are in scope of the head.")
+    notes.append(f"{whole_percent(scope)} of the readable tiles are in scope of the head; the others are in no number.")
     return ViewerSlide(folder.name if folder else one.name, slide, one.adata, head=f"{words}.", notes=notes)
 
 

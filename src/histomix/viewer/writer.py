@@ -25,9 +25,12 @@ import pandas as pd
 from .._version import __version__
 from ..common.anonymity.nameless import Renaming, nameless_keys
 from ..common.anonymity.pseudonyms import Pseudonyms
-from ..common.palette import type_colours
+from ..common.palette import SIGNED_MAP, type_colours
+from ..common.words import RESEARCH_USE
 from ..errors import InputError
 from ..maps import CompositionMap
+from ..maps.reading import words_by_type
+from ..maps.varying import varying_types
 from ..pages.page import source_digest
 from ..progress import Progress
 from ..provenance import atomic_path
@@ -41,7 +44,9 @@ if TYPE_CHECKING:
 #: The finest scale stored: nuclei have a shape, and a slide takes a quarter of what it does at 0.25.
 VIEW_MPP = 0.5
 COLOUR_MAPS = ("viridis", "cividis", "magma")
-_SCRIPTS = ("core", "pyramid", "colours", "overlay", "pane", "selection", "readout", "export", "panel", "main")
+_SCRIPTS = (
+    *("core", "pyramid", "colours", "overlay", "pane", "selection", "readout", "export", "overview", "panel", "main"),
+)
 _OURS = {"index.html", "data"}
 NOVELTY_WORDS = "novelty, percentile of held-out training tiles"
 
@@ -105,7 +110,10 @@ def write_pages(
     with atomic_path(place) as folder:
         (folder / "data").mkdir(parents=True)
         metas = [_write_slide(one, f"s{number}", folder / "data", mpp, progress) for number, one in enumerate(slides)]
-        facts = {"title": title, "version": __version__, "slides": metas, "maps": _colour_maps(), "tile_px": TILE_PX}
+        facts = {
+            **{"title": title, "version": __version__, "slides": metas, "tile_px": TILE_PX, "use": RESEARCH_USE},
+            **{"maps": {name: _colour_map(name) for name in COLOUR_MAPS}, "signed": _colour_map(SIGNED_MAP)},
+        }
         (folder / "index.html").write_text(_page(title, facts), encoding="utf-8", newline="\n")
     return place / "index.html"
 
@@ -152,13 +160,24 @@ def _write_slide(one: ViewerSlide, key: str, data: Path, mpp: float, progress: P
     write_layer(folder, key, "state", state, float(max(len(types), 2)))
     write_script(folder, key, "places", packed_positions(composition.xy_px))
     write_script(folder, key, "ids", [str(name) for name in obs.index])
-    means = {"value": _means(values), "label": None if label is None else _means(label)}
+    reading = composition.reading
+    told = [*one.notes, *reading.notes, words_by_type(reading.good_for)]
+    means = {
+        "value": [None] * len(types) if reading.statement else _means(values[reading.used]),
+        "label": None if label is None else _means(label),
+    }
     return {
         "key": key,
         "name": one.name,
         "kind": "Maps" if label is None else "Sections with labels",
         "head": one.head,
-        "notes": [str(note) for note in one.notes],
+        "notes": [str(note) for note in told if note],
+        "statement": reading.statement,
+        "varying": [types.index(name) for name in varying_types(composition).shown] if label is None else [],
+        "good_for": [reading.good_for[name] for name in types],
+        "refers_to": reading.refers_to,
+        "refers_short": reading.refers_short,
+        "calibrated_on": reading.calibrated_on if reading.caution else "",
         "width_px": slide.width_px,
         "height_px": slide.height_px,
         "mpp": slide.mpp,
@@ -219,12 +238,9 @@ def _means(values: np.ndarray) -> list[float]:
     return [round(float(value), 6) for value in values[known].mean(axis=0)] if known.any() else [0.0] * values.shape[1]
 
 
-def _colour_maps() -> dict[str, list[list[int]]]:
-    steps = np.linspace(0, 1, 256)
-    return {
-        name: (np.asarray(matplotlib.colormaps[name](steps))[:, :3] * 255).round().astype(int).tolist()
-        for name in COLOUR_MAPS
-    }
+def _colour_map(name: str) -> list[list[int]]:
+    colours = np.asarray(matplotlib.colormaps[name](np.linspace(0, 1, 256)))[:, :3]
+    return (colours * 255).round().astype(int).tolist()  # type: ignore[no-any-return]
 
 
 def _page(title: str, facts: Mapping[str, Any]) -> str:
@@ -235,6 +251,7 @@ def _page(title: str, facts: Mapping[str, Any]) -> str:
     page = (assets / "viewer.html").read_text(encoding="utf-8")
     parts = {
         "TITLE": html.escape(title),
+        "USE": html.escape(RESEARCH_USE),
         "SCRIPT_HASH": source_digest(script),
         "STYLE_HASH": source_digest(style),
         "STYLE": style,

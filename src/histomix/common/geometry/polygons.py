@@ -6,7 +6,6 @@ by the even-odd rule.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...errors import InputError, MissingFileError
+from ...errors import InputError
+from ...provenance import parse_json
+from ..tables import read_bytes
 
 if TYPE_CHECKING:
     from shapely import Geometry
@@ -58,7 +59,7 @@ def read_regions(path: str | os.PathLike[str]) -> list[Region]:
     Parameters
     ----------
     path
-        A FeatureCollection, a list of features, one feature, or one geometry.
+        A FeatureCollection, a list of features, one feature, or one geometry; gzipped or not.
 
     Raises
     ------
@@ -96,10 +97,9 @@ def read_polygons(path: Path, hint: str = _HINT) -> Iterator[tuple[int, Mapping[
         The file cannot be read as GeoJSON, or a polygon in it is no ring of numbers.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        kind = MissingFileError if isinstance(error, FileNotFoundError) else InputError
-        raise kind(f"cannot be read ({error.strerror or error})", where=path, hint="Check the path") from error
+        content = parse_json(read_bytes(path, InputError))
+    except InputError:
+        raise
     except ValueError as error:
         raise InputError(f"is no JSON ({error})", where=path, hint=hint) from error
     for number, feature in enumerate(_features(content), start=1):
@@ -115,9 +115,16 @@ def read_polygons(path: Path, hint: str = _HINT) -> Iterator[tuple[int, Mapping[
 
 
 def class_of(properties: Mapping[str, Any]) -> Any:
-    """The class of an annotation, as QuPath writes it; None where it has none."""
+    """The class of an annotation, as QuPath writes it; None where it has none.
+
+    A class that is derived from others is a list of ``names``: ``["Tumor", "Positive"]`` is ``"Tumor: Positive"``, as
+    QuPath shows it.
+    """
     group = properties.get("classification")
-    return group.get("name") if isinstance(group, Mapping) else group
+    if not isinstance(group, Mapping):
+        return group
+    names = group.get("names")
+    return group.get("name") or (": ".join(map(str, names)) if isinstance(names, list) else None)
 
 
 def _features(content: Any) -> list[Any]:

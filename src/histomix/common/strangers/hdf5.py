@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...errors import InputError
+from ...provenance import refuse_pipe
 
 _HINT = "Do not use it unless you know who made it; ask for one file that holds all of its data"
 
@@ -28,10 +29,11 @@ def check_hdf5(path: str | os.PathLike[str], kind: type[InputError] = InputError
     Raises
     ------
     InputError
-        Or ``kind``: the file has such a part, or one that cannot be looked at.
+        Or ``kind``: the file has such a part, or one that cannot be looked at; or it is a pipe.
     """
     import h5py
 
+    refuse_pipe(path, kind)
     try:
         store = h5py.File(path, "r")
     except OSError:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from ...errors import DownloadError, MissingExtraError
 from ...progress import Progress, silent
-from ..remote_names import local_path, relative_name
 from .digests import check_digest, matches, note_digest
 from .fetch import fetch_file
+from .remote_names import local_path, relative_name
 from .retry import Retry
 from .store import Store
 

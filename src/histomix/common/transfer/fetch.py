@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import DownloadError, HistomixError, TooLargeError
-from ..addresses import redact_url
 from ..cache import require_space
+from .addresses import redact_url
 from .digests import digest_text, matches
 from .part import Part, writing
 from .retry import LEAST_BYTES, Retry, as_download_error, failures, is_retryable

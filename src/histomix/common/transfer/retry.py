@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ...errors import DownloadError, HistomixError, MissingDownloadError, RefusedDownloadError
-from ..addresses import redact_url
+from .addresses import redact_url
 
 #: Bytes that must come for a connection to count as one that works; fewer in ``silence_s`` is a lost one.
 LEAST_BYTES = 64 << 10

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from ...errors import HistomixError, InputError, MissingExtraError
-from ..addresses import check_address
+from .addresses import check_address
 from .retry import Retry, failures, with_retries
 from .web import proxy_of, session_options
 

@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from ..addresses import check_redirect
+from .addresses import check_redirect
 from .retry import failures
 
 #: Pieces of an answer that wait here; then the server waits.

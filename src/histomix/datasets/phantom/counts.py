@@ -67,9 +67,9 @@ def spot_lattice(size_um: tuple[float, float]) -> pd.DataFrame:
 def cells_around(spots: pd.DataFrame, cells: Cells, radius_um: float, weights: Floats | None = None) -> Floats:
     """Number (or total weight) of cells of each type whose centre lies within a radius of each spot: (spots, types)."""
     tree = cKDTree(np.column_stack([cells.x_um, cells.y_um]))
-    found = tree.query_ball_point(spots[["x_um", "y_um"]].to_numpy(), radius_um)
+    neighbours = tree.query_ball_point(spots[["x_um", "y_um"]].to_numpy(), radius_um)
     totals = np.zeros((len(spots), len(CELL_TYPES)))
-    for spot, members in enumerate(found):
+    for spot, members in enumerate(neighbours):
         chosen = np.asarray(members, dtype=np.intp)
         totals[spot] = np.bincount(
             cells.kind[chosen], weights=None if weights is None else weights[chosen], minlength=len(CELL_TYPES)

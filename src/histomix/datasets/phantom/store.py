@@ -55,8 +55,8 @@ def is_there(folder: Path, parameters: Parameters) -> bool:
         raise InputError("the folder is in use and holds no phantom", where=folder, hint=hint)
     manifest = read_json(folder / "manifest.json", hint=hint)
     if manifest.get("digest") != digest_json(asdict(parameters)):
-        found = manifest.get("parameters", "unknown parameters")
-        raise InputError(f"the folder holds another phantom or another result ({found})", where=folder, hint=hint)
+        other = manifest.get("parameters", "unknown parameters")
+        raise InputError(f"the folder holds another phantom or another result ({other})", where=folder, hint=hint)
     changed = [
         name
         for name, size in manifest["bytes"].items()

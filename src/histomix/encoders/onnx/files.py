@@ -11,7 +11,7 @@ import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...common.remote_names import local_path
+from ...common.transfer.remote_names import local_path
 from ...errors import EncoderError, InputError, MissingEncoderError
 from ...provenance import digest_file
 

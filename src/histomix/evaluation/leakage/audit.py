@@ -106,21 +106,21 @@ def audit(
     -------
     Findings, the gravest first; none for a clean cohort.
     """
-    found = [*_donors(training, folds, protocol), *_names(training, folds)]
+    findings = [*_donors(training, folds, protocol), *_names(training, folds)]
     pairs = _pairs(training, folds)
-    found += _slides(blocks, pairs)
+    findings += _slides(blocks, pairs)
     names = sorted({name for _, a, b in pairs for name in (a, b)})
-    found += _pictures(near_pictures(read_previews(list(folders), names), pairs))
-    found += _tiles(near_tiles(training, folds, seed))
-    found += _coupling(coupled)
-    found += _features(blocks, training, folds)
+    findings += _pictures(near_pictures(read_previews(list(folders), names), pairs))
+    findings += _tiles(near_tiles(training, folds, seed))
+    findings += _coupling(coupled)
+    findings += _features(blocks, training, folds)
     top = scaled_labels(labels, list(dict.fromkeys(training.section.tolist())))
     if top is not None:
         message = (
             f"the greatest value of every cell type over the whole cohort is {top:g}: labels seem to be scaled with "
             "test sections"
         )
-        found.append(Finding("labels fitted outside training", "warning", message, {"greatest": top}))
+        findings.append(Finding("labels fitted outside training", "warning", message, {"greatest": top}))
     for name, estimator in (estimators or {}).items():
         parts = fitted_already(estimator)
         if parts:
@@ -128,8 +128,8 @@ def audit(
                 f"head {name} was fitted before the folds were made ({', '.join(parts)}): what it learnt or was chosen "
                 "by may include test donors"
             )
-            found.append(Finding("fitted estimators", "warning", message, {"head": name, "parts": parts}))
-    return sorted(found, key=lambda one: SEVERITIES.index(one.severity))
+            findings.append(Finding("fitted estimators", "warning", message, {"head": name, "parts": parts}))
+    return sorted(findings, key=lambda one: SEVERITIES.index(one.severity))
 
 
 def refuse_leaks(findings: Sequence[Finding]) -> None:
@@ -208,49 +208,49 @@ def _slides(blocks: Sequence[Mapping[str, AnnData]], pairs: list[tuple[str, str,
     return [Finding("one slide twice", "error", message, {"sections": sections})]
 
 
-def _pictures(found: list[dict[str, Any]]) -> list[Finding]:
-    if not found:
+def _pictures(pairs: list[dict[str, Any]]) -> list[Finding]:
+    if not pairs:
         return []
-    first = min(found, key=lambda one: one["difference"])
+    first = min(pairs, key=lambda one: one["difference"])
     message = (
-        f"{len({one['section'] for one in found})} test sections look like a training section of another name (such as "
+        f"{len({one['section'] for one in pairs})} test sections look like a training section of another name (such as "
         f"{first['section']} like {first['with']}: {first['difference']:.0%} of the bits of their picture hashes "
         "differ, about half do in unrelated ones)"
     )
-    return [Finding("near-duplicate sections", "warning", message, {"n_pairs": len(found), "pairs": found[:_EXAMPLES]})]
+    return [Finding("near-duplicate sections", "warning", message, {"n_pairs": len(pairs), "pairs": pairs[:_EXAMPLES]})]
 
 
-def _tiles(found: list[dict[str, Any]]) -> list[Finding]:
-    if not found:
+def _tiles(pairs: list[dict[str, Any]]) -> list[Finding]:
+    if not pairs:
         return []
-    first = max(found, key=lambda one: one["n_near"] / one["n_checked"])
+    first = max(pairs, key=lambda one: one["n_near"] / one["n_checked"])
     copied = first["n_near"] / first["n_checked"]
     message = (
-        f"{len({one['section'] for one in found})} test sections hold near copies of training tiles (such as "
+        f"{len({one['section'] for one in pairs})} test sections hold near copies of training tiles (such as "
         f"{first['section']}: {first['n_near']} of {first['n_checked']} tiles lie at {first['ratio']:.3f} of the usual "
         f"distance from a tile of {first['with']})"
     )
-    numbers = {"n_sections": len({one["section"] for one in found}), "sections": found[:_EXAMPLES]}
+    numbers = {"n_sections": len({one["section"] for one in pairs}), "sections": pairs[:_EXAMPLES]}
     return [Finding("near-duplicate tiles", "error" if copied > 0.5 else "warning", message, numbers)]
 
 
 def _coupling(coupled: Mapping[str, Any]) -> list[Finding]:
     notes = iter(coupling_notes(coupled))
-    found = []
+    findings = []
     if coupled["count"]:
         numbers = {name: coupled[name] for name in ("count", "n_sections", "examples")}
-        found.append(Finding("label coupling", "warning", next(notes), numbers))
+        findings.append(Finding("label coupling", "warning", next(notes), numbers))
     if coupled["unknown"]:
         numbers = {name: coupled[name] for name in ("unknown", "n_sections")}
-        found.append(Finding("label coupling", "note", next(notes), numbers))
-    return found
+        findings.append(Finding("label coupling", "note", next(notes), numbers))
+    return findings
 
 
 def _features(blocks: Sequence[Mapping[str, AnnData]], training: TrainingSet, folds: list[Fold]) -> list[Finding]:
     rule = "features fitted outside training"
     section, donor = np.asarray(training.section, dtype=str), np.asarray(training.donor, dtype=str)
     owner = dict(zip(section.tolist(), donor.tolist(), strict=True))
-    found = []
+    findings = []
     for number, block in enumerate(blocks, start=1):
         which = "features" if len(blocks) == 1 else f"features of encoder {number}"
         declared = features_fitted_with({name: block[name] for name in owner})
@@ -269,9 +269,9 @@ def _features(blocks: Sequence[Mapping[str, AnnData]], training: TrainingSet, fo
                 f"{which} say that they were normalised or fitted together across folds: {len(shared)} of {len(owner)} "
                 f"test sections (such as {min(shared)}) had a part in those of training donors, or the reverse"
             )
-            found.append(Finding(rule, "error", message, {"sections": sorted(shared)}))
+            findings.append(Finding(rule, "error", message, {"sections": sorted(shared)}))
         numbers = cohort_statistics(block, list(owner))
         words = is_fitted_on_cohort(numbers)
         if words is not None:
-            found.append(Finding(rule, "warning", f"the {which} {words}", numbers))
-    return found
+            findings.append(Finding(rule, "warning", f"the {which} {words}", numbers))
+    return findings

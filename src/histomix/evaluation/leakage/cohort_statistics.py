@@ -27,7 +27,7 @@ def features_fitted_with(features: Mapping[str, AnnData]) -> dict[str, list[str]
     A pipeline that fits anything over slides (a stain target, a scaling, a projection) declares it so, at the top of
     the features' manifest or in its ``encoder`` or ``tile``.
     """
-    found = {}
+    partners = {}
     for name, table in features.items():
         try:
             manifest = feature_manifest(table)
@@ -36,8 +36,8 @@ def features_fitted_with(features: Mapping[str, AnnData]) -> dict[str, list[str]
         for part in (manifest, manifest.get("encoder") or {}, manifest.get("tile") or {}):
             others = part.get(FITTED_WITH) if isinstance(part, Mapping) else None
             if others:
-                found[name] = [str(one) for one in others if str(one) != name]
-    return found
+                partners[name] = [str(one) for one in others if str(one) != name]
+    return partners
 
 
 def cohort_statistics(features: Mapping[str, AnnData], sections: Sequence[str]) -> dict[str, Any]:
@@ -95,14 +95,14 @@ def scaled_labels(labels: Mapping[str, Abundance], sections: Sequence[str]) -> f
 
 def fitted_already(estimator: Any) -> list[str]:
     """What of an estimator was fitted before the folds were made, by name: itself, or a part that cloning keeps."""
-    found = []
+    fitted = []
     parts = {"": estimator, **(estimator.get_params(deep=True) if hasattr(estimator, "get_params") else {})}
     for name, part in parts.items():
         if type(part).__name__ == "FrozenEstimator" or (
             hasattr(part, "get_params") and not isinstance(part, type) and _has_fitted(part)
         ):
-            found.append(name or "the estimator")
-    return found
+            fitted.append(name or "the estimator")
+    return fitted
 
 
 def _has_fitted(estimator: Any) -> bool:

@@ -43,7 +43,7 @@ def near_tiles(training: TrainingSet, folds: list[Fold], seed: int = 0) -> list[
     X = _standardised(training.X)
     section = np.asarray(training.section, dtype=str)
     reduced = _components(X, seed)
-    found = []
+    copies = []
     for fold in folds:
         train = fold.train
         for name in dict.fromkeys(section[fold.test].tolist()):
@@ -58,8 +58,8 @@ def near_tiles(training: TrainingSet, folds: list[Fold], seed: int = 0) -> list[
             if one is not None:
                 with_section, counts = np.unique(section[one.pop("rows")], return_counts=True)
                 partner = str(with_section[counts.argmax()])
-                found.append({"fold": fold.name, "section": name, "with": partner, "n_checked": len(rows), **one})
-    return found
+                copies.append({"fold": fold.name, "section": name, "with": partner, "n_checked": len(rows), **one})
+    return copies
 
 
 def _near_in(
@@ -139,14 +139,14 @@ def picture_hash(image: np.ndarray) -> NDArray[np.bool_]:
 
 def near_pictures(sections: Mapping[str, NDArray[np.bool_]], pairs: list[tuple[str, str, str]]) -> list[dict[str, Any]]:
     """Of pairs (fold, test, training section) those that are near copies, with the share of bits that differ."""
-    found = []
+    copies = []
     for fold, test, train in pairs:
         if test in sections and train in sections:
             # As it lies, against the other turned and mirrored in every way.
             difference = float((sections[test][0] != sections[train]).mean(axis=1).min())
             if difference <= HASH_DIFFERENCE:
-                found.append({"fold": fold, "section": test, "with": train, "difference": difference})
-    return found
+                copies.append({"fold": fold, "section": test, "with": train, "difference": difference})
+    return copies
 
 
 def read_previews(folders: list[Path], names: list[str]) -> dict[str, NDArray[np.bool_]]:
@@ -156,16 +156,16 @@ def read_previews(folders: list[Path], names: list[str]) -> dict[str, NDArray[np
     """
     from PIL import Image
 
-    found: dict[str, NDArray[np.bool_]] = {}
+    pictures: dict[str, NDArray[np.bool_]] = {}
     for folder in folders:
         for name in names:
             path = folder / "previews" / f"{name}.jpg"
-            if name in found or not path.is_file():
+            if name in pictures or not path.is_file():
                 continue
             try:
                 with Image.open(path) as image:
                     picture = np.asarray(image.convert("RGB"))
-                    found[name] = np.stack(
+                    pictures[name] = np.stack(
                         [
                             picture_hash(np.rot90(one, turns))
                             for one in (picture, picture[:, ::-1])
@@ -174,4 +174,4 @@ def read_previews(folders: list[Path], names: list[str]) -> dict[str, NDArray[np
                     )
             except OSError as error:
                 _log.info("the preview %s cannot be read (%s): it is not compared", path, error)
-    return found
+    return pictures

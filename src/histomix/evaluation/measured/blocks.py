@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ...common.metrics import Array, auroc, pearson
-from ..scores.bootstrap import LEVEL
+from ...common.resampling import LEVEL
 
 DRAWS = 500
 #: Side of a block in tiles, and the fewest blocks that make an interval.

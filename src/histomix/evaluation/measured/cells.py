@@ -157,8 +157,8 @@ def _platform(path: Path, options: dict[str, str]) -> tuple[pd.DataFrame, list[s
     if reader is None or "at" not in reader.options:
         raise InputError("is no table of cells", where=path, hint=_HINT)
     check_options(reader, options, path)
-    found = reader.read(path, False, {**options, "at": "cells"})
-    adata = found.adata
+    section = reader.read(path, False, {**options, "at": "cells"})
+    adata = section.adata
     if COUNTS_KEY not in adata.obsm:
         raise SectionError(
             "has no cell types", where=path, hint="Name them after the cells, as in outs#types=cell_types.csv"
@@ -167,7 +167,7 @@ def _platform(path: Path, options: dict[str, str]) -> tuple[pd.DataFrame, list[s
     counts = adata.obsm[COUNTS_KEY]
     typed = counts.sum(axis=1).to_numpy() > 0
     table["cell_type"] = pd.Series(counts.columns.to_numpy()[counts.to_numpy().argmax(axis=1)]).where(typed, None)
-    return table, list(found.notes)
+    return table, list(section.notes)
 
 
 def _range(xy: NDArray[np.float64]) -> str:

@@ -70,27 +70,27 @@ class Regions:
         InputError
             No spot lies in any region.
         """
-        found = np.full(len(keys), None, dtype=object)
+        names = np.full(len(keys), None, dtype=object)
         inside = np.asarray(xy_px, dtype=np.float64) - np.asarray(bounds_px, dtype=np.float64)
         for region in self.polygons:
-            found[region.contains(inside)] = region.name
+            names[region.contains(inside)] = region.name
         spelled = [[named.get(str(key)) for key in keys] for named in self.keys]
         if spelled:
-            best = max(spelled, key=lambda names: sum(name is not None for name in names))
-            found[:] = best
-        if not _any(found) and len(self.positions_px) and reach_px > 0:
+            best = max(spelled, key=lambda spelling: sum(name is not None for name in spelling))
+            names[:] = best
+        if not _any(names) and len(self.positions_px) and reach_px > 0:
             distance, nearest = cKDTree(self.positions_px).query(xy_px)
             near = distance <= reach_px
-            found[near] = np.array(self.names, dtype=object)[nearest[near]]
-        if not _any(found):
+            names[near] = np.array(self.names, dtype=object)[nearest[near]]
+        if not _any(names):
             raise InputError(
                 f"none of the {len(keys)} spots (such as {keys[0] if len(keys) else '-'}) lies in a region",
                 where=self.source,
                 hint="Give the regions of this section, with the same keys or in level-0 px of the same image",
             )
-        nowhere = [name is None or str(name).strip().lower() in _NOWHERE for name in found]
-        found[np.array(nowhere, dtype=bool)] = None
-        return found
+        nowhere = [name is None or str(name).strip().lower() in _NOWHERE for name in names]
+        names[np.array(nowhere, dtype=bool)] = None
+        return names
 
 
 def read_regions(path: str | os.PathLike[str]) -> Regions:
@@ -99,7 +99,7 @@ def read_regions(path: str | os.PathLike[str]) -> Regions:
     Parameters
     ----------
     path
-        GeoJSON (``.geojson``, ``.json``): polygons with ``properties.classification.name`` (QuPath) or
+        GeoJSON (``.geojson``, ``.json``, gzipped or not): polygons with ``properties.classification.name`` (QuPath) or
         ``properties.name``, in level-0 px less the slide's bounds. Or a table (CSV, TSV, Parquet): a column ``region``
         (or label, annotation, class) with ``spot`` (or barcode), array coordinates ``x``, ``y``, or ``x_px``, ``y_px``.
 
@@ -111,7 +111,7 @@ def read_regions(path: str | os.PathLike[str]) -> Regions:
     place = Path(path)
     if not place.is_file():
         raise MissingFileError("there is no such file", where=place, hint=_HINT)
-    if place.suffix.lower() in (".geojson", ".json"):
+    if place.name.lower().removesuffix(".gz").endswith((".geojson", ".json")):
         return _polygons(place)
     present = column_names(place)
     lower = {name.lower(): name for name in reversed(present)}
@@ -164,18 +164,18 @@ def read_section_regions(path: str | os.PathLike[str], sections: list[str]) -> d
         return {(named or sections)[0]: read_regions(place)}
     if not place.is_dir():
         raise MissingFileError("there is no such file or folder", where=place, hint=_HINT)
-    found = {}
+    regions = {}
     for name in sections:
         files = [one for one in sorted(place.iterdir()) if one.is_file() and _is_of(one, name)]
         if len(files) > 1:
             raise InputError(f"has several files of section {name}", where=place, hint="Keep one file for each section")
         if files:
-            found[name] = read_regions(files[0])
-    if not found:
+            regions[name] = read_regions(files[0])
+    if not regions:
         raise InputError(
             f"has no file that begins with the name of a section ({', '.join(sections[:5])})", where=place, hint=_HINT
         )
-    return found
+    return regions
 
 
 def _is_of(file: Path, section: str) -> bool:

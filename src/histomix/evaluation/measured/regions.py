@@ -71,13 +71,13 @@ def score_regions(
                 )
         present = np.isin(inside.astype(str), chosen)
         sums = values[list(types)].sum(axis=1).to_numpy(np.float64)[known]
-        found = float(auroc(present[:, None], sums[:, None])[0])
+        area = float(auroc(present[:, None], sums[:, None])[0])
         low, high = block_interval(present[:, None], sums[:, None], blocks[known], seed, statistic="auroc", bare=True)
         counts = {"n_inside": int(present.sum()), "n_outside": int((~present).sum())}
-        expected.append({"region": label, "cell_types": list(types), "auroc": _number(found), "low": low, "high": high}
+        expected.append({"region": label, "cell_types": list(types), "auroc": _number(area), "low": low, "high": high}
                         | counts)  # fmt: skip
         rows.append(
-            {"cell_type": "+".join(types), "metric": "auroc_region", "value": found, "target": f"region {label}",
+            {"cell_type": "+".join(types), "metric": "auroc_region", "value": area, "target": f"region {label}",
              "n_spots": len(cells)}
         )  # fmt: skip
     every = {

@@ -122,8 +122,8 @@ def score_map(
     truth = pd.DataFrame(index=values.index)
     if cells is not None:
         count_um = size_um or side_um
-        found, more = read_cells(cells, mpp)
-        counted = cells_in_tiles(found, positions, count_um / mpp, min_cells=min_cells)
+        annotated, more = read_cells(cells, mpp)
+        counted = cells_in_tiles(annotated, positions, count_um / mpp, min_cells=min_cells)
         notes += [*more, *counted.notes]
         truth = _mapped(counted.counts.astype(np.float64), vocabulary, os.fspath(cells))
         truth, predicted, more = _shared(truth, values.loc[truth.index], unit, os.fspath(cells))

@@ -10,17 +10,17 @@ import pandas as pd
 from ..result import Evaluation
 
 
-def orthogonal_text(found: Evaluation) -> str:
+def orthogonal_text(scored: Evaluation) -> str:
     """What `score_map` found, in words for a terminal."""
-    facts = found.summary["orthogonal"]
-    lines = [f"orthogonal: {found.summary['protocol_means']}"]
+    facts = scored.summary["orthogonal"]
+    lines = [f"orthogonal: {scored.summary['protocol_means']}"]
     if "cells" in facts:
         one = facts["cells"]
         lines += [
             f"{one['n_counted']:,} of {one['n_cells']:,} typed cells in {one['n_tiles']:,} tiles of "
-            f"{one['counted_in_um']:g} um, {len(one['cell_types'])} cell types; {found.summary['unit']}",
+            f"{one['counted_in_um']:g} um, {len(one['cell_types'])} cell types; {scored.summary['unit']}",
             "",
-            found.table("truth").drop(columns="interval").to_string(float_format="{:.3f}".format, na_rep="-"),
+            scored.table("truth").drop(columns="interval").to_string(float_format="{:.3f}".format, na_rep="-"),
             "",
             f"Pearson of the map: {_words(one['pearson'])}",
         ]
@@ -30,7 +30,7 @@ def orthogonal_text(found: Evaluation) -> str:
         table = pd.DataFrame(one["auroc"]).astype(float)
         lines += ["", f"{one['auroc_words']}:", table.to_string(float_format="{:.3f}".format, na_rep="-")]
         lines += [] if one["ari"] is None else [f"domains against regions: adjusted Rand index {one['ari']:.3f}"]
-    return "\n".join([*lines, "", *(f"note: {note}" for note in found.summary["notes"])])
+    return "\n".join([*lines, "", *(f"note: {note}" for note in scored.summary["notes"])])
 
 
 def _expected(row: Mapping[str, Any]) -> str:

@@ -66,7 +66,7 @@ def summarise_ceiling(rows: pd.DataFrame, n_sections: int) -> tuple[dict[str, An
         return None, []
     roots = np.sqrt(values.clip(lower=0))
     counted = values.notna().sum()
-    found = {
+    ceiling = {
         "mean": float(values.mean(axis=1).mean()),
         "bound": float(roots.mean(axis=1).mean()),
         "n_types": int((counted > 0).sum()),
@@ -81,8 +81,10 @@ def summarise_ceiling(rows: pd.DataFrame, n_sections: int) -> tuple[dict[str, An
         },
     }
     if len(values) == n_sections:
-        return found, []
-    return found, [f"the ceiling is that of {len(values)} of {n_sections} sections: other labels carry no reliability"]
+        return ceiling, []
+    return ceiling, [
+        f"the ceiling is that of {len(values)} of {n_sections} sections: other labels carry no reliability"
+    ]
 
 
 def shares_of_ceiling(metrics: pd.DataFrame, rows: pd.DataFrame) -> dict[str, float]:
@@ -90,12 +92,12 @@ def shares_of_ceiling(metrics: pd.DataFrame, rows: pd.DataFrame) -> dict[str, fl
     scores = metrics[(metrics["metric"] == "pearson") & (metrics["target"] == "label")]
     means = scores.groupby(["head", "section", "cell_type"], sort=False)["value"].mean()
     bounds = np.sqrt(rows.set_index(["section", "cell_type"])["value"].clip(lower=0))
-    found = {}
+    shares = {}
     for head in means.index.unique("head"):
         both = pd.concat([means[head], bounds.rename("bound")], axis=1).dropna()
         if both["bound"].sum() > 0:
-            found[str(head)] = float(both["value"].sum() / both["bound"].sum())
-    return found
+            shares[str(head)] = float(both["value"].sum() / both["bound"].sum())
+    return shares
 
 
 def ceiling_words(ceiling: Mapping[str, Any] | None) -> str:

@@ -93,19 +93,19 @@ class IntervalScores:
 
     def summary(self) -> dict[str, dict[str, Any]]:
         """By head: ``levels``, ``coverage`` (mean over sections), ``width`` at `LEVEL`, and a ``statement``."""
-        found: dict[str, dict[str, Any]] = {}
+        facts: dict[str, dict[str, Any]] = {}
         if not self._rows:
-            return found
+            return facts
         table = pd.concat(self._rows, ignore_index=True)
         for head, curves in self._curves.items():
             curve = np.concatenate(curves)
             at = curve[:, LEVELS.index(LEVEL)]
             width = float(table.loc[(table["head"] == head) & (table["metric"] == "width"), "value"].mean())
-            found[head] = {
+            facts[head] = {
                 "levels": list(LEVELS),
                 "coverage": [float(one) for one in curve.mean(axis=0)],
                 "width": width,
                 "statement": f"intervals of level {LEVEL:.2f}, calibrated on training {self._kinds[head]}s, hold "
                 f"{at.mean():.2f} of the labels ({at.min():.2f} to {at.max():.2f} by section); mean width {width:.3g}",
             }
-        return found
+        return facts

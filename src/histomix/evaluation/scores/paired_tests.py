@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from scipy.stats import false_discovery_control
 
 from ...common.metrics import Array
-from .bootstrap import mean_and_interval, resample_weights, units_by_head
+from ...common.resampling import mean_and_interval, resample_weights
+from .bootstrap import units_by_head
 
 #: A result below this is called a difference.
 ALPHA = 0.05
@@ -97,7 +98,7 @@ def paired_tests(metrics: pd.DataFrame, heads: Sequence[str], seed: int) -> list
         a target, ``smallest_p`` that so many donors can give, ``types`` (difference, p and p adjusted over the cell
         types, by type) and a ``statement`` in words.
     """
-    found: list[dict[str, Any]] = []
+    tests: list[dict[str, Any]] = []
     for target in dict.fromkeys(metrics["target"]):
         rows = metrics[(metrics["target"] == target) & (metrics["metric"] == TESTED)]
         values = units_by_head(rows, TESTED)
@@ -105,8 +106,8 @@ def paired_tests(metrics: pd.DataFrame, heads: Sequence[str], seed: int) -> list
         for one, p in zip(pairs, adjusted([one["p"] for one in pairs]), strict=True):
             one["p_adjusted"] = p
             one["statement"] = statement(one)
-        found += pairs
-    return found
+        tests += pairs
+    return tests
 
 
 def _pair(a: str, b: str, target: str, values: dict[str, pd.DataFrame], seed: int) -> dict[str, Any]:

@@ -114,9 +114,9 @@ def colocalisation(values: ArrayLike, weights: SpatialWeights, adjust: str = "sh
         See `adjusted`: without it, every pair of types seems to attract where spots differ in how many cells they hold.
     """
     z = standardised(adjusted(np.asarray(values, dtype=np.float64), adjust))
-    found = z.T @ (weights.matrix @ z)
+    cross = z.T @ (weights.matrix @ z)
     # Symmetric to the last bit, whatever the order of the sums.
-    return np.asarray((found + found.T) / 2) + _undefined(weights)
+    return np.asarray((cross + cross.T) / 2) + _undefined(weights)
 
 
 def adjusted(values: Array, how: str = "share") -> Array:

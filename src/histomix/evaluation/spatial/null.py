@@ -96,17 +96,17 @@ def compare_colocalisation(
     """
     predicted = np.asarray(prediction, dtype=np.float64)
     observed = colocalisation(label, weights, adjust) if label_matrix is None else label_matrix
-    found = colocalisation(predicted, weights, adjust)
-    target, mine = off_diagonal(observed), off_diagonal(found)
+    ours = colocalisation(predicted, weights, adjust)
+    target, mine = off_diagonal(observed), off_diagonal(ours)
     known = np.isfinite(target)
     use = known & np.isfinite(mine)
     if known.sum() < MIN_PAIRS:
-        return Colocalisation(observed, found, np.nan, np.nan, np.nan, np.nan, np.nan, int(known.sum()), 0)
+        return Colocalisation(observed, ours, np.nan, np.nan, np.nan, np.nan, np.nan, int(known.sum()), 0)
     if use.sum() < MIN_PAIRS:
-        return Colocalisation(observed, found, 0.0, np.nan, np.nan, np.nan, np.nan, int(use.sum()), 0)
+        return Colocalisation(observed, ours, 0.0, np.nan, np.nan, np.nan, np.nan, int(use.sum()), 0)
     correlation = float(_correlations(target[use], mine[None, use])[0])
     if n_permutations < 1:
-        return Colocalisation(observed, found, correlation, np.nan, np.nan, np.nan, np.nan, int(use.sum()), 0)
+        return Colocalisation(observed, ours, correlation, np.nan, np.nan, np.nan, np.nan, int(use.sum()), 0)
     rng = np.random.default_rng(seed)
     maps = np.stack([*random_shifts(xy_um, max(SHIFTS, predicted.shape[1]), seed)]) if shifts is None else shifts
     null, types = _Null(predicted, weights, adjust), predicted.shape[1]
@@ -115,13 +115,13 @@ def compare_colocalisation(
         draws = np.stack([null.draw(maps[rng.permutation(len(maps))[:types]]) for _ in range(n_permutations)])
     values = _correlations(target[use], off_diagonal(draws)[:, use])
     values = values[np.isfinite(values)]
-    own = np.diagonal(found)
+    own = np.diagonal(ours)
     patchy = np.nan_to_num(own) > _PATCHY
     kept = np.diagonal(draws, axis1=1, axis2=2)[:, patchy] / own[patchy]
     share = float(kept[np.isfinite(kept)].mean()) if np.isfinite(kept).any() else np.nan
     return Colocalisation(
         observed,
-        found,
+        ours,
         correlation,
         float((1 + (values >= correlation).sum()) / (1 + len(values))),
         float(values.mean()) if len(values) else np.nan,
@@ -179,10 +179,10 @@ class _Null:
 
 def _correlations(target: Array, rows: Array) -> Array:
     """`pearson` of each row with the target, over the pairs that the row has."""
-    found, known = np.empty(len(rows)), np.isfinite(rows)
+    correlations, known = np.empty(len(rows)), np.isfinite(rows)
     # Nearly all rows have all pairs: one pass for each pattern of pairs that are absent.
     patterns, member = np.unique(known, axis=0, return_inverse=True)
     for number, pairs in enumerate(patterns):
         mine = rows[member.reshape(-1) == number][:, pairs].T
-        found[member.reshape(-1) == number] = pearson(np.broadcast_to(target[pairs, None], mine.shape), mine)
-    return found
+        correlations[member.reshape(-1) == number] = pearson(np.broadcast_to(target[pairs, None], mine.shape), mine)
+    return correlations

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from ...common.geometry.pitch import nearest_pitch
 from ...common.geometry.toroidal_null import random_shifts
 from ...common.metrics import pearson
+from ...common.resampling import mean_and_interval, resample_weights
 from ...errors import InputError
 from ...progress import Progress, silent
 from ..measured.read_regions import Regions, read_section_regions
 from ..result import Evaluation
-from ..scores.bootstrap import mean_and_interval, resample_weights
 from .domains import DOMAINS, choose_domains, composition_domains, partition_agreement
 from .moran import KERNELS, REACH, Array, SpatialWeights, colocalisation, moran, spatial_weights
 from .null import NULL, SHIFTS, compare_colocalisation
@@ -161,8 +161,8 @@ def add_spatial(
     if all(len(table) < MIN_SPOTS for table in evaluation.labels.values()):
         notes = [*evaluation.summary["notes"], f"no section has {MIN_SPOTS} spots, too few for spatial scores"]
         return replace(evaluation, summary={**evaluation.summary, "notes": notes})
-    found = spatial_summary(evaluation, radius_um, seed, regions=regions, progress=progress)
-    return replace(evaluation, summary={**evaluation.summary, "spatial": found})
+    spatial = spatial_summary(evaluation, radius_um, seed, regions=regions, progress=progress)
+    return replace(evaluation, summary={**evaluation.summary, "spatial": spatial})
 
 
 class _Section:
@@ -191,22 +191,22 @@ class _Section:
         return np.asarray(table.loc[self.labels.index, self.labels.columns].to_numpy(np.float64))
 
     def moran(self, head: str, values: Array) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        found = np.where(np.isfinite(self._moran), np.nan_to_num(moran(values, self.weights)), np.nan)
+        autocorrelation = np.where(np.isfinite(self._moran), np.nan_to_num(moran(values, self.weights)), np.nan)
         where = {"section": self.name, "head": head}
         rows = [
             {**where, "cell_type": one, "label": _number(a), "prediction": _number(b)}
-            for one, a, b in zip(self.types, self._moran, found, strict=True)
+            for one, a, b in zip(self.types, self._moran, autocorrelation, strict=True)
         ]
         known = np.isfinite(self._moran)
-        agreement = pearson(self._moran[known, None], found[known, None])[0]
-        means = (float(part[known].mean()) if known.any() else np.nan for part in (self._moran, found))
+        agreement = pearson(self._moran[known, None], autocorrelation[known, None])[0]
+        means = (float(part[known].mean()) if known.any() else np.nan for part in (self._moran, autocorrelation))
         facts = dict(zip(("mean_label", "mean_prediction"), map(_number, means), strict=True))
         return rows, {**where, "n_types": int(known.sum()), "correlation": _number(agreement), **facts}
 
     def colocalisation(self, head: str, values: Array, adjust: str, n_permutations: int) -> dict[str, Any]:
         if adjust not in self._matrix:
             self._matrix[adjust] = colocalisation(self.values, self.weights, adjust)
-        found = compare_colocalisation(
+        comparison = compare_colocalisation(
             self.values,
             values,
             self.xy_um,
@@ -223,11 +223,11 @@ class _Section:
             "section": self.name,
             "radius_um": self.weights.radius_um,
             "cell_types": self.types,
-            "label": _matrix(found.label),
-            "prediction": _matrix(found.prediction),
-            **{one: _number(getattr(found, one)) for one in names},
-            "n_pairs": found.n_pairs,
-            "n_permutations": found.n_permutations,
+            "label": _matrix(comparison.label),
+            "prediction": _matrix(comparison.prediction),
+            **{one: _number(getattr(comparison, one)) for one in names},
+            "n_pairs": comparison.n_pairs,
+            "n_permutations": comparison.n_permutations,
         }
 
     def label_domains(self, regions: Regions | None, n_domains: int | None) -> _Domains:
@@ -274,7 +274,7 @@ def _scores(parts: Mapping[str, list[dict[str, Any]]], donors: Mapping[str, str]
         "colocalisation": ("colocalisation", "correlation"),
         **{name: ("domains", name) for name in _SCORES[2:]},
     }
-    found: dict[str, Any] = {}
+    scores: dict[str, Any] = {}
     for score, (part, column) in columns.items():
         rows = pd.DataFrame(parts[part])
         if rows.empty:
@@ -285,8 +285,8 @@ def _scores(parts: Mapping[str, list[dict[str, Any]]], donors: Mapping[str, str]
         for head in table:
             values = table[head].to_numpy(np.float64)
             entry: dict[str, Any] = mean_and_interval(values, weights, groups)
-            found.setdefault(str(head), {})[score] = {**entry, "n_sections": int(np.isfinite(values).sum())}
-    return found
+            scores.setdefault(str(head), {})[score] = {**entry, "n_sections": int(np.isfinite(values).sum())}
+    return scores
 
 
 def _matrix(values: Array) -> list[list[float | None]]:

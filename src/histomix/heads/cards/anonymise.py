@@ -23,10 +23,11 @@ _KEPT = (
         "encoder_licences",
         "tissue",
     ),
-    *("seed", "calibration", "intended_use", "limits", "versions", "files"),
+    *("seed", "levels", "crop_stability", "calibration", "intended_use", "limits", "versions", "files"),
 )
 _SCORES = ("source", "protocol", "protocol_means", "n_donors", "n_sections", "n_spots", "interval")
 _SOURCES = ("histomix evaluate", "inner splits of the training")
+_MORE_DONORS = ("same_donors", "other_donors", "second_donor", "last_donor", "n_donors", "n_sections")
 _SCORE = ("mean", "low", "high", "n_types", "by_type")
 #: Of how labels were made, what is a choice or a number; not files, references by name, or sections.
 _LABELS = (
@@ -86,4 +87,16 @@ def _scores(scores: Mapping[str, Any]) -> dict[str, Any]:
     for metric, entry in scores.items():
         if isinstance(entry, Mapping) and "mean" in entry:
             facts[metric] = {name: entry[name] for name in _SCORE if name in entry}
+    more = scores.get("more_donors")
+    if isinstance(more, Mapping):
+        facts["more_donors"] = {name: _numbers(more[name]) for name in _MORE_DONORS if name in more}
     return facts
+
+
+def _numbers(value: Any) -> Any:
+    """A number, or the counts and intervals of a curve or a difference."""
+    if isinstance(value, list):
+        return [_numbers(one) for one in value]
+    if isinstance(value, Mapping):
+        return {name: _numbers(value[name]) for name in ("n_donors", "mean", "low", "high") if name in value}
+    return value if isinstance(value, int | float) else None

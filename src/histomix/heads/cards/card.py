@@ -40,6 +40,8 @@ def make_card(
     tissue: Sequence[str | None],
     seed: int,
     scores: Mapping[str, Any] | None,
+    levels: Mapping[str, Any] | None = None,
+    stability: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """All that a card says but the digests of its files, as plain JSON values.
@@ -56,6 +58,10 @@ def make_card(
         Of everything drawn at random.
     scores
         Scores with their protocol, see `evaluation_scores` and `inner_scores`.
+    levels
+        How well slides are told apart, see `heads.levels.held_out_levels`.
+    stability
+        How far predictions move when a slide is cropped, see `heads.crops.crop_stability`.
     notes
         Sentences to add to the limits.
     """
@@ -70,6 +76,7 @@ def make_card(
             "fitted": estimator.fitted()[1],
             # Of a head after a paper: what the paper leaves open.
             **({"own_choices": choices} if (choices := getattr(estimator, "own_choices", None)) else {}),
+            **({"search": estimator.search_} if estimator.search_ else {}),
         },
         # None for a head that looks at its whole slide.
         "context_um": estimator.context_um if np.isfinite(estimator.context_um) else None,
@@ -81,6 +88,8 @@ def make_card(
         "training": _training_facts(training, labels),
         "seed": seed,
         "scores": scores,
+        "levels": levels,
+        "crop_stability": stability,
         "calibration": None if intervals is None else _named(intervals.facts(), training.cell_types),
         "intended_use": INTENDED_USE,
         "limits": " ".join([LIMITS, *notes]),
@@ -183,6 +192,9 @@ def evaluation_scores(summary: Mapping[str, Any], head: str, training: TrainingS
                 types = entry["types"]
                 means = {name: value["mean"] if isinstance(value, Mapping) else value for name, value in types.items()}
                 scores[metric]["by_type"] = {name: means[name] for name in training.cell_types if name in means}
+    more = (summary.get("more_donors") or {}).get("heads", {}).get(head)
+    if more:
+        scores["more_donors"] = {**more, **{name: summary["more_donors"][name] for name in ("n_donors", "n_sections")}}
     return scores
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from ...common.words import RESEARCH_USE
 from .text import card_markdown, encoder_terms, markdown_table, plain
 
 _TAGS = ["histomix", "pathology", "histology", "spatial-transcriptomics", "cell-type-composition"]
@@ -31,7 +32,7 @@ def head_readme(card: Mapping[str, Any]) -> str:
         f"---\n{yaml.safe_dump(_front(card), sort_keys=False, allow_unicode=True)}---",
         card_markdown(card, names=False).rstrip("\n"),
         "## Terms\n\nA head inherits the terms of the encoder that it was trained on. The encoder's weights are not "
-        "part of it. Research use only; no diagnosis.",
+        f"part of it. {RESEARCH_USE}",
         "## Use\n\n```sh\nhistomix head pull hf://OWNER/NAME@COMMIT --out head\nhistomix predict slide.svs --head head "
         "--out maps\n```",
         "## Files\n\nOnly JSON and safetensors: nothing in them is run.\n\n"

@@ -7,10 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ...common.words import counted
+from .levels import Levels, levels_of
 
 #: Names longer than this are listed in part.
 _LISTED = 12
 _MARKS = re.compile(r"([\\`*\[\]#|~$])")
+#: Numbers of the card's levels: errors of slides' means, and how their order and spread are kept.
+_HALF = "slide_error"
+_ERRORS = ("slide_mae", "slide_mae_constant", _HALF)
+_ACROSS = ("slide_spearman", "spread_kept")
 _TERMS = {True: "commercial use allowed", False: "no commercial use", None: "commercial use not declared"}
 
 
@@ -78,7 +83,14 @@ def card_markdown(card: Mapping[str, Any], *, names: bool = True) -> str:
     if absent:
         parts.append(f"Absent from training and never predicted: {_listed(absent, len(absent))}.")
     parts += ["## Training data", _training(training, names), "## What it sees", _sees(card)]
-    parts += ["## Scores", _scores(card.get("scores")), "## Intervals", _calibration(card.get("calibration"))]
+    parts += [
+        "## Scores",
+        _scores(card.get("scores")),
+        "## Levels of slides",
+        _levels(card),
+        "## Intervals",
+        _calibration(card.get("calibration")),
+    ]
     use, limits = (plain(card[name]) for name in ("intended_use", "limits"))
     parts += ["## Intended use", use, "## Limits", limits, "## Made with", _made_with(card)]
     return "\n\n".join(parts) + "\n"
@@ -146,6 +158,22 @@ def _sees(card: Mapping[str, Any]) -> str:
         context_um = card["context_um"]
         far = "at the tiles of its whole slide" if context_um is None else f"at neighbours up to {context_um:g} um away"
         text += f"\n\nIt looks {far if context_um != 0 else 'at each tile alone'}."
+    return text + _stability(card.get("crop_stability"))
+
+
+def _stability(facts: Mapping[str, Any] | None) -> str:
+    """How far predictions move when less of a slide is read."""
+    numbers = [(facts or {}).get(name) for name in ("sd", "largest", "tolerated", "beyond_um")]
+    if not all(isinstance(one, int | float) for one in numbers):
+        return ""
+    sd, largest, tolerated, beyond_um = (float(one) for one in numbers if one is not None)
+    far = f"farther than {beyond_um:g} um from what was cut away" if beyond_um else "that were kept"
+    text = (
+        f" Cropped at random, a section of the training has the same predictions at tiles {far} but for {sd:.3f} "
+        f"standard deviations of the labels ({largest:.3f} at the most)."
+    )
+    if sd > tolerated:
+        text += " Maps of this head depend on how much of a slide is read: compare only slides that were read alike."
     return text
 
 
@@ -165,11 +193,67 @@ def _scores(scores: Mapping[str, Any] | None) -> str:
     ]
     if rows:
         text += "\n\n" + markdown_table(["Metric", "Mean over cell types", "Interval", "Types"], rows)
+    text += _more_donors(scores.get("more_donors"))
     by_type = entries.get("pearson", {}).get("by_type")
     if by_type:
         rows = [[name, _number(value)] for name, value in by_type.items()]
         text += "\n\n" + markdown_table(["Cell type", "Pearson"], rows)
     return text
+
+
+def _more_donors(facts: Mapping[str, Any] | None) -> str:
+    """What more donors in training did in the evaluation."""
+    if not facts:
+        return ""
+    curve = [(one.get("n_donors"), one.get("mean")) for one in facts.get("other_donors") or []]
+    rises = ", ".join(f"{_number(mean)} with {plain(count)}" for count, mean in curve)
+    adds = "; ".join(
+        f"the {words} donor adds {entry['mean']:+.3f}" + (f" ({_interval(entry)})" if _interval(entry) else "")
+        for words, entry in (("second", facts.get("second_donor")), ("last", facts.get("last_donor")))
+        if entry and entry.get("mean") is not None
+    )
+    return f"\n\nMore donors in training: unseen donors {rises}; to held-out sections of those before it {adds}."
+
+
+def level_lines(card: Mapping[str, Any]) -> list[str]:
+    """What a card says of the means of slides, in lines: where it comes from, then what each cell type is good for."""
+    levels = levels_of(card)
+    if levels is None:
+        return ["means of slides: not known"]
+    names = [str(name) for name in card.get("cell_types") or []]
+    widest = max((len(name) for name in names), default=0)
+    lines = [f"means of slides, {_held_out(levels)}:"]
+    for name in names:
+        error, constant, half = (levels.number(name, what) for what in _ERRORS)
+        line = f"  {name:{widest}}  {levels.word(name)}"
+        line += "" if error is None or constant is None else f"; error {error:.3f} (training mean {constant:.3f})"
+        lines.append(line + ("" if half is None else f"; {levels.level:.0%} within {half:.3f}"))
+    return lines
+
+
+def _held_out(levels: Levels) -> str:
+    if levels.donors_unseen:
+        return f"{counted(levels.n_donors, 'donor')} held out ({counted(levels.n_sections, 'section')})"
+    return f"{counted(levels.n_sections, 'section')} held out, of {counted(levels.n_donors, 'donor')} in training"
+
+
+def _levels(card: Mapping[str, Any]) -> str:
+    levels = levels_of(card)
+    if levels is None:
+        return "Not known: no section was held out."
+    rows = [
+        [name, levels.word(name), *(_number(levels.number(name, what)) for what in (*_ERRORS[:2], *_ACROSS, _HALF))]
+        for name in card["cell_types"]
+    ]
+    head = ["Cell type", "Good for", "Error of slide means", "Training mean's", "Order (Spearman)", "Spread kept"]
+    text = f"Means of slides, {_held_out(levels)}. "
+    if not levels.donors_unseen:
+        text += "Slides are told apart only by donors that were in no training row. "
+    text += (
+        "*Between slides*: the error of slide means is below the training mean's. *Within a slide only*: it is not, "
+        "but places within a slide are told."
+    )
+    return text + "\n\n" + markdown_table([*head, f"{levels.level:.0%} of slides within"], rows)
 
 
 def _calibration(facts: Mapping[str, Any] | None) -> str:
@@ -187,6 +271,14 @@ def _made_with(card: Mapping[str, Any]) -> str:
     lines += [f"- {plain(name)}: `{_code(value)}`" for name, value in {**kind["parameters"], **kind["fitted"]}.items()]
     choices = kind.get("own_choices", {}).items()
     lines += [f"- chosen here, since the paper does not say: {plain(f'{name}: {value}')}" for name, value in choices]
+    search = kind.get("search")
+    if search:
+        best = ", ".join(f"{name} {value}" for name, value in search["chosen"].items())
+        words = (
+            f"{best}; {search['n_trials']} trials on {search['n_splits']} inner splits, by the {search['judged_by']}"
+        )
+        lines.append(f"- chosen inside the training: {plain(words)}")
+        lines += [f"  - tried: `{_code(one)}`" for one in search["trials"]]
     if card.get("digest"):
         lines.append(f"- digest of the card: `{_code(card['digest'])}`")
     return "\n".join(lines)

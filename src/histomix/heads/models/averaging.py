@@ -14,7 +14,11 @@ from ..neighbourhood import Positions
 
 _SEPARATOR = "/"
 #: What the heads are made with, beyond the unit and the seed.
-_PARAMETERS: dict[str, dict[str, Any]] = {"ridge": {"smooth_um": "auto"}, "sun2025": {"smooth_um": "auto"}}
+_PARAMETERS: dict[str, dict[str, Any]] = {
+    "ridge": {"smooth_um": "auto"},
+    # Settings of its own are searched only where it stands alone, as a baseline.
+    "sun2025": {"smooth_um": "auto", "learning_rate": 1e-3, "dropout": 0.3},
+}
 
 
 class AverageRegressor(CompositionRegressor):
@@ -84,6 +88,11 @@ class AverageRegressor(CompositionRegressor):
 
     def _predict(self, X: np.ndarray, positions: Positions | None) -> np.ndarray:
         return self._average(np.stack([member.predict(X, positions) for member in self.members_.values()]))
+
+    @property
+    def reach_um(self) -> float:
+        """How far around a tile the farthest-reaching head's rings and smoothing reach, um."""
+        return max((member.reach_um for member in getattr(self, "members_", {}).values()), default=0.0)
 
     @property
     def context_um(self) -> float:

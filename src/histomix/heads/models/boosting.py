@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from ...errors import HeadError
 from ..base import CompositionRegressor, to_unit
+from ..inner_folds import inner_splits
 from ..neighbourhood import Positions
+from ..search import Search, crossed, settings_to_try
 from .preprocess import principal_components, rotate
+
+#: Settings that are tried, and numbers of trees that are read along each.
+_TRIALS = crossed(learning_rate=(0.05, 0.1), max_leaf_nodes=(8, 4))
+_TREES = (100, 25, 50, 75, 150)
+#: Inner splits that trials are judged on, at most: an ensemble of trees for every type takes long.
+_SPLITS = 3
 
 
 class BoostingRegressor(CompositionRegressor):
@@ -25,8 +34,11 @@ class BoostingRegressor(CompositionRegressor):
         "proportion" or "cells per spot".
     n_components
         Principal components of the standardised embeddings that the trees split on.
-    max_iter, learning_rate, max_leaf_nodes, min_samples_leaf
-        Of `sklearn.ensemble.HistGradientBoostingRegressor`.
+    max_iter, learning_rate, max_leaf_nodes
+        Of `sklearn.ensemble.HistGradientBoostingRegressor`. None to choose them on inner splits (three at most): four
+        pairs of a learning rate and a number of leaves are tried, and numbers of trees read along each.
+    min_samples_leaf
+        Of the same.
     seed
         Of the binning of very large tables.
 
@@ -47,9 +59,9 @@ class BoostingRegressor(CompositionRegressor):
         self,
         unit: str = "proportion",
         n_components: int = 64,
-        max_iter: int = 100,
-        learning_rate: float = 0.05,
-        max_leaf_nodes: int = 8,
+        max_iter: int | None = None,
+        learning_rate: float | None = None,
+        max_leaf_nodes: int | None = None,
         min_samples_leaf: int = 20,
         seed: int = 0,
     ) -> None:
@@ -64,7 +76,11 @@ class BoostingRegressor(CompositionRegressor):
     def _fit(
         self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, positions: Positions | None
     ) -> None:
-        models = self._boost(X, Y, weight)
+        if self.n_components < 1 or (self.max_iter is not None and self.max_iter < 1):
+            raise HeadError(
+                f"n_components and max_iter must be at least 1; they are {self.n_components} and {self.max_iter}"
+            )
+        models = self._boost(X, Y, weight, self._searched(X, Y, groups, weight, positions))
         nodes = [tree.nodes for model in models for (tree,) in model._predictors]
         sizes = np.array([len(part) for part in nodes])
         starts = np.cumsum(sizes) - sizes
@@ -79,20 +95,38 @@ class BoostingRegressor(CompositionRegressor):
         self.depth_ = int(every["depth"].max())
         self.base_ = np.array([float(np.ravel(model._baseline_prediction)[0]) for model in models])
 
-    def _boost(self, X: np.ndarray, Y: np.ndarray, weight: np.ndarray) -> list[Any]:
+    def _searched(
+        self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, positions: Positions | None
+    ) -> dict[str, Any]:
+        """Number of trees, learning rate and leaves, those that are given as they are."""
+        trials = settings_to_try(self, _TRIALS)
+        counts = _TREES if self.max_iter is None else (self.max_iter,)
+        if len(trials) * len(counts) == 1:
+            return {**trials[0], "max_iter": counts[0]}
+        splits = inner_splits(len(X), groups)[:_SPLITS]
+        search = Search(Y, groups, positions)
+        for one in trials:
+            held_out = np.full((len(counts), *Y.shape), np.nan)
+            for train, test in splits:
+                models = self._boost(X[train], Y[train], weight[train], {**one, "max_iter": max(counts)})
+                Z = rotate(X[test], self.mean_, self.scale_, self.components_)
+                for column, model in enumerate(models):
+                    for number, values in enumerate(model.staged_predict(Z), start=1):
+                        if number in counts:
+                            held_out[counts.index(number), test, column] = values
+                held_out[:, test] = [to_unit(values, self.unit) for values in held_out[:, test]]
+            search.trial(one, zip([{"max_iter": count} for count in counts], held_out, strict=True))
+        self.search_ = search.facts(len(splits))
+        return search.settings
+
+    def _boost(self, X: np.ndarray, Y: np.ndarray, weight: np.ndarray, chosen: Mapping[str, Any]) -> list[Any]:
         """scikit-learn's fitted models, one per type; sets the projection."""
         from sklearn.ensemble import HistGradientBoostingRegressor
 
-        if self.n_components < 1 or self.max_iter < 1:
-            raise HeadError(
-                f"n_components and max_iter must be at least 1; they are {self.n_components} and {self.max_iter}"
-            )
         self.mean_, self.scale_, self.components_ = principal_components(X, weight, self.n_components)
         Z = rotate(X, self.mean_, self.scale_, self.components_)
         settings = {
-            "max_iter": self.max_iter,
-            "learning_rate": self.learning_rate,
-            "max_leaf_nodes": self.max_leaf_nodes,
+            **chosen,
             "min_samples_leaf": self.min_samples_leaf,
             "early_stopping": False,
             "random_state": self.seed,

@@ -139,7 +139,7 @@ def components_without(
     for rows in held_out:
         seen[rows] = True
     total = sum(parts, moments(X, none, weight, np.flatnonzero(~seen), mean, scale))
-    found = []
+    components = []
     for part in parts:
         rest = total - part
         inside = rest.centred()
@@ -154,7 +154,7 @@ def components_without(
         values, vectors = values[::-1], vectors[:, ::-1]
         kept = values > max(values[0], np.finfo(values.dtype).tiny) * len(X) * np.finfo(values.dtype).eps
         centre = mean + scale * rest.x / rest.weight
-        found.append(
+        components.append(
             (centre.astype(np.float32), (scale * spread).astype(np.float32), vectors[:, kept].astype(np.float32))
         )
-    return found
+    return components

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from ...errors import HeadError
 from ..base import CompositionRegressor, to_unit
+from ..inner_folds import inner_splits
 from ..neighbourhood import Positions, spot_pitch_um
+from ..search import Search, settings_to_try
 from .preprocess import standardise
 
 if TYPE_CHECKING:
@@ -18,6 +20,13 @@ if TYPE_CHECKING:
     from .hist2cell_network import SpotGraph, Subgraphs
 
 _PREDICT_CENTRES = 64
+#: Learning rates that are tried on frozen features, the authors' first; epochs at most, and without a better one.
+_TRIALS = tuple({"learning_rate": rate} for rate in (1e-4, 3e-4, 1e-3, 3e-3))
+_MAX_EPOCHS, _PATIENCE = 20, 4
+#: Inner splits that trials are judged on, at most: an epoch takes long.
+_SPLITS = 1
+#: Three edges of the graph, of 1.3 spot pitches at most.
+_REACH_PITCHES = 3.9
 
 
 class Hist2CellRegressor(CompositionRegressor):
@@ -36,10 +45,13 @@ class Hist2CellRegressor(CompositionRegressor):
     unit
         "proportion" or "cells per spot". Labels are learnt as they are.
     epochs
-        Passes over the training spots.
+        Passes over the training spots; None for as many (20 at most) as held-out spots ask for.
     batch_size
         Centre spots a batch.
-    learning_rate, weight_decay
+    learning_rate
+        Of Adam; None to choose it. The authors' 1e-4 is for the whole network on pixels: on frozen features it learns
+        too little. So four are tried on an inner split, and epochs are read along each, before the fit on all rows.
+    weight_decay
         Of Adam.
     predict_batch
         Centre spots predicted at once; changes nothing but memory.
@@ -64,15 +76,16 @@ class Hist2CellRegressor(CompositionRegressor):
         "initial weights": "torch's; the heads start at the mean labels",
         "last ReLU": "in training with a slope of 0.1 below zero, so that no cell type dies",
         "transformer": "8 attention heads, perceptrons four times as wide",
-        "epochs": "a fixed number",
+        "epochs": "as many as held-out spots ask for, 20 at most",
+        "learning rate": "chosen on an inner held-out group among the authors' 1e-4, 3e-4, 1e-3 and 3e-3",
     }
 
     def __init__(
         self,
         unit: str = "proportion",
-        epochs: int = 20,
+        epochs: int | None = None,
         batch_size: int = 16,
-        learning_rate: float = 1e-4,
+        learning_rate: float | None = None,
         weight_decay: float = 1e-4,
         predict_batch: int = _PREDICT_CENTRES,
         seed: int = 0,
@@ -84,6 +97,11 @@ class Hist2CellRegressor(CompositionRegressor):
         self.weight_decay = weight_decay
         self.predict_batch = predict_batch
         self.seed = seed
+
+    @property
+    def reach_um(self) -> float:
+        """Two steps of the graph, and what decides which spots are the nearest six of the farthest of them, um."""
+        return _REACH_PITCHES * getattr(self, "pitch_um_", 0.0)
 
     # The two variants differ in these three.
 
@@ -98,22 +116,66 @@ class Hist2CellRegressor(CompositionRegressor):
     def _outputs(self, network: Any, inputs: np.ndarray, graphs: Subgraphs, row_of: np.ndarray) -> Tensor:
         import torch
 
-        found: Tensor = network(torch.from_numpy(inputs), graphs, row_of)
-        return found
+        outputs: Tensor = network(torch.from_numpy(inputs), graphs, row_of)
+        return outputs
 
     def _fit(
         self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, positions: Positions | None
     ) -> None:
-        import torch
-
-        from .hist2cell_network import SpotGraph
-
         for name in ("epochs", "batch_size", "predict_batch"):
+            if name == "epochs" and self.epochs is None:
+                continue
             if not isinstance(getattr(self, name), int | np.integer) or getattr(self, name) < 1:
                 raise HeadError(f"{name} must be a whole number of at least 1; it is {getattr(self, name)!r}")
         positions = self._checked(positions)
         if (X[0] == X).all() and positions.tiles is None:
             raise HeadError("the features are the same in every training spot", hint="Check the tiles and the encoder")
+        chosen = self._searched(X, Y, groups, weight, positions)
+        network = self._train(X, Y, weight, positions, chosen["learning_rate"], chosen["epochs"])
+        for name, values in _saved(network).items():
+            setattr(self, f"{name}_", values.detach().numpy().copy())
+
+    def _searched(
+        self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, positions: Positions
+    ) -> dict[str, Any]:
+        """Learning rate and number of epochs, those that are given as they are."""
+        trials, most = settings_to_try(self, _TRIALS), self.epochs or _MAX_EPOCHS
+        splits = inner_splits(len(X), groups)[:_SPLITS]
+        if self.learning_rate is not None and self.epochs is not None:
+            return {"learning_rate": self.learning_rate, "epochs": self.epochs}
+        search = Search(Y, groups, positions)
+        for one in trials:
+            curves: list[list[np.ndarray]] = []
+            for train, test in splits:
+                curves.append([])
+
+                def watch(network: Any, test: np.ndarray = test, curve: list[np.ndarray] = curves[-1]) -> bool:
+                    curve.append(np.full(Y.shape, np.nan))
+                    curve[-1][test] = self._read(network, X[test], positions[test])
+                    scores = [search.score(values) for values in curve]
+                    return len(scores) - 1 - int(np.argmax(scores)) >= _PATIENCE
+
+                self._train(X[train], Y[train], weight[train], positions[train], one["learning_rate"], most, watch)
+            path = [({"epochs": number}, values) for number, values in enumerate(curves[0] if curves else [], start=1)]
+            search.trial(one, path if self.epochs is None else path[-1:])
+        self.search_ = search.facts(len(splits))
+        return {**trials[0], "epochs": most} if not splits else search.settings
+
+    def _train(
+        self,
+        X: np.ndarray,
+        Y: np.ndarray,
+        weight: np.ndarray,
+        positions: Positions,
+        learning_rate: float,
+        epochs: int,
+        watch: Callable[[nn.Module], bool] | None = None,
+    ) -> nn.Module:
+        """A network trained on rows; sets how features are put in. ``watch`` ends it after an epoch by saying so."""
+        import torch
+
+        from .hist2cell_network import SpotGraph
+
         self.mean_, self.scale_ = (part.astype(np.float32) for part in standardise(X, weight))
         self.pitch_um_ = spot_pitch_um(positions)
         graph = SpotGraph.of(positions, self.pitch_um_)
@@ -127,12 +189,12 @@ class Hist2CellRegressor(CompositionRegressor):
                     if "heads." in name and name.endswith("bias"):
                         parameter.copy_((importance @ target) / importance.sum())
             optimiser = torch.optim.Adam(
-                network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
+                network.parameters(), lr=learning_rate, weight_decay=self.weight_decay, fused=True
             )
-            steps = -(-len(X) // self.batch_size) * self.epochs
+            steps = -(-len(X) // self.batch_size) * epochs
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-            network.train()
-            for _ in range(self.epochs):
+            for _ in range(epochs):
+                network.train()
                 order = rng.permutation(len(X))
                 for start in range(0, len(X), self.batch_size):
                     centres = order[start : start + self.batch_size]
@@ -146,8 +208,9 @@ class Hist2CellRegressor(CompositionRegressor):
                     loss.backward()
                     optimiser.step()
                     schedule.step()
-        for name, values in _saved(network).items():
-            setattr(self, f"{name}_", values.detach().numpy().copy())
+                if watch is not None and watch(network):
+                    break
+        return network
 
     def _centres(
         self, network: nn.Module, X: np.ndarray, positions: Positions, graph: SpotGraph, centres: np.ndarray
@@ -161,13 +224,18 @@ class Hist2CellRegressor(CompositionRegressor):
     def _predict(self, X: np.ndarray, positions: Positions | None) -> np.ndarray:
         import torch
 
-        from .hist2cell_network import SpotGraph
-
-        positions = self._checked(positions)
-        graph = SpotGraph.of(positions, self.pitch_um_)
         network = self._network(int(self.present_.sum()))
         own = {name: torch.from_numpy(np.asarray(getattr(self, f"{name}_"))) for name in _saved(network)}
         network.load_state_dict(own, strict=False)
+        return self._read(network, X, self._checked(positions))
+
+    def _read(self, network: nn.Module, X: np.ndarray, positions: Positions) -> np.ndarray:
+        """What a network predicts, in the unit of the head."""
+        import torch
+
+        from .hist2cell_network import SpotGraph
+
+        graph = SpotGraph.of(positions, self.pitch_um_)
         network.eval()
         result = np.empty((len(X), int(self.present_.sum())))
         with torch.no_grad():
@@ -209,7 +277,8 @@ class Hist2CellTilesRegressor(Hist2CellRegressor):
     """Hist2Cell trained end to end: a ResNet18 on the tiles of each spot and of its neighbours, and the graph on it.
 
     Embeddings are not used; ``places.tiles`` gives the pixels, at fit and at prediction. Each training spot costs the
-    tiles of its whole neighbourhood in every epoch. Everything else is as in `Hist2CellRegressor`.
+    tiles of its whole neighbourhood in every epoch. Learning rate, weight decay and batches are the authors', and
+    nothing is searched; everything else is as in `Hist2CellRegressor`.
 
     Parameters
     ----------
@@ -219,7 +288,12 @@ class Hist2CellTilesRegressor(Hist2CellRegressor):
 
     _frozen = False
     own_choices: ClassVar[dict[str, str]] = {
-        **{name: words for name, words in Hist2CellRegressor.own_choices.items() if name != "features"},
+        **{
+            name: words
+            for name, words in Hist2CellRegressor.own_choices.items()
+            if name not in ("features", "learning rate")
+        },
+        "epochs": "a fixed number",
         "ResNet18": "from random weights unless some are given",
     }
 
@@ -263,5 +337,5 @@ class Hist2CellTilesRegressor(Hist2CellRegressor):
         return tiles
 
     def _outputs(self, network: Any, inputs: np.ndarray, graphs: Subgraphs, row_of: np.ndarray) -> Tensor:
-        found: Tensor = network.rest(network.encode(inputs), graphs, row_of)
-        return found
+        outputs: Tensor = network.rest(network.encode(inputs), graphs, row_of)
+        return outputs

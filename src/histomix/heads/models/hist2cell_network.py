@@ -45,11 +45,11 @@ class SpotGraph:
         for name in np.unique(positions.section):
             rows = np.flatnonzero(positions.section == name)
             k = min(_MAX_NEIGHBOURS + 1, len(rows))
-            distance, found = cKDTree(positions.xy_um[rows]).query(positions.xy_um[rows], k=range(1, k + 1))
-            near = (distance <= _EDGE * pitch_um) & (found != np.arange(len(rows))[:, None])
+            distance, neighbour = cKDTree(positions.xy_um[rows]).query(positions.xy_um[rows], k=range(1, k + 1))
+            near = (distance <= _EDGE * pitch_um) & (neighbour != np.arange(len(rows))[:, None])
             start, column = np.nonzero(near)
             here.append(rows[start])
-            there.append(rows[found[start, column]])
+            there.append(rows[neighbour[start, column]])
         i, j = np.concatenate(here), np.concatenate(there)
         n = len(positions)
         one_way = sparse.csr_matrix((np.ones(len(i), bool), (i, j)), shape=(n, n))
@@ -195,5 +195,5 @@ class Hist2CellTiles(nn.Module):
         """Features of uint8 tiles ``(m, px, px, 3)``, scaled as ImageNet's."""
         x = torch.from_numpy(np.ascontiguousarray(tiles)).permute(0, 3, 1, 2).float() / 255
         mean, spread = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-        found: Tensor = self.backbone((x - mean[:, None, None]) / spread[:, None, None])
-        return found
+        encoded: Tensor = self.backbone((x - mean[:, None, None]) / spread[:, None, None])
+        return encoded

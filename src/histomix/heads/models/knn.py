@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
 import numpy as np
 
 from ...errors import HeadError
 from ..base import CompositionRegressor
 from ..inner_folds import inner_splits
 from ..neighbourhood import Positions
+from ..search import Search, settings_to_try
 from .preprocess import principal_components, rotate
+
+#: Components that are tried, and neighbours that are read along each.
+_COMPONENTS, _NEIGHBOURS = (64, 32, 128, 256), (30, 5, 10, 20, 60, 100)
 
 
 class KNNRegressor(CompositionRegressor):
@@ -21,10 +28,9 @@ class KNNRegressor(CompositionRegressor):
     ----------
     unit
         "proportion" or "cells per spot".
-    n_neighbors
-        Neighbours averaged; all training spots where there are fewer.
-    n_components
-        Principal components kept.
+    n_neighbors, n_components
+        Neighbours averaged (all training spots where there are fewer), and principal components kept. None to choose
+        them on inner splits: four numbers of components are tried, and numbers of neighbours read along each.
     rings_um, smooth_um, slide_scale
         What the head sees around a tile; see `CompositionRegressor`.
 
@@ -35,13 +41,16 @@ class KNNRegressor(CompositionRegressor):
     spots_ : float16 array, (n_spots, n_components)
     labels_ : float32 array, (n_spots, n_present_types)
     weight_ : float32 array, (n_spots,)
+    n_neighbors_ : int
     """
+
+    _fitted_numbers = ("n_neighbors_",)
 
     def __init__(
         self,
         unit: str = "proportion",
-        n_neighbors: int = 30,
-        n_components: int = 64,
+        n_neighbors: int | None = None,
+        n_components: int | None = None,
         rings_um: tuple[float, ...] | str = (),
         smooth_um: float | str = 0.0,
         slide_scale: bool = False,
@@ -56,37 +65,65 @@ class KNNRegressor(CompositionRegressor):
     def _fit(
         self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, positions: Positions | None
     ) -> None:
-        if self.n_neighbors < 1 or self.n_components < 1:
+        if any(value is not None and value < 1 for value in (self.n_neighbors, self.n_components)):
             raise HeadError(
                 f"n_neighbors and n_components must be at least 1; they are {self.n_neighbors} and {self.n_components}"
             )
-        held_out = np.full(Y.shape, np.nan)
-        for train, test in inner_splits(len(X), groups):
-            self._remember(X[train], Y[train], weight[train])
-            held_out[test] = self._predict(X[test], None)
-        self._remember(X, Y, weight)
-        self.held_out_ = held_out
+        trials = settings_to_try(self, [{"n_components": number} for number in _COMPONENTS])
+        counts = _NEIGHBOURS if self.n_neighbors is None else (self.n_neighbors,)
+        splits = inner_splits(len(X), groups)
+        most = max(one["n_components"] for one in trials)
+        bases = [principal_components(X[train], weight[train], most) for train, _ in splits]
+        search = Search(Y, groups, positions)
+        for one in trials:
+            held_out = np.full((len(counts), *Y.shape), np.nan)
+            for (train, test), basis in zip(splits, bases, strict=True):
+                self._remember(X[train], Y[train], weight[train], basis, one["n_components"])
+                held_out[:, test] = self._means(X[test], counts)
+            search.trial(one, zip([{"n_neighbors": count} for count in counts], held_out, strict=True))
+        if len(trials) * len(counts) > 1:
+            self.search_ = search.facts(len(splits))
+        self.n_neighbors_ = search.settings["n_neighbors"]
+        n_components = search.settings["n_components"]
+        self._remember(X, Y, weight, principal_components(X, weight, n_components), n_components)
+        self.held_out_ = search.held_out
 
-    def _remember(self, X: np.ndarray, Y: np.ndarray, weight: np.ndarray) -> None:
-        self.mean_, self.scale_, self.components_ = principal_components(X, weight, self.n_components)
+    def _remember(
+        self,
+        X: np.ndarray,
+        Y: np.ndarray,
+        weight: np.ndarray,
+        basis: tuple[np.ndarray, np.ndarray, np.ndarray],
+        n_components: int,
+    ) -> None:
+        self.mean_, self.scale_, self.components_ = *basis[:2], basis[2][:, :n_components]
         self.spots_ = self._embed(X).astype(np.float16)
         self.labels_ = Y.astype(np.float32)
         self.weight_ = weight.astype(np.float32)
 
     def _predict(self, X: np.ndarray, positions: Positions | None) -> np.ndarray:
+        return self._means(X, (self.n_neighbors_,))[0]
+
+    def _means(self, X: np.ndarray, counts: Sequence[int]) -> np.ndarray:
+        """Weighted mean labels of the nearest spots, for each number of them, (n_counts, n, n_types)."""
         spots = self.spots_.astype(np.float32)
-        result = np.empty((len(X), self.labels_.shape[1]))
-        k = min(self.n_neighbors, len(spots))
+        result = np.empty((len(counts), len(X), self.labels_.shape[1]))
+        k = min(max(counts), len(spots))
+        places = np.minimum(counts, k) - 1
         for start in range(0, len(X), 512):
             here = slice(start, start + 512)
             cosine = self._embed(X[here]) @ spots.T
             nearest = np.argpartition(cosine, -k, axis=1)[:, -k:]
+            if len(counts) > 1:
+                order = np.argsort(-np.take_along_axis(cosine, nearest, axis=1), axis=1, kind="stable")
+                nearest = np.take_along_axis(nearest, order, axis=1)
             # The floor keeps a spot that was in training from being its own only neighbour by an infinite weight.
             distance = np.sqrt(np.maximum(2 - 2 * np.take_along_axis(cosine, nearest, axis=1), 1e-4))
             share = self.weight_[nearest] / distance
-            share /= share.sum(axis=1, keepdims=True)
-            result[here] = np.einsum("nk,nkt->nt", share, self.labels_[nearest])
-        return result / result.sum(axis=1, keepdims=True) if self.unit == "proportion" else result
+            for number, place in enumerate(places):
+                part = share[:, : place + 1] / share[:, : place + 1].sum(axis=1, keepdims=True)
+                result[number, here] = np.einsum("nk,nkt->nt", part, self.labels_[nearest[:, : place + 1]])
+        return result / result.sum(axis=2, keepdims=True) if self.unit == "proportion" else result
 
     def _embed(self, X: np.ndarray) -> np.ndarray:
         Z = rotate(X, self.mean_, self.scale_, self.components_)
@@ -102,3 +139,8 @@ class KNNRegressor(CompositionRegressor):
             "labels_": ("spots", "types"),
             "weight_": ("spots",),
         }
+
+    def restore(self, arrays: Mapping[str, np.ndarray], numbers: Mapping[str, Any]) -> Self:
+        """Set what `fitted` returned; raises what `CompositionRegressor.restore` does."""
+        # A head of before 2.1 has the number among its parameters alone.
+        return super().restore(arrays, {"n_neighbors_": self.n_neighbors, **numbers})

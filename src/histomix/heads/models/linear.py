@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from sklearn.utils import Tags
 
@@ -9,6 +11,7 @@ from ...errors import HeadError
 from ..base import CompositionRegressor, to_unit
 from ..inner_folds import inner_splits
 from ..neighbourhood import Positions
+from ..search import N_TRIALS, search_facts
 from .gram import Moments, moments, residuals, ridge_path
 from .preprocess import spectrum, standardise
 
@@ -109,6 +112,7 @@ class RidgeRegressor(CompositionRegressor):
         if len(alphas) > 1:
             self.inner_loss_ = _inner_loss(problem, paths)
             best = int(np.argmin(self.inner_loss_))
+            self.search_ = _search(alphas, self.inner_loss_, len(problem.splits))
         self.alpha_ = float(alphas[best])
         (self.coef_,), (self.intercept_,) = problem.whole(alphas[best : best + 1])
         self.held_out_ = np.full(Y.shape, np.nan)
@@ -120,6 +124,22 @@ class RidgeRegressor(CompositionRegressor):
 
     def _fitted_arrays(self) -> dict[str, tuple[str, ...]]:
         return {"coef_": ("features", "types"), "intercept_": ("types",)}
+
+
+def _search(alphas: np.ndarray, loss: np.ndarray, n_splits: int) -> dict[str, Any]:
+    """The penalties as trials: all come from one decomposition, so that each trial is a part of them."""
+    parts = np.array_split(np.arange(len(alphas)), min(N_TRIALS, len(alphas)))
+    best = [part[np.argmin(loss[part])] for part in parts]
+    trials = [
+        {"alpha": float(alphas[one]), "of": [float(value) for value in alphas[part]], "score": _explained(loss[one])}
+        for part, one in zip(parts, best, strict=True)
+    ]
+    judged_by = "share of the labels' variance within held-out groups that is explained, mean over cell types"
+    return search_facts(trials, {"alpha": float(alphas[np.argmin(loss)])}, n_splits, judged_by)
+
+
+def _explained(loss: float) -> float | None:
+    return round(1 - float(loss), 4) if np.isfinite(loss) else None
 
 
 class _Problem:

@@ -12,6 +12,7 @@ from ...errors import HeadError
 from ..base import CompositionRegressor, to_unit
 from ..inner_folds import inner_splits
 from ..neighbourhood import Positions
+from ..search import Search, crossed, settings_to_try
 from .mlp import layer_axes
 from .preprocess import standardise
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Steps of the optimiser at most: many rows are learnt in fewer epochs.
 _MAX_STEPS = 500
+#: Settings that are tried where they are not given; the number of epochs is read along each.
+_TRIALS = crossed(learning_rate=(1e-3, 3e-4), dropout=(0.3, 0.1))
 #: Held-out rows of a split, at most, that are predicted after every epoch.
 _WATCHED = 3000
 
@@ -48,8 +51,12 @@ class Sun2025Regressor(CompositionRegressor):
         Weights of the mean absolute error and of one minus the mean Pearson correlation over types, in a batch.
     members
         Networks that differ in initial weights, batches and dropout, and are averaged; the paper has one.
-    dropout, learning_rate, weight_decay, batch_size
-        Of AdamW; dropout follows every hidden layer.
+    dropout, learning_rate
+        Dropout after every hidden layer, and the learning rate of AdamW. None to choose them on inner splits: two
+        values of each are tried, and the number of epochs read along each of the four. With a fixed number of
+        ``epochs`` they are 0.3 and 0.001.
+    weight_decay, batch_size
+        Of AdamW.
     max_epochs, patience
         Training ends at `max_epochs` (fewer with many rows: 500 steps), or after `patience` epochs without a lower
         loss on held-out groups.
@@ -76,9 +83,11 @@ class Sun2025Regressor(CompositionRegressor):
         "l2": "weight of the Pearson term",
         "initial weights": "uniform after He et al. (2015)",
         "labels": "standardised per cell type",
-        "optimiser": "AdamW; learning_rate, weight_decay, dropout and batch_size",
+        "optimiser": "AdamW; weight_decay (PyTorch's own 0.01) and batch_size",
+        "learning rate and dropout": "chosen on inner held-out groups among 0.001, 0.0003 and 0.3, 0.1",
+        "predictions": "on the scale of the labels, clipped at 0; proportions divided by their sum",
         "networks": "one on all rows, and one without each inner split's held-out groups, averaged",
-        "epochs": "as many as had the least loss on inner held-out groups",
+        "epochs": "as many as had the least loss on inner held-out groups, at most max_epochs and 500 steps",
     }
 
     def __init__(
@@ -88,8 +97,8 @@ class Sun2025Regressor(CompositionRegressor):
         l1: float = 0.5,
         l2: float = 0.5,
         members: int = 1,
-        dropout: float = 0.3,
-        learning_rate: float = 1e-3,
+        dropout: float | None = None,
+        learning_rate: float | None = None,
         weight_decay: float = 0.01,
         batch_size: int = 128,
         max_epochs: int = 60,
@@ -125,14 +134,42 @@ class Sun2025Regressor(CompositionRegressor):
         splits = [(everything, everything[:0])]
         if self.epochs is None:
             splits += inner_splits(len(X), groups)
-        networks = self._train(X, Y, weight, splits)
+        networks = self._searched(X, Y, groups, weight, positions, splits)
         self.mean_, self.scale_ = (np.stack([network.scale[i] for network in networks]) for i in (0, 1))
         self.target_ = np.stack([network.target for network in networks])
         for name in layer_axes(len(self.hidden), norm=False):
             setattr(self, name, np.concatenate([network.best[name].numpy() for network in networks]))
 
+    def _searched(
+        self,
+        X: np.ndarray,
+        Y: np.ndarray,
+        groups: np.ndarray | None,
+        weight: np.ndarray,
+        positions: Positions | None,
+        splits: list[tuple[np.ndarray, np.ndarray]],
+    ) -> list[_Network]:
+        """The networks of the trial that predicts held-out rows best; sets what was found with them."""
+        trials = settings_to_try(self, _TRIALS)
+        if len(splits) == 1 or len(trials) == 1:
+            return self._train(X, Y, weight, splits, trials[0])
+        search, kept = Search(Y, groups, positions), []
+        for one in trials:
+            networks = self._train(X, Y, weight, splits, one)
+            held_out = np.full(Y.shape, np.nan) if self.held_out_ is None else self.held_out_
+            if search.trial(one, [({"n_epochs": self.n_epochs_}, held_out)]):
+                kept, n_epochs, curve = networks, self.n_epochs_, self.inner_loss_
+        self.search_ = search.facts(len(splits) - 1)
+        self.n_epochs_, self.inner_loss_, self.held_out_ = n_epochs, curve, search.held_out
+        return kept
+
     def _train(
-        self, X: np.ndarray, Y: np.ndarray, weight: np.ndarray, splits: list[tuple[np.ndarray, np.ndarray]]
+        self,
+        X: np.ndarray,
+        Y: np.ndarray,
+        weight: np.ndarray,
+        splits: list[tuple[np.ndarray, np.ndarray]],
+        settings: Mapping[str, Any],
     ) -> list[_Network]:
         """Train on the rows of every split in step; keep the networks and the held-out predictions of the best epoch.
 
@@ -140,7 +177,7 @@ class Sun2025Regressor(CompositionRegressor):
         """
         from .network import in_step, n_batches
 
-        networks = [self._network(X, Y, weight, split, fold) for fold, split in enumerate(splits)]
+        networks = [self._network(X, Y, weight, split, fold, settings) for fold, split in enumerate(splits)]
         sizes = [len(test) for _, test in splits]
         most = self.epochs or min(self.max_epochs, max(1, _MAX_STEPS // n_batches(len(X), self.batch_size)))
         curve: list[float] = []
@@ -161,14 +198,20 @@ class Sun2025Regressor(CompositionRegressor):
         return networks
 
     def _network(
-        self, X: np.ndarray, Y: np.ndarray, weight: np.ndarray, split: tuple[np.ndarray, np.ndarray], fold: int
+        self,
+        X: np.ndarray,
+        Y: np.ndarray,
+        weight: np.ndarray,
+        split: tuple[np.ndarray, np.ndarray],
+        fold: int,
+        settings: Mapping[str, Any],
     ) -> _Network:
         from .network import Recipe, epochs
 
         train, test = split
         scale = _scale(X[train], weight[train])
         target = np.stack(standardise(Y[train], weight[train]))
-        optimisation = (self.dropout, self.learning_rate, self.weight_decay, self.batch_size)
+        optimisation = (settings["dropout"], settings["learning_rate"], self.weight_decay, self.batch_size)
         recipe = Recipe(self.members, tuple(self.hidden), *optimisation, norm=False)
         seed = int(np.random.SeedSequence([self.seed, fold]).generate_state(1)[0])
         inputs, labels = _inputs(X[train], scale), (Y[train] - target[0]) / target[1]
@@ -208,9 +251,9 @@ class Sun2025Regressor(CompositionRegressor):
     def restore(self, arrays: Mapping[str, np.ndarray], numbers: Mapping[str, Any]) -> Self:
         """Set what `fitted` returned; raises what `CompositionRegressor.restore` does."""
         super().restore(arrays, numbers)
-        if (found := len(self.bias_0_)) != self.members * len(self.mean_):
+        if (networks := len(self.bias_0_)) != self.members * len(self.mean_):
             raise HeadError(
-                f"the saved array bias_0_ has {found} networks; expected {len(self.mean_)} x members={self.members}"
+                f"the saved array bias_0_ has {networks} networks; expected {len(self.mean_)} x members={self.members}"
             )
         return self
 
@@ -221,9 +264,11 @@ class Sun2025Regressor(CompositionRegressor):
         for name, value in counts.items():
             if not isinstance(value, int | np.integer) or value < 1:
                 raise HeadError(f"{name} must be a whole number of at least 1; it is {value!r}")
-        if not 0 <= self.dropout < 1:
+        if self.dropout is not None and not 0 <= self.dropout < 1:
             raise HeadError(f"dropout must be at least 0 and below 1; it is {self.dropout!r}")
         for name in ("learning_rate", "weight_decay", "l1", "l2"):
+            if getattr(self, name) is None and name == "learning_rate":
+                continue
             if not 0 <= getattr(self, name) < np.inf:
                 raise HeadError(f"{name} must be a non-negative number; it is {getattr(self, name)!r}")
 

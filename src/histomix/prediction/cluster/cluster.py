@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...common.addresses import is_loopback
+from ...common.transfer.addresses import is_loopback
 from ...errors import ClusterError, InputError
 from ...progress import Progress, silent
 from ...slides import is_remote

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import tifffile
 from PIL import Image, JpegImagePlugin, PngImagePlugin
 
+from ...common.memory import available_memory
 from ...errors import SlideError, SlideReadError
 from ..resample import on_white
+from .jpeg import decode_jpeg
+from .tiff import TiffPyramid
+from .tiff_rules import DAMAGED, DECODE_ERRORS, TO_8_BIT
 
 #: A flat image is held in memory whole; beyond this many bytes of RGB it is refused.
 MAX_BYTES = 4 << 30
-_DAMAGED = "The file is damaged or cut short: copy or export it again"
-_TO_8_BIT = "Export it as 8-bit RGB"
-# What tifffile and its codecs raise on damaged files.
-DECODE_ERRORS = (
-    tifffile.TiffFileError, OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, SyntaxError,
-    struct.error, ArithmeticError,
-)  # fmt: skip
+# What decoding takes at its height: Pillow's own pixels, a copy of them, and coarser levels.
+_BYTES_A_PIXEL = 11
+_COMMON = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP")
+_CONVERT = "Convert it, for example: vips tiffsave IN OUT.tif --tile --pyramid --compression jpeg --Q 90"
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_UM_PER_UNIT = {"µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
-COLOURS = (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.MINISWHITE)
-ALPHAS = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
 
 
 @dataclass(frozen=True)
@@ -56,6 +51,8 @@ def open_flat(path: Path) -> FlatImage:
         image = _open_pillow(path, JpegImagePlugin.JpegImageFile, b"\xff\xd9")
     elif magic == b"\x89PNG\r\n\x1a\n":
         image = _open_pillow(path, PngImagePlugin.PngImageFile, b"IEND\xaeB`\x82")
+    elif (kind := image_kind(path)) is not None:
+        raise SlideError(f"is a {kind} image, which histomix does not read", where=path, hint=_CONVERT)
     else:
         raise SlideError(
             "is not an image that is known here: OpenSlide does not recognise it, and it is no JPEG, PNG or TIFF",
@@ -63,14 +60,25 @@ def open_flat(path: Path) -> FlatImage:
             hint="Check that the path names the slide itself, and that it was copied whole",
         )
     width, height = image.size_px
-    if width * height * 3 > MAX_BYTES:
+    free = available_memory()
+    if width * height * 3 > MAX_BYTES or (free is not None and width * height * _BYTES_A_PIXEL > free):
+        limit = "" if free is None else f", {free / 2**30:.1f} GiB are free"
         raise SlideError(
-            f"is a flat image of {width} x {height} px, which would take {width * height * 3 / 2**30:.1f} GiB of "
-            f"memory (the limit is {MAX_BYTES / 2**30:g} GiB)",
+            f"is a flat image of {width} x {height} px, which takes {width * height * _BYTES_A_PIXEL / 2**30:.1f} GiB "
+            f"of memory to decode (the limit is {MAX_BYTES / 3 * _BYTES_A_PIXEL / 2**30:.1f} GiB{limit})",
             where=path,
             hint="Convert it to a tiled pyramid, for example: vips tiffsave IN OUT.tif --tile --pyramid --bigtiff",
         )
     return image
+
+
+def image_kind(path: Path) -> str | None:
+    """What Pillow calls the format of an image file, of the common ones ("WEBP", "JPEG2000", ...); else None."""
+    try:
+        with Image.open(path, formats=_COMMON) as image:
+            return image.format
+    except (*DECODE_ERRORS, Image.DecompressionBombError):
+        return None
 
 
 def _open_pillow(path: Path, plugin: type[Image.Image], end: bytes) -> FlatImage:
@@ -82,129 +90,42 @@ def _open_pillow(path: Path, plugin: type[Image.Image], end: bytes) -> FlatImage
         with load() as image:
             size, mode, layout = image.size, image.mode, str(getattr(image, "tile", ""))
     except DECODE_ERRORS as error:
-        raise SlideError(f"cannot be decoded ({error})", where=path, hint=_DAMAGED) from error
-    if mode not in ("1", "L", "LA", "P", "RGB", "RGBA") or ";16" in layout:
-        raise SlideError(f"has pixels of the kind {mode}, not 8-bit grey or RGB", where=path, hint=_TO_8_BIT)
+        raise SlideError(f"cannot be decoded ({error})", where=path, hint=DAMAGED) from error
+    if ";16" in layout or mode.startswith(("I", "F")):
+        raise SlideError("has samples of more than 8 bits", where=path, hint=TO_8_BIT)
+    if mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
+        raise SlideError(f"has pixels of the kind {mode}, not grey or RGB", where=path, hint=TO_8_BIT)
     # Pillow fills the missing part of a truncated file with grey when a program has set LOAD_TRUNCATED_IMAGES.
     with path.open("rb") as stream:
         stream.seek(-min(path.stat().st_size, 1 << 16), 2)
         if end not in stream.read():
-            raise SlideError("is truncated: its end mark is missing", where=path, hint=_DAMAGED)
+            raise SlideError("is truncated: its end mark is missing", where=path, hint=DAMAGED)
 
     def decode() -> np.ndarray:
+        if plugin is JpegImagePlugin.JpegImageFile:
+            return decode_jpeg(path.read_bytes())
         with load() as image:
-            return on_white(np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB")))
+            wanted = "RGBA" if image.has_transparency_data else "RGB"
+            return on_white(np.asarray(image if image.mode == wanted else image.convert(wanted)))
 
     return FlatImage(size, None, decode)
 
 
 def _open_tiff(path: Path) -> FlatImage:
-    try:
-        with tifffile.TiffFile(path) as tif:
-            check_whole(tif, path)
-            size = check_kind(tif, path)
-            mpp_xy = ome_mpp(tif)
-    except SlideError:
-        raise
-    except DECODE_ERRORS as error:
-        raise SlideError(f"cannot be read as TIFF ({error})", where=path, hint=_DAMAGED) from error
+    tif = TiffPyramid(path)
+    tif.close()
+    if tif.has_empty(0):
+        raise SlideError("is unfinished: some of its strips or tiles hold no data", where=path, hint=DAMAGED)
 
     def decode() -> np.ndarray:
-        with tifffile.TiffFile(path) as tif:
-            series = slide_series(tif)
-            page = series.keyframe
-            samples = series.asarray()
-            if series.axes[0] in "SC":
-                samples = np.moveaxis(samples, 0, -1)
-            if samples.ndim == 2:
-                samples = samples[..., None]
-            colours = 3 if samples.shape[-1] >= 3 else 1
-            rgb = np.broadcast_to(samples[..., :colours], (*samples.shape[:2], 3))
-            if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
-                rgb = 255 - rgb
-            if samples.shape[-1] > colours and page.extrasamples[:1] and page.extrasamples[0] in ALPHAS:
-                rgba = np.concatenate([rgb, samples[..., colours : colours + 1]], axis=-1)
-                rgb = on_white(rgba, premultiplied=page.extrasamples[0] == tifffile.EXTRASAMPLE.ASSOCALPHA)
-            return np.ascontiguousarray(rgb)
+        # Strip by strip: each is checked as it is decoded.
+        source = TiffPyramid(path)
+        try:
+            return source.read_level(0, 0, 0, *source.size_px)
+        finally:
+            source.close()
 
-    return FlatImage(size, mpp_xy, decode)
-
-
-def slide_series(tif: tifffile.TiffFile) -> Any:
-    """The image of a file that is the slide: the largest. A label, an overview or a thumbnail may stand before it.
-
-    Raises
-    ------
-    ValueError
-        There is none.
-    SlideError
-        Its pixels are those of another file, which OME and others may name anywhere on this computer.
-    """
-    largest = max(tif.series, key=lambda series: int(series.keyframe.imagewidth) * int(series.keyframe.imagelength))
-    if any(page is not None and page.parent is not tif for level in largest.levels for page in level.pages):
-        raise SlideError(
-            "takes its pixels from another file",
-            where=tif.filehandle.path,
-            hint="Export the slide as one file",
-        )
-    return largest
-
-
-def check_whole(tif: tifffile.TiffFile, path: Path) -> None:
-    """Refuse a file whose directories or pixels lie beyond its end: tifffile would drop the rest or fill it up."""
-    cut = SlideError("is truncated: it points to data beyond its end", where=path, hint=_DAMAGED)
-    stream, size = tif.filehandle, tif.tiff.offsetsize
-    stream.seek(tif.pages.next_page_offset or 0)
-    if stream.read(size) != bytes(size) or not tif.series:
-        raise cut
-    pages = slide_series(tif).pages
-    ends = [
-        (offset + count, count)
-        for page in pages
-        if page is not None
-        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)
-    ]
-    if None in pages or not ends or max(ends)[0] > stream.size:
-        raise cut
-    if min(count for _, count in ends) == 0:
-        raise SlideError("is unfinished: some of its strips or tiles hold no data", where=path, hint=_DAMAGED)
-
-
-def check_kind(tif: tifffile.TiffFile, path: Path) -> tuple[int, int]:
-    """Width and height, once the samples are known to be 8-bit grey or RGB(A)."""
-    series = slide_series(tif)
-    page = series.keyframe
-    sizes = dict(zip(series.axes, series.shape, strict=True))
-    if series.axes not in ("YX", "YXS", "SYX", "CYX") or sizes.get("C", 3) != 3 or sizes.get("S", 3) > 4:
-        raise SlideError(
-            f"is not one grey or RGB image: its axes {series.axes} have the lengths {series.shape}",
-            where=path,
-            hint="Export one plane as RGB",
-        )
-    if series.dtype != np.uint8:
-        raise SlideError(f"has samples of the type {series.dtype}, not 8-bit", where=path, hint=_TO_8_BIT)
-    # The JPEG codec hands over RGB.
-    in_jpeg = page.photometric == tifffile.PHOTOMETRIC.YCBCR and page.compression == tifffile.COMPRESSION.JPEG
-    if page.photometric not in COLOURS and not in_jpeg:
-        raise SlideError(f"has colours of the kind {page.photometric!r}, not grey or RGB", where=path, hint=_TO_8_BIT)
-    return sizes["X"], sizes["Y"]
-
-
-def ome_mpp(tif: tifffile.TiffFile) -> tuple[float, float] | None:
-    """Scale along x and y in um per pixel by the OME metadata, None where it does not say."""
-    if not tif.is_ome:
-        return None
-    image = tifffile.xml2dict(tif.ome_metadata or "").get("OME", {}).get("Image", {})
-    try:
-        number = tif.series.index(slide_series(tif))
-        pixels = (image[number] if isinstance(image, list) else image).get("Pixels", {})
-        x, y = (
-            float(pixels[f"PhysicalSize{axis}"]) * _UM_PER_UNIT[pixels.get(f"PhysicalSize{axis}Unit", "µm")]
-            for axis in "XY"
-        )
-    except (KeyError, ValueError, TypeError, IndexError):
-        return None
-    return x, y
+    return FlatImage(tif.size_px, tif.mpp_xy, decode)
 
 
 _FACTOR = 4

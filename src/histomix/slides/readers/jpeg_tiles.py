@@ -2,7 +2,7 @@
 
 OpenSlide composes every rectangle anew, which takes several times longer than decoding it does. The commonest slides
 (Aperio SVS and plain tiled TIFF with JPEG tiles) hold nothing but whole tiles side by side, so they are decoded here by
-tifffile and imagecodecs, to the same pixels; whatever is out of the ordinary is left to OpenSlide.
+libjpeg (see `jpeg`), to the same pixels; whatever is out of the ordinary, or damaged, is left to OpenSlide.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from .flat import DECODE_ERRORS
+from .jpeg import decode_jpeg
+from .tiff_rules import DECODE_ERRORS
 
 #: Bytes of decoded tiles that are kept: two rows of 256 px tiles of a slide 40,000 px wide.
 CACHE_BYTES = 64 << 20
-_END_OF_IMAGE = b"\xff\xd9"
 
 
 class JpegTiles:
@@ -73,7 +73,7 @@ class JpegTiles:
                 self._tiles.move_to_end((level, number))
                 return tile
             data = self._data(level, number)
-        pixels = None if data is None else self._decode(level, number, data)
+        pixels = None if data is None else self._decode(level, data)
         if pixels is not None:
             with self._lock:
                 self._keep((level, number), pixels)
@@ -86,17 +86,16 @@ class JpegTiles:
             data = file.read(page.databytecounts[number])
         except (OSError, ValueError, IndexError):
             return None
-        # The decoder fills up what a stream cut short does not hold.
-        return data if data.rstrip(b"\0").endswith(_END_OF_IMAGE) else None
+        return data
 
-    def _decode(self, level: int, number: int, data: bytes) -> np.ndarray | None:
+    def _decode(self, level: int, data: bytes) -> np.ndarray | None:
         page = self._pages[level]
+        stored_rgb = page.photometric == tifffile.PHOTOMETRIC.RGB and not page.is_jfif
         try:
-            pixels = page.decode(data, number, jpegtables=page.jpegtables)[0]
-        except DECODE_ERRORS:
+            pixels = decode_jpeg(data, tables=page.jpegtables, stored_rgb=stored_rgb)
+        except ValueError:
             return None
-        shape = (1, page.tilelength, page.tilewidth, 3)
-        return pixels[0] if pixels is not None and pixels.shape == shape and pixels.dtype == np.uint8 else None
+        return pixels if pixels.shape == (page.tilelength, page.tilewidth, 3) else None
 
     def _keep(self, key: tuple[int, int], pixels: np.ndarray) -> None:
         if key not in self._tiles:

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import openslide
+from PIL import Image
 
 from ...errors import SlideError, SlideReadError
+from ..dicom import is_ycbcr_called_rgb
 from ..files import named_files
 from ..resample import on_white
+from .empty import check_white
 from .jpeg_tiles import open_jpeg_tiles
+from .tiff_rules import DAMAGED, PRINT_MPP, TiffFacts, is_level
 
-# Resolution tags of a plain TIFF that say more um/px than this speak of print (300 dpi is 85 um/px), not of a scanner.
-_PRINT_MPP = 20.0
 # Formats whose JPEG tiles lie side by side, whole and without overlap.
 _PLAIN_TILES = ("aperio", "generic-tiff")
-# A level whose sides are in another proportion than the slide's is a picture of something else: its label.
-_SAME_SHAPE = 0.05
+_CODING = (
+    "Its coding is none that is read here: export it with JPEG, for example: vips tiffsave IN OUT.tif --tile --pyramid"
+)
+# Formats that leave out the tiles of empty glass.
+_SPARSE = ("philips",)
+_LOG = logging.getLogger(__name__)
 
 
 class OpenSlideReader:
@@ -31,8 +38,9 @@ class OpenSlideReader:
 
     name = "openslide"
 
-    def __init__(self, path: Path, labels: frozenset[tuple[int, int]] = frozenset()) -> None:
+    def __init__(self, path: Path, facts: TiffFacts | None = None) -> None:
         self._path = path
+        facts = facts or TiffFacts()
         named_files(path)
         self._handle: openslide.OpenSlide | None = self._open()
         self.size_px = self._handle.dimensions
@@ -41,7 +49,7 @@ class OpenSlideReader:
         self._levels = [
             number
             for number, size in enumerate(self._handle.level_dimensions)
-            if number == 0 or not generic or (size not in labels and _has_shape(size, self.size_px))
+            if number == 0 or not generic or (size not in facts.labels and is_level(size, self.size_px))
         ]
         self._sizes = [self._handle.level_dimensions[number] for number in self._levels]
         self.downsamples = tuple(self._handle.level_downsamples[number] for number in self._levels)
@@ -49,9 +57,16 @@ class OpenSlideReader:
             int(properties.get(openslide.PROPERTY_NAME_BOUNDS_X, 0)),
             int(properties.get(openslide.PROPERTY_NAME_BOUNDS_Y, 0)),
         )
-        self.mpp_xy = _mpp_xy(properties)
+        self.mpp_xy = facts.mpp_xy or _mpp_xy(properties)
+        self.power = _power(properties)
         plain = properties.get(openslide.PROPERTY_NAME_VENDOR) in _PLAIN_TILES
         self._tiles = open_jpeg_tiles(path, self._sizes) if plain else None
+        self._empty = [facts.empty.get(size) for size in self._sizes]
+        self._sparse = properties.get(openslide.PROPERTY_NAME_VENDOR) in _SPARSE
+        # The header of a DICOM may contradict the markers of its JPEG frames: libdicom believes the header.
+        self._ycbcr = properties.get(openslide.PROPERTY_NAME_VENDOR) == "dicom" and is_ycbcr_called_rgb(path)
+        if self._ycbcr:
+            _LOG.warning("%s: its header says RGB, its JPEG frames YCbCr; the frames are believed", path)
 
     def read_level(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
         """Pixels of a level; see `slide.Reader`.
@@ -80,9 +95,15 @@ class OpenSlideReader:
         self._handle = None
 
     def _pixels(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
+        if (empty := self._empty[level]) is not None:
+            for box in empty.under(x, y, width, height):
+                check_white(self, self._path, level, box, sparse=self._sparse)
         tiles, handle = self._tiles, self._handle
         pixels = tiles.read(level, x, y, width, height) if tiles is not None and handle is not None else None
-        return on_white(self._region(level, x, y, width, height)) if pixels is None else pixels
+        if pixels is not None:
+            return pixels
+        region = self._region(level, x, y, width, height)
+        return on_white(_from_ycbcr(region) if self._ycbcr else region)
 
     def _region(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
         downsample = self.downsamples[level]
@@ -103,7 +124,7 @@ class OpenSlideReader:
                 f"the pixels at x={left}, y={top} (level-0 px; {width} x {height} px of level {level}) "
                 f"cannot be decoded ({error})",
                 where=self._path,
-                hint="The file is damaged or cut short: copy or export it again",
+                hint=DAMAGED,
             ) from error
         self._handle = fresh
         return pixels
@@ -115,14 +136,23 @@ class OpenSlideReader:
             raise SlideError(
                 f"cannot be opened by OpenSlide ({error})",
                 where=self._path,
-                hint="The file is damaged or cut short: copy or export it again",
+                hint=_CODING if "nsupported" in str(error) else DAMAGED,
             ) from error
 
 
-def _has_shape(size: tuple[int, int], of: tuple[int, int]) -> bool:
-    """Whether a level is in the proportion of level 0, but for the rounding of its sides."""
-    expected = of[1] * size[0] / of[0]
-    return abs(size[1] - expected) <= max(2.0, _SAME_SHAPE * expected)
+def _from_ycbcr(rgba: np.ndarray) -> np.ndarray:
+    """Pixels whose three samples are YCbCr, as RGB; alpha stays."""
+    rgb = np.asarray(Image.fromarray(np.ascontiguousarray(rgba[..., :3]), mode="YCbCr").convert("RGB"))
+    return np.concatenate([rgb, rgba[..., 3:]], axis=-1)
+
+
+def _power(properties: Mapping[str, str]) -> float | None:
+    """Power of the objective, where the file says so."""
+    try:
+        power = float(properties[openslide.PROPERTY_NAME_OBJECTIVE_POWER])
+    except (KeyError, ValueError):
+        return None
+    return power if 0 < power < 1000 else None
 
 
 def _mpp_xy(properties: Mapping[str, str]) -> tuple[float, float] | None:
@@ -131,6 +161,6 @@ def _mpp_xy(properties: Mapping[str, str]) -> tuple[float, float] | None:
     except (KeyError, ValueError):
         return None
     plain = properties.get(openslide.PROPERTY_NAME_VENDOR) == "generic-tiff"
-    if plain and math.isfinite(x) and max(x, y) > _PRINT_MPP:
+    if plain and math.isfinite(x) and max(x, y) > PRINT_MPP:
         return None
     return x, y

@@ -1,4 +1,4 @@
-"""Pyramids of TIFF that OpenSlide does not see: OME-TIFF with its levels in SubIFDs, separate planes, other codecs."""
+"""TIFF that OpenSlide does not see, or sees wrong: levels in SubIFDs, separate planes, other codecs, strips."""
 
 from __future__ import annotations
 
@@ -12,21 +12,32 @@ import tifffile
 
 from ...errors import SlideError, SlideReadError
 from ..resample import on_white
-from .flat import ALPHAS, DECODE_ERRORS, check_kind, check_whole, ome_mpp, slide_series
+from .empty import check_white
+from .jpeg import decode_jpeg
+from .tiff_rules import (
+    ALPHAS,
+    DAMAGED,
+    DECODE_ERRORS,
+    check_kind,
+    check_whole,
+    empty_tiles,
+    slide_levels,
+    slide_series,
+    tiff_mpp,
+)
 
 #: Bytes of decoded tiles that are kept.
 CACHE_BYTES = 64 << 20
 #: A tiled image of one level is read by tiles from this many pixels on; below, it is held in memory.
 LARGE_PX = 1 << 26
-_DAMAGED = "The file is damaged or cut short: copy or export it again"
-_END_OF_JPEG = b"\xff\xd9"
 
 
 class TiffPyramid:
-    """Levels of one image in a TIFF file, read tile by tile. See `slide.Reader`.
+    """Levels of one image in a TIFF file, read tile by tile or strip by strip. See `slide.Reader`.
 
     Any number of threads may read. 8-bit grey or RGB(A), its samples side by side or in separate planes; any codec
-    that imagecodecs has. A tile that was never written is white.
+    that imagecodecs has; an orientation tag is not followed, since spots count raw pixels. A tile that holds no data
+    is white where the next level is, and unreadable elsewhere.
 
     Raises
     ------
@@ -42,17 +53,17 @@ class TiffPyramid:
         try:
             self._tif: tifffile.TiffFile | None = tifffile.TiffFile(path)
         except DECODE_ERRORS as error:
-            raise SlideError(f"cannot be read as TIFF ({error})", where=path, hint=_DAMAGED) from error
+            raise SlideError(f"cannot be read as TIFF ({error})", where=path, hint=DAMAGED) from error
         try:
             check_whole(self._tif, path)
             self.size_px = check_kind(self._tif, path)
-            self._levels = [_Level(series) for series in slide_series(self._tif).levels]
-            self.mpp_xy = ome_mpp(self._tif)
+            self._levels = [_Level(series) for series in slide_levels(self._tif)]
+            self.mpp_xy = tiff_mpp(self._tif)
         except (SlideError, *DECODE_ERRORS) as error:
             self._tif.close()
             if isinstance(error, SlideError):
                 raise
-            raise SlideError(f"cannot be read as TIFF ({error})", where=path, hint=_DAMAGED) from error
+            raise SlideError(f"cannot be read as TIFF ({error})", where=path, hint=DAMAGED) from error
         area = self.size_px[0] * self.size_px[1]
         self.downsamples = tuple(float(np.sqrt(area / (level.width * level.height))) for level in self._levels)
         self._tiles: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
@@ -76,11 +87,19 @@ class TiffPyramid:
         for row in range(top // source.tile_height, (bottom - 1) // source.tile_height + 1):
             for column in range(left // source.tile_width, (right - 1) // source.tile_width + 1):
                 x0, y0 = column * source.tile_width, row * source.tile_height
-                pixels = self._tile(level, row * source.across + column)
+                number = row * source.across + column
+                if number in source.empty:
+                    check_white(self, self._path, level, (x0, y0, source.tile_width, source.tile_height))
+                    continue
+                pixels = self._tile(level, number)
                 inside = pixels[max(top - y0, 0) : bottom - y0, max(left - x0, 0) : right - x0]
                 to_row, to_column = max(y0, top) - y, max(x0, left) - x
                 result[to_row : to_row + inside.shape[0], to_column : to_column + inside.shape[1]] = inside
         return result
+
+    def has_empty(self, level: int) -> bool:
+        """Whether tiles or strips of a level hold no data."""
+        return bool(self._levels[level].empty)
 
     def close(self) -> None:
         """Free the file and the memory."""
@@ -110,7 +129,7 @@ class TiffPyramid:
                 f"the tile at x={x0 * scale:.0f}, y={y0 * scale:.0f} (level-0 px, level {level}) cannot be decoded "
                 f"({error})",
                 where=self._path,
-                hint=_DAMAGED,
+                hint=DAMAGED,
             ) from error
         with self._lock:
             if (level, number) not in self._tiles:
@@ -129,24 +148,23 @@ class _Level:
         self.planes = [page for page in series.pages if page is not None]
         self.width, self.height = int(self.page.imagewidth), int(self.page.imagelength)
         self.tile_width = int(self.page.tilewidth if self.page.is_tiled else self.width)
-        self.tile_height = int(self.page.tilelength if self.page.is_tiled else self.page.rowsperstrip)
+        self.tile_height = int(self.page.tilelength if self.page.is_tiled else min(self.page.rowsperstrip, self.height))
         self.across, self.down = -(-self.width // self.tile_width), -(-self.height // self.tile_height)
         separate = self.page.planarconfig == tifffile.PLANARCONFIG.SEPARATE
         self.samples = int(self.page.samplesperpixel) if separate else 1
+        self.empty = frozenset[int]().union(*(empty_tiles(page, self.across * self.down) for page in self.planes))
 
-    def data(self, tif: tifffile.TiffFile, number: int) -> list[tuple[Any, int, bytes | None]]:
-        """Bytes of each plane of a tile, with its page and its number there; None where it was never written."""
-        parts: list[tuple[Any, int, bytes | None]] = []
+    def data(self, tif: tifffile.TiffFile, number: int) -> list[tuple[Any, int, bytes]]:
+        """Bytes of each plane of a tile, with its page and its number there."""
+        parts: list[tuple[Any, int, bytes]] = []
         for page in self.planes:
             for sample in range(self.samples):
                 index = number + sample * self.across * self.down
-                count = page.databytecounts[index]
-                if count:
-                    tif.filehandle.seek(page.dataoffsets[index])
-                parts.append((page, index, tif.filehandle.read(count) if count else None))
+                tif.filehandle.seek(page.dataoffsets[index])
+                parts.append((page, index, tif.filehandle.read(page.databytecounts[index])))
         return parts
 
-    def decode(self, number: int, parts: list[tuple[Any, int, bytes | None]]) -> np.ndarray:
+    def decode(self, number: int, parts: list[tuple[Any, int, bytes]]) -> np.ndarray:
         """A tile as RGB, uint8 (rows, columns, 3).
 
         Raises
@@ -156,16 +174,21 @@ class _Level:
         """
         planes = []
         for page, index, data in parts:
-            if data is None:
-                return np.full((self.tile_height, self.tile_width, 3), 255, np.uint8)
-            in_jpeg = self.page.compression == tifffile.COMPRESSION.JPEG
-            # The decoder fills up what a stream cut short does not hold.
-            if in_jpeg and not data.rstrip(b"\0").endswith(_END_OF_JPEG):
-                raise ValueError("it is cut short")
-            pixels = self.page.decode(data, index, jpegtables=page.jpegtables)[0]
-            if pixels is None or pixels.ndim != 4 or pixels.dtype != np.uint8:
-                raise ValueError("it holds no 8-bit pixels")
-            planes.append(pixels[0])
+            if self.page.compression == tifffile.COMPRESSION.JPEG and self.page.samplesperpixel in (1, 3):
+                grey = self.samples > 1 or self.page.samplesperpixel == 1
+                stored_rgb = self.page.photometric == tifffile.PHOTOMETRIC.RGB and not page.is_jfif and not grey
+                pixels = decode_jpeg(data, tables=page.jpegtables, stored_rgb=stored_rgb, grey=grey)
+            else:
+                decoded = self.page.decode(data, index, jpegtables=page.jpegtables)[0]
+                if decoded is None or decoded.ndim != 4 or decoded.dtype != np.uint8:
+                    raise ValueError("it holds no 8-bit pixels")
+                pixels = decoded[0]
+            # A strip or tile at the edge may be stored in full or cut to the image.
+            rows = min(self.tile_height, self.height - number // self.across * self.tile_height)
+            columns = min(self.tile_width, self.width - number % self.across * self.tile_width)
+            if pixels.shape[0] < rows or pixels.shape[1] < columns:
+                raise ValueError(f"it holds {pixels.shape[1]} x {pixels.shape[0]} px of {columns} x {rows}")
+            planes.append(pixels)
         samples = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=-1)
         colours = 3 if samples.shape[-1] >= 3 else 1
         rgb = np.broadcast_to(samples[..., :colours], (*samples.shape[:2], 3))
@@ -179,7 +202,7 @@ class _Level:
 
 def suits_tiles(tif: tifffile.TiffFile) -> bool:
     """Whether an image is better read by tiles than held in memory: it has levels, or is tiled and large."""
-    series = slide_series(tif)
-    if len(series.levels) > 1:
+    page = slide_series(tif).keyframe
+    if len(slide_levels(tif)) > 1:
         return True
-    return bool(series.keyframe.is_tiled) and series.keyframe.imagewidth * series.keyframe.imagelength > LARGE_PX
+    return bool(page.is_tiled) and page.imagewidth * page.imagelength > LARGE_PX

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from ...common.addresses import check_address, is_address, redact_url
 from ...common.cache import cache_folder, cache_root, content_digest, free_bytes, private_folder, require_space
 from ...common.locks import Lock, SharedLock
-from ...common.remote_names import local_path, local_paths, remote_name
+from ...common.transfer.addresses import check_address, is_address, redact_url
 from ...common.transfer.fetch import fetch_file
+from ...common.transfer.remote_names import local_path, local_paths, remote_name
 from ...common.transfer.retry import Retry
 from ...common.transfer.store import Store, remote_stat
 from ...errors import DownloadError, HistomixError, StorageError, TooLargeError

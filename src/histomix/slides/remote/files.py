@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ...common.addresses import redact_url
-from ...common.remote_names import remote_name
+from ...common.transfer.addresses import redact_url
+from ...common.transfer.remote_names import remote_name
 from ...common.transfer.retry import Retry, failures, with_retries
 from ...common.transfer.store import Store
 from ...common.transfer.web import answered, beginning, links

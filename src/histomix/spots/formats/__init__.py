@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import SectionError
+from ...provenance import refuse_pipe
 from .base import SHEET_IMAGE, Description, Format, Options, SpotFile
 
 __all__ = [
@@ -81,7 +82,14 @@ def load_format(name: str, where: Path | None = None) -> Format:
 
 
 def find_format(path: Path) -> Format | None:
-    """The first format that a file or folder looks like, None when it looks like none."""
+    """The first format that a file or folder looks like, None when it looks like none.
+
+    Raises
+    ------
+    SectionError
+        It is a pipe, a socket or a device.
+    """
+    refuse_pipe(path, SectionError)
     return next((format for format in map(load_format, readable()) if format.matches(path)), None)
 
 

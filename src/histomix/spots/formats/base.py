@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Options of a reading, as text by name: what follows the ``#`` of a location (``outs#bin_um=8``).
 Options = Mapping[str, str]
+#: What is said of AnnData that cannot be read, and what may mend it.
+UNREADABLE = ("cannot be read as h5ad", "Check that the file is whole, or write it again with a current anndata")
 #: The option under which a section passes on the image that its sheet names, as a path; never written by users.
 SHEET_IMAGE = "sheet_image"
 

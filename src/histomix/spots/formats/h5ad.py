@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from ...common.strangers.hdf5 import check_hdf5
+from ...common.strangers.annotated import gene_count, is_anndata_zarr, read_annotated, read_rows
 from ...common.words import counted
 from ...errors import SectionError
-from .base import Description, Options, SpotFile, no_counts, require_unique
+from .base import UNREADABLE, Description, Options, SpotFile, no_counts, require_unique
 from .tenx.positions import ScaleFactors
 from .tenx.visium import DIAMETER_UM, PITCH_UM, lattice_positions, spots_mpp
 
@@ -22,24 +23,24 @@ if TYPE_CHECKING:
 
 
 class PlainH5AD:
-    """An h5ad of one section; ``obsm["spatial"]`` holds x, y in px of the image."""
+    """AnnData of one section, as h5ad or Zarr; ``obsm["spatial"]`` holds x, y in px of the image."""
 
     name = "h5ad"
     options: Mapping[str, str] = {"library": "the library to read, of several in uns['spatial']"}
 
     def matches(self, path: Path) -> bool:
         """See `Format`."""
-        return path.suffix == ".h5ad" and not path.is_dir()
+        return is_anndata_zarr(path) if path.is_dir() else path.suffix == ".h5ad"
 
     def read(self, path: Path, with_counts: bool, options: Options) -> SpotFile:
         """See `Format`. Spots that lie as those of a Visium array do get its geometry and um per px."""
         adata = _read(path, with_counts, options.get("library"))
-        return _as_visium(adata, path) or SpotFile(adata)
+        return _as_bins(adata) or _as_visium(adata, path) or SpotFile(adata)
 
     def describe(self, path: Path, options: Options) -> Description:
         """See `Format`."""
         spots = self.read(path, False, options)
-        genes = gene_count(path)
+        genes = gene_count(path, SectionError, *UNREADABLE)
         contents = [counted(spots.adata.n_obs, "spot") + " with their places in obsm['spatial']"]
         missing = ["the image that the places belong to"]
         if spots.mpp is None:
@@ -55,23 +56,28 @@ class PlainH5AD:
         )
 
 
-def gene_count(path: Path) -> int:
-    """Number of genes of an h5ad, without reading the counts."""
-    import anndata
+def _scalefactors(adata: AnnData) -> Mapping[str, Any]:
+    """Scale factors as scanpy stores them; empty without."""
+    library = next(iter(adata.uns["spatial"].values())) if library_names(adata) else {}
+    factors = library.get("scalefactors", {}) if isinstance(library, Mapping) else {}
+    return factors if isinstance(factors, Mapping) else {}
 
-    check_hdf5(path, SectionError)
-    backed = anndata.read_h5ad(path, backed="r")
+
+def _as_bins(adata: AnnData) -> SpotFile | None:
+    """Bins of Visium HD, whose scale factors say their side and um per px."""
+    known = _scalefactors(adata)
     try:
-        return int(backed.n_vars)
-    finally:
-        backed.file.close()
+        bin_um, mpp = float(known["bin_size_um"]), float(known["microns_per_pixel"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    if not (0 < bin_um < math.inf and 0 < mpp < math.inf):
+        return None
+    return SpotFile(adata, mpp, "microns_per_pixel of its scale factors", bin_um, bin_um)
 
 
 def _as_visium(adata: AnnData, path: Path) -> SpotFile | None:
     """A Visium section as scanpy stores it: array positions in obs, and a spot diameter that agrees with them."""
-    library = next(iter(adata.uns["spatial"].values())) if library_names(adata) else {}
-    factors = library.get("scalefactors", {}) if isinstance(library, Mapping) else {}
-    diameter_px = factors.get("spot_diameter_fullres")
+    diameter_px = _scalefactors(adata).get("spot_diameter_fullres")
     if diameter_px is None or not {"array_row", "array_col"} <= set(adata.obs.columns):
         return None
     xy_px = adata.obsm["spatial"]
@@ -88,21 +94,7 @@ def _as_visium(adata: AnnData, path: Path) -> SpotFile | None:
 
 
 def _read(path: Path, with_counts: bool, library: str | None = None) -> AnnData:
-    import h5py
-    from anndata import AnnData, read_h5ad
-    from anndata.io import read_elem
-
-    damaged = "cannot be read as h5ad ({})"
-    check_hdf5(path, SectionError)
-    try:
-        if with_counts:
-            adata = read_h5ad(path)
-        else:
-            with h5py.File(path, "r") as store:
-                obs, obsm, uns = (read_elem(store[name]) if name in store else {} for name in ("obs", "obsm", "uns"))
-                adata = AnnData(obs=obs, obsm=obsm, uns=uns)
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise SectionError(damaged.format(error), where=path, hint="Write it again with a current anndata") from error
+    adata = (read_annotated if with_counts else read_rows)(path, SectionError, *UNREADABLE)
     if "spatial" not in adata.obsm:
         keys = ", ".join(adata.obsm) or "none"
         raise SectionError(

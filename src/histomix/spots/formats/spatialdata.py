@@ -12,6 +12,7 @@ import pandas as pd
 from scipy import sparse
 
 from ...common.geometry.pitch import spot_pitch
+from ...common.strangers.annotated import is_anndata_zarr
 from ...common.strangers.zarr import check_zarr
 from ...common.words import counted
 from ...errors import MissingExtraError, SectionError
@@ -47,7 +48,7 @@ class SpatialDataStore:
 
     def matches(self, path: Path) -> bool:
         """See `Format`."""
-        if not path.is_dir():
+        if not path.is_dir() or is_anndata_zarr(path):
             return False
         stored = any((path / mark).exists() for mark in ("zarr.json", ".zgroup", ".zattrs"))
         inside = any((path / name).is_dir() for name in ("tables", "table", *_KINDS, "images"))

@@ -48,7 +48,11 @@ function unpacked(text, max) {
 
 // One slide's numbers, loaded as they are asked for.
 class SlideData {
-  constructor(meta) { this.meta = meta; this.layers = new Map(); this.coming = new Map(); }
+  constructor(meta) {
+    this.meta = meta;
+    meta.means.value = meta.means.value.map((mean) => mean ?? NaN);  // of a slide out of scope there is none
+    this.layers = new Map(); this.coming = new Map();
+  }
   load(name) { return HX.load(`${this.meta.key}/${name}`, `data/${this.meta.key}/${name}.js`); }
   async open() {
     const [places, state] = await Promise.all([this.load("places"), this.load("state")]);
@@ -106,4 +110,6 @@ function format(value, unit, digits = 1) {
   if (unit === "proportion") return `${(100 * value).toFixed(digits)} %`;
   return value.toFixed(value >= 100 ? 0 : value >= 10 ? 1 : 2);
 }
+const signed = (value, unit) => `${value > 0 ? "+" : value < 0 ? "−" : ""}${format(Math.abs(value), unit)}`;
+const greatest = (values) => Math.max(0, ...values.filter((value) => !Number.isNaN(value))) || 1;
 const grouped = (number) => number.toLocaleString("en");

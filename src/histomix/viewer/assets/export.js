@@ -124,8 +124,8 @@ function drawFigure(app, Pen) {
   const panes = app.visiblePanes(), gap = 16, legends = panes.map((pane) => app.layers.legend(pane.layer));
   const tall = Math.max(0, ...legends.map((legend) => (!legend ? 0 : legend.map ? 56 : 30 + 17 * (legend.entries.length + (legend.rest ? 1 : 0)))));
   const wide = panes.reduce((sum, pane) => sum + pane.width + gap, gap), high = Math.max(...panes.map((pane) => pane.height));
-  const pen = new Pen(wide, high + tall + 96, `${app.meta.name}: ${panes.map((pane) => app.layers.caption(pane.layer)).join(" | ")}`);
-  pen.rect(0, 0, wide, high + tall + 96, PAPER);
+  const pen = new Pen(wide, high + tall + 112, `${app.meta.name}: ${panes.map((pane) => app.layers.caption(pane.layer)).join(" | ")}`);
+  pen.rect(0, 0, wide, high + tall + 112, PAPER);
   pen.text(gap, 26, app.meta.name, { size: 15, weight: 650 });
   let left = gap;
   panes.forEach((pane, number) => {
@@ -134,7 +134,9 @@ function drawFigure(app, Pen) {
     drawLegend(pen, legends[number], left, 70 + pane.height);
     left += pane.width + gap;
   });
-  pen.text(gap, high + tall + 86, `histomix ${FACTS.version}. ${app.meta.head} Research use only.`, { size: 10, fill: "#5d636c" });
+  pen.text(gap, high + tall + 86, `histomix ${FACTS.version}. ${app.meta.head} ${FACTS.use}`, { size: 10, fill: "#5d636c" });
+  const held = app.meta.calibrated_on && `Intervals are calibrated on: ${app.meta.calibrated_on}.`;
+  pen.text(gap, high + tall + 101, [app.meta.statement, app.meta.refers_to, held].filter(Boolean).join(" "), { size: 10, fill: "#5d636c" });
   return pen.blob();
 }
 

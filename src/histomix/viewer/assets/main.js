@@ -8,6 +8,7 @@ class App {
     this.layers = new Layers(this);
     this.selection = new Selection(this);
     this.readout = new Readout(this);
+    this.overview = new Overview(this);
     this.panel = new Panel(this);
     this.panes = [0, 1].map((number) => new Pane($(`pane-${number}`), this.view, this, number));
     this.view.listeners.push(() => this.moved());
@@ -24,20 +25,24 @@ class App {
       const data = await new SlideData(meta).open();
       if (turn !== this.turns) return;
       if (this.pyramid) this.pyramid.close();
-      const same = this.meta && meta.types.indexOf(this.meta.types[this.type]);
+      const before = this.meta, same = this.meta && meta.types.indexOf(this.meta.types[this.type]);
       this.meta = meta; this.data = data;
       this.panes.forEach((pane) => { pane.picture = null; });  // they are of the slide before
       this.overlay = new Overlay(data);
-      this.pyramid = new Pyramid(meta, () => this.redraw());
+      this.pyramid = new Pyramid(meta, () => { this.redraw(); this.overview.redraw(); });
       this.selection.clear();
-      // The type stays where the slide has it; at first the most abundant one is shown.
-      this.type = same >= 0 ? same : meta.means.value.indexOf(Math.max(...meta.means.value));
+      // The type stays where the slide has it; at first what varies most is shown, and of a slide out of scope nothing.
+      this.type = same >= 0 ? same : meta.varying[0] ?? Math.max(0, meta.means.value.indexOf(greatest(meta.means.value)));
+      if (!before) this.layer = "differs";
       if (!this.layers.has(this.layer)) this.layer = "type";
+      if (meta.statement) this.layer = "none";
+      else if (before && before.statement) this.layer = this.layers.has("differs") ? "differs" : "type";
       this.beside = meta.has_label ? "label" : "off";
       $("slide").value = number;
       $("second").hidden = this.beside === "off";
       this.panel.opened();
       this.fit("map");
+      await this.overview.open();
       await this.show({});
       this.selectionChanged();
       this.status("");
@@ -54,7 +59,7 @@ class App {
     Object.assign(this, change);
     try { await this.data.type(this.type); } catch (error) { this.status(error.message); return; }
     if (turn !== this.shows) return;
-    const twin = { type: "label", dominant: "label_dominant" }[this.layer];
+    const twin = { type: "label", differs: "label", dominant: "label_dominant" }[this.layer];
     this.panes[0].layer = this.layer;
     this.panes[1].layer = this.beside === "off" ? "none" : this.beside === "label" && twin ? twin : this.beside;
     for (const pane of this.panes) {
@@ -63,11 +68,12 @@ class App {
     }
     $("second").hidden = this.beside === "off";
     this.panel.shown();
+    this.overview.shown();
     if (resized) this.panes.forEach((pane) => pane.resize());
     this.redraw();
   }
   chooseType(type) {
-    const ofType = ["type", "label", "lower", "upper", "width"].includes(this.layer);
+    const ofType = ["differs", "type", "label", "lower", "upper", "width"].includes(this.layer);
     return this.show({ type, layer: ofType ? this.layer : "type" });
   }
   stepType(step) {
@@ -81,7 +87,7 @@ class App {
     $("opacity-shown").textContent = `${Math.round(100 * this.opacity)} %`;
     this.redraw();
   }
-  setHatching(on) { this.hatching = on; $("hatch").checked = on; this.panel.legends(); this.redraw(); }
+  setHatching(on) { this.hatching = on; $("hatch").checked = on; this.panel.legends(); this.redraw(); this.overview.redraw(); }
   setTool(tool) {
     this.tool = tool;
     for (const name of ["pan", "rectangle", "lasso"]) $(`tool-${name}`).setAttribute("aria-pressed", name === tool);
@@ -156,7 +162,8 @@ class App {
       h: () => this.setHatching(!this.hatching), t: () => this.theme(), v: () => this.setTool("pan"), r: () => this.setTool("rectangle"),
       l: () => this.setTool("lasso"), "/": () => $("search").focus(), "?": () => this.help(),
     };
-    Object.keys(LAYERS).forEach((layer, i) => { letters[i + 1] = () => this.layers.has(layer) && this.show({ layer }); });
+    const [first, ...others] = Object.keys(LAYERS);
+    [...others, first].forEach((layer, i) => { letters[i + 1] = () => this.layers.has(layer) && this.show({ layer }); });
     const action = (onSlide && moves[event.key]) || ($("single").checked && letters[event.key]);
     if (action) { event.preventDefault(); action(); }
   }

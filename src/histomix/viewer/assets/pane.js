@@ -66,7 +66,7 @@ class Pane {
     app.pyramid.draw(context, view);
     if (overlay && this.picture) app.overlay.draw(context, this.picture, app.opacity, view);
     context.setTransform(1, 0, 0, 1, 0, 0);
-    if (overlay && this.picture && app.hatching) app.overlay.hatch(context, this.transform(ratio), view, ratio);
+    if (overlay && (this.picture || app.meta.statement) && app.hatching) app.overlay.hatch(context, this.transform(ratio), view, ratio);
     if (!marks) return;
     app.selection.draw(context, this.transform(ratio), ratio);
     this.scaleBar(context, ratio);

@@ -50,12 +50,14 @@ class Panel {
     event.stopPropagation();
   }
   opened() {
-    const { app } = this, { meta } = app, top = Math.max(...meta.means.value) || 1;
+    const { app } = this, { meta } = app, top = greatest(meta.means.value), words = meta.good_for.some((word) => word !== "not known");
     $("type-list").replaceChildren(...meta.types.map((name, number) => {
       const item = element("li", null, { role: "option", id: `type-${number}`, "aria-selected": "false" });
       const mean = meta.means.value[number], bar = element("i", null, { "aria-hidden": "true" });
-      bar.style.width = `${100 * mean / top}%`; bar.style.backgroundColor = css(meta.colours[number]);
-      item.append(swatch(meta.colours[number]), element("span", name, { class: "name" }), element("small", format(mean, meta.unit)), bar);
+      bar.style.width = `${100 * (mean || 0) / top}%`; bar.style.backgroundColor = css(meta.colours[number]);
+      item.append(swatch(meta.colours[number]), element("span", name, { class: "name" }), element("small", format(mean, meta.unit)));
+      if (words) item.append(element("small", `good for: ${meta.good_for[number]}`, { class: "word" }));
+      item.append(bar);
       item.title = `${name}: mean over the slide ${format(mean, meta.unit)}`;
       item.addEventListener("click", () => app.chooseType(number));
       return item;
@@ -69,7 +71,9 @@ class Panel {
     const unit = `${grouped(meta.n)} ${meta.spots ? "spots" : "tiles"}, unit: ${meta.unit}.`;
     $("about-head").textContent = meta.head;
     $("about").replaceChildren(...[unit, ...meta.notes].map((text) => element("li", text)));
-    $("slide-mean").textContent = `Bars: mean over the slide, ${meta.unit}.`;
+    $("slide-mean").textContent = meta.statement ? "" : `Bars: mean over the slide${app.overlay.counts.outside ? ", of what is in scope" : ""}, ${meta.unit}.`;
+    $("statement").hidden = !meta.statement;
+    $("statement").replaceChildren(meta.statement, element("p", "No composition is shown. The layers show what the head says all the same."));
     this.filter();
   }
   filter() {
@@ -127,6 +131,7 @@ class Panel {
       }
       if (legend.rest) parts.push(element("p", legend.rest));
     }
+    if (legend.note) parts.push(element("p", legend.note, { class: "noted" }));
     for (const [kind, words] of legend.marks) {
       const row = element("div", null, { class: "entry" }), key = element("canvas", null, { width: 44, height: 24, "aria-hidden": "true" });
       const context = key.getContext("2d");
@@ -145,17 +150,17 @@ class Panel {
     if (!selection.rows || meta !== app.meta) return;
     const { count, unread, outside, means, labels } = selection.means(layers), what = meta.spots ? "spots" : "tiles";
     const area = count * (meta.cell_px * meta.mpp / 1000) ** 2 * (meta.spots ? Math.PI / 4 : 1);
-    const words = [`${grouped(count)} readable ${what}, ${area.toPrecision(3)} mm²`];
-    if (outside) words.push(`${grouped(outside)} of them out of scope`);
+    const words = [`${grouped(count)} readable ${what}${outside ? " in scope" : ""}, ${area.toPrecision(3)} mm²`];
+    if (outside) words.push(`${grouped(outside)} out of scope, in no number here`);
     if (unread) words.push(`${grouped(unread)} could not be read`);
     $("selected-text").textContent = `${words.join("; ")}.`;
-    const order = meta.types.map((_, number) => number).sort((a, b) => means[b] - means[a]);
-    const top = Math.max(...means, ...meta.means.value) || 1;
+    const order = meta.types.map((_, number) => number).sort((a, b) => (means[b] || 0) - (means[a] || 0));
+    const top = greatest([...means, ...meta.means.value]);
     $("selected-rows").replaceChildren(...order.map((number) => {
       const row = element("tr"), name = element("th", null, { scope: "row" }), here = means[number], slide = meta.means.value[number];
       const bar = element("div", null, { class: "compare", "aria-hidden": "true" }), fill = element("i"), tick = element("b");
       fill.style.width = `${100 * (here || 0) / top}%`; fill.style.backgroundColor = css(meta.colours[number]);
-      tick.style.left = `${100 * slide / top}%`;
+      tick.style.left = `${100 * (slide || 0) / top}%`;
       bar.append(fill, tick);
       name.append(meta.types[number], bar);
       const cells = [here, ...(labels ? [labels[number]] : []), slide];

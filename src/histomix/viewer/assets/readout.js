@@ -42,7 +42,10 @@ class Readout {
       table.append(element("caption", `${data.layers.size} of ${meta.types.length} cell types have come`, { class: "quiet" }));
     }
     const readable = !Number.isNaN(data.dominant[i]);
-    const title = readable ? meta.types[Math.round(data.dominant[i])] : "No prediction";
+    const title = !readable ? "No prediction" : data.in_scope[i] < 0.5 ? "Out of scope" : meta.types[Math.round(data.dominant[i])];
+    if (meta.has_bounds && meta.calibrated_on) {
+      table.append(element("caption", `intervals calibrated on: ${meta.calibrated_on}`, { class: "quiet" }));
+    }
     const state = this.state(i);
     box.replaceChildren(element("b", title), ...(state ? [element("div", state, { class: "quiet" })] : []), ...(readable ? [table] : []));
     box.hidden = false;

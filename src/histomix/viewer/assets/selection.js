@@ -56,17 +56,16 @@ class Selection {
     context.lineWidth = 4 * ratio; context.strokeStyle = "rgb(255 255 255 / .95)"; context.stroke();
     context.lineWidth = 1.8 * ratio; context.strokeStyle = "#14141a"; context.stroke();
   }
-  // Mean of each type over the readable tiles of the selection; layers in the order of the types.
+  // Mean of each type over the readable tiles of the selection that are in scope; layers in the order of the types.
   means(layers) {
-    const { data } = this.app, rows = this.rows.filter((i) => data.read_ok[i] > 0.5 && !Number.isNaN(data.dominant[i]));
+    const { data } = this.app, readable = this.rows.filter((i) => data.read_ok[i] > 0.5 && !Number.isNaN(data.dominant[i]));
+    const rows = readable.filter((i) => data.in_scope[i] > 0.5);
     const mean = (values) => {
       let sum = 0, count = 0;
       for (const i of rows) if (!Number.isNaN(values[i])) { sum += values[i]; count++; }
       return count ? sum / count : NaN;
     };
-    let outside = 0;
-    for (const i of rows) if (data.in_scope[i] < 0.5) outside++;
     const labels = this.app.meta.has_label ? layers.map((layer) => mean(layer.label)) : null;
-    return { count: rows.length, unread: this.rows.length - rows.length, outside, means: layers.map((layer) => mean(layer.value)), labels };
+    return { count: rows.length, unread: this.rows.length - readable.length, outside: readable.length - rows.length, means: layers.map((layer) => mean(layer.value)), labels };
   }
 }

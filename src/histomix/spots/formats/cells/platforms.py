@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from ....common.strangers.annotated import obs_columns
 from ....common.tables import column_names
 from ....common.words import counted
 from ....errors import MissingExtraError, SectionError
+from ....provenance import parse_json
 from ..base import Description, Options, SpotFile
 from ..tenx.matrix import read_matrix
 from .gather import OPTIONS, cell_options, to_spots
@@ -209,14 +210,8 @@ class CellTable(_CellFormat):
 
 
 def _positions_in_obs(path: Path) -> bool:
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as store:
-            obs = set(store.get("obs", ()))
-            return "spatial" not in store.get("obsm", ()) and any({some.x, some.y} <= obs for some in PLAIN)
-    except OSError:
-        return False
+    obs, obsm = obs_columns(path)
+    return "spatial" not in obsm and any({some.x, some.y} <= obs for some in PLAIN)
 
 
 def _columns(path: Path) -> list[str]:
@@ -259,7 +254,7 @@ def _xenium_pixel(specs: Path) -> tuple[float, tuple[str, ...]]:
     if not specs.exists():
         return default, (f"there is no {_XENIUM_SPECS}: its px are taken to be {default} um",)
     try:
-        return float(json.loads(specs.read_text(encoding="utf-8"))["pixel_size"]), ()
+        return float(parse_json(specs.read_text(encoding="utf-8"))["pixel_size"]), ()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SectionError(
             f"does not tell the pixel_size ({error!r})", where=specs, hint="Copy it from the outs folder again"

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from ....common.strangers.hdf5 import check_hdf5
+from ....common.strangers.annotated import read_annotated, read_rows
 from ....common.tables import column_names, read_columns
 from ....common.words import counted
 from ....errors import SectionError
 from ...pseudo_spots import assigned
-from ..base import require_unique
+from ..base import UNREADABLE, require_unique
 
 _TYPE_COLUMNS = ("cell_type", "celltype", "cell_types", "cell type", "annotation", "group", "cluster")
 _ID_COLUMNS = ("cell_id", "barcode", "cell", "entityid", "id", "")
@@ -133,35 +133,23 @@ def checked(cells: Cells, path: Path) -> Cells:
 
 def read_h5ad_cells(path: Path, with_counts: bool, type_column: str | None = None) -> Cells:
     """Cells of an h5ad: obs ``x_px``, ``y_px`` (or a pair of `PLAIN`), else ``obsm["spatial"]`` in px of the image."""
-    from anndata import read_h5ad
-
-    check_hdf5(path, SectionError)
-    try:
-        adata = read_h5ad(path) if with_counts else read_h5ad(path, backed="r")
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    adata = (read_annotated if with_counts else read_rows)(path, SectionError, *UNREADABLE)
+    layout = next((some for some in PLAIN if {some.x, some.y} <= set(adata.obs.columns)), None)
+    if layout is None and "spatial" not in adata.obsm:
         raise SectionError(
-            f"cannot be read as h5ad ({error})", where=path, hint="Write it again with a current anndata"
-        ) from error
-    try:
-        layout = next((some for some in PLAIN if {some.x, some.y} <= set(adata.obs.columns)), None)
-        if layout is None and "spatial" not in adata.obsm:
-            raise SectionError(
-                f"has no places of cells (obs: {', '.join(map(str, adata.obs.columns[:8]))}; no obsm['spatial'])",
-                where=path,
-                hint="Store them in obs as x_px, y_px, in px of the image",
-            )
-        if type_column is not None and type_column not in adata.obs:
-            raise SectionError(f"has no obs column '{type_column}'", where=path, hint="Check the option type_column")
-        types = type_column or _find(list(adata.obs.columns), _TYPE_COLUMNS[:5])
-        xy = np.asarray(adata.obs[[layout.x, layout.y]] if layout else adata.obsm["spatial"][:, :2], dtype=np.float64)
-        table = pd.DataFrame(xy, index=adata.obs_names.astype(str), columns=["x", "y"]).rename_axis("cell_id")
-        table["cell_type"] = assigned(_text(adata.obs[types])).to_numpy() if types else None
-        has_counts = with_counts and adata.X is not None and adata.n_vars > 0
-        counts = sparse.csr_matrix(adata.X, dtype=np.float32) if has_counts else None
-        genes = pd.DataFrame(index=adata.var_names) if has_counts else None
-    finally:
-        if adata.isbacked:
-            adata.file.close()
+            f"has no places of cells (obs: {', '.join(map(str, adata.obs.columns[:8]))}; no obsm['spatial'])",
+            where=path,
+            hint="Store them in obs as x_px, y_px, in px of the image",
+        )
+    if type_column is not None and type_column not in adata.obs:
+        raise SectionError(f"has no obs column '{type_column}'", where=path, hint="Check the option type_column")
+    types = type_column or _find(list(adata.obs.columns), _TYPE_COLUMNS[:5])
+    xy = np.asarray(adata.obs[[layout.x, layout.y]] if layout else adata.obsm["spatial"][:, :2], dtype=np.float64)
+    table = pd.DataFrame(xy, index=adata.obs_names.astype(str), columns=["x", "y"]).rename_axis("cell_id")
+    table["cell_type"] = assigned(_text(adata.obs[types])).to_numpy() if types else None
+    has_counts = with_counts and adata.X is not None and adata.n_vars > 0
+    counts = sparse.csr_matrix(adata.X, dtype=np.float32) if has_counts else None
+    genes = pd.DataFrame(index=adata.var_names) if has_counts else None
     return checked(Cells(table, layout.unit if layout else "image px", None, counts, genes), path)
 
 

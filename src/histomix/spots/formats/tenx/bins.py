@@ -14,7 +14,7 @@ from scipy import sparse
 from ....errors import SectionError
 from ..base import no_counts, spots_only
 from .matrix import H5Matrix, gene_table, is_raw, open_h5
-from .positions import parquet_batches
+from .positions import position_batches
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -76,7 +76,7 @@ def tile_grid(positions: Path, bin_um: int, tile_um: int, min_tissue: float) -> 
         )
     tissue = np.zeros((_MAX_SIDE, _MAX_SIDE), bool)  # pages that are never touched cost no memory
     parts = []
-    for batch in parquet_batches(positions):
+    for batch in position_batches(positions):
         rows, columns = batch["array_row"].to_numpy(dtype=np.int64), batch["array_col"].to_numpy(dtype=np.int64)
         if min(rows.min(), columns.min()) < 0 or max(rows.max(), columns.max()) >= _MAX_SIDE:
             raise SectionError("has array positions that no slide has", where=positions, hint="Copy the file again")

@@ -9,15 +9,15 @@ import numpy as np
 
 from ....errors import SectionError
 from ..base import SHEET_IMAGE, Options, SpotFile
-from .positions import ScaleFactors
+from .positions import ScaleFactors, of_sample
 
 _SMALL = {"hires": "tissue_hires_image.png", "lowres": "tissue_lowres_image.png"}
 _MAX_OUTSIDE = 0.02
 
 
-def small_image(spatial: Path, name: str) -> Path | None:
-    """``"hires"`` or ``"lowres"`` to the file, None where it is absent."""
-    return next(iter(sorted(spatial.glob(f"*{_SMALL[name]}"))), None)
+def small_image(spatial: Path, name: str, positions: Path | None = None) -> Path | None:
+    """``"hires"`` or ``"lowres"`` to the file, None where it is absent; see `of_sample` for several."""
+    return of_sample(sorted(spatial.glob(f"*{_SMALL[name]}")), positions, "images")
 
 
 def small_image_named(image: Path) -> str | None:
@@ -25,7 +25,9 @@ def small_image_named(image: Path) -> str | None:
     return next((name for name, file in _SMALL.items() if image.name.endswith(file)), None)
 
 
-def at_reduced_image(spots: SpotFile, spatial: Path, factors: ScaleFactors | None, options: Options) -> SpotFile:
+def at_reduced_image(
+    spots: SpotFile, spatial: Path, factors: ScaleFactors | None, options: Options, positions: Path | None = None
+) -> SpotFile:
     """Coordinates in px of the hires or lowres image when that is asked for, by the sheet or by an option.
 
     Raises
@@ -52,7 +54,7 @@ def at_reduced_image(spots: SpotFile, spatial: Path, factors: ScaleFactors | Non
             where=spatial,
             hint="Copy scalefactors_json.json into the spatial folder, or name the full-resolution image",
         )
-    image = named or small_image(spatial, asked)
+    image = named or small_image(spatial, asked, positions)
     if image is None:
         raise SectionError(f"has no tissue_{asked}_image.png", where=spatial, hint="Copy the image, or name another")
     xy_px = spots.adata.obsm["spatial"] * scale
@@ -83,11 +85,13 @@ def _require_inside(xy_px: np.ndarray, image: Path, factors: ScaleFactors | None
         )
 
 
-def describe_images(spatial: Path, factors: ScaleFactors | None, mpp: float | None) -> list[str]:
+def describe_images(
+    spatial: Path, factors: ScaleFactors | None, mpp: float | None, positions: Path | None = None
+) -> list[str]:
     """Sentences on the images in a ``spatial`` folder."""
     sentences = []
     for name in ("hires", "lowres"):
-        image, scale = small_image(spatial, name), getattr(factors, name, None)
+        image, scale = small_image(spatial, name, positions), getattr(factors, name, None)
         if image is not None:
             size = f" of {mpp / scale:.2g} um per px" if mpp and scale else ""
             sentences.append(f"{image.name}, a reduced copy{size}: used only when the sheet names it")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from ....provenance import parse_json
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ def find_loupe_alignment(*folders: Path) -> LoupeAlignment | None:
     """The first alignment file of Loupe in these folders; a JSON of another kind is passed over."""
     for path in (path for folder in folders for path in sorted(folder.glob("*.json"))):
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = parse_json(path.read_text(encoding="utf-8"))
             spots = values["oligo"]
             rows = [
                 (int(spot["row"]), int(spot["col"]), float(spot["imageX"]), float(spot["imageY"])) for spot in spots

@@ -37,13 +37,21 @@ class TenxCounts:
     notes: tuple[str, ...]
 
 
-def find_matrix(folder: Path) -> Path | None:
-    """The matrix in a folder: filtered before raw, HDF5 before Matrix Market; names may have a prefix."""
+def find_matrix(folder: Path, prefix: str = "") -> Path | None:
+    """The matrix in a folder: filtered before raw, HDF5 before Matrix Market; of several that with this prefix.
+
+    Raises
+    ------
+    SectionError
+        There are several, and none has just the prefix.
+    """
     for kind in ("filtered", "raw"):
         for pattern in (f"{kind}_feature_bc_matrix", f"{kind}_gene_bc_matrices"):
             files = sorted(folder.glob(f"*{pattern}*.h5"), key=lambda path: len(path.name))
             folders = [inner for outer in sorted(folder.glob(f"*{pattern}")) for inner in _matrix_folders(outer)]
-            if len(files) > 1 and not files[0].name.startswith(pattern):
+            same = [path for path in files if path.name.startswith(prefix + pattern)]
+            files = same or files
+            if len(files) > 1 and not same:
                 raise SectionError(
                     f"holds several matrices ({', '.join(path.name for path in files)})",
                     where=folder,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-from collections.abc import Iterator
+import re
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,8 @@ import pandas as pd
 
 from ....common import tables
 from ....common.words import counted
-from ....errors import MissingExtraError, MissingSectionError, SectionError
+from ....errors import HistomixError, MissingExtraError, MissingSectionError, SectionError
+from ....provenance import parse_json
 from ...counts import match_barcodes
 from ..base import spots_only
 from .matrix import find_matrix, is_raw, read_barcodes, read_matrix
@@ -28,15 +30,85 @@ COLUMNS = ("barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres
 _POSITIONS = ("tissue_positions.parquet", "tissue_positions.csv", "tissue_positions_list.csv")
 _AGAIN = "Copy the spatial folder of this section again"
 _BATCH = 1 << 18
+#: Barcodes of Visium HD name the side of their bin.
+_BIN = re.compile(r"s_(\d{3})um_\d+_\d+")
+_START = 1 << 14
+_NAMES = re.compile(
+    r"tissue_positions|scalefactors_json|tissue_(?:hires|lowres)_image|(?:filtered|raw)_(?:feature|gene)_bc"
+)
 
 
 def find_positions(spatial: Path) -> Path | None:
-    """The positions file of a ``spatial`` folder, gzipped or not; its name may have a prefix."""
-    for name in _POSITIONS:
-        for pattern in (name, f"{name}.gz", f"*{name}", f"*{name}.gz"):
-            for path in sorted(spatial.glob(pattern)):
-                return path
-    return None
+    """The positions file of a ``spatial`` folder, gzipped or not; its name may have a prefix.
+
+    Raises
+    ------
+    SectionError
+        There are those of several samples, told by their prefixes.
+    """
+    files = [path for name in _POSITIONS for end in ("", ".gz") for path in sorted(spatial.glob(f"*{name}{end}"))]
+    own = [path for path in files if not prefix_of(path)] or files
+    if len({prefix_of(path) for path in own}) > 1:
+        raise SectionError(
+            f"holds the positions of several samples ({', '.join(path.name for path in own)})",
+            where=spatial,
+            hint="Name the file of one of them, or give each sample a folder of its own",
+        )
+    return own[0] if own else None
+
+
+def is_positions(path: Path) -> bool:
+    """Whether a file is called as Space Ranger calls its positions."""
+    return path.is_file() and path.name.removesuffix(".gz").endswith(_POSITIONS)
+
+
+def prefix_of(path: Path) -> str:
+    """What stands in a file's name before the name that Space Ranger gives: the sample, where people put it there."""
+    return _NAMES.split(path.name)[0]
+
+
+def of_sample(files: Sequence[Path], positions: Path | None, what: str) -> Path | None:
+    """Of files of one kind that of the sample whose positions these are, None without any.
+
+    Raises
+    ------
+    SectionError
+        They are of other samples, or of several and nothing tells which.
+    """
+    own = "" if positions is None else prefix_of(positions)
+    same = [path for path in files if prefix_of(path) == own]
+    if same or not files:
+        return same[0] if same else None
+    if len(files) == 1 and not (own and prefix_of(files[0])):
+        return files[0]
+    raise SectionError(
+        f"holds {what} of other samples ({', '.join(path.name for path in files)}), and none of that of "
+        f"{positions.name if positions else 'the positions'}",
+        where=files[0].parent,
+        hint="Put what belongs to one sample into a folder of its own",
+    )
+
+
+def bin_size(path: Path) -> int | None:
+    """Side in um of the bins of Visium HD in a positions file, by its barcodes (``s_008um_...``); None for no bins.
+
+    A file that cannot be read holds none: whoever reads it will say what is wrong.
+    """
+    try:
+        first = next(position_batches(path, 1))["barcode"].iloc[0] if path.suffix == ".parquet" else _first_cell(path)
+    except (HistomixError, StopIteration, IndexError, OSError):
+        return None
+    named = _BIN.match(str(first))
+    return int(named[1]) if named else None
+
+
+def _first_cell(path: Path) -> str:
+    """The first cell of the second line, which is no header in any version."""
+    with path.open("rb") as stream:
+        start = stream.read(_START)
+    if start[:2] == b"\x1f\x8b":
+        start = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(start)
+    return start.decode("utf-8", "replace").splitlines()[1].split(",")[0].strip('" ')
 
 
 def read_positions(path: Path) -> pd.DataFrame:
@@ -47,7 +119,7 @@ def read_positions(path: Path) -> pd.DataFrame:
     SectionError
         The file cannot be read, lacks a column, repeats a barcode, or has a coordinate that is no number.
     """
-    table = pd.concat(list(parquet_batches(path))) if path.suffix == ".parquet" else _read_csv(path)
+    table = pd.concat(list(position_batches(path)))
     barcodes = pd.Index(table["barcode"].astype(object), name="spot")
     if not barcodes.is_unique:
         raise SectionError(
@@ -65,8 +137,8 @@ def read_positions(path: Path) -> pd.DataFrame:
     )
 
 
-def parquet_batches(path: Path) -> Iterator[pd.DataFrame]:
-    """A positions file in parquet, some rows at a time.
+def position_batches(path: Path, rows: int = _BATCH) -> Iterator[pd.DataFrame]:
+    """A positions file, some rows at a time; all at once of a text.
 
     Raises
     ------
@@ -75,6 +147,9 @@ def parquet_batches(path: Path) -> Iterator[pd.DataFrame]:
     SectionError
         The file cannot be read, or lacks a column or a coordinate.
     """
+    if path.suffix != ".parquet":
+        yield _read_csv(path)
+        return
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -90,7 +165,7 @@ def parquet_batches(path: Path) -> Iterator[pd.DataFrame]:
                 )
             if not stored.metadata.num_rows:
                 raise SectionError("holds no spots", where=path, hint=_AGAIN)
-            for batch in stored.iter_batches(_BATCH, columns=list(COLUMNS), use_threads=False):
+            for batch in stored.iter_batches(rows, columns=list(COLUMNS), use_threads=False):
                 table = batch.to_pandas()
                 _require_numbers(table, path)
                 yield table
@@ -160,20 +235,27 @@ class ScaleFactors:
     bin_um: float | None = None
 
 
-def read_scalefactors(spatial: Path) -> ScaleFactors | None:
+def read_scalefactors(spatial: Path, positions: Path | None = None) -> ScaleFactors | None:
     """Scale factors of a ``spatial`` folder, None where there is no such file.
+
+    Parameters
+    ----------
+    spatial
+        The folder.
+    positions
+        The positions that they belong to; of several samples in one folder, the prefix of its name tells which.
 
     Raises
     ------
     SectionError
-        The file is no JSON object, or a factor is no positive number.
+        The file is no JSON object, a factor is no positive number, or the file is of another sample.
     """
-    path = next(iter(sorted(spatial.glob("*scalefactors_json.json*"), key=lambda file: len(file.name))), None)
+    path = of_sample(sorted(spatial.glob("*scalefactors_json.json*")), positions, "scale factors")
     if path is None:
         return None
     text = tables.decode(tables.read_bytes(path), path)
     try:
-        values = json.loads(text)
+        values = parse_json(text)
     except ValueError as error:
         raise SectionError(f"cannot be read as JSON ({error})", where=path, hint=_AGAIN) from error
     names = ("spot_diameter_fullres", "tissue_hires_scalef", "tissue_lowres_scalef", "microns_per_pixel", "bin_size_um")
@@ -202,7 +284,7 @@ def join_matrix(
     """
     from anndata import AnnData
 
-    matrix = find_matrix(outs)
+    matrix = find_matrix(outs, prefix_of(positions))
     if matrix is None:
         return spots_only(obs, xy_px), []
     table = read_matrix(matrix) if with_counts else None

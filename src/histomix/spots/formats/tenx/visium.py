@@ -15,7 +15,16 @@ from ..base import Description, Options, SpotFile
 from .images import at_reduced_image, describe_images
 from .loupe import loupe_notes
 from .matrix import find_matrix, is_raw
-from .positions import ScaleFactors, find_positions, join_matrix, read_positions, read_scalefactors
+from .positions import (
+    ScaleFactors,
+    bin_size,
+    find_positions,
+    is_positions,
+    join_matrix,
+    prefix_of,
+    read_positions,
+    read_scalefactors,
+)
 
 #: Printed spots, um (10x Genomics, Visium Spatial Gene Expression user guide).
 DIAMETER_UM, PITCH_UM = 55.0, 100.0
@@ -23,7 +32,9 @@ DIAMETER_UM, PITCH_UM = 55.0, 100.0
 #: some files the printed one.
 THEORETICAL_UM = 65.0
 #: Relative difference of the written spot diameter from both, beyond which the files do not belong together.
-_DIAMETER_TOLERANCE = 0.1
+_DIAMETER_TOLERANCE = 0.03
+#: Larger over smaller stretch of the lattice beyond which it is not that of Visium.
+_DISTORTION = 1.1
 _NO_MPP = "its um per px, which the spots are too few to tell"
 
 
@@ -42,7 +53,8 @@ class Visium:
         """See `Format`. um per px is from the pitch of 100 um, cross-checked with the scale factors."""
         outs, spatial = self._require(path)
         positions, spots = read_tissue(path, spatial)
-        factors = read_scalefactors(spatial)
+        factors = read_scalefactors(spatial, positions[0])
+        _require_spots(positions[0], factors)
         array = lattice_positions(spots)
         obs = spots[["array_row", "array_col"]].assign(array_x=array[:, 0], array_y=array[:, 1])
         adata, notes = join_matrix(obs, spots[["x_px", "y_px"]].to_numpy(), positions[0], outs, with_counts)
@@ -50,13 +62,14 @@ class Visium:
         if mpp is not None:
             notes += loupe_notes(positions[1], (spatial, outs), mpp, PITCH_UM / 2)
         whole = SpotFile(adata, mpp, source, DIAMETER_UM, PITCH_UM, notes=tuple(notes))
-        return at_reduced_image(whole, spatial, factors, options)
+        return at_reduced_image(whole, spatial, factors, options, positions[0])
 
     def describe(self, path: Path, options: Options) -> Description:
         """See `Format`."""
         outs, spatial = self._require(path)
         (positions_path, everywhere), spots = read_tissue(path, spatial)
-        factors = read_scalefactors(spatial)
+        factors = read_scalefactors(spatial, positions_path)
+        _require_spots(positions_path, factors)
         mpp, source = spots_mpp(everywhere, factors)
         contents = [f"{counted(len(spots), 'spot')} under tissue of {len(everywhere):,}, by {positions_path.name}"]
         missing = ["the full-resolution image that Space Ranger was given (its column image)"]
@@ -66,13 +79,13 @@ class Visium:
             contents.append(f"about {mpp:.4g} um per px of the full-resolution image, by {source}")
         if factors is None:
             missing.append("scalefactors_json.json")
-        matrix = find_matrix(outs)
+        matrix = find_matrix(outs, prefix_of(positions_path))
         if matrix is None:
             missing.append("a feature-barcode matrix, so it has no counts")
         else:
             kind = "all spots, under tissue or not" if is_raw(matrix) else "the spots under tissue"
             contents.append(f"counts of {kind}, in {matrix.name}")
-        contents += describe_images(spatial, factors, mpp)
+        contents += describe_images(spatial, factors, mpp, positions_path)
         row = {"spots": str(path), "format": self.name}
         return Description("the Space Ranger output of one Visium section", tuple(contents), tuple(missing), row)
 
@@ -90,9 +103,9 @@ class Visium:
 def _folders(path: Path) -> tuple[Path, Path | None]:
     """The ``outs`` and the ``spatial`` folder that a path means; the latter None where it means none."""
     if not path.is_dir():
-        known = any(name in path.name for name in ("tissue_positions.", "tissue_positions_list."))
-        return (path.parent.parent if path.parent.name == "spatial" else path.parent), path.parent if known else None
-    if find_positions(path) is not None:
+        outs = path.parent.parent if path.parent.name == "spatial" else path.parent
+        return outs, path.parent if is_positions(path) else None
+    if any(is_positions(item) for item in path.iterdir()):
         return (path.parent if path.name == "spatial" else path), path
     # A spatial folder without positions is still one, of which the reader says what it lacks.
     for outs in (path, path / "outs"):
@@ -119,6 +132,17 @@ def read_tissue(path: Path, spatial: Path) -> tuple[tuple[Path, pd.DataFrame], p
     return (file, positions), spots
 
 
+def _require_spots(positions: Path, factors: ScaleFactors | None) -> None:
+    """Refuse bins of Visium HD, whose files are called as those of Visium: their distance is not that of its spots."""
+    bin_um = bin_size(positions) or (factors.bin_um if factors else None)
+    if bin_um is not None:
+        raise SectionError(
+            f"holds bins of {bin_um:g} um of Visium HD, not spots of Visium",
+            where=positions,
+            hint="Give the format visium-hd, or leave the column format empty",
+        )
+
+
 def lattice_positions(positions: pd.DataFrame) -> np.ndarray:
     """Array coordinates (n, 2) of the hexagonal lattice, in pitches: neighbours in a row are two columns apart."""
     return np.column_stack([positions["array_col"] / 2, positions["array_row"] * np.sqrt(3) / 2])
@@ -130,9 +154,19 @@ def spots_mpp(positions: pd.DataFrame, factors: ScaleFactors | None) -> tuple[fl
     Raises
     ------
     SectionError
-        The scale factors are those of another image.
+        The spots lie on another lattice than that of Visium, or the scale factors are those of another image.
     """
-    pitch = spot_pitch(positions[["x_px", "y_px"]].to_numpy(), lattice_positions(positions))
+    xy_px, array = positions[["x_px", "y_px"]].to_numpy(), lattice_positions(positions)
+    pitch = spot_pitch(xy_px, array)
+    if pitch is not None and pitch.source == "array":
+        # The pitch below is that of Visium, so that it is Visium must be seen from something else.
+        stretch = lattice_stretch(xy_px, array)
+        if stretch > _DISTORTION:
+            raise SectionError(
+                f"the spots do not lie on the hexagonal array of Visium: it would be stretched {stretch:.2f} times",
+                where=factors.path if factors else None,
+                hint="Give the format of these spots, or their places as a table of spot, x_px, y_px",
+            )
     if pitch is None or pitch.source != "array":
         if factors is None or factors.spot_diameter_px is None:
             return None, None
@@ -150,6 +184,13 @@ def spots_mpp(positions: pd.DataFrame, factors: ScaleFactors | None) -> tuple[fl
             hint="The scale factors and the positions are of two images: copy the spatial folder of this section again",
         )
     return mpp, source
+
+
+def lattice_stretch(xy_px: np.ndarray, array: np.ndarray) -> float:
+    """How much more an array (n, 2) is stretched in one direction than in the other to lie where the spots do."""
+    design = np.column_stack([array, np.ones(len(array))])
+    larger, smaller = np.linalg.svd(np.linalg.lstsq(design, xy_px, rcond=None)[0][:2], compute_uv=False)
+    return float(larger / smaller) if smaller > 0 else float("inf")
 
 
 FORMATS = (Visium(),)

@@ -15,22 +15,33 @@ from ....common.geometry.pitch import spot_pitch
 from ....common.words import counted
 from ....errors import SectionError
 from ..base import Description, Options, SpotFile
-from .bins import tile_grid, tiles_adata
+from .bins import bin_positions, tile_grid, tiles_adata
 from .images import at_reduced_image, describe_images
 from .matrix import find_matrix
-from .positions import ScaleFactors, find_positions, join_matrix, parquet_batches, read_scalefactors
+from .positions import (
+    ScaleFactors,
+    bin_size,
+    find_positions,
+    is_positions,
+    join_matrix,
+    position_batches,
+    read_scalefactors,
+)
 
 DEFAULT_BIN_UM = 8
 #: Share of a tile's bins that must be under tissue.
 MIN_TISSUE = 0.5
 #: More bins than this are not read one by one: nothing here is meant for tiles of 2 um.
 MAX_BINS = 2_000_000
-_MPP_TOLERANCE = 0.1
+_MPP_TOLERANCE = 0.02
+#: The folder of Space Ranger 4 with the cells that it segmented; see `histomix.spots.formats.cells.segmented`.
+SEGMENTED = "segmented_outputs"
+_AGAIN = "Copy the square folder again"
 _FOLDER = re.compile(r"square_(\d{3})um")
 
 
 class VisiumHD:
-    """A Visium HD ``outs`` folder, its ``binned_outputs``, or one ``square_*um`` folder. Bins under tissue only."""
+    """A Visium HD ``outs`` folder, its ``binned_outputs``, one folder of bins, or its positions. Tissue only."""
 
     name = "visium-hd"
     options: Mapping[str, str] = {
@@ -52,15 +63,15 @@ class VisiumHD:
             spots = dataclasses.replace(spots, notes=(*notes, *spots.notes))
         else:
             spots = _read_bins(square, bin_um, with_counts, notes)
-        spatial = square / "spatial"
-        return at_reduced_image(spots, spatial, read_scalefactors(spatial), options)
+        spatial, positions = _spatial(square), _positions(square)
+        return at_reduced_image(spots, spatial, read_scalefactors(spatial, positions), options, positions)
 
     def describe(self, path: Path, options: Options) -> Description:
         """See `Format`."""
         squares = _squares(path)
         bin_um, square, _ = _choose(path, _whole(options, "bin_um", path), None)
-        spatial = square / "spatial"
-        factors = read_scalefactors(spatial)
+        spatial, positions = _spatial(square), _positions(square)
+        factors = read_scalefactors(spatial, positions)
         sizes = ", ".join(f"{size} um" for size in sorted(squares))
         contents = [f"bins of {sizes}; {bin_um} um are read unless #bin_um= says otherwise"]
         missing = ["the full-resolution image that Space Ranger was given (its column image)"]
@@ -73,9 +84,10 @@ class VisiumHD:
             missing.append("a feature-barcode matrix, so it has no counts")
         else:
             contents.append(f"counts, in {square.name}/{matrix.name}")
-        contents += describe_images(spatial, factors, factors.mpp if factors else None)
-        if (path / "segmented_outputs").is_dir():
-            contents.append("segmented cells in segmented_outputs, which are not read")
+        contents += describe_images(spatial, factors, factors.mpp if factors else None, positions)
+        cells = next((place for place in (path, path.parent, path / "outs") if (place / SEGMENTED).is_dir()), None)
+        if cells is not None:
+            contents.append(f"segmented cells in {SEGMENTED}: name that folder to read these instead of bins")
         contents.append("a tile of 112 um is what many encoders see: #tile_um=112 sums the bins to such tiles")
         row = {"spots": f"{path}#tile_um=112", "format": self.name}
         return Description("the Space Ranger output of one Visium HD section", tuple(contents), tuple(missing), row)
@@ -118,7 +130,6 @@ def aggregate_bins(
         The files cannot be used, or no tile has enough tissue.
     """
     size, square, notes = _choose(Path(path), bin_um, tile_um)
-    spatial = square / "spatial"
     positions = _positions(square)
     grid = tile_grid(positions, size, tile_um, min_tissue)
     matrix = find_matrix(square) if with_counts else None
@@ -128,24 +139,46 @@ def aggregate_bins(
         )
     adata, more = tiles_adata(grid, matrix)
     array = grid.tiles[["array_col", "array_row"]].to_numpy(dtype=float)
-    mpp, source = _mpp(adata.obsm["spatial"], array, tile_um, read_scalefactors(spatial), square)
+    factors = read_scalefactors(_spatial(square), positions)
+    mpp, source = _mpp(adata.obsm["spatial"], array, tile_um, size, factors)
     notes += (f"{size} um bins are summed to {counted(len(grid.tiles), 'tile')} of {tile_um} um", *more)
     return SpotFile(adata, mpp, source, float(tile_um), float(tile_um), notes=notes)
 
 
 def _squares(path: Path) -> dict[int, Path]:
     """Folders of bins by their size in um, that ``path`` is, is in, or holds."""
-    for place in (path, path.parent) if path.name == "spatial" else (path,):
-        match = _FOLDER.fullmatch(place.name)
-        if match and place.is_dir():
-            return {int(match[1]): place}
+    if not path.is_dir():
+        square = path.parent.parent if path.parent.name == "spatial" else path.parent
+        size = bin_size(path) if is_positions(path) else None
+        return {} if size is None else {size: square}
+    for place in (path.parent, path) if path.name == "spatial" else (path,):
+        size = _size(place)
+        if size is not None:
+            return {size: place}
     for folder in (path, path / "binned_outputs", path / "outs" / "binned_outputs"):
         if folder.is_dir():
-            named = {item: _FOLDER.fullmatch(item.name) for item in folder.iterdir() if item.is_dir()}
-            squares = {int(match[1]): item for item, match in named.items() if match}
+            sizes = {item: _size(item) for item in sorted(folder.iterdir()) if item.is_dir()}
+            squares = {size: item for item, size in sizes.items() if size is not None}
             if squares:
                 return squares
     return {}
+
+
+def _size(folder: Path) -> int | None:
+    """Side in um of the bins in a folder: by what its positions hold, else by its name; None where it holds none.
+
+    People rename folders, and copy only a part of them: the same files under another name are of another scale.
+    """
+    named = _FOLDER.fullmatch(folder.name)
+    spatial = _spatial(folder)
+    sizes = (bin_size(file) for file in sorted(spatial.iterdir()) if is_positions(file)) if spatial.is_dir() else ()
+    return next((size for size in sizes if size is not None), int(named[1]) if named else None)
+
+
+def _spatial(square: Path) -> Path:
+    """Where the positions of a folder of bins are: its ``spatial``, or itself."""
+    spatial = square / "spatial"
+    return spatial if spatial.is_dir() else square
 
 
 def _whole(options: Options, name: str, path: Path) -> int | None:
@@ -180,15 +213,15 @@ def _choose(path: Path, bin_um: int | None, tile_um: int | None) -> tuple[int, P
 
 
 def _positions(square: Path) -> Path:
-    positions = find_positions(square / "spatial")
-    if positions is None or positions.suffix != ".parquet":
+    positions = find_positions(_spatial(square))
+    if positions is None:
         raise SectionError("has no spatial/tissue_positions.parquet", where=square, hint="Copy the square folder again")
     return positions
 
 
 def _read_bins(square: Path, bin_um: int, with_counts: bool, notes: tuple[str, ...]) -> SpotFile:
     path, parts, bins = _positions(square), [], 0
-    for batch in parquet_batches(path):
+    for batch in position_batches(path):
         parts.append(batch[batch["in_tissue"] == 1])
         bins += len(parts[-1])
         if bins > MAX_BINS:
@@ -209,13 +242,23 @@ def _read_bins(square: Path, bin_um: int, with_counts: bool, notes: tuple[str, .
     xy_px = table[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(dtype=float)
     obs = table[["array_row", "array_col"]].set_index(keys).assign(array_x=array[:, 0], array_y=array[:, 1])
     adata, more = join_matrix(obs, xy_px, path, square, with_counts)
-    mpp, source = _mpp(xy_px, array, bin_um, read_scalefactors(square / "spatial"), square)
+    named = np.column_stack(bin_positions(table["barcode"].to_numpy().astype("S"), bin_um, path)[::-1])
+    if not np.array_equal(named, array):
+        raise SectionError("has barcodes that name other array positions than its columns do", where=path, hint=_AGAIN)
+    mpp, source = _mpp(xy_px, array, bin_um, bin_um, read_scalefactors(_spatial(square), path))
     return SpotFile(adata, mpp, source, float(bin_um), float(bin_um), notes=(*notes, *more))
 
 
 def _mpp(
-    xy_px: np.ndarray, array: np.ndarray, side_um: int, factors: ScaleFactors | None, square: Path
+    xy_px: np.ndarray, array: np.ndarray, side_um: int, bin_um: int, factors: ScaleFactors | None
 ) -> tuple[float | None, str | None]:
+    """Scale of tiles of ``side_um``, of bins of ``bin_um``, and how it is known."""
+    if factors is not None and factors.bin_um is not None and factors.bin_um != bin_um:
+        raise SectionError(
+            f"is of bins of {factors.bin_um:g} um, and the positions are of bins of {bin_um} um",
+            where=factors.path,
+            hint=_AGAIN,
+        )
     pitch = spot_pitch(xy_px, array)
     measured = side_um / pitch.px if pitch is not None else None
     if factors is None or factors.mpp is None:

@@ -8,8 +8,8 @@ import socket
 from collections.abc import Callable, Iterable
 from urllib.parse import unquote, urljoin, urlsplit
 
-from ..errors import DownloadError, InputError
-from .naming import visible
+from ...errors import DownloadError, InputError
+from ..naming import visible
 
 #: Kinds of addresses that are read. fsspec knows many more, some of which read this computer or run other programs.
 SCHEMES = ("https", "http", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory")

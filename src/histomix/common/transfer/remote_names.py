@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from ..errors import InputError
-from .naming import DEVICES, visible
+from ...errors import InputError
+from ..naming import DEVICES, visible
 
 #: Bytes of one part of a name: file systems allow 255, and ``.part.stamp`` and the like are added while a file arrives.
 LONGEST = 240

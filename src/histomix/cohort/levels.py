@@ -1,0 +1,73 @@
+"""What the mean of a slide is worth: its interval, its words, and the types whose predictions tell nothing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from ..common.words import NEITHER, RESEARCH_USE
+from ..maps import CompositionMap
+
+logger = logging.getLogger(__name__)
+#: Columns of words at the end of the table of slides.
+WORDS = ("remark", "calibrated_on", "use")
+
+
+def slide_intervals(one: CompositionMap, means: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Ends of the intervals around a slide's means: ``<measure>_low`` and ``<measure>_high``, each (k,).
+
+    The half-width is that of the map's head (`histomix.heads.Levels.slide_error`), from slides of donors that were held
+    out, in the unit of its labels: of proportions around ``proportion``, of cells around ``density``.
+
+    Parameters
+    ----------
+    one
+        The map.
+    means
+        Measure -> means of the whole slide, (k,).
+    """
+    error = np.array([one.reading.slide_error[name] for name in one.cell_types])
+    measure, greatest = "proportion", 1.0
+    label_um2 = (one.manifest.get("area") or {}).get("label_um2")
+    if label_um2 is not None:
+        measure, greatest, error = "density", np.inf, error * 1e6 / float(label_um2)
+    if measure not in means or not np.isfinite(error).any():
+        return {}
+    ends = {"low": means[measure] - error, "high": means[measure] + error}
+    return {f"{measure}_{end}": np.clip(values, 0.0, greatest) for end, values in ends.items()}
+
+
+def slide_words(one: CompositionMap, name: str) -> dict[str, str]:
+    """The `WORDS` of a slide; one out of scope is said aloud as well."""
+    reading = one.reading
+    if reading.statement:
+        logger.warning("%s: %s", name, reading.statement)
+    return dict(zip(WORDS, (reading.statement, reading.calibrated_on, RESEARCH_USE), strict=True))
+
+
+def types_told(tidy: pd.DataFrame, good_for: Mapping[str, str], all_types: bool) -> tuple[pd.DataFrame, list[str]]:
+    """Tidy rows with the word of their type as ``good_for``, and the types that were left out since it is "neither".
+
+    Parameters
+    ----------
+    tidy
+        With ``cell_type`` and ``other_type``.
+    good_for
+        Cell type -> word.
+    all_types
+        Leave none out.
+    """
+    alone = tidy["other_type"] == ""
+    told = tidy.assign(good_for=tidy["cell_type"].map(dict(good_for)).where(alone, "").fillna(""))
+    poor = [] if all_types else [name for name, word in good_for.items() if word == NEITHER]
+    if not poor:
+        return told, []
+    logger.warning("left out, since the head tells them neither between slides nor within one: %s", _names(poor))
+    return told[~told["cell_type"].isin(poor) & ~told["other_type"].isin(poor)].reset_index(drop=True), poor
+
+
+def _names(names: Sequence[str]) -> str:
+    return f"{', '.join(names)}; --all-types keeps them"

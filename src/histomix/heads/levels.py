@@ -1,0 +1,204 @@
+"""How well a head tells slides apart by their mean composition, beside how well it tells places within one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from ..common.metrics import Array, pearson_by_section, slide_means, spearman, spread_kept
+from ..common.resampling import interval_of, mean_and_interval, resample_weights
+from ..common.words import BETWEEN, NEITHER, WITHIN
+from .dataset import TrainingSet
+from .inner_folds import MIN_DONORS, held_out_kind, inner_groups, inner_splits
+from .intervals import LEVEL, group_quantile
+
+#: Metrics over the means of all tested slides.
+ACROSS_METRICS = ("slide_spearman", "spread_kept")
+#: Slides from which their order and spread are told.
+MIN_SLIDES = 3
+#: Part of the largest square below which a sum of squares is rounding.
+_ROUNDING = 1e-12
+
+
+def held_out_levels(
+    training: TrainingSet, held_out: Array, level: float = LEVEL, seed: int = 0
+) -> dict[str, Any] | None:
+    """What a card says of the means of slides, from predictions of the training rows by fits without their group.
+
+    Parameters
+    ----------
+    training
+        The training rows.
+    held_out
+        What `held_out_predictions` gave, ``(n, n_types)``; NaN where a row was never held out.
+    level
+        Share of held-out slides whose error ``slide_error`` is to hold.
+    seed
+        Of the bootstrap.
+
+    Returns
+    -------
+    dict or None
+        ``protocol``, ``donors_unseen``, ``n_donors``, ``n_sections``, ``level`` and ``by_type``: of each cell type
+        ``good_for``, ``slide_mae``, ``slide_mae_constant`` (the training mean of the same fit in its place),
+        ``slide_spearman``, ``spread_kept`` and ``slide_error`` (half the width around a slide's mean that holds the
+        level of a next donor's slides; donors weigh equally and the next one is taken to be as bad as the worst).
+        None where no section was held out.
+    """
+    kind = held_out_kind(training.section, training.donor)
+    known = np.isfinite(held_out).all(axis=1)
+    if kind == "strip" or not known.any():
+        return None
+    constant = np.full(training.Y.shape, np.nan)
+    for train, test in inner_splits(len(training.Y), inner_groups(training.section, training.donor, training.xy_um)):
+        constant[test] = training.Y[train].mean(axis=0)
+    observed, predicted, section = training.Y[known], held_out[known], training.section[known]
+    names, truth = slide_means(observed, section)
+    error, without = (np.abs(slide_means(values, section)[1] - truth) for values in (predicted, constant[known]))
+    owner = dict(zip(training.section.tolist(), training.donor.tolist(), strict=True))
+    donors, group = np.unique([owner[name] for name in names.tolist()], return_inverse=True)
+    weights = resample_weights(group, seed)
+    types = [str(name) for name in training.cell_types]
+    places = pearson_by_section(observed, predicted, section)
+    words = good_for(
+        {
+            "slide_mae": {"minus_constant": _by_type(error - without, types, weights, group)},
+            "pearson": {"types": _by_type(places, types, weights, group)},
+        },
+        donors_unseen=kind == "donor" and len(donors) > 1,
+    )
+    across = across_slides(observed, predicted, section, training.donor[known], types, seed)
+    halves: list[float | None] = [None] * len(types)
+    if kind == "donor" and len(donors) >= MIN_DONORS:
+        halves = [_rounded(group_quantile(values, group, len(donors), level)[0]) for values in error.T]
+    return {
+        "protocol": f"held-out {kind}",
+        "donors_unseen": kind == "donor",
+        "n_donors": len(donors),
+        "n_sections": len(names),
+        "level": level,
+        "by_type": {
+            name: {
+                "good_for": words[name],
+                "slide_mae": _rounded(error[:, column].mean()),
+                "slide_mae_constant": _rounded(without[:, column].mean()),
+                **{
+                    metric: _rounded(across[metric]["types"][name]["mean"]) if metric in across else None
+                    for metric in ACROSS_METRICS
+                },
+                "slide_error": halves[column],
+            }
+            for column, name in enumerate(types)
+        },
+    }
+
+
+def across_slides(
+    observed: Array,
+    predicted: Array,
+    section: NDArray[np.str_],
+    donor: NDArray[np.str_],
+    cell_types: Sequence[str],
+    seed: int,
+) -> dict[str, dict[str, Any]]:
+    """Order and spread of the slides' means: an entry of the scores for each of `ACROSS_METRICS`.
+
+    Rows that are NaN (no truth, or not tested) are left out. Intervals draw donors, then their slides; those of the
+    order use the ranks among all slides. With fewer than `MIN_SLIDES` slides nothing is told.
+    """
+    known = np.isfinite(observed).all(axis=1) & np.isfinite(predicted).all(axis=1)
+    names, truth = slide_means(observed[known], section[known])
+    if len(names) < MIN_SLIDES:
+        return {}
+    answer = slide_means(predicted[known], section[known])[1]
+    owners = dict(zip(section.tolist(), donor.tolist(), strict=True))
+    groups = np.unique([owners[name] for name in names.tolist()], return_inverse=True)[1]
+    weights = resample_weights(groups, seed)
+    true_ranks, ranks = (rankdata(values, axis=0) for values in (truth, answer))
+    entries = {}
+    for metric, values, drawn in (
+        ("slide_spearman", spearman(truth, answer), _correlations(true_ranks, ranks, weights)),
+        ("spread_kept", spread_kept(truth, answer), _spreads(truth, answer, weights)),
+    ):
+        finite = np.isfinite(values)
+        entries[metric] = {
+            **interval_of(float(_mean(values)), _mean(drawn[:, finite], axis=1), groups),
+            "n_types": int(finite.sum()),
+            "n_sections": len(names),
+            "n_donors": len(np.unique(groups)),
+            "types": {
+                str(name): {**interval_of(float(value), draws, groups), "n_units": len(names)}
+                for name, value, draws in zip(cell_types, values, drawn.T, strict=True)
+            },
+        }
+    return entries
+
+
+def good_for(scores: Mapping[str, Any], *, donors_unseen: bool) -> dict[str, str]:
+    """What each cell type's predictions are good for, from the scores of one head.
+
+    Slides are told apart only where several donors were tested and none was in training (``donors_unseen``): the levels
+    of donors that a head knows say nothing of the next one's.
+
+    *between slides*: the error of slide means is below the constant's (the interval of the paired difference, donors
+    drawn, lies below 0). *within a slide only*: it is not, but the correlation within slides is above 0 (its interval
+    is). *neither*: neither, or it could not be told.
+    """
+    levels, places = scores["slide_mae"].get("minus_constant", {}), scores["pearson"]["types"]
+    words = {}
+    for name, place in places.items():
+        above = (levels.get(name) or {}).get("high")
+        if donors_unseen and above is not None and above < 0:
+            words[name] = BETWEEN
+        else:
+            words[name] = WITHIN if (place.get("low") or 0.0) > 0 else NEITHER
+    return words
+
+
+def _mean(values: Array, axis: int = 0) -> Array:
+    """Mean of what is finite; NaN where nothing is."""
+    finite = np.isfinite(values)
+    total, count = np.where(finite, values, 0.0).sum(axis=axis), finite.sum(axis=axis)
+    return np.asarray(np.where(count > 0, total / np.maximum(count, 1), np.nan))
+
+
+def _correlations(truth: Array, answer: Array, weights: Array) -> Array:
+    """Of each draw and type; NaN where the draw's slides have one level, 0 where the answer has."""
+    a, b = _centred(truth, weights), _centred(answer, weights)
+    above = np.einsum("ws,wst->wt", weights, a * b)
+    below = _squares(a, weights) * _squares(b, weights)
+    correlation = np.divide(above, np.sqrt(below), out=np.zeros_like(above), where=below > 0)
+    return np.asarray(np.where(_squares(a, weights) > 0, correlation, np.nan))
+
+
+def _spreads(truth: Array, answer: Array, weights: Array) -> Array:
+    """Of each draw and type: how much of the slides' spread the answer keeps; NaN where they have none."""
+    above, below = (_squares(_centred(values, weights), weights) for values in (answer, truth))
+    return np.sqrt(np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0))
+
+
+def _centred(values: Array, weights: Array) -> Array:
+    """Values less each draw's weighted mean, (draws, slides, types)."""
+    total = weights.sum(axis=1)[:, None]
+    return np.asarray(values[None] - ((weights @ values) / total)[:, None])
+
+
+def _squares(centred: Array, weights: Array) -> Array:
+    """Weighted sums of squares of each draw, (draws, types); what rounding leaves of one level is 0."""
+    sums = np.einsum("ws,wst->wt", weights, np.square(centred))
+    return np.asarray(np.where(sums > _ROUNDING * np.square(centred).max(axis=(0, 1)), sums, 0.0))
+
+
+def _by_type(
+    values: Array, types: Sequence[str], weights: Array, group: NDArray[np.intp]
+) -> dict[str, dict[str, float | None]]:
+    """Mean and interval over slides of each column."""
+    return {name: mean_and_interval(column, weights, group) for name, column in zip(types, values.T, strict=True)}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(float(value), 5)

@@ -1,0 +1,209 @@
+"""What may be read from a map: which tiles count, and the words that every surface says beside its numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..common.words import BETWEEN, NEITHER, NOT_KNOWN, WITHIN, counted, few, sentence, whole_percent
+
+#: A slide with a smaller share of its read tiles in scope has no composition to speak of.
+LEAST_IN_SCOPE = 0.5
+#: Intervals calibrated on fewer donors than this tell nothing of another one.
+FEWEST_DONORS = 3
+#: What each word says of the types it stands at.
+_SAID = {
+    BETWEEN: "{} can be compared between slides",
+    WITHIN: "{} within a slide only",
+    NEITHER: "{} neither between slides nor within one",
+    NOT_KNOWN: "of {} it is not known",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What a person may read from a map; see `CompositionMap.reading`.
+
+    Attributes
+    ----------
+    used
+        Readable tiles in scope, bool (n,): what every headline is made of.
+    in_scope_share
+        Share of the readable tiles that are in scope; NaN where none could be read.
+    statement
+        What a surface says instead of a composition, of a slide that is out of scope; else "".
+    calibrated_on
+        Whom the intervals were calibrated on, such as "sections of one patient"; "" without intervals.
+    caution
+        What to say beside intervals that tell nothing of other patients; else "".
+    refers_to
+        What area a number is for, and what the head learnt from, in a sentence; "" where the map does not say it.
+    refers_short
+        The same in a few words, for a legend.
+    good_for
+        Of each cell type, what its predictions are good for; "not known" where nothing says it.
+    slide_error
+        Of each cell type, the half-width around a slide's mean; NaN where it is not known.
+    """
+
+    used: np.ndarray
+    in_scope_share: float
+    statement: str
+    calibrated_on: str
+    caution: str
+    refers_to: str
+    refers_short: str
+    good_for: dict[str, str] = field(default_factory=dict)
+    slide_error: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def hidden(self) -> int:
+        """How many tiles take no part: unreadable, or out of scope."""
+        return int((~self.used).sum())
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences for the small print of a page or a picture, without the statement."""
+        return [words for words in (self.refers_to, self.caution) if words]
+
+
+def reading_of(
+    manifest: Mapping[str, Any],
+    read_ok: np.ndarray,
+    in_scope: np.ndarray,
+    good_for: Mapping[str, str],
+    slide_error: Mapping[str, float],
+) -> Reading:
+    """The reading of a map, from what it says of itself and of its tiles, bool (n,)."""
+    head = manifest.get("head") or {}
+    used = read_ok & in_scope
+    share = float(used.sum() / read_ok.sum()) if read_ok.any() else math.nan
+    calibration = manifest.get("calibration") or head.get("calibration")
+    return Reading(
+        used,
+        share,
+        sentence(scope_statement(share, head.get("tissue"))),
+        calibrated_on(calibration),
+        interval_caution(calibration),
+        str(manifest.get("refers_to") or refers_to(manifest)),
+        refers_shortly(manifest),
+        dict(good_for),
+        dict(slide_error),
+    )
+
+
+def scope_statement(share: float, tissue: str | Sequence[str] | None) -> str:
+    """What is said instead of a composition of a slide of which less than half is in scope; else "".
+
+    Parameters
+    ----------
+    share
+        Of its readable tiles in scope; NaN where none could be read.
+    tissue
+        What the head's card declares: names of tissues, or words that there are none.
+    """
+    if math.isnan(share):
+        return "no tile of this slide could be read"
+    if share >= LEAST_IN_SCOPE:
+        return ""
+    if tissue is None or isinstance(tissue, str) or not tissue:
+        return f"{whole_percent(share)} of this slide looks like the tissue that this head was trained on"
+    names = [str(name) for name in tissue]
+    listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return f"this head was trained on {listed}; {whole_percent(share)} of this slide looks like that"
+
+
+def calibrated_on(calibration: Mapping[str, Any] | None) -> str:
+    """Whom intervals were calibrated on, from a card's ``calibration``; "" where there are none or it does not say."""
+    donors = _donors(calibration)
+    if calibration is None or donors is None:
+        return ""
+    patients = f"{few(donors)} patient{'' if donors == 1 else 's'}"
+    return f"sections of {patients}" if calibration.get("kind") == "section" else patients
+
+
+def interval_caution(calibration: Mapping[str, Any] | None) -> str:
+    """What to say beside intervals that tell nothing of other patients; "" where they may be taken as they are."""
+    donors = _donors(calibration)
+    if calibration is None or donors is None:
+        return ""
+    if calibration.get("kind") != "section" and donors >= FEWEST_DONORS:
+        return ""
+    return (
+        f"Intervals are calibrated on: {calibrated_on(calibration)}. The values of another patient lie outside them "
+        "more often than they say."
+    )
+
+
+def refers_to(manifest: Mapping[str, Any]) -> str:
+    """What area a number of a map is for, and what the head learnt from; "" where the manifest does not say it."""
+    widths = _widths(manifest)
+    if widths is None:
+        return ""
+    side_um, step_um, spot_um = widths
+    learnt = f"spots {spot_um:.0f} µm wide" if spot_um else "spots whose width is not known"
+    if manifest.get("places") == "spots":
+        where = f"a tile of {side_um:.0f} µm around each spot"
+    else:
+        apart = "" if abs(step_um - side_um) < 0.01 * side_um else f", one every {step_um:.0f} µm"
+        where = f"a tile of {side_um:.0f} µm on a grid{apart}"
+    counts = (manifest.get("area") or {}).get("label_um2") is not None
+    what = "A number counts cells in the area of a training spot, read from" if counts else "A number is for"
+    return f"{what} {where}; the head learnt from {learnt}."
+
+
+def refers_shortly(manifest: Mapping[str, Any]) -> str:
+    """`refers_to` in a few words, for a legend."""
+    widths = _widths(manifest)
+    if widths is None:
+        return ""
+    side_um, _, spot_um = widths
+    return f"{side_um:.0f} µm tiles" + (f", learnt from {spot_um:.0f} µm spots" if spot_um else "")
+
+
+def _widths(manifest: Mapping[str, Any]) -> tuple[float, float, float | None] | None:
+    """Width of a tile, of a cell of the map and of a training spot, um."""
+    tile, slide = manifest.get("tile") or {}, manifest.get("slide") or {}
+    if not tile or not slide.get("mpp"):
+        return None
+    spot_um = (manifest.get("area") or {}).get("spot_um")
+    side_um, step_um = float(tile["size_px"]) * float(tile["mpp"]), float(manifest["cell_px"]) * float(slide["mpp"])
+    return side_um, step_um, float(spot_um) if spot_um else None
+
+
+def type_facts(card: Mapping[str, Any]) -> pd.DataFrame:
+    """What a map says of each cell type of a head: ``good_for`` (a word) and ``slide_error`` (NaN if not known)."""
+    from ..heads import levels_of  # who has a card has the room open; who has a map need not
+
+    names, levels = [str(name) for name in card["cell_types"]], levels_of(card)
+    words = [NOT_KNOWN if levels is None else levels.word(name) for name in names]
+    errors = [None if levels is None else levels.slide_error(name) for name in names]
+    return pd.DataFrame({"good_for": words, "slide_error": np.array(errors, float)}, index=names)
+
+
+def words_by_type(good_for: Mapping[str, str]) -> str:
+    """What the cell types are good for, in one sentence; "" where nothing is known of any."""
+    groups: dict[str, list[str]] = {}
+    for name, word in good_for.items():
+        groups.setdefault(word, []).append(name)
+    if set(groups) <= {NOT_KNOWN}:
+        return ""
+    parts = [said.format(_listed(groups[word])) for word, said in _SAID.items() if word in groups]
+    return sentence("; ".join(parts))
+
+
+def _listed(names: Sequence[str], most: int = 4) -> str:
+    """Names in a sentence; many are counted."""
+    if len(names) > most:
+        return f"{', '.join(names[: most - 1])} and {counted(len(names) - most + 1, 'more type')}"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _donors(calibration: Mapping[str, Any] | None) -> int | None:
+    told = None if calibration is None else calibration.get("n_donors")
+    return int(told) if isinstance(told, int | float) else None

@@ -1,0 +1,77 @@
+"""DICOM files of whole slides: which belong together, and what colours their frames have."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from .readers.jpeg import says_rgb
+from .readers.tiff_rules import DECODE_ERRORS
+
+_TAGS = ("SeriesInstanceUID", "ImageType", "TotalPixelMatrixColumns", "TotalPixelMatrixRows")
+# Tag, kind and length of the element that holds the pixels.
+_PIXELS_HEADER = 12
+# JPEG baseline and extended: the frames whose markers say what their samples are.
+_JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
+
+
+def dicom_series(folder: Path) -> dict[str, list[Path]]:
+    """The DICOM files (``*.dcm``) of a folder by the series that they are of, the one with the slide's pixels first.
+
+    Files that say nothing of a series are left out, unless there are no others: reading them will say what is wrong.
+    """
+    series: dict[str, list[tuple[int, Path]]] = {}
+    for path in sorted(folder.glob("*.dcm")):
+        if path.is_file():
+            uid, pixels = _facts(path, *_state(path))
+            series.setdefault(uid or "", []).append((-pixels, path))
+    return {uid: [path for _, path in sorted(files)] for uid, files in series.items() if uid or len(series) == 1}
+
+
+def same_series(path: Path) -> list[Path]:
+    """The files of the slide that a DICOM file is of, in its folder, that file among them."""
+    files = next((files for files in dicom_series(path.parent).values() if path in files), [path])
+    return [path, *(file for file in files if file != path)]
+
+
+def is_ycbcr_called_rgb(path: Path) -> bool:
+    """Whether the header says RGB though the markers of its JPEG frames say YCbCr."""
+    import pydicom
+    from pydicom.encaps import generate_frames
+
+    try:
+        with path.open("rb") as stream:
+            data = pydicom.dcmread(stream, stop_before_pixels=True)
+            if str(data.get("PhotometricInterpretation", "")) != "RGB" or _syntax(data) not in _JPEG:
+                return False
+            stream.seek(_PIXELS_HEADER, os.SEEK_CUR)
+            frame = next(generate_frames(stream, number_of_frames=int(data.get("NumberOfFrames", None) or 1)))
+    except (pydicom.errors.InvalidDicomError, EOFError, StopIteration, *DECODE_ERRORS):
+        return False  # whatever is wrong with it, OpenSlide says it
+    return says_rgb(frame) is False
+
+
+def _syntax(data: Any) -> str:
+    return str(data.file_meta.get("TransferSyntaxUID", ""))
+
+
+def _state(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+@lru_cache(maxsize=4096)
+def _facts(path: Path, size: int, mtime_ns: int) -> tuple[str | None, int]:
+    """Series of a file, and how many pixels of the slide it holds: 0 for a label, an overview or a thumbnail."""
+    import pydicom
+
+    try:
+        data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
+    except (pydicom.errors.InvalidDicomError, EOFError, *DECODE_ERRORS):
+        return None, 0  # whatever is wrong with it, OpenSlide says it
+    kinds = [str(one) for one in data.get("ImageType", None) or ()]
+    pixels = int(data.get("TotalPixelMatrixColumns", 0) or 0) * int(data.get("TotalPixelMatrixRows", 0) or 0)
+    uid = data.get("SeriesInstanceUID", None)
+    return None if uid is None else str(uid), pixels if "VOLUME" in kinds else 0

@@ -1,0 +1,158 @@
+"""What a map says beside its numbers: scope, intervals, areas, and the types that vary."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+import histomix as hm
+from histomix.common.words import RESEARCH_USE, whole_percent
+from histomix.maps import CompositionMap
+from histomix.maps.reading import calibrated_on, interval_caution, scope_statement, words_by_type
+from histomix.maps.varying import LEAST, MOST, varying_types
+
+from .conftest import Job
+
+TYPES = [f"type {number}" for number in range(8)]
+
+
+def made(in_scope: int = 100, *, bounds: float | None = 0.05, **manifest: Any) -> ad.AnnData:
+    """100 tiles in a row: type 0 the commonest and even, type 1 rising much, type 2 rising a little, others even."""
+    rising = np.linspace(-1, 1, 100)
+    values = np.full((100, 8), 0.02, np.float32)
+    values[:, 0], values[:, 1], values[:, 2] = 0.6, 0.2 + 0.15 * rising, 0.1 + 0.06 * rising
+    obs = pd.DataFrame({"x_px": 50.0 + 100 * np.arange(100), "y_px": 50.0}, index=[f"{i}x0" for i in range(100)])
+    obs["novelty"], obs["in_scope"], obs["read_ok"] = 0.5, np.arange(100) < in_scope, True
+    table = ad.AnnData(values, obs=obs, var=pd.DataFrame(index=TYPES))
+    if bounds is not None:
+        table.layers["lower"], table.layers["upper"] = values - bounds, values + bounds
+    table.obsm["spatial"] = obs[["x_px", "y_px"]].to_numpy(float)
+    slide = {"file": "a.svs", "mpp": 0.5, "width_px": 10_000, "height_px": 100}
+    facts = {"slide": slide, "unit": "proportion", "places": "grid", "cell_px": 224.0, "head": {"name": "h"}}
+    table.uns["manifest"] = json.dumps({**facts, "tile": {"size_px": 224, "mpp": 0.5, "stride_um": None}, **manifest})
+    return table
+
+
+@pytest.mark.parametrize(
+    ("share", "tissue", "words"),
+    [
+        (
+            0.0,
+            ["HER2+ breast cancer"],
+            "this head was trained on HER2+ breast cancer; 0 % of this slide looks like that",
+        ),
+        (0.499, ["colon", "skin"], "this head was trained on colon and skin; 49 % of this slide looks like that"),
+        (0.004, "not declared", "less than 1 % of this slide looks like the tissue that this head was trained on"),
+        (0.5, ["colon"], ""),
+        (1.0, None, ""),
+        (float("nan"), ["colon"], "no tile of this slide could be read"),
+    ],
+)
+def test_a_slide_with_less_than_half_in_scope_has_a_statement(share: float, tissue: Any, words: str) -> None:
+    assert scope_statement(share, tissue) == words
+
+
+def test_a_share_is_never_said_to_be_more_than_it_is() -> None:
+    assert [whole_percent(share) for share in (0.0, 1e-4, 0.29, 0.5, 0.999, 1.0)] == [
+        "0 %", "less than 1 %", "29 %", "50 %", "99 %", "100 %"
+    ]  # fmt: skip
+
+
+def test_only_readable_tiles_in_scope_are_in_the_numbers() -> None:
+    table = made(in_scope=60)
+    table.obs.loc[table.obs_names[:10], "read_ok"] = False
+    table.X = np.where(np.arange(100)[:, None] < 10, np.nan, table.X)
+    one = CompositionMap(table)
+    assert one.reading.used.tolist() == [10 <= number < 60 for number in range(100)]
+    assert one.reading.in_scope_share == pytest.approx(50 / 90) and one.reading.statement == ""
+    found = one.describe().table
+    assert found.loc["type 1", "mean"] == pytest.approx(np.asarray(table.X)[10:60, 1].mean(), rel=1e-5)
+    assert one.describe().facts["use"] == RESEARCH_USE
+    table.obs["in_scope"] = False
+    assert "0 % of this slide" in CompositionMap(table).describe().facts["statement"]
+
+
+@pytest.mark.parametrize(
+    ("calibration", "words", "holds"),
+    [
+        (None, "", True),
+        ({"level": 0.8}, "", True),
+        ({"kind": "section", "n_donors": 1, "n_groups": 3}, "sections of one patient", False),
+        ({"kind": "section", "n_donors": 2, "n_groups": 6}, "sections of two patients", False),
+        ({"kind": "donor", "n_donors": 2, "n_groups": 2}, "two patients", False),
+        ({"kind": "donor", "n_donors": 9, "n_groups": 9}, "9 patients", True),
+    ],
+)
+def test_intervals_say_whom_they_were_calibrated_on(calibration: Any, words: str, holds: bool) -> None:
+    assert calibrated_on(calibration) == words
+    caution = interval_caution(calibration)
+    assert (caution == "") == holds and (holds or f"calibrated on: {words}." in caution)
+    reading = CompositionMap(made(calibration=calibration)).reading
+    assert (reading.calibrated_on, reading.caution) == (words, caution)
+
+
+def test_a_map_says_what_area_a_number_is_for() -> None:
+    area = {"spot_um": 55.0, "label_um2": None}
+    plain = CompositionMap(made(area=area)).reading.refers_to
+    assert plain == "A number is for a tile of 112 µm on a grid; the head learnt from spots 55 µm wide."
+    finer = CompositionMap(made(area=area, cell_px=112.0)).reading.refers_to
+    assert "a tile of 112 µm on a grid, one every 56 µm;" in finer
+    spots = CompositionMap(made(area={**area, "label_um2": 2376.0}, places="spots")).reading.refers_to
+    assert spots.startswith(
+        "A number counts cells in the area of a training spot, read from a tile of 112 µm around each"
+    )
+    assert "not known" in CompositionMap(made()).reading.refers_to
+
+
+def test_a_prediction_says_it_in_its_own_manifest(job: Job, tmp_path: Path) -> None:
+    manifest = json.loads(str(hm.predict(job.image, job.head).uns["manifest"]))
+    assert manifest["use"] == RESEARCH_USE
+    assert manifest["refers_to"].endswith("spots 55 µm wide.") and manifest["area"]["spot_um"] == 55
+    assert manifest["calibrated_on"] == "two patients"
+
+
+def test_the_types_that_vary_beyond_their_interval_come_first() -> None:
+    found = varying_types(CompositionMap(made()))
+    assert found.shown == ["type 1", "type 2", found.table.index[2]] and len(found.shown) == LEAST
+    # |0.15 r| > 0.05 on two thirds of the slide, |0.06 r| > 0.05 on a sixth; the commonest type differs nowhere.
+    beyond = found.table.loc[["type 1", "type 2", "type 0"], "beyond"]
+    np.testing.assert_allclose(beyond, [2 / 3, 1 / 6, 0], atol=0.015)
+    wide = varying_types(CompositionMap(made(bounds=0.5)))
+    assert wide.shown[:2] == ["type 1", "type 2"] and "come nearest" in wide.words
+    bare = varying_types(CompositionMap(made(bounds=None)))
+    assert bare.shown[:2] == ["type 1", "type 2"] and "no intervals" in bare.words and bare.table["beyond"].isna().all()
+
+
+def test_what_cannot_be_told_is_not_shown_as_varying() -> None:
+    table = made()
+    table.var["good_for"] = ["between slides", "neither", *["within a slide only"] * 6]
+    found = varying_types(CompositionMap(table))
+    assert found.shown[0] == "type 2" and "type 1" not in found.shown and found.table.index[-1] == "type 1"
+    table.var["good_for"] = "neither"
+    assert varying_types(CompositionMap(table)).shown[0] == "type 1", "where there is nothing else, it is shown"
+    table.obs["in_scope"] = False
+    assert varying_types(CompositionMap(table)).shown == []
+
+
+def test_as_many_types_are_shown_as_vary() -> None:
+    table = made()
+    random = np.random.default_rng(0)
+    table.X = random.uniform(0, 1, (100, 8)).astype(np.float32)
+    table.layers["lower"], table.layers["upper"] = table.X - 0.05, table.X + 0.05
+    assert len(varying_types(CompositionMap(table)).shown) == MOST
+
+
+def test_words_by_type_are_one_sentence() -> None:
+    assert words_by_type({"T": "not known"}) == ""
+    told = words_by_type({"T": "between slides", "B": "neither", "C": "between slides", "D": "within a slide only"})
+    assert told == (
+        "T and C can be compared between slides; D within a slide only; B neither between slides nor within one."
+    )
+    many = words_by_type({f"t{number}": "between slides" for number in range(9)})
+    assert many == "T0, t1, t2 and 6 more types can be compared between slides."

@@ -1,0 +1,327 @@
+"""Damage that decoders fill up, and headers that cannot be true: an error, never pixels."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+import tifffile
+from PIL import Image
+
+from histomix.errors import SlideError, SlideReadError
+from histomix.prediction.sources import find_slides
+from histomix.slides import open_slide
+from histomix.slides.files import slide_files
+from histomix.slides.readers import flat
+from histomix.slides.readers.jpeg import decode_jpeg, says_rgb
+
+from .slide_files import write_pyramid
+
+SMOOTH = np.kron(
+    np.random.default_rng(1).integers(60, 200, (35, 41, 3), dtype=np.uint8), np.ones((32, 32, 1), np.uint8)
+)
+HEIGHT, WIDTH = SMOOTH.shape[:2]
+
+
+def zero(start: float, stop: float) -> Callable[[bytes], bytes]:
+    """Zeros in the place of a part of a stream; its header and end mark stay."""
+    return lambda data: (
+        data[: int(len(data) * start)]
+        + bytes(int(len(data) * stop) - int(len(data) * start))
+        + data[int(len(data) * stop) :]
+    )
+
+
+def damage_tile(path: Path, number: int, change: Callable[[bytes], bytes], level: int = 0) -> None:
+    with tifffile.TiffFile(path) as tif:
+        page = tif.pages[level]
+        offset, count = page.dataoffsets[number], page.databytecounts[number]
+    data = bytearray(path.read_bytes())
+    data[offset : offset + count] = change(bytes(data[offset : offset + count]))
+    path.write_bytes(data)
+
+
+def overwrite(path: Path, changes: dict[str, Any], level: int = 0) -> None:
+    with tifffile.TiffFile(path, mode="r+") as tif:
+        for name, value in changes.items():
+            tif.pages[level].tags[name].overwrite(value)
+
+
+class TestJpeg:
+    @pytest.mark.parametrize("part", [(0.4, 0.9), (0.6, 0.99), (0.7, 0.8)])
+    @pytest.mark.parametrize("photometric", ["rgb", "ycbcr"])
+    def test_a_tile_with_a_hole_is_unreadable_and_the_others_are_not(
+        self, tmp_path: Path, photometric: str, part: tuple[float, float]
+    ) -> None:
+        path = write_pyramid(
+            tmp_path / "a.tif", SMOOTH, compression="jpeg", compressionargs={"outcolorspace": photometric}
+        )
+        with open_slide(path) as slide:
+            whole = slide.read(256, 0, 256, 256, 0.5)
+        damage_tile(path, 0, zero(*part))
+        with open_slide(path) as slide:
+            assert slide.reader == "openslide"
+            with pytest.raises(SlideReadError, match="cannot be decoded"):
+                slide.read(0, 0, 256, 256, 0.5)
+            np.testing.assert_array_equal(slide.read(256, 0, 256, 256, 0.5), whole)
+
+    @pytest.mark.parametrize("part", [(0.4, 0.9), (0.6, 0.99), (0.7, 0.8)])
+    @pytest.mark.parametrize("progressive", [False, True])
+    def test_a_flat_image_with_a_hole_is_unreadable(
+        self, tmp_path: Path, progressive: bool, part: tuple[float, float]
+    ) -> None:
+        whole, broken = tmp_path / "whole.jpg", tmp_path / "broken.jpg"
+        Image.fromarray(SMOOTH).save(whole, quality=90, progressive=progressive)
+        broken.write_bytes(zero(*part)(whole.read_bytes()))
+        with open_slide(whole, 0.5) as slide:
+            np.testing.assert_array_equal(slide.read(0, 0, WIDTH, HEIGHT, 0.5), np.asarray(Image.open(whole)))
+        with pytest.raises(SlideError, match=r"broken\.jpg.*cannot be decoded"):
+            open_slide(broken, 0.5).read(0, 0, WIDTH, HEIGHT, 0.5)
+
+    def test_every_layout_of_samples_decodes_as_elsewhere(self, tmp_path: Path) -> None:
+        for photometric, subsampling in (("rgb", (1, 1)), ("ycbcr", (2, 2)), ("ycbcr", (1, 1)), ("minisblack", (1, 1))):
+            path = tmp_path / f"{photometric}{subsampling[0]}.tif"
+            pixels = SMOOTH[..., 0] if photometric == "minisblack" else SMOOTH
+            options = {} if photometric == "minisblack" else {"subsampling": subsampling}
+            tifffile.imwrite(path, pixels, tile=(256, 256), photometric=photometric, compression="jpeg", **options)
+            expected = tifffile.imread(path)
+            expected = expected if expected.ndim == 3 else np.repeat(expected[..., None], 3, axis=2)
+            with open_slide(path, 0.5) as slide:
+                np.testing.assert_array_equal(slide.read(0, 0, WIDTH, HEIGHT, 0.5), expected)
+
+    def test_the_markers_say_the_colours(self, tmp_path: Path) -> None:
+        Image.fromarray(SMOOTH).save(tmp_path / "jfif.jpg")
+        data = (tmp_path / "jfif.jpg").read_bytes()
+        assert says_rgb(data) is False
+        assert says_rgb(b"\xff\xd8" + b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00" + data[20:]) is True
+        Image.fromarray(SMOOTH[..., 0]).save(tmp_path / "grey.jpg")
+        assert says_rgb((tmp_path / "grey.jpg").read_bytes()) is None
+        for wrong in (b"", b"\xff\xd8", b"GIF89a", data[:200]):
+            with pytest.raises(ValueError):
+                decode_jpeg(wrong)
+
+
+class TestEmptyTiles:
+    """A tile without data is white only where the next level is."""
+
+    @staticmethod
+    def image() -> np.ndarray:
+        pixels = np.full((1024, 1024, 3), 245, np.uint8)
+        pixels[:512] = SMOOTH[:512, :1024]
+        return pixels
+
+    @pytest.mark.parametrize("codec", ["jpeg", "zlib"])
+    @pytest.mark.parametrize("sub", [False, True])
+    def test_glass_is_white_and_tissue_unreadable(self, tmp_path: Path, codec: str, sub: bool) -> None:
+        path = tmp_path / "a.tif"
+        with tifffile.TiffWriter(path) as tif:
+            for number, factor in enumerate((1, 4)):
+                tif.write(
+                    self.image()[::factor, ::factor],
+                    tile=(256, 256),
+                    photometric="rgb",
+                    compression=codec,
+                    subfiletype=number,
+                    metadata=None,
+                    subifds=int(sub) if not number else None,
+                )
+        with tifffile.TiffFile(path, mode="r+") as tif:
+            tag = tif.pages.first.tags["TileByteCounts"]
+            counts = list(tag.value)
+            counts[0] = counts[-1] = 0
+            tag.overwrite(counts)
+        with open_slide(path, 0.5) as slide:
+            assert slide.reader == ("tifffile" if sub else "openslide")
+            with pytest.raises(SlideReadError, match=r"x=0, y=0 .*holds no data"):
+                slide.read(0, 0, 256, 256, 0.5)
+            assert (slide.read(768, 768, 256, 256, 0.5) == 255).all()
+
+    def test_without_a_coarser_level_nothing_tells(self, tmp_path: Path) -> None:
+        path = write_pyramid(tmp_path / "a.tif", self.image(), factors=(), compression="jpeg")
+        with tifffile.TiffFile(path, mode="r+") as tif:
+            tag = tif.pages.first.tags["TileByteCounts"]
+            tag.overwrite([*tag.value[:-1], 0])
+        with open_slide(path) as slide, pytest.raises(SlideReadError, match="no coarser level"):
+            slide.read(768, 768, 256, 256, 0.5)
+
+
+class TestHeaders:
+    @pytest.mark.parametrize("codec", ["jpeg", "zlib", None])
+    @pytest.mark.parametrize(
+        ("changes", "what"),
+        [
+            ({"ImageWidth": WIDTH * 10}, "by its header"),
+            ({"ImageLength": HEIGHT // 2}, "by its header"),
+            ({"TileWidth": 128}, "by its header"),
+            ({"PlanarConfiguration": 0}, "damaged|cannot be"),
+        ],
+    )
+    def test_contradictions_are_refused(
+        self, tmp_path: Path, codec: str | None, changes: dict[str, Any], what: str
+    ) -> None:
+        path = write_pyramid(tmp_path / "a.tif", SMOOTH, compression=codec)
+        overwrite(path, changes)
+        with pytest.raises(SlideError, match=what):
+            open_slide(path).read(0, 0, 256, 256, 0.5)
+
+    def test_strips_too(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.tif"
+        tifffile.imwrite(path, SMOOTH, photometric="rgb", rowsperstrip=64, compression="zlib")
+        overwrite(path, {"ImageLength": HEIGHT // 2})
+        with pytest.raises(SlideError, match="by its header"):
+            open_slide(path, 0.5)
+
+    @pytest.mark.parametrize("tile", [(256, 256), None])
+    @pytest.mark.parametrize("dtype", [np.uint16, np.int8, np.float32])
+    def test_other_samples_are_refused(self, tmp_path: Path, dtype: type, tile: tuple[int, int] | None) -> None:
+        path = tmp_path / "a.tif"
+        tifffile.imwrite(path, SMOOTH.astype(dtype), photometric="rgb", tile=tile, metadata=None)
+        with pytest.raises(SlideError, match="8-bit"):
+            open_slide(path, 0.5)
+
+    @pytest.mark.parametrize("orientation", [2, 3, 6])
+    @pytest.mark.parametrize("codec", ["jpeg", "zlib"])
+    def test_an_orientation_is_not_followed_tile_by_tile(self, tmp_path: Path, orientation: int, codec: str) -> None:
+        path = tmp_path / "a.tif"
+        tags = [("Orientation", "H", 1, orientation, False)]
+        tifffile.imwrite(
+            path, SMOOTH, photometric="rgb", tile=(256, 256), metadata=None, extratags=tags, compression=codec
+        )
+        expected = tifffile.imread(path)
+        with open_slide(path, 0.5) as slide:
+            np.testing.assert_array_equal(slide.read(0, 0, WIDTH, HEIGHT, 0.5), expected)
+
+    def test_the_largest_image_is_the_slide(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        path = tmp_path / "a.tif"
+        with tifffile.TiffWriter(path) as tif:
+            tif.write(SMOOTH[:200, :100], photometric="rgb", tile=(64, 64), metadata=None, compression="zlib")
+            tif.write(SMOOTH, photometric="rgb", tile=(256, 256), metadata=None, compression="zlib")
+        with open_slide(path, 0.5) as slide:
+            np.testing.assert_array_equal(slide.read(0, 0, WIDTH, HEIGHT, 0.5), SMOOTH)
+        assert "100 x 200" in caplog.text
+        assert f"{WIDTH} x {HEIGHT}" in caplog.text
+
+    @pytest.mark.parametrize("levels", [1, 2])
+    @pytest.mark.parametrize("codec", ["jpeg2000", "webp", "jpegxl", "zstd"])
+    def test_codecs_that_openslide_lacks(self, tmp_path: Path, codec: str, levels: int) -> None:
+        path = tmp_path / "a.tif"
+        with tifffile.TiffWriter(path) as tif:
+            for number in range(levels):
+                tif.write(
+                    SMOOTH[:: 2**number, :: 2**number],
+                    photometric="rgb",
+                    tile=(256, 256),
+                    compression=codec,
+                    metadata=None,
+                    subfiletype=int(number > 0),
+                    resolution=(20000 / 2**number,) * 2,
+                    resolutionunit="CENTIMETER",
+                )
+        with open_slide(path) as slide:
+            assert slide.mpp == pytest.approx(0.5)
+            np.testing.assert_array_equal(slide.read(0, 0, WIDTH, HEIGHT, 0.5), tifffile.imread(path))
+            if levels == 2:
+                assert slide.read(0, 0, 200, 200, 1.0).shape == (200, 200, 3)
+
+
+class TestScale:
+    @pytest.mark.parametrize("tile", [(256, 256), None])
+    def test_resolution_tags_are_read_from_tiles_and_strips(self, tmp_path: Path, tile: tuple[int, int] | None) -> None:
+        options: dict[str, Any] = {"photometric": "rgb", "tile": tile, "metadata": None}
+        tifffile.imwrite(tmp_path / "a.tif", SMOOTH, resolution=(40000, 40000), resolutionunit="CENTIMETER", **options)
+        tifffile.imwrite(tmp_path / "b.tif", SMOOTH, resolution=(300, 300), resolutionunit="INCH", **options)
+        with open_slide(tmp_path / "a.tif") as slide:
+            assert slide.mpp == pytest.approx(0.25)
+        with pytest.raises(SlideError, match="does not say its scale"):  # 300 dpi is print
+            open_slide(tmp_path / "b.tif")
+
+    def test_imagej_says_its_unit(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.tif"
+        tifffile.imwrite(path, SMOOTH[None, None], imagej=True, resolution=(2.0, 2.0), metadata={"unit": "um"})
+        with open_slide(path) as slide:
+            assert slide.mpp == pytest.approx(0.5)
+
+    def test_a_magnification_is_a_hint_not_a_scale(self, tmp_path: Path) -> None:
+        path = write_pyramid(tmp_path / "a.svs", SMOOTH, mpp=None, compression="jpeg")
+        with tifffile.TiffWriter(path) as tif:
+            tif.write(
+                SMOOTH,
+                tile=(256, 256),
+                photometric="rgb",
+                compression="jpeg",
+                metadata=None,
+                description="Aperio Image Library v1\r\nx|AppMag = 20",
+            )
+        with pytest.raises(SlideError, match=r"objective of 20x.* 0\.5"):
+            open_slide(path)
+
+
+def test_memory_is_asked_for_before_it_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(SMOOTH).save(tmp_path / "a.png")
+    monkeypatch.setattr(flat, "available_memory", lambda: 1_000_000)
+    with pytest.raises(SlideError, match=r"takes .* GiB .*are free.*vips"):
+        open_slide(tmp_path / "a.png", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind"), [(".bmp", "BMP"), (".webp", "WEBP"), (".gif", "GIF"), (".jp2", "JPEG2000")]
+)
+def test_other_images_are_called_by_their_name(tmp_path: Path, suffix: str, kind: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(SMOOTH).save(path)
+    with pytest.raises(SlideError, match=f"is a {kind} image.*Convert"):
+        open_slide(path, 0.5)
+
+
+class TestDicom:
+    @staticmethod
+    def write(source: Path, target: Path, uid: str | None = None, **tags: str) -> Path:
+        data = pydicom.dcmread(source)
+        if uid is not None:
+            data.SeriesInstanceUID = uid
+            data.SOPInstanceUID = f"{uid}.1"
+            data.file_meta.MediaStorageSOPInstanceUID = f"{uid}.1"
+        for name, value in tags.items():
+            setattr(data, name, value)
+        data.save_as(target)
+        return target
+
+    @staticmethod
+    def names(paths: Sequence[Path]) -> list[str]:
+        return [path.name for path in paths]
+
+    def test_a_folder_holds_as_many_slides_as_series(self, data_dir: Path, tmp_path: Path) -> None:
+        source = data_dir / "wsi" / "camelyon_jpeg.dcm"
+        self.write(source, tmp_path / "a.dcm", "1.2.3")
+        assert find_slides(tmp_path) == [tmp_path]
+        self.write(source, tmp_path / "b.dcm", "1.2.4")
+        assert self.names(find_slides(tmp_path)) == ["a.dcm", "b.dcm"]
+        assert self.names(slide_files(tmp_path / "a.dcm")) == ["a.dcm"]
+        with pytest.raises(SlideError, match="holds 2 slides"):
+            open_slide(tmp_path)
+        write_pyramid(tmp_path / "c.tif", SMOOTH)
+        assert self.names(find_slides(tmp_path)) == ["a.dcm", "b.dcm", "c.tif"]
+        (tmp_path / "b.dcm").unlink()
+        assert self.names(find_slides(tmp_path)) == ["a.dcm", "c.tif"]
+
+    def test_frames_are_believed_against_the_header(
+        self, data_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        source = data_dir / "wsi" / "camelyon_jpeg.dcm"
+        if "YBR" not in pydicom.dcmread(source, stop_before_pixels=True).PhotometricInterpretation:
+            pytest.skip("the file's frames are no YCbCr")
+        shutil.copy(source, tmp_path / "right.dcm")
+        (tmp_path / "x").mkdir()
+        wrong = self.write(source, tmp_path / "x" / "wrong.dcm", PhotometricInterpretation="RGB")
+        with open_slide(tmp_path / "right.dcm") as slide:
+            expected = slide.thumbnail(slide.mpp * 4).astype(int)
+        assert not caplog.text
+        with open_slide(wrong) as slide:
+            difference = np.abs(slide.thumbnail(slide.mpp * 4).astype(int) - expected)
+        assert difference.mean() < 1  # chroma is smoothed before the colours are made, or after
+        assert "the frames are believed" in caplog.text

@@ -1,0 +1,138 @@
+"""What the viewer opens with: what varies, a plain statement instead of a composition, and words beside numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+import histomix as hm
+from histomix.common.words import RESEARCH_USE
+from histomix.viewer import ViewerSlide, write_viewer
+
+from .viewer_page import CELL, COLUMNS, ROWS, chromium, composition, looking, on_screen, pixel, until
+
+NAMES = ["commonest", "rising", "even", "untold"]
+TISSUE = "</script><b>HER2+</b> breast"
+
+
+def _table(in_scope: np.ndarray) -> ad.AnnData:
+    """A grid on which one type rises from left to right beyond its interval."""
+    positions = np.array([(150 + CELL * c, 150 + CELL * r) for r in range(ROWS) for c in range(COLUMNS)])
+    across = positions[:, 0] / positions[:, 0].max()
+    values = np.full((len(positions), 4), 0.02)
+    values[:, 0], values[:, 1] = 0.6, 0.3 * across
+    table = composition(positions, values, NAMES)
+    table.layers["lower"], table.layers["upper"] = np.maximum(values - 0.04, 0), values + 0.04
+    table.obs["in_scope"] = in_scope
+    table.var["good_for"] = ["within a slide only", "between slides", "not known", "neither"]
+    facts = json.loads(table.uns["manifest"])
+    facts |= {
+        "slide": {"mpp": 0.5}, "tile": {"size_px": 112, "mpp": 1.0}, "area": {"spot_um": 55.0}, "cell_px": CELL,
+        "head": {"tissue": [TISSUE]}, "calibration": {"level": 0.8, "kind": "section", "n_donors": 1},
+    }  # fmt: skip
+    table.uns["manifest"] = json.dumps(facts)
+    return table
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reading")
+    Image.fromarray(np.full((1100, 1400, 3), 180, np.uint8)).save(folder / "slide.png")
+    n = ROWS * COLUMNS
+    with hm.open_slide(folder / "slide.png", mpp=0.5) as slide:
+        slides = [
+            ViewerSlide("inside", slide, _table(np.arange(n) % COLUMNS < 9)),
+            ViewerSlide("foreign", slide, _table(np.arange(n) < 10)),
+        ]
+        return write_viewer(slides, folder / "viewer").page
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+def test_a_slide_opens_with_what_varies_not_with_the_commonest_type(browser: Any, page: Path) -> None:
+    with looking(browser, page) as tab:
+        assert tab.evaluate("[app.layer, app.meta.types[app.type]]") == ["differs", "rising"]
+        thumbs = tab.locator("#thumbs .thumb").all_inner_texts()
+        assert thumbs[:2] == ["H&E", "rising"] and "untold" not in thumbs
+        tab.evaluate("app.setOpacity(1); app.setHatching(false)")
+        table = _table(np.ones(ROWS * COLUMNS, bool))
+        positions, values = table.obsm["spatial"], np.asarray(table.X)[:, 1]
+        inside = np.arange(len(values)) % COLUMNS < 9
+        mean = values[inside].mean()
+        top = tab.evaluate("app.overview.top")
+        # The 99th percentile is over the types that are shown; it is this type's, since the others are even.
+        assert 0 < top <= np.abs(values[inside] - mean).max() + 1e-4
+        signed = matplotlib.colormaps["RdBu_r"]
+        for tile in (0, 4, 8):
+            place = np.clip(round(127.5 + 127.5 * (values[tile] - mean) / top), 0, 255)
+            colour = np.array(signed(int(place))[:3]) * 255
+            if abs(values[tile] - mean) <= 0.04:
+                colour = colour + 0.7 * (255 - colour)
+            assert np.abs(pixel(tab, *positions[tile]) - colour).max() < 6
+        tab.locator("#thumbs .thumb").first.click()
+        until(tab, "app.layer === 'none'")
+        tab.keyboard.press("9")
+        until(tab, "app.layer === 'differs'")
+
+
+def test_numbers_are_of_what_is_in_scope(browser: Any, page: Path) -> None:
+    with looking(browser, page) as tab:
+        inside = np.arange(ROWS * COLUMNS) % COLUMNS < 9
+        expected = np.asarray(_table(inside).X)[inside].mean(axis=0)
+        np.testing.assert_allclose(tab.evaluate("app.meta.means.value"), expected, atol=1e-5)
+        tab.keyboard.press("r")
+        tab.mouse.move(*on_screen(tab, 1010, 110))
+        tab.mouse.down()
+        tab.mouse.move(*on_screen(tab, 1090, 190), steps=3)
+        tab.mouse.up()
+        until(tab, "document.getElementById('selected-text').textContent.includes('out of scope')")
+        assert "0 readable tiles in scope" in tab.inner_text("#selected-text")
+        assert set(tab.locator("#selected-rows td:nth-child(2)").all_inner_texts()) == {"–"}
+
+
+def test_a_slide_out_of_scope_opens_with_a_statement(browser: Any, page: Path) -> None:
+    with looking(browser, page, "#slide=foreign") as tab:
+        words = tab.inner_text("#statement")
+        assert words.startswith(f"This head was trained on {TISSUE}; 9 % of this slide looks like that.")
+        assert tab.evaluate("app.layer") == "none" and tab.is_hidden("#overview")
+        assert "out of scope" in tab.inner_text("#legend-0"), "and where, on the H&E"
+        assert set(tab.locator("#type-list small:not(.word)").all_inner_texts()) == {"–"}, "no composition"
+        far = pixel(tab, 650, 650)
+        tab.evaluate("app.setHatching(false)")
+        around = [pixel(tab, 650 + step, 650) for step in range(-20, 20)]
+        assert np.ptp(np.array(around), axis=0).max() < 8 and far is not None
+        tab.evaluate("app.setHatching(true)")
+        around = [pixel(tab, 650 + step, 650) for step in range(-20, 20)]
+        assert np.ptp(np.array(around), axis=0).max() > 60, "hatched over the H&E"
+        tab.select_option("#slide", "0")
+        until(tab, "app.meta.name === 'inside' && app.layer === 'differs'")
+        assert tab.is_hidden("#statement")
+
+
+def test_words_stand_beside_numbers(browser: Any, page: Path) -> None:
+    with looking(browser, page) as tab:
+        assert tab.locator("#type-list .word").all_inner_texts() == [
+            "good for: within a slide only", "good for: between slides", "good for: not known", "good for: neither"
+        ]  # fmt: skip
+        about = " ".join(tab.locator("#about li").all_inner_texts())
+        assert "calibrated on: sections of one patient" in about and "spots 55 µm wide" in about
+        assert "rising can be compared between slides" in about.lower()
+        legend = tab.evaluate("app.layers.legend('width').note")
+        assert legend == "112 µm tiles, learnt from 55 µm spots; intervals calibrated on: sections of one patient"
+        assert "calibrated" not in tab.evaluate("app.layers.legend('type').note")
+        assert tab.locator("header").inner_text().count(RESEARCH_USE) == 1
+        svg = tab.evaluate("drawFigure(app, DrawingPen).text()")
+        for words in (RESEARCH_USE, "calibrated on: sections of one patient", "spots 55 µm wide"):
+            assert words in svg
