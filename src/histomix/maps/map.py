@@ -18,6 +18,7 @@ from ..common.h5ad import read_h5ad
 from ..common.words import NOT_KNOWN, RESEARCH_USE
 from ..errors import MapError, MissingMapError
 from ..provenance import parse_json, read_json
+from .areas import AREAS_FILE, read_areas
 from .checks import check_map
 from .describe import CompositionDescription, describe
 from .reading import Reading, reading_of
@@ -255,6 +256,24 @@ class CompositionMap:
     def read_ok(self) -> np.ndarray:
         """Which tiles could be read, bool (n,)."""
         return self._column("read_ok", True, bool)
+
+    @property
+    def areas_mm2(self) -> dict[str, float]:
+        """What became of the tissue, mm2 by name of `histomix.maps.areas.REASONS`; empty for an older map."""
+        told = self.manifest.get("tissue_areas")
+        areas = told.get("mm2") if isinstance(told, Mapping) else None
+        return {str(name): float(area) for name, area in areas.items()} if isinstance(areas, Mapping) else {}
+
+    def not_read(self) -> np.ndarray | None:
+        """The raster of what was read and why not, uint8 codes of `histomix.maps.areas.REASONS` in its order from 1.
+
+        Raises
+        ------
+        MapError
+            The file beside the map is damaged.
+        """
+        path = self._beside(AREAS_FILE)
+        return None if path is None else read_areas(path)
 
     def preview(self) -> np.ndarray | None:
         """The slide at low resolution, uint8 (height, width, 3), where it lies beside the map."""

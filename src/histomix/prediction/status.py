@@ -25,7 +25,7 @@ _EVERY_S = 2.0
 _NAMELESS = (
     *("slide", "name", "facts", "anonymised", "digests", "versions", "state", "reason", "kind", "tiles_done", "tiles"),
     *("unreadable_tiles", "in_scope_tiles", "kept", "remarks", "seconds", "state_of_slide", "files", "mpp_given"),
-    *("remote", "owner"),
+    *("areas_mm2", "remote", "owner"),
 )
 WITHHELD = "not kept, since the words of an error may name the slide: the same command says them again"
 
