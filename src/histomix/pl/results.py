@@ -249,7 +249,7 @@ def training(
         The head was not trained epoch by epoch, or was loaded from a folder that keeps no curve.
     """
     estimator: Any = getattr(head, "estimator", None)
-    curves = {"": (head, None)} if estimator is None else _curves(estimator)
+    curves: dict[str, tuple[Any, int | None]] = {"": (head, None)} if estimator is None else _curves(estimator)
     if not curves:
         what = "the head has no training curve: it has no epochs, or was loaded from its folder"
         raise InputError(what, hint="Draw it from the head that histomix.train returned")
