@@ -734,7 +734,7 @@ def _without_manifest(table: ad.AnnData) -> None:
 
 def _with_nan(table: ad.AnnData) -> None:
     table.X[3, 3] = np.nan
-    manifest = {**json.loads(table.uns["manifest"]), "x_digest": features._digest(table.X)}
+    manifest = {**json.loads(table.uns["manifest"]), "content_digest": features._digest(table)}
     table.uns["manifest"] = json.dumps(manifest)
 
 

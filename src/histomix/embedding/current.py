@@ -41,7 +41,7 @@ def require_current(cohort: Cohort, name: str, tables: Sequence[AnnData]) -> Non
     FeatureError
         With what differs.
     """
-    row = next((one for one in cohort.rows if one.section == name), None)
+    row = next((one for one in cohort.rows if getattr(one, "section", None) == name), None)
     if row is None or getattr(row, "image", None) is None:
         return
     try:

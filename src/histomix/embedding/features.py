@@ -17,7 +17,7 @@ from ..common.formats import refuse_newer
 from ..common.h5ad import read_h5ad, write_h5ad
 from ..common.strangers.hdf5 import check_hdf5
 from ..errors import FeatureError, InputError, MissingFeatureError
-from ..provenance import atomic_path, digest_bytes, parse_json, read_json
+from ..provenance import atomic_path, digest_bytes, digest_json, parse_json, read_json
 from .identity import encoder_identity, require_same_encoder
 
 #: Of the file's layout; raised when an older version would misread it.
@@ -44,13 +44,14 @@ def build_features(X: np.ndarray, tiles: pd.DataFrame, manifest: Mapping[str, An
     tiles
         Tile table in the same order: index = spot key; ``x_px``, ``y_px`` = centre in level-0 px; ``tissue`` = share.
     manifest
-        What they were made from; gains ``x_digest``, the digest of ``X``.
+        What they were made from; gains ``content_digest``, of the embeddings, the spot keys and the tile table.
     """
     obs = tiles[_COLUMNS].astype(float)
     obs.index = obs.index.astype(str).rename("spot")
     features = ad.AnnData(X=X, obs=obs)
     features.obsm["spatial"] = obs[["x_px", "y_px"]].to_numpy()
-    features.uns["manifest"] = json.dumps({"format": LAYOUT, **manifest, "x_digest": _digest(X)}, allow_nan=False)
+    facts = {"format": LAYOUT, **manifest, "content_digest": _digest(features)}
+    features.uns["manifest"] = json.dumps(facts, allow_nan=False)
     return features
 
 
@@ -209,16 +210,23 @@ def _problem(features: ad.AnnData, manifest: Mapping[str, Any], section: str) ->
         return f"the file holds features of section {manifest['section']}, not of {section}"
     if not isinstance(X, np.ndarray) or X.shape[1] != dim:
         return f"the embeddings have {features.n_vars} columns, and the manifest says {dim}"
-    if absent := [name for name in _COLUMNS if name not in features.obs]:
+    absent = [name for name in _COLUMNS if name not in features.obs]
+    absent += [] if "spatial" in features.obsm else ["spatial"]
+    if absent:
         return f"the tile table lacks {', '.join(absent)}"
-    if manifest.get("x_digest") != _digest(X):
-        return "the embeddings are not those that were written (their digest differs)"
+    if any(features.obs[name].dtype.kind not in "iuf" for name in _COLUMNS):
+        return "the places of the tiles are no numbers"
+    if manifest.get("content_digest") != _digest(features):
+        return "the embeddings, spot keys or places are not those that were written (their digest differs)"
     if not features.obs_names.is_unique:
         return "spot keys repeat"
     # NaN and infinity show in the extremes, which take no memory to find.
     return None if np.isfinite([X.min(initial=0), X.max(initial=0)]).all() else "embeddings are not finite"
 
 
-def _digest(X: np.ndarray) -> str:
-    content: Any = np.ascontiguousarray(X).reshape(-1).view(np.uint8).data  # not tobytes, which copies
-    return digest_bytes(content)
+def _digest(features: ad.AnnData) -> str:
+    """Of everything that whoever trains on features believes: embeddings, keys, places and shares of tissue."""
+    tables = [np.asarray(features.obs[_COLUMNS], "<f8"), np.asarray(features.obsm["spatial"], "<f8")]
+    content: Any = np.ascontiguousarray(features.X).reshape(-1).view(np.uint8).data  # not tobytes, which copies
+    parts = [digest_bytes(content), *(digest_bytes(np.ascontiguousarray(table).tobytes()) for table in tables)]
+    return digest_json([*parts, [str(key) for key in features.obs_names]])

@@ -15,6 +15,7 @@ from .checks import HeadNotFittedError, abundances, column, matrix, remember_col
 from .look_around import NeighbourhoodMixin
 from .models.preprocess import threads_for
 from .neighbourhood import Positions
+from .saved import check_saved
 
 #: A head of fewer spots than this is refused.
 MIN_SPOTS = 10
@@ -48,6 +49,8 @@ class CompositionRegressor(NeighbourhoodMixin, RegressorMixin, BaseEstimator):  
 
     #: Numbers, besides `n_features_in_`, that a fitted estimator is saved with.
     _fitted_numbers: ClassVar[tuple[str, ...]] = ()
+    #: Fitted arrays that hold whole numbers from 0 on.
+    _whole_arrays: ClassVar[tuple[str, ...]] = ()
     unit: str
     present_: np.ndarray
     held_out_: np.ndarray | None = None
@@ -214,7 +217,8 @@ class CompositionRegressor(NeighbourhoodMixin, RegressorMixin, BaseEstimator):  
         Raises
         ------
         HeadError
-            An array or a number is missing, unknown or not finite, or the shapes do not fit together.
+            An array or a number is missing, unknown or out of range (see `check_saved`), or the shapes do not fit
+            together.
         """
         context_arrays, numbers_of_context = self._context_fitted()
         wanted = {"present_": ("all types",), **context_arrays, **self._fitted_arrays()}
@@ -225,8 +229,7 @@ class CompositionRegressor(NeighbourhoodMixin, RegressorMixin, BaseEstimator):  
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise HeadError(f"the fitted number {name} is {value!r}")
             setattr(self, name, value)
-        if arrays["present_"].dtype != bool:
-            raise HeadError("the saved array present_ is not boolean")
+        check_saved(arrays, whole=self._whole_arrays, flags=("present_",))
         rings = arrays["rings_um_"] if self.rings_um == "auto" else self.rings_um
         lengths = {
             "own features": self.n_features_in_,
@@ -240,8 +243,6 @@ class CompositionRegressor(NeighbourhoodMixin, RegressorMixin, BaseEstimator):  
             ):
                 expected = tuple(lengths.get(axis, axis) for axis in axes)
                 raise HeadError(f"the saved array {name} has shape {array.shape}; expected {expected}")
-            if not np.isfinite(array).all():
-                raise HeadError(f"the saved array {name} holds NaN or infinite values")
             setattr(self, name, array)
         return self
 

@@ -119,7 +119,7 @@ def assemble(
     section = np.repeat(sections, [len(part[0]) for part in parts])
     donor = np.array([cohort.donors[name] for name in section.tolist()])
     counts = [len(part[0]) for part in parts]
-    tiles = _tiles(cohort.subset(sections), blocks[0], encoders[0], np.repeat(np.arange(len(parts)), counts), xy_um)
+    tiles = _tiles(cohort, sections, blocks[0], encoders[0], np.repeat(np.arange(len(parts)), counts), xy_um)
     return TrainingSet(X, Y, keys, section, donor, xy_um, cell_types, unit, {"encoders": encoders}, dropped, tiles)
 
 
@@ -152,13 +152,19 @@ def positions_um(table: AnnData, keys: pd.Index) -> np.ndarray:
 
 
 def _tiles(
-    cohort: Cohort, block: Mapping[str, AnnData], encoder: Mapping[str, Any], section: np.ndarray, xy_um: np.ndarray
+    cohort: Cohort,
+    sections: Sequence[str],
+    block: Mapping[str, AnnData],
+    encoder: Mapping[str, Any],
+    section: np.ndarray,
+    xy_um: np.ndarray,
 ) -> CohortTiles | None:
     """The pixels that the first encoder sees, read from the slides of the sheet."""
-    images = [image for row in cohort.rows if (image := getattr(row, "image", None)) is not None]
-    if len(images) < len(cohort.rows):
+    by_name = dict(zip(cohort.names, (getattr(row, "image", None) for row in cohort.rows), strict=True))
+    images = [image for name in sections if (image := by_name[name]) is not None]
+    if len(images) < len(sections):
         return None
-    mpp = np.array([feature_manifest(block[name])["slide"]["mpp"] for name in cohort.names])
+    mpp = np.array([feature_manifest(block[name])["slide"]["mpp"] for name in sections])
     slides = list(zip(images, mpp.tolist(), strict=True))
     return CohortTiles(slides, section, xy_um / mpp[section][:, None], TileSpec(encoder["size_px"], encoder["mpp"]))
 

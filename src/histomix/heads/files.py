@@ -44,7 +44,9 @@ def check_card(card: Mapping[str, Any], where: Path) -> None:
         kind, encoders = card["head"], card["encoders"]
         known = isinstance(card["format"], int) and card["unit"] in UNITS and card["unit"] == kind["parameters"]["unit"]
         known = known and all(isinstance(value, dict) for value in (kind["fitted"], card["files"]))
-        known = known and all(isinstance(name, str) for name in card["cell_types"])
+        types = card["cell_types"]
+        known = known and isinstance(types, list) and len(types) > 0 and len(set(types)) == len(types)
+        known = known and all(isinstance(name, str) and name.strip() for name in types)
         known = known and all(
             isinstance(card.get(name), dict | None) for name in ("calibration", "levels", "crop_stability")
         )

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 from ..errors import HeadError
+from .saved import check_saved
 
 LEVEL = 0.9
 #: The error's variance is never taken below this share of its mean: a tile is not certain because it is predicted as 0.
@@ -86,8 +87,9 @@ class Intervals:
         actual_shapes = {name: array.shape for name, array in arrays.items()}
         if actual_shapes != shapes:
             raise HeadError(f"the arrays of the intervals have shapes {actual_shapes}; expected {shapes}")
-        if not all(np.isfinite(array).all() and (array >= 0).all() for array in arrays.values()):
-            raise HeadError("the arrays of the intervals hold negative or infinite values")
+        check_saved(arrays)
+        if not all((array >= 0).all() for array in arrays.values()):
+            raise HeadError("the arrays of the intervals hold negative values")
         return cls(arrays["variance"], arrays["multiplier"], unit, dict(described))
 
 

@@ -11,6 +11,7 @@ from scipy import linalg
 from ..errors import HeadError
 from .inner_folds import inner_splits
 from .models.preprocess import standardise, threads_for
+from .saved import check_saved
 
 #: A tile is in scope while it is no more novel than this share of held-out training tiles.
 IN_SCOPE_PERCENTILE = 0.99
@@ -131,7 +132,7 @@ class NoveltyModel:
         Raises
         ------
         HeadError
-            An array is missing or unknown, or has the wrong shape.
+            An array is missing or unknown, or has the wrong shape, kind or range.
         """
         model = cls()
         rank = arrays["axes"].shape[-1] if "axes" in arrays else 0
@@ -142,6 +143,11 @@ class NoveltyModel:
         actual_shapes = {name: array.shape for name, array in arrays.items()}
         if actual_shapes != shapes or not all(length.values()):
             raise HeadError(f"the arrays of the novelty score have shapes {actual_shapes}; expected {shapes}")
+        check_saved(arrays)
+        if (arrays["shares"] < 0).any() or (arrays["shares"] > 1).any():
+            raise HeadError("the saved array shares holds what is no share from 0 to 1")
+        if not (arrays["noise"] > 0).all():
+            raise HeadError("the saved array noise holds no variance above 0")
         for name, array in arrays.items():
             setattr(model, name, array)
         return model

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import HistomixError, InputError, origins
-from ..provenance import read_json, versions, write_json
+from ..provenance import digest_file, read_json, versions, write_json
 from ..slides import is_remote
 from ..slides.files import slide_digest, slide_state
 from .job import Settings, SlideJob, SlideResult
@@ -24,7 +24,8 @@ _EVERY_S = 2.0
 #: What the status of a slide that is not to be named says: nothing with a name, a path, a date or foreign words in it.
 _NAMELESS = (
     *("slide", "name", "facts", "anonymised", "digests", "versions", "state", "reason", "kind", "tiles_done", "tiles"),
-    *("unreadable_tiles", "in_scope_tiles", "kept", "remarks", "seconds", "state_of_slide", "files", "mpp_given"),
+    *("unreadable_tiles", "in_scope_tiles", "kept", "remarks", "seconds", "state_of_slide", "files", "file_digests"),
+    "mpp_given",
     *("areas_mm2", "remote", "owner"),
 )
 WITHHELD = "not kept, since the words of an error may name the slide: the same command says them again"
@@ -71,8 +72,14 @@ class Status:
             return False
         if told.get("mpp_given") != self.job.mpp or not set(self.settings.files) <= set(sizes):
             return False
+        contents = told.get("file_digests")
+        if not isinstance(contents, dict) or not set(self.settings.files) <= set(contents):
+            return False
         files = {name: self.job.folder / name for name in sizes}
-        return all(file.is_file() and file.stat().st_size == sizes[name] for name, file in files.items())
+        if not all(file.is_file() and file.stat().st_size == sizes[name] for name, file in files.items()):
+            return False
+        # Somebody may have edited a table, to the same size.
+        return all(_digest_or_none(self.job.folder / name) == digest for name, digest in contents.items())
 
     def up_to_date(self) -> SlideResult | None:
         """The result of an earlier run if the same slide, head and settings made it and its files are whole.
@@ -148,10 +155,14 @@ class Status:
             The status cannot be written.
         """
         state = slide_digest(self.job.path)
-        sizes = {name: (self.job.folder / name).stat().st_size for name in self.settings.files}
+        places = {name: self.job.folder / name for name in self.settings.files}
+        sizes = {name: place.stat().st_size for name, place in places.items()}
+        contents = {name: digest_file(place) for name, place in places.items()}
         digests = {**self.facts["digests"], "slide": state["digest"]}
         kept = sealed_state(self.job, state)
-        self._finished(result, digests=digests, state_of_slide=kept, files=sizes, mpp_given=self.job.mpp)
+        self._finished(
+            result, digests=digests, state_of_slide=kept, files=sizes, file_digests=contents, mpp_given=self.job.mpp
+        )
 
     def failed(self, error: HistomixError) -> SlideResult:
         """Say that the slide failed and why.
@@ -195,6 +206,13 @@ class Status:
             It cannot be written.
         """
         write_status(self.job, {**self.read(), **changes})
+
+
+def _digest_or_none(path: Path) -> str | None:
+    try:
+        return digest_file(path)
+    except OSError:
+        return None
 
 
 def _forget_frames(error: BaseException | None) -> None:

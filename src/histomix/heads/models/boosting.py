@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -54,6 +54,7 @@ class BoostingRegressor(CompositionRegressor):
     """
 
     _fitted_numbers = ("depth_",)
+    _whole_arrays = ("root_", "column_", "left_", "right_")
 
     def __init__(
         self,
@@ -163,3 +164,12 @@ class BoostingRegressor(CompositionRegressor):
             "root_": ("trees",),
             **dict.fromkeys(("column_", "threshold_", "left_", "right_", "value_"), ("nodes",)),
         }
+
+    def restore(self, arrays: Mapping[str, np.ndarray], numbers: Mapping[str, Any]) -> Self:
+        """Set what `fitted` returned; raises what `CompositionRegressor.restore` does."""
+        super().restore(arrays, numbers)
+        limits = {"column_": self.components_.shape[1], **dict.fromkeys(("root_", "left_", "right_"), len(self.value_))}
+        for name, limit in limits.items():
+            if getattr(self, name).max(initial=0) >= limit:
+                raise HeadError(f"the saved array {name} points beyond the {limit} there are")
+        return self

@@ -82,6 +82,7 @@ class MLPRegressor(CompositionRegressor):
     """
 
     _fitted_numbers = ("n_epochs_",)
+    _whole_arrays = ("views_",)
 
     def __init__(
         self,
