@@ -306,7 +306,7 @@ def main() -> None:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one seed, the fast heads, small tables")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=None, help="5; 1 with --quick")
     parser.add_argument("--heads", default=None, help="names, separated by commas")
     parser.add_argument("--only", choices=("phantom", "her2st", "monusac", "donors", "cost", "speed"), action="append")
     parser.add_argument("--folds", choices=("donor", "section"), action="append", help="of the phantom")
@@ -319,7 +319,7 @@ def main() -> None:
         name, *sizes = args.fit.split(",")
         fit_one(name, *map(int, sizes))
         return
-    args.seeds = 1 if args.quick else args.seeds
+    args.seeds = args.seeds or (1 if args.quick else 5)
     args.heads = args.heads.split(",") if args.heads else list(QUICK_HEADS if args.quick else COMPARED)
     unknown = sorted(set(args.heads) - set(HEADS))
     if unknown:

@@ -19,10 +19,12 @@ from scipy import sparse
 import histomix as hm
 from histomix.abundance import read_labels
 from histomix.errors import LabelError, SectionError
+from histomix.spots import read_cohort
 from histomix.spots.formats import SHEET_IMAGE, SpotFile, find_format, load_format
 from histomix.spots.formats.cells.placement import TO_IMAGE, fit_affine, read_affine, read_landmarks
+from histomix.spots.formats.cells.tables import PLAIN, read_cells
 from histomix.spots.pseudo_spots import cell_composition, cells_in_spots, cells_to_labels, pseudo_spots
-from histomix.spots.readers import read_section_spots
+from histomix.spots.readers import detect_format, read_section_spots
 
 from .extras import extra_module
 
@@ -528,3 +530,20 @@ def test_the_real_xenium_core(data_dir: Path) -> None:
         cells_to_labels(placed.adata)
     with pytest.raises(SectionError, match="nothing tells their um"):
         _read(path, "cells", image)
+
+
+@pytest.mark.parametrize("types", ["cell_type", "type"])
+@pytest.mark.parametrize("format", ["", "cells"])
+def test_cells_without_an_id_are_told_by_their_rows(tmp_path: Path, types: str, format: str) -> None:
+    """What ``score --cells`` takes, and the phantom's own truth; two cells share x."""
+    (tmp_path / "cells.csv").write_text(f"x_px,y_px,{types}\n100.5,20,T\n100.5,90,B\n300,40,T\n")
+    (tmp_path / "sheet.csv").write_text(f"section,donor,spots,image,mpp,format\na,P,cells.csv,,0.5,{format}\n")
+    section = read_cohort(tmp_path / "sheet.csv").section("a")
+    assert section.adata.obsm["cell_counts"].sum().to_dict() == {"B": 1, "T": 2}
+    assert list(read_cells(tmp_path / "cells.csv", PLAIN[0]).table.index) == ["1", "2", "3"]
+
+
+def test_a_table_of_spots_with_a_type_stays_one_of_spots(tmp_path: Path) -> None:
+    for header in ("spot,x_px,y_px,cell_type", "barcode,x_px,y_px,annotation", "name,x_px,y_px,cell_type"):
+        (tmp_path / "s.csv").write_text(f"{header}\na,1,2,T\n")
+        assert detect_format(tmp_path / "s.csv") == "csv"

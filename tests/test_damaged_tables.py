@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anndata as ad
@@ -16,17 +17,22 @@ import pytest
 from scipy import sparse
 from typer.testing import CliRunner
 
-from histomix.abundance import read_abundance, read_reference
+from histomix.abundance import label, read_abundance, read_reference
+from histomix.abundance.deconvolve.checks import check_counts
 from histomix.cli.app import app
 from histomix.common.geometry.polygons import read_regions
 from histomix.common.h5ad import write_h5ad
 from histomix.common.strangers.annotated import find_counts
 from histomix.common.tables import columns_or_none, read_bytes
 from histomix.common.yaml_text import YamlFile
-from histomix.errors import InputError, LabelError, SectionError
+from histomix.errors import InputError, LabelError, SectionError, SlideError
+from histomix.prediction.plan import refuse_vast_grid
 from histomix.provenance import read_json
+from histomix.slides import TileSpec, TissueMask
 from histomix.spots import inspect_data, read_cohort, read_spots
 from histomix.spots.formats.cells.tables import read_h5ad_cells
+from histomix.spots.formats.tenx.matrix import read_barcodes, read_matrix
+from histomix.spots.pseudo_spots import pseudo_spots
 from histomix.spots.readers import detect_format, read_section_spots
 
 
@@ -209,3 +215,196 @@ def test_counts_are_found_where_people_keep_them() -> None:
     assert find_counts(kept).place == "raw" and list(find_counts(kept).var.index) == ["g1", "g2"]
     with pytest.raises(ValueError, match=r"has no counts in 'umi' \(it has: X, raw\)"):
         find_counts(kept, "umi")
+
+
+GENES = 60
+
+
+@pytest.fixture
+def tissue(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a section of 49 spots and its sheet; gives the folder for references."""
+
+    def make(genes: list[str], prefix: str = "") -> Path:
+        mixtures = np.random.default_rng(1).dirichlet(np.ones(3), 49)
+        counts = np.random.default_rng(2).poisson(mixtures @ signatures().T * 3).astype(np.float32)
+        places = {"spatial": np.array([[100 + 100 * (n % 7), 100 + 100 * (n // 7)] for n in range(49)], float)}
+        var = pd.DataFrame(index=[prefix + gene for gene in genes])
+        data = ad.AnnData(sparse.csr_matrix(counts), obs=pd.DataFrame(index=[f"s{n}" for n in range(49)]), var=var)
+        data.obsm = places
+        write_h5ad(tmp_path / "S.h5ad", data)
+        (tmp_path / "sheet.csv").write_text("section,donor,spots,image\nS,D,S.h5ad,\n")
+        return tmp_path
+
+    return make
+
+
+def signatures() -> np.ndarray:
+    """Genes x types, with the few strong genes that tissue has."""
+    return np.random.default_rng(0).gamma(0.4, 6, (GENES, 3)) * np.random.default_rng(3).lognormal(0, 0.7, (GENES, 1))
+
+
+def symbols(spelling: Callable[[str], str] = str) -> list[str]:
+    return [spelling(f"GENE{n}") for n in range(GENES)]
+
+
+def cells(genes: list[str], key: str = "cell_type", n: int = 150, **var: Any) -> ad.AnnData:
+    types = np.random.default_rng(4).integers(0, 3, n)
+    counts = np.random.default_rng(5).poisson(signatures().T[types]).astype(np.float32)
+    obs = pd.DataFrame({key: np.array(["T", "B", "stroma"])[types]}, index=[f"c{k}" for k in range(n)])
+    return ad.AnnData(sparse.csr_matrix(counts), obs=obs, var=pd.DataFrame(var, index=genes))
+
+
+def table(values: np.ndarray | None = None) -> pd.DataFrame:
+    return pd.DataFrame(signatures() if values is None else values, index=symbols(), columns=["T", "B", "stroma"])
+
+
+def shares(folder: Path, **options: Any) -> pd.DataFrame:
+    return label(folder / "sheet.csv", progress=False, **options)["S"].values
+
+
+def test_references_as_public_files_have_them(tissue: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
+    folder = tissue(symbols())
+    write_h5ad(folder / "plain.h5ad", cells(symbols()))
+    expected = shares(folder, reference=folder / "plain.h5ad")
+    ids = [f"ENSG{n:011d}" for n in range(GENES)]
+    raw = cells(ids, feature_name=symbols())
+    raw.raw = raw.copy()
+    raw.X = raw.X.log1p()
+    layered = cells(symbols())
+    layered.layers["umi"], layered.X = layered.X.copy(), layered.X.log1p()
+    two = layered.copy()
+    two.layers["more"] = two.layers["umi"] * 2
+    for name, data in (("raw", raw), ("layered", layered), ("ids", cells(ids, feature_name=symbols()))):
+        write_h5ad(folder / f"{name}.h5ad", data)
+        with caplog.at_level("INFO", logger="histomix"):
+            pd.testing.assert_frame_equal(shares(folder, reference=folder / f"{name}.h5ad"), expected)
+    assert "its counts are those of raw" in caplog.text and "its counts are those of umi" in caplog.text
+    write_h5ad(folder / "two.h5ad", two)
+    with pytest.raises(LabelError, match=r"X: .* are fractions(.|\n)*--layer"):
+        shares(folder, reference=folder / "two.h5ad")
+    pd.testing.assert_frame_equal(shares(folder, reference=folder / "two.h5ad", layer="umi"), expected)
+    with pytest.raises(LabelError, match=r"has no counts in 'spliced' \(it has: X, more, umi\)"):
+        shares(folder, reference=folder / "two.h5ad", layer="spliced")
+
+
+def test_mitochondrial_genes_are_known_by_any_of_their_names(tmp_path: Path) -> None:
+    names = ["MT-CO1", *symbols()[1:]]
+    write_h5ad(tmp_path / "r.h5ad", cells([f"ENSG{n:011d}" for n in range(GENES)], feature_name=names))
+    found = read_reference(tmp_path / "r.h5ad")
+    assert found.mitochondrial == ("ENSG00000000000",) and len(found.other_names) == len(found.table)
+
+
+@pytest.mark.parametrize("n", [30, 150])
+def test_cells_are_not_taken_for_cell_types(tmp_path: Path, n: int) -> None:
+    path = tmp_path / "r.h5ad"
+    write_h5ad(path, cells(symbols(), key="celltype_major", n=n))
+    with pytest.raises(LabelError, match=r"no column 'cell_type' in obs \(it has: celltype_major\).*cell-type-key"):
+        read_reference(path)
+    assert list(read_reference(path, "celltype_major").table.columns) == ["B", "T", "stroma"]
+    bare = cells(symbols(), n=n)
+    bare.obs = pd.DataFrame(index=[f"{'ACGT' * 4}{k}-1" for k in range(n)])
+    bare.obs.index = [f"ACGTACGTACGTACG{'ACGT'[k % 4]}-{k}" for k in range(n)]
+    write_h5ad(path, bare)
+    with pytest.raises(LabelError, match="no column 'cell_type'"):
+        read_reference(path)
+
+
+def test_a_reference_of_another_species_is_warned_of(
+    tissue: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tissue(symbols())
+    table().rename(index=str.capitalize).to_csv(folder / "mouse.csv")
+    shares(folder, reference=folder / "mouse.csv")
+    assert "spelt as those of a mouse, and the section's as those of a human" in caplog.text
+    caplog.clear()
+    write_h5ad(folder / "ids.h5ad", cells([f"ENSMUSG{n:011d}" for n in range(GENES)], feature_name=symbols(str.title)))
+    shares(folder, reference=folder / "ids.h5ad")
+    assert "of a mouse" in caplog.text
+    caplog.clear()
+    table().to_csv(folder / "human.csv")
+    shares(folder, reference=folder / "human.csv")
+    assert not caplog.text
+
+
+def test_turned_signatures_are_said_to_be_turned(tissue: Callable[..., Path]) -> None:
+    folder = tissue(symbols())
+    table().T.to_csv(folder / "turned.csv")
+    with pytest.raises(LabelError, match=r"has the genes in its columns \(60 of them(.|\n)*Turn the table"):
+        shares(folder, reference=folder / "turned.csv")
+
+
+@pytest.mark.parametrize("kind", ["log1p", "log1p of counts per 10,000"])
+def test_logarithms_are_no_counts(tissue: Callable[..., Path], kind: str) -> None:
+    folder, values = tissue(symbols()), signatures()
+    per_cell = values if kind == "log1p" else values / values.sum(axis=0) * 1e4
+    table(np.log1p(per_cell)).to_csv(folder / "logs.csv")
+    with pytest.raises(LabelError, match="looks like logarithms of counts"):
+        shares(folder, reference=folder / "logs.csv")
+    table(per_cell).to_csv(folder / "counts.csv")
+    shares(folder, reference=folder / "counts.csv")
+    marked = ad.AnnData(np.log1p(per_cell).T.astype(np.float32), var=pd.DataFrame(index=symbols()))
+    marked.uns["log1p"] = {"base": None}
+    write_h5ad(folder / "marked.h5ad", marked)
+    with pytest.raises(LabelError, match="is marked as logarithms"):
+        shares(folder, reference=folder / "marked.h5ad")
+
+
+def test_numbers_that_no_cell_and_no_spot_has_are_refused(tissue: Callable[..., Path]) -> None:
+    folder, values = tissue(symbols()), signatures()
+    values[3, 1] = 1e12
+    table(values).to_csv(folder / "r.csv")
+    with pytest.raises(LabelError, match=r"gene 'GENE3', cell type 'B' is 1000000000000\.0"):
+        read_reference(folder / "r.csv")
+    with pytest.raises(LabelError, match="above 100,000,000"):
+        check_counts(np.array([[1.0, 1e12]]))
+
+
+@pytest.mark.parametrize("bar", ["_", "___"])
+def test_one_genome_of_a_xenograft(tissue: Callable[..., Path], bar: str) -> None:
+    folder = tissue([f"GRCh38{bar}{gene}" for gene in symbols()[:50]] + [f"mm10{bar}Gene{n}" for n in range(50, 60)])
+    table().to_csv(folder / "r.csv")
+    with pytest.raises(LabelError, match=r"several genomes, by their prefixes \(GRCh38, mm10\)(.|\n)*--genome"):
+        shares(folder, reference=folder / "r.csv")
+    found = shares(folder, reference=folder / "r.csv", genome="GRCh38")
+    (folder / "sheet.csv").write_text("section,donor,spots,image\nS,D,S.h5ad#genome=GRCh38,\n")
+    pd.testing.assert_frame_equal(shares(folder, reference=folder / "r.csv"), found)
+    (folder / "sheet.csv").write_text("section,donor,spots,image\nS,D,S.h5ad#genome=hg19,\n")
+    with pytest.raises(LabelError, match=r"has no genes of 'hg19' \(prefixes: GRCh38, mm10\)"):
+        shares(folder, reference=folder / "r.csv")
+
+
+def test_a_matrix_of_10x_with_two_genomes(tmp_path: Path) -> None:
+    path = tmp_path / "two.h5"
+    with h5py.File(path, "w") as file:
+        for name, start in (("GRCh38", "G"), ("mm10", "M")):
+            group = file.create_group(name)
+            group["barcodes"] = np.array([b"AAAC-1", b"AAAG-1"])
+            group["genes"] = group["gene_names"] = np.array([f"{start}{n}".encode() for n in range(3)])
+            group["data"], group["indices"] = np.array([1, 2]), np.array([0, 2])
+            group["indptr"], group["shape"] = np.array([0, 1, 2]), np.array([3, 2])
+    assert "genomes GRCh38, mm10" in " ".join(inspect_data(path).description.contents)
+    assert list(read_barcodes(path)) == ["AAAC-1", "AAAG-1"]
+    with pytest.raises(SectionError, match=r"holds the counts of 2 genomes \(GRCh38, mm10\)\. Name one"):
+        read_matrix(path)
+    assert list(read_matrix(path, "mm10").var.index) == ["M0", "M1", "M2"]
+    with pytest.raises(SectionError, match=r"has no genome 'hg19' \(it has: GRCh38, mm10\)"):
+        read_matrix(path, "hg19")
+
+
+@pytest.mark.parametrize(("stride_um", "count"), [(0.001, "10,240,000,000,000"), (1e-200, "")])
+def test_a_grid_of_more_tiles_than_anybody_waits_for_is_refused(stride_um: float, count: str) -> None:
+    slide: Any = SimpleNamespace(path="slide.svs")
+    mask = TissueMask(np.ones((400, 400), bool), 8.0)  # 10.24 mm2
+    with pytest.raises(SlideError, match=rf"are about {count}") as caught:
+        refuse_vast_grid(slide, TileSpec(224, 0.5, stride_um), mask)
+    assert "Give a --stride-um of 1.1 or more" in str(caught.value)
+    refuse_vast_grid(slide, TileSpec(224, 0.5, 1.1), mask)
+    refuse_vast_grid(slide, TileSpec(224, 0.5), mask)
+
+
+@pytest.mark.parametrize("pitch_um", [0.001, 1e-300])
+def test_a_lattice_of_more_spots_than_memory_holds_is_refused(pitch_um: float) -> None:
+    cells = pd.DataFrame({"x_px": [10.0, 900.0], "y_px": [10.0, 900.0]})
+    with pytest.raises(SectionError, match="are too many"):
+        pseudo_spots(cells, pitch_um, mpp=0.5, size_um=112.0)
+    assert len(pseudo_spots(cells, 56.0, mpp=0.5, size_um=112.0)) > 0

@@ -18,7 +18,7 @@ from histomix.abundance import match_genes, nnls_deconvolve, poisson_deconvolve,
 from histomix.abundance.deconvolve import poisson_fit
 from histomix.abundance.deconvolve.poisson import poisson_spread
 from histomix.abundance.deconvolve.poisson_fit import calibrate
-from histomix.abundance.signatures import match_section
+from histomix.abundance.genes import match_section
 from histomix.errors import InputError, LabelError
 from histomix.spots import Section
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import zlib
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,65 @@ def test_torch_checkpoints_are_read_like_safetensors(lunit: Path, tmp_path: Path
         found = read_weights(path)
         assert found.keys() == state.keys()
         assert all(torch.equal(found[key], state[key]) for key in state)
+
+
+def test_checkpoints_of_training_load_by_their_teacher(tmp_path: Path) -> None:
+    """DINOv2's own: teacher and student, wrapped, with blocks in chunks and the heads of training."""
+    one = reduced(card("gpfm"), 2, narrow=True)
+    state = random_weights(one, tmp_path / "model.safetensors")
+    tiles = smooth_tiles(1, one.size_px)
+    expected = TimmEncoder(one, tmp_path / "model.safetensors", device="cpu").embed(tiles)
+    chunked = {key.replace("blocks.", "blocks.0.", 1): value for key, value in state.items()}
+    teacher = {f"backbone.{key}": value for key, value in chunked.items()} | {"dino_head.mlp.0.weight": torch.ones(2)}
+    student = {key: value + 1 for key, value in teacher.items()}
+    both = {f"student.{key}": value for key, value in student.items()}
+    both |= {f"teacher.{key}": value for key, value in teacher.items()}
+    for number, saved in enumerate(
+        [
+            {"student": student, "teacher": teacher, "epoch": 1},
+            {"model": {"teacher": teacher, "student": student}},
+            {"state_dict": both, "iteration": 7},
+            both,
+            {"model": {f"module.{key}": value for key, value in teacher.items()}},
+        ]
+    ):
+        torch.save(saved, tmp_path / f"{number}.pth")
+        found = TimmEncoder(one, tmp_path / f"{number}.pth", device="cpu").embed(tiles)
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_weights_in_several_files_are_read_by_their_index(lunit: Path, tmp_path: Path) -> None:
+    state = read_weights(lunit)
+    names = sorted(state)
+    parts = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
+    for file, keys in parts.items():
+        save_file({key: state[key] for key in keys}, tmp_path / file)
+    index = tmp_path / "model.safetensors.index.json"
+
+    def write(**changes: str) -> None:
+        weight_map = {key: file for file, keys in parts.items() for key in keys} | changes
+        index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map}))
+
+    write()
+    tiles = smooth_tiles(1, 224)
+    whole = load_encoder("lunit-s16", lunit)
+    for path in (tmp_path, index):
+        found = load_encoder("lunit-s16", path)
+        np.testing.assert_array_equal(found.embed(tiles), whole.embed(tiles))
+    digest = found.digest
+    save_file({key: state[key] + 1 for key in parts[file]}, tmp_path / file)
+    assert load_encoder("lunit-s16", tmp_path).digest != digest
+    for changes, says in (
+        ({"more": "../elsewhere.safetensors"}, "names weights elsewhere"),
+        ({"more": "model-00003-of-00003.safetensors"}, "the file model-00003-of-00003.safetensors of these weights"),
+        ({"more": file}, r"1 tensors are in none of its files \(such as more\)"),
+    ):
+        write(**changes)
+        with pytest.raises(EncoderError, match=says):
+            load_encoder("lunit-s16", tmp_path)
+    index.write_text("[" * 9)
+    with pytest.raises(EncoderError, match="cannot be read as JSON"):
+        load_encoder("lunit-s16", tmp_path)
 
 
 def test_a_classifier_in_the_weights_is_left_out(lunit: Path, tmp_path: Path) -> None:
@@ -182,6 +242,20 @@ def test_weights_in_the_hub_cache_load_without_network(
     assert availability("lunit-s16").loadable
     tiles = smooth_tiles(1, 224)
     np.testing.assert_array_equal(load_encoder("lunit-s16").embed(tiles), load_encoder("lunit-s16", lunit).embed(tiles))
+
+
+def test_another_commit_in_the_hub_cache_is_said(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    one = card("uni2-h")
+    assert one.revision is not None and one.hub_id is not None
+    snapshot = hub_cache / f"models--{one.hub_id.replace('/', '--')}" / "snapshots" / ("b" * 40)
+    snapshot.mkdir(parents=True)
+    assert availability("uni2-h").reason == "its weights are not on this machine"
+    (snapshot / one.files[0]).write_bytes(b"weights")
+    says = f"the hub's cache holds the commit bbbbbbbbbbbb, and the card is of {one.revision[:12]}"
+    assert says in availability("uni2-h").reason
+    with pytest.raises(EncoderError, match=says):
+        load_encoder("uni2-h")
 
 
 def test_offline_mode_is_respected(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,10 +22,12 @@ from .ranger_files import make_hd, make_outs
 from .test_spots import SELECTION
 
 
-def told(path: Path | str, *more: str) -> dict:  # type: ignore[type-arg]
+def told(path: Path | str, *more: str, exit_code: int = 0) -> dict:  # type: ignore[type-arg]
     result = CliRunner().invoke(app, ["inspect", str(path), "--json", *more])
-    assert result.exit_code == 0, result.stderr
-    return json.loads(result.stdout)
+    assert result.exit_code == exit_code, result.stderr
+    answer = json.loads(result.stdout)
+    assert answer["ok"] == (exit_code == 0) == (not answer["failures"])
+    return answer
 
 
 def test_a_visium_section_and_its_row(tmp_path: Path) -> None:
@@ -96,7 +98,7 @@ def test_images(tmp_path: Path, data_dir: Path) -> None:
     found = told(tmp_path / "a.png")
     assert found["contents"][0] == "64 x 48 px; the file does not say its scale (um per pixel)" and found["missing"]
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:40])
-    found = told(tmp_path / "a.png")
+    found = told(tmp_path / "a.png", exit_code=2)
     assert found["what"] == "an image file that cannot be used" and "it cannot be used: it" in found["missing"][0]
     result = CliRunner().invoke(app, ["inspect", str(data_dir / "wsi" / "CMU-1-Small-Region.svs")])
     assert "2,220 x 2,967 px at 0.499 um per px, by the file" in result.stdout and "warning" not in result.stderr
@@ -110,7 +112,7 @@ def test_a_cohort_sheet(tmp_path: Path) -> None:
     assert found["contents"][0] == "2 sections of 2 donors, of the format st"
     assert "image for 2 sections, which embed needs" in found["missing"]
     sheet.write_text("section,donor,spots,image\na,,a.tsv,\nb,Q,none.tsv,\n")
-    found = told(sheet)
+    found = told(sheet, exit_code=2)
     assert found["what"] == "a cohort sheet that cannot be used yet" and len(found["missing"]) == 2
 
 
@@ -119,6 +121,22 @@ def test_what_histomix_itself_wrote(job: Job) -> None:
     assert [kind.split(" by ")[0] for kind in kinds] == [
         "a folder of labels", "a folder of features", "a head that histomix trained"
     ]  # fmt: skip
+
+
+def test_a_folder_of_nothing_that_can_be_used(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"\x89PNG")
+    (tmp_path / "b.h5").write_bytes(b"\x89HDF")
+    found = told(tmp_path, exit_code=2)
+    assert not found["contents"] and len(found["missing"]) == 2
+    Image.new("RGB", (64, 48), "white").save(tmp_path / "c.png")
+    assert told(tmp_path)["contents"] == ["c.png: an image of a slide"]
+
+
+def test_a_map_that_is_cut_short_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "map").mkdir()
+    (tmp_path / "map" / "composition.h5ad").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    with pytest.raises(InputError, match="is damaged or no composition map"):
+        inspect_data(tmp_path / "map")
 
 
 def test_a_folder_of_sections(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,10 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 import histomix as hm
+from histomix.cli.app import app
 from histomix.common.formats import MAP_FORMAT
 from histomix.errors import InputError, MapError, MissingFileError
 from histomix.maps import find_maps
@@ -149,6 +152,83 @@ def test_what_is_no_map_is_named(spoil: Callable[..., Any], words: str, folder: 
         with pytest.raises(MapError, match=words) as caught:
             hm.CompositionMap.open(path)
         assert caught.value.where == str(file) and caught.value.hint and isinstance(caught.value, InputError)
+
+
+def _spoil(path: Path, change: Callable[[h5py.File], Any]) -> None:
+    with h5py.File(path, "r+") as file:
+        change(file)
+
+
+def _set(place: str, value: float) -> Callable[[h5py.File], Any]:
+    def change(file: h5py.File) -> None:
+        file[place][:] = value
+
+    return change
+
+
+def _without(place: str) -> Callable[[h5py.File], Any]:
+    def change(file: h5py.File) -> None:
+        del file[place]
+        if place.startswith("obs/"):
+            order = file["obs"].attrs["column-order"]
+            file["obs"].attrs["column-order"] = [name for name in order if name != place[4:]]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_set("X", np.inf), "says inf of"),
+        (_set("X", 1e30), r"says 1e\+30 of .* such values"),
+        (_set("X", -1.0), "says -1 of"),
+        (_set("X", np.nan), "has no value at any of its tiles"),
+        (_set("obsm/spatial", np.nan), "places of tiles that are on no slide"),
+        (_set("obs/x_px", np.nan), "places of tiles that are on no slide"),
+        (_set("obsm/spatial", 1e30), "places of tiles that are on no slide"),
+        (_without("obsm/spatial"), r"lacks the places of its tiles \(obsm\['spatial'\]\)"),
+        (_without("obs/y_px"), r"lacks the places of its tiles \(obs\['y_px'\]\)"),
+        (_without("X"), "has no table of numbers"),
+    ],
+)
+def test_a_map_with_impossible_numbers_is_refused(folder: Path, change: Callable[..., Any], words: str) -> None:
+    _spoil(folder / "composition.h5ad", change)
+    with pytest.raises(MapError, match=words):
+        hm.CompositionMap.open(folder)
+
+
+@pytest.mark.parametrize("name", ["slide", "head", "tile", "unit", "places", "cell_px", "fragments", "regions", "area"])
+@pytest.mark.parametrize("value", [3.5, "text", {}, True])
+def test_a_fact_of_another_kind_is_refused(folder: Path, name: str, value: Any) -> None:
+    with h5py.File(folder / "composition.h5ad") as file:
+        facts = json.loads(file["uns/manifest"].asstr()[()])
+    if type(value) is type(facts.get(name)) or (name == "cell_px" and value == 3.5) or value == facts.get(name):
+        pytest.skip("it may be so")
+    _manifest(json.dumps({**facts, name: value}))(folder / "composition.h5ad")
+    with pytest.raises(MapError, match=f"its manifest says that {name} is "):
+        hm.CompositionMap.open(folder)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 0.9])
+def test_a_picture_that_is_cut_short_is_named(folder: Path, share: float) -> None:
+    picture = folder / "preview.jpg"
+    content = picture.read_bytes()
+    picture.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(MapError, match="cannot be read as a picture") as caught:
+        hm.CompositionMap.open(folder).preview()
+    assert caught.value.where == str(picture)
+
+
+def test_a_folder_whose_name_is_no_text_is_reported_and_exported(folder: Path, tmp_path: Path) -> None:
+    """A name of bytes that are no UTF-8, as old servers have them."""
+    named = tmp_path / os.fsdecode(b"sl\xff\xe9de")
+    try:
+        shutil.copytree(folder, named)
+    except OSError:
+        pytest.skip("the file system has no such names")
+    for verb in (["report"], ["export", "--to", "csv"], ["cohort"]):
+        found = CliRunner().invoke(app, [*verb, str(named), "--out", str(tmp_path / verb[0])])
+        assert found.exit_code == 0, found.output
 
 
 def test_a_table_in_memory_that_is_no_map_is_named(made: Path) -> None:

@@ -11,7 +11,7 @@ from scipy import sparse
 
 from histomix.abundance import nnls_deconvolve, poisson_deconvolve, read_abundance, read_reference
 from histomix.abundance.deconvolve.reliability import label_reliability, thin
-from histomix.abundance.signatures import match_section
+from histomix.abundance.genes import match_section
 from histomix.errors import InputError, LabelError
 from histomix.spots import read_cohort
 

@@ -34,7 +34,7 @@ from histomix.slides import open_slide
 from .slide_files import block_mean, write_pyramid
 from .slide_heads import Colours, colour_head, tissue_pixels, tissue_slide
 
-OUTPUTS = ("composition.h5ad", "composition.csv", "tiles.geojson", "preview.jpg", "tissue.png")
+OUTPUTS = ("composition.h5ad", "composition.csv", "tiles.geojson", "preview.jpg", "tissue.png", "not_read.png")
 
 
 @pytest.fixture(autouse=True)
@@ -242,7 +242,8 @@ def test_kept_features_do_not_serve_a_head_on_another_encoder(
 def test_the_key_of_kept_features_follows_the_tiles_and_each_encoder(head: Head) -> None:
     tiles = np.zeros(3, TILE)
     tiles["x_px"], tiles["y_px"] = [10, 20, 30], [5, 5, 5]
-    plan = Plan(tiles, None, {"slide": {"digest": "sha256:slide", "mpp": 0.5, "file": "A.tif"}})
+    facts = {"slide": {"digest": "sha256:slide", "mpp": 0.5, "file": "A.tif"}}
+    plan = Plan(tiles, None, facts, np.zeros((1, 1), np.uint8))
     moved, elsewhere = tiles.copy(), tiles.copy()
     moved["x_px"][1] += 1
     elsewhere["place"] = [2, 1, 0]
@@ -251,7 +252,7 @@ def test_the_key_of_kept_features_follows_the_tiles_and_each_encoder(head: Head)
         facts = {**plan.facts, "slide": {**plan.facts["slide"], **(slide or {})}}
         (entry,) = head.card["encoders"]
         return features_key(
-            Plan(tiles, keys, facts), Head({**head.card, "encoders": [{**entry, **encoder}]}, None, None)
+            Plan(tiles, keys, facts, plan.areas), Head({**head.card, "encoders": [{**entry, **encoder}]}, None, None)
         )
 
     others = [

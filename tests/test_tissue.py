@@ -11,6 +11,7 @@ from PIL import Image
 
 from histomix.errors import InputError
 from histomix.slides import TissueMask, open_slide, tissue_mask
+from histomix.slides.tissue import FAT, PEN, SMALL
 
 GLASS = (244, 243, 244)
 PALE_STROMA = (233, 196, 210)
@@ -20,15 +21,17 @@ GREEN_PEN, BLUE_PEN, DARK_BLUE_PEN, BLACK_PEN = (71, 170, 153), (60, 85, 190), (
 
 
 def paint(
-    *patches: tuple[tuple[int, int, int, int], tuple[int, int, int]], glass: tuple[int, int, int] = GLASS
+    *patches: tuple[tuple[int, int, int, int], tuple[int, int, int]],
+    glass: tuple[int, int, int] = GLASS,
+    noise: float = 3,
 ) -> np.ndarray:
     """A section of 400 x 300 px, with patches (left, top, right, bottom) and a little noise."""
     image = np.empty((300, 400, 3))
     image[:] = glass
     for (left, top, right, bottom), colour in patches:
         image[top:bottom, left:right] = colour
-    noise = np.random.default_rng(0).normal(0, 3, image.shape)
-    return np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
+    grain = np.random.default_rng(0).normal(0, noise, image.shape)
+    return np.clip(np.rint(image + grain), 0, 255).astype(np.uint8)
 
 
 def find(folder: Path, pixels: np.ndarray, mpp: float = 8.0, **options: float) -> np.ndarray:
@@ -113,6 +116,57 @@ def test_resolution_is_fixed_in_um(tmp_path: Path) -> None:
         tissue_mask(open_slide(tmp_path / "image.png", 2.0), min_fragment_um2=-1)
 
 
+def lacunae(left: int, top: int, right: int, bottom: int, colour: tuple[int, int, int]) -> list:
+    """Septa of a pixel (8 um) around lacunae of 10 x 10 pixels, as patches to paint."""
+    upright = [((x, top, x + 1, bottom), colour) for x in range(left, right, 11)]
+    return upright + [((left, y, right, y + 1), colour) for y in range(top, bottom, 11)]
+
+
+@pytest.mark.parametrize("septa", [(238, 228, 236), (225, 190, 205), (190, 140, 170)])
+def test_fat_is_tissue_and_what_only_looks_like_it_is_not(tmp_path: Path, septa: tuple[int, int, int]) -> None:
+    pixels = paint((TISSUE, TUMOUR), *lacunae(210, 200, 300, 290, septa), noise=1)
+    hole, notch = (140, 130, 170, 160), (180, 100, 190, 150)  # a lumen of 240 um, and a tear of 80 um
+    for left, top, right, bottom in (hole, notch):
+        pixels[top:bottom, left:right] = GLASS
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    with open_slide(tmp_path / "image.png", 8.0) as slide:
+        mask = tissue_mask(slide)
+    kinds = mask.kinds
+    assert kinds is not None
+    assert mask.mask[203:286, 213:286].mean() > 0.97 and (kinds[205:280, 215:280] == FAT).any()
+    assert not mask.mask[135:155, 145:165].any() and not mask.mask[105:145, 183:188].any()
+    assert (kinds == FAT).sum() < 1.1 * 90 * 90 and not mask.mask[:, :95].any()
+    assert not mask.without_fat().mask[225:280, 225:280].mean() > 0.3
+
+
+def test_noise_dust_and_a_ruled_sheet_are_not_fat(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    grainy = paint((TISSUE, TUMOUR), noise=6)
+    dusty = paint((TISSUE, TUMOUR), noise=1)
+    for x, y in rng.integers(0, (400, 300), (400, 2)):
+        dusty[y : y + 2, x : x + 2] = 150
+    ruled = paint((TISSUE, TUMOUR), *lacunae(0, 202, 400, 300, (200, 200, 200)), noise=1)
+    for name, pixels in {"grainy": grainy, "dusty": dusty, "ruled in grey": ruled}.items():
+        Image.fromarray(pixels).save(tmp_path / "image.png")
+        with open_slide(tmp_path / "image.png", 8.0) as slide:
+            assert tissue_mask(slide).mm2(FAT) < 0.02, name
+
+
+def test_what_was_found_is_told_apart(tmp_path: Path) -> None:
+    speck, dust, across, beside = (20, 20, 38, 38), (60, 20, 62, 22), (180, 100, 220, 200), (20, 240, 380, 270)
+    Image.fromarray(
+        paint((TISSUE, TUMOUR), (speck, TUMOUR), (dust, TUMOUR), (across, BLUE_PEN), (beside, BLACK_PEN))
+    ).save(tmp_path / "image.png")
+    with open_slide(tmp_path / "image.png", 8.0) as slide:
+        mask = tissue_mask(slide)
+    assert mask.kinds is not None
+    # At its ends glass is as near as tissue.
+    assert (mask.kinds[125:175, 183:217] == PEN).all() and not (mask.kinds[242:268, 25:375]).any()
+    assert (mask.kinds[22:36, 22:36] == SMALL).all() and not mask.kinds[15:30, 55:70].any()
+    assert mask.pen_mm2 == pytest.approx((46 * 100 + 366 * 36) * 64e-6, rel=0.1)
+    assert mask.area_mm2 == pytest.approx(sum(mask.mm2(kind) for kind in range(1, 6)))
+
+
 def test_contains_and_share() -> None:
     mask = np.zeros((10, 20), bool)
     mask[4:, 10:] = True
@@ -144,13 +198,17 @@ class TestRealSlides:
             "stroma": [(680, 350), (690, 640), (215, 505), (365, 190)],
             "pen": [(580, 440), (820, 125), (695, 515), (690, 480), (1055, 420), (860, 640)],
             "glass": [(300, 720), (1080, 760), (600, 20), (20, 10), (820, 410)],
-            "fat": [(380, 330), (480, 160), (850, 220)],
-            "smudge": [(745, 235), (580, 735)],
+            "fat": [(300, 600), (1000, 640), (715, 660), (580, 735)],  # the last under a smudge
+            "emptied": [(850, 220), (470, 495), (580, 540)],
+            "smudge": [(745, 235)],
         }
         for name, points in positions.items():
             found = mask.contains(np.array(points) * scale, 4.0)
-            assert found.tolist() == [name in ("tumour", "stroma")] * len(points), name
-        assert 0.1 < mask.mask.mean() < 0.18
+            assert found.tolist() == [name in ("tumour", "stroma", "fat")] * len(points), name
+            assert mask.without_fat().contains(np.array(points) * scale, 4.0).sum() == found.sum() * (name != "fat")
+        assert 0.1 < mask.without_fat().mask.mean() < 0.18
+        assert 100 < mask.mm2(FAT) < 170  # most of the fat of this section, whose septa are faint at 4 um/px
+        assert 10 < mask.pen_mm2 < 20 and 2 < mask.mm2(PEN) < 8
 
     def test_scanner_slide_and_dim_photograph(self, data_dir: Path) -> None:
         slide = tissue_mask(open_slide(data_dir / "wsi" / "CMU-1-Small-Region.svs"))

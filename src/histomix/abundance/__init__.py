@@ -7,9 +7,10 @@ from .deconvolve.cell2location import fit_spots, most_specific_genes
 from .deconvolve.nnls import nnls_deconvolve
 from .deconvolve.poisson import poisson_deconvolve, poisson_spread
 from .deconvolve.reliability import label_reliability
+from .genes import match_genes
 from .labelling import label
 from .ready import cell_labels, cohort_labels, labels_of
-from .signatures import Signatures, match_genes, read_reference
+from .signatures import Signatures, read_reference
 from .tables import read_abundance, read_labels, write_abundance, write_labels
 from .vocabulary import Vocabulary, read_vocabulary
 

@@ -49,6 +49,8 @@ def label(
     batch_key: str | None = None,
     covariates: Sequence[str] | None = None,
     reliability: str | None = None,
+    layer: str | None = None,
+    genome: str | None = None,
 ) -> dict[str, Abundance]:
     """Derive the abundance of each cell type at each spot of a cohort.
 
@@ -83,6 +85,10 @@ def label(
     progress
         Bars in a terminal or notebook; False for none, or a function that is told ``"label"``, sections done and
         sections in all, and of a fit of cell2location its name, the epochs done and the most there can be.
+    layer
+        Of a reference of single cells: where its raw counts are, see `read_reference`.
+    genome
+        Of counts of several genomes (a xenograft) the one whose genes are used, such as ``"GRCh38"``.
     cells_per_spot
         Cells of a typical spot. A number, or ``"nuclei"``: the median of the nuclei counted in the image under the
         spots. Fast methods: all weights are scaled alike, so that the median total over the spots is this; over those
@@ -152,6 +158,8 @@ def label(
     options = read_options(method, asked)
     words = None if vocabulary is None else read_vocabulary(vocabulary)
     cohort = Cohort.of(cohort)
+    if genome is not None:
+        cohort = cohort.with_genome(genome)
     if method in READY:
         with progress_bars(progress) as report:
             return label_ready(method, cohort, out, unit, seed, report, words)
@@ -178,7 +186,7 @@ def label(
         )
     used = None if options is None else threads  # the fast methods give the same bits on any number
     with progress_bars(progress) as report:
-        signatures = _signatures(reference, cell_type_key, options, seed, folder, used, report)
+        signatures = _signatures(reference, cell_type_key, layer, options, seed, folder, used, report)
         if words is not None:
             # Refused now, not after a fit.
             types = signatures.table.columns
@@ -193,6 +201,8 @@ def label(
             seed,
             options,
             None if words is None else words.digest,
+            layer,
+            genome,
         )
         return Run(cohort, signatures, settings, folder, used, words).label(report)
 
@@ -211,6 +221,7 @@ def _cells(cells_per_spot: float | str | None) -> float | str | None:
 def _signatures(
     reference: str | os.PathLike[str] | pd.DataFrame,
     cell_type_key: str | None,
+    layer: str | None,
     options: Options | None,
     seed: int,
     folder: Path | None,
@@ -218,11 +229,11 @@ def _signatures(
     progress: Progress,
 ) -> Signatures:
     if options is not None and not isinstance(reference, pd.DataFrame) and is_single_cells(reference, cell_type_key):
-        choice = Regression(cell_type_key, options.batch_key, options.covariates, options.n_genes, seed)
+        choice = Regression(cell_type_key, options.batch_key, options.covariates, options.n_genes, seed, layer)
         return fit_reference(Path(reference), choice, folder, threads, progress)
     if options is not None and (options.batch_key or options.covariates):
         raise LabelError(
             "batch_key and covariates are columns of single cells, and the reference is a table of signatures",
             hint="Leave them out, or give an h5ad of single cells",
         )
-    return read_reference(reference, cell_type_key)
+    return read_reference(reference, cell_type_key, layer)

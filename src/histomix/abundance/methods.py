@@ -20,9 +20,10 @@ from .deconvolve.nnls import nnls_deconvolve
 from .deconvolve.poisson import poisson_deconvolve, poisson_spread
 from .deconvolve.reliability import label_reliability, thin
 from .deconvolve.svi import Checkpoint
+from .genes import gene_floor
 from .options import Options
 from .sections import MatchedCounts
-from .signatures import Signatures, gene_floor
+from .signatures import Signatures
 
 Array = NDArray[np.float64]
 

@@ -47,6 +47,8 @@ class Settings:
     seed: int
     options: Options | None = None
     vocabulary: str | None = None
+    layer: str | None = None
+    genome: str | None = None
 
     @property
     def fit(self) -> str:
@@ -65,7 +67,8 @@ class Settings:
     def facts(self) -> dict[str, Any]:
         """As they read back from a manifest."""
         facts: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        return facts
+        # Labels of versions that had no such choice are those without one.
+        return {name: value for name, value in facts.items() if value is not None or name not in ("layer", "genome")}
 
 
 @dataclass

@@ -12,8 +12,9 @@ from scipy import sparse
 
 from ..errors import LabelError
 from ..provenance import digest_bytes
-from .deconvolve.checks import check_counts
-from .signatures import Signatures, match_section
+from .deconvolve.checks import check_counts, refuse_logarithms
+from .genes import match_section
+from .signatures import Signatures
 
 if TYPE_CHECKING:
     from ..spots import Section
@@ -61,6 +62,8 @@ def matched_counts(section: Section, signatures: Signatures, min_genes: int | No
     match = match_section(section.adata, signatures, min_genes)
     counts = check_counts(section.adata.X)
     matched = counts[:, match.in_section]
+    mean = np.asarray(matched.mean(axis=0), dtype=np.float64).ravel()
+    refuse_logarithms(mean, signatures.table.to_numpy()[match.in_reference], signatures.source)
     total = counts.sum()
     facts = {
         "genes": counts.shape[1],

@@ -1,4 +1,4 @@
-"""The reference: mean counts of each gene in each cell type, and its genes found among those of a section."""
+"""The reference: mean counts of each gene in each cell type, from a table or from single cells."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from ..common.strangers.annotated import RAW, X, find_counts, looks_whole
 from ..common.tables import read_numbers
 from ..errors import LabelError
 from ..provenance import digest_bytes, digest_file
@@ -27,8 +28,15 @@ if TYPE_CHECKING:
 _MOST_TYPES = 500
 _CELL_TYPE_KEY = "cell_type"
 #: Columns of ``var`` that hold other names of the genes than ``var_names``.
-_OTHER_NAMES = ("gene_ids", "gene_symbols", "gene_name", "feature_name")
-_VERSIONED = re.compile(r"^(ENS[A-Z]*G\d+)\.\d+$")
+_OTHER_NAMES = (
+    "gene_ids", "gene_id", "ensembl_id", "feature_id", "gene_symbols", "gene_symbol", "symbol", "gene_name",
+    "gene_names", "feature_name",
+)  # fmt: skip
+#: A mean count above this is none: a cell has no ten million transcripts of one gene.
+_MOST_COUNTS = 1e7
+#: Rows that tables of signatures have at most, where what is in them may as well be cells.
+_MOST_LIKELY_TYPES = 100
+_BARCODE = re.compile(r".*[ACGT]{12,}([-_.].*)?")
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +45,8 @@ _log = logging.getLogger(__name__)
 class Signatures:
     """Mean counts per cell, ``table`` (genes x cell types, float64), with the digest of what they were read from.
 
-    ``made_by`` tells how they were made of single cells, where it was not by averages.
+    ``made_by`` tells how they were made of single cells, where it was not by averages. ``other_names`` are names of the
+    genes beside those of the table, such as symbols beside Ensembl ids: one column for each kind, one row a gene.
     """
 
     table: pd.DataFrame
@@ -46,6 +55,7 @@ class Signatures:
     mitochondrial: tuple[str, ...]
     silent: tuple[str, ...]
     made_by: dict[str, Any] = field(default_factory=dict)
+    other_names: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def facts(self) -> dict[str, Any]:
         """What a manifest records."""
@@ -59,16 +69,9 @@ class Signatures:
         }
 
 
-@dataclass(frozen=True)
-class GeneMatch:
-    """Genes shared by a section and a reference: their positions in each, and how many have the very same name."""
-
-    in_section: np.ndarray
-    in_reference: np.ndarray
-    exact: int
-
-
-def read_reference(reference: str | os.PathLike[str] | pd.DataFrame, cell_type_key: str | None = None) -> Signatures:
+def read_reference(
+    reference: str | os.PathLike[str] | pd.DataFrame, cell_type_key: str | None = None, layer: str | None = None
+) -> Signatures:
     """Read a reference of cell-type signatures.
 
     Mitochondrial genes (``MT-``, any case) and genes without counts in any type are set aside.
@@ -77,10 +80,13 @@ def read_reference(reference: str | os.PathLike[str] | pd.DataFrame, cell_type_k
     ----------
     reference
         A table, CSV, TSV or DataFrame, of genes x cell types (first column: gene) with mean raw counts per cell. Or an
-        h5ad: with ``obs[cell_type_key]``, raw counts of single cells (``layers["counts"]``, else ``X``), averaged by
-        type; without it, one row per cell type.
+        h5ad: with ``obs[cell_type_key]``, raw counts of single cells, averaged by type; without it, one row per cell
+        type.
     cell_type_key
         Column of ``obs`` with the cell types; ``"cell_type"`` is found by itself.
+    layer
+        Where the raw counts of single cells are: ``"X"``, ``"raw"`` or the name of a layer. When left out, the first
+        of ``layers["counts"]``, ``X`` and ``raw`` that holds whole numbers, else the one other layer that does.
 
     Raises
     ------
@@ -94,110 +100,55 @@ def read_reference(reference: str | os.PathLike[str] | pd.DataFrame, cell_type_k
     else:
         path = Path(reference)
         source = os.fspath(path)
-        table = _read_h5ad(path, cell_type_key) if path.suffix == ".h5ad" else read_numbers(path)
+        if path.suffix == ".h5ad":
+            table, others = _read_h5ad(path, cell_type_key, layer)
+            return set_aside(check_reference(table, source), source, digest_file(path), other_names=others)
+        table = read_numbers(path)
         digest = digest_file(path)
     return set_aside(check_reference(table, source), source, digest)
 
 
-def set_aside(table: pd.DataFrame, source: str, digest: str, made_by: dict[str, Any] | None = None) -> Signatures:
-    """Signatures without mitochondrial genes, and without genes of no counts.
+def set_aside(
+    table: pd.DataFrame,
+    source: str,
+    digest: str,
+    made_by: dict[str, Any] | None = None,
+    other_names: pd.DataFrame | None = None,
+) -> Signatures:
+    """Signatures without mitochondrial genes, by any of their names, and without genes of no counts.
 
     Raises
     ------
     LabelError
         A type has no counts in the others.
     """
-    mitochondrial = np.array([gene.upper().startswith("MT-") for gene in table.index])
+    others = pd.DataFrame(index=table.index) if other_names is None else other_names
+    names = [table.index, *(others[kind] for kind in others)]
+    mitochondrial = np.any([[str(gene).upper().startswith("MT-") for gene in kind] for kind in names], axis=0)
     silent = table.eq(0).all(axis=1).to_numpy()
     kept = table[~(mitochondrial | silent)]
     empty = kept.columns[kept.eq(0).all(axis=0).to_numpy()]
     if len(empty):
         raise LabelError(
-            f"{len(empty)} cell types have no counts (such as {examples(empty)})", where=source, hint="Leave them out"
+            f"{len(empty)} cell types have no counts (such as {examples(empty)})",
+            where=source,
+            hint="Leave them out; where these are genes, turn the table: one row per gene, one column per cell type",
         )
-    return Signatures(
-        kept, source, digest, tuple(table.index[mitochondrial]), tuple(table.index[silent]), made_by or {}
-    )
+    aside = tuple(table.index[mitochondrial]), tuple(table.index[silent])
+    return Signatures(kept, source, digest, *aside, made_by or {}, others[~(mitochondrial | silent)])
 
 
 def is_single_cells(reference: str | os.PathLike[str] | pd.DataFrame, cell_type_key: str | None) -> bool:
     """Whether a reference is an h5ad of single cells, not a table of signatures."""
     if isinstance(reference, pd.DataFrame) or Path(reference).suffix != ".h5ad":
         return False
-    adata = read_h5ad(Path(reference))
-    return cell_type_key is not None or _CELL_TYPE_KEY in adata.obs or adata.n_obs > _MOST_TYPES
+    return cell_type_key is not None or _holds_cells(read_h5ad(Path(reference)))
 
 
-def match_genes(genes: pd.Index, reference: pd.Index) -> GeneMatch:
-    """Find the genes of a reference among those of a section.
-
-    Same names first; then names that differ only in case or in the version of an Ensembl id, where just one gene of
-    each side has that name.
-    """
-    positions = reference.get_indexer(genes)
-    exact = int((positions >= 0).sum())
-    free = np.flatnonzero(positions < 0)
-    others = np.setdiff1d(np.arange(len(reference)), positions)
-    loose = pd.Series(free, index=_plain(genes[free]))
-    loose_reference = pd.Series(others, index=_plain(reference[others]))
-    both = pd.concat(
-        [names[~names.index.duplicated(keep=False)] for names in (loose, loose_reference)], axis=1, join="inner"
-    ).to_numpy(dtype=np.intp)
-    positions[both[:, 0]] = both[:, 1]
-    in_section = np.flatnonzero(positions >= 0)
-    return GeneMatch(in_section, positions[in_section], exact)
-
-
-def match_section(adata: AnnData, signatures: Signatures, min_genes: int | None = None) -> GeneMatch:
-    """Find the genes of a reference in a section, by those of its gene names that fit best.
-
-    Parameters
-    ----------
-    adata
-        The section; its genes may be named by ``var_names``, or by ids or symbols in ``var``.
-    signatures
-        The reference.
-    min_genes
-        Refuse fewer shared genes than this; None: twice as many as cell types, and at least 20.
-
-    Raises
-    ------
-    LabelError
-        Too few genes are shared, or a cell type has no counts in the shared genes.
-    """
-    reference = signatures.table.index
-    names = [adata.var_names, *(pd.Index(adata.var[name].astype(str)) for name in _OTHER_NAMES if name in adata.var)]
-    unique = [index if index.is_unique else pd.Index(index.where(~index.duplicated(), "")) for index in names]
-    best, match = max(
-        ((index, match_genes(index, reference)) for index in unique), key=lambda pair: len(pair[1].in_section)
-    )
-    n_shared = len(match.in_section)
-    floor = gene_floor(signatures, min_genes)
-    if n_shared < floor:
-        raise LabelError(
-            f"{n_shared} of the {len(best)} genes of the section (such as {examples(best)}) are among the "
-            f"{len(reference)} of {signatures.source} (such as {examples(reference)}); {floor} are needed",
-            hint="Use the same gene names in both (symbols or Ensembl ids, same species)",
-        )
-    if n_shared < 0.1 * len(reference):
-        _log.warning("only %d of the %d genes of the reference are in the section", n_shared, len(reference))
-    empty = signatures.table.columns[~signatures.table.to_numpy()[match.in_reference].any(axis=0)]
-    if len(empty):
-        raise LabelError(
-            f"{len(empty)} cell types have no counts in the {n_shared} shared genes (such as {examples(empty)})",
-            hint="Leave these types out of the reference, or give it more genes",
-        )
-    return match
-
-
-def gene_floor(signatures: Signatures, min_genes: int | None) -> int:
-    """Fewest shared genes to go on with."""
-    return max(20, 2 * signatures.table.shape[1]) if min_genes is None else min_genes
-
-
-def _plain(genes: pd.Index) -> pd.Index:
-    names = (str(gene).upper() for gene in genes)
-    return pd.Index([_VERSIONED.sub(r"\1", name) if name.startswith("ENS") else name for name in names], dtype=object)
+def other_names(var: pd.DataFrame) -> pd.DataFrame:
+    """What a table of genes calls them beside its index: ids, symbols; one column for each kind, as text."""
+    known = [name for name in _OTHER_NAMES if name in var]
+    return pd.DataFrame({name: var[name].astype(str).to_numpy() for name in known}, index=var.index)
 
 
 def check_reference(table: pd.DataFrame, source: str) -> pd.DataFrame:
@@ -219,20 +170,23 @@ def check_reference(table: pd.DataFrame, source: str) -> pd.DataFrame:
         raise LabelError("has columns that are not numeric", where=source, hint="Keep genes as index, then numbers")
     checked = table.astype(np.float64)
     checked.index, checked.columns = checked.index.astype(str), checked.columns.astype(str)
-    wrong = np.argwhere(~(np.isfinite(checked.to_numpy()) & (checked.to_numpy() >= 0)))
+    values = checked.to_numpy()
+    wrong = np.argwhere(~(np.isfinite(values) & (values >= 0) & (values <= _MOST_COUNTS)))
     if len(wrong):
         row, column = wrong[0]
         raise LabelError(
             f"gene '{checked.index[row]}', cell type '{checked.columns[column]}' is {checked.to_numpy()[row, column]} "
             f"({len(wrong)} such values)",
             where=source,
-            hint="A signature is a mean of raw counts: finite, not negative, not log-transformed or scaled",
+            hint="A signature is a mean of raw counts per cell: finite, not negative, not log-transformed or scaled",
         )
     return checked
 
 
-def read_cells(path: Path, cell_type_key: str | None) -> tuple[AnnData, pd.Series]:
+def read_cells(path: Path, cell_type_key: str | None, layer: str | None = None) -> tuple[AnnData, pd.Series]:
     """Read single cells with a type: raw counts (csr) in ``X``, and their types (categories, all of them present).
+
+    ``var`` holds other names of the genes; ``layer`` is as in `read_reference`.
 
     Raises
     ------
@@ -245,13 +199,19 @@ def read_cells(path: Path, cell_type_key: str | None) -> tuple[AnnData, pd.Serie
     key = cell_type_key or _CELL_TYPE_KEY
     if key not in adata.obs:
         raise LabelError(
-            f"has {adata.n_obs} rows and no column '{key}' in obs (it has: {', '.join(adata.obs)})",
+            f"has {adata.n_obs} rows and no column '{key}' in obs (it has: {', '.join(map(str, adata.obs)) or 'none'})",
             where=path,
-            hint="Name the column of cell types with cell_type_key",
+            hint="Name the column of cell types with --cell-type-key (in Python cell_type_key)",
         )
-    counts = adata.layers.get("counts", adata.X)
-    if counts is None:
-        raise LabelError("has no counts", where=path, hint='Store raw counts in X or layers["counts"]')
+    try:
+        found = find_counts(adata, layer, ("counts", X, RAW))
+    except ValueError as error:
+        raise LabelError(
+            str(error), where=path, hint="Name where the raw counts are with --layer: X, raw, or a layer"
+        ) from error
+    counts = found.matrix
+    if layer is None and found.place not in ("counts", X):
+        _log.info("%s: its counts are those of %s", path, found.place)
     if not adata.obs_names.is_unique:
         repeated = adata.obs_names[adata.obs_names.duplicated()]
         raise LabelError(
@@ -262,12 +222,13 @@ def read_cells(path: Path, cell_type_key: str | None) -> tuple[AnnData, pd.Serie
     try:
         table = check_counts(counts)
     except LabelError as error:
-        raise LabelError(error.what, where=path, hint=error.hint) from error
+        hint = f"{error.hint}; or name where they are with --layer (X, raw, or a layer)"
+        raise LabelError(f"{found.place}: {error.what}", where=path, hint=hint) from error
     types = adata.obs[key].astype("category").cat.remove_unused_categories()
     known = types.notna().to_numpy()
     if not known.all():
         _log.info("%s: %d of %d cells have no type: left out", path, (~known).sum(), adata.n_obs)
-    return AnnData(table[known], obs=adata.obs[known].copy(), var=pd.DataFrame(index=adata.var_names)), types[known]
+    return AnnData(table[known], obs=adata.obs[known].copy(), var=other_names(found.var)), types[known]
 
 
 def average_cells(cells: AnnData, types: pd.Series) -> pd.DataFrame:
@@ -279,11 +240,31 @@ def average_cells(cells: AnnData, types: pd.Series) -> pd.DataFrame:
     return pd.DataFrame(means.T, index=cells.var_names, columns=types.cat.categories.astype(str))
 
 
-def _read_h5ad(path: Path, cell_type_key: str | None) -> pd.DataFrame:
-    if is_single_cells(path, cell_type_key):
-        return average_cells(*read_cells(path, cell_type_key))
+def _read_h5ad(path: Path, cell_type_key: str | None, layer: str | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Signatures (genes x types), and other names of their genes."""
     adata = read_h5ad(path)
+    if cell_type_key is not None or _holds_cells(adata):
+        cells, types = read_cells(path, cell_type_key, layer)
+        return average_cells(cells, types), cells.var
+    if layer not in (None, X) or "log1p" in adata.uns:
+        what = "is marked as logarithms (uns['log1p'])" if layer in (None, X) else "is a table of signatures, in X"
+        raise LabelError(what, where=path, hint="Store mean raw counts in X, one row per cell type, and name no layer")
     if adata.X is None:
         raise LabelError("has no counts", where=path, hint='Store raw counts in X or layers["counts"]')
-    table: pd.DataFrame = adata.to_df().T
-    return table
+    return adata.to_df().T, other_names(adata.var)
+
+
+def _holds_cells(adata: AnnData) -> bool:
+    """Whether the rows are single cells, and not one for each cell type: then many are of one kind, or have barcodes.
+
+    A few hundred cells would else pass for as many cell types.
+    """
+    if _CELL_TYPE_KEY in adata.obs or adata.n_obs > _MOST_TYPES or adata.n_obs < 2:
+        return adata.n_obs > 1
+    grouped = any(
+        adata.obs[name].nunique() < adata.n_obs
+        for name in adata.obs
+        if not pd.api.types.is_numeric_dtype(adata.obs[name]) and adata.obs[name].notna().any()
+    )
+    barcodes = all(_BARCODE.fullmatch(str(name)) for name in adata.obs_names)
+    return grouped or barcodes or (adata.n_obs > _MOST_LIKELY_TYPES and adata.X is not None and looks_whole(adata.X))

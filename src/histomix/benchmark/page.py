@@ -72,7 +72,7 @@ def write_benchmark_page(benchmark: Benchmark, out: str | os.PathLike[str], *, t
     )
     with atomic_path(Path(out) / PAGE) as folder:
         folder.mkdir()
-        (folder / "index.html").write_text(page, encoding="utf-8", newline="\n")
+        (folder / "index.html").write_text(page, encoding="utf-8", errors="replace", newline="\n")
     return Path(out) / PAGE / "index.html"
 
 

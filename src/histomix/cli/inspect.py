@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .session import Json, Quiet, session
+from .session import REFUSED, Json, Quiet, session
 
 
 def inspect(
@@ -17,7 +17,10 @@ def inspect(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Say what a file or folder is, what is in it, what is missing, and the sheet row to use."""
+    """Say what a file or folder is, what is in it, what is missing, and the sheet row to use.
+
+    Exit code 2 where it cannot be used.
+    """
     with session(as_json, quiet) as run:
         from ..spots import inspect_data
 
@@ -30,6 +33,8 @@ def inspect(
                 run.say(f"  - {line}")
         if inspection.rows:
             run.say("\nFor a cohort sheet:\n" + inspection.sheet().rstrip())
+        if not inspection.usable:
+            run.failures.append(f"{inspection.path}: {inspection.description.what}")
         run.done(
             path=str(inspection.path),
             what=inspection.description.what,
@@ -38,3 +43,5 @@ def inspect(
             rows=[dict(row) for row in inspection.rows],
             sheet=inspection.sheet(),
         )
+        if not inspection.usable:
+            raise typer.Exit(REFUSED)

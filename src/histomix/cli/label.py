@@ -46,6 +46,18 @@ def label(
         str | None,
         typer.Option("--cell-type-key", help="Column of cell types of single cells.", show_default="cell_type"),
     ] = None,
+    layer: Annotated[
+        str | None,
+        typer.Option(
+            "--layer",
+            help="Where raw counts of single cells are: X, raw, or a layer.",
+            show_default="found",
+        ),
+    ] = None,
+    genome: Annotated[
+        str | None,
+        typer.Option("--genome", help="Of counts of several genomes the one to use, as GRCh38.", show_default=False),
+    ] = None,
     vocabulary: Annotated[
         Path | None,
         typer.Option("--vocabulary", help="Cell types to merge, rename or drop (YAML).", show_default=False),
@@ -132,6 +144,8 @@ def label(
             batch_key=batch_key,
             covariates=covariates or None,
             reliability=reliability,
+            layer=layer,
+            genome=genome,
         )
         spots = sum(len(table.values) for table in labels.values())
         first = next(iter(labels.values()))

@@ -146,7 +146,7 @@ def cohort_tables(
                 failures.append(error)
                 report("cohort", number, len(sources))
                 continue
-            heads.setdefault(composition.head["digest"], name)
+            heads.setdefault(str(composition.head.get("digest")), name)
             sides[name] = composition.cell_px * composition.mpp
             words[name] = slide_words(composition, name)
             good_for = good_for or composition.reading.good_for

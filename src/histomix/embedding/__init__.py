@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..encoders.field_of_view import with_field_of_view
 from .cohort import embed
+from .current import require_current
 from .engine import embed_tiles, embed_tiles_together
 from .features import FeatureSource, feature_blocks, feature_folders, feature_manifest, read_features
 from .identity import encoder_facts, encoder_identity, require_same_encoder
@@ -22,6 +23,7 @@ __all__ = [
     "feature_folders",
     "feature_manifest",
     "read_features",
+    "require_current",
     "require_same_encoder",
     "slide_features",
     "slide_features_together",

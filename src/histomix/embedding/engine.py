@@ -15,6 +15,7 @@ from ..errors import EncoderError, FeatureError
 from ..progress import Progress, silent
 from ..slides import Slide, TileSpec, read_tile
 from ..slides.tiles import read_tiles, reading_order
+from ..spots.alignment.extent import outside
 from .identity import encoder_facts, features_identity
 from .reading import Batch, OnError, Read, find_batch_size, read_ahead, reader_threads
 from .storage import Shards
@@ -55,7 +56,8 @@ def embed_tiles(
         Folder for finished shards. A second call with the same slide, tiles and encoder goes on where the first
         stopped; shards of anything else are ignored. The caller removes the folder when the result is safe.
     on_error
-        ``"raise"``: a tile that cannot be decoded is an error. ``"mark"``: its row is NaN and its ``read_ok`` False.
+        ``"raise"``: a tile that cannot be decoded is an error. ``"mark"``: its row is NaN and its ``read_ok`` False, as
+        they are with either for a tile whose centre lies off the slide.
     dtype
         ``"float16"`` or ``"float32"``.
     batch_size
@@ -70,7 +72,7 @@ def embed_tiles(
     X
         (n, dim) in the order of ``tiles``.
     read_ok
-        (n,) bool, all True unless ``on_error="mark"``.
+        (n,) bool; with ``on_error="raise"`` True for all tiles on the slide.
 
     Raises
     ------
@@ -131,6 +133,7 @@ def embed_tiles_together(
     if not encoders:
         return []
     xy_px = tiles[["x_px", "y_px"]].to_numpy(dtype=float)
+    off_slide = outside(xy_px, (slide.width_px, slide.height_px))
     widest_um = max(encoder.tile_spec().size_um for encoder in encoders)
     order = reading_order(slide, xy_px, widest_um)
     folders = [None] * len(encoders) if shard_dirs is None else list(shard_dirs)
@@ -142,7 +145,7 @@ def embed_tiles_together(
     done, batches = 0, []
     for number, start in enumerate(range(0, len(tiles), shard_size)):
         rows = order[start : start + shard_size]
-        users = [use for use, output in enumerate(outputs) if not output.restore(number, rows, on_error)]
+        users = [use for use, output in enumerate(outputs) if not output.restore(number, rows, off_slide, on_error)]
         if not users:
             done += len(rows)
             continue
@@ -159,7 +162,9 @@ def embed_tiles_together(
         return read_tiles(slide, x_px, y_px, [specs[use] for use in users])
 
     names = [str(key) for key in tiles.index]
-    reading = read_ahead(slide.path, names, xy_px, specs, batches, read_place, prepare, on_error, reader_threads())
+    reading = read_ahead(
+        slide.path, names, xy_px, off_slide, specs, batches, read_place, prepare, on_error, reader_threads()
+    )
     with contextlib.closing(reading):
         for batch, reads in reading:
             for use, read in zip(batch.users, reads, strict=True):
@@ -197,11 +202,11 @@ class _Output:
             output.shards = Shards(Path(folder), f"{identity}/{layout}")
         return output
 
-    def restore(self, number: int, rows: np.ndarray, on_error: OnError) -> bool:
+    def restore(self, number: int, rows: np.ndarray, off_slide: np.ndarray, on_error: OnError) -> bool:
         """Take a shard that an earlier run finished; False where there is none, or it marks what must be an error."""
         shape = (len(rows), self.X.shape[1])
         known = self.shards.load(number, shape, self.X.dtype) if self.shards else None
-        if known is None or (on_error == "raise" and np.isnan(known[:, 0]).any()):
+        if known is None or (on_error == "raise" and np.isnan(known[~off_slide[rows], 0]).any()):
             return False
         self.X[rows] = known
         return True

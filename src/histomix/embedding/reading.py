@@ -61,6 +61,7 @@ def read_ahead(
     path: Path,
     names: Sequence[str],
     xy_px: np.ndarray,
+    off_slide: np.ndarray,
     specs: Sequence[TileSpec],
     batches: Sequence[Batch],
     read_place: Callable[[float, float, Sequence[int]], list[np.ndarray]],
@@ -83,6 +84,10 @@ def read_ahead(
         for position, row in enumerate(batch.rows):
             if stop.is_set():
                 break
+            if off_slide[row]:
+                # White beyond the edge is no picture of this place.
+                readable[:, position] = False
+                continue
             x_px, y_px = (float(value) for value in xy_px[row])
             try:
                 tiles = read_place(x_px, y_px, batch.users)

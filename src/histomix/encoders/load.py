@@ -144,8 +144,8 @@ def availability(name: str) -> Availability:
         return Availability(
             False, reason, f"Load it where there is a network{remote if needs_remote_code(name[len(ZOO) :]) else ''}"
         )
-    from .torch.weights import access_hint, cached_weights
+    from .torch.weights import absence, access_hint, cached_weights
 
     if cached_weights(encoder_card) is not None:
         return Availability(True, "its weights are in the hub's local cache", "")
-    return Availability(False, "its weights are not on this machine", access_hint(encoder_card))
+    return Availability(False, absence(encoder_card), access_hint(encoder_card))

@@ -16,7 +16,7 @@ from anndata import AnnData
 from ..common.anonymity.marked_output import mark_output, refuse_marked
 from ..common.anonymity.pseudonyms import Pseudonyms, open_pseudonyms
 from ..common.h5ad import write_h5ad
-from ..common.naming import safe_file_name, spreadsheet_table
+from ..common.naming import file_key, safe_file_name, spreadsheet_table
 from ..common.paths import as_list, paths_among
 from ..common.words import RESEARCH_USE
 from ..errors import HistomixError, InputError, MissingExtraError, UnknownNameError
@@ -60,11 +60,13 @@ def export_maps(
     Raises
     ------
     InputError
-        The format is unknown, a folder holds no map, or names would stand beside pseudonyms in ``out``.
+        The format is unknown, a folder holds no map, two maps have one name, or names would stand beside pseudonyms in
+        ``out``.
     """
     _check_format(to)
     given = as_list(maps)
     sources = find_maps(given)
+    _check_names(sources)
     names = _names(anonymise, pseudonym_key, out, paths_among(given), sources)
     written: list[Path] = []
     failures: list[HistomixError] = []
@@ -137,6 +139,20 @@ def _names(
 def _check_format(to: str) -> None:
     if to not in FORMATS:
         raise UnknownNameError(f"there is no format {to!r}", hint=f"Choose one of: {', '.join(FORMATS)}")
+
+
+def _check_names(sources: Sequence[Path | CompositionMap]) -> None:
+    """Refuse maps that would be written to one file, before any is written."""
+    seen: dict[str, Path | CompositionMap] = {}
+    for source in sources:
+        name = source.resolve().name if isinstance(source, Path) else source.folder_name or source.name
+        twin = seen.setdefault(file_key(safe_file_name(name)), source)
+        if twin is not source:
+            both = [str(one) for one in (twin, source) if isinstance(one, Path)]
+            raise InputError(
+                f"two maps are called {name}" + (f" ({' and '.join(both)})" if both else ""),
+                hint="Export them to different folders, or rename one of the folders",
+            )
 
 
 def _export(source: Path | CompositionMap, to: str, out: Path, names: Pseudonyms | None) -> Path:

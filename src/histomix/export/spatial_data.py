@@ -129,8 +129,10 @@ def write_spatialdata(
 
 
 def _annotating(source: AnnData) -> AnnData:
-    """A copy whose rows name the tile they belong to. SpatialData allows few marks in the names of columns."""
-    table = source.copy()
+    """A copy whose rows name the tile they belong to. SpatialData allows few marks in names of columns and layers."""
+    from spatialdata import sanitize_table
+
+    table: AnnData = sanitize_table(source, inplace=False)
     table.obs["region"] = TILES
     table.obs["region"] = table.obs["region"].astype("category")
     table.obs["tile"] = np.arange(table.n_obs)

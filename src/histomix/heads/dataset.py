@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..abundance import Abundance, join_spots
-from ..embedding import encoder_identity, feature_manifest, require_same_encoder
+from ..embedding import encoder_identity, feature_manifest, require_current, require_same_encoder
 from ..errors import FeatureError, LabelError
 from ..slides import TileSpec
 from .models.pixels import CohortTiles
@@ -90,15 +90,19 @@ def assemble(
     Raises
     ------
     FeatureError
-        A section has no features, or features of another encoder, tile or slide than the others.
+        A section has no features, or features of another encoder, tile or slide than the others; or they were made
+        before the sheet was changed.
     LabelError
         A section has no labels, none that belongs to a tile, or another unit or other cell types than the others.
     """
     blocks = [features] if isinstance(features, Mapping) else list(features)
     if not blocks or not len(cohort):
         raise FeatureError("there are no features to train on", hint="Give the features of at least one encoder")
-    sections = list(cohort.names)
+    # In the order of their names, so that the order of a sheet's rows moves nothing that is drawn at random.
+    sections = sorted(cohort.names)
     encoders = [_common_encoder(block, sections) for block in blocks]
+    for name in sections:
+        require_current(cohort, name, [block[name] for block in blocks])
     unit, cell_types = _common_types(labels, sections)
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
     dropped: dict[str, dict[str, int]] = {}
@@ -115,7 +119,7 @@ def assemble(
     section = np.repeat(sections, [len(part[0]) for part in parts])
     donor = np.array([cohort.donors[name] for name in section.tolist()])
     counts = [len(part[0]) for part in parts]
-    tiles = _tiles(cohort, blocks[0], encoders[0], np.repeat(np.arange(len(parts)), counts), xy_um)
+    tiles = _tiles(cohort.subset(sections), blocks[0], encoders[0], np.repeat(np.arange(len(parts)), counts), xy_um)
     return TrainingSet(X, Y, keys, section, donor, xy_um, cell_types, unit, {"encoders": encoders}, dropped, tiles)
 
 

@@ -157,6 +157,11 @@ class Context:
         """How far rings and smoothing reach, um."""
         return max(self.rings_um, default=0.0) + SMOOTH_REACH * self.smooth_um
 
+    @property
+    def context_um(self) -> float:
+        """How far away a tile can matter, um; infinite when the whole slide does."""
+        return np.inf if self.slide else self.reach_um
+
 
 @dataclass(frozen=True, eq=False)
 class SlideScale:

@@ -18,6 +18,8 @@ from ..common.h5ad import read_h5ad
 from ..common.words import NOT_KNOWN, RESEARCH_USE
 from ..errors import MapError, MissingMapError
 from ..provenance import parse_json, read_json
+from .areas import AREAS_FILE, read_areas
+from .checks import check_map
 from .describe import CompositionDescription, describe
 from .reading import Reading, reading_of
 
@@ -80,6 +82,7 @@ class CompositionMap:
             raise MissingMapError("there is no composition map", where=file, hint=hint)
         composition = cls(read_h5ad(file, MapError, "is damaged or no composition map", _AGAIN), file)
         composition._require({*_FACTS, *needs})
+        check_map(composition.adata, composition.manifest, composition.where)
         return composition
 
     @staticmethod
@@ -190,6 +193,12 @@ class CompositionMap:
         return float(self.manifest["cell_px"])
 
     @property
+    def tile_um(self) -> float:
+        """Side of the tile that the head saw of each place, um; tiles of a dense grid overlap."""
+        tile = self.manifest.get("tile")
+        return float(tile["size_px"]) * float(tile["mpp"]) if tile else self.cell_px * self.mpp
+
+    @property
     def at_spots(self) -> bool:
         """Whether the tiles are around given spots, not on a grid."""
         return bool(self.manifest["places"] == "spots")
@@ -248,6 +257,24 @@ class CompositionMap:
         """Which tiles could be read, bool (n,)."""
         return self._column("read_ok", True, bool)
 
+    @property
+    def areas_mm2(self) -> dict[str, float]:
+        """What became of the tissue, mm2 by name of `histomix.maps.areas.REASONS`; empty for an older map."""
+        told = self.manifest.get("tissue_areas")
+        areas = told.get("mm2") if isinstance(told, Mapping) else None
+        return {str(name): float(area) for name, area in areas.items()} if isinstance(areas, Mapping) else {}
+
+    def not_read(self) -> np.ndarray | None:
+        """The raster of what was read and why not, uint8 codes of `histomix.maps.areas.REASONS` in its order from 1.
+
+        Raises
+        ------
+        MapError
+            The file beside the map is damaged.
+        """
+        path = self._beside(AREAS_FILE)
+        return None if path is None else read_areas(path)
+
     def preview(self) -> np.ndarray | None:
         """The slide at low resolution, uint8 (height, width, 3), where it lies beside the map."""
         return self._picture("preview.jpg")
@@ -288,8 +315,11 @@ class CompositionMap:
         path = self._beside(name)
         if path is None:
             return None
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
+        try:
+            with Image.open(path) as image:
+                return np.asarray(image.convert("RGB"))
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise MapError(f"cannot be read as a picture ({error})", where=path, hint=_AGAIN) from error
 
 
 def _manifest(adata: AnnData, where: str) -> dict[str, Any]:

@@ -99,8 +99,8 @@ class Drawer:
         stem = self._stem(names)
         settle_layout(figure, CHART_DPI)
         text = svg_text(figure)
-        (self.folder / f"{stem}.svg").write_text(text, encoding="utf-8", newline="\n")
-        (self.folder / f"{stem}-dark.svg").write_text(darkened(text), encoding="utf-8", newline="\n")
+        (self.folder / f"{stem}.svg").write_text(text, encoding="utf-8", errors="replace", newline="\n")
+        (self.folder / f"{stem}-dark.svg").write_text(darkened(text), encoding="utf-8", errors="replace", newline="\n")
         figure.savefig(self.folder / f"{stem}.png", dpi=CHART_DPI, facecolor="white", metadata={"Software": None})
         self._tell()
         return {"light": f"{stem}.svg", "dark": f"{stem}-dark.svg", "png": f"{stem}.png", "svg": f"{stem}.svg"}

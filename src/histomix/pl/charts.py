@@ -206,22 +206,29 @@ def draw_protocols(axes: Axes, rows: Sequence[Mapping[str, Any]], protocols: Seq
     quiet_axes(axes)
 
 
-def draw_training(axes: Axes, curve: Sequence[float], best: int | None = None) -> None:
-    """Loss on inner held-out rows, epoch by epoch, and the epoch that was kept (counted from 1)."""
-    values = np.asarray(curve, dtype=float)
-    colour = ACCENT
-    axes.plot(np.arange(1, len(values) + 1), values, color=colour, linewidth=2)
-    kept = int(np.nanargmin(values)) + 1 if best is None else best
-    axes.axvline(kept, color=AXIS, linewidth=1, zorder=0)
-    axes.scatter([kept], [values[kept - 1]], s=46, color=colour, edgecolors=GROUND, zorder=3)
-    axes.annotate(
-        f"kept: epoch {kept}",
-        (kept, values[kept - 1]),
-        xytext=(8, 10),
-        textcoords="offset points",
-        fontsize=8,
-        color=QUIET,
-    )
+def draw_training(axes: Axes, curves: Mapping[str, tuple[Sequence[float], int | None]]) -> None:
+    """Loss on inner held-out rows, epoch by epoch, and the epoch that was kept (counted from 1), by the head's name.
+
+    A curve of several columns, (epochs, views), is drawn as their mean.
+    """
+    colours = head_colours(list(curves)) if len(curves) > 1 else dict.fromkeys(curves, ACCENT)
+    for name, (curve, best) in curves.items():
+        colour = colours[name]
+        values = np.asarray(curve, dtype=float)
+        if values.ndim > 1:
+            values = np.array([row[np.isfinite(row)].mean() if np.isfinite(row).any() else np.nan for row in values])
+        axes.plot(np.arange(1, len(values) + 1), values, color=colour, linewidth=2, label=name or None)
+        kept = min(int(np.nanargmin(values)) + 1 if best is None else best, len(values))
+        axes.axvline(kept, color=AXIS, linewidth=1, zorder=0)
+        axes.scatter([kept], [values[kept - 1]], s=46, color=colour, edgecolors=GROUND, zorder=3)
+        axes.annotate(
+            f"{name} kept: epoch {kept}".strip(),
+            (kept, values[kept - 1]),
+            xytext=(8, 10),
+            textcoords="offset points",
+            fontsize=8,
+            color=QUIET,
+        )
     axes.set(xlabel="epoch", ylabel="loss on inner held-out rows")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     quiet_axes(axes)

@@ -234,7 +234,7 @@ def inflation(evaluation: _Scores, *, ax: Axes | None = None, show: bool | None 
 def training(
     head: Head | Sequence[float], *, ax: Axes | None = None, show: bool | None = None, save: _Save = None
 ) -> Axes:
-    """Loss on inner held-out rows by epoch, and the epoch that was kept.
+    """Loss on inner held-out rows by epoch, and the epoch that was kept; of a head of heads, one line for each of them.
 
     Parameters
     ----------
@@ -249,13 +249,24 @@ def training(
         The head was not trained epoch by epoch, or was loaded from a folder that keeps no curve.
     """
     estimator: Any = getattr(head, "estimator", None)
-    curve: Any = head if estimator is None else getattr(estimator, "inner_loss_", None)
-    if curve is None:
+    curves: dict[str, tuple[Any, int | None]] = {"": (head, None)} if estimator is None else _curves(estimator)
+    if not curves:
         what = "the head has no training curve: it has no epochs, or was loaded from its folder"
         raise InputError(what, hint="Draw it from the head that histomix.train returned")
     axes = new_axes(ax, 5.2, 3.2)
-    draw_training(axes, curve, getattr(estimator, "n_epochs_", None))
+    draw_training(axes, curves)
     return finish(axes, save, show)
+
+
+def _curves(estimator: Any) -> dict[str, tuple[Any, int | None]]:
+    """Losses by epoch, and the epoch that was kept, of what was trained epoch by epoch: the head, or heads in it."""
+    parts = getattr(estimator, "members_", None)
+    members = parts if isinstance(parts, dict) else {"": estimator}
+    return {
+        name: (np.asarray(one.inner_loss_, dtype=float), one.n_epochs_)
+        for name, one in members.items()
+        if hasattr(one, "n_epochs_") and getattr(one, "inner_loss_", None) is not None
+    }
 
 
 def _require(what: str, name: str, known: object) -> None:

@@ -18,6 +18,8 @@ from ..errors import InputError, ScaleWarning, StorageError
 from ..progress import Progress, silent
 from ..provenance import atomic_path, digest_file, digest_json, read_json, write_json
 from ..slides import Slide
+from ..slides.focus import COARSEST_UM
+from .focus import Focused, split_sharpness
 from .job import Settings, SlideJob
 from .plan import Chunk, Plan
 
@@ -29,6 +31,8 @@ DTYPE = np.dtype("float32")
 #: Tiles of a stretch inside a band that survives an interruption on its own; also the block that batches are cut from.
 SHARD = 256
 FEATURES, FACTS = "features.npy", "features.json"
+#: Sharpness of the tiles beside their features; features of an earlier version have none.
+SHARPNESS = "sharpness.npy"
 
 
 def features_key(plan: Plan, head: Head) -> str:
@@ -68,7 +72,7 @@ def embed_chunk(
     parts: Path | None = None,
     progress: Progress = silent,
 ) -> np.ndarray:
-    """Features of the tiles of one band, float32 (tiles, features), those of several encoders side by side.
+    """Features of the tiles of one band, those of several encoders side by side, and the sharpness of each tile.
 
     The same tiles give the same bytes, whoever embeds them: batches are cut from fixed blocks.
 
@@ -89,19 +93,26 @@ def embed_chunk(
     progress
         Told how many of all the slide's tiles are done.
 
+    Returns
+    -------
+    float32 (tiles, features + 1); the last column is the sharpness (`histomix.slides.focus`), NaN where it is not
+    known.
+
     Raises
     ------
     StorageError
         A stretch cannot be written; what was finished before is intact.
     """
     task = f"predict {name}"
+    # Pixels that are interpolated are blurred, whatever the scanner's focus.
+    first: Encoder = Focused(encoders[0]) if slide.mpp <= COARSEST_UM else encoders[0]
     with warnings.catch_warnings():
         # Said once in words when the slide is planned, instead of once per tile by the reading threads.
         warnings.simplefilter("ignore", ScaleWarning)
         embeddings = embed_tiles_together(
             slide,
             plan.table(chunk),
-            encoders,
+            [first, *encoders[1:]],
             shard_dirs=None if parts is None else [parts / str(number) for number in range(len(encoders))],
             on_error="mark",
             dtype=str(DTYPE),
@@ -110,7 +121,11 @@ def embed_chunk(
             progress=lambda _task, done, _total: progress(task, chunk.start + done, len(plan)),
             task=task,
         )
-    return np.concatenate([values for values, _ in embeddings], axis=1)
+    features = [values for values, _ in embeddings]
+    sharp = np.full(len(features[0]), np.nan, np.float32)
+    if first is not encoders[0]:
+        features[0], sharp = split_sharpness(features[0])
+    return np.concatenate([*features, sharp[:, None]], axis=1)
 
 
 class ChunkFeatures:
@@ -129,7 +144,7 @@ class ChunkFeatures:
     def __init__(self, work: Path, plan: Plan, head: Head) -> None:
         self.work, self.plan = work, plan
         self.key, self.width = features_key(plan, head), width_of(head)
-        self._store = Shards(work / "chunks", self.key)
+        self._store = Shards(work / "chunks", f"{self.key}+sharpness")
 
     def __contains__(self, chunk: Chunk) -> bool:
         return _joined(self.work, self.key) or self._load(chunk) is not None
@@ -150,7 +165,7 @@ class ChunkFeatures:
         shutil.rmtree(self.parts(chunk), ignore_errors=True)
 
     def join(self) -> Path:
-        """Join all bands into ``features.npy`` of the work folder; returns that file.
+        """Join all bands into ``features.npy`` and ``sharpness.npy`` of the work folder; returns the first.
 
         Raises
         ------
@@ -162,6 +177,7 @@ class ChunkFeatures:
             return path
         with atomic_path(path) as temporary:
             joined = disk_array(temporary, (len(self.plan), self.width), DTYPE)
+            sharp = np.empty(len(self.plan), DTYPE)
             for chunk in self.plan.chunks:
                 values = self._load(chunk)
                 if values is None:
@@ -170,15 +186,27 @@ class ChunkFeatures:
                         where=self._store.folder,
                         hint="Run the same command again: only that band is embedded anew",
                     )
-                joined[chunk.start : chunk.stop] = values
+                joined[chunk.start : chunk.stop] = values[:, :-1]
+                sharp[chunk.start : chunk.stop] = values[:, -1]
                 release(joined)
             del joined
+        with atomic_path(self.work / SHARPNESS) as temporary, temporary.open("wb") as stream:
+            np.save(stream, sharp, allow_pickle=False)
         write_json(self.work / FACTS, {"key": self.key, "digest": digest_file(path)})
         shutil.rmtree(self.work / "chunks", ignore_errors=True)
         return path
 
     def _load(self, chunk: Chunk) -> np.ndarray | None:
-        return self._store.load(chunk.number, (chunk.stop - chunk.start, self.width), DTYPE)
+        return self._store.load(chunk.number, (chunk.stop - chunk.start, self.width + 1), DTYPE)
+
+
+def sharpness_beside(features: Path, count: int) -> np.ndarray | None:
+    """Sharpness of the tiles, float32 (n,), that lies beside their features; None where there is none."""
+    try:
+        sharp = np.load(features.parent / SHARPNESS, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return sharp if sharp.shape == (count,) and sharp.dtype == DTYPE else None
 
 
 def kept_folders(job: SlideJob, settings: Settings) -> list[Path]:

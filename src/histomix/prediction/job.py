@@ -11,15 +11,17 @@ from typing import Any, Self
 from ..common.anonymity.pseudonyms import Seal
 from ..common.transfer.addresses import check_address
 from ..errors import HistomixError
+from ..maps.areas import AREAS_FILE
 from ..provenance import digest_file, digest_json
 from ..slides import is_remote, redact_url, remote_name
 
-#: Raised when the same inputs give other maps, so that older ones are made again.
-FORMAT = 1
+#: Raised when the same inputs give other maps, so that older ones are made again; and when they give other features.
+FORMAT = 2
+FEATURES_FORMAT = 1
 #: Tiles encoded at once. Never found from the free memory: the same command gives the same bytes everywhere.
 BATCH_SIZE = 32
 #: What a finished slide's folder holds, besides ``status.json``.
-FILES = ("composition.h5ad", "composition.csv", "tiles.geojson", "preview.jpg", "tissue.png")
+FILES = ("composition.h5ad", "composition.csv", "tiles.geojson", "preview.jpg", "tissue.png", AREAS_FILE)
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,7 @@ class SlideResult:
     kept: bool = False
     error: HistomixError | None = None
     remarks: tuple[str, ...] = field(default=())
+    areas_mm2: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -201,7 +204,8 @@ class SlideResult:
         job
             The slide.
         facts
-            ``tiles``, ``unreadable_tiles``, ``in_scope_tiles`` and ``remarks``; what is left out is 0 or none.
+            ``tiles``, ``unreadable_tiles``, ``in_scope_tiles``, ``areas_mm2`` and ``remarks``; what is left out is 0 or
+            none.
         kept
             Whether an earlier run made the map; its remarks were made then, and are not made again.
         error
@@ -211,7 +215,8 @@ class SlideResult:
         names = ("tiles", "unreadable_tiles", "in_scope_tiles")
         tiles, unreadable, in_scope = (int(told.get(name) or 0) for name in names)
         remarks = () if kept else tuple(told.get("remarks") or ())
-        return cls(job.file_name, job.folder, tiles, unreadable, in_scope, kept, error, remarks)
+        areas = {str(name): float(area) for name, area in (told.get("areas_mm2") or {}).items()}
+        return cls(job.file_name, job.folder, tiles, unreadable, in_scope, kept, error, remarks, areas)
 
     def to_dict(self) -> dict[str, Any]:
         """The result as plain values."""
@@ -224,6 +229,7 @@ class SlideResult:
             "tiles": self.tiles,
             "unreadable_tiles": self.unreadable,
             "in_scope_tiles": self.in_scope,
+            "areas_mm2": {name: round(area, 6) for name, area in self.areas_mm2.items()},
             "kept": self.kept,
             "remarks": list(self.remarks),
         }

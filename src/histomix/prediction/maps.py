@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +12,15 @@ import numpy as np
 import pandas as pd
 
 from ..common.words import RESEARCH_USE
-from ..maps.reading import calibrated_on, refers_to, scope_statement, type_facts
+from ..maps.areas import AREAS_FILE, BLUR, DAMAGED, OUT_OF_SCOPE, READ, areas_mm2, write_areas
+from ..maps.reading import calibrated_on, refers_to, type_facts
 from ..maps.streaming import composition_writer
 from ..maps.units import label_area_um2, unit_facts
-from .chunks import disk_array, release
+from ..slides.focus import OUT_OF_FOCUS
+from .areas import final_areas
+from .chunks import disk_array, release, sharpness_beside
 from .plan import Plan, manifest_text
+from .remarks import remarks_of
 
 if TYPE_CHECKING:
     from ..heads import Head
@@ -46,6 +50,8 @@ class Maps:
         float64 (n,), NaN where a tile could not be read.
     read_ok, in_scope
         bool (n,).
+    blurred
+        bool (n,), out of focus; None where the sharpness is not known.
     """
 
     values: np.ndarray
@@ -55,9 +61,10 @@ class Maps:
     novelty: np.ndarray
     read_ok: np.ndarray
     in_scope: np.ndarray
+    blurred: np.ndarray | None = None
 
 
-def apply_head(head: Head, X: np.ndarray, plan: Plan, make: Make = in_memory) -> Maps:
+def apply_head(head: Head, X: np.ndarray, plan: Plan, make: Make = in_memory, sharp: np.ndarray | None = None) -> Maps:
     """Apply a head to the features of a slide.
 
     A head that looks around its tiles gets each stretch with all tiles within its reach, so that the result is that of
@@ -73,6 +80,8 @@ def apply_head(head: Head, X: np.ndarray, plan: Plan, make: Make = in_memory) ->
         The tiles.
     make
         Where the results live.
+    sharp
+        (n,) sharpness of the tiles, NaN where it is not known; None: of none.
     """
     n, types = len(plan), len(head.card["cell_types"])
     values = make("values", (n, types), "float32")
@@ -89,7 +98,8 @@ def apply_head(head: Head, X: np.ndarray, plan: Plan, make: Make = in_memory) ->
                 bounds.setdefault(name, make(name, (n, types), "float32"))[start:stop] = bound[core]
     read_ok = np.isfinite(novelty)
     combined = _combined(plan, values, make) if _overlap(plan) > 1 else None
-    return Maps(values, bounds.get("lower"), bounds.get("upper"), combined, novelty, read_ok, scope)
+    blurred = None if sharp is None or np.isnan(sharp).all() else sharp < OUT_OF_FOCUS
+    return Maps(values, bounds.get("lower"), bounds.get("upper"), combined, novelty, read_ok, scope, blurred)
 
 
 def _context_um(head: Head) -> float:
@@ -169,8 +179,25 @@ def _combined(plan: Plan, values: np.ndarray, make: Make) -> np.ndarray:
     return result
 
 
+def areas_of(plan: Plan, maps: Maps) -> np.ndarray:
+    """The raster of what became of the slide's tissue (`histomix.prediction.areas.final_areas`)."""
+    state = np.full(len(plan), READ, np.uint8)
+    state[~np.asarray(maps.in_scope)] = OUT_OF_SCOPE
+    if maps.blurred is not None:
+        state[np.asarray(maps.blurred)] = BLUR
+    state[~np.asarray(maps.read_ok)] = DAMAGED
+    return final_areas(plan.areas, plan.tiles, plan.facts, state)
+
+
 def describe(
-    plan: Plan, maps: Maps, head: Head, *, name: str | None = None, facts: Any = None, anonymised: str | None = None
+    plan: Plan,
+    maps: Maps,
+    head: Head,
+    areas: Mapping[str, float],
+    *,
+    name: str | None = None,
+    facts: Any = None,
+    anonymised: str | None = None,
 ) -> str:
     """The manifest of a map: what it was made of, its unit and areas, and how much of it is in scope.
 
@@ -178,6 +205,8 @@ def describe(
     ----------
     plan, maps, head
         The tiles, what the head says of them, and the head.
+    areas
+        What became of the tissue, mm2 (`histomix.maps.areas.areas_mm2`).
     name, facts
         The slide's name, and what a sheet says of it.
     anonymised
@@ -192,6 +221,7 @@ def describe(
     more["refers_to"] = refers_to({**plan.facts, **more})
     if head.card.get("calibration"):
         more["calibrated_on"] = calibrated_on(head.card["calibration"])
+    more["tissue_areas"] = {**plan.facts["tissue_areas"], "mm2": dict(areas)}
     if anonymised is not None:
         more["anonymised"] = anonymised
     return manifest_text(plan, head, more)
@@ -221,7 +251,8 @@ def write_map(
     Returns
     -------
     dict
-        ``tiles``, ``unreadable_tiles``, ``in_scope_tiles`` and ``remarks``, as `SlideResult.of` takes them.
+        ``tiles``, ``unreadable_tiles``, ``in_scope_tiles``, ``areas_mm2`` and ``remarks``, as `SlideResult.of` takes
+        them.
 
     Raises
     ------
@@ -229,8 +260,16 @@ def write_map(
         A file cannot be written.
     """
     X = np.load(features, mmap_mode="r", allow_pickle=False)
-    maps = apply_head(head, X, plan, lambda name, shape, dtype: disk_array(scratch / f"{name}.npy", shape, dtype))
-    manifest = describe(plan, maps, head, **named)
+    maps = apply_head(
+        head,
+        X,
+        plan,
+        lambda name, shape, dtype: disk_array(scratch / f"{name}.npy", shape, dtype),
+        sharpness_beside(features, len(plan)),
+    )
+    raster, mpp = areas_of(plan, maps), plan.facts["tissue_areas"]["mpp"]
+    areas = areas_mm2(raster, mpp)
+    manifest = describe(plan, maps, head, areas, **named)
     unreadable = in_scope = 0
     with composition_writer(folder, gzip) as append:
         for block in blocks(plan, maps, head, manifest):
@@ -240,22 +279,14 @@ def write_map(
             for array in (maps.values, maps.lower, maps.upper, maps.combined):
                 if array is not None:
                     release(array)
-    remarks = _remarks(plan, head, unreadable, in_scope)
-    return {"tiles": len(plan), "unreadable_tiles": unreadable, "in_scope_tiles": in_scope, "remarks": remarks}
-
-
-def _remarks(plan: Plan, head: Head, unreadable: int, in_scope: int) -> list[str]:
-    remarks = []
-    readable = len(plan) - unreadable
-    statement = scope_statement(in_scope / readable if readable else float("nan"), head.card.get("tissue"))
-    if statement:
-        remarks.append(f"{statement}: check the tissue, the stain and the um per px, and do not read its composition")
-    if unreadable:
-        remarks.append(f"{unreadable} of {len(plan)} tiles could not be read")
-    upsampling = plan.facts["slide"]["upsampling"]
-    if upsampling > 1.05:
-        remarks.append(f"tiles are interpolated, {upsampling:.2f} times finer than the slide")
-    return remarks
+    write_areas(folder / AREAS_FILE, raster, mpp)
+    return {
+        "tiles": len(plan),
+        "unreadable_tiles": unreadable,
+        "in_scope_tiles": in_scope,
+        "areas_mm2": areas,
+        "remarks": remarks_of(plan, head, areas, unreadable, in_scope),
+    }
 
 
 def blocks(plan: Plan, maps: Maps, head: Head, manifest: str, size: int | None = BLOCK) -> Iterator[ad.AnnData]:
@@ -279,6 +310,8 @@ def _block(
     obs["tissue"] = some["tissue"].astype(float)
     obs["novelty"] = maps.novelty[rows].astype(np.float32)
     obs["in_scope"], obs["read_ok"] = np.array(maps.in_scope[rows]), np.array(maps.read_ok[rows])
+    if maps.blurred is not None:
+        obs["in_focus"] = ~np.array(maps.blurred[rows])
     obs["fragment"] = np.array(some["fragment"])
     regions = plan.facts["regions"]
     if regions:

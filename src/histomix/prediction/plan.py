@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -19,8 +20,11 @@ from ..embedding.identity import slide_facts
 from ..errors import HeadError, InputError, SlideError
 from ..provenance import atomic_path, digest_bytes, digest_json, read_json, write_json
 from ..slides import Slide, TileSpec, TissueMask, grid_positions, tissue_mask
-from ..slides.tissue import fragment_at, label_fragments
-from .job import FORMAT, Settings
+from ..slides.tissue import FAT, SMALL, fragment_at, label_fragments
+from ..spots.alignment.check import MAX_OUTSIDE
+from ..spots.alignment.extent import outside, outside_text
+from .areas import knows_fat, planned_areas
+from .job import FEATURES_FORMAT, Settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,8 +36,11 @@ _LOG = logging.getLogger(__name__)
 CHUNK_TILES = 2048
 #: A tissue mask holds at most about this many pixels: on larger slides it is coarser.
 MASK_PX = 12_000_000
+#: More tiles than this are not laid on one slide: their table alone has some GB, and embedding them takes days.
+MAX_TILES = 10_000_000
 #: A head that sees finer pixels than the slide has by more than this factor is refused.
 MAX_UPSAMPLING = 16.0
+_ANY_TISSUE = 1e-6
 TILE = np.dtype(
     {
         "names": ["x_px", "y_px", "tissue", "column", "row", "fragment", "region", "place"],
@@ -63,12 +70,16 @@ class Plan:
     keys
         Names of the spots in the order of ``tiles``; None on a grid, whose keys are ``{column}x{row}``.
     facts
-        ``slide``, ``tile``, ``places``, ``cell_px``, ``grid``, ``regions``, ``fragments``, ``tissue_mm2``.
+        ``slide``, ``tile``, ``places``, ``cell_px``, ``grid``, ``regions``, ``fragments``, ``tissue_mm2``,
+        ``tissue_areas``.
+    areas
+        uint8, what is to be read of the tissue (`histomix.prediction.areas.planned_areas`).
     """
 
     tiles: np.ndarray
     keys: np.ndarray | None
     facts: dict[str, Any]
+    areas: np.ndarray
 
     def __len__(self) -> int:
         return len(self.tiles)
@@ -118,7 +129,7 @@ class Plan:
         slide = {name: self.facts["slide"][name] for name in ("digest", "mpp")}
         keys = None if self.keys is None else self.keys.tolist()
         tiles = np.stack([self.tiles["x_px"], self.tiles["y_px"]]).tobytes()
-        return digest_json({"format": FORMAT, "slide": slide, "keys": keys, "tiles": digest_bytes(tiles)})
+        return digest_json({"format": FEATURES_FORMAT, "slide": slide, "keys": keys, "tiles": digest_bytes(tiles)})
 
     def save(self, folder: Path, request: str) -> None:
         """Write the plan; ``request`` is what it was asked for by.
@@ -128,7 +139,9 @@ class Plan:
         StorageError
             The folder cannot be written.
         """
-        arrays = {"tiles": self.tiles} if self.keys is None else {"tiles": self.tiles, "keys": self.keys}
+        arrays = {"tiles": self.tiles, "areas": self.areas}
+        if self.keys is not None:
+            arrays["keys"] = self.keys
         for name, array in arrays.items():
             with atomic_path(folder / f"{name}.npy") as temporary:
                 # Not np.save to the file: it may lose what a full disk has no room for without a word.
@@ -143,7 +156,7 @@ class Plan:
         """Read a plan; None where there is none, or it answers another request."""
         try:
             content = read_json(folder / "plan.json")
-            tiles = np.load(folder / "tiles.npy", allow_pickle=False)
+            tiles, areas = (np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("tiles", "areas"))
             keys_file = folder / "keys.npy"
             at_spots = content["facts"]["places"] == "spots"
             keys = np.load(keys_file, allow_pickle=False) if at_spots else None
@@ -151,7 +164,7 @@ class Plan:
             return None
         if request is not None and content.get("request") != request:
             return None
-        return cls(tiles, keys, content["facts"]) if len(tiles) == content["facts"].get("n_tiles") else None
+        return cls(tiles, keys, content["facts"], areas) if len(tiles) == content["facts"].get("n_tiles") else None
 
 
 def tile_of(head: Head, stride_um: float | None = None) -> TileSpec:
@@ -194,9 +207,11 @@ def plan_tiles(
     Raises
     ------
     SlideError
-        There is no tissue, none in the regions, or the slide is smaller than a tile.
+        There is no tissue, none in the regions, the slide is smaller than a tile, or the grid has too many tiles.
     HeadError
         The slide is far too coarse for the head.
+    InputError
+        More than 2 % of the spots lie off the slide. Of fewer, the tiles are unreadable.
     """
     spec = tile_of(head, settings.stride_um)
     _check_scale(slide, head, spec)
@@ -214,16 +229,19 @@ def plan_tiles(
         "regions": [redact_url.get(region.name, region.name) for region in regions],
         "fragments": count,
         "tissue_mm2": mask.area_mm2,
+        "tissue_areas": {"mpp": mask.mpp, "fat_mm2": mask.mm2(FAT), "pen_mm2": mask.pen_mm2},
     }
     if spots is None:
-        grid = grid_positions(slide, spec, mask, settings.min_tissue)
+        refuse_vast_grid(slide, spec, mask)
+        readable = mask if knows_fat(head) else mask.without_fat()
+        grid = grid_positions(slide, spec, readable, settings.min_tissue)
         facts["grid"] = list(grid.shape)
         tiles = np.zeros(len(grid.x_px), TILE)
         for name in ("x_px", "y_px", "tissue", "column", "row"):
             tiles[name] = getattr(grid, name)
         keys = None
         if not len(tiles):
-            raise _no_tissue(slide, spec, mask)
+            raise _no_tissue(slide, spec, mask, readable)
     else:
         tiles, keys = _at_spots(slide, spec, mask, spots)
     xy_px = np.stack([tiles["x_px"], tiles["y_px"]], axis=1)
@@ -238,15 +256,49 @@ def plan_tiles(
                 where=slide.path,
                 hint="Check that the regions were drawn on this slide, at its full resolution",
             )
+    excluded: tuple[np.ndarray, np.ndarray] = (np.zeros(0, np.int32), np.zeros(0, np.int32))
     if spots is None:
         tiles["place"] = np.arange(len(tiles))
-    return Plan(tiles, keys, facts)
+        if regions:
+            some = grid_positions(slide, spec, mask, _ANY_TISSUE)
+            away = region_at(regions, np.stack([some.x_px, some.y_px], axis=1)) < 0
+            excluded = some.column[away], some.row[away]
+    return Plan(tiles, keys, facts, planned_areas(mask, tiles, facts, excluded))
+
+
+def refuse_vast_grid(slide: Slide, spec: TileSpec, mask: TissueMask) -> None:
+    """Refuse a stride that makes more tiles than anybody waits for, before any of them is laid.
+
+    Raises
+    ------
+    SlideError
+        There would be over `MAX_TILES`; says how many, and which stride would do.
+    """
+    stride_um = spec.stride_um or spec.size_um
+    area_um2 = mask.area_mm2 * 1e6
+    along = math.sqrt(area_um2) / stride_um
+    count = along * along  # not a power, which overflows
+    if count > MAX_TILES:
+        least = math.sqrt(area_um2 / MAX_TILES)
+        raise SlideError(
+            f"tiles {stride_um:g} um apart are about {count:,.0f} on its {mask.area_mm2:.3g} mm2 of tissue, more than "
+            f"{MAX_TILES:,}",
+            where=slide.path,
+            hint=f"Give a --stride-um of {math.ceil(least * 10) / 10:g} or more; a tile has {spec.size_um:g} um",
+        )
 
 
 def _at_spots(slide: Slide, spec: TileSpec, mask: TissueMask, spots: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Tiles around spots from top to bottom, so that bands of them lie together; ``place`` keeps their own order."""
     from ..slides import tiles_at_spots
 
+    xy_px, size_px = spots[["x_px", "y_px"]].to_numpy(float), (slide.width_px, slide.height_px)
+    if outside(xy_px, size_px).mean() > MAX_OUTSIDE:
+        raise InputError(
+            outside_text(xy_px, size_px),
+            where=slide.path,
+            hint="Give the spots of this very image, in its level-0 px",
+        )
     table = tiles_at_spots(slide, spots[["x_px", "y_px"]].to_numpy(float), spots.index, spec, mask=mask)
     order = np.lexsort((table["x_px"].to_numpy(), table["y_px"].to_numpy()))
     tiles = np.zeros(len(table), TILE)
@@ -276,9 +328,18 @@ def _check_scale(slide: Slide, head: Head, spec: TileSpec) -> None:
         )
 
 
-def _no_tissue(slide: Slide, spec: TileSpec, mask: TissueMask) -> SlideError:
+def _no_tissue(slide: Slide, spec: TileSpec, mask: TissueMask, readable: TissueMask) -> SlideError:
+    """What is on a slide instead of tissue for at least half a tile."""
+    there = [f"tissue mask: {float(readable.mask.sum()) * mask.mpp**2 / 1e6:.3g} mm2, less than half a tile of "
+             f"{spec.size_um:g} um at every place"]  # fmt: skip
+    if readable is not mask and mask.mm2(FAT) > 0:
+        there.append(f"fat, which this head has no cell type for: {mask.mm2(FAT):.3g} mm2")
+    if mask.mm2(SMALL) > 0:
+        there.append(f"pieces too small to read: {mask.mm2(SMALL):.3g} mm2")
+    if mask.pen_mm2 > 0:
+        there.append(f"pen marks or black: {mask.pen_mm2:.3g} mm2")
     return SlideError(
-        f"no tissue was found (tissue mask: {mask.area_mm2:.3g} mm2, less than half a tile of {spec.size_um:g} um)",
+        f"no tissue was found ({'; '.join(there)})",
         where=slide.path,
         hint="Check that this is an H&E slide and that its mpp is right; --at predicts at places you name",
     )
@@ -292,7 +353,7 @@ def manifest_of(plan: Plan, head: Head) -> dict[str, Any]:
     return {
         "format": MAP_FORMAT,
         **{name: plan.facts[name] for name in ("slide", "tile", "places", "cell_px", "grid", "regions", "fragments")},
-        "tissue_mm2": plan.facts["tissue_mm2"],
+        **{name: plan.facts[name] for name in ("tissue_mm2", "tissue_areas")},
         "unit": head.card["unit"],
         "head": {**{name: head.card[name] for name in names if name in head.card}, "training": training},
         "calibration": head.card.get("calibration"),

@@ -17,6 +17,7 @@ from ..common.anonymity.pseudonyms import open_pseudonyms
 from ..common.geometry.polygons import read_regions
 from ..errors import ScaleWarning
 from ..heads import Head
+from ..maps.areas import areas_mm2
 from ..progress import Progress, progress_bars
 from ..slides import Slide, open_slide
 from ..slides.files import slide_digest
@@ -25,7 +26,7 @@ from .anonymise import nameless_spots, region_names
 from .chunks import check_encoders, embed_chunk
 from .encoders import load_head_encoders
 from .job import Settings
-from .maps import apply_head, blocks, describe
+from .maps import apply_head, areas_of, blocks, describe
 from .plan import plan_tiles
 
 if TYPE_CHECKING:
@@ -91,8 +92,9 @@ def predict(
     AnnData
         Tiles x cell types in the head's unit. ``obs`` has ``x_px, y_px`` (tile centre, level-0 px), ``tissue`` (share
         of the tile on tissue), ``novelty`` (percentile among held-out training tiles, 0 to 1), ``in_scope``,
-        ``read_ok`` and ``fragment`` (of tissue, from 1, left to right); places are in ``obsm["spatial"]`` too and the
-        facts of the run as JSON in ``uns["manifest"]``. A tile that could not be read is NaN with ``read_ok`` false. A
+        ``read_ok``, ``in_focus`` (where the pixels can tell) and ``fragment`` (of tissue, from 1, left to right);
+        places are in ``obsm["spatial"]`` too and the facts of the run as JSON in ``uns["manifest"]``, what became of
+        the tissue in mm2 among them (``tissue_areas``). A tile that could not be read is NaN with ``read_ok`` false. A
         calibrated head adds the layers ``lower`` and ``upper``. Of a head that counts cells, numbers are cells in the
         area of a training spot, whatever the tile or the stride; the layer ``density per mm2`` has them per mm2, and
         ``area`` in the manifest says all the areas.
@@ -134,11 +136,13 @@ def predict(
             embed_chunk(opened, plan, chunk, loaded, batch_size=size, name=file, progress=report)
             for chunk in plan.chunks
         ]
-    maps = apply_head(trained, np.concatenate(chunks), plan)
+    values = np.concatenate(chunks)
+    maps = apply_head(trained, np.ascontiguousarray(values[:, :-1]), plan, sharp=values[:, -1])
     name = key = None
     if names is not None:
         plan.facts["slide"]["file"] = name = names.slide(file)
         key = names.key
         names.save()
-    manifest = describe(plan, maps, trained, name=name, anonymised=key)
+    areas = areas_mm2(areas_of(plan, maps), plan.facts["tissue_areas"]["mpp"])
+    manifest = describe(plan, maps, trained, areas, name=name, anonymised=key)
     return next(blocks(plan, maps, trained, manifest, size=None))

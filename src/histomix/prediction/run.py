@@ -21,9 +21,11 @@ from ..slides import Slide, SlideCache, is_remote, open_slide
 from ..slides.files import slide_digest
 from ..spots import read_spots
 from .anonymise import nameless_spots
+from .areas import knows_fat
 from .chunks import (
     FACTS,
     FEATURES,
+    SHARPNESS,
     ChunkFeatures,
     check_encoders,
     embed_chunk,
@@ -32,7 +34,7 @@ from .chunks import (
     kept_folders,
 )
 from .encoders import Model
-from .job import Settings, SlideJob, SlideResult
+from .job import FORMAT, Settings, SlideJob, SlideResult
 from .maps import write_map
 from .plan import Chunk, Plan, bounded_mask, plan_tiles
 from .remote import remote_facts
@@ -176,10 +178,11 @@ class SlideRun:
         StorageError
             The work folder cannot be written.
         """
-        job = self.job
+        job, head = self.job, self.model.head
         state = slide_digest(job.path)
-        tiles = [(encoder["size_px"], encoder["mpp"]) for encoder in self.model.head.card["encoders"]]
-        request = digest_json({"slide": state["digest"], "mpp": job.mpp, "tiles": tiles, **self.settings.positions})
+        tiles = [(encoder["size_px"], encoder["mpp"]) for encoder in head.card["encoders"]]
+        asked = {"format": FORMAT, "slide": state["digest"], "mpp": job.mpp, "tiles": tiles, "fat": knows_fat(head)}
+        request = digest_json({**asked, **self.settings.positions})
         plan = Plan.load(job.work, request)
         if plan is None or not all((job.folder / name).is_file() for name in ("preview.jpg", "tissue.png")):
             if plan is None:
@@ -333,7 +336,7 @@ class SlideRun:
         if self.settings.keep_features and features.parent == job.work:
             with atomic_path(kept) as temporary:
                 temporary.mkdir()
-                for name in (FEATURES, FACTS):
+                for name in (FEATURES, FACTS, SHARPNESS):
                     (job.work / name).replace(temporary / name)
         elif kept.is_dir() and kept_features([kept], features_key(plan, self.model.head)) is None:
             shutil.rmtree(kept, ignore_errors=True)  # of a slide or of tiles that are no more

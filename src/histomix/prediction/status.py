@@ -25,7 +25,7 @@ _EVERY_S = 2.0
 _NAMELESS = (
     *("slide", "name", "facts", "anonymised", "digests", "versions", "state", "reason", "kind", "tiles_done", "tiles"),
     *("unreadable_tiles", "in_scope_tiles", "kept", "remarks", "seconds", "state_of_slide", "files", "mpp_given"),
-    *("remote", "owner"),
+    *("areas_mm2", "remote", "owner"),
 )
 WITHHELD = "not kept, since the words of an error may name the slide: the same command says them again"
 
@@ -170,6 +170,8 @@ class Status:
         """Say how it ended."""
         seconds = round(time.time() - getattr(self, "_begun", time.time()), 3)
         told = {name: value for name, value in result.to_dict().items() if name not in ("slide", "folder")}
+        if result.error is None:
+            told["tiles_done"] = told.get("tiles")
         self.update(**{**told, "finished": now(), "seconds": seconds, "owner": None, **more})
 
     def update(self, **changes: Any) -> None:

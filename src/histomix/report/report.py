@@ -116,7 +116,7 @@ def write_report(
                 groups=run_facts(sources),
             )
         )
-        (folder / "index.html").write_text(page, encoding="utf-8", newline="\n")
+        (folder / "index.html").write_text(page, encoding="utf-8", errors="replace", newline="\n")
     return Path(out) / "index.html"
 
 

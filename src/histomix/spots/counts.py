@@ -53,8 +53,10 @@ def match_barcodes(spots: pd.Index, barcodes: pd.Index) -> tuple[np.ndarray, boo
     return rows, bool((rows >= 0).any())
 
 
-def read_counts(path: Path) -> Counts:
+def read_counts(path: Path, genome: str | None = None) -> Counts:
     """Read a count table, ``.tsv``/``.csv``, gzipped or not, whose first column is the spot key; or a 10x ``.h5``.
+
+    ``genome`` names one of several in a 10x ``.h5``.
 
     Tables of plain integers (all that sequencing gives) are parsed as bytes, about ten times faster than by a general
     parser; anything else goes through pandas.
@@ -67,7 +69,7 @@ def read_counts(path: Path) -> Counts:
     if path.suffix == ".h5":
         from .formats.tenx.matrix import read_matrix
 
-        table = read_matrix(path)
+        table = read_matrix(path, genome)
         for note in table.notes:
             _log.info("%s: %s", path, note)
         return Counts(table.barcodes, table.var.index, table.matrix)

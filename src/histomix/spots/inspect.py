@@ -14,8 +14,9 @@ from pathlib import Path
 
 from ..common import tables
 from ..common.naming import safe_file_name
+from ..common.strangers.annotated import gene_count
 from ..common.words import counted
-from ..errors import HistomixError, MissingSectionError, SectionError, SheetError, SlideError
+from ..errors import HistomixError, MapError, MissingSectionError, SectionError, SheetError, SlideError
 from ..provenance import read_json, refuse_pipe
 from .formats import Description, check_options, find_format, split_location
 from .formats.tenx.matrix import open_h5, read_barcodes
@@ -28,19 +29,25 @@ _IMAGES = (".tif", ".tiff", ".btf", ".svs", ".ndpi", ".jpg", ".jpeg", ".png", ".
 _BYPRODUCT = re.compile(r"tissue_(hires|lowres)_image|detected_tissue|aligned_|cytassist_image|spatial_enrichment")
 _MAX_ENTRIES = 200
 _UNUSABLE = "it cannot be used"
-_UNUSABLE_IMAGE = "an image file that cannot be used"
+_NOT = "that cannot be used"
 _SEVERAL = "a folder of several things that histomix knows"
 _NO_OPTIONS: Mapping[str, str] = {}
+#: Folders whose names say nothing of the section in them.
+_OF_SPACE_RANGER = ("outs", "spatial", "binned_outputs", "segmented_outputs", "st")
 _FILLED_BY_USER = "the donor (patient) of the section, which folds need: fill it in"
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What `inspect_data` found: ``rows`` are rows of a cohort sheet as far as they are known, empty for none."""
+    """What `inspect_data` found: ``rows`` are rows of a cohort sheet as far as they are known, empty for none.
+
+    ``usable`` tells whether histomix can do something with it as it is.
+    """
 
     path: Path
     description: Description
     rows: tuple[Mapping[str, str], ...] = ()
+    usable: bool = True
 
     def sheet(self) -> str:
         """The rows as a CSV sheet with its header, empty text where there are none. Paths are absolute."""
@@ -89,20 +96,20 @@ def _other_image(path: Path) -> Inspection | None:
 
     if _is_image(path) or not path.is_file() or image_kind(path) is None:
         return None
-    return Inspection(path, Description(_UNUSABLE_IMAGE, (), _image_facts(path)))
+    return Inspection(path, Description(f"an image file {_NOT}", (), _image_facts(path)))
 
 
 def _inspection(path: Path, options: Mapping[str, str] = _NO_OPTIONS) -> Inspection | None:
     for describe in (_result, _cohort_sheet, _matrix):
         description = describe(path)
         if description is not None:
-            return Inspection(path, description)
+            return Inspection(path, description, usable=_NOT not in description.what)
     format = find_format(path)
     if format is not None:
         check_options(format, options, path)
         return _section(path, format.describe(path, options))
     image = _image(path)
-    return None if image is None else Inspection(path, image)
+    return None if image is None else Inspection(path, image, usable=_NOT not in image.what)
 
 
 def _section(path: Path, described: Description) -> Inspection:
@@ -129,7 +136,9 @@ def _section(path: Path, described: Description) -> Inspection:
 def section_name(path: Path) -> str:
     """A name for the section at ``path``: of a folder called outs or spatial, that of the folder around it."""
     path = path.resolve()
-    while path.name in ("outs", "spatial", "binned_outputs", "st") or path.name.startswith(("square_", "tissue_pos")):
+    while path.name in ("outs", "spatial", "binned_outputs", "segmented_outputs", "st") or path.name.startswith(
+        ("square_", "tissue_pos")
+    ):
         path = path.parent
     name = path.name.partition(".")[0] if path.is_file() or path.suffix == ".zarr" else path.name
     plain = re.sub(r"[^\w-]+", "_", name.removesuffix("_selection")).strip("_")
@@ -144,7 +153,7 @@ def _absolute(location: str) -> str:
 def _images_near(path: Path) -> list[Path]:
     folder = path if path.is_dir() and path.suffix != ".zarr" else path.parent
     folders = [folder]
-    if path.is_dir() and folder.name in ("outs", "spatial", "binned_outputs"):
+    if path.is_dir() and folder.name in ("outs", "spatial", "binned_outputs", "segmented_outputs"):
         folders.append(folder.parent)
     images = [item for place in folders for item in sorted(place.iterdir())[:_MAX_ENTRIES] if _is_image(item)]
     images = [item for item in images if not _BYPRODUCT.search(item.name)]
@@ -175,7 +184,7 @@ def _image(path: Path) -> Description | None:
         return None
     facts = _image_facts(path)
     if facts[0].startswith(_UNUSABLE):
-        return Description(_UNUSABLE_IMAGE, (), facts)
+        return Description(f"an image file {_NOT}", (), facts)
     lacks = () if "by the file" in facts[0] else ("its um per px: give --mpp, or the column mpp of a cohort sheet",)
     return Description(
         "an image of a slide",
@@ -185,9 +194,12 @@ def _image(path: Path) -> Description | None:
 
 
 def _matrix(path: Path) -> Description | None:
+    several: list[str] = []
     if path.suffix == ".h5":
         with open_h5(path) as stored:
             size, genes = stored.size, stored.width
+            if len(stored.genomes) > 1:
+                several = [f"genes of the genomes {', '.join(stored.genomes)}: choose one with the option genome"]
     elif (path.is_dir() and (path / "matrix.mtx").exists()) or (path / "matrix.mtx.gz").exists():
         size, genes = len(read_barcodes(path)), None
     else:
@@ -195,7 +207,7 @@ def _matrix(path: Path) -> Description | None:
     known = counted(size, "barcode") + (f" x {counted(genes, 'feature')}" if genes is not None else "")
     return Description(
         "a feature-barcode matrix of 10x Genomics",
-        (known, "an .h5 may stand in the column counts of a cohort sheet"),
+        (known, *several, "an .h5 may stand in the column counts of a cohort sheet"),
         ("the places of its spots: name the outs folder that holds spatial/ as well",),
     )
 
@@ -207,7 +219,7 @@ def _cohort_sheet(path: Path) -> Description | None:
     try:
         rows = read_sheet(path)
     except SheetError as error:
-        return Description("a cohort sheet that cannot be used yet", (), tuple(error.problems))
+        return Description(f"a cohort sheet {_NOT} yet", (), tuple(error.problems))
     donors = {row.donor for row in rows}
     formats = sorted({row.format for row in rows})
     contents = [
@@ -234,6 +246,7 @@ def _result(path: Path) -> Description | None:
         types = card.get("cell_types") or []
         return Description("a head that histomix trained", (f"predicts {counted(len(types), 'cell type')}",), ())
     if (path / "composition.h5ad").is_file():
+        gene_count(path / "composition.h5ad", MapError, "is damaged or no composition map", "Predict the slide again")
         return Description("a composition map that histomix predicted", ("composition.h5ad",), ())
     if (path / "summary.json").is_file() and (path / "metrics.csv").is_file():
         return Description("an evaluation by histomix", ("metrics.csv, summary.json",), ())
@@ -293,9 +306,12 @@ def _folder(path: Path, depth: int = 2) -> Inspection | None:
             inner = Counter(line.partition(": ")[2] for line in inspection.description.contents)
             what = ", ".join(f"{number} x {kind}" for kind, number in inner.items()) or "nothing that can be used"
             missing += [f"{item.name}/{line}" for line in inspection.description.missing if line != _FILLED_BY_USER]
-        contents.append(f"{item.name}: {what}")
+        if inspection.usable:
+            contents.append(f"{item.name}: {what}")
+        else:
+            missing.append(f"{item.name}: {what}: {'; '.join(inspection.description.missing)}")
     if not (contents or missing):
         return None
     if rows:
         missing.append(_FILLED_BY_USER)
-    return Inspection(path, Description(_SEVERAL, tuple(contents), tuple(missing)), tuple(rows))
+    return Inspection(path, Description(_SEVERAL, tuple(contents), tuple(missing)), tuple(rows), bool(contents))

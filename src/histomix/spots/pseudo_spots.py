@@ -25,6 +25,8 @@ SHAPES = ("circle", "square")
 UNASSIGNED = frozenset({"", "nan", "na", "none", "unassigned", "unknown", "unlabeled", "unlabelled", "undefined"})
 #: A spot with a larger share of cells without a type gets no label.
 MAX_UNASSIGNED = 0.5
+#: Places of the lattice that are looked at, at most, and their least distance.
+_MOST_PLACES, _LEAST_PITCH_PX = 50_000_000, 1e-3
 #: Where readers of cell tables keep the cells of each type, and all cells, per spot.
 COUNTS_KEY, CELLS_KEY = "cell_counts", "cells"
 
@@ -191,6 +193,13 @@ def pseudo_spots(
     shape = "square" if diameter_um is None else "circle"
     side_um = diameter_um or size_um or pitch_um
     pitch_px, xy_px = pitch_um / mpp, cells[["x_px", "y_px"]].to_numpy(dtype=np.float64)
+    places_of_cell = min(max(1.0, side_um / pitch_um) + 1, 1e100)
+    if len(xy_px) * places_of_cell * places_of_cell > _MOST_PLACES or pitch_px < _LEAST_PITCH_PX:
+        raise SectionError(
+            f"spots of {side_um:g} um that are {pitch_um:g} um apart are too many: each of {len(xy_px):,} cells would "
+            f"lie in about {places_of_cell * places_of_cell:,.3g} of them",
+            hint="Ask for a larger pitch (pitch_um)",
+        )
     # Every lattice place a cell might belong to: its own square and, for spots larger than the pitch, those around.
     reach = int(np.ceil(max(0.0, side_um / pitch_um - 1) / 2))
     steps = np.arange(-reach, reach + 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ import pandas as pd
 from ..common import tables
 from ..errors import MissingSectionError, SectionError
 from .counts import match_barcodes, read_counts, read_keys
-from .formats import Options, SpotFile, check_options, find_format, load_format, split_location
+from .formats import GENOME, Options, SpotFile, check_options, find_format, load_format, split_location
 from .formats.base import no_counts
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ _log = logging.getLogger(__name__)
 #: A count table that misses more of the spots than this is taken for another section's.
 _MIN_COUNTED = 0.5
 _EXAMPLES = 3
+#: Names of genes in files of several genomes: ``GRCh38_CD3E``.
+_MARKED = re.compile(r"([A-Za-z]+[0-9][A-Za-z0-9.-]*)_+\S")
 _NO_OPTIONS: Mapping[str, str] = {}
 
 
@@ -100,21 +103,42 @@ def read_section_spots(
     """
     reader = load_format(format, path)
     check_options(reader, options, path)
+    genome = options.get(GENOME)
     spots = reader.read(path, with_counts and counts is None, options)
-    if counts is None:
+    if counts is not None:
+        spots = dataclasses.replace(spots, adata=_join_counts(spots.adata, path, counts, with_counts, genome))
+    if genome is None or not spots.adata.n_vars:
         return spots
-    return dataclasses.replace(spots, adata=_join_counts(spots.adata, path, counts, with_counts))
+    return dataclasses.replace(spots, adata=_of_genome(spots.adata, genome, counts or path))
 
 
-def _join_counts(adata: AnnData, spots_path: Path, counts_path: Path, with_counts: bool) -> AnnData:
+def _of_genome(adata: AnnData, genome: str, path: Path) -> AnnData:
+    """The genes that are marked as those of a genome, without the mark; all where none has any."""
+    marks = tuple(f"{genome}{bar}" for bar in ("_" * n for n in range(6, 0, -1)))
+    own = [str(name).startswith(marks) for name in adata.var_names]
+    if not any(own):
+        others = {mark[1] for mark in map(_MARKED.match, map(str, adata.var_names)) if mark}
+        if len(others) > 1:
+            listed = ", ".join(sorted(others)[:5])
+            raise SectionError(f"has no genes of '{genome}' (prefixes: {listed})", where=path, hint="Name one of these")
+        return adata
+    chosen = adata[:, own].copy()
+    chosen.var_names = [str(name)[len(genome) :].lstrip("_") for name in chosen.var_names]
+    return chosen
+
+
+def _join_counts(
+    adata: AnnData, spots_path: Path, counts_path: Path, with_counts: bool, genome: str | None = None
+) -> AnnData:
     from anndata import AnnData
 
-    table = read_counts(counts_path) if with_counts else None
+    table = read_counts(counts_path, genome) if with_counts else None
     keys = read_keys(counts_path) if table is None else table.keys
     rows, suffixed = match_barcodes(adata.obs_names, keys)
     counted = rows >= 0
     if counted.mean() < _MIN_COUNTED:
-        raise _mismatch(adata.obs_names, counted, spots_path, counts_path, keys, read_counts(counts_path).genes)
+        genes = read_counts(counts_path, genome).genes
+        raise _mismatch(adata.obs_names, counted, spots_path, counts_path, keys, genes)
     if suffixed:
         _log.info("%s: spots and counts are matched without what follows the last '-' of their barcodes", spots_path)
     if not counted.all():

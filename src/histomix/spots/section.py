@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import logging
 import os
@@ -16,7 +17,7 @@ import pandas as pd
 from ..common.naming import file_name_fault
 from ..common.words import counted
 from ..errors import SectionError, SlideError, UnknownSectionError
-from .formats import SHEET_IMAGE, load_format
+from .formats import GENOME, SHEET_IMAGE, load_format
 from .readers import read_section_spots
 from .sheet import SheetRow, read_sheet
 
@@ -167,6 +168,11 @@ class Cohort:
     def subset(self, names: Iterable[str]) -> Cohort:
         """The cohort of the named sections only, in the order given."""
         return Cohort(self.sheet, [self._row(name) for name in names])
+
+    def with_genome(self, genome: str) -> Cohort:
+        """The cohort whose counts are of one genome, of several in its files (a xenograft): ``"GRCh38"``."""
+        rows = [dataclasses.replace(row, options={GENOME: genome, **row.options}) for row in self.rows]
+        return Cohort(self.sheet, rows)
 
     def _row(self, name: str) -> SheetRow:
         for row in self.rows:

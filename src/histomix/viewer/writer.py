@@ -114,7 +114,7 @@ def write_pages(
             **{"title": title, "version": __version__, "slides": metas, "tile_px": TILE_PX, "use": RESEARCH_USE},
             **{"maps": {name: _colour_map(name) for name in COLOUR_MAPS}, "signed": _colour_map(SIGNED_MAP)},
         }
-        (folder / "index.html").write_text(_page(title, facts), encoding="utf-8", newline="\n")
+        (folder / "index.html").write_text(_page(title, facts), encoding="utf-8", errors="replace", newline="\n")
     return place / "index.html"
 
 

@@ -46,6 +46,11 @@ class Regression:
     covariates: tuple[str, ...]
     n_genes: int
     seed: int
+    layer: str | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """As they are recorded; fits of versions that had no choice of a layer are those without one."""
+        return {name: value for name, value in asdict(self).items() if name != "layer" or value is not None}
 
 
 def fit_reference(
@@ -78,10 +83,11 @@ def fit_reference(
         cell2location is not installed.
     """
     digest = digest_file(path)
-    identity = digest_json([asdict(choice), digest, asdict(_PLAN), versions("cell2location")])
+    identity = digest_json([choice.facts(), digest, asdict(_PLAN), versions("cell2location")])
     stored = None if folder is None else _stored(folder, identity)
     if stored is None:
-        cells, types = read_cells(path, choice.cell_type_key)
+        cells, types = read_cells(path, choice.cell_type_key, choice.layer)
+        names = cells.var
         table, facts = _fit(cells, types, choice, path, folder, identity, threads, progress)
         if folder is not None:
             with atomic_path(folder / TABLE) as temporary:
@@ -92,9 +98,11 @@ def fit_reference(
             _checkpoint(folder, identity).remove()
     else:
         table, facts = stored
+        names = read_cells(path, choice.cell_type_key, choice.layer)[0].var
         _log.info("%s: signatures fitted before are kept", folder)
     known = {name: facts[name] for name in ("cells", "genes_filtered", "epochs", "loss")}
-    return set_aside(table, os.fspath(path), digest, {"regression": {**asdict(choice), **known}})
+    made_by = {"regression": {**choice.facts(), **known}}
+    return set_aside(table, os.fspath(path), digest, made_by, names.reindex(table.index).fillna(""))
 
 
 def _stored(folder: Path, identity: str) -> tuple[pd.DataFrame, dict[str, Any]] | None:

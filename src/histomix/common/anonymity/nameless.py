@@ -20,6 +20,7 @@ _MANIFEST = (
         "regions",
         "fragments",
         "tissue_mm2",
+        "tissue_areas",
         "unit",
         "head",
         "calibration",

@@ -26,10 +26,11 @@ _HINT = "Export the annotations from QuPath as GeoJSON (File > Export objects as
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """A named area: polygons with their holes, in px as the file has them."""
+    """A named area: polygons with their holes, in px as the file has them; ``group`` is its annotations' class."""
 
     name: str
     shape: Geometry
+    group: str = ""
 
     @property
     def area(self) -> float:
@@ -50,7 +51,7 @@ class Region:
         return replace(self, shape=translate(self.shape, *by_px))
 
 
-def read_regions(path: str | os.PathLike[str]) -> list[Region]:
+def read_regions(path: str | os.PathLike[str], *, named_only: bool = False, hint: str = _HINT) -> list[Region]:
     """Read polygons and multipolygons with their holes and names.
 
     A region's name is its ``name``, else its class, else ``region N`` by its place in the file; regions of one name
@@ -60,6 +61,10 @@ def read_regions(path: str | os.PathLike[str]) -> list[Region]:
     ----------
     path
         A FeatureCollection, a list of features, one feature, or one geometry; gzipped or not.
+    named_only
+        Pass over polygons that have neither name nor class.
+    hint
+        What to say of a file that is no GeoJSON.
 
     Raises
     ------
@@ -69,12 +74,16 @@ def read_regions(path: str | os.PathLike[str]) -> list[Region]:
     import shapely
 
     named: dict[str, list[Geometry]] = {}
-    for number, properties, shape in read_polygons(Path(path)):
-        name = properties.get("name") or class_of(properties)
-        named.setdefault(str(name) if name else f"region {number}", []).append(shape)
-    if not named:
-        raise InputError("holds no polygon", where=path, hint=_HINT)
-    return [Region(name, shapely.union_all(shapes)) for name, shapes in named.items()]
+    group: dict[str, str] = {}
+    for number, properties, shape in read_polygons(Path(path), hint):
+        own = str(class_of(properties) or "").strip()
+        name = str(properties.get("name") or "").strip() or own
+        if name or not named_only:
+            named.setdefault(name or f"region {number}", []).append(shape)
+            group.setdefault(name, own)
+    if not named and not named_only:
+        raise InputError("holds no polygon", where=path, hint=hint)
+    return [Region(name, shapely.union_all(shapes), group.get(name, "")) for name, shapes in named.items()]
 
 
 def region_at(regions: Sequence[Region], xy_px: np.ndarray) -> np.ndarray:

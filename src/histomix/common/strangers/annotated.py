@@ -112,9 +112,9 @@ def find_counts(data: AnnData, layer: str | None = None, first: tuple[str, ...] 
     if not places:
         raise ValueError("has no counts")
     known = [name for name in first if name in places]
-    chosen = next((name for name in known if _whole(places[name][0])), None)
+    chosen = next((name for name in known if looks_whole(places[name][0])), None)
     if chosen is None:
-        others = [name for name in places if name not in first and _whole(places[name][0])]
+        others = [name for name in places if name not in first and looks_whole(places[name][0])]
         chosen = others[0] if len(others) == 1 else None
     chosen = chosen or next(iter(known), next(iter(places)))
     return CountsFound(*places[chosen], chosen)
@@ -130,7 +130,7 @@ def _matrices(data: AnnData) -> Iterator[tuple[str, tuple[Any, pd.DataFrame]]]:
         yield RAW, (data.raw.X, data.raw.var)
 
 
-def _whole(matrix: Any) -> bool:
+def looks_whole(matrix: Any) -> bool:
     """Whether a matrix looks like counts: whole numbers, none negative, not all of them zero."""
     values = np.asarray(matrix.data if sparse.issparse(matrix) else matrix).ravel()
     some = values[:: max(1, len(values) // _LOOKED_AT)]

@@ -11,14 +11,16 @@ from torch.nn.functional import interpolate
 State = dict[str, torch.Tensor]
 
 #: Put in front of every name by training frameworks.
-_WRAPPERS = ("module.", "teacher.", "backbone.", "vit.", "dinov2.", "_orig_mod.")
+_WRAPPERS = ("module.", "model.", "teacher.", "student.", "backbone.", "vit.", "dinov2.", "_orig_mod.")
 #: Tensors of no use for embedding: masks of training, text towers, buffers that are computed, classifiers.
 _SPARE = re.compile(
     r"(.*\.)?(mask_token|relative_position_index|attn_mask)$|embeddings\.mask_token$|pooler\."
     r"|(text|text_model|text_decoder|text_projection|language_head|vision_head|logit_scale)(\.|$)"
     r"|beit3\.text_embed\.|.*\.B\.|visual\.(attn_pool_caption|ln_caption|proj_contrast|head)(\.|$)"
-    r"|.*position_ids$"
+    r"|.*position_ids$|(.*\.)?(dino_head|ibot_head|dino_loss|ibot_patch_loss|koleo_loss)\."
 )
+#: Blocks of DINOv2 in chunks, for training on several devices; the second number counts them all.
+_CHUNKED = re.compile(r"blocks\.\d+\.(\d+)\.")
 
 
 def rename(state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> State:
@@ -35,8 +37,10 @@ def rename(state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tenso
     expected
         Tensors of the network by name; only their shapes count.
     """
-    tensors = _without_wrappers({key: value for key, value in state.items() if not _SPARE.match(key)})
+    tensors = _without_wrappers({key: value for key, value in _of_one(state).items() if not _SPARE.match(key)})
     tensors = {key: value for key, value in tensors.items() if not _SPARE.match(key)}
+    tensors = {_CHUNKED.sub(r"blocks.\1.", key, count=1) if _CHUNKED.match(key) else key: value
+               for key, value in tensors.items()}  # fmt: skip
     if "vision_model.embeddings.class_embedding" in tensors:
         tensors = _with_bias(_clip(tensors), expected)
     elif "embeddings.cls_token" in tensors:
@@ -52,6 +56,13 @@ def rename(state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tenso
     if "register_tokens" in tensors or any(".mlp.w12." in key for key in tensors):
         tensors = _dinov2(tensors)
     return tensors
+
+
+def _of_one(state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+    """Of a student and its teacher in one table, the teacher."""
+    teacher = {key: value for key, value in state.items() if re.match(r"(model\.|module\.)?teacher\.", key)}
+    others = any(re.match(r"(model\.|module\.)?student\.", key) for key in state)
+    return teacher if teacher and others else state
 
 
 def _without_wrappers(state: State) -> State:

@@ -14,7 +14,7 @@ from ..card import EncoderCard
 from .architectures import create_model
 from .base import TorchEncoder
 from .layouts import rename
-from .weights import read_weights
+from .weights import read_weights, weights_files
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,12 +52,18 @@ class TimmEncoder(TorchEncoder):
         super().__init__(card, load_model(card, path), "", threads, views, device)
         facts = dataclasses.asdict(card)
         self.digest = digest_json(
-            {"weights": digest_file(path), "views": self.views, **{key: facts[key] for key in _DECISIVE}}
+            {"weights": _digest(path), "views": self.views, **{key: facts[key] for key in _DECISIVE}}
         )
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Embedding (n, dim) of images that `preprocess` made, pooled as the card says."""
         return pool(self.model, images, self.card)
+
+
+def _digest(path: Path) -> str:
+    """Of the weights, in one file or in several."""
+    files = weights_files(path)
+    return digest_file(path) if files == [path] else digest_json([digest_file(file) for file in files])
 
 
 def pool(model: Any, images: torch.Tensor, card: EncoderCard) -> torch.Tensor:

@@ -9,8 +9,10 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
+from ...common.naming import visible
 from ...common.quiet import hub_cache
-from ...errors import EncoderError, HistomixError, MissingEncoderError
+from ...errors import EncoderError, HistomixError, InputError, MissingEncoderError
+from ...provenance import read_json, refuse_pipe
 from ..card import HUB_FILES, EncoderCard
 
 if TYPE_CHECKING:
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
 
 _TORCH_SUFFIXES = (".bin", ".pth", ".pt")
 _SECONDS_TO_ANSWER = 5.0
+#: How the index of weights in several files ends.
+_INDEX = ".index.json"
+#: Under which names a checkpoint of training keeps a network, the one to embed with first.
+_NESTS = ("teacher", "model_ema", "state_dict", "model", "student")
 
 
 def find_weights(card: EncoderCard, weights: str | os.PathLike[str] | None = None) -> Path:
@@ -37,6 +43,7 @@ def find_weights(card: EncoderCard, weights: str | os.PathLike[str] | None = Non
         reached, is switched off by ``HF_HUB_OFFLINE``, or has not granted access.
     """
     if weights is not None:
+        refuse_pipe(weights, EncoderError)
         return _in_folder(Path(weights), card.files) if Path(weights).is_dir() else _existing(Path(weights))
     return cached_weights(card) or _from_hub(card)
 
@@ -58,6 +65,33 @@ def cached_weights(card: EncoderCard) -> Path | None:
             if isinstance(file, str):
                 return Path(file)
     return None
+
+
+def absence(card: EncoderCard) -> str:
+    """That weights are not here, in words; and what is here of them, where the cache has another commit."""
+    here = _other_commits(card)
+    if not here or card.revision is None:
+        return "its weights are not on this machine"
+    return (
+        f"its weights are not on this machine: the hub's cache holds the commit {here[0][:12]}, and the card is of "
+        f"{card.revision[:12]}, whose embeddings may differ"
+    )
+
+
+def _other_commits(card: EncoderCard) -> list[str]:
+    """Commits of a hub encoder whose weights are in the local cache."""
+    if card.hub_id is None:
+        return []
+    from huggingface_hub import constants
+
+    found = []
+    for folder in (constants.HF_HUB_CACHE, hub_cache()):
+        snapshots = Path(folder or "", f"models--{card.hub_id.replace('/', '--')}", "snapshots")
+        if folder is not None and snapshots.is_dir():
+            found += [
+                one.name for one in sorted(snapshots.iterdir()) if any((one / name).exists() for name in card.files)
+            ]
+    return found
 
 
 def download_command(card: EncoderCard) -> str:
@@ -82,11 +116,16 @@ def access_hint(card: EncoderCard, gated: bool | None = None) -> str:
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """Tensors by name, from safetensors or from a torch checkpoint; a checkpoint's code is never run.
 
+    Of a checkpoint of training the teacher is taken, which is what publishers embed with. Weights in several files are
+    read by their index (``model.safetensors.index.json``).
+
     Raises
     ------
     EncoderError
-        The file is not weights, is truncated or damaged, or holds more than tensors.
+        The file is not weights, is truncated or damaged, or holds more than tensors; or one of several is missing.
     """
+    if path.name.endswith(_INDEX):
+        return _read_shards(path)
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -110,11 +149,54 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         raise _damaged(path, "it holds objects other than tensors, or is no weights file") from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise _damaged(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
-    for nest in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(nest), dict):
-            state = state[nest]
+    while nest := next(
+        (name for name in _NESTS if isinstance(state, dict) and isinstance(state.get(name), dict)), None
+    ):
+        state = state[nest]
     if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise EncoderError("holds no table of tensors", where=path, hint="Give the encoder's state dict, as published")
+    return state
+
+
+def weights_files(path: Path) -> list[Path]:
+    """The files that weights are in: the one, or all that an index names.
+
+    Raises
+    ------
+    EncoderError
+        The index cannot be read, names files elsewhere, or one is missing.
+    """
+    return [path] if not path.name.endswith(_INDEX) else sorted({path.parent / name for name in _shards(path).values()})
+
+
+def _shards(index: Path) -> dict[str, str]:
+    """Tensor -> file, as an index says it."""
+    try:
+        names = read_json(index).get("weight_map")
+    except InputError as error:
+        raise EncoderError(error.what, where=index, hint="Download the folder again") from error
+    if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
+        raise EncoderError("is no index of weights", where=index, hint="Download the folder again")
+    for name in sorted({*names.values()}):
+        if Path(name).name != name or name.endswith(_INDEX):
+            raise EncoderError(f"names weights elsewhere ({visible(name)})", where=index, hint="Do not use this folder")
+        if not (index.parent / name).is_file():
+            what = f"the file {name} of these weights is missing"
+            raise MissingEncoderError(what, where=index.parent, hint="Download the folder again, with all of its files")
+    return names
+
+
+def _read_shards(index: Path) -> dict[str, torch.Tensor]:
+    names = _shards(index)
+    state: dict[str, torch.Tensor] = {}
+    for file in weights_files(index):
+        state |= {key: value for key, value in read_weights(file).items() if names.get(key) == file.name}
+    if lacking := sorted(set(names) - set(state)):
+        raise EncoderError(
+            f"{len(lacking)} tensors are in none of its files (such as {lacking[0]})",
+            where=index,
+            hint="Download the folder again, with all of its files",
+        )
     return state
 
 
@@ -146,6 +228,10 @@ def _in_folder(folder: Path, names: tuple[str, ...]) -> Path:
     for name in dict.fromkeys((*names, *HUB_FILES)):
         if folder / name in files:
             return folder / name
+    indices = [file for file in files if file.name.endswith(_INDEX)]
+    if indices:
+        # That of safetensors before that of another format.
+        return next((file for file in indices if ".safetensors" in file.name), indices[0])
     for suffixes in ((".safetensors",), _TORCH_SUFFIXES):
         candidates = [file for file in files if file.suffix in suffixes]
         if len(candidates) > 1:
@@ -214,7 +300,7 @@ def _hub_errors(card: EncoderCard) -> Iterator[None]:
     # HTTPError is that of the HTTP library in use, which has changed twice between versions of huggingface_hub.
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HTTPError
 
-    what = f"the weights of {card.name} are not on this machine"
+    what = absence(card).replace("its weights", f"the weights of {card.name}", 1)
     facts: dict[str, Any] = {"where": card.page, "hint": access_hint(card)}
     if constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE", "").upper() in constants.ENV_VARS_TRUE_VALUES:
         raise EncoderError(f"{what}, and HF_HUB_OFFLINE forbids asking the hub", **facts)

@@ -12,7 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from ...common.geometry.polygons import Region, class_of, read_polygons
+from ...common.geometry.polygons import Region, region_at
+from ...common.geometry.polygons import read_regions as polygon_regions
 from ...common.tables import column_names, read_columns
 from ...errors import InputError, MissingFileError
 
@@ -36,7 +37,7 @@ class Regions:
     Attributes
     ----------
     polygons
-        In level-0 px less the slide's bounds; where they overlap, the later one counts.
+        In level-0 px less the slide's bounds; where they overlap, the smaller one counts.
     keys
         Spot keys that are known by name; several spellings of one table.
     places_px, names
@@ -50,6 +51,11 @@ class Regions:
     positions_px: Array = field(default_factory=lambda: np.zeros((0, 2)))
     names: tuple[str, ...] = ()
     source: str = ""
+
+    @property
+    def classes(self) -> dict[str, str]:
+        """Class of each drawn region that has one, by its name."""
+        return {one.name: one.group for one in self.polygons if one.group}
 
     def at(
         self, keys: pd.Index, xy_px: Array, reach_px: float = 0.0, bounds_px: tuple[float, float] = (0.0, 0.0)
@@ -72,8 +78,9 @@ class Regions:
         """
         names = np.full(len(keys), None, dtype=object)
         inside = np.asarray(xy_px, dtype=np.float64) - np.asarray(bounds_px, dtype=np.float64)
-        for region in self.polygons:
-            names[region.contains(inside)] = region.name
+        number = region_at(self.polygons, inside)
+        for index, region in enumerate(self.polygons):
+            names[number == index] = region.name
         spelled = [[named.get(str(key)) for key in keys] for named in self.keys]
         if spelled:
             best = max(spelled, key=lambda spelling: sum(name is not None for name in spelling))
@@ -99,9 +106,10 @@ def read_regions(path: str | os.PathLike[str]) -> Regions:
     Parameters
     ----------
     path
-        GeoJSON (``.geojson``, ``.json``, gzipped or not): polygons with ``properties.classification.name`` (QuPath) or
-        ``properties.name``, in level-0 px less the slide's bounds. Or a table (CSV, TSV, Parquet): a column ``region``
-        (or label, annotation, class) with ``spot`` (or barcode), array coordinates ``x``, ``y``, or ``x_px``, ``y_px``.
+        GeoJSON (``.geojson``, ``.json``, gzipped or not): polygons with ``properties.name`` or, where an annotation has
+        none, ``properties.classification.name`` (QuPath), as `histomix.predict` names them, in level-0 px less the
+        slide's bounds. Or a table (CSV, TSV, Parquet): a column ``region`` (or label, annotation, class) with ``spot``
+        (or barcode), array coordinates ``x``, ``y``, or ``x_px``, ``y_px``.
 
     Raises
     ------
@@ -184,11 +192,7 @@ def _is_of(file: Path, section: str) -> bool:
 
 
 def _polygons(path: Path) -> Regions:
-    named = [
-        Region(name, shape)
-        for _, properties, shape in read_polygons(path, _HINT)
-        if (name := str(class_of(properties) or properties.get("name") or "").strip())
-    ]
+    named = polygon_regions(path, named_only=True, hint=_HINT)
     if not named:
         raise InputError("holds no polygon that has a class or a name", where=path, hint=_HINT)
     return Regions(polygons=tuple(named), source=str(path))

@@ -22,6 +22,7 @@ def score_regions(
     blocks: NDArray[np.intp],
     seed: int,
     where: str,
+    classes: Mapping[str, str] | None = None,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """AUROC of declared types in their regions, of every type in every region, and the agreement of domains.
 
@@ -39,6 +40,8 @@ def score_regions(
         Of intervals and clusters.
     where
         What errors name.
+    classes
+        Class of each region that has one: ``expect`` may name it for its regions.
 
     Returns
     -------
@@ -60,7 +63,7 @@ def score_regions(
     rows: list[dict[str, Any]] = []
     expected: list[dict[str, Any]] = []
     for label, types in expect.items():
-        chosen = [one.strip() for one in label.split(",")]
+        chosen = [region for one in label.split(",") for region in _of_class(one.strip(), groups.index, classes or {})]
         for what, given, there in (("region", chosen, groups.index), ("cell type", types, values.columns)):
             odd = [one for one in given if one not in there]
             if odd or not given:
@@ -107,6 +110,11 @@ def score_regions(
         "notes": notes,
     }
     return part, pd.DataFrame(rows, columns=["cell_type", "metric", "value", "target", "n_spots"])
+
+
+def _of_class(name: str, regions: pd.Index, classes: Mapping[str, str]) -> list[str]:
+    """The region of a name, else the regions of a class of that name, else the name itself."""
+    return [name] if name in regions else [one for one in regions if classes.get(one) == name] or [name]
 
 
 def _number(value: float) -> float | None:

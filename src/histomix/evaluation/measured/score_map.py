@@ -68,13 +68,15 @@ def score_map(
         bounds.
     expect
         Region -> cell types whose sum should be higher in it than in the other regions; say it before you look. Several
-        regions under one name are joined by commas.
+        regions under one name are joined by commas; a class of QuPath stands for the regions of that class.
     vocabulary, map_vocabulary
         How the cell types of the cells, and of the map, are merged, renamed or dropped.
     size_um
-        Side of the square around each tile's centre in which cells are counted; the map's own cell when left out.
+        Side of the square around each tile's centre in which cells are counted; that of the map's tiles when left out,
+        even where they lie on a denser grid.
     spot_um
-        Diameter of the spots that a map in cells per spot counts in: cells of a tile are scaled to that area.
+        Diameter of the spots that a map in cells per spot counts in: cells of a tile are scaled to that area. Left
+        out: the area that the map names.
     min_cells
         Tiles with fewer typed cells are left out.
     donor
@@ -116,20 +118,22 @@ def score_map(
     side_um = one.cell_px * mpp
     blocks = block_of(positions.to_numpy() * mpp, side_um)
     notes = _seen(manifest, donor)
-    facts: dict[str, Any] = {"map": where, "tile_um": side_um, "interval": BLOCKS}
+    facts: dict[str, Any] = {"map": where, "tile_um": one.tile_um, "interval": BLOCKS}
     metrics: list[pd.DataFrame] = []
     predictions = {head: {name: values} for head in (CONSTANT, MAP)}
     truth = pd.DataFrame(index=values.index)
     if cells is not None:
-        count_um = size_um or side_um
+        # The map's values answer for its tiles, however densely they lie.
+        count_um = size_um or one.tile_um
         annotated, more = read_cells(cells, mpp)
         counted = cells_in_tiles(annotated, positions, count_um / mpp, min_cells=min_cells)
         notes += [*more, *counted.notes]
         truth = _mapped(counted.counts.astype(np.float64), vocabulary, os.fspath(cells))
         truth, predicted, more = _shared(truth, values.loc[truth.index], unit, os.fspath(cells))
         notes += more
+        scaled_to = None
         if unit != "proportion":
-            truth, more = _scaled(truth, count_um, spot_um)
+            truth, scaled_to, more = _scaled(truth, count_um, spot_um, (manifest.get("area") or {}).get("label_um2"))
             notes += more
         constant = predicted * 0 + predicted.mean(axis=0)
         predictions = {CONSTANT: {name: constant}, MAP: {name: predicted}}
@@ -141,6 +145,7 @@ def score_map(
             "n_tiles": len(truth),
             "counted_in_um": count_um,
             "scaled_to_spots_of_um": spot_um if unit != "proportion" else None,
+            "scaled_to_um2": scaled_to,
             "cell_types": list(truth.columns),
             "pearson": block_interval(truth.to_numpy(), predicted.to_numpy(), blocks[rows], seed),
         }
@@ -148,8 +153,9 @@ def score_map(
             metrics.append(_scored(truth, tables[name], name, donor or "", unit).assign(head=head))
     if regions is not None:
         bounds = tuple(manifest["slide"].get("bounds_px", (0.0, 0.0)))[:2]
-        names = read_regions(regions).at(values.index, positions.to_numpy(), side_um / mpp / 2, bounds)
-        part, found_rows = score_regions(values, names, expect or {}, blocks, seed, where)
+        drawn = read_regions(regions)
+        names = drawn.at(values.index, positions.to_numpy(), side_um / mpp / 2, bounds)
+        part, found_rows = score_regions(values, names, expect or {}, blocks, seed, where, drawn.classes)
         notes += part.pop("notes")
         facts["regions"] = {"file": _file(regions), **part}
         metrics.append(found_rows.assign(section=name, donor=donor or "", head=MAP))
@@ -206,11 +212,16 @@ def _shared(
     return truth[kept].div(total[kept], axis=0), shares, notes
 
 
-def _scaled(truth: pd.DataFrame, count_um: float, spot_um: float | None) -> tuple[pd.DataFrame, list[str]]:
-    if spot_um is None:
+def _scaled(
+    truth: pd.DataFrame, count_um: float, spot_um: float | None, label_um2: float | None
+) -> tuple[pd.DataFrame, float | None, list[str]]:
+    """Counts in the area that the map's numbers are of, that area in um2 (None: not known), and remarks."""
+    if spot_um is not None:
+        label_um2 = np.pi / 4 * spot_um**2
+    if label_um2 is None:
         what = f"cells are counted in squares of {count_um:g} um; where the head's spots had another area, rmse and mae"
-        return truth, [f"{what} are of different things, correlations are not (--spot-um scales the counts)"]
-    return truth * (np.pi / 4 * spot_um**2 / count_um**2), []
+        return truth, None, [f"{what} are of different things, correlations are not (--spot-um scales the counts)"]
+    return truth * (label_um2 / count_um**2), label_um2, []
 
 
 def _scored(truth: pd.DataFrame, predicted: pd.DataFrame, section: str, donor: str, unit: str) -> pd.DataFrame:

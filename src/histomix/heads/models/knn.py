@@ -102,7 +102,8 @@ class KNNRegressor(CompositionRegressor):
         self.weight_ = weight.astype(np.float32)
 
     def _predict(self, X: np.ndarray, positions: Positions | None) -> np.ndarray:
-        return self._means(X, (self.n_neighbors_,))[0]
+        (means,) = self._means(X, (self.n_neighbors_,))
+        return np.asarray(means)
 
     def _means(self, X: np.ndarray, counts: Sequence[int]) -> np.ndarray:
         """Weighted mean labels of the nearest spots, for each number of them, (n_counts, n, n_types)."""

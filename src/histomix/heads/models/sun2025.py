@@ -76,6 +76,8 @@ class Sun2025Regressor(CompositionRegressor):
     """
 
     _fitted_numbers = ("n_epochs_",)
+    n_epochs_: int
+    inner_loss_: np.ndarray
     #: What the paper does not give, and was chosen here; a head's card carries it.
     own_choices: ClassVar[dict[str, str]] = {
         "hidden": "widths of the six hidden layers",

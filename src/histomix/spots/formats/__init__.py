@@ -13,9 +13,10 @@ from pathlib import Path
 
 from ...errors import SectionError
 from ...provenance import refuse_pipe
-from .base import SHEET_IMAGE, Description, Format, Options, SpotFile
+from .base import GENOME, SHEET_IMAGE, Description, Format, Options, SpotFile
 
 __all__ = [
+    "GENOME",
     "KNOWN",
     "SHEET_IMAGE",
     "Description",
@@ -32,6 +33,7 @@ __all__ = [
 # Module of each format. The order is that of detection: what is more particular comes first.
 _MODULES = {
     "spatialdata": "spatialdata",
+    "visium-hd-cells": "cells.segmented",
     "visium-hd": "tenx.visium_hd",
     "visium": "tenx.visium",
     "xenium": "cells.platforms",
@@ -122,8 +124,9 @@ def split_location(location: str) -> tuple[Path, dict[str, str]]:
 def check_options(format: Format, options: Options, where: Path) -> None:
     """Raise SectionError for an option that the format does not know."""
     for name in options:
-        if name not in format.options and name != SHEET_IMAGE:
-            known = ", ".join(f"{key} ({meaning})" for key, meaning in format.options.items()) or "none"
+        if name not in format.options and name not in (SHEET_IMAGE, GENOME):
+            options_known = {**format.options, GENOME: "of counts of several genomes the one to read, such as GRCh38"}
+            known = ", ".join(f"{key} ({meaning})" for key, meaning in options_known.items())
             raise SectionError(
                 f"the format '{format.name}' has no option '{name}'", where=where, hint=f"Its options are: {known}"
             )

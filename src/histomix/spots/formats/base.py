@@ -22,6 +22,8 @@ Options = Mapping[str, str]
 UNREADABLE = ("cannot be read as h5ad", "Check that the file is whole, or write it again with a current anndata")
 #: The option under which a section passes on the image that its sheet names, as a path; never written by users.
 SHEET_IMAGE = "sheet_image"
+#: The option of every format that names one genome, of counts of several.
+GENOME = "genome"
 
 
 @dataclass(frozen=True, eq=False)

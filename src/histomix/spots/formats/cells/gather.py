@@ -128,8 +128,8 @@ def to_spots(cells: Cells, options: CellOptions, where: Path) -> SpotFile:
     from anndata import AnnData
 
     xy_px, placement, notes = _place(cells, options, where)
-    mpp = placement.mpp if placement else options.mpp
-    source = placement.source if placement else ("option mpp" if options.mpp else None)
+    mpp = placement.mpp if placement else options.mpp or cells.mpp
+    source = placement.source if placement else ("option mpp" if options.mpp else cells.mpp_source)
     size_px, image_mpp = _image_facts(options.image)
     if mpp is None and image_mpp is not None:
         mpp, source = image_mpp, "the image itself"

@@ -14,14 +14,25 @@ from ....provenance import parse_json
 from ..base import Description, Options, SpotFile
 from ..tenx.matrix import read_matrix
 from .gather import OPTIONS, cell_options, to_spots
-from .tables import COSMX, MERSCOPE, PLAIN, XENIUM, Cells, Layout, read_cells, read_h5ad_cells, with_types
+from .tables import (
+    COSMX,
+    MERSCOPE,
+    PLAIN,
+    XENIUM,
+    Cells,
+    Layout,
+    has_cells,
+    read_cells,
+    read_h5ad_cells,
+    with_types,
+)
 
 _XENIUM_FILES = ("cells.parquet", "cells.csv.gz", "cells.csv")
 _XENIUM_SPECS = "experiment.xenium"
 _TYPES_MISSING = "cell types: name a table of cell id and cell type after the spots, as in {}#types=cell_types.csv"
 
 
-class _CellFormat:
+class CellFormat:
     """What the platforms share; each finds and reads its own files."""
 
     name = ""
@@ -70,6 +81,8 @@ class _CellFormat:
             cells = with_types(cells, wanted.types, wanted.type_column)
         contents = [f"{counted(len(cells.table), 'cell')} with their places in {cells.unit}", *cells.notes]
         missing = []
+        if cells.mpp is not None:
+            contents.append(f"{cells.mpp:.4g} um per px of the image, by {cells.mpp_source}")
         if cells.typed:
             types = cells.table["cell_type"].dropna().unique()
             contents.append(f"{counted(len(types), 'cell type')}: {', '.join(sorted(types)[:8])}")
@@ -88,7 +101,7 @@ class _CellFormat:
         return Description(self.what, tuple(contents), tuple(missing), row)
 
 
-class Xenium(_CellFormat):
+class Xenium(CellFormat):
     """The ``outs`` of Xenium, or its cell table; ``*alignment.csv`` leads to ``*he_image.ome.tif``."""
 
     name = "xenium"
@@ -104,7 +117,7 @@ class Xenium(_CellFormat):
         return path.name in _XENIUM_FILES and _has(path, XENIUM)
 
     def files(self, path: Path) -> tuple[Path, Path]:
-        """See `_CellFormat`."""
+        """See `CellFormat`."""
         if not path.is_dir():
             return path, path.parent
         table = next((path / name for name in _XENIUM_FILES if (path / name).exists()), None)
@@ -117,7 +130,7 @@ class Xenium(_CellFormat):
         return table, path
 
     def cells(self, path: Path, table: Path, with_counts: bool, type_column: str | None) -> Cells:
-        """See `_CellFormat`."""
+        """See `CellFormat`."""
         cells = read_cells(table, XENIUM, type_column)
         pixel_um, note = _xenium_pixel(table.parent / _XENIUM_SPECS)
         cells = replace(cells, pixel_um=pixel_um, notes=(*cells.notes, *note))
@@ -132,16 +145,16 @@ class Xenium(_CellFormat):
         return replace(kept, counts=counts.matrix[rows[rows >= 0]], genes=counts.var)
 
     def alignment(self, folder: Path) -> Path | None:
-        """See `_CellFormat`."""
+        """See `CellFormat`."""
         return _only(folder, "*alignment.csv", "alignment files", "alignment")
 
     def image(self, folder: Path) -> Path | None:
-        """See `_CellFormat`."""
+        """See `CellFormat`."""
         images = sorted(folder.glob("*he_image.ome.tif"))
         return images[0] if len(images) == 1 else None
 
 
-class CosMx(_CellFormat):
+class CosMx(CellFormat):
     """CosMx SMI: ``*metadata_file.csv``; cell ids are ``{fov}_{cell_ID}``."""
 
     name = "cosmx"
@@ -155,11 +168,11 @@ class CosMx(_CellFormat):
         return _has(path, COSMX)
 
     def files(self, path: Path) -> tuple[Path, Path]:
-        """See `_CellFormat`."""
+        """See `CellFormat`."""
         return (_table_in(path, "*metadata_file.csv*"), path) if path.is_dir() else (path, path.parent)
 
 
-class Merscope(_CellFormat):
+class Merscope(CellFormat):
     """MERSCOPE: ``cell_metadata.csv`` with ``center_x``, ``center_y`` in um."""
 
     name = "merscope"
@@ -172,30 +185,30 @@ class Merscope(_CellFormat):
         return table.name.startswith("cell_metadata") and _has(table, MERSCOPE)
 
     def files(self, path: Path) -> tuple[Path, Path]:
-        """See `_CellFormat`."""
+        """See `CellFormat`."""
         return (_table_in(path, "cell_metadata.csv*"), path) if path.is_dir() else (path, path.parent)
 
 
-class CellTable(_CellFormat):
+class CellTable(CellFormat):
     """A plain table (or h5ad) of cells: id, ``x_px``, ``y_px`` or ``x_um``, ``y_um``, ``cell_type``."""
 
     name = "cells"
     what = "a table of cells"
 
     def matches(self, path: Path) -> bool:
-        """See `Format`: a table with a cell id, places and a type, or an h5ad with the places in obs alone."""
+        """See `Format`: a table of places and types with a cell id or no key, or an h5ad with places in obs alone."""
         if path.is_dir():
             return False
         if path.suffix == ".h5ad":
             return _positions_in_obs(path)
         try:
-            columns = set(column_names(path)) if path.suffix == ".parquet" else set(_columns(path))
+            columns = column_names(path) if path.suffix == ".parquet" else _columns(path)
         except (SectionError, MissingExtraError):
             return False
-        return {"cell_id", "cell_type"} <= columns and any({some.x, some.y} <= columns for some in PLAIN)
+        return has_cells(columns)
 
     def cells(self, path: Path, table: Path, with_counts: bool, type_column: str | None) -> Cells:
-        """See `_CellFormat`."""
+        """See `CellFormat`."""
         if table.suffix == ".h5ad":
             return read_h5ad_cells(table, with_counts, type_column)
         columns = column_names(table)

@@ -17,7 +17,9 @@ from ....errors import SectionError
 from ...pseudo_spots import assigned
 from ..base import UNREADABLE, require_unique
 
-_TYPE_COLUMNS = ("cell_type", "celltype", "cell_types", "cell type", "annotation", "group", "cluster")
+_TYPE_COLUMNS = ("cell_type", "celltype", "cell_types", "cell type", "annotation", "type")
+#: What a table of types alone may call them too.
+_GROUP_COLUMNS = ("group", "cluster")
 _ID_COLUMNS = ("cell_id", "barcode", "cell", "entityid", "id", "")
 #: With fewer of the cells than this in the table of types, the two are taken for different sections.
 _MIN_TYPED = 0.5
@@ -61,6 +63,8 @@ class Cells:
         Indexed by cell id; ``x``, ``y`` (``unit``, see `Layout`) and ``cell_type`` (None where there is none).
     counts, genes
         Cells x genes where they were asked for and are there.
+    mpp, mpp_source
+        um per px of the image, where the platform's files tell it, and how they do.
     """
 
     table: pd.DataFrame
@@ -69,6 +73,8 @@ class Cells:
     counts: sparse.csr_matrix | None = None
     genes: pd.DataFrame | None = None
     notes: tuple[str, ...] = ()
+    mpp: float | None = None
+    mpp_source: str | None = None
 
     @property
     def typed(self) -> bool:
@@ -94,7 +100,8 @@ def read_cells(path: Path, layout: Layout, type_column: str | None = None) -> Ce
         A Parquet file needs pyarrow.
     """
     present = column_names(path)
-    ids = list(layout.ids) or [_id_column(present)]
+    keyless = not layout.ids and _find(present, _ID_COLUMNS) is None and _is_told_of(present[0])
+    ids = [] if keyless else list(layout.ids) or [_id_column(present)]
     if ids == [""] and "" not in present:  # MERSCOPE, as newer versions of its software write it
         ids = ["EntityID"]
     missing = [name for name in (*ids, layout.x, layout.y) if name not in present]
@@ -106,9 +113,10 @@ def read_cells(path: Path, layout: Layout, type_column: str | None = None) -> Ce
         )
     if type_column is not None and type_column not in present:
         raise SectionError(f"has no column '{type_column}'", where=path, hint=f"It has {', '.join(present[:12])}")
-    types = type_column or _find(present, _TYPE_COLUMNS[:5])
+    types = type_column or _find(present, _TYPE_COLUMNS)
     table = read_columns(path, list(dict.fromkeys([*ids, layout.x, layout.y, *([types] if types else [])])))
-    keys = _text(table[ids[0]])
+    # Without a key, cells are told by their place in the table.
+    keys = _text(table[ids[0]] if ids else pd.Series(np.arange(1, len(table) + 1)))
     for name in ids[1:]:
         keys = keys + "_" + _text(table[name])
     cells = pd.DataFrame(
@@ -143,7 +151,7 @@ def read_h5ad_cells(path: Path, with_counts: bool, type_column: str | None = Non
         )
     if type_column is not None and type_column not in adata.obs:
         raise SectionError(f"has no obs column '{type_column}'", where=path, hint="Check the option type_column")
-    types = type_column or _find(list(adata.obs.columns), _TYPE_COLUMNS[:5])
+    types = type_column or _find(list(adata.obs.columns), _TYPE_COLUMNS)
     xy = np.asarray(adata.obs[[layout.x, layout.y]] if layout else adata.obsm["spatial"][:, :2], dtype=np.float64)
     table = pd.DataFrame(xy, index=adata.obs_names.astype(str), columns=["x", "y"]).rename_axis("cell_id")
     table["cell_type"] = assigned(_text(adata.obs[types])).to_numpy() if types else None
@@ -163,7 +171,7 @@ def with_types(cells: Cells, path: Path, type_column: str | None = None) -> Cell
     """
     present = column_names(path)
     key = _id_column(present)
-    column = type_column or _find(present, _TYPE_COLUMNS)
+    column = type_column or _find(present, (*_TYPE_COLUMNS, *_GROUP_COLUMNS))
     if column is None and len(present) == 2:
         column = next(name for name in present if name != key)
     if column is None or column not in present:
@@ -193,6 +201,22 @@ def with_types(cells: Cells, path: Path, type_column: str | None = None) -> Cell
         notes.append(f"{counted(int((~typed).sum()), 'cell')} are not in {path.name}: without a type")
     table = cells.table.assign(cell_type=types.reindex(cells.table.index).to_numpy())
     return replace(cells, table=table, notes=tuple(notes))
+
+
+def has_cells(columns: Sequence[str]) -> bool:
+    """Whether a table with these columns is one of typed cells: places, types, and a cell id or no key at all.
+
+    A table of spots has a key of its own, which would else be lost.
+    """
+    placed = any({some.x, some.y} <= set(columns) for some in PLAIN)
+    if not placed or _find(columns, _TYPE_COLUMNS) is None:
+        return False
+    return "cell_id" in columns or (_find(columns, (*_ID_COLUMNS, "spot")) is None and _is_told_of(columns[0]))
+
+
+def _is_told_of(column: str) -> bool:
+    """Whether a column says something of a cell, so that it is not its key."""
+    return column.lower() in (*_TYPE_COLUMNS, *(name for some in PLAIN for name in (some.x, some.y)))
 
 
 def _id_column(present: Sequence[str]) -> str:

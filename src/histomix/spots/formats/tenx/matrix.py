@@ -94,10 +94,11 @@ def read_barcodes(path: Path) -> pd.Index:
     return _unique(index, path)
 
 
-def read_matrix(path: Path) -> TenxCounts:
+def read_matrix(path: Path, genome: str | None = None) -> TenxCounts:
     """Read a whole matrix: an ``.h5`` file or a folder with ``matrix.mtx``.
 
-    Features of other types than Gene Expression are left out; gene symbols that occur more than once get a suffix.
+    Features of other types than Gene Expression, or of other genomes than ``genome``, are left out; gene symbols that
+    occur more than once get a suffix.
 
     Raises
     ------
@@ -107,7 +108,7 @@ def read_matrix(path: Path) -> TenxCounts:
     if path.is_dir():
         barcodes, features, matrix = _read_mtx(path)
     else:
-        with open_h5(path) as stored:
+        with open_h5(path, genome) as stored:
             barcodes, features = stored.barcode_index(), stored.features()
             matrix = stored.rows(0, stored.size)
     keep, var, notes = gene_table(features, path)
@@ -137,14 +138,17 @@ def gene_table(features: pd.DataFrame, path: Path) -> tuple[np.ndarray, pd.DataF
 
 
 @contextmanager
-def open_h5(path: Path) -> Iterator[H5Matrix]:
-    """Open a feature-barcode matrix in HDF5; every fault of the file becomes a SectionError."""
+def open_h5(path: Path, genome: str | None = None) -> Iterator[H5Matrix]:
+    """Open a feature-barcode matrix in HDF5; every fault of the file becomes a SectionError.
+
+    Of a file of several genomes, features and counts are those of ``genome``; its barcodes need none.
+    """
     import h5py
 
     check_hdf5(path, SectionError)
     try:
         with h5py.File(path, "r") as store:
-            yield H5Matrix(store)
+            yield H5Matrix(store, path, genome)
     except HistomixError:
         raise
     except FileNotFoundError as error:
@@ -156,12 +160,18 @@ def open_h5(path: Path) -> Iterator[H5Matrix]:
 class H5Matrix:
     """An open matrix file: features x barcodes by columns, which is barcodes x features by rows."""
 
-    def __init__(self, store: h5py.File) -> None:
+    def __init__(self, store: h5py.File, path: Path, genome: str | None = None) -> None:
         groups = [name for name in store if isinstance(store[name], type(store["/"])) and "indptr" in store[name]]
-        if len(groups) != 1:
-            raise ValueError(f"{_NOT_H5}: it holds {', '.join(groups or store) or 'nothing'}")
-        self._group: Any = store[groups[0]]
-        self._genome = groups[0]
+        if not groups:
+            raise ValueError(f"{_NOT_H5}: it holds {', '.join(store) or 'nothing'}")
+        self._path = path
+        # Layout 2 has a group of its own for each genome, layout 3 a column of the features.
+        self._apart = len(groups) > 1
+        self._group: Any = store[genome if self._apart and genome in groups else groups[0]]
+        listed = self._group["features"].get("genome") if "features" in self._group else None
+        self._genome_of = None if listed is None else _text(listed[:])
+        self.genomes = groups if self._apart else [] if listed is None else sorted({*self._genome_of} - {""})
+        self._genome = genome
         self.barcodes = self._group["barcodes"]
         self._indptr = self._group["indptr"][:].astype(np.int64)
         self.size = len(self.barcodes)
@@ -176,7 +186,14 @@ class H5Matrix:
         return barcodes
 
     def features(self) -> pd.DataFrame:
-        """Table of id, symbol, type; one row per column of the counts."""
+        """Table of id, symbol, type; one row per column of the counts.
+
+        Raises
+        ------
+        SectionError
+            There are several genomes, each with counts of its own, and none was named; or none has that name.
+        """
+        self._require_genome()
         if "features" in self._group:
             group = self._group["features"]
             parts = {"id": group["id"], "symbol": group["name"], "type": group["feature_type"]}
@@ -185,10 +202,28 @@ class H5Matrix:
         table = pd.DataFrame({name: _text(values[:]) for name, values in parts.items()})
         if len(table) != self.width:
             raise ValueError(f"it has {len(table)} features for {self.width} rows")
-        return table if "type" in table else table.assign(type=GENE_EXPRESSION)
+        table = table if "type" in table else table.assign(type=GENE_EXPRESSION)
+        if self._genome is not None and self._genome_of is not None and len(self.genomes) > 1:
+            others = ~np.isin(self._genome_of, [self._genome, ""])
+            table.loc[others & (table["type"] == GENE_EXPRESSION), "type"] = "genes of another genome"
+        return table
+
+    def _require_genome(self) -> None:
+        several = ", ".join(self.genomes)
+        if self._genome is None and self._apart:
+            raise SectionError(
+                f"holds the counts of {len(self.genomes)} genomes ({several})",
+                where=self._path,
+                hint=f"Name one: with --genome, or after the spots in the sheet, as in outs#genome={self.genomes[0]}",
+            )
+        if self._genome is not None and len(self.genomes) > 1 and self._genome not in self.genomes:
+            raise SectionError(
+                f"has no genome '{self._genome}' (it has: {several})", where=self._path, hint="Name one of these"
+            )
 
     def rows(self, start: int, stop: int) -> sparse.csr_matrix:
         """Counts of the barcodes from ``start`` to before ``stop``, csr float32 (barcodes x features)."""
+        self._require_genome()
         first, last = int(self._indptr[start]), int(self._indptr[stop])
         data = self._group["data"][first:last].astype(np.float32)
         indices = self._group["indices"][first:last]

@@ -273,7 +273,7 @@ _MIN_SHARED = 0.95
 
 
 def join_matrix(
-    obs: pd.DataFrame, xy_px: np.ndarray, positions: Path, outs: Path, with_counts: bool
+    obs: pd.DataFrame, xy_px: np.ndarray, positions: Path, outs: Path, with_counts: bool, genome: str | None = None
 ) -> tuple[AnnData, list[str]]:
     """Spots (index barcode) that have counts in the matrix of ``outs``, all where there is none; and what to say.
 
@@ -287,7 +287,7 @@ def join_matrix(
     matrix = find_matrix(outs, prefix_of(positions))
     if matrix is None:
         return spots_only(obs, xy_px), []
-    table = read_matrix(matrix) if with_counts else None
+    table = read_matrix(matrix, genome) if with_counts else None
     barcodes = read_barcodes(matrix) if table is None else table.barcodes
     rows, suffixed = match_barcodes(obs.index, barcodes)
     has_counts, raw = rows >= 0, is_raw(matrix)

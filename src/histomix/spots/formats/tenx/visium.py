@@ -11,7 +11,7 @@ import pandas as pd
 from ....common.geometry.pitch import spot_pitch
 from ....common.words import counted
 from ....errors import SectionError
-from ..base import Description, Options, SpotFile
+from ..base import GENOME, Description, Options, SpotFile
 from .images import at_reduced_image, describe_images
 from .loupe import loupe_notes
 from .matrix import find_matrix, is_raw
@@ -57,7 +57,9 @@ class Visium:
         _require_spots(positions[0], factors)
         array = lattice_positions(spots)
         obs = spots[["array_row", "array_col"]].assign(array_x=array[:, 0], array_y=array[:, 1])
-        adata, notes = join_matrix(obs, spots[["x_px", "y_px"]].to_numpy(), positions[0], outs, with_counts)
+        adata, notes = join_matrix(
+            obs, spots[["x_px", "y_px"]].to_numpy(), positions[0], outs, with_counts, options.get(GENOME)
+        )
         mpp, source = spots_mpp(positions[1], factors)
         if mpp is not None:
             notes += loupe_notes(positions[1], (spatial, outs), mpp, PITCH_UM / 2)

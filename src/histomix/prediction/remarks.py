@@ -1,0 +1,67 @@
+"""What must be said of a slide before anybody believes its map."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..maps.areas import areas_sentence
+from ..maps.reading import scope_statement
+
+if TYPE_CHECKING:
+    from ..heads import Head
+    from .plan import Plan
+
+#: Where less than this share of the tissue is read, it is said what became of the rest.
+_MOST_IS_READ = 0.75
+_FEW_TILES = 2
+
+
+def remarks_of(plan: Plan, head: Head, areas: Mapping[str, float], unreadable: int, in_scope: int) -> list[str]:
+    """Sentences on a slide whose map must be read with care.
+
+    Parameters
+    ----------
+    plan, head
+        Its tiles, and the head that read them.
+    areas
+        What became of its tissue, mm2.
+    unreadable, in_scope
+        How many tiles could not be read, and how many are like those of the training.
+    """
+    remarks = []
+    readable = len(plan) - unreadable
+    statement = scope_statement(in_scope / readable if readable else float("nan"), head.card.get("tissue"))
+    if statement:
+        remarks.append(f"{statement}: check the tissue, the stain and the um per px, and do not read its composition")
+    if unreadable:
+        remarks.append(f"{unreadable} of {len(plan)} tiles could not be read")
+    upsampling = plan.facts["slide"]["upsampling"]
+    if upsampling > 1.05:
+        remarks.append(f"tiles are interpolated, {upsampling:.2f} times finer than the slide")
+    return remarks + _of_tissue(plan, areas)
+
+
+def _of_tissue(plan: Plan, areas: Mapping[str, float]) -> list[str]:
+    remarks, total = [], sum(areas.values())
+    asked = total - areas["excluded"]
+    fat = plan.facts["tissue_areas"]["fat_mm2"]
+    if areas["blur"] > 0.5 * (areas["blur"] + areas["read"]):
+        remarks.append(
+            f"most of what was read is out of focus ({areas['blur']:.3g} of {areas['blur'] + areas['read']:.3g} mm2): "
+            "scan the slide again before its numbers are used"
+        )
+    if fat > 0.5 * total:
+        remarks.append(f"most of the tissue is fat ({fat:.3g} of {total:.3g} mm2)")
+    if asked > 0 and areas["read"] < _MOST_IS_READ * asked:
+        remarks.append(areas_sentence(areas))
+    if not plan.at_spots:
+        _, tiles = np.unique(plan.tiles["fragment"], return_counts=True)
+        if len(tiles) > 1 and tiles.max() <= _FEW_TILES:
+            held = "one tile" if tiles.max() == 1 else "one or two tiles"
+            remarks.append(
+                f"each of its {len(tiles)} pieces of tissue holds {held}: the numbers of a piece lean on that alone"
+            )
+    return remarks
