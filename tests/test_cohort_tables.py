@@ -224,6 +224,7 @@ def _with_levels(unit: str = "proportion") -> ad.AnnData:
     composition.var["slide_error"] = [0.05, 0.9, 0.01, np.nan]
     manifest = json.loads(composition.uns["manifest"])
     if unit == "proportion":
+        composition.X = composition.X / composition.X.sum(axis=1, keepdims=True)
         manifest |= {"unit": unit, "area": {"label_um2": None}}
     else:
         manifest["area"]["label_um2"] = 2500.0

@@ -17,6 +17,7 @@ from histomix.abundance import Abundance
 from histomix.common.palette import type_colours
 from histomix.errors import InputError
 from histomix.maps import composition_geojson, write_composition
+from histomix.maps.composition import OUT_OF_SCOPE
 from histomix.report import write_report
 
 from .conftest import Job
@@ -88,9 +89,10 @@ def test_geojson_is_what_qupath_reads(composition: ad.AnnData) -> None:
     # Level-0 px, less the bounds of the slide: 150 - 50 +- 50 and 150 - 20 +- 50.
     assert {tuple(corner) for corner in ring} == {(50, 80), (150, 80), (150, 180), (50, 180)}
     assert set(first["properties"]["measurements"]) == {*TYPES, "novelty"}
-    dominant = TYPES[int(composition.X[1].argmax())]
-    assert second["properties"]["classification"]["name"] == dominant
-    assert second["properties"]["classification"]["color"] == [round(255 * c) for c in type_colours(TYPES)[dominant]]
+    dominant = TYPES[int(composition.X[0].argmax())]
+    assert first["properties"]["classification"]["name"] == dominant
+    assert second["properties"]["classification"]["name"] == OUT_OF_SCOPE
+    assert first["properties"]["classification"]["color"] == [round(255 * c) for c in type_colours(TYPES)[dominant]]
     assert "measurements" not in unread["properties"] and "classification" not in unread["properties"]
     ids = [feature["id"] for feature in found["features"]]
     assert len(set(ids)) == 3

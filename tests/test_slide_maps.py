@@ -17,6 +17,7 @@ from PIL import Image
 import histomix as hm
 from histomix.common.geometry.polygons import read_regions, region_at
 from histomix.common.h5ad import layer_names
+from histomix.common.words import RESEARCH_USE
 from histomix.errors import InputError, SlideError
 from histomix.heads import Head
 from histomix.maps import composition_geojson, composition_table
@@ -332,7 +333,7 @@ def test_the_geojson_can_be_packed_and_carries_the_interval(tmp_path: Path) -> N
     assert found == composition_geojson(whole)
     tile = found["features"][1]["properties"]
     assert tile["measurements"][f"{TYPES[0]} lower"] == pytest.approx(whole.layers["lower"][1, 0], abs=1e-6)
-    assert "in scope" not in tile["measurements"] and "metadata" not in tile
+    assert "in scope" not in tile["measurements"] and tile["metadata"] == {"use": RESEARCH_USE}
     outside = found["features"][3]["properties"]
     assert outside["measurements"]["in scope"] == 0 and "out of scope" in outside["metadata"]["scope"]
     assert "measurements" not in found["features"][0]["properties"]

@@ -21,8 +21,8 @@ class Varying:
     Attributes
     ----------
     table
-        One row a cell type, the most reliable first: ``mean`` over the tiles used, ``excess`` (mean over them of the
-        distance from that mean to the tile's interval, 0 where the interval holds it; NaN without intervals),
+        One row a cell type, the most reliable first: ``mean`` over the tiles used, ``excess`` (root mean square
+        over them of the distance from that mean to the tile's interval, 0 inside; NaN without intervals),
         ``beyond`` (share of the tiles used whose interval leaves the mean out) and ``reach`` (95th percentile of the
         difference from the mean, over the half-width of the interval on that side; without intervals, in the unit of
         the map).
@@ -38,7 +38,7 @@ class Varying:
 
 
 def varying_types(one: CompositionMap) -> Varying:
-    """Rank the cell types of a map by how far tiles differ from the slide's mean beyond their intervals, on average.
+    """Rank the cell types of a map by how far tiles differ from the slide's mean beyond their intervals.
 
     Only readable tiles in scope count. Types that the head predicts neither between slides nor within one come last,
     and are shown only where there are no others.
@@ -61,7 +61,7 @@ def varying_types(one: CompositionMap) -> Varying:
     if len(bounds) == 2:
         lower, upper = bounds["lower"], bounds["upper"]
         half = np.where(used > mean, used - lower, upper - used)
-        excess = np.maximum(np.maximum(lower - mean, mean - upper), 0).mean(axis=0)
+        excess = np.sqrt(np.square(np.maximum(np.maximum(lower - mean, mean - upper), 0)).mean(axis=0))
         beyond = ((mean < lower) | (mean > upper)).mean(axis=0)
         reach = np.quantile(np.divide(difference, half, out=np.zeros_like(half), where=half > 0), 0.95, axis=0)
         enough = beyond > 0

@@ -171,9 +171,9 @@ def say_of_head(head: Head) -> None:
     caution = interval_caution(head.card.get("calibration"))
     if caution:
         logger.warning("%s", caution)
-    good_for = words_by_type(type_facts(head.card)["good_for"].to_dict())
-    if good_for:
-        logger.info("%s", good_for)
+    words = words_by_type({str(name): str(word) for name, word in type_facts(head.card)["good_for"].items()})
+    if words:
+        logger.info("%s", words)
     logger.info("%s", RESEARCH_USE)
 
 
