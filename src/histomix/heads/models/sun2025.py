@@ -328,6 +328,6 @@ def _outputs(layers: Layers, inputs: np.ndarray, target: np.ndarray) -> np.ndarr
 
 def _inputs(X: np.ndarray, scale: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """Standardised embeddings, float32."""
-    values = np.subtract(X, scale[0], dtype=np.float32)
+    values: np.ndarray = np.subtract(X, scale[0], dtype=np.float32)
     values /= scale[1]
     return values
