@@ -31,7 +31,7 @@ from histomix.heads.models.network import (
     new_layers,
     poisson_loss,
 )
-from histomix.heads.models.preprocess import principal_components, rotate, spectrum, standardise
+from histomix.heads.models.preprocess import principal_components, rotate, spectrum, standardise, standardise_without
 
 UNITS = ("proportion", "cells per spot")
 QUICK: dict[str, dict[str, Any]] = {
@@ -250,6 +250,21 @@ def test_hyper_parameters_are_chosen_with_groups_held_out(
 
 
 # steps before the regressors
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_standardising_without_some_rows_is_standardising_the_others(dtype: Any) -> None:
+    X, _, names = simulate("proportion", n=200)
+    X = X.astype(dtype)
+    X[:, 3] = 7.3  # constant everywhere
+    X[:, 4] = np.where(names == "b", X[:, 4], -2.7)  # and in all donors but one
+    weight = np.random.default_rng(0).uniform(0.5, 2, len(X))
+    sets = [np.arange(0), *(np.flatnonzero(names == name) for name in "abc")]  # no set has the rows of d
+    for rows, (mean, scale) in zip(sets, standardise_without(X, weight, sets), strict=True):
+        kept = np.setdiff1d(np.arange(len(X)), rows)
+        expected = standardise(X[kept], weight[kept])
+        np.testing.assert_allclose(mean, expected[0], rtol=1e-5 if dtype == np.float32 else 1e-9, atol=1e-6)
+        np.testing.assert_allclose(scale, expected[1], rtol=1e-4 if dtype == np.float32 else 1e-9)
 
 
 def test_standardise_is_scikit_learns_scaler() -> None:

@@ -12,7 +12,7 @@ from ..base import CompositionRegressor, to_unit
 from ..inner_folds import inner_splits
 from ..neighbourhood import Positions
 from ..search import Search, crossed, settings_to_try
-from .preprocess import principal_components, rotate
+from .preprocess import principal_components, rotate, threads_for
 
 #: Settings that are tried, and numbers of trees that are read along each.
 _TRIALS = crossed(learning_rate=(0.05, 0.1), max_leaf_nodes=(8, 4))
@@ -132,8 +132,12 @@ class BoostingRegressor(CompositionRegressor):
             "early_stopping": False,
             "random_state": self.seed,
         }
+        # Bins of weighted rows take twenty times as long as the trees.
+        own = None if (weight == weight[0]).all() else weight
         try:
-            return [HistGradientBoostingRegressor(**settings).fit(Z, y, sample_weight=weight) for y in Y.T]
+            # The trees' own threads are those of a library that was loaded just now: here they are told as well.
+            with threads_for(X.size):
+                return [HistGradientBoostingRegressor(**settings).fit(Z, y, sample_weight=own) for y in Y.T]
         except ValueError as error:
             raise HeadError(f"the trees cannot be grown ({error})", hint="Check the head's parameters") from error
 

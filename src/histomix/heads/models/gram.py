@@ -107,7 +107,7 @@ def ridge_path(sums: Moments, alphas: np.ndarray, dtype: np.dtype) -> tuple[np.n
     inverse = np.where(varies, 1 / np.sqrt(np.where(varies, variance, 1.0)), 0.0)
     gram = ((inside.xx * inverse[:, None]) * inverse).astype(dtype)
     against = (inside.xy * inverse[:, None]).astype(dtype)
-    values, vectors = linalg.eigh(gram, overwrite_a=True, check_finite=False)
+    values, vectors = linalg.eigh(gram, overwrite_a=True, check_finite=False, driver="evd")
     values = np.maximum(values.astype(np.float64), 0.0)
     projected = vectors.T @ against
     penalties = np.maximum(alphas * (values.sum() / len(values)), np.finfo(np.float64).tiny)

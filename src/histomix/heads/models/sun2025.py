@@ -14,7 +14,7 @@ from ..inner_folds import inner_splits
 from ..neighbourhood import Positions
 from ..search import Search, crossed, settings_to_try
 from .mlp import layer_axes
-from .preprocess import standardise
+from .preprocess import standardise, standardise_without
 
 if TYPE_CHECKING:
     from .network import Layers, Loss
@@ -179,7 +179,10 @@ class Sun2025Regressor(CompositionRegressor):
         """
         from .network import in_step, n_batches
 
-        networks = [self._network(X, Y, weight, split, fold, settings) for fold, split in enumerate(splits)]
+        scales = standardise_without(X, weight, [test for _, test in splits])
+        networks = [
+            self._network(X, Y, weight, split, fold, settings, scales[fold]) for fold, split in enumerate(splits)
+        ]
         sizes = [len(test) for _, test in splits]
         most = self.epochs or min(self.max_epochs, max(1, _MAX_STEPS // n_batches(len(X), self.batch_size)))
         curve: list[float] = []
@@ -207,11 +210,13 @@ class Sun2025Regressor(CompositionRegressor):
         split: tuple[np.ndarray, np.ndarray],
         fold: int,
         settings: Mapping[str, Any],
+        of_features: tuple[np.ndarray, np.ndarray],
     ) -> _Network:
         from .network import Recipe, epochs
 
         train, test = split
-        scale = _scale(X[train], weight[train])
+        mean, spread = (part.astype(np.float32) for part in of_features)
+        scale = (mean, spread)
         target = np.stack(standardise(Y[train], weight[train]))
         optimisation = (settings["dropout"], settings["learning_rate"], self.weight_decay, self.batch_size)
         recipe = Recipe(self.members, tuple(self.hidden), *optimisation, norm=False)
@@ -321,11 +326,8 @@ def _outputs(layers: Layers, inputs: np.ndarray, target: np.ndarray) -> np.ndarr
     return np.asarray(mean * target[1] + target[0])
 
 
-def _scale(X: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    mean, scale = standardise(X, weight)
-    return mean.astype(np.float32), scale.astype(np.float32)
-
-
 def _inputs(X: np.ndarray, scale: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """Standardised embeddings, float32."""
-    return np.asarray((X - scale[0]) / scale[1], dtype=np.float32)
+    values: np.ndarray = np.subtract(X, scale[0], dtype=np.float32)
+    values /= scale[1]
+    return values
