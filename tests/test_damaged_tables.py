@@ -408,3 +408,27 @@ def test_a_lattice_of_more_spots_than_memory_holds_is_refused(pitch_um: float) -
     with pytest.raises(SectionError, match="are too many"):
         pseudo_spots(cells, pitch_um, mpp=0.5, size_um=112.0)
     assert len(pseudo_spots(cells, 56.0, mpp=0.5, size_um=112.0)) > 0
+
+
+def test_counts_of_spots_are_found_like_those_of_references(tissue: Callable[..., Path]) -> None:
+    folder = tissue(symbols())
+    table().to_csv(folder / "r.csv")
+    expected = shares(folder, reference=folder / "r.csv")
+    plain = ad.read_h5ad(folder / "S.h5ad")
+    logs = plain.copy()
+    logs.X = logs.X.log1p()
+    raw, layered = logs.copy(), logs.copy()
+    raw.raw = plain
+    layered.layers["umi"] = plain.X.copy()
+    for data, place in ((raw, "raw"), (layered, "umi")):
+        write_h5ad(folder / "S.h5ad", data)
+        assert read_section_spots(folder / "S.h5ad", "h5ad", with_counts=True).notes == (
+            f"its counts are those of {place}",
+        )
+        pd.testing.assert_frame_equal(shares(folder, reference=folder / "r.csv"), expected)
+    (folder / "sheet.csv").write_text("section,donor,spots,image\nS,D,S.h5ad#layer=X,\n")
+    with pytest.raises(LabelError, match="are fractions"):
+        shares(folder, reference=folder / "r.csv")
+    (folder / "sheet.csv").write_text("section,donor,spots,image\nS,D,S.h5ad#layer=spliced,\n")
+    with pytest.raises(LabelError, match=r"has no counts in 'spliced' \(it has: X, umi\)"):
+        shares(folder, reference=folder / "r.csv")

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 #: What h5py, Zarr and anndata raise on damaged files.
-_DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError)
+_DAMAGE = (
+    OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError, SystemError,
+)  # fmt: skip
 #: Values of a matrix that are looked at to tell counts from other numbers.
 _LOOKED_AT = 100_000
 X, RAW = "X", "raw"

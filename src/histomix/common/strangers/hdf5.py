@@ -41,7 +41,7 @@ def check_hdf5(path: str | os.PathLike[str], kind: type[InputError] = InputError
     with store:
         try:
             item = next(_elsewhere(store), None)
-        except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError, SystemError) as error:
             raise kind(f"is damaged, or no plain HDF5 ({error})", where=path, hint=_HINT) from error
     if item is not None:
         raise kind(f"reads {item} from another file", where=path, hint=_HINT)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 GENE_EXPRESSION = "Gene Expression"
 _DAMAGED = "The file is damaged or cut short: copy it again, or run Space Ranger again"
-_H5_ERRORS = (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError)
+_H5_ERRORS = (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError, IndexError, SystemError)
 _NOT_H5 = "it is no HDF5 file of a feature-barcode matrix"
 
 
