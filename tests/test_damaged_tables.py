@@ -23,6 +23,7 @@ from histomix.cli.app import app
 from histomix.common.geometry.polygons import read_regions
 from histomix.common.h5ad import write_h5ad
 from histomix.common.strangers.annotated import find_counts
+from histomix.common.strangers.hdf5 import check_hdf5
 from histomix.common.tables import columns_or_none, read_bytes
 from histomix.common.yaml_text import YamlFile
 from histomix.errors import InputError, LabelError, SectionError, SlideError
@@ -135,6 +136,24 @@ def test_what_is_nested_too_deeply_is_refused_in_words(tmp_path: Path, name: str
     }
     with pytest.raises(InputError, match="nested too deeply"):
         read[name]()
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_groups_in_groups_without_end_are_refused_at_once(tmp_path: Path, reader: str) -> None:
+    kind, read = READERS[reader]
+    with h5py.File(tmp_path / "t.h5ad", "w") as file:
+        group: Any = file
+        for _ in range(3000):
+            group = group.create_group("a")
+    with pytest.raises(kind, match="its groups are nested too deeply"):
+        read(tmp_path / "t.h5ad")
+
+
+def test_a_group_that_holds_itself_is_walked_once(tmp_path: Path) -> None:
+    write_h5ad(tmp_path / "t.h5ad", spots())
+    with h5py.File(tmp_path / "t.h5ad", "r+") as file:
+        file["obs/again"] = file["obs"]
+    check_hdf5(tmp_path / "t.h5ad")
 
 
 @pytest.mark.parametrize("arguments", [["head", "pull", "{}", "--out", "h"], ["head", "show", "{}"]])
@@ -408,3 +427,27 @@ def test_a_lattice_of_more_spots_than_memory_holds_is_refused(pitch_um: float) -
     with pytest.raises(SectionError, match="are too many"):
         pseudo_spots(cells, pitch_um, mpp=0.5, size_um=112.0)
     assert len(pseudo_spots(cells, 56.0, mpp=0.5, size_um=112.0)) > 0
+
+
+def test_counts_of_spots_are_found_like_those_of_references(tissue: Callable[..., Path]) -> None:
+    folder = tissue(symbols())
+    table().to_csv(folder / "r.csv")
+    expected = shares(folder, reference=folder / "r.csv")
+    plain = ad.read_h5ad(folder / "S.h5ad")
+    logs = plain.copy()
+    logs.X = logs.X.log1p()
+    raw, layered = logs.copy(), logs.copy()
+    raw.raw = plain
+    layered.layers["umi"] = plain.X.copy()
+    for data, place in ((raw, "raw"), (layered, "umi")):
+        write_h5ad(folder / "S.h5ad", data)
+        assert read_section_spots(folder / "S.h5ad", "h5ad", with_counts=True).notes == (
+            f"its counts are those of {place}",
+        )
+        pd.testing.assert_frame_equal(shares(folder, reference=folder / "r.csv"), expected)
+    (folder / "sheet.csv").write_text("section,donor,spots,image\nS,D,S.h5ad#layer=X,\n")
+    with pytest.raises(LabelError, match="are fractions"):
+        shares(folder, reference=folder / "r.csv")
+    (folder / "sheet.csv").write_text("section,donor,spots,image\nS,D,S.h5ad#layer=spliced,\n")
+    with pytest.raises(LabelError, match=r"has no counts in 'spliced' \(it has: X, umi\)"):
+        shares(folder, reference=folder / "r.csv")

@@ -144,6 +144,15 @@ def test_two_samples_in_one_folder_are_never_mixed(tmp_path: Path) -> None:
     assert "scale factors of other samples" in as_download_error(spatial)
 
 
+def test_scale_factors_that_say_another_scale_are_refused(tmp_path: Path) -> None:
+    truth = make_outs(tmp_path)
+    write_factors(truth.outs / "spatial", microns_per_pixel=0.5)
+    assert read(truth.outs).mpp == pytest.approx(0.5, rel=1e-3)
+    for wrong in ({"microns_per_pixel": 0.53}, {"mpp": 0.53}):  # of the image, and of the diameter of the spots
+        write_factors(truth.outs / "spatial", **wrong)
+        assert "are of two images" in as_download_error(truth.outs)
+
+
 def test_a_square_lattice_is_not_read_at_the_pitch_of_visium(tmp_path: Path) -> None:
     truth = make_outs(tmp_path, matrix="")
     row, column = np.divmod(np.arange(100), 10)

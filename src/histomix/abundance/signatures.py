@@ -260,7 +260,7 @@ def _holds_cells(adata: AnnData) -> bool:
     A few hundred cells would else pass for as many cell types.
     """
     if _CELL_TYPE_KEY in adata.obs or adata.n_obs > _MOST_TYPES or adata.n_obs < 2:
-        return adata.n_obs > 1
+        return bool(adata.n_obs > 1)
     grouped = any(
         adata.obs[name].nunique() < adata.n_obs
         for name in adata.obs

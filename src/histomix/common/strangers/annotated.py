@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from ...errors import InputError, MissingExtraError, missing_of
+from ...errors import HistomixError, InputError, MissingExtraError, missing_of
 from .hdf5 import check_hdf5
 from .zarr import check_zarr
 
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 #: What h5py, Zarr and anndata raise on damaged files.
-_DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError)
+_DAMAGE = (
+    OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError, SystemError,
+)  # fmt: skip
 #: Values of a matrix that are looked at to tell counts from other numbers.
 _LOOKED_AT = 100_000
 X, RAW = "X", "raw"
@@ -147,12 +149,14 @@ def _looked_at(path: str | os.PathLike[str], kind: type[InputError], what: str, 
     try:
         (check_zarr if Path(path).is_dir() else check_hdf5)(path, kind)
         yield
+    except HistomixError:
+        raise
     except ImportError as error:
         raise MissingExtraError("zarr", "st", "reading a Zarr store") from error
     except Exception as error:
         # The one error of anndata's own has no public name.
         damage = isinstance(error, _DAMAGE) or type(error).__name__ == "IORegistryError"
-        if isinstance(error, InputError) or not damage:
+        if not damage:
             raise
         reason = str(error).strip().splitlines()
         told = reason[0] if reason else type(error).__name__

@@ -9,6 +9,8 @@ from typing import Any
 from ...errors import InputError
 from ...provenance import refuse_pipe
 
+#: Groups in each other that a file may have; those of AnnData have a handful.
+_DEEPEST = 100
 _HINT = "Do not use it unless you know who made it; ask for one file that holds all of its data"
 
 
@@ -41,7 +43,7 @@ def check_hdf5(path: str | os.PathLike[str], kind: type[InputError] = InputError
     with store:
         try:
             item = next(_elsewhere(store), None)
-        except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError, SystemError) as error:
             raise kind(f"is damaged, or no plain HDF5 ({error})", where=path, hint=_HINT) from error
     if item is not None:
         raise kind(f"reads {item} from another file", where=path, hint=_HINT)
@@ -51,20 +53,42 @@ def _elsewhere(store: Any) -> Iterator[str]:
     """Parts of a file of HDF5 that lie in other files."""
     import h5py
 
-    links: list[tuple[str, Any]] = []
-    store.visititems_links(lambda name, link: links.append((name, link)))
-    for name, link in links:
+    for name, group, link in _links(store):
         if isinstance(link, h5py.ExternalLink):
             yield name
         if not isinstance(link, h5py.HardLink):
             continue
-        part = store[name]
+        part = group[name.rpartition("/")[2]]
         # Files of anndata before 0.7 point to categories, which no link need lead to.
         categories = part.attrs.get("categories")
         if isinstance(categories, h5py.Reference) and _is_elsewhere(store[categories]):
             yield f"{name} (categories)"
         if _is_elsewhere(part):
             yield name
+
+
+def _links(store: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Path, group and link of each link of a file, without following any but hard ones, and these once.
+
+    From group to group: the walk of h5py looks for each link from the root, which takes minutes for some thousand
+    groups in each other.
+    """
+    import h5py
+
+    seen, waiting = {store["/"].id}, [("", store["/"], 1)]
+    while waiting:
+        path, group, depth = waiting.pop()
+        if depth > _DEEPEST:
+            raise ValueError("its groups are nested too deeply")
+        for name in group:
+            link = group.get(name, getlink=True)
+            yield f"{path}{name}", group, link
+            if not isinstance(link, h5py.HardLink):
+                continue
+            part = group[name]
+            if isinstance(part, h5py.Group) and part.id not in seen:
+                seen.add(part.id)
+                waiting.append((f"{path}{name}/", part, depth + 1))
 
 
 def _is_elsewhere(part: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,15 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from ...common.strangers.annotated import gene_count, is_anndata_zarr, read_annotated, read_rows
+from ...common.strangers.annotated import (
+    RAW,
+    X,
+    find_counts,
+    gene_count,
+    is_anndata_zarr,
+    read_annotated,
+    read_rows,
+)
 from ...common.words import counted
 from ...errors import SectionError
 from .base import UNREADABLE, Description, Options, SpotFile, no_counts, require_unique
@@ -26,7 +35,10 @@ class PlainH5AD:
     """AnnData of one section, as h5ad or Zarr; ``obsm["spatial"]`` holds x, y in px of the image."""
 
     name = "h5ad"
-    options: Mapping[str, str] = {"library": "the library to read, of several in uns['spatial']"}
+    options: Mapping[str, str] = {
+        "library": "the library to read, of several in uns['spatial']",
+        "layer": "where the raw counts are: X, raw, or the name of a layer",
+    }
 
     def matches(self, path: Path) -> bool:
         """See `Format`."""
@@ -34,8 +46,9 @@ class PlainH5AD:
 
     def read(self, path: Path, with_counts: bool, options: Options) -> SpotFile:
         """See `Format`. Spots that lie as those of a Visium array do get its geometry and um per px."""
-        adata = _read(path, with_counts, options.get("library"))
-        return _as_bins(adata) or _as_visium(adata, path) or SpotFile(adata)
+        adata, place = _read(path, with_counts, options.get("library"), options.get("layer"))
+        spots = _as_bins(adata) or _as_visium(adata, path) or SpotFile(adata)
+        return spots if place in (None, X) else dataclasses.replace(spots, notes=(f"its counts are those of {place}",))
 
     def describe(self, path: Path, options: Options) -> Description:
         """See `Format`."""
@@ -93,7 +106,10 @@ def _as_visium(adata: AnnData, path: Path) -> SpotFile | None:
     return SpotFile(adata, mpp, source, DIAMETER_UM, PITCH_UM)
 
 
-def _read(path: Path, with_counts: bool, library: str | None = None) -> AnnData:
+def _read(path: Path, with_counts: bool, library: str | None, layer: str | None) -> tuple[AnnData, str | None]:
+    """Spots with their counts in ``X``, and where these stood."""
+    from anndata import AnnData
+
     adata = (read_annotated if with_counts else read_rows)(path, SectionError, *UNREADABLE)
     if "spatial" not in adata.obsm:
         keys = ", ".join(adata.obsm) or "none"
@@ -115,13 +131,23 @@ def _read(path: Path, with_counts: bool, library: str | None = None) -> AnnData:
     require_unique(adata.obs_names, path)
     xy_px = np.asarray(adata.obsm["spatial"])
     adata.obsm["spatial"] = xy_px[:, :2].astype(np.float64)
-    if adata.X is None:
+    if adata.X is None and not adata.layers and adata.raw is None:
         genes = adata.n_vars if with_counts else 0
         adata = adata[:, :genes].copy()
         adata.X = no_counts(adata.n_obs, genes)
-    else:
-        adata.X = sparse.csr_matrix(adata.X, dtype=np.float32)
-    return adata
+        return adata, None
+    try:
+        found = find_counts(adata, layer, (X, "counts", RAW))
+    except ValueError as error:
+        raise SectionError(str(error), where=path, hint="Name X, raw, or a layer that it has") from error
+    spots = AnnData(
+        X=sparse.csr_matrix(found.matrix, dtype=np.float32),
+        obs=adata.obs,
+        var=found.var.copy(),
+        obsm=dict(adata.obsm),
+        uns=dict(adata.uns),
+    )
+    return spots, found.place
 
 
 FORMATS = (PlainH5AD(),)

@@ -31,7 +31,9 @@ _MICRONS = ("microns", "micron", "micrometers", "micrometer", "um")
 _MIN_MATCHED = 0.5
 #: Visium: spot pitch and diameter in um (10x Genomics).
 _VISIUM_PITCH_UM, _VISIUM_DIAMETER_UM = 100.0, 55.0
-_FAULTS = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, LookupError, AssertionError)
+_FAULTS = (
+    OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, LookupError, AssertionError, SystemError,
+)  # fmt: skip
 
 
 class SpatialDataStore:

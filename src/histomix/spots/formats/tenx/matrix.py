@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 GENE_EXPRESSION = "Gene Expression"
 _DAMAGED = "The file is damaged or cut short: copy it again, or run Space Ranger again"
-_H5_ERRORS = (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError)
+_H5_ERRORS = (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError, IndexError, SystemError)
 _NOT_H5 = "it is no HDF5 file of a feature-barcode matrix"
 
 
@@ -170,7 +170,8 @@ class H5Matrix:
         self._group: Any = store[genome if self._apart and genome in groups else groups[0]]
         listed = self._group["features"].get("genome") if "features" in self._group else None
         self._genome_of = None if listed is None else _text(listed[:])
-        self.genomes = groups if self._apart else [] if listed is None else sorted({*self._genome_of} - {""})
+        own = [] if self._genome_of is None else sorted(set(self._genome_of) - {""})
+        self.genomes = groups if self._apart else own
         self._genome = genome
         self.barcodes = self._group["barcodes"]
         self._indptr = self._group["indptr"][:].astype(np.int64)

@@ -35,6 +35,7 @@ THEORETICAL_UM = 65.0
 _DIAMETER_TOLERANCE = 0.03
 #: Larger over smaller stretch of the lattice beyond which it is not that of Visium.
 _DISTORTION = 1.1
+_OF_TWO_IMAGES = "The scale factors and the positions are of two images: copy the spatial folder of this section again"
 _NO_MPP = "its um per px, which the spots are too few to tell"
 
 
@@ -175,6 +176,10 @@ def spots_mpp(positions: pd.DataFrame, factors: ScaleFactors | None) -> tuple[fl
         mpp = THEORETICAL_UM / factors.spot_diameter_px
         return mpp, f"the {THEORETICAL_UM:g} um of spot_diameter_fullres in {factors.path.name}"
     mpp, source = PITCH_UM / pitch.px, f"the {PITCH_UM:g} um between neighbouring spots, {pitch.px:.1f} px apart"
+    if factors is not None and factors.mpp is not None and abs(mpp / factors.mpp - 1) > _DIAMETER_TOLERANCE:
+        raise SectionError(
+            f"says {factors.mpp:.4g} um per px, which is {mpp:.4g} by {source}", where=factors.path, hint=_OF_TWO_IMAGES
+        )
     if factors is None or factors.spot_diameter_px is None:
         return mpp, source
     diameter_um = factors.spot_diameter_px * mpp
@@ -183,7 +188,7 @@ def spots_mpp(positions: pd.DataFrame, factors: ScaleFactors | None) -> tuple[fl
             f"has a spot_diameter_fullres of {factors.spot_diameter_px:.1f} px, which is {diameter_um:.0f} um by "
             f"{source} (a spot has {DIAMETER_UM:g}, and is written as {THEORETICAL_UM:g})",
             where=factors.path,
-            hint="The scale factors and the positions are of two images: copy the spatial folder of this section again",
+            hint=_OF_TWO_IMAGES,
         )
     return mpp, source
 
