@@ -164,6 +164,15 @@ def test_a_map_says_what_became_of_the_tissue(job: Job, tmp_path: Path) -> None:
     cells = len(one) * (one.cell_px * one.mpp / 1000) ** 2
     assert 0.6 * cells < one.areas_mm2["read"] <= cells
     assert one.adata.obs["in_focus"].all() and one.areas_mm2["blur"] == 0
+    tables = hm.cohort_tables(tmp_path / "P", progress=False)
+    for name, area in one.areas_mm2.items():
+        assert tables.slides[f"{name}_mm2"].tolist() == pytest.approx([area])
+    assert tables.slides["tissue_found_mm2"].tolist() == pytest.approx([mask.area_mm2])
+    geojson = json.loads((tmp_path / "P" / "tiles.geojson").read_text(encoding="utf-8"))
+    assert geojson["tissue_areas_mm2"] == pytest.approx(status["areas_mm2"], abs=1e-5) and len(geojson["features"]) > 9
+    page = hm.write_report([tmp_path / "P"], tmp_path / "report", progress=False)
+    text = Path(str(page)).read_text(encoding="utf-8")
+    assert areas_sentence(one.areas_mm2) in text and "What was read of the tissue" in text
     in_memory = json.loads(hm.predict(job.image, job.head).uns["manifest"])
     assert in_memory["tissue_areas"] == one.manifest["tissue_areas"]
 

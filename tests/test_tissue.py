@@ -11,7 +11,7 @@ from PIL import Image
 
 from histomix.errors import InputError
 from histomix.slides import TissueMask, open_slide, tissue_mask
-from histomix.slides.tissue import FAT, PEN, SMALL
+from histomix.slides.tissue import FAT, FOLD, PEN, SMALL
 
 GLASS = (244, 243, 244)
 PALE_STROMA = (233, 196, 210)
@@ -165,6 +165,26 @@ def test_what_was_found_is_told_apart(tmp_path: Path) -> None:
     assert (mask.kinds[22:36, 22:36] == SMALL).all() and not mask.kinds[15:30, 55:70].any()
     assert mask.pen_mm2 == pytest.approx((46 * 100 + 366 * 36) * 64e-6, rel=0.1)
     assert mask.area_mm2 == pytest.approx(sum(mask.mm2(kind) for kind in range(1, 6)))
+
+
+def test_folds_are_found_and_dense_tissue_is_none(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    texture = np.kron(rng.normal(0, 12, (75, 100, 1)), np.ones((4, 4, 1)))
+    pink, blue = np.array([190.0, 120, 165]), np.array([90.0, 70, 150])
+    pixels = np.full((300, 400, 3), 244.0)
+    pixels[40:260, 40:360] = pink + texture[40:260, 40:360]
+    y, x = np.mgrid[:300, :400]
+    fold = (np.abs(y - 100 - 10 * np.sin(x / 25)) < 4) & (np.abs(x - 170) < 60)  # 480 um of the section lie double
+    fold |= (np.abs(x - 300) < 5) & (np.abs(y - 150) < 45)
+    pixels[fold] = (pixels * pixels / 244)[fold] * 0.93
+    aggregate = ((y - 200) / 12.0) ** 2 + ((x - 140) / 40.0) ** 2 < 1
+    pixels[aggregate] = blue
+    Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(tmp_path / "image.png")
+    with open_slide(tmp_path / "image.png", 8.0) as slide:
+        mask = tissue_mask(slide)
+    found = mask.of(FOLD)
+    assert (found & fold).sum() > 0.6 * fold.sum() and (found & ~fold).sum() < 0.6 * fold.sum()
+    assert not found[aggregate].any() and not (mask.mask & found).any()
 
 
 def test_contains_and_share() -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 
 import histomix as hm
 from histomix.common.words import RESEARCH_USE
+from histomix.maps.areas import PEN, READ, REASONS, areas_mm2
 from histomix.viewer import ViewerSlide, write_viewer
 
 from .viewer_page import CELL, COLUMNS, ROWS, chromium, composition, looking, on_screen, pixel, until
@@ -47,9 +48,14 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reading")
     Image.fromarray(np.full((1100, 1400, 3), 180, np.uint8)).save(folder / "slide.png")
     n = ROWS * COLUMNS
+    inside = _table(np.arange(n) % COLUMNS < 9)
+    areas = np.full((69, 88), READ, np.uint8)
+    areas[20:60, 20:50] = PEN
+    facts = json.loads(inside.uns["manifest"]) | {"tissue_areas": {"mpp": 8.0, "mm2": areas_mm2(areas, 8.0)}}
+    inside.uns["manifest"] = json.dumps(facts)
     with hm.open_slide(folder / "slide.png", mpp=0.5) as slide:
         slides = [
-            ViewerSlide("inside", slide, _table(np.arange(n) % COLUMNS < 9)),
+            ViewerSlide("inside", slide, inside, areas=areas),
             ViewerSlide("foreign", slide, _table(np.arange(n) < 10)),
         ]
         return write_viewer(slides, folder / "viewer").page
@@ -119,6 +125,21 @@ def test_a_slide_out_of_scope_opens_with_a_statement(browser: Any, page: Path) -
         tab.select_option("#slide", "0")
         until(tab, "app.meta.name === 'inside' && app.layer === 'differs'")
         assert tab.is_hidden("#statement")
+
+
+def test_what_was_read_has_a_layer_with_its_areas(browser: Any, page: Path) -> None:
+    with looking(browser, page, "#slide=inside") as tab:
+        tab.keyboard.press("a")
+        until(tab, '!!app.panes[0].picture && "bitmap" in app.panes[0].picture')
+        words = tab.inner_text("#legend-0")
+        assert "0.389 mm² of tissue" in words and "under pen" in words and "0.0768 mm²" in words
+        tab.evaluate("app.setOpacity(1)")
+        under_pen, read = pixel(tab, 35 * 16, 40 * 16), pixel(tab, 58 * 16, 40 * 16)
+        assert np.abs(np.array(under_pen[:3]) - REASONS[PEN - 1].colour).max() < 6
+        assert np.abs(np.array(read[:3]) - 180).max() < 6, "what is read is left clear"
+        tab.select_option("#slide", "1")
+        until(tab, "app.meta.name === 'foreign'")
+        assert tab.is_hidden("#layers input[value=areas]"), "an older map has no such layer"
 
 
 def test_words_stand_beside_numbers(browser: Any, page: Path) -> None:

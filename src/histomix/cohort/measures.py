@@ -11,6 +11,7 @@ from anndata import AnnData
 
 from ..common.geometry.pitch import nearest_pitch
 from ..maps import CompositionMap
+from ..maps.areas import REASONS
 from .hotspots import HotSpots, TlsRule, tls_like
 from .indices import evenness, joins, mixing, morisita_horn, one_hot, shannon
 from .lattice import neighbour_pairs
@@ -29,6 +30,8 @@ DEFINITIONS: dict[str, tuple[str, str]] = {
     "cell_um": ("um", "side of a cell of the map; indices of neighbours compare only between equal ones"),
     "tissue_mm2": ("mm2", "tissue under the tiles used: sum of tissue share times area of a cell of the map"),
     "in_scope_mm2": ("mm2", "tissue under the readable tiles in scope"),
+    "tissue_found_mm2": ("mm2", "all tissue of the slide, read or not: the sum of the areas that follow (slides)"),
+    **{f"{reason.name}_mm2": ("mm2", f"tissue {reason.title}: {reason.what} (slides)") for reason in REASONS},
     "proportion": ("share of cells", "mean over tiles of x_a / sum_b x_b, x clipped at 0"),
     "proportion_low": (
         "share of cells",
@@ -192,6 +195,9 @@ def _rows(
         }  # fmt: skip
 
     state = _state(one, here, used, tissue) | {"in_scope_mm2": every[0].mm2[one.in_scope[every[1]]].sum()}
+    if level == "slide" and one.areas_mm2:
+        state["tissue_found_mm2"] = sum(one.areas_mm2.values())
+        state |= {f"{name}_mm2": area for name, area in one.areas_mm2.items()}
     yield from (row(measure, value) for measure, value in state.items())
     whole = every[0].proportions
     of_all = {"proportion_all": whole.mean(axis=0)} if len(whole) else {}

@@ -46,7 +46,8 @@ def composition_geojson(composition: AnnData | CompositionMap) -> dict[str, Any]
     Coordinates are level-0 px relative to the slide's bounds, as QuPath counts them. Each tile carries its composition
     as measurements (with ``<type> lower`` and ``<type> upper`` of a calibrated head) and is classified by its dominant
     cell type; its metadata says what it is for. A tile out of scope has the grey class `OUT_OF_SCOPE` instead, the
-    measurement ``in scope`` of 0 and words in its metadata; an unreadable tile carries no measurements.
+    measurement ``in scope`` of 0 and words in its metadata, one out of focus ``in focus`` of 0 and words; an unreadable
+    tile carries no measurements. ``tissue_areas_mm2`` of the collection has what became of the slide's tissue.
     """
     one = CompositionMap.of(composition)
     slide, half, types = one.slide, one.cell_px / 2, one.cell_types
@@ -54,7 +55,7 @@ def composition_geojson(composition: AnnData | CompositionMap) -> dict[str, Any]
     colours = {name: [round(255 * channel) for channel in colour] for name, colour in type_colours(types).items()}
     values = one.values().to_numpy(float)
     bounds = {name: table.to_numpy(float) for name, table in one.bounds.items()}
-    novelty, in_scope, obs = one.novelty, one.in_scope, one.adata.obs
+    novelty, in_scope, in_focus, obs = one.novelty, one.in_scope, one.in_focus, one.adata.obs
     told = {"use": RESEARCH_USE} | ({"intervals": caution} if bounds and (caution := one.reading.caution) else {})
     features = []
     for row, (key, x, y) in enumerate(zip(obs.index, obs["x_px"], obs["y_px"], strict=True)):
@@ -75,6 +76,9 @@ def composition_geojson(composition: AnnData | CompositionMap) -> dict[str, Any]
                 measurements["in scope"] = 0
                 properties["metadata"]["scope"] = "out of scope: unlike the tiles that the head was trained on"
                 properties["classification"] = {"name": OUT_OF_SCOPE, "color": list(_GREY)}
+            if not in_focus[row]:
+                measurements["in focus"] = 0
+                properties["metadata"]["focus"] = "out of focus: predicted from blurred pixels"
             properties["measurements"] = measurements
         features.append(
             {
@@ -84,7 +88,13 @@ def composition_geojson(composition: AnnData | CompositionMap) -> dict[str, Any]
                 "properties": properties,
             }
         )
-    return {"type": "FeatureCollection", "features": features}
+    return {"type": "FeatureCollection", "features": features, **areas_member(one)}
+
+
+def areas_member(one: CompositionMap) -> dict[str, Any]:
+    """What a FeatureCollection says of the slide's tissue; nothing for an older map."""
+    areas = {name: round(area, 6) for name, area in one.areas_mm2.items()}
+    return {"tissue_areas_mm2": areas} if areas else {}
 
 
 def _numbers(names: list[str], values: np.ndarray) -> dict[str, float]:

@@ -258,6 +258,11 @@ class CompositionMap:
         return self._column("read_ok", True, bool)
 
     @property
+    def in_focus(self) -> np.ndarray:
+        """Which tiles are in focus, as far as it is known, bool (n,)."""
+        return self._column("in_focus", True, bool)
+
+    @property
     def areas_mm2(self) -> dict[str, float]:
         """What became of the tissue, mm2 by name of `histomix.maps.areas.REASONS`; empty for an older map."""
         told = self.manifest.get("tissue_areas")

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..common.h5ad import GrowingH5ad
 from ..provenance import atomic_path
-from .composition import composition_geojson, composition_table
+from .composition import areas_member, composition_geojson, composition_table
 from .map import MAP_FILE, CompositionMap
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def composition_writer(folder: str | os.PathLike[str], compress: bool = False) -
         collection = streams.enter_context(_text(geojson, compress))
         store = streams.enter_context(GrowingH5ad(h5ad))
         collection.write('{"type": "FeatureCollection", "features": [')
-        rows = 0
+        rows, told = 0, {}
 
         def append(block: AnnData) -> None:
             nonlocal rows
@@ -61,10 +61,12 @@ def composition_writer(folder: str | os.PathLike[str], compress: bool = False) -
                 collection.write(",\n" if rows else "\n")
                 collection.write(json.dumps(feature, allow_nan=False))
                 rows += 1
+            told.update(areas_member(one))
             store.append(block)
 
         yield append
-        collection.write("\n]}\n")
+        rest = "".join(f", {json.dumps(name)}: {json.dumps(value)}" for name, value in told.items())
+        collection.write(f"\n]{rest}}}\n")
         store.finish()
 
 

@@ -10,9 +10,11 @@ import pandas as pd
 
 from ..common.words import counted, whole_percent
 from ..maps import CompositionMap
+from ..maps.areas import REASONS, areas_sentence
 from ..maps.reading import words_by_type
 from ..maps.varying import varying_types
 from ..pages.page import Drawer
+from ..pl.areas import areas_figure
 from ..pl.figures import composition_figure, map_figure
 from ..pl.tables import percent
 from ..pl.varying import draw_footnote, map_notes, scope_figure, type_words, varying_figure
@@ -22,13 +24,15 @@ from .panel_parts import plain_table
 #: A smaller share in scope is said beside the pictures.
 _CARE = 0.8
 _FEWEST = 3
+#: What became of the rest of the tissue is said above the pictures where less is read.
+_MOST_IS_READ = 0.75
 
 
 def figure_count(one: SlideMap) -> int:
     """How many figures `slide_view` draws."""
     if one.canvas is None or not one.composition.read_ok.any():
         return 0
-    return 2 if one.composition.reading.statement else 3
+    return (2 if one.composition.reading.statement else 3) + (one.composition.not_read() is not None)
 
 
 def slide_view(one: SlideMap, draw: Drawer) -> dict[str, Any]:
@@ -47,9 +51,14 @@ def slide_view(one: SlideMap, draw: Drawer) -> dict[str, Any]:
         "map_figure": None,
         "dominant": None,
         "table": None if reading.statement else _slide_table(composition),
+        "areas": _areas_table(composition),
+        "areas_figure": None,
     }
     if one.canvas is None or not composition.read_ok.any():
         return facts
+    raster = composition.not_read()
+    if raster is not None:
+        facts["areas_figure"] = draw.picture(areas_figure(one.canvas, composition, raster), one.name, "areas")
     places, table, outside = composition.xy_px, composition.values(), composition.read_ok & ~composition.in_scope
     if reading.statement:
         facts["figure"] = draw.picture(scope_figure(one.canvas, composition), one.name, "scope")
@@ -82,7 +91,22 @@ def _notes(one: SlideMap) -> list[str]:
         )
     if composition.bounds and reading.caution:
         notes.append(reading.caution)
+    areas = composition.areas_mm2
+    if areas and areas["read"] < _MOST_IS_READ * sum(areas.values()):
+        notes.append(f"{areas_sentence(areas)}.")
     return notes
+
+
+def _areas_table(composition: CompositionMap) -> dict[str, Any] | None:
+    """What became of the tissue, in mm2."""
+    areas = composition.areas_mm2
+    total = sum(areas.values())
+    if not total:
+        return None
+    there = sorted((one for one in REASONS if areas.get(one.name)), key=lambda one: -areas[one.name])
+    rows = [[one.title, f"{areas[one.name]:.3g}", percent(areas[one.name] / total), one.what] for one in there]
+    caption = f"{areas_sentence(areas)}. The parts add up to all tissue that was found."
+    return plain_table(["tissue", "mm²", "share", "what it is"], rows, caption)
 
 
 def _slide_table(composition: CompositionMap) -> dict[str, Any] | None:

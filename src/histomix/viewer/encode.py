@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import math
 from collections.abc import Mapping
@@ -10,7 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from ..maps.areas import REASONS
+
+_LONGEST_AREAS = 2048
 #: Stands for "no number"; all other values are 0 to 65534, of the layer's greatest value.
 MISSING = 65535
 
@@ -57,6 +62,22 @@ def write_layer(
 def write_script(folder: Path, key: str, name: str, value: Any) -> None:
     """Write ``folder/<name>.js``, which hands a JSON value to the page under ``<key>/<name>``."""
     (folder / f"{name}.js").write_text(f'HX.put("{key}/{name}",{script_json(value)})', encoding="ascii", newline="\n")
+
+
+def areas_picture(raster: np.ndarray) -> str:
+    """The raster of what was read as a PNG, base64: colours of the reasons; glass and what was read are clear.
+
+    Parameters
+    ----------
+    raster
+        uint8 (height, width), codes of `histomix.maps.areas.REASONS`; of a large one every second, third ... pixel.
+    """
+    step = -(-max(raster.shape) // _LONGEST_AREAS)
+    clear = (255, 255, 255, 0)
+    colours = [clear, *(clear if one.name == "read" else (*one.colour, 255) for one in REASONS)]
+    buffer = io.BytesIO()
+    Image.fromarray(np.array(colours, np.uint8)[raster[::step, ::step]]).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def greatest_of(*arrays: np.ndarray) -> float:

@@ -20,6 +20,7 @@ from ..common.words import whole_percent
 from ..errors import InputError, MissingFileError, UnknownNameError
 from ..evaluation import Evaluation, read_evaluation
 from ..maps import CompositionMap, MapSource
+from ..maps.areas import areas_sentence
 from ..maps.find import maps_in
 from ..pl.scores import shown_head
 from ..provenance import fingerprint
@@ -149,7 +150,10 @@ def _map(one: CompositionMap, images: _Images, folder: Path | None = None) -> Vi
     notes = [] if readable.all() else [f"{(~readable).sum()} tiles could not be read."]
     scope = float(one.in_scope[readable].mean()) if readable.any() else 0.0
     notes.append(f"{whole_percent(scope)} of the readable tiles are in scope of the head; the others are in no number.")
-    return ViewerSlide(folder.name if folder else one.name, slide, one.adata, head=f"{words}.", notes=notes)
+    if one.areas_mm2:
+        notes.append(f"{areas_sentence(one.areas_mm2)}.")
+    name = folder.name if folder else one.name
+    return ViewerSlide(name, slide, one.adata, head=f"{words}.", notes=notes, areas=one.not_read())
 
 
 def _sections(evaluation: Evaluation, images: _Images, head: str | None, where: str) -> Iterator[ViewerSlide]:

@@ -29,13 +29,14 @@ from ..common.palette import SIGNED_MAP, type_colours
 from ..common.words import RESEARCH_USE
 from ..errors import InputError
 from ..maps import CompositionMap
+from ..maps.areas import REASONS
 from ..maps.reading import words_by_type
 from ..maps.varying import varying_types
 from ..pages.page import source_digest
 from ..progress import Progress
 from ..provenance import atomic_path
 from ..slides import Slide
-from .encode import greatest_of, packed_positions, script_json, write_layer, write_script
+from .encode import areas_picture, greatest_of, packed_positions, script_json, write_layer, write_script
 from .pyramid import TILE_PX, pyramid_levels, write_pyramid
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class ViewerSlide:
         Which head made the composition, in words.
     notes
         What a reader must know.
+    areas
+        The raster of what was read and what was not (`histomix.maps.CompositionMap.not_read`), for a layer of its own.
     """
 
     name: str
@@ -77,6 +80,7 @@ class ViewerSlide:
     label: pd.DataFrame | None = None
     head: str = ""
     notes: Sequence[str] = field(default_factory=tuple)
+    areas: np.ndarray | None = None
 
 
 def check_viewer_folder(out: str | os.PathLike[str]) -> None:
@@ -160,6 +164,9 @@ def _write_slide(one: ViewerSlide, key: str, data: Path, mpp: float, progress: P
     write_layer(folder, key, "state", state, float(max(len(types), 2)))
     write_script(folder, key, "places", packed_positions(composition.xy_px))
     write_script(folder, key, "ids", [str(name) for name in obs.index])
+    raster = one.areas if composition.areas_mm2 else None
+    if raster is not None:
+        write_script(folder, key, "areas", areas_picture(raster))
     reading = composition.reading
     told = [*one.notes, *reading.notes, words_by_type(reading.good_for)]
     means = {
@@ -199,7 +206,22 @@ def _write_slide(one: ViewerSlide, key: str, data: Path, mpp: float, progress: P
         "novelty_words": NOVELTY_WORDS,
         "top": max(tops, default=1.0),
         "means": means,
+        "areas": [] if raster is None else _areas(composition),
+        "areas_px": [0, 0] if raster is None else _raster_px(composition, raster),
     }
+
+
+def _areas(composition: CompositionMap) -> list[list[Any]]:
+    """Title, colour and mm2 of each part of the tissue that there is, the largest first."""
+    areas = composition.areas_mm2
+    there = [[reason.title, list(reason.colour), round(areas.get(reason.name, 0.0), 6)] for reason in REASONS]
+    return sorted((part for part in there if part[2] > 0), key=lambda part: -part[2])
+
+
+def _raster_px(composition: CompositionMap, raster: np.ndarray) -> list[float]:
+    """Width and height of the raster of areas, level-0 px."""
+    scale = float(composition.manifest["tissue_areas"]["mpp"]) / composition.mpp
+    return [raster.shape[1] * scale, raster.shape[0] * scale]
 
 
 def _write_type(

@@ -9,7 +9,8 @@ from ...errors import InputError
 from ..slide import Slide
 from .adipose import find_fat
 from .colour import background, hue, otsu, strongest_and_chroma, within
-from .mask import FAT, PEN, SMALL, TISSUE, TissueMask
+from .folds import find_folds
+from .mask import FAT, FOLD, PEN, SMALL, TISSUE, TissueMask
 from .pieces import drop_small, fill_holes
 
 # Thresholds below are on colours divided by the background's, so that the background is white (255).
@@ -40,7 +41,7 @@ def tissue_mask(
     held within fixed limits) and has the hue of a stain. Grey is not tissue, however dark: shadows, dust. Fields of fat
     beside or between tissue are tissue too (`histomix.slides.tissue.adipose`). Black, green and strong blue are pen,
     dropped with a margin; what lies under it is told by the nearest pixels. Red pen cannot be told from blood, and
-    stays.
+    stays. Bands where the section lies double are dropped too (`histomix.slides.tissue.folds`).
 
     Parameters
     ----------
@@ -75,8 +76,11 @@ def tissue_mask(
     fat = find_fat(sharp, glass, tissue, mpp) & ~pen
     mask = fill_holes(tissue | fat, max_hole_um2, mpp) if fat.any() else tissue
     kinds = np.where(tissue, TISSUE, np.where(mask, FAT, 0)).astype(np.uint8)
-    kinds[drop_small(stained & ~mask, _MIN_SPECK_UM2, mpp)] = SMALL
-    kinds[pen & ~mask & _under(pen & ~mask, mask)] = PEN
+    fold = find_folds(sharp, glass, tissue, mpp)
+    kinds[fold] = FOLD
+    mask = mask & ~fold
+    kinds[drop_small(stained & ~mask & ~fold, _MIN_SPECK_UM2, mpp)] = SMALL
+    kinds[pen & ~mask & _under(pen & ~mask, mask | fold)] = PEN
     return TissueMask(mask, mpp, kinds, float(pen.sum()) * mpp**2 / 1e6)
 
 

@@ -1,7 +1,7 @@
 // What each layer shows: its colours, its words and its legend. A colour is packed as the canvas keeps it; 0 is none.
 const LAYERS = {
   differs: "Difference", type: "Abundance", dominant: "Dominant type", label: "Label", lower: "Lower bound", upper: "Upper bound",
-  width: "Interval width", novelty: "Novelty", none: "H&E only",
+  width: "Interval width", novelty: "Novelty", none: "H&E only", areas: "What was read",
 };
 const NAMED_AT_MOST = 8;
 const packedColour = ([red, green, blue]) => (255 << 24 | blue << 16 | green << 8 | red) >>> 0;
@@ -55,7 +55,7 @@ class Layers {
   has(layer) {
     const { meta } = this.app;
     return { differs: meta.varying.length > 0 && !meta.statement, label: meta.has_label, lower: meta.has_bounds, upper: meta.has_bounds, width: meta.has_bounds,
-      novelty: meta.has_novelty }[layer] ?? true;
+      novelty: meta.has_novelty, areas: meta.areas.length > 0 }[layer] ?? true;
   }
   // Values of a layer and the top of its scale; null for layers of codes and for none.
   values(layer) {
@@ -91,7 +91,7 @@ class Layers {
     return {
       differs: `${name}, difference from the slide's mean`, type: `${name}, predicted`, label: `${name}, label`, lower: `${name}, lower bound`, upper: `${name}, upper bound`,
       width: `${name}, width of the interval`, dominant: "Dominant type, predicted",
-      label_dominant: "Dominant type, label", novelty: "Novelty of the tile", none: "H&E",
+      label_dominant: "Dominant type, label", novelty: "Novelty of the tile", none: "H&E", areas: "What was read of the tissue, and what was not",
     }[layer];
   }
   legend(layer) {
@@ -99,6 +99,11 @@ class Layers {
     if (!data.layers.get(app.type)) return null;
     if (app.hatching && app.overlay.counts.outside) marks.push(["outside", "out of scope"]);
     if (app.hatching && app.overlay.counts.unread) marks.push(["unread", "could not be read"]);
+    if (layer === "areas") {
+      const total = meta.areas.reduce((sum, [, , mm2]) => sum + mm2, 0);
+      const entries = meta.areas.map(([title, colour, mm2]) => [title, colour, mm2 / total, `${mm2.toPrecision(3)} mm²`]);
+      return { title: `${total.toPrecision(3)} mm² of tissue`, entries, marks: [], rest: "", note: "What is read is left clear." };
+    }
     if (layer === "none") return meta.statement && marks.length ? { title: "H&E", entries: [], marks, rest: "" } : null;
     const held = meta.calibrated_on && ["differs", "lower", "upper", "width"].includes(layer) ? `intervals calibrated on: ${meta.calibrated_on}` : "";
     const note = [meta.refers_short, held].filter(Boolean).join("; ");

@@ -53,6 +53,12 @@ class SlideData {
     meta.means.value = meta.means.value.map((mean) => mean ?? NaN);  // of a slide out of scope there is none
     this.layers = new Map(); this.coming = new Map();
   }
+  // The picture of what was read and what was not, over the whole slide.
+  areas() {
+    return this.areaPicture ||= this.load("areas")
+      .then((text) => createImageBitmap(new Blob([bytesOf(text)], { type: "image/png" })))
+      .then((bitmap) => ({ bitmap, size_px: this.meta.areas_px }));
+  }
   load(name) { return HX.load(`${this.meta.key}/${name}`, `data/${this.meta.key}/${name}.js`); }
   async open() {
     const [places, state] = await Promise.all([this.load("places"), this.load("state")]);

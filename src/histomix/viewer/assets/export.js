@@ -80,7 +80,7 @@ class DrawingPen {
       if (app.hatching && app.overlay.stateOf(i)) hatched.push(shape(`url(#${app.overlay.stateOf(i)})`));
     }
     const crisp = meta.spots ? "" : ' shape-rendering="crispEdges"';  // no seams between tiles
-    const vector = shapes.length <= DRAWN_AT_MOST;
+    const vector = shapes.length <= DRAWN_AT_MOST && pane.layer !== "areas";
     own.width = Math.round(pane.width * PICTURE_RATIO); own.height = Math.round(pane.height * PICTURE_RATIO);
     pane.draw(own.getContext("2d"), PICTURE_RATIO, { overlay: !vector, marks: false, ground: PAPER });
     this.add(`<svg x="${x}" y="${y}" width="${pane.width}" height="${pane.height}">`);
@@ -106,9 +106,9 @@ function drawLegend(pen, legend, x, y) {
     pen.bar(x, y + 18, 200, 11, legend.map);
     legend.ends.forEach((words, i) => pen.text(x + 100 * i, y + 44, words, { size: 11, anchor: ["start", "middle", "end"][i] }));
   } else {
-    legend.entries.forEach(([name, colour, share], i) => {
+    legend.entries.forEach(([name, colour, share, words], i) => {
       pen.rect(x, y + 18 + 17 * i, 11, 11, css(colour));
-      pen.text(x + 18, y + 28 + 17 * i, `${name}  ${format(share, "proportion")}`);
+      pen.text(x + 18, y + 28 + 17 * i, `${name}  ${words || format(share, "proportion")}`);
     });
     if (legend.rest) pen.text(x + 18, y + 28 + 17 * legend.entries.length, legend.rest, { fill: "#5d636c" });
   }

@@ -62,9 +62,11 @@ class App {
     const twin = { type: "label", differs: "label", dominant: "label_dominant" }[this.layer];
     this.panes[0].layer = this.layer;
     this.panes[1].layer = this.beside === "off" ? "none" : this.beside === "label" && twin ? twin : this.beside;
+    const areas = this.panes.some((pane) => pane.layer === "areas") ? await this.data.areas() : null;
+    if (turn !== this.shows) return;
     for (const pane of this.panes) {
       const colours = this.layers.colours(pane.layer);
-      pane.picture = colours && this.overlay.picture(colours);
+      pane.picture = pane.layer === "areas" ? areas : colours && this.overlay.picture(colours);
     }
     $("second").hidden = this.beside === "off";
     this.panel.shown();
@@ -160,10 +162,10 @@ class App {
       "[": () => this.stepType(-1), "]": () => this.stepType(1),
       ",": () => this.setOpacity(this.opacity - 0.1), ".": () => this.setOpacity(this.opacity + 0.1),
       h: () => this.setHatching(!this.hatching), t: () => this.theme(), v: () => this.setTool("pan"), r: () => this.setTool("rectangle"),
-      l: () => this.setTool("lasso"), "/": () => $("search").focus(), "?": () => this.help(),
+      l: () => this.setTool("lasso"), a: () => this.layers.has("areas") && this.show({ layer: "areas" }), "/": () => $("search").focus(), "?": () => this.help(),
     };
     const [first, ...others] = Object.keys(LAYERS);
-    [...others, first].forEach((layer, i) => { letters[i + 1] = () => this.layers.has(layer) && this.show({ layer }); });
+    [...others.filter((name) => name !== "areas"), first].forEach((layer, i) => { letters[i + 1] = () => this.layers.has(layer) && this.show({ layer }); });
     const action = (onSlide && moves[event.key]) || ($("single").checked && letters[event.key]);
     if (action) { event.preventDefault(); action(); }
   }

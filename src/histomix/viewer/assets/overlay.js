@@ -71,7 +71,10 @@ class Overlay {
   draw(context, picture, alpha, view) {
     context.save();
     context.globalAlpha = alpha;
-    if (this.gridded) {
+    if (picture.bitmap) {
+      context.imageSmoothingEnabled = false;
+      context.drawImage(picture.bitmap, 0, 0, ...picture.size_px);
+    } else if (this.gridded) {
       const { cell } = this;
       context.imageSmoothingEnabled = false;
       context.drawImage(picture, this.x0 - cell / 2, this.y0 - cell / 2, this.columns * cell, this.rows * cell);

@@ -124,9 +124,9 @@ class Panel {
       ends.append(...legend.ends.map((words) => element("span", words)));
       parts.push(bar, ends);
     } else {
-      for (const [name, colour, share] of legend.entries) {
+      for (const [name, colour, share, words] of legend.entries) {
         const row = element("div", null, { class: "entry" });
-        row.append(swatch(colour), element("span", name), element("span", format(share, "proportion")));
+        row.append(swatch(colour), element("span", name), element("span", words || format(share, "proportion")));
         parts.push(row);
       }
       if (legend.rest) parts.push(element("p", legend.rest));
