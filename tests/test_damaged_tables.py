@@ -99,7 +99,6 @@ def test_layouts_of_old_versions_are_read(tmp_path: Path) -> None:
 
 
 def test_anndata_in_zarr_is_read_like_h5ad(tmp_path: Path) -> None:
-    pytest.importorskip("zarr")
     write_h5ad(tmp_path / "t.h5ad", spots())
     spots().write_zarr(tmp_path / "t.zarr")
     assert detect_format(tmp_path / "t.zarr") == "h5ad"

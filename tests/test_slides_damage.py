@@ -136,7 +136,7 @@ class TestEmptyTiles:
             counts[0] = counts[-1] = 0
             tag.overwrite(counts)
         with open_slide(path, 0.5) as slide:
-            assert slide.reader == ("tifffile" if sub else "openslide")
+            assert slide.reader == ("tifffile" if sub or codec == "zlib" else "openslide")
             with pytest.raises(SlideReadError, match=r"x=0, y=0 .*holds no data"):
                 slide.read(0, 0, 256, 256, 0.5)
             assert (slide.read(768, 768, 256, 256, 0.5) == 255).all()
@@ -325,3 +325,25 @@ class TestDicom:
             difference = np.abs(slide.thumbnail(slide.mpp * 4).astype(int) - expected)
         assert difference.mean() < 1  # chroma is smoothed before the colours are made, or after
         assert "the frames are believed" in caplog.text
+
+
+@pytest.mark.parametrize("codec", ["jpeg", "jpegxl", "zlib", "zstd", "lzw", "packbits", "png"])
+@pytest.mark.parametrize("tile", [(256, 256), None])
+@pytest.mark.parametrize("kind", ["zeros", "noise", "cut"])
+def test_no_codec_fills_up_what_is_lost(tmp_path: Path, codec: str, tile: tuple[int, int] | None, kind: str) -> None:
+    path = tmp_path / "a.tif"
+    rng = np.random.default_rng(0)
+    noisy = np.clip(SMOOTH.astype(int) + rng.integers(-9, 9, SMOOTH.shape), 0, 255).astype(np.uint8)
+    strips = {} if tile else {"rowsperstrip": 64}
+    tifffile.imwrite(path, noisy, photometric="rgb", tile=tile, compression=codec, metadata=None, **strips)
+
+    def damage(data: bytes) -> bytes:
+        first, last = len(data) // 3, len(data) * 2 // 3
+        if kind == "cut":
+            return data[: len(data) // 2] + bytes(len(data) - len(data) // 2)
+        lost = bytes(last - first) if kind == "zeros" else rng.integers(0, 255, last - first, dtype=np.uint8).tobytes()
+        return data[:first] + lost + data[last:]
+
+    damage_tile(path, 3, damage)
+    with pytest.raises(SlideError, match="cannot be"):
+        open_slide(path, 0.5).read(0, 0, WIDTH, HEIGHT, 0.5)

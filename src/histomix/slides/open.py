@@ -168,7 +168,9 @@ def _plain_tiff(tif: tifffile.TiffFile, path: Path, vendor: str | None) -> tuple
     planes = tif.is_ome and first.samplesperpixel == 1 and slide_series(tif).axes != "YX"
     # The levels of a plain pyramid are pages, which OpenSlide reads; those in SubIFDs it does not see. It turns
     # each tile by itself where the whole image is to be turned.
-    by_tifffile = wrong_first or planes or bool(first.subifds) or orientation(first) != 1
+    # And it takes what a damaged deflate or LZW stream still gives; imagecodecs checks the stream.
+    packed = first.compression not in (tifffile.COMPRESSION.JPEG, tifffile.COMPRESSION.NONE)
+    by_tifffile = wrong_first or planes or packed or bool(first.subifds) or orientation(first) != 1
     labels = frozenset(
         (int(page.imagewidth), int(page.imagelength))
         for page in tif.pages

@@ -6,9 +6,15 @@ imagecodecs drop the warning. simplejpeg hands it over.
 
 from __future__ import annotations
 
+import re
+from functools import partial
+
 import numpy as np
 import simplejpeg
 
+# What libjpeg says of bytes between the last pixel and the end mark. A few are how some encoders fill up a stream.
+_PADDING = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
+_MOST_PADDING = 4
 _START, _ADOBE, _SCAN = 0xD8, 0xEE, 0xDA
 # An Adobe marker that says: no transform, so the samples are red, green and blue.
 _SAYS_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
@@ -47,7 +53,14 @@ def decode_jpeg(
         data = b"\xff\xd8" + _SAYS_RGB + _without_adobe(data)[2:]
     colours = "GRAY" if grey else "RGB"
     # The exact transforms, as every other reader takes them.
-    pixels: np.ndarray = simplejpeg.decode_jpeg(data, colours, fastdct=False, fastupsample=False, strict=True)
+    decode = partial(simplejpeg.decode_jpeg, data, colours, fastdct=False, fastupsample=False)
+    try:
+        pixels: np.ndarray = decode(strict=True)
+    except ValueError as error:
+        padding = _PADDING.search(str(error))
+        if padding is None or int(padding[1]) > _MOST_PADDING:
+            raise
+        pixels = decode(strict=False)
     return pixels
 
 

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
+from ...errors import SlideReadError
 from .jpeg import decode_jpeg
-from .tiff_rules import DECODE_ERRORS
+from .tiff_rules import DAMAGED, DECODE_ERRORS
 
 #: Bytes of decoded tiles that are kept: two rows of 256 px tiles of a slide 40,000 px wide.
 CACHE_BYTES = 64 << 20
@@ -31,9 +32,12 @@ class JpegTiles:
         The open file.
     pages
         The page of each level.
+    path
+        Of the file.
     """
 
-    def __init__(self, tif: tifffile.TiffFile, pages: Sequence[tifffile.TiffPage]) -> None:
+    def __init__(self, tif: tifffile.TiffFile, pages: Sequence[tifffile.TiffPage], path: Path) -> None:
+        self._path = path
         self._tif = tif
         self._pages = list(pages)
         self._across = [-(-page.imagewidth // page.tilewidth) for page in pages]
@@ -42,7 +46,13 @@ class JpegTiles:
         self._lock = threading.Lock()
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray | None:
-        """Pixels inside a level, uint8 RGB (height, width, 3); None where OpenSlide must try."""
+        """Pixels inside a level, uint8 RGB (height, width, 3); None where OpenSlide must try.
+
+        Raises
+        ------
+        SlideReadError
+            A tile is damaged: OpenSlide would fill it up without a word.
+        """
         page = self._pages[level]
         tile_width, tile_height = page.tilewidth, page.tilelength
         result = np.empty((height, width, 3), np.uint8)
@@ -73,7 +83,7 @@ class JpegTiles:
                 self._tiles.move_to_end((level, number))
                 return tile
             data = self._data(level, number)
-        pixels = None if data is None else self._decode(level, data)
+        pixels = None if data is None else self._decode(level, number, data)
         if pixels is not None:
             with self._lock:
                 self._keep((level, number), pixels)
@@ -88,13 +98,21 @@ class JpegTiles:
             return None
         return data
 
-    def _decode(self, level: int, data: bytes) -> np.ndarray | None:
+    def _decode(self, level: int, number: int, data: bytes) -> np.ndarray | None:
         page = self._pages[level]
         stored_rgb = page.photometric == tifffile.PHOTOMETRIC.RGB and not page.is_jfif
         try:
             pixels = decode_jpeg(data, tables=page.jpegtables, stored_rgb=stored_rgb)
-        except ValueError:
-            return None
+        except ValueError as error:
+            across = self._across[level]
+            x, y = number % across * page.tilewidth, number // across * page.tilelength
+            scale = self._pages[0].imagewidth / page.imagewidth
+            raise SlideReadError(
+                f"the tile at x={x * scale:.0f}, y={y * scale:.0f} (level-0 px, level {level}) cannot be decoded "
+                f"({error})",
+                where=self._path,
+                hint=DAMAGED,
+            ) from error
         return pixels if pixels.shape == (page.tilelength, page.tilewidth, 3) else None
 
     def _keep(self, key: tuple[int, int], pixels: np.ndarray) -> None:
@@ -115,7 +133,7 @@ def open_jpeg_tiles(path: Path, sizes: Sequence[tuple[int, int]]) -> JpegTiles |
         pages = [by_size.get(size) for size in sizes]
         levels = [page for page in pages if page is not None and _is_plain(page)]
         if len(levels) == len(sizes):
-            return JpegTiles(tif, levels)
+            return JpegTiles(tif, levels, path)
     except DECODE_ERRORS:
         pass  # OpenSlide has opened the file: it reads what tifffile cannot
     if tif is not None:
