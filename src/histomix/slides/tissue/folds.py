@@ -65,7 +65,7 @@ def find_folds(planes: Sequence[np.ndarray], glass: Sequence[float], tissue: np.
     dark = drop_small(dark, _LENGTH_UM * _WIDTH_UM[0], coarse_mpp)
     narrow = ndimage.binary_dilation(_narrow(dark, coarse_mpp), np.ones((3, 3))) & here
     found[:height, :width] = np.repeat(np.repeat(narrow, 2, axis=0), 2, axis=1)
-    return found & tissue
+    return np.asarray(found & tissue)
 
 
 def _narrow(dark: np.ndarray, mpp: float) -> np.ndarray:
@@ -81,7 +81,9 @@ def _narrow(dark: np.ndarray, mpp: float) -> np.ndarray:
     # Axes are those of the ellipse with the same moments, longer than the band.
     long, across = table["axis_major_length"] * mpp, table["axis_minor_length"] * mpp
     length = table["area"] * mpp**2 / wide
-    keep = (np.minimum(0.87 * long, length) >= _LENGTH_UM) & (length >= _ELONGATION * wide) & (across <= _MOST_BENT * long)
+    keep = (
+        (np.minimum(0.87 * long, length) >= _LENGTH_UM) & (length >= _ELONGATION * wide) & (across <= _MOST_BENT * long)
+    )
     keep &= (wide >= _WIDTH_UM[0]) & (wide <= _WIDTH_UM[1])
     return np.asarray(np.concatenate([[False], keep])[labels])
 
