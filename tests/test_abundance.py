@@ -144,7 +144,7 @@ def test_text_tables_in_every_dress(tmp_path: Path, name: str) -> None:
         (b"spot,T\n", "cannot be read as a table"),
         (b"spot,T,T\na,1,2\n", "column 'T' more than once"),
         (b"spot,T,B\na,1,2\na,1,2\n", "spot key 'a' occurs more than once"),
-        (b"spot,T,region\na,1,tumour\n", "row 2, column 'region': 'tumour' is not a number"),
+        (b"spot,T,zone\na,1,tumour\n", "row 2, column 'zone': 'tumour' is not a number"),
         (b"spot,T,B\na,1,2\nb,,2\n", "row 3, column 'T': '' is not a number"),
         (b"spot,T,B\na,1,2\nb,NA,2\n", "row 3, column 'T': 'NA' is not a number"),
         (b"spot,T,B\na,1,-2\n", "cell type 'B' is -2.0"),

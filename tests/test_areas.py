@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from scipy import ndimage
@@ -175,6 +176,24 @@ def test_a_map_says_what_became_of_the_tissue(job: Job, tmp_path: Path) -> None:
     assert areas_sentence(one.areas_mm2) in text and "What was read of the tissue" in text
     in_memory = json.loads(hm.predict(job.image, job.head).uns["manifest"])
     assert in_memory["tissue_areas"] == one.manifest["tissue_areas"]
+
+
+def test_adipocytes_are_on_the_map(job: Job) -> None:
+    from histomix.encoders import load_encoder
+
+    encoder, head = load_encoder("builtin"), hm.load_head(job.head)
+    assert knows_fat(head)
+    on_mask, on_map = [], []
+    for row in hm.read_cohort(job.sheet).rows:
+        cells = pd.read_csv(job.sheet.parent / "truth" / f"{row.section}.cells.csv.gz")
+        xy_px = cells.loc[cells["type"] == "Adipocytes", ["x_px", "y_px"]].to_numpy()
+        with open_slide(str(row.image)) as slide:
+            on_mask += tissue_mask(slide).contains(xy_px, 0.5).tolist()
+        one = CompositionMap(hm.predict(str(row.image), head, mpp=0.5, encoders=[encoder], progress=False))
+        away = np.abs(xy_px[:, None] - one.xy_px[None]).max(axis=2).min(axis=1)
+        on_map += (away <= one.cell_px / 2).tolist()
+    # Before fat was looked for, one in ten was on the mask.
+    assert len(on_mask) > 40 and np.mean(on_mask) > 0.95 and np.mean(on_map) > 0.85, (np.mean(on_mask), np.mean(on_map))
 
 
 def test_a_slide_out_of_focus_is_said_to_be(job: Job, tmp_path: Path) -> None:

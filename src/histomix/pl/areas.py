@@ -43,7 +43,7 @@ def areas_figure(canvas: Canvas, one: CompositionMap, raster: np.ndarray, inches
     areas = one.areas_mm2
     there = [reason for reason in REASONS if areas.get(reason.name)]
     marks = [
-        Patch(color=[part / 255 for part in reason.colour], label=f"{reason.title}, {areas[reason.name]:.3g} mm²")
+        Patch(color="#{:02x}{:02x}{:02x}".format(*reason.colour), label=f"{reason.title}, {areas[reason.name]:.3g} mm²")
         for reason in there
     ]
     figure.legend(handles=marks, loc="outside upper left", ncols=2, fontsize=7.5, frameon=False)

@@ -214,8 +214,8 @@ def _write_slide(one: ViewerSlide, key: str, data: Path, mpp: float, progress: P
 def _areas(composition: CompositionMap) -> list[list[Any]]:
     """Title, colour and mm2 of each part of the tissue that there is, the largest first."""
     areas = composition.areas_mm2
-    there = [[reason.title, list(reason.colour), round(areas.get(reason.name, 0.0), 6)] for reason in REASONS]
-    return sorted((part for part in there if part[2] > 0), key=lambda part: -part[2])
+    there = sorted((reason for reason in REASONS if areas.get(reason.name)), key=lambda reason: -areas[reason.name])
+    return [[reason.title, list(reason.colour), round(areas[reason.name], 6)] for reason in there]
 
 
 def _raster_px(composition: CompositionMap, raster: np.ndarray) -> list[float]:

@@ -70,7 +70,7 @@ def find_fat(planes: Sequence[np.ndarray], glass: Sequence[float], tissue: np.nd
     side = round(_AROUND_UM / coarse_mpp) | 1
 
     def around(image: np.ndarray) -> np.ndarray:
-        return ndimage.uniform_filter(_pooled(image.astype(np.float32), np.add), side, mode="constant")
+        return np.asarray(ndimage.uniform_filter(_pooled(image.astype(np.float32), np.add), side, mode="constant"))
 
     room = np.maximum(around(clear), 1e-3)
     field = _closed(_pooled(septa, np.maximum) | some_tissue, _LACUNA_UM / coarse_mpp)

@@ -65,7 +65,7 @@ def find_folds(planes: Sequence[np.ndarray], glass: Sequence[float], tissue: np.
     dark = drop_small(dark, _LENGTH_UM * _WIDTH_UM[0], coarse_mpp)
     narrow = ndimage.binary_dilation(_narrow(dark, coarse_mpp), np.ones((3, 3))) & here
     found[:height, :width] = np.repeat(np.repeat(narrow, 2, axis=0), 2, axis=1)
-    return found & tissue
+    return np.asarray(found & tissue)
 
 
 def _narrow(dark: np.ndarray, mpp: float) -> np.ndarray:
