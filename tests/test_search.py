@@ -12,7 +12,7 @@ from histomix.common.metrics import within_sections
 from histomix.heads import HEADS, MeanRegressor, Positions, held_out_predictions, load_head, make_estimator, train
 from histomix.heads.inner_folds import inner_splits
 from histomix.heads.models import boosting, hist2cell, knn, pcr
-from histomix.heads.search import JUDGED_BY, N_TRIALS, Search, crossed, settings_to_try
+from histomix.heads.models.search import JUDGED_BY, N_TRIALS, Search, crossed, settings_to_try
 
 from .extras import heads_here
 from .test_evaluation import COHORT, MakeData, linear, make_data

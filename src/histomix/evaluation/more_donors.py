@@ -155,19 +155,21 @@ def _by_section(training: TrainingSet, rows: NDArray[np.intp], values: Array) ->
     return dict(zip(np.unique(section).tolist(), means, strict=True))
 
 
-def _figures(found: Mapping[tuple[frozenset[str], str], float], training: TrainingSet, seed: int) -> dict[str, Any]:
+def _figures(
+    correlations: Mapping[tuple[frozenset[str], str], float], training: TrainingSet, seed: int
+) -> dict[str, Any]:
     owner = dict(zip(training.section.tolist(), training.donor.tolist(), strict=True))
-    sections = sorted({section for _, section in found}, key=lambda name: (owner[name], name))
+    sections = sorted({section for _, section in correlations}, key=lambda name: (owner[name], name))
     group = np.unique([owner[name] for name in sections], return_inverse=True)[1]
     weights = resample_weights(group, seed)
-    sizes = sorted({len(members) for members, _ in found})
+    sizes = sorted({len(members) for members, _ in correlations})
 
     def scores(size: int, known: bool) -> Array:
         """Of each section, mean over the sets of this many donors that have its donor, or have not."""
         parts = [
             [
                 score
-                for (members, at), score in found.items()
+                for (members, at), score in correlations.items()
                 if at == section and len(members) == size and (owner[section] in members) == known
             ]
             for section in sections

@@ -44,7 +44,7 @@ class CompositionRegressor(NeighbourhoodMixin, RegressorMixin, BaseEstimator):  
     held_out_spread_ : float64 array, (n_spots, n_types), or None
         What `predict_spread` is for those fits.
     search_ : dict or None
-        The settings that were tried, their inner scores and the choice; see `histomix.heads.search`. Not saved.
+        The settings that were tried, their inner scores and the choice; see `histomix.heads.models.search`. Not saved.
     """
 
     #: Numbers, besides `n_features_in_`, that a fitted estimator is saved with.

@@ -18,7 +18,7 @@ from ..provenance import read_json
 from ..spots import Cohort
 from .base import CompositionRegressor
 from .cards.card import evaluation_scores, inner_scores, make_card
-from .crops import crop_stability
+from .cards.crops import crop_stability
 from .dataset import TrainingSet, assemble
 from .head import Head, seal
 from .inner_folds import held_out_kind, held_out_predictions, inner_groups

@@ -61,7 +61,7 @@ def make_card(
     levels
         How well slides are told apart, see `heads.levels.held_out_levels`.
     stability
-        How far predictions move when a slide is cropped, see `heads.crops.crop_stability`.
+        How far predictions move when a slide is cropped, see `heads.cards.crops.crop_stability`.
     notes
         Sentences to add to the limits.
     """

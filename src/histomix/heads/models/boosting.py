@@ -11,8 +11,8 @@ from ...errors import HeadError
 from ..base import CompositionRegressor, to_unit
 from ..inner_folds import inner_splits
 from ..neighbourhood import Positions
-from ..search import Search, crossed, settings_to_try
 from .preprocess import principal_components, rotate, threads_for
+from .search import Search, crossed, settings_to_try
 
 #: Settings that are tried, and numbers of trees that are read along each.
 _TRIALS = crossed(learning_rate=(0.05, 0.1), max_leaf_nodes=(8, 4))

@@ -11,8 +11,8 @@ from ...errors import HeadError
 from ..base import CompositionRegressor, to_unit
 from ..inner_folds import inner_splits
 from ..neighbourhood import Positions, spot_pitch_um
-from ..search import Search, settings_to_try
 from .preprocess import standardise
+from .search import Search, settings_to_try
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

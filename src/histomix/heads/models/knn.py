@@ -11,8 +11,8 @@ from ...errors import HeadError
 from ..base import CompositionRegressor
 from ..inner_folds import inner_splits
 from ..neighbourhood import Positions
-from ..search import Search, settings_to_try
 from .preprocess import principal_components, rotate
+from .search import Search, settings_to_try
 
 #: Components that are tried, and neighbours that are read along each.
 _COMPONENTS, _NEIGHBOURS = (64, 32, 128, 256), (30, 5, 10, 20, 60, 100)

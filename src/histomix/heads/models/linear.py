@@ -11,9 +11,9 @@ from ...errors import HeadError
 from ..base import CompositionRegressor, to_unit
 from ..inner_folds import inner_splits
 from ..neighbourhood import Positions
-from ..search import N_TRIALS, search_facts
 from .gram import Moments, moments, residuals, ridge_path
 from .preprocess import spectrum, standardise
+from .search import N_TRIALS, search_facts
 
 
 class MeanRegressor(CompositionRegressor):

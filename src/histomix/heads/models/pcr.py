@@ -11,8 +11,8 @@ from ...errors import HeadError
 from ..base import CompositionRegressor, to_unit
 from ..inner_folds import inner_splits
 from ..neighbourhood import Positions
-from ..search import Search, settings_to_try
 from .preprocess import principal_components, rotate
+from .search import Search, settings_to_try
 
 #: Components that are tried, and penalties that are read along each.
 _COMPONENTS, _ALPHAS = (256, 128, 64, 32), (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)

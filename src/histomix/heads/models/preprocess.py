@@ -42,12 +42,12 @@ def standardise_without(
 
     def sums(rows: np.ndarray) -> np.ndarray:
         """Of deviations from the origin, and of their squares."""
-        found = np.zeros((2, X.shape[1]))
+        totals = np.zeros((2, X.shape[1]))
         for start in range(0, len(rows), 4096):
             part = rows[start : start + 4096]
             deviation = X[part] - origin
-            found += weight[part] @ deviation, weight[part] @ np.square(deviation)
-        return found
+            totals += weight[part] @ deviation, weight[part] @ np.square(deviation)
+        return totals
 
     parts = [sums(rows) for rows in held_out]
     total = sums(np.flatnonzero(unseen)) + np.sum(parts, axis=0)

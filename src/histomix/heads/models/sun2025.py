@@ -12,9 +12,9 @@ from ...errors import HeadError
 from ..base import CompositionRegressor, to_unit
 from ..inner_folds import inner_splits
 from ..neighbourhood import Positions
-from ..search import Search, crossed, settings_to_try
 from .mlp import layer_axes
 from .preprocess import standardise, standardise_without
+from .search import Search, crossed, settings_to_try
 
 if TYPE_CHECKING:
     from .network import Layers, Loss

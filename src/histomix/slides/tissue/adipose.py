@@ -78,8 +78,8 @@ def find_fat(planes: Sequence[np.ndarray], glass: Sequence[float], tissue: np.nd
     field &= around(stain * septa) >= _LEAST_COLOUR * around(density * septa)
     field = _opened(field & ~_pooled(bulk, np.minimum), 3)
     field = _large_enough(field, some_tissue, coarse_mpp)
-    found: np.ndarray = np.repeat(np.repeat(field, 2, axis=0), 2, axis=1)[:height, :width] & ~tissue
-    return found
+    fat: np.ndarray = np.repeat(np.repeat(field, 2, axis=0), 2, axis=1)[:height, :width] & ~tissue
+    return fat
 
 
 def _stain(planes: Sequence[np.ndarray], glass: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:

@@ -43,10 +43,10 @@ def find_folds(planes: Sequence[np.ndarray], glass: Sequence[float], tissue: np.
     -------
     bool (height, width), on ``tissue`` alone.
     """
-    found = np.zeros_like(tissue)
+    folds = np.zeros_like(tissue)
     height, width = (side // 2 * 2 for side in tissue.shape)
     if min(height, width) < 6 or not tissue.any():
-        return found
+        return folds
     coarse_mpp, here = 2 * mpp, _halved(tissue[:height, :width].astype(np.float32)) > 0.75
     densities = [
         -np.log10(np.clip(_smooth(plane[:height, :width]) / np.float32(shade), 1 / 255, 1))
@@ -64,8 +64,8 @@ def find_folds(planes: Sequence[np.ndarray], glass: Sequence[float], tissue: np.
     dark = ndimage.binary_closing(dark, np.ones((3, 3))) & here
     dark = drop_small(dark, _LENGTH_UM * _WIDTH_UM[0], coarse_mpp)
     narrow = ndimage.binary_dilation(_narrow(dark, coarse_mpp), np.ones((3, 3))) & here
-    found[:height, :width] = np.repeat(np.repeat(narrow, 2, axis=0), 2, axis=1)
-    return np.asarray(found & tissue)
+    folds[:height, :width] = np.repeat(np.repeat(narrow, 2, axis=0), 2, axis=1)
+    return np.asarray(folds & tissue)
 
 
 def _narrow(dark: np.ndarray, mpp: float) -> np.ndarray:

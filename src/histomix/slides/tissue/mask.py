@@ -44,8 +44,8 @@ class TissueMask:
         """Where something was found, bool (height, width); a mask of unknown kinds is all `TISSUE`."""
         if self.kinds is None:
             return self.mask if kind == TISSUE else np.zeros_like(self.mask)
-        found: np.ndarray = self.kinds == kind
-        return found
+        there: np.ndarray = self.kinds == kind
+        return there
 
     def mm2(self, kind: int) -> float:
         """Area of what `of` gives."""

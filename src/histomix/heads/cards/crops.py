@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from scipy.spatial import cKDTree
 
-from .base import CompositionRegressor
-from .neighbourhood import Positions
+from ..base import CompositionRegressor
+from ..neighbourhood import Positions
 
 #: Sections that are cropped, crops of each kind of a section, and tiles of a section at most.
 N_SECTIONS, N_ROUNDS, MOST_TILES = 2, 2, 1000

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..common.metrics import within_sections
-from .neighbourhood import Positions
+from ...common.metrics import within_sections
+from ..neighbourhood import Positions
 
 #: Trials of every head that is searched: settings that are fitted anew on the inner splits. What one fit gives for
 #: nothing is read along each: epochs, trees, penalties, numbers of neighbours.
@@ -66,16 +66,16 @@ class Search:
 
         Of trials that do alike the first one stays.
         """
-        top, here, found = -np.inf, dict(settings), False
+        top, here, better = -np.inf, dict(settings), False
         for along, held_out in path:
             known = np.isfinite(held_out).all(axis=1).any()
             score = self.score(held_out) if known else -np.inf
             if score > top or here == settings:
                 top, here = score, {**settings, **along}
             if score > self._best or not self.settings:
-                self._best, self.settings, self.held_out, found = score, {**settings, **along}, held_out, True
+                self._best, self.settings, self.held_out, better = score, {**settings, **along}, held_out, True
         self.trials.append({**here, "score": round(float(top), 4) if np.isfinite(top) else None})
-        return found
+        return better
 
     def score(self, held_out: np.ndarray) -> float:
         """How predictions of held-out rows are judged."""
