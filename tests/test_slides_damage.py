@@ -19,6 +19,7 @@ from histomix.slides import open_slide
 from histomix.slides.files import slide_files
 from histomix.slides.readers import flat
 from histomix.slides.readers.jpeg import decode_jpeg, says_rgb
+from histomix.spots import inspect_data
 
 from .slide_files import write_pyramid
 
@@ -276,6 +277,7 @@ def test_other_images_are_called_by_their_name(tmp_path: Path, suffix: str, kind
     Image.fromarray(SMOOTH).save(path)
     with pytest.raises(SlideError, match=f"is a {kind} image.*Convert"):
         open_slide(path, 0.5)
+    assert not inspect_data(path).usable
 
 
 class TestDicom:

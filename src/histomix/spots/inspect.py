@@ -96,7 +96,7 @@ def _other_image(path: Path) -> Inspection | None:
 
     if _is_image(path) or not path.is_file() or image_kind(path) is None:
         return None
-    return Inspection(path, Description(f"an image file {_NOT}", (), _image_facts(path)))
+    return Inspection(path, Description(f"an image file {_NOT}", (), _image_facts(path)), usable=False)
 
 
 def _inspection(path: Path, options: Mapping[str, str] = _NO_OPTIONS) -> Inspection | None:
