@@ -16,7 +16,7 @@ import pytest
 from safetensors.numpy import load, save
 
 from histomix.abundance import Abundance
-from histomix.errors import FeatureError, HeadError, HistomixError, LabelError
+from histomix.errors import FeatureError, HeadError, HistomixError, LabelError, SectionError
 from histomix.heads import HEADS, Head, MLPRegressor, RidgeRegressor, assemble, load_head, make_estimator, train
 from histomix.provenance import digest_bytes, digest_json
 
@@ -68,6 +68,9 @@ def cohort_of(donors: dict[str, str], tissue: str | None = "breast") -> Any:
     class Cohort(SimpleNamespace):
         def __len__(self) -> int:
             return len(rows)
+
+        def section(self, name: str, counts: bool) -> Any:
+            raise SectionError("has no files here", where=name)
 
     return Cohort(rows=rows, names=list(donors), donors=donors)
 
