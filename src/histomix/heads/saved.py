@@ -51,5 +51,5 @@ def _check_floats(array: np.ndarray, what: str) -> None:
         raise HeadError(f"{what} is of the type {array.dtype}, not floating point")
     if not np.isfinite(array).all():
         raise HeadError(f"{what} holds NaN or infinite values")
-    if array.size and np.abs(array).max() > _LARGEST:
+    if array.size and float(np.abs(array).max()) > _LARGEST:  # a float16 cannot hold the limit
         raise HeadError(f"{what} holds numbers beyond {_LARGEST:g}")
