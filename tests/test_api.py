@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import inspect
+import io
 import json
 import operator
 import pkgutil
@@ -15,9 +16,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import typer
+from PIL import Image
 from typer.testing import CliRunner
 
 import histomix as hm
@@ -175,7 +178,13 @@ def _same(by_verb: Path, by_function: Path) -> None:
     ours, theirs = _files(by_verb), _files(by_function)
     assert list(ours) == list(theirs) and ours
     for name, data in ours.items():
-        assert data == theirs[name], name
+        if data != theirs[name] and name.endswith(".png"):
+            # The parts of a figure may be laid out a fraction of a pixel elsewhere.
+            pictures = [np.asarray(Image.open(io.BytesIO(one)).convert("RGB"), float) for one in (data, theirs[name])]
+            assert pictures[0].shape == pictures[1].shape, name
+            assert np.abs(pictures[0] - pictures[1]).mean() < 0.5, name
+        else:
+            assert data == theirs[name], name
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,7 @@ def match_section(adata: AnnData, signatures: Signatures, min_genes: int | None 
     )
     best, reference, match = max(
         ((ours, theirs, match_genes(ours, theirs)) for ours in sides[0] for theirs in sides[1]),
-        key=lambda found: len(found[2].in_section),
+        key=lambda one: len(one[2].in_section),
     )
     n_shared = len(match.in_section)
     floor = gene_floor(signatures, min_genes)
@@ -123,9 +123,9 @@ def _spellings(names: pd.Index, others: pd.DataFrame) -> list[pd.Index]:
 
 def _genomes(genes: pd.Index) -> list[str]:
     """Prefixes of genes as Cell Ranger writes them for several genomes: ``GRCh38_CD3E``, ``mm10___Cd3e``."""
-    found = [_GENOME.match(str(gene)) for gene in genes]
-    known = sorted({match[1] for match in found if match})
-    return known if found and all(found) else []
+    matches = [_GENOME.match(str(gene)) for gene in genes]
+    known = sorted({match[1] for match in matches if match})
+    return known if matches and all(matches) else []
 
 
 def _warn_of_species(

@@ -204,14 +204,14 @@ def read_cells(path: Path, cell_type_key: str | None, layer: str | None = None) 
             hint="Name the column of cell types with --cell-type-key (in Python cell_type_key)",
         )
     try:
-        found = find_counts(adata, layer, ("counts", X, RAW))
+        source = find_counts(adata, layer, ("counts", X, RAW))
     except ValueError as error:
         raise LabelError(
             str(error), where=path, hint="Name where the raw counts are with --layer: X, raw, or a layer"
         ) from error
-    counts = found.matrix
-    if layer is None and found.place not in ("counts", X):
-        _log.info("%s: its counts are those of %s", path, found.place)
+    counts = source.matrix
+    if layer is None and source.place not in ("counts", X):
+        _log.info("%s: its counts are those of %s", path, source.place)
     if not adata.obs_names.is_unique:
         repeated = adata.obs_names[adata.obs_names.duplicated()]
         raise LabelError(
@@ -223,12 +223,12 @@ def read_cells(path: Path, cell_type_key: str | None, layer: str | None = None) 
         table = check_counts(counts)
     except LabelError as error:
         hint = f"{error.hint}; or name where they are with --layer (X, raw, or a layer)"
-        raise LabelError(f"{found.place}: {error.what}", where=path, hint=hint) from error
+        raise LabelError(f"{source.place}: {error.what}", where=path, hint=hint) from error
     types = adata.obs[key].astype("category").cat.remove_unused_categories()
     known = types.notna().to_numpy()
     if not known.all():
         _log.info("%s: %d of %d cells have no type: left out", path, (~known).sum(), adata.n_obs)
-    return AnnData(table[known], obs=adata.obs[known].copy(), var=other_names(found.var)), types[known]
+    return AnnData(table[known], obs=adata.obs[known].copy(), var=other_names(source.var)), types[known]
 
 
 def average_cells(cells: AnnData, types: pd.Series) -> pd.DataFrame:

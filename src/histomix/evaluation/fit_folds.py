@@ -101,11 +101,11 @@ def searched(searches: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, d
     """What a summary says of heads that chose settings by trials: how many, by what, and the choice of each fold."""
     return {
         name: {
-            **{fact: found[0][fact] for fact in ("n_trials", "judged_by")},
-            "n_splits": [one["n_splits"] for one in found],
-            "chosen": [one["chosen"] for one in found],
+            **{fact: trials[0][fact] for fact in ("n_trials", "judged_by")},
+            "n_splits": [one["n_splits"] for one in trials],
+            "chosen": [one["chosen"] for one in trials],
         }
-        for name, found in searches.items()
+        for name, trials in searches.items()
     }
 
 

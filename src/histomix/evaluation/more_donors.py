@@ -98,19 +98,19 @@ def more_donors(
     donors, rounds, sets = _plan(training, seed, n_rounds)
     heads = {}
     for name, estimator in estimators.items():
-        found: dict[tuple[frozenset[str], str], float] = {}
+        correlations: dict[tuple[frozenset[str], str], float] = {}
         for number, one in enumerate(rounds):
             for members in sets:
                 rows = np.sort(np.concatenate([one.train[donor] for donor in members]))
                 fold = Fold(f"round {number + 1}, {len(members)} donors", rows, one.test)
                 values = fit_and_predict(name, estimator, training, fold, Fits(cost={name: _no_cost()}))
-                found |= {
+                correlations |= {
                     (members, section): score
                     for section, score in _by_section(training, one.test, values).items()
                     if np.isfinite(score)
                 }
                 step()
-        heads[name] = _figures(found, training, seed)
+        heads[name] = _figures(correlations, training, seed)
     return {
         "means": MEANS,
         "n_donors": len(donors),

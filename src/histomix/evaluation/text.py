@@ -57,8 +57,8 @@ def _settings(facts: Mapping[str, Any]) -> list[str]:
         return []
     by_trials, heads = facts["searched"], [name for name in facts["heads"] if name != MEAN]
     counts: dict[int, list[str]] = {}
-    for name, found in by_trials.items():
-        counts.setdefault(found["n_trials"], []).append(name)
+    for name, search in by_trials.items():
+        counts.setdefault(search["n_trials"], []).append(name)
     parts = [f"{n} trials each inside the training donors: {', '.join(names)}" for n, names in counts.items()]
     rest = [name for name in heads if name not in by_trials]
     if authors := [name for name in rest if name in AUTHORS]:

@@ -84,14 +84,14 @@ def _other_commits(card: EncoderCard) -> list[str]:
         return []
     from huggingface_hub import constants
 
-    found = []
+    commits = []
     for folder in (constants.HF_HUB_CACHE, hub_cache()):
         snapshots = Path(folder or "", f"models--{card.hub_id.replace('/', '--')}", "snapshots")
         if folder is not None and snapshots.is_dir():
-            found += [
+            commits += [
                 one.name for one in sorted(snapshots.iterdir()) if any((one / name).exists() for name in card.files)
             ]
-    return found
+    return commits
 
 
 def download_command(card: EncoderCard) -> str:

@@ -137,17 +137,17 @@ def _read(path: Path, with_counts: bool, library: str | None, layer: str | None)
         adata.X = no_counts(adata.n_obs, genes)
         return adata, None
     try:
-        found = find_counts(adata, layer, (X, "counts", RAW))
+        counts = find_counts(adata, layer, (X, "counts", RAW))
     except ValueError as error:
         raise SectionError(str(error), where=path, hint="Name X, raw, or a layer that it has") from error
     spots = AnnData(
-        X=sparse.csr_matrix(found.matrix, dtype=np.float32),
+        X=sparse.csr_matrix(counts.matrix, dtype=np.float32),
         obs=adata.obs,
-        var=found.var.copy(),
+        var=counts.var.copy(),
         obsm=dict(adata.obsm),
         uns=dict(adata.uns),
     )
-    return spots, found.place
+    return spots, counts.place
 
 
 FORMATS = (PlainH5AD(),)
