@@ -5,12 +5,23 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from histomix.errors import InputError, StorageError
-from histomix.provenance import atomic_path, digest_file, digest_json, fingerprint, read_json, versions, write_json
+from histomix.provenance import (
+    atomic_path,
+    digest_file,
+    digest_json,
+    fingerprint,
+    read_json,
+    require_writable,
+    versions,
+    write_json,
+)
 
 
 def test_atomic_path_writes_whole_files_or_none(tmp_path: Path) -> None:
@@ -157,3 +168,50 @@ def test_errors_that_are_no_fault_of_the_disk_pass_as_they_are(tmp_path: Path) -
     assert not isinstance(caught.value, StorageError)
     with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "result"):
         (tmp_path / "absent").read_text()
+
+
+class TestPlacesToWriteTo:
+    def test_what_cannot_be_written_is_found_before_the_work(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("x")
+        with pytest.raises(StorageError, match="cannot write"):
+            require_writable(tmp_path / "file" / "head")
+        require_writable(tmp_path / "new" / "deep" / "head")
+        assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+    @staticmethod
+    def killed(folder: Path, *, replacing: bool) -> None:
+        """A process that is killed while it writes ``out``; or between the two steps of replacing it."""
+        stop = "p.rename = lambda self, other: (old(self, other), os._exit(9))" if replacing else ""
+        program = (
+            "import os, sys, pathlib; from histomix.provenance import atomic_path\n"
+            "p = pathlib.Path; old = p.rename\n"
+            f"{stop}\n"
+            "with atomic_path(sys.argv[1]) as temporary:\n"
+            "    temporary.mkdir(); (temporary / 'new').touch()\n"
+            f"    {'pass' if replacing else 'os._exit(9)'}\n"
+        )
+        done = subprocess.run([sys.executable, "-c", program, str(folder / "out")], check=False)
+        assert done.returncode == 9
+
+    def test_a_killed_run_leaves_nothing_for_good(self, tmp_path: Path) -> None:
+        self.killed(tmp_path, replacing=False)
+        assert any(path.name.startswith(".partial-") for path in tmp_path.iterdir())
+        other = tmp_path / ".partial-0badcafe-1-x"  # of another computer
+        other.mkdir()
+        require_writable(tmp_path / "out")
+        assert list(tmp_path.iterdir()) == [other]
+
+    def test_a_folder_that_was_being_replaced_comes_back(self, tmp_path: Path) -> None:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "old").touch()
+        self.killed(tmp_path, replacing=True)
+        assert not (tmp_path / "out").exists()
+        require_writable(tmp_path / "out")
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["old"]
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+    def test_what_another_process_is_writing_stays(self, tmp_path: Path) -> None:
+        with atomic_path(tmp_path / "out") as temporary:
+            temporary.mkdir()
+            require_writable(tmp_path / "out")
+            assert temporary.is_dir()

@@ -102,7 +102,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        holder = Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))
+        holder = Path(tempfile.mkdtemp(prefix=_partial_prefix(), dir=target.parent))
     except OSError as error:
         raise _storage_error(error, target) from error
     temporary = holder / target.name
@@ -129,6 +129,50 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(holder, ignore_errors=True)
+
+
+def require_writable(path: str | os.PathLike[str]) -> None:
+    """Find out before long work whether ``path`` can be written, and clear away what killed runs left beside it.
+
+    Nothing is made but a small file that goes again. Of a run that was killed while it replaced a folder, the old
+    folder comes back.
+
+    Raises
+    ------
+    StorageError
+        The disk is full or the folder cannot be written.
+    """
+    target = Path(path)
+    _clear_abandoned(target)
+    above = next(folder for folder in target.absolute().parents if folder.exists())
+    try:
+        with tempfile.TemporaryDirectory(prefix=_partial_prefix(), dir=above) as folder:
+            (Path(folder) / "probe").write_bytes(bytes(1 << 16))
+    except OSError as error:
+        raise _storage_error(error, target) from error
+
+
+def _partial_prefix() -> str:
+    """Beginning of the names of unfinished things: they tell the computer and the process that make them."""
+    return f".partial-{digest_bytes(platform.node().encode())[-8:]}-{os.getpid()}-"
+
+
+def _clear_abandoned(target: Path) -> None:
+    """Remove unfinished copies of ``target`` whose process, on this computer, is gone."""
+    import psutil
+
+    start = _partial_prefix().rsplit("-", 2)[0] + "-"
+    for holder in target.parent.glob(f"{start}*"):
+        process = holder.name.removeprefix(start).partition("-")[0]
+        if not process.isdigit() or psutil.pid_exists(int(process)):
+            continue
+        replaced = holder / "replaced"
+        mine = (holder / target.name).exists()
+        if mine and replaced.exists() and not target.exists():
+            with contextlib.suppress(OSError):
+                replaced.rename(target)
+        if mine or not any(holder.iterdir()):
+            shutil.rmtree(holder, ignore_errors=True)
 
 
 def write_json(path: str | os.PathLike[str], value: Mapping[str, Any]) -> None:

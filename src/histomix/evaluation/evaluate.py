@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..abundance import Abundance, labels_of
 from ..heads import DEFAULT
 from ..progress import Progress, progress_bars
+from ..provenance import require_writable
 from .data import CohortData
 from .groups import read_groups
 from .measured.read_regions import read_section_regions
@@ -113,6 +114,7 @@ def evaluate(
     """
     if out is not None:
         check_folder(out)
+        require_writable(out)
     data = CohortData.of(cohort, features, labels, features_folders)
     tested = test or data
     if spatial and regions is not None:

@@ -162,12 +162,7 @@ class Head:
             The folder cannot be written.
         """
         target = Path(folder)
-        if target.is_file() or (
-            target.is_dir() and not {path.name for path in target.iterdir()} <= {CARD, WEIGHTS, NOVELTY, INTERVALS}
-        ):
-            raise HeadError(
-                "the place to save to holds other files", where=target, hint="Name a new folder for the head"
-            )
+        check_place(target)
         with atomic_path(target) as temporary:
             temporary.mkdir()
             for name, data in _files(self.estimator, self.novelty_model, self.intervals).items():
@@ -196,6 +191,15 @@ class Head:
         keys, X = join_blocks(tables)
         needs_positions = self.estimator.needs_positions or self.context_um
         return keys, X, Positions(np.zeros(len(X), int), positions_um(tables[0], keys)) if needs_positions else None
+
+
+def check_place(folder: str | os.PathLike[str]) -> None:
+    """Refuse (HeadError) a place to save to that is a file, or a folder with anything but a head."""
+    target = Path(folder)
+    if target.is_file() or (
+        target.is_dir() and not {path.name for path in target.iterdir()} <= {CARD, WEIGHTS, NOVELTY, INTERVALS}
+    ):
+        raise HeadError("the place to save to holds other files", where=target, hint="Name a new folder for the head")
 
 
 def seal(

@@ -14,13 +14,13 @@ from ..abundance import Abundance, labels_of
 from ..embedding import FeatureSource, feature_blocks
 from ..errors import HeadError, SectionError
 from ..progress import Progress, progress_bars
-from ..provenance import read_json
+from ..provenance import read_json, require_writable
 from ..spots import Cohort
 from .base import CompositionRegressor
 from .cards.card import evaluation_scores, inner_scores, make_card
 from .cards.crops import crop_stability
 from .dataset import TrainingSet, assemble
-from .head import Head, seal
+from .head import Head, check_place, seal
 from .inner_folds import held_out_kind, held_out_predictions, inner_groups
 from .intervals import LEVEL, Intervals, calibrate
 from .levels import held_out_levels
@@ -102,8 +102,13 @@ def train(
     InputError
         The folder of ``scores`` holds no evaluation.
     HeadError
-        The head is unknown or cannot be fitted.
+        The head is unknown or cannot be fitted, or ``out`` holds other files.
+    StorageError
+        ``out`` cannot be written.
     """
+    if out is not None:  # found wanting before the work, not after it
+        check_place(out)
+        require_writable(out)
     cohort = Cohort.of(cohort)
     tables = labels_of(labels, cohort)
     training = assemble(cohort, feature_blocks(features), tables)
