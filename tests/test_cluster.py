@@ -335,6 +335,7 @@ def test_ctrl_c_leaves_no_process_and_the_same_command_goes_on(job: Job, slides:
     out = tmp_path / "out"
     command = [sys.executable, "-c", "from histomix.cli import main; main()", "predict", *map(str, slides[:3])]
     command += ["--head", str(job.head), "--out", str(out), "--mpp", "0.5", "--workers", "2", "--quiet"]
+    command += ["--stride-um", "28"]  # long enough to be met in the middle
     running = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
     while not _owners(out) and running.poll() is None:
         time.sleep(0.05)
@@ -346,7 +347,7 @@ def test_ctrl_c_leaves_no_process_and_the_same_command_goes_on(job: Job, slides:
     while (left := _members(running.pid)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not left
-    results = predict_slides(slides[:3], job.head, out, mpp=0.5)
+    results = predict_slides(slides[:3], job.head, out, mpp=0.5, stride_um=28.0)
     assert all(result.error is None for result in results)
 
 
