@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..maps.areas import BLUR, DAMAGED, EXCLUDED, FAT, FOLD, OUT_OF_SCOPE, PEN, READ, TOO_SMALL
-from ..slides import TissueMask
-from ..slides import tissue as found
+from ..slides import TissueMask, tissue
 
 if TYPE_CHECKING:
     from ..heads import Head
@@ -44,7 +43,7 @@ def planned_areas(
     -------
     uint8 of the mask's shape, codes of `histomix.maps.areas.REASONS`; 0 off the tissue.
     """
-    kinds = mask.kinds if mask.kinds is not None else np.where(mask.mask, found.TISSUE, found.GLASS)
+    kinds = mask.kinds if mask.kinds is not None else np.where(mask.mask, tissue.TISSUE, tissue.GLASS)
     if facts["places"] == "spots":
         raster = np.full(kinds.shape, EXCLUDED, np.uint8)
         for window in _squares(tiles, facts, mask.mpp, kinds.shape):
@@ -57,10 +56,10 @@ def planned_areas(
         state[tiles["row"], tiles["column"]] = READ
         raster = state[np.ix_(row, column)]
     asked = raster != EXCLUDED
-    raster[(kinds == found.FAT) & (raster == TOO_SMALL)] = FAT
-    for kind, reason in ((found.PEN, PEN), (found.FOLD, FOLD), (found.SMALL, TOO_SMALL)):
+    raster[(kinds == tissue.FAT) & (raster == TOO_SMALL)] = FAT
+    for kind, reason in ((tissue.PEN, PEN), (tissue.FOLD, FOLD), (tissue.SMALL, TOO_SMALL)):
         raster[(kinds == kind) & asked] = reason
-    raster[kinds == found.GLASS] = 0
+    raster[kinds == tissue.GLASS] = 0
     return raster
 
 
