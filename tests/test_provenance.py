@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,11 +14,13 @@ import pytest
 
 from histomix.errors import InputError, StorageError
 from histomix.provenance import (
+    _partial_prefix,
     atomic_path,
     digest_file,
     digest_json,
     fingerprint,
     read_json,
+    remove_abandoned,
     require_writable,
     versions,
     write_json,
@@ -215,3 +218,19 @@ class TestPlacesToWriteTo:
             temporary.mkdir()
             require_writable(tmp_path / "out")
             assert temporary.is_dir()
+
+    def test_only_what_nobody_is_writing_any_more_is_removed(self, tmp_path: Path) -> None:
+        self.killed(tmp_path, replacing=False)
+        other = tmp_path / ".partial-0badcafe-1-x"  # of another computer
+        other.mkdir()
+        with atomic_path(tmp_path / "status.json") as temporary:
+            temporary.touch()
+            remove_abandoned(tmp_path)
+            assert {path.name for path in tmp_path.iterdir()} == {other.name, temporary.parent.name}
+        # The number of a process that is gone has been given again, to this one; and a day has passed.
+        again = tmp_path / f"{_partial_prefix()}x"
+        again.mkdir()
+        for old in (again, other):
+            os.utime(old, (1e9, 1e9))
+        remove_abandoned(tmp_path)
+        assert not list(tmp_path.glob(".partial-*"))

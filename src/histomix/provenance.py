@@ -13,6 +13,7 @@ import re
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,10 @@ _CHUNK = 1 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 _SAMPLES = 16
+#: What another computer left unfinished for so long is abandoned.
+_LONG_S = 3600.0
+#: By so much the clocks of a disk and of a computer may differ.
+_CLOCK_S = 60.0
 
 
 def digest_file(path: str | os.PathLike[str]) -> str:
@@ -154,17 +159,45 @@ def require_writable(path: str | os.PathLike[str]) -> None:
 
 def _partial_prefix() -> str:
     """Beginning of the names of unfinished things: they tell the computer and the process that make them."""
-    return f".partial-{digest_bytes(platform.node().encode())[-8:]}-{os.getpid()}-"
+    return f".partial-{_this_computer()}-{os.getpid()}-"
+
+
+def _this_computer() -> str:
+    return digest_bytes(platform.node().encode())[-8:]
+
+
+def _is_abandoned(holder: Path, elsewhere: bool) -> bool:
+    """Whether the process that made an unfinished thing is gone; of one on another computer, the answer for those."""
+    import psutil
+
+    name = re.fullmatch(r"\.partial-([0-9a-f]{8})-(\d+)-.*", holder.name)
+    if name is None or name[1] != _this_computer():
+        return elsewhere
+    try:
+        # A number is given again: its process must have begun before the thing.
+        return psutil.Process(int(name[2])).create_time() > holder.stat().st_mtime + _CLOCK_S
+    except psutil.NoSuchProcess:
+        return True
+    except (psutil.Error, OSError, OverflowError):
+        return False
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove the unfinished things in a folder whose process, on this computer, is gone, and old ones of others.
+
+    What a process that lives is writing stays: a status is changed without the lock of its slide.
+    """
+    for holder in folder.glob(".partial-*"):
+        with contextlib.suppress(OSError):
+            old = time.time() - holder.stat().st_mtime > _LONG_S
+            if _is_abandoned(holder, elsewhere=old or not re.match(r"\.partial-[0-9a-f]{8}-\d", holder.name)):
+                shutil.rmtree(holder, ignore_errors=True)
 
 
 def _clear_abandoned(target: Path) -> None:
     """Remove unfinished copies of ``target`` whose process, on this computer, is gone."""
-    import psutil
-
-    start = _partial_prefix().rsplit("-", 2)[0] + "-"
-    for holder in target.parent.glob(f"{start}*"):
-        process = holder.name.removeprefix(start).partition("-")[0]
-        if not process.isdigit() or psutil.pid_exists(int(process)):
+    for holder in target.parent.glob(".partial-*"):
+        if not _is_abandoned(holder, elsewhere=False):
             continue
         replaced = holder / "replaced"
         mine = (holder / target.name).exists()

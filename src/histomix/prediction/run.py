@@ -16,7 +16,7 @@ from typing import Any
 from ..errors import HistomixError, InputError, ScaleWarning, SlideError, StorageError
 from ..maps.tissue import write_previews
 from ..progress import Progress, silent
-from ..provenance import atomic_path, digest_json
+from ..provenance import atomic_path, digest_json, remove_abandoned
 from ..slides import Slide, SlideCache, is_remote, open_slide
 from ..slides.files import slide_digest
 from ..spots import read_spots
@@ -308,8 +308,7 @@ class SlideRun:
         """Remove what a process that was killed left half-written in the slide's folder."""
         work = self.job.work
         for place in (self.job.folder, work, *work.glob("chunks/**/")):
-            for partial in place.glob(".partial-*"):
-                shutil.rmtree(partial, ignore_errors=True)
+            remove_abandoned(place)
 
     def _kept_features(self, plan: Plan) -> Path | None:
         return kept_features(kept_folders(self.job, self.settings), features_key(plan, self.model.head))
