@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from histomix.common.geometry.pitch import nearest_pitch, spot_pitch
+from histomix.common.geometry.pitch import nearest_distances, nearest_pitch, spot_pitch
 from histomix.errors import AlignmentError
 from histomix.spots import Section, check_alignment, read_cohort
 
@@ -256,7 +256,20 @@ def test_pitch_of_other_grids() -> None:
     for array, px in ((None, 0.03), (chess, 0.05)):
         small = spot_pitch(hexagons / 1000 if array is None else chess * 0.025, array)
         assert small is not None and small.px == pytest.approx(px)
-    assert np.isnan(nearest_pitch([[1.0, 2.0]]))
+    assert np.isnan(nearest_pitch([[1.0, 2.0]])) and nearest_pitch([[1.0, 2.0], [4.0, 6.0]]) == 5
+    # Four spots are enough, with their array and without.
+    square = np.array([(x, y) for x in (0.0, 1.0) for y in (0.0, 1.0)])
+    assert spot_pitch(square * 40, square).px == pytest.approx(40)  # type: ignore[union-attr]
+    assert spot_pitch(square * 40).px == pytest.approx(40)  # type: ignore[union-attr]
+    # Places that lie on no array are no chessboard, wherever rounding would put them.
+    off = chess + np.random.default_rng(0).uniform(-0.49, 0.49, chess.shape)
+    assert spot_pitch(off * 25, off).px == pytest.approx(25)  # type: ignore[union-attr]
+
+
+def test_pitch_distances_of_some_spots() -> None:
+    spots = np.array([[0.0, 0.0], [3.0, 4.0], [3.0, 5.0], [10.0, 5.0]])
+    np.testing.assert_allclose(nearest_distances(spots), [5, 1, 1, 7])
+    np.testing.assert_allclose(nearest_distances(spots, spots[[3, 0]]), [7, 5])
 
 
 def test_an_image_file(tmp_path: Path) -> None:

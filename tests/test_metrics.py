@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import pearsonr, spearmanr
@@ -17,7 +18,9 @@ from histomix.common.metrics import (
     pearson,
     pearson_by_section,
     rmse,
+    slide_means,
     spearman,
+    spread_kept,
     within_sections,
 )
 from histomix.errors import InputError
@@ -181,3 +184,19 @@ def test_score_refuses_what_it_would_have_to_skip() -> None:
         _score(holed, y, section)
     with pytest.raises(InputError, match="do not agree"):
         _score(y, y[:9], section)
+
+
+def test_slides_are_summed_up_by_themselves(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    y, p = pair
+    section = np.array(["b", "a", "c"])[np.random.default_rng(1).integers(3, size=len(y))]
+    by_pandas = pd.DataFrame(y).groupby(section).mean()
+    names, means = slide_means(y, section)
+    assert names.tolist() == ["a", "b", "c"] == by_pandas.index.tolist()
+    np.testing.assert_allclose(means, by_pandas.to_numpy())
+    centred = centre_within(y, section)
+    np.testing.assert_allclose(centred, y - by_pandas.loc[section].to_numpy(), atol=1e-11)
+    assert np.abs(centred).max() > 0.1
+    np.testing.assert_allclose(spread_kept(y, p), np.std(p, axis=0) / np.std(y, axis=0))
+    one = np.column_stack([np.full(4, 0.3), np.arange(4.0)])
+    kept = spread_kept(one, one / 2)
+    assert np.isnan(kept[0]) and kept[1] == 0.5

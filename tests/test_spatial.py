@@ -126,6 +126,10 @@ def test_a_shift_is_a_rigid_motion_on_the_torus_and_all_mirror_images_come() -> 
     assert set(turned) == {(1, 1), (1, 3), (4, 1), (4, 3)} and all(65 < count < 135 for count in turned.values())
     assert len(first) == 20 and all(2 < count < 38 for count in first.values())
     assert next(iter(random_shifts(np.zeros((3, 2)), 1))).shape == (3,)  # all in one place
+    # Wherever the spots lie and in whatever unit.
+    here = [*random_shifts(grid, 20, seed=1)]
+    for scale in (0.01, 300.0):
+        np.testing.assert_array_equal(here, [*random_shifts(grid * scale + (40, -7), 20, seed=1)])
 
 
 def test_agreement_is_found_where_it_is_and_not_where_it_is_not() -> None:
