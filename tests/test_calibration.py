@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.optimize import lsq_linear
 
 from histomix.errors import HeadError
 from histomix.heads import Intervals, calibrate, held_out_predictions, make_estimator
@@ -236,3 +237,37 @@ def test_the_width_in_words_is_that_of_the_intervals() -> None:
     width = found.facts()["width"]
     np.testing.assert_allclose(width["by_type"], np.mean(by_donor, axis=0), atol=1e-4)
     assert width["mean"] == pytest.approx(np.mean(by_donor), abs=1e-4)
+
+
+def test_the_expected_error_is_that_of_two_weighted_regressions() -> None:
+    """Against scipy's bounded least squares, on errors that vanish with the prediction, where the floor matters."""
+    rng = np.random.default_rng(5)
+    values = np.where(rng.random((300, 1)) < 0.4, 0.0, rng.uniform(0.5, 3.0, (300, 1)))
+    Y = values * (1 + 0.25 * rng.standard_normal(values.shape))
+    spread, donor = rng.uniform(0.1, 0.4, values.shape), rng.integers(3, size=300)
+    found = calibrate(Y, values, spread, donor, unit="cells per spot")
+    square, weight = np.square(Y - values)[:, 0], 1 / (np.bincount(donor)[donor] * 3)
+    level = weight @ square
+    table = np.column_stack([np.ones(300), values[:, 0], np.square(spread[:, 0])])
+    fitted = np.full(300, level)
+    for _ in range(2):
+        row = np.sqrt(weight) / np.maximum(fitted, 0.01 * level)
+        solved = lsq_linear(table * row[:, None], square * row, (0, np.inf), tol=1e-14).x
+        fitted = table @ solved
+    np.testing.assert_allclose(found.variance[:, 0], [*solved, 0.01 * level], atol=1e-6, rtol=1e-4)
+
+
+def test_what_is_told_of_the_groups_is_theirs() -> None:
+    """Coverage of each group by the others, over its cell types; not of each type over the groups."""
+    Y, values, spread, donor = cohort(4, 3, between=0.9)
+    facts = calibrate(Y, values, spread, donor, unit="cells per spot").facts()
+    assert facts["method"].startswith("conformal, every group held out whole")
+    by_group = []
+    for name in range(4):
+        mine = donor == name
+        others = calibrate(Y[~mine], values[~mine], spread[~mine], donor[~mine], unit="cells per spot")
+        by_group.append(inside(others, (Y[mine], values[mine], spread[mine], donor[mine])).mean())
+    # The variance is fitted without the group here, and with it there.
+    assert facts["coverage"]["greatest"] == pytest.approx(max(by_group), abs=0.03)
+    assert facts["coverage"]["least"] == pytest.approx(min(by_group), abs=0.03)
+    assert facts["coverage"]["greatest"] > max(facts["coverage"]["by_type"]) + 0.02

@@ -358,7 +358,9 @@ def test_only_the_section_that_changed_is_made_again(sheet: Path, tmp_path: Path
         np.testing.assert_array_equal(read_features(out)[name].X, fresh[name].X)
 
 
-def test_the_identity_of_features_follows_all_that_their_values_depend_on(tmp_path: Path) -> None:
+def test_the_identity_of_features_follows_all_that_their_values_depend_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, colour in (("a.png", 200), ("b.png", 201)):
         Image.fromarray(np.full((8, 8, 3), colour, np.uint8)).save(tmp_path / name)
     encoder = {"digest": "sha256:one", "dim": 15, "views": 1, "name": "fake", "licence": "CC0-1.0"}
@@ -391,6 +393,8 @@ def test_the_identity_of_features_follows_all_that_their_values_depend_on(tmp_pa
     # Names and licences change no value, and neither does the distance of a grid whose places are given.
     for change in ({"encoder": encoder | {"name": "other", "licence": "MIT"}}, {"spec": TileSpec(8, 2.0, 4.0)}):
         assert features_identity(**(base | change)) == found[0]
+    monkeypatch.setattr("histomix.embedding.identity.FORMAT", "of another version")
+    assert features_identity(**base) not in found
 
 
 def test_an_alignment_check_that_was_skipped_is_made_up_without_embedding(cohort: Cohort, tmp_path: Path) -> None:
@@ -480,6 +484,7 @@ def test_a_planted_shard_runs_no_code(tmp_path: Path) -> None:
     shards = Shards(tmp_path / "shards", "sha256:identity")
     shards.save(0, np.zeros((1, 1), np.float32))
     assert shards.load(0, (1, 1), np.dtype("float32")) is not None
+    assert shards.load(0, (1, 2), np.dtype("float32")) is None and shards.load(0, (1, 1), np.dtype("float16")) is None
     path = tmp_path / "shards" / "0.npy"
     np.save(path, np.array([[Attack()]], dtype=object), allow_pickle=True)
     key = {"identity": "sha256:identity", "digest": digest_bytes(path.read_bytes())}

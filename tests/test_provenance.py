@@ -122,6 +122,24 @@ def test_fingerprint_sees_content_and_size_but_not_time(tmp_path: Path) -> None:
     assert fingerprint(path) != before
     path.write_bytes(bytes((20 << 20) + 1))
     assert fingerprint(path) != before
+    with path.open("wb") as stream:  # of a large file the first and the last bytes are always seen
+        stream.truncate(60 << 20)
+    before = fingerprint(path)
+    with path.open("r+b") as stream:
+        stream.seek(-1, 2)
+        stream.write(b"x")
+    assert fingerprint(path) != before
+
+
+def test_fingerprint_of_a_folder_follows_names_and_content(tmp_path: Path) -> None:
+    (tmp_path / "image" / "0").mkdir(parents=True)
+    (tmp_path / "image" / "0" / "a").write_text("a")
+    known = {fingerprint(tmp_path / "image")}
+    (tmp_path / "image" / "0" / "a").write_text("b")
+    known.add(fingerprint(tmp_path / "image"))
+    (tmp_path / "image" / "0" / "a").rename(tmp_path / "image" / "0" / "c")
+    known.add(fingerprint(tmp_path / "image"))
+    assert len(known) == 3 and None not in known
 
 
 def test_json_files(tmp_path: Path) -> None:

@@ -28,7 +28,9 @@ from histomix.prediction import maps as maps_module
 from histomix.prediction import plan as plan_module
 from histomix.prediction import slides as batch
 from histomix.prediction.chunks import features_key
+from histomix.prediction.job import BATCH_SIZE
 from histomix.prediction.plan import TILE, Plan
+from histomix.provenance import digest_file
 from histomix.slides import open_slide
 
 from .slide_files import block_mean, write_pyramid
@@ -283,6 +285,40 @@ def test_the_identity_of_settings_follows_all_that_decides_a_map() -> None:
     idle: list[dict[str, Any]] = [{"at": "a.csv"}, {"regions": "r.geojson"}, {"keep_features": True}]
     for change in [*idle, {"reuse": "out"}, {"batch_size": 7}]:
         assert Settings(**(base | change)).identity == Settings(**base).identity
+
+
+def test_settings_carry_the_identity_of_the_files_that_they_name(tmp_path: Path) -> None:
+    for name in ("spots.csv", "regions.geojson"):
+        (tmp_path / name).write_text(name)
+    spots, regions = tmp_path / "spots.csv", tmp_path / "regions.geojson"
+    whole = Settings.of("sha256:head", at=spots, regions=regions, reuse=tmp_path, batch_size=7, gzip=True)
+    assert (whole.head, whole.at, whole.regions, whole.reuse) == ("sha256:head", *map(str, (spots, regions, tmp_path)))
+    assert (whole.at_digest, whole.regions_digest) == (digest_file(spots), digest_file(regions))
+    assert whole.batch_size == 7 and "tiles.geojson.gz" in whole.files and "composition.csv" in whole.files
+    none = Settings.of("sha256:head")
+    given = (none.at, none.at_digest, none.regions, none.regions_digest, none.reuse)
+    assert given == (None,) * 5 and none.batch_size == BATCH_SIZE
+    assert "tiles.geojson" in none.files and "tiles.geojson.gz" not in none.files
+    assert (none.min_tissue, none.keep_features, none.gzip) == (0.5, False, False)
+    # What regions are called in their file may name a patient: it stands in no log.
+    assert "Smith" not in repr(Settings.of("sha256:head", region_names=(("Smith, J.", "region-1"),)))
+
+
+@pytest.mark.parametrize("name", ["histomix.prediction.job.FORMAT", "histomix.prediction.chunks.DTYPE"])
+def test_the_identity_of_what_is_kept_follows_its_layout(
+    name: str, slide: Path, head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_of(SlideJob(str(slide), tmp_path / "A"), head)
+    run.plan()
+    plan = run.planned()
+    assert plan is not None
+
+    def identities() -> tuple[str, str]:
+        return Settings.of("sha256:head").identity, features_key(plan, head)
+
+    before = identities()
+    monkeypatch.setattr(name, "of another version")
+    assert identities() != before
 
 
 def test_a_slide_replaced_while_it_is_read_is_refused_and_then_predicted_anew(
