@@ -19,11 +19,14 @@ from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
 from histomix.abundance import Abundance
+from histomix.datasets.phantom.levels import make_level
 from histomix.errors import InputError
 from histomix.evaluation import AUDIT_RULES, Finding, audit, make_folds
+from histomix.evaluation.leakage.adjacent import LEAST_SPOTS, adjacent_levels, picture
 from histomix.evaluation.leakage.audit import refuse_leaks
 from histomix.evaluation.leakage.coupled_labels import coupled_labels
 from histomix.evaluation.leakage.duplicates import picture_hash
+from histomix.evaluation.leakage.registration import SectionPoints, fit_pairs
 from histomix.heads import TrainingSet
 
 TYPES = ["T cell", "B cell", "Tumour", "Stroma"]
@@ -43,7 +46,7 @@ class Planted(SimpleNamespace):
             keys=np.tile(np.arange(SPOTS).astype(str), len(self.donor)),
             section=section,
             donor=donor,
-            xy_um=np.tile(np.random.default_rng(0).random((SPOTS, 2)) * 1000, (len(self.donor), 1)),
+            xy_um=np.concatenate([self.xy_um[name] for name in self.donor]),
             cell_types=TYPES,
             unit="cells per spot",
             features={},
@@ -85,7 +88,9 @@ def cohort() -> Planted:
         together = [other for other in DONOR if DONOR[other] == donor]
         values = pd.DataFrame(rng.gamma(2.0, size=(SPOTS, 4)), columns=TYPES)
         labels[name] = Abundance(values, "cells per spot", provenance={"fitted_with": together})
-    return Planted(donor=dict(DONOR), X=X, labels=labels, prints={name: f"print {name}" for name in DONOR}, facts={})
+    xy_um = {name: rng.random((SPOTS, 2)) * 1000 for name in DONOR}
+    prints = {name: f"print {name}" for name in DONOR}
+    return Planted(donor=dict(DONOR), X=X, labels=labels, prints=prints, facts={}, xy_um=xy_um)
 
 
 def only(findings: list[Finding], rule: str, severity: str) -> Finding:
@@ -198,6 +203,96 @@ def test_a_picture_that_stands_twice(cohort: Planted, tmp_path: Path) -> None:
     assert {(one["section"], one["with"]) for one in found.numbers["pairs"]} == {("b1", "d1"), ("d1", "b1")}
     (tmp_path / "previews" / "d1.jpg").write_bytes(b"not a picture")
     assert cohort.run(folders=[tmp_path]) == []
+
+
+def tissue(seed: int, angle: float = 0.0, mirror: bool = False, noise: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Spots of a lattice on tissue with domains, the inner ones first, and their types; it lies turned and mirrored."""
+    rng, own = np.random.default_rng(seed), np.random.default_rng(round(1000 * angle) + 7)
+    waves, bumps = rng.normal(size=(4, 3, 2)) * 5e-3, rng.normal(scale=0.15, size=3)
+    lattice = np.stack(np.meshgrid(*[np.arange(-1500.0, 1500.0, 100.0)] * 2), axis=-1).reshape(-1, 2) + 0.5
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    flat = (lattice - own.uniform(-80, 80, 2)) @ turn * (-1 if mirror else 1, 1)
+    theta = np.arctan2(flat[:, 1], flat[:, 0])
+    edge = 1000 * (1 + sum(bump * np.cos(order * theta + order) for order, bump in enumerate(bumps, start=1)))
+    share = np.hypot(*flat.T) / edge
+    inside = np.argsort(share)[: int((share < 1).sum())]
+    domains = np.sin(flat[inside] @ waves.transpose(0, 2, 1)).sum(axis=2).T
+    fields = np.exp(domains + noise * own.normal(size=domains.shape))
+    return lattice[inside] + 1600, fields
+
+
+def laid_out(cohort: Planted, sections: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    """Give sections these places and labels."""
+    for name, (xy_um, values) in sections.items():
+        cohort.xy_um[name] = xy_um[:SPOTS]
+        cohort.labels[name] = replace(cohort.labels[name], values=pd.DataFrame(values[:SPOTS], columns=TYPES))
+
+
+def test_levels_of_one_block_under_two_donors(cohort: Planted) -> None:
+    laid_out(cohort, {name: tissue(seed) for seed, name in enumerate(DONOR)})
+    assert cohort.run() == []
+    laid_out(cohort, {"c1": tissue(2, angle=2.2, mirror=True, noise=0.3)})
+    found = only(cohort.run(), "adjacent levels", "warning")
+    assert [(one["section"], one["with"]) for one in found.numbers["pairs"]] == [("b1", "c1")]
+    assert found.numbers["donors"] == ["B", "C"] and found.numbers["n_compared"] >= 5
+    assert "b1 of B and c1 of C" in found.message and f"{found.numbers['pairs'][0]['score']:.2f}" in found.message
+    with pytest.raises(InputError, match="adjacent levels"):
+        refuse_leaks([found])
+    # Under one name they are held out together.
+    cohort.donor["c1"] = "B"
+    labelled_alone(cohort)
+    assert cohort.run() == []
+
+
+def points(seed: int, **how: Any) -> SectionPoints:
+    xy_um, values = tissue(seed, **how)
+    return SectionPoints.of(xy_um, np.sqrt(values / values.sum(axis=1, keepdims=True)))
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("angle", [0.0, 0.7, 1.5, 3.1, 5.0])
+def test_a_section_fits_onto_itself_however_it_lies(angle: float, mirror: bool) -> None:
+    sections = {"a": points(0), "b": points(0, angle=angle, mirror=mirror, noise=0.2), "c": points(1)}
+    found = fit_pairs(sections, [("a", "b"), ("c", "a"), ("b", "c")])
+    scores = {pair: one.score for pair, one in found.items() if one is not None}
+    assert scores[("a", "b")] > 1.6 > 1.4 > max(scores.get(pair, 0.0) for pair in [("c", "a"), ("b", "c")])
+
+
+def test_sections_of_very_different_size_or_with_few_spots_are_not_compared() -> None:
+    whole = points(0)
+    half = SectionPoints(whole.xy_um[: len(whole.xy_um) // 2], whole.values[: len(whole.values) // 2], whole.pitch_um)
+    assert fit_pairs({"a": whole, "b": half}, [("a", "b")]) == {("a", "b"): None}
+    assert adjacent_levels({"a": whole}, {"a": whole, "b": whole}, [("a", "b")])["n_compared"] == 0
+    assert LEAST_SPOTS > 30
+
+
+def test_what_fits_in_every_cohort_is_the_organ() -> None:
+    """Sections of one anatomy (a brain, say) whoever they are of: none stands out."""
+    alike = {f"s{n}": points(0, angle=0.3 * n, noise=0.5) for n in range(7)}
+    pairs = [(a, b) for a in alike for b in alike if a < b]
+    told = adjacent_levels(alike, {}, pairs)
+    assert told["n_compared"] == len(pairs) and len(told["pairs"]) <= 2
+    assert len(adjacent_levels(alike, {}, pairs[:3])["pairs"]) == 3
+
+
+def test_sections_without_structure_fit_nowhere_and_break_nothing() -> None:
+    plain = SectionPoints(points(0).xy_um, np.ones((len(points(0).xy_um), 4)), 100.0)
+    one = fit_pairs({"a": plain, "b": plain}, [("a", "b")])[("a", "b")]
+    assert one is not None and one.structure == 0 and np.isfinite(one.score)
+
+
+def test_levels_of_the_phantom_are_found_by_labels_and_pictures(tmp_path: Path) -> None:
+    labels, pictures = {}, {}
+    for name, donor, number in (("a", 0, 0), ("b", 0, 1), ("c", 1, 0)):
+        level = make_level(0, donor, number, (850.0, 850.0))
+        share = level.truth / level.truth.sum(axis=1, keepdims=True)
+        labels[name] = SectionPoints.of(level.xy_um, np.sqrt(share))
+        Image.fromarray(level.picture).reduce(4).save(tmp_path / f"{name}.jpg")
+        pictures[name] = picture(tmp_path / f"{name}.jpg", 8.0)
+    pairs = [("a", "b"), ("a", "c"), ("b", "c")]
+    for seen in ({}, pictures):
+        told = adjacent_levels(labels, seen, pairs)
+        assert [(one["section"], one["with"]) for one in told["pairs"]] == [("a", "b")]
 
 
 def test_hashes_of_unrelated_pictures_differ_in_about_half_their_bits(tmp_path: Path) -> None:

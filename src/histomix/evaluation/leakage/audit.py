@@ -15,6 +15,7 @@ from ...embedding import feature_manifest
 from ...errors import FeatureError, InputError
 from ...heads import TrainingSet
 from ..folds import OPTIMISTIC, PROTOCOLS, Fold
+from .adjacent import adjacent_levels, label_points, picture_points
 from .cohort_statistics import (
     cohort_statistics,
     features_fitted_with,
@@ -34,6 +35,7 @@ AUDIT_RULES = {
     "donors of like names": "two donors, on either side of a fold, whose names differ in case, spaces or signs only",
     "one slide twice": "sections on either side of a fold that are of one image file",
     "near-duplicate sections": "sections on either side of a fold whose pictures are near copies",
+    "adjacent levels": "sections of two donors that fit onto each other as levels of one block do",
     "near-duplicate tiles": "test tiles far nearer to a training tile of another section than tiles of a section are",
     "label coupling": "labels of test sections fitted together with sections of training donors",
     "features fitted outside training": "features normalised, standardised or projected with test sections",
@@ -111,6 +113,7 @@ def audit(
     findings += _slides(blocks, pairs)
     names = sorted({name for _, a, b in pairs for name in (a, b)})
     findings += _pictures(near_pictures(read_previews(list(folders), names), pairs))
+    findings += _levels(training, pairs, blocks, folders)
     findings += _tiles(near_tiles(training, folds, seed))
     findings += _coupling(coupled)
     findings += _features(blocks, training, folds)
@@ -218,6 +221,36 @@ def _pictures(pairs: list[dict[str, Any]]) -> list[Finding]:
         "differ, about half do in unrelated ones)"
     )
     return [Finding("near-duplicate sections", "warning", message, {"n_pairs": len(pairs), "pairs": pairs[:_EXAMPLES]})]
+
+
+def _levels(
+    training: TrainingSet,
+    pairs: list[tuple[str, str, str]],
+    blocks: Sequence[Mapping[str, AnnData]],
+    folders: Sequence[Path],
+) -> list[Finding]:
+    owner = dict(zip(np.asarray(training.section).tolist(), np.asarray(training.donor).tolist(), strict=True))
+    # As the sections stand in the rows: each pair once, whichever of the two is tested.
+    across = {(min(pair), max(pair)) for _, *pair in pairs if owner[pair[0]] != owner[pair[1]]}
+    mpp = {}
+    for name, table in blocks[0].items():
+        try:
+            mpp[name] = float(feature_manifest(table)["preview"]["mpp"])
+        except (FeatureError, KeyError, TypeError):
+            continue  # features without a picture: label maps are compared alone
+    found = adjacent_levels(label_points(training), picture_points(folders, mpp), sorted(across))
+    if not found["pairs"]:
+        return []
+    first = found["pairs"][0]
+    a, b = (f"{name} of {owner[name]}" for name in (first["section"], first["with"]))
+    donors = sorted({str(owner[one[side]]) for one in found["pairs"] for side in ("section", "with")})
+    message = (
+        f"{len(found['pairs'])} of {found['n_compared']} pairs of sections of two donors fit onto each other as levels "
+        f"of one block do (such as {a} and {b}: {first['score']:.2f}, where other donors stay below "
+        f"{found['threshold']:.2f}): are they of one donor?"
+    )
+    numbers = {**found, "n_pairs": len(found["pairs"]), "pairs": found["pairs"][:_EXAMPLES], "donors": donors}
+    return [Finding("adjacent levels", "warning", message, numbers)]
 
 
 def _tiles(pairs: list[dict[str, Any]]) -> list[Finding]:
