@@ -45,7 +45,7 @@ class Role:
     result
         Numbers that the command gave, one row for each spot, tile, ...; they must be those of the whole input.
     kept
-        Numbers that must be there even where the file is refused.
+        Numbers that must be there where work began, even if the file is refused.
     names
         What an error may call the file by, beside its own name.
     """

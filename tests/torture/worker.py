@@ -117,7 +117,7 @@ class Bench:
             wrong = wrong_numbers(
                 case.role.result(room), whole.result, case.role.tolerance, told and case.expect != RIGHT
             )
-        elif code and whole.kept is not None and case.role.kept is not None:
+        elif code == 1 and whole.kept is not None and case.role.kept is not None:
             wrong = wrong_numbers(case.role.kept(room), whole.kept, case.role.tolerance, False)
         (place / "wrong").write_text(wrong)
 

@@ -254,7 +254,7 @@ def cases() -> Iterator[Case]:
     yield from cases_of(_role("tiff-file", "zlib", "tiles", beside=True), of_bytes.LOST)
     for orientation in range(2, 9):
         tags = [("Orientation", "H", 1, orientation, True)]
-        for codec in ("zlib", "jpeg"):
+        for codec in ("zlib", "lzw"):
             role = _role(f"tiff-{codec}-upright", codec, "tiles")
             damage = _rewritten(codec, extratags=tags)
             yield Case(f"{role.name}/orientation-{orientation}", role, damage, RIGHT)
