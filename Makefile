@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(VERSION)
 
-.PHONY: install demo test test-slow lint bench clean
+.PHONY: install demo test torture test-slow lint bench clean
 
 install: $(STAMP)
 
@@ -25,6 +25,10 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Thousands of damaged and hostile inputs, each in a process of its own (half an hour on two cores).
+torture: install
+	$(BIN)/python -m tests.torture --jobs 2
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow

@@ -356,7 +356,7 @@ def test_logarithms_are_no_counts(tissue: Callable[..., Path], kind: str) -> Non
     folder, values = tissue(symbols()), signatures()
     per_cell = values if kind == "log1p" else values / values.sum(axis=0) * 1e4
     table(np.log1p(per_cell)).to_csv(folder / "logs.csv")
-    with pytest.raises(LabelError, match="looks like logarithms of counts"):
+    with pytest.raises(LabelError, match="logarithms of counts"):
         shares(folder, reference=folder / "logs.csv")
     table(per_cell).to_csv(folder / "counts.csv")
     shares(folder, reference=folder / "counts.csv")
@@ -365,6 +365,35 @@ def test_logarithms_are_no_counts(tissue: Callable[..., Path], kind: str) -> Non
     write_h5ad(folder / "marked.h5ad", marked)
     with pytest.raises(LabelError, match="is marked as logarithms"):
         shares(folder, reference=folder / "marked.h5ad")
+
+
+@pytest.mark.parametrize("printed", [None, 2])
+def test_logarithms_tell_themselves(tmp_path: Path, printed: int | None) -> None:
+    """Means over some cells, or as they are printed, are multiples of one step, and logarithms of them are not."""
+    rng = np.random.default_rng(0)
+    sizes = np.array([37, 212, 90, 1300])
+    means = rng.gamma(0.4, 5, (300, 4))
+    counts = rng.poisson(means * sizes) / sizes
+    counts = counts if printed is None else means.round(printed)
+    genes = [f"G{number}" for number in range(300)]
+
+    def written(values: np.ndarray) -> Path:
+        pd.DataFrame(values, index=genes, columns=list("ABCD")).to_csv(tmp_path / "a.csv")
+        return tmp_path / "a.csv"
+
+    for values in (counts, means, counts / 30, np.minimum(counts, 15), counts / counts.sum(axis=0) * 1e4):
+        read_reference(written(values))
+    for values in (np.log1p(counts), np.log1p(counts).astype(np.float32), np.log1p(means / means.sum(axis=0) * 1e4)):
+        with pytest.raises(LabelError, match="holds logarithms of counts"):
+            read_reference(written(values))
+
+
+def test_signatures_without_a_header_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("G0,0.5,1.5\nG1,2,3\nG2,4,1\n")
+    with pytest.raises(LabelError, match=r"has numbers for names.*header"):
+        read_reference(tmp_path / "a.csv")
+    (tmp_path / "b.csv").write_text("gene,0,1\nG1,2,3\nG2,4,1\n")  # numbered clusters
+    assert list(read_reference(tmp_path / "b.csv").table.columns) == ["0", "1"]
 
 
 def test_numbers_that_no_cell_and_no_spot_has_are_refused(tissue: Callable[..., Path]) -> None:

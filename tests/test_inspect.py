@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from anndata import AnnData
 from PIL import Image
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 
 from histomix.cli.app import app
 from histomix.common.naming import safe_file_name
-from histomix.errors import InputError
+from histomix.errors import InputError, SectionError
 from histomix.spots import inspect_data, read_cohort
 from histomix.spots.inspect import section_name
 
@@ -85,6 +86,27 @@ def test_tables_and_h5ad(tmp_path: Path) -> None:
         "2 rows x 3 columns"
     )
     assert not found["rows"]
+
+
+def test_single_cells_are_a_reference(tmp_path: Path) -> None:
+    types = pd.Categorical(["T cell", "B cell"] * 10)
+    cells = AnnData(np.ones((20, 3)), obs=pd.DataFrame({"n_counts": range(20), "author_type": types}))
+    cells.obs_names = [f"c{number}" for number in range(20)]
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    found = inspect_data(tmp_path / "cells.h5ad")
+    text = " ".join([found.description.what, *found.description.contents])
+    assert found.usable and "a reference for labels" in text and "20 cells x 3 genes" in text
+    assert "--cell-type-key author_type" in text and not found.rows
+    cells.obs["cell_type"] = types
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    assert "--cell-type-key" not in " ".join(inspect_data(tmp_path / "cells.h5ad").description.contents)
+    cells.obsm["spatial"] = np.arange(40.0).reshape(20, 2)
+    cells.write_h5ad(tmp_path / "spots.h5ad")
+    assert inspect_data(tmp_path / "spots.h5ad").description.what == "an AnnData file of spots"
+    del cells.obsm["spatial"], cells.obs["cell_type"], cells.obs["author_type"]
+    cells.write_h5ad(tmp_path / "none.h5ad")
+    with pytest.raises(SectionError, match="has no obsm"):
+        inspect_data(tmp_path / "none.h5ad")
 
 
 def test_a_matrix_alone(tmp_path: Path) -> None:

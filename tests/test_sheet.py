@@ -120,10 +120,19 @@ def test_unrelated_columns_are_left_alone(folder: Path) -> None:
         ("CON,P,a.csv,,,,", f"{NAME} 'CON' cannot name a file: it is the name of a device on Windows; {PLAIN}"),
         ("Aux.1,P,a.csv,,,,", f"{NAME} 'Aux.1' cannot name a file: it is the name of a device on Windows; {PLAIN}"),
         ("a\u202eb,P,a.csv,,,,", f"{NAME} 'a\u202eb' cannot name a file: it holds hidden marks; {PLAIN}"),
-        ("a,P,a.csv,,0,,", "row 2, column 'mpp': '0' is not a number above 0 (with a decimal point)"),
-        ("a,P,a.csv,,nan,,", "row 2, column 'mpp': 'nan' is not a number above 0 (with a decimal point)"),
-        ("a,P,a.csv,,half,,", "row 2, column 'mpp': 'half' is not a number above 0 (with a decimal point)"),
-        ('a,P,a.csv,,"0,69",,', "row 2, column 'mpp': '0,69' is not a number above 0 (with a decimal point)"),
+        ("a,P,a.csv,,0,,", "row 2, column 'mpp': '0' is not a number above 0 and at most 100 (with a decimal point)"),
+        (
+            "a,P,a.csv,,nan,,",
+            "row 2, column 'mpp': 'nan' is not a number above 0 and at most 100 (with a decimal point)",
+        ),
+        (
+            "a,P,a.csv,,half,,",
+            "row 2, column 'mpp': 'half' is not a number above 0 and at most 100 (with a decimal point)",
+        ),
+        (
+            'a,P,a.csv,,"0,69",,',
+            "row 2, column 'mpp': '0,69' is not a number above 0 and at most 100 (with a decimal point)",
+        ),
     ],
 )
 def test_one_fault_in_a_row(folder: Path, row: str, fault: str) -> None:

@@ -329,7 +329,7 @@ class TestDicom:
         assert "the frames are believed" in caplog.text
 
 
-@pytest.mark.parametrize("codec", ["jpeg", "jpegxl", "zlib", "zstd", "lzw", "packbits", "png"])
+@pytest.mark.parametrize("codec", ["jpeg", "jpegxl", "jpeg2000", "zlib", "zstd", "lzw", "packbits", "png"])
 @pytest.mark.parametrize("tile", [(256, 256), None])
 @pytest.mark.parametrize("kind", ["zeros", "noise", "cut"])
 def test_no_codec_fills_up_what_is_lost(tmp_path: Path, codec: str, tile: tuple[int, int] | None, kind: str) -> None:
@@ -343,9 +343,39 @@ def test_no_codec_fills_up_what_is_lost(tmp_path: Path, codec: str, tile: tuple[
         first, last = len(data) // 3, len(data) * 2 // 3
         if kind == "cut":
             return data[: len(data) // 2] + bytes(len(data) - len(data) // 2)
-        lost = bytes(last - first) if kind == "zeros" else rng.integers(0, 255, last - first, dtype=np.uint8).tobytes()
+        lost = bytes(last - first) if kind == "zeros" else rng.integers(0, 256, last - first, dtype=np.uint8).tobytes()
         return data[:first] + lost + data[last:]
 
     damage_tile(path, 3, damage)
     with pytest.raises(SlideError, match="cannot be"):
         open_slide(path, 0.5).read(0, 0, WIDTH, HEIGHT, 0.5)
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+@pytest.mark.parametrize("codec", ["jpeg2000", "webp"])
+@pytest.mark.parametrize("part", [(0.0, 1.0), (0.0, 0.1), (0.3, 0.7), (0.5, 1.0), (0.9, 1.0)])
+def test_streams_whose_libraries_fill_up_are_looked_at(
+    tmp_path: Path, codec: str, lossless: bool, part: tuple[float, float]
+) -> None:
+    path = tmp_path / "a.tif"
+    rng = np.random.default_rng(0)
+    noisy = np.clip(SMOOTH.astype(int) + rng.integers(-9, 9, SMOOTH.shape), 0, 255).astype(np.uint8)
+    arguments = {} if lossless and codec == "jpeg2000" else {"lossless": lossless} if codec == "webp" else {"level": 60}
+    write_pyramid(path, noisy, compression=codec, compressionargs=arguments)
+    with open_slide(path, 0.5) as slide:
+        whole = slide.read(0, 0, WIDTH, HEIGHT, 0.5)
+    damage_tile(path, 1, zero(*part))
+    with open_slide(path, 0.5) as slide:
+        np.testing.assert_array_equal(slide.read(0, 0, 256, 256, 0.5), whole[:256, :256])
+        with pytest.raises(SlideReadError, match="cannot be decoded"):
+            slide.read(256, 0, 256, 256, 0.5)
+
+
+@pytest.mark.parametrize("codec", ["jpeg2000", "webp"])
+@pytest.mark.parametrize("value", [0, 255])
+def test_plain_glass_has_no_hole(tmp_path: Path, codec: str, value: int) -> None:
+    path = tmp_path / "a.tif"
+    pixels = np.full((1024, 1024, 3), value, np.uint8)
+    tifffile.imwrite(path, pixels, photometric="rgb", tile=(1024, 1024), compression=codec, metadata=None)
+    with open_slide(path, 0.5) as slide:
+        np.testing.assert_array_equal(slide.read(0, 0, 1024, 1024, 0.5), pixels)

@@ -18,7 +18,7 @@ from ..common.tables import read_numbers
 from ..errors import LabelError
 from ..provenance import digest_bytes, digest_file
 from .abundance import examples
-from .deconvolve.checks import check_counts
+from .deconvolve.checks import check_counts, says_logarithms
 from .tables import read_h5ad
 
 if TYPE_CHECKING:
@@ -166,6 +166,12 @@ def check_reference(table: pd.DataFrame, source: str) -> pd.DataFrame:
                 where=source,
                 hint=f"Keep each {kind} once",
             )
+    if _are_fractions(table.columns):
+        raise LabelError(
+            f"has numbers for names of its cell types (such as '{table.columns[0]}')",
+            where=source,
+            hint="Give the table a header: the name of each cell type above its column",
+        )
     if not all(pd.api.types.is_numeric_dtype(dtype) for dtype in table.dtypes):
         raise LabelError("has columns that are not numeric", where=source, hint="Keep genes as index, then numbers")
     checked = table.astype(np.float64)
@@ -179,6 +185,12 @@ def check_reference(table: pd.DataFrame, source: str) -> pd.DataFrame:
             f"({len(wrong)} such values)",
             where=source,
             hint="A signature is a mean of raw counts per cell: finite, not negative, not log-transformed or scaled",
+        )
+    if (why := says_logarithms(values)) is not None:
+        raise LabelError(
+            f"holds logarithms of counts: {why}",
+            where=source,
+            hint="Give mean raw counts per cell: not normalised, scaled or log-transformed",
         )
     return checked
 
@@ -238,6 +250,12 @@ def average_cells(cells: AnnData, types: pd.Series) -> pd.DataFrame:
     average = sparse.csr_matrix((1 / sizes[codes], (codes, np.arange(cells.n_obs))), shape=(len(sizes), cells.n_obs))
     means = (average @ cells.X).toarray()
     return pd.DataFrame(means.T, index=cells.var_names, columns=types.cat.categories.astype(str))
+
+
+def _are_fractions(names: pd.Index) -> bool:
+    """Whether all names are numbers, not all of them whole: a row of values, not numbered clusters."""
+    values = pd.to_numeric(pd.Series([str(name) for name in names]), errors="coerce").to_numpy()
+    return bool(np.isfinite(values).all() and (values != np.rint(values)).any())
 
 
 def _read_h5ad(path: Path, cell_type_key: str | None, layer: str | None) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -163,6 +163,10 @@ def read_labels(folder: str | os.PathLike[str]) -> dict[str, Abundance]:
         )
     unit = check_unit(manifest.get("unit"), folder / MANIFEST)
     listed = manifest.get("sections")
+    if not isinstance(listed, dict | list | None) or not all(isinstance(name, str) for name in listed or ()):
+        raise LabelError(
+            "does not list the sections by their names", where=folder / MANIFEST, hint="Make the labels again"
+        )
     if listed is None:
         listed = sorted(path.stem for path in folder.glob("*.csv") if path.stem.rpartition(".")[2] not in SIDES)
     if not listed:
@@ -208,22 +212,28 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 def _manifest_facts(path: Path, digest: str) -> tuple[str | None, dict[str, Any]]:
     """The unit that the manifest beside a table declares, and what it says of these labels."""
-    manifest = read_manifest(path.parent) or {}
-    sections = manifest.get("sections", {path.stem: {}})
+    manifest = _table(read_manifest(path.parent))
+    sections = manifest.get("sections")
+    sections = sections if isinstance(sections, dict | list) else {path.stem: {}}
     # Only a folder of labels declares a unit, and only for its own tables: other rooms write manifests as well.
     if "unit" not in manifest or path.stem not in sections:
         return None, {}
-    section = sections[path.stem] if isinstance(sections, dict) else {}
+    section = _table(sections[path.stem]) if isinstance(sections, dict) else {}
     if section.get("digest", digest) != digest:
         _log.warning("%s: was changed since %s was written: what that says of it is left out", path, MANIFEST)
         return manifest["unit"], {}
-    shared = {**manifest.get("settings", {}), **{key: manifest[key] for key in _FACTS if key in manifest}}
+    shared = {**_table(manifest.get("settings")), **{key: manifest[key] for key in _FACTS if key in manifest}}
     source = section.get("source")
-    facts = {**shared, **(source if isinstance(source, dict) else {})}
+    facts = {**shared, **_table(source)}
     facts |= {key: section[key] for key in _FACTS if key in section}
     if isinstance(facts.get("reference"), dict):
         facts["reference"] = facts["reference"].get("digest")
     return manifest["unit"], facts
+
+
+def _table(value: Any) -> dict[str, Any]:
+    """Facts of a manifest; none where they are of another kind."""
+    return value if isinstance(value, dict) else {}
 
 
 def _numbers(recognised: Recognised, path: Path) -> Recognised:

@@ -29,11 +29,14 @@ class Clinical:
         The column that names them.
     by
         ``"slide"`` or ``"patient"``.
+    path
+        Where it was read from.
     """
 
     table: pd.DataFrame
     key: str
     by: str
+    path: Path | None = None
 
     @property
     def ids(self) -> list[str]:
@@ -69,7 +72,7 @@ def read_clinical(path: str | os.PathLike[str]) -> Clinical:
                 where=place,
                 hint=f"Give one row per {by}",
             )
-        return Clinical(named, key, by)
+        return Clinical(named, key, by, place)
     raise InputError(
         f"names no slides and no patients; its columns are: {', '.join(map(str, table.columns))}",
         where=place,

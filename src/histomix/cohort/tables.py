@@ -270,6 +270,7 @@ def _joined(slides: pd.DataFrame, clinical: Clinical | None) -> tuple[pd.DataFra
         raise InputError(
             f"none of the {len(slides)} slides ({', '.join(slides['slide'][:3])}...) belongs to one of the clinical "
             f"table's {clinical.by}s ({', '.join(clinical.ids[:3])}...)",
+            where=clinical.path,
             hint=f"Check the column '{clinical.key}'"
             + ("; --patient-pattern finds the patient in a slide's name" if clinical.by == "patient" else ""),
         )

@@ -58,6 +58,11 @@ def decode(content: bytes, path: Path, error: type[InputError] = SectionError) -
     return text
 
 
+def _lines(text: str) -> str:
+    """The text with one kind of line end: Windows ends lines with two characters, old Macs with the other one."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def separator(header: str) -> str:
     """The separator that occurs most often in a header line, quotes apart; tab, then comma, on a tie."""
     return max(_SEPARATORS, key=re.sub(r'"[^"]*"', "", header).count)
@@ -166,7 +171,7 @@ def read_columns(path: Path, names: Sequence[str]) -> pd.DataFrame:
 
 
 def _parse(path: Path, error: type[InputError], **options: Any) -> pd.DataFrame:
-    text = decode(read_bytes(path, error), path, error)
+    text = _lines(decode(read_bytes(path, error), path, error))
     try:
         table: pd.DataFrame = pd.read_csv(io.StringIO(text), sep=separator(text.partition("\n")[0]), **options)
         return table
@@ -230,9 +235,9 @@ def read_cells(path: Path) -> pd.DataFrame:
     LabelError
         The file cannot be read as text, or has ragged rows or repeated columns.
     """
-    text = decode(read_bytes(path, LabelError), path, LabelError).replace("\r\n", "\n")
+    text = _lines(decode(read_bytes(path, LabelError), path, LabelError))
     header, _, body = text.partition("\n")
-    names = [name.strip() for name in next(csv.reader([header], delimiter=separator(header)), [])]
+    names = _names(header)
     try:
         # Every cell as text: keys such as 007 stay what they are, and no gene called NA turns into a gap.
         cells = pd.read_csv(io.StringIO(body), sep=separator(header), header=None, dtype=str, na_filter=False)

@@ -19,6 +19,16 @@ def few(number: int) -> str:
     return _FEW[number] if 0 <= number < len(_FEW) else f"{number:,}"
 
 
+def reason(error: BaseException) -> str:
+    """Why something failed, for a person: the words of an error of Python's or a library's, without its name."""
+    if isinstance(error, KeyError):
+        return f"{error.args[0]!r} is missing" if error.args else "something is missing"
+    if isinstance(error, TypeError | AttributeError | IndexError):
+        return "a value in it is of another kind than it must be"
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else "without a reason"
+
+
 def sentence(words: str) -> str:
     """The same words with a capital first and a full stop last; nothing of nothing."""
     return f"{words[:1].upper()}{words[1:].rstrip('.')}." if words else ""

@@ -16,6 +16,7 @@ import pandas as pd
 from ..common.formats import refuse_newer
 from ..common.h5ad import read_h5ad, write_h5ad
 from ..common.strangers.hdf5 import check_hdf5
+from ..common.words import reason
 from ..errors import FeatureError, InputError, MissingFeatureError
 from ..provenance import atomic_path, digest_bytes, digest_json, parse_json, read_json
 from .identity import encoder_identity, require_same_encoder
@@ -90,7 +91,9 @@ def feature_manifest(features: ad.AnnData) -> dict[str, Any]:
         encoder_identity(manifest)
         _ = manifest["section"], manifest["identity"]
     except (ValueError, KeyError, TypeError) as error:
-        raise FeatureError(f"the manifest of the features is incomplete or not JSON ({error!r})", hint=hint) from error
+        raise FeatureError(
+            f"the manifest of the features is incomplete or not JSON ({reason(error)})", hint=hint
+        ) from error
     refuse_newer(manifest, LAYOUT, "the features were", None, FeatureError)
     return manifest
 

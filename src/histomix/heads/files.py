@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from ..abundance import UNITS
 from ..common.formats import refuse_newer
+from ..common.words import reason
 from ..embedding import encoder_identity
 from ..errors import HeadError, MissingHeadError, UnknownHeadError
 from ..provenance import digest_bytes, digest_json
 from .cards.card import FORMAT
+from .cards.schema import card_fault
 from .registry import HEADS
 
 CARD, WEIGHTS, NOVELTY = "card.json", "weights.safetensors", "novelty.safetensors"
@@ -40,23 +41,15 @@ def check_card(card: Mapping[str, Any], where: Path) -> None:
         )
     if card.get("digest") != digest_json({name: value for name, value in card.items() if name != "digest"}):
         raise HeadError("the card is not the one that was written (its digest differs)", where=where, hint=HINT)
+    if (fault := card_fault(card)) is not None:
+        what = "is incomplete" if fault.endswith("is missing") else "has fields that are not those of a head"
+        raise HeadError(f"the card {what}: {fault}", where=where, hint=HINT)
     try:
-        kind, encoders = card["head"], card["encoders"]
-        known = isinstance(card["format"], int) and card["unit"] in UNITS and card["unit"] == kind["parameters"]["unit"]
-        known = known and all(isinstance(value, dict) for value in (kind["fitted"], card["files"]))
-        types = card["cell_types"]
-        known = known and isinstance(types, list) and len(types) > 0 and len(set(types)) == len(types)
-        known = known and all(isinstance(name, str) and name.strip() for name in types)
-        known = known and all(
-            isinstance(card.get(name), dict | None) for name in ("calibration", "levels", "crop_stability")
-        )
-        for encoder in encoders:
+        for encoder in card["encoders"]:
             encoder_identity({"encoder": encoder, "tile": encoder})
-            known = known and isinstance(encoder["dim"], int)
     except (KeyError, TypeError) as error:
-        raise HeadError(f"the card is incomplete ({error!r})", where=where, hint=HINT) from error
-    if not known or not encoders:
-        raise HeadError("the card's fields are not those of a head", where=where, hint=HINT)
+        raise HeadError(f"the card is incomplete ({reason(error)})", where=where, hint=HINT) from error
+    kind = card["head"]
     if kind["kind"] not in HEADS:
         hint = f"Upgrade histomix; this version has: {', '.join(HEADS)}"
         raise UnknownHeadError(f"this version has no head named {kind['kind']!r}", where=where, hint=hint)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..common.words import reason
 from ..embedding import encoder_identity, feature_manifest, require_same_encoder
 from ..errors import FeatureError, HeadError, InputError, MissingHeadError
 from ..notebook import card_html
@@ -258,7 +259,9 @@ def load_head(folder: str | os.PathLike[str]) -> Head:
     except HeadError as error:
         raise HeadError(error.what, where=folder, hint=error.hint or HINT) from error
     except TypeError as error:
-        raise HeadError(f"the card's parameters are not those of a head ({error})", where=folder, hint=HINT) from error
+        raise HeadError(
+            f"the card's parameters are not those of a head ({reason(error)})", where=folder, hint=HINT
+        ) from error
     return Head(card, estimator, novelty_model, intervals)
 
 

@@ -18,6 +18,10 @@ _AGAIN = "Run predict again for this slide"
 _FARTHEST_PX, _MOST_CELLS = 1e8, 1e6
 #: How far above 1 a proportion may be by rounding.
 _ROUNDING = 1e-3
+#: A percentile of the training's own.
+_MOST_NOVELTY = 100.0
+#: Layers with the ends of intervals, in the same unit.
+_BOUNDS = ("lower", "upper")
 
 
 def _number(value: Any) -> bool:
@@ -62,6 +66,9 @@ def check_map(adata: AnnData, manifest: Mapping[str, Any], where: str) -> None:
     mpp = manifest["slide"].get("mpp") if "slide" in manifest else None
     if mpp is not None and not _above_zero(mpp):
         raise MapError(f"its manifest says that the slide has {mpp!r} um per px", where=where, hint=_AGAIN)
+    names = adata.var_names
+    if not names.is_unique or any(not str(name).strip() for name in names):
+        raise MapError("has cell types of the same name, or of none", where=where, hint=_AGAIN)
     _check_places(adata, where)
     _check_values(adata, str(manifest.get("unit", "")), where)
 
@@ -84,15 +91,24 @@ def _check_values(adata: AnnData, unit: str, where: str) -> None:
     if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind not in "iuf":
         raise MapError("has no table of numbers, tiles x cell types, in X", where=where, hint=_AGAIN)
     most = 1 + _ROUNDING if unit == "proportion" else _MOST_CELLS
-    wrong = (values < -_ROUNDING) | (values > most)
-    if wrong.any():
-        row, column = np.argwhere(wrong)[0]
-        raise MapError(
-            f"says {values[row, column]:.6g} of '{adata.var_names[column]}' at the tile '{adata.obs_names[row]}' "
-            f"({wrong.sum():,} such values), in {unit or 'no unit'}",
-            where=where,
-            hint=_AGAIN,
-        )
+    for name, layer in ((None, values), *((name, adata.layers[name]) for name in _BOUNDS if name in adata.layers)):
+        wrong = (layer < -_ROUNDING) | (layer > most)
+        if wrong.any():
+            row, column = np.argwhere(wrong)[0]
+            raise MapError(
+                f"says {layer[row, column]:.6g} of '{adata.var_names[column]}' at the tile '{adata.obs_names[row]}' "
+                f"({wrong.sum():,} such values{f' in the layer {name}' if name else ''}), in {unit or 'no unit'}",
+                where=where,
+                hint=_AGAIN,
+            )
     read = np.asarray(adata.obs["read_ok"], dtype=bool) if "read_ok" in adata.obs else np.ones(len(values), bool)
     if read.any() and values.size and np.isnan(values[read]).all():
         raise MapError("has no value at any of its tiles", where=where, hint=_AGAIN)
+    # A type that a head has no labels of is NaN everywhere.
+    known = ~np.isnan(values[read])
+    if (known.any(axis=0) & ~known.all(axis=0)).any():
+        raise MapError("lacks values at tiles that could be read", where=where, hint=_AGAIN)
+    if "novelty" in adata.obs:
+        novelty = np.asarray(adata.obs["novelty"], dtype=float)
+        if (novelty < 0).any() or (novelty > _MOST_NOVELTY).any():
+            raise MapError("has a novelty beyond 0 to 100 at some of its tiles", where=where, hint=_AGAIN)

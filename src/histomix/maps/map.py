@@ -15,6 +15,7 @@ from PIL import Image
 from ..common.anonymity.nameless import file_stem
 from ..common.formats import MAP_FORMAT, refuse_newer
 from ..common.h5ad import read_h5ad
+from ..common.strangers.hdf5 import absent_parts
 from ..common.words import NOT_KNOWN, RESEARCH_USE
 from ..errors import MapError, MissingMapError
 from ..provenance import parse_json, read_json
@@ -81,6 +82,9 @@ class CompositionMap:
             hint = "Give the folder of a slide that histomix predict wrote"
             raise MissingMapError("there is no composition map", where=file, hint=hint)
         composition = cls(read_h5ad(file, MapError, "is damaged or no composition map", _AGAIN), file)
+        if absent := absent_parts(file, ("X", "obs", "var", "obsm", "uns")):
+            # AnnData would number tiles and cell types instead.
+            raise MapError(f"lacks {' and '.join(absent)}", where=file, hint=_AGAIN)
         composition._require({*_FACTS, *needs})
         check_map(composition.adata, composition.manifest, composition.where)
         return composition

@@ -72,6 +72,8 @@ class Status:
             return False
         if told.get("mpp_given") != self.job.mpp or not set(self.settings.files) <= set(sizes):
             return False
+        if not _tells_counts(told):
+            return False
         contents = told.get("file_digests")
         if not isinstance(contents, dict) or not set(self.settings.files) <= set(contents):
             return False
@@ -206,6 +208,19 @@ class Status:
             It cannot be written.
         """
         write_status(self.job, {**self.read(), **changes})
+
+
+def _tells_counts(told: Mapping[str, Any]) -> bool:
+    """Whether what a result is made of is of the right kinds."""
+    counts = [told.get(name, 0) for name in ("tiles", "unreadable_tiles", "in_scope_tiles")]
+    areas, remarks = told.get("areas_mm2", {}), told.get("remarks", [])
+    return (
+        all(isinstance(count, int) for count in counts)
+        and isinstance(areas, dict)
+        and all(isinstance(area, int | float) for area in areas.values())
+        and isinstance(remarks, list)
+        and isinstance(told.get("state_of_slide", {}), dict)
+    )
 
 
 def _digest_or_none(path: Path) -> str | None:

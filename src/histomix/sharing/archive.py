@@ -130,6 +130,8 @@ def _targets(folder: Path, names: Iterable[str], where: str) -> list[tuple[Path,
 
 def _fault(entry: zipfile.ZipInfo, others: Container[str]) -> str | None:
     """What is wrong with an entry, in words; None for a plain file beside the others."""
+    if not entry.filename:
+        return "without a name"
     if entry.is_dir() or "/" in entry.filename or "\\" in entry.filename:
         return "a folder, or lies in one"
     if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):

@@ -14,7 +14,7 @@ from ..heads import Head, head_readme, load_head, private_card
 from ..provenance import atomic_path, json_text, write_json
 from .archive import FolderSource, ZipSource, write_zip
 from .repository import HubSource, parse_address, upload
-from .trust import CARD, MOST_BYTES, README, SOURCE, SUFFIXES, HeadFacts, check_listing, read_card, wanted
+from .trust import AGAIN, CARD, MOST_BYTES, README, SOURCE, SUFFIXES, HeadFacts, check_listing, read_card, wanted
 
 _HUB = "hf://"
 Source = FolderSource | ZipSource | HubSource
@@ -205,7 +205,13 @@ def pull_head(
     with atomic_path(target) as temporary:
         temporary.mkdir()
         place.fetch(names, temporary, max_bytes)
-        head = load_head(temporary)
+        try:
+            head = load_head(temporary)
+        except HeadError as error:
+            # It is the source that is wrong; where it was unpacked is gone.
+            name = Path(error.where or temporary).name
+            what = error.what if name == temporary.name else f"{name}: {error.what}"
+            raise HeadError(what, where=facts.source, hint=AGAIN) from error
         if head.card["digest"] != facts.card["digest"]:
             raise HeadError(
                 "the card changed between being shown and being fetched", where=facts.source, hint="Try again"

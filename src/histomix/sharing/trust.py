@@ -10,6 +10,7 @@ from typing import Any
 from ..common.naming import visible
 from ..common.transfer.remote_names import check_names
 from ..errors import HeadError, InputError, MissingHeadError
+from ..heads.cards.schema import card_fault
 from ..heads.cards.text import EncoderTerms, card_terms, encoder_terms, level_lines
 from ..provenance import digest_json, parse_json
 
@@ -21,7 +22,7 @@ MOST_BYTES = 1 << 30
 MOST_FILES = 16
 _MOST_CARD_BYTES = 32 << 20
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-_HINT = "Ask its maker to share it again with: histomix head push HEAD TARGET"
+AGAIN = "Ask its maker to share it again with: histomix head push HEAD TARGET"
 
 
 @dataclass(frozen=True)
@@ -88,18 +89,18 @@ def check_listing(listing: Mapping[str, int], where: str, most_bytes: int = MOST
         With the first fault found.
     """
     if CARD not in listing:
-        raise MissingHeadError(f"there is no head ({CARD} is missing)", where=where, hint=_HINT)
+        raise MissingHeadError(f"there is no head ({CARD} is missing)", where=where, hint=AGAIN)
     for name in listing:
         if not _SAFE_NAME.fullmatch(name) or not name.endswith(SUFFIXES):
             raise HeadError(
-                f"holds {visible(name)!r}, which is no part of a head; nothing was taken", where=where, hint=_HINT
+                f"holds {visible(name)!r}, which is no part of a head; nothing was taken", where=where, hint=AGAIN
             )
     try:
         check_names(listing)
     except InputError as error:
-        raise HeadError(f"{error.what}; nothing was taken", where=where, hint=_HINT) from error
+        raise HeadError(f"{error.what}; nothing was taken", where=where, hint=AGAIN) from error
     if len(listing) > MOST_FILES:
-        raise HeadError(f"holds {len(listing)} files; a head has at most {MOST_FILES}", where=where, hint=_HINT)
+        raise HeadError(f"holds {len(listing)} files; a head has at most {MOST_FILES}", where=where, hint=AGAIN)
     total = sum(listing.values())
     if total > most_bytes or listing[CARD] > _MOST_CARD_BYTES:
         raise HeadError(
@@ -120,16 +121,18 @@ def read_card(data: bytes, where: str) -> dict[str, Any]:
     try:
         card = parse_json(data)
     except ValueError as error:
-        raise HeadError(f"{CARD} is not JSON ({error})", where=where, hint=_HINT) from error
+        raise HeadError(f"{CARD} is not JSON ({error})", where=where, hint=AGAIN) from error
     if not isinstance(card, dict):
-        raise HeadError(f"{CARD} holds no object", where=where, hint=_HINT)
+        raise HeadError(f"{CARD} holds no object", where=where, hint=AGAIN)
     if card.get("digest") != digest_json({name: value for name, value in card.items() if name != "digest"}):
-        raise HeadError(f"{CARD} is not the one that was written (its digest differs)", where=where, hint=_HINT)
+        raise HeadError(f"{CARD} is not the one that was written (its digest differs)", where=where, hint=AGAIN)
     files = card.get("files")
     if not isinstance(files, dict) or not all(
         _SAFE_NAME.fullmatch(str(name)) and str(name).endswith(".safetensors") for name in files
     ):
-        raise HeadError(f"{CARD} names files that no head has", where=where, hint=_HINT)
+        raise HeadError(f"{CARD} names files that no head has", where=where, hint=AGAIN)
+    if (fault := card_fault(card)) is not None:
+        raise HeadError(f"{CARD} is not one of a head: {fault}", where=where, hint=AGAIN)
     return card
 
 
@@ -143,5 +146,5 @@ def wanted(card: Mapping[str, Any], listing: Mapping[str, int], where: str) -> l
     """
     for name in card["files"]:
         if name not in listing:
-            raise MissingHeadError(f"the file {name} is missing", where=where, hint=_HINT)
+            raise MissingHeadError(f"the file {name} is missing", where=where, hint=AGAIN)
     return [CARD, *card["files"], *([README] if README in listing else [])]

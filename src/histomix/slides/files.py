@@ -11,7 +11,7 @@ from typing import Any
 
 from ..common.transfer.remote_names import relative_name
 from ..errors import InputError, MissingSlideError, SlideError
-from ..provenance import digest_file, digest_json
+from ..provenance import digest_file, digest_json, refuse_pipe
 from .dicom import same_series
 
 #: Suffixes that a folder is searched for.
@@ -81,6 +81,8 @@ def slide_state(path: str | os.PathLike[str]) -> dict[str, Any]:
         A file cannot be found.
     """
     files = slide_files(path)
+    for file in files:
+        refuse_pipe(file, SlideError)
     try:
         stats = [file.stat() for file in files]
     except OSError as error:

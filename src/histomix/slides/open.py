@@ -12,6 +12,7 @@ import openslide
 import tifffile
 
 from ..errors import MissingSlideError, SlideError
+from ..provenance import refuse_pipe
 from .dicom import dicom_series
 from .readers.flat import ArrayReader
 from .readers.openslide import OpenSlideReader
@@ -70,6 +71,7 @@ def open_slide(path: str | os.PathLike[str], mpp: float | None = None) -> Slide:
         between x and y by over 5 %, or is not between 0 and 100 um per pixel.
     """
     path = Path(path)
+    refuse_pipe(path, SlideError)
     if path.is_dir():
         return _with_scale(path, _folder_reader(path), mpp)
     try:

@@ -22,6 +22,7 @@ from .formats import Description, check_options, find_format, split_location
 from .formats.tenx.matrix import open_h5, read_barcodes
 from .readers import detect_format
 from .sheet import OPTIONAL, REQUIRED, read_sheet
+from .single_cells import describe_single_cells
 
 #: Suffixes of slides and of flat images that Space Ranger and others are fed with.
 _IMAGES = (".tif", ".tiff", ".btf", ".svs", ".ndpi", ".jpg", ".jpeg", ".png", ".mrxs", ".scn", ".vms", ".bif", ".dcm")
@@ -100,7 +101,7 @@ def _other_image(path: Path) -> Inspection | None:
 
 
 def _inspection(path: Path, options: Mapping[str, str] = _NO_OPTIONS) -> Inspection | None:
-    for describe in (_result, _cohort_sheet, _matrix):
+    for describe in (_result, _cohort_sheet, _matrix, describe_single_cells):
         description = describe(path)
         if description is not None:
             return Inspection(path, description, usable=_NOT not in description.what)

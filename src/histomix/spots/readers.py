@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from ..common import tables
@@ -19,7 +20,6 @@ from .formats import GENOME, Options, SpotFile, check_options, find_format, load
 from .formats.base import no_counts
 
 if TYPE_CHECKING:
-    import numpy as np
     from anndata import AnnData
 
 _log = logging.getLogger(__name__)
@@ -29,6 +29,8 @@ _MIN_COUNTED = 0.5
 _EXAMPLES = 3
 #: Names of genes in files of several genomes: ``GRCh38_CD3E``.
 _MARKED = re.compile(r"([A-Za-z]+[0-9][A-Za-z0-9.-]*)_+\S")
+#: No place of a slide is further away, level-0 px.
+_FARTHEST_PX = 1e8
 _NO_OPTIONS: Mapping[str, str] = {}
 
 
@@ -105,11 +107,24 @@ def read_section_spots(
     check_options(reader, options, path)
     genome = options.get(GENOME)
     spots = reader.read(path, with_counts and counts is None, options)
+    _refuse_far_places(spots.adata, path)
     if counts is not None:
         spots = dataclasses.replace(spots, adata=_join_counts(spots.adata, path, counts, with_counts, genome))
     if genome is None or not spots.adata.n_vars:
         return spots
     return dataclasses.replace(spots, adata=_of_genome(spots.adata, genome, counts or path))
+
+
+def _refuse_far_places(adata: AnnData, path: Path) -> None:
+    xy_px = adata.obsm["spatial"]
+    far = ~(np.abs(xy_px) < _FARTHEST_PX).all(axis=1)  # NaN too
+    if far.any():
+        x, y = xy_px[far][0]
+        raise SectionError(
+            f"has {far.sum()} spots where no image is: '{adata.obs_names[far][0]}' lies at x={x:g}, y={y:g}",
+            where=path,
+            hint="Mend their places, in px of the image, or remove them",
+        )
 
 
 def _of_genome(adata: AnnData, genome: str, path: Path) -> AnnData:

@@ -21,6 +21,8 @@ OPTIONAL = ("mpp", "labels", "label_unit", "counts", "tissue", "site", "spot_dia
 LABEL_UNITS = ("cells per spot", "proportion")
 
 _NUMBERS = ("mpp", "spot_diameter_um", "spot_pitch_um")
+#: No slide is coarser, and no spot is wider than a slide is long.
+_LARGEST = {"mpp": 100.0, "spot_diameter_um": 75_000.0, "spot_pitch_um": 75_000.0}
 _FILES = ("image", "counts", "labels")
 # Names that people use and difflib cannot know.
 _SYNONYMS = {"patient": "donor", "patient_id": "donor", "subject": "donor", "sample": "section", "slide": "image"}
@@ -198,8 +200,9 @@ class _Checker:
             value = float(text)
         except ValueError:
             value = math.nan
-        if not (math.isfinite(value) and value > 0):
-            self.fault(column, f"'{text}' is not a number above 0 (with a decimal point)")
+        if not 0 < value <= _LARGEST[column]:  # NaN too
+            limit = f"above 0 and at most {_LARGEST[column]:,.0f}"
+            self.fault(column, f"'{text}' is not a number {limit} (with a decimal point)")
             return None
         return value
 

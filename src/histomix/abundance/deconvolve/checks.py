@@ -18,6 +18,13 @@ _LOGARITHMS, _LIKE_LOGARITHMS = 0.8, 0.95
 _MOST_COUNTS = 1e8
 #: No log1p of counts per cell, or of counts per million, is larger.
 _LARGEST_LOGARITHM = 20.0
+#: Sums of cell types that differ by less of themselves are one sum.
+_SAME_SUM = 1e-3
+#: Shares of a type's values that are multiples of one step: above, they are; below, they are not. Of any numbers 4 %
+#: come as near to a multiple as 0.02 of a step, and so do 20 to 50 % of those that are printed with two decimals.
+_MOST_ON_STEPS, _FEW_ON_STEPS, _OFF_A_STEP = 0.9, 0.6, 0.02
+#: Multiples that are looked at: of smaller steps the rounding hides them, and of fewer nothing can be said.
+_MOST_STEPS, _FEWEST_STEPS = 1000, 20
 _log = logging.getLogger(__name__)
 _RAW = "Give raw counts: not normalised, scaled, log-transformed or corrected"
 
@@ -65,6 +72,41 @@ def check_signatures(signatures: ArrayLike, n_genes: int) -> NDArray[np.float64]
             hint="Leave these types out of the reference, or give it more genes",
         )
     return table
+
+
+def says_logarithms(signatures: np.ndarray) -> str | None:
+    """Why signatures are logarithms, by themselves; None where nothing tells.
+
+    Means of counts over cells, or as printed, are multiples of one step, each type's own; where it is their ``expm1``
+    that are, they were logarithms. And where the ``expm1`` of each type add up to one sum, it was that of every cell.
+
+    Parameters
+    ----------
+    signatures
+        Genes x cell types, none negative.
+    """
+    if not 0 < signatures.max(initial=0) <= _LARGEST_LOGARITHM:
+        return None
+    powers = np.expm1(signatures)
+    sums, own = powers.sum(axis=0), signatures.sum(axis=0)
+    if np.ptp(sums) <= _SAME_SUM * sums.max() and np.ptp(own) > 10 * _SAME_SUM * own.max():
+        return f"the exponentials of each cell type add up to the same {sums.mean():,.0f}"
+    steps = [np.median([_on_steps(column) for column in table.T]) for table in (signatures, powers)]
+    if steps[1] > _MOST_ON_STEPS and steps[0] < _FEW_ON_STEPS:
+        return "it is their exponentials that are multiples of one step, as means of counts are"
+    return None
+
+
+def _on_steps(values: np.ndarray) -> float:
+    """Share of values that are multiples of a half or third of the smallest, or of it; 0 where there are few."""
+    positive = values[values > 0]
+    shares = [0.0]
+    for part in (1, 2, 3) if len(positive) else ():
+        steps = positive * (part / positive.min())
+        steps = steps[(steps > 1.5) & (steps < _MOST_STEPS)]
+        if len(steps) >= _FEWEST_STEPS:
+            shares.append(float((np.abs(steps - np.rint(steps)) < _OFF_A_STEP).mean()))
+    return max(shares)
 
 
 def refuse_logarithms(mean_counts: np.ndarray, signatures: np.ndarray, source: str) -> None:

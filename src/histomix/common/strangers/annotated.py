@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 #: What h5py, Zarr and anndata raise on damaged files.
 _DAMAGE = (
     OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError, SystemError,
+    MemoryError,  # sizes that are not true
 )  # fmt: skip
+_ENCODING = re.compile(r"encoding_type='(.*?)', encoding_version='(.*?)'")
 #: Values of a matrix that are looked at to tell counts from other numbers.
 _LOOKED_AT = 100_000
 X, RAW = "X", "raw"
@@ -155,12 +158,26 @@ def _looked_at(path: str | os.PathLike[str], kind: type[InputError], what: str, 
         raise MissingExtraError("zarr", "st", "reading a Zarr store") from error
     except Exception as error:
         # The one error of anndata's own has no public name.
-        damage = isinstance(error, _DAMAGE) or type(error).__name__ == "IORegistryError"
-        if not damage:
+        if type(error).__name__ == "IORegistryError":
+            raise _newer(path, kind, str(error)) from error
+        if not isinstance(error, _DAMAGE):
             raise
         reason = str(error).strip().splitlines()
         told = reason[0] if reason else type(error).__name__
         raise kind(f"{what} ({told})", where=path, hint=hint) from error
+
+
+def _newer(path: str | os.PathLike[str], kind: type[InputError], told: str) -> InputError:
+    """The refusal of a part that is stored in a way which this anndata does not know."""
+    from importlib.metadata import version
+
+    found = _ENCODING.search(told)
+    what = f"'{found[1] or 'none'}', version '{found[2] or 'none'}'" if found else "unknown"
+    return kind(
+        f"a part of it is stored as {what}, which anndata {version('anndata')} does not read",
+        where=path,
+        hint="Check that the file is whole and AnnData; if a newer anndata wrote it, upgrade anndata",
+    )
 
 
 def _opened(path: str | os.PathLike[str]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ...errors import InputError
@@ -47,6 +47,14 @@ def check_hdf5(path: str | os.PathLike[str], kind: type[InputError] = InputError
             raise kind(f"is damaged, or no plain HDF5 ({error})", where=path, hint=_HINT) from error
     if item is not None:
         raise kind(f"reads {item} from another file", where=path, hint=_HINT)
+
+
+def absent_parts(path: str | os.PathLike[str], names: Iterable[str]) -> list[str]:
+    """Which of the groups and datasets called ``names`` a file of HDF5 does not have."""
+    import h5py
+
+    with h5py.File(path, "r") as store:
+        return [name for name in names if name not in store]
 
 
 def _elsewhere(store: Any) -> Iterator[str]:

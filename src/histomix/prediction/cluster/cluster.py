@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...common.transfer.addresses import is_loopback
+from ...common.words import reason
 from ...errors import ClusterError, InputError
 from ...progress import Progress, silent
 from ...slides import is_remote
@@ -94,7 +95,9 @@ def _scheduler_address(text: str) -> str:
         except (OSError, ValueError, KeyError, TypeError) as error:
             if number == _READS - 1:
                 raise ClusterError(
-                    f"is no scheduler file ({error!r})", where=text, hint="Give the file that dask scheduler writes"
+                    f"is no scheduler file ({reason(error)})",
+                    where=text,
+                    hint="Give the file that dask scheduler writes",
                 ) from error
             time.sleep(0.1)  # it is just being written
     return text

@@ -186,6 +186,8 @@ class ArrayReader:
         width, height = self.size_px
         try:
             pixels = self._image.decode()
+        except SlideError:
+            raise  # it says which tile or strip
         except DECODE_ERRORS as error:
             raise SlideReadError(
                 f"the image cannot be decoded ({error}); all of its {width} x {height} px are lost",

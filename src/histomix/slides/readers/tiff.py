@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import tifffile
 
 from ...errors import SlideError, SlideReadError
 from ..resample import on_white
+from .codestream import check_jpeg2000, check_webp
 from .empty import check_white
 from .jpeg import decode_jpeg
 from .tiff_rules import (
@@ -30,6 +32,11 @@ from .tiff_rules import (
 CACHE_BYTES = 64 << 20
 #: A tiled image of one level is read by tiles from this many pixels on; below, it is held in memory.
 LARGE_PX = 1 << 26
+# Codecs whose libraries fill up what is lost.
+_CHECKS: dict[int, Callable[[bytes], None]] = {
+    **dict.fromkeys((33003, 33004, 33005, int(tifffile.COMPRESSION.JPEG2000)), check_jpeg2000),
+    **dict.fromkeys((34927, int(tifffile.COMPRESSION.WEBP)), check_webp),
+}
 
 
 class TiffPyramid:
@@ -179,6 +186,8 @@ class _Level:
                 stored_rgb = self.page.photometric == tifffile.PHOTOMETRIC.RGB and not page.is_jfif and not grey
                 pixels = decode_jpeg(data, tables=page.jpegtables, stored_rgb=stored_rgb, grey=grey)
             else:
+                if (check := _CHECKS.get(int(self.page.compression))) is not None:
+                    check(data)
                 decoded = self.page.decode(data, index, jpegtables=page.jpegtables)[0]
                 if decoded is None or decoded.ndim != 4 or decoded.dtype != np.uint8:
                     raise ValueError("it holds no 8-bit pixels")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ....common.strangers.annotated import obs_columns
 from ....common.tables import column_names
-from ....common.words import counted
+from ....common.words import counted, reason
 from ....errors import MissingExtraError, SectionError
 from ....provenance import parse_json
 from ..base import Description, Options, SpotFile
@@ -270,7 +270,7 @@ def _xenium_pixel(specs: Path) -> tuple[float, tuple[str, ...]]:
         return float(parse_json(specs.read_text(encoding="utf-8"))["pixel_size"]), ()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SectionError(
-            f"does not tell the pixel_size ({error!r})", where=specs, hint="Copy it from the outs folder again"
+            f"does not tell the pixel_size ({reason(error)})", where=specs, hint="Copy it from the outs folder again"
         ) from error
 
 
