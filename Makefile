@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(VERSION)
 
-.PHONY: install demo test test-slow lint bench clean
+.PHONY: install demo test test-slow kills lint bench clean
 
 install: $(STAMP)
 
@@ -28,6 +28,10 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
+
+# Kills commands at fifty random moments, gives them again, and prints what had to be done twice.
+kills: install
+	$(BIN)/python -m tests.kills
 
 lint: install
 	$(BIN)/ruff check src tests scripts benchmarks
