@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(VERSION)
 
-.PHONY: install demo test torture test-slow lint bench clean
+.PHONY: install demo test test-slow torture kills lint bench clean
 
 install: $(STAMP)
 
@@ -32,6 +32,10 @@ torture: install
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
+
+# Kills commands at fifty random moments, gives them again, and prints what had to be done twice.
+kills: install
+	$(BIN)/python -m tests.kills
 
 lint: install
 	$(BIN)/ruff check src tests scripts benchmarks

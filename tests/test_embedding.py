@@ -643,12 +643,12 @@ def test_a_full_disk_while_writing_leaves_nothing_half_written(
 ) -> None:
     out = tmp_path / "features"
 
-    def fill(_table: ad.AnnData, path: Path, compression: str | None = None) -> None:
+    def fill(path: Path, _table: ad.AnnData) -> None:
         Path(path).write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(ad.AnnData, "write_h5ad", fill)
+        patch.setattr("histomix.embedding.features.write_h5ad", fill)
         with pytest.raises(StorageError, match=r"A\.h5ad: the disk.*full.*run the same command again"):
             run(cohort, FakeEncoder(), out)
     assert not list(out.glob("*.h5ad")) and not list(out.rglob(".partial-*"))

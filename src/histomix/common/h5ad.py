@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError
+from .hdf5 import new_hdf5
 from .strangers.annotated import read_annotated
 
 if TYPE_CHECKING:
@@ -66,8 +67,17 @@ def write_h5ad(path: str | os.PathLike[str], data: AnnData, compression: str | N
     compression
         ``"gzip"``, or None for none.
     """
-    with plain_strings():
-        data.write_h5ad(path, compression=compression)
+    data.strings_to_categoricals()
+    if data.raw is not None:
+        data.strings_to_categoricals(data.raw.var)
+    with new_hdf5(path) as store, plain_strings():
+        _write_anndata(store, data, compression)
+
+
+def _write_anndata(store: h5py.File, data: AnnData, compression: str | None) -> None:
+    ad.io.write_elem(store, "/", data, dataset_kwargs={"compression": compression} if compression else {})
+    if data.raw is None and "raw" in store:
+        del store["raw"]  # written as nothing by anndata 0.12 and 0.13, which 0.11 cannot read
 
 
 def layer_names(data: AnnData) -> list[str]:
@@ -101,12 +111,13 @@ class GrowingH5ad:
         self._obs: list[pd.DataFrame] = []
 
     def __enter__(self) -> Self:
-        self._arrays = h5py.File(self._growing, "w")
+        self._open = new_hdf5(self._growing)
+        self._arrays = self._open.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *failure: Any) -> None:
         try:
-            self._arrays.close()
+            self._open.__exit__(*failure)
         finally:
             self._growing.unlink(missing_ok=True)
 
@@ -127,17 +138,15 @@ class GrowingH5ad:
             self._extend(f"layers/{name}", chunk.layers[name])
         for name, array in chunk.obsm.items():
             self._extend(f"obsm/{name}", array)
+        self._open.check()
 
     def finish(self) -> None:
         """Write the file."""
         # A chunk that is kept for later is written in an order that changes from run to run, and with it the bytes.
-        with h5py.File(self._path, "w", rdcc_nbytes=0) as store, plain_strings():
+        with new_hdf5(self._path, rdcc_nbytes=0) as store, plain_strings():
             obs = pd.concat(self._obs)
             self._obs.clear()
-            rest = ad.AnnData(obs=obs, var=self._var, uns=self._uns)
-            ad.io.write_elem(store, "/", rest, dataset_kwargs={"compression": "gzip"})
-            if "raw" in store:
-                del store["raw"]  # written as nothing by anndata 0.12 and 0.13, which 0.11 cannot read
+            _write_anndata(store, ad.AnnData(obs=obs, var=self._var, uns=self._uns), "gzip")
             self._write(store, "X", self._arrays["X"])
             for group in ("layers", "obsm"):
                 for name, array in self._arrays.get(group, {}).items():

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..abundance import Abundance, labels_of
+from ..common.unfinished import say_recalled, unfinished_work
 from ..heads import DEFAULT
 from ..progress import Progress, progress_bars
 from ..provenance import require_writable
@@ -48,6 +49,9 @@ def evaluate(
 
     Every head is fitted anew in each fold, on that fold's training rows alone; all it chooses for itself, it chooses on
     inner splits of those by donor (by section where one donor is left). Before any fit, an audit looks for leaks.
+
+    With ``out``, what is finished of a run that is killed is kept beside it, and the same call goes on from there; see
+    `histomix.common.unfinished`.
 
     Parameters
     ----------
@@ -108,6 +112,10 @@ def evaluate(
         The cohort or the features cannot be read, or do not belong together.
     HeadError
         A head is unknown, cannot be fitted in a fold, or predicts values that are not finite.
+    FolderBusyError
+        Another process writes to ``out``.
+    StorageError
+        ``out`` cannot be written.
     LabelError
         The truth has other cell types than the labels, covers no spot, or is in proportions while labels count cells;
         or two cohorts have labels that do not fit together.
@@ -119,7 +127,7 @@ def evaluate(
     tested = test or data
     if spatial and regions is not None:
         read_section_regions(regions, list(tested.cohort.names))  # found wanting before the work, not after it
-    with progress_bars(progress) as report:
+    with unfinished_work(out, "an evaluation") as work, progress_bars(progress) as report:
         result = held_out_scores(
             data,
             test,
@@ -134,6 +142,7 @@ def evaluate(
             nuclei=nuclei,
             with_more_donors=more_donors,
         )
+        say_recalled(work, "fits")
         if out is not None:
             result.save(out)
         if spatial:

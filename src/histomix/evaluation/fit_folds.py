@@ -5,18 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from ..common.metrics import Array
 from ..common.naming import file_key, file_name_fault
+from ..common.unfinished import UnfinishedWork, current_work, digest_array
 from ..errors import HeadError, InputError
 from ..heads import DEFAULT, CompositionRegressor, TrainingSet, inner_groups, make_estimator
+from ..heads.kept_fits import FITS
 from .baselines import NUCLEI, ORACLE
 from .folds import Fold
 from .scores.bootstrap import REFERENCE
 from .scores.ceiling import LABELS
+from .scores.coverage import IntervalScores
 
 MEAN = "mean"
 #: Heads that stand beside every other.
@@ -31,14 +34,34 @@ LABEL = "label"
 class Fits:
     """Predictions of every row by the fold that tested it; NaN for rows that none did.
 
-    ``searches`` has, for each head that chose its settings by trials, what it found in each fold. ``watch`` is given
-    each fitted estimator with its fold, the training labels and groups, before it is let go.
+    ``searches`` has, for each head that chose its settings by trials, what it found in each fold. ``intervals`` measure
+    each fitted estimator, before it is let go.
     """
 
     predicted: dict[str, Array] = field(default_factory=dict)
     cost: dict[str, dict[str, float]] = field(default_factory=dict)
     searches: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    watch: Callable[[str, Any, Fold, Array], None] | None = None
+    intervals: IntervalScores | None = None
+
+
+@dataclass(frozen=True)
+class FoldFit:
+    """What one head gave in one fold: predictions of its test rows, seconds, what it searched, and its intervals."""
+
+    values: Array
+    cost: dict[str, float]
+    search: dict[str, Any] | None = None
+    intervals: dict[str, Array] | None = None
+
+    def to_part(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """Arrays and facts, see `UnfinishedWork.keep`."""
+        return {"values": self.values, **(self.intervals or {})}, {"cost": self.cost, "search": self.search}
+
+    @classmethod
+    def of_part(cls, arrays: dict[str, Array], facts: dict[str, Any]) -> Self:
+        """What `to_part` returned."""
+        values = arrays.pop("values")
+        return cls(values, facts["cost"], facts["search"], arrays or None)
 
 
 def prototypes(heads: Sequence[str] | Mapping[str, Any], unit: str, seed: int) -> dict[str, Any]:
@@ -112,11 +135,36 @@ def searched(searches: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, d
 def fit_and_predict(name: str, prototype: Any, training: TrainingSet, fold: Fold, fits: Fits) -> Array:
     """Fit a clone of one head on the training rows of a fold and predict its test rows; its cost is added to ``fits``.
 
+    What unfinished work has kept of the same head in the same fold is taken from there.
+
     Raises
     ------
     HeadError
         The head cannot be fitted, or its predictions are not those of the test rows.
     """
+    work = current_work()
+    # What estimators of other libraries are is not known from their parameters.
+    key = _key(work, prototype, training, fold, fits) if isinstance(prototype, CompositionRegressor) and work else None
+    part = None if work is None or key is None else work.recall(key)
+    if part is not None:
+        done = FoldFit.of_part(*part)
+    else:
+        done = _fit_fold(name, prototype, training, fold, fits.intervals)
+        if work is not None and key is not None:
+            work.keep(key, *done.to_part())
+            work.forget(FITS)  # those that this one was made of
+    for step, seconds in done.cost.items():
+        fits.cost[name][step] += seconds
+    if done.search:
+        fits.searches.setdefault(name, []).append(done.search)
+    if fits.intervals is not None:
+        fits.intervals.add(name, fold, done.intervals)
+    return done.values
+
+
+def _fit_fold(
+    name: str, prototype: Any, training: TrainingSet, fold: Fold, intervals: IntervalScores | None
+) -> FoldFit:
     from sklearn.base import clone
 
     rows = fold.train
@@ -131,8 +179,7 @@ def fit_and_predict(name: str, prototype: Any, training: TrainingSet, fold: Fold
         values = np.asarray(estimator.predict(training.X[fold.test], **there), dtype=np.float64)
     except HeadError as error:
         raise HeadError(error.what, where=f"head {name}, fold {fold.name}", hint=error.hint) from error
-    fits.cost[name]["fit_seconds"] += fitted - start
-    fits.cost[name]["predict_seconds"] += time.perf_counter() - fitted
+    cost = {"fit_seconds": fitted - start, "predict_seconds": time.perf_counter() - fitted}
     expected = (len(fold.test), len(training.cell_types))
     if values.shape != expected or not np.isfinite(values).all():
         what = f"the prediction has shape {values.shape}, not {expected}"
@@ -140,8 +187,18 @@ def fit_and_predict(name: str, prototype: Any, training: TrainingSet, fold: Fold
             bad = int((~np.isfinite(values)).any(axis=1).sum())
             what = f"{bad} of {len(values)} predicted spots are not finite"
         raise HeadError(what, where=f"head {name}, fold {fold.name}", hint="Check the head; nothing was scored")
-    if search := getattr(estimator, "search_", None):
-        fits.searches.setdefault(name, []).append(search)
-    if fits.watch is not None:
-        fits.watch(name, estimator, fold, values)
-    return values
+    measured = None if intervals is None else intervals.measure(estimator, fold, values)
+    return FoldFit(values, cost, getattr(estimator, "search_", None), measured)
+
+
+def _key(work: UnfinishedWork, prototype: CompositionRegressor, training: TrainingSet, fold: Fold, fits: Fits) -> str:
+    """Name of what one head gives in one fold, by all that it depends on."""
+    return "fold-" + work.key(
+        head=f"{type(prototype).__module__}.{type(prototype).__qualname__}",
+        parameters=repr(sorted(prototype.get_params().items())),
+        tables=training.digest,
+        pixels=training.tiles.identity() if prototype.sees_pixels and training.tiles is not None else None,
+        train=digest_array(fold.train),
+        test=digest_array(fold.test),
+        intervals=fits.intervals is not None,
+    )

@@ -75,7 +75,7 @@ def run_protocol(
     """Fit and score every head and baseline in the folds of one protocol."""
     training = gathered.training
     intervals = IntervalScores(training, protocol)
-    fits = fit_folds(estimators, training, folds, step, Fits(watch=intervals))
+    fits = fit_folds(estimators, training, folds, step, Fits(intervals=intervals))
     observed = np.asarray(training.Y, dtype=np.float64)
     beside = references(training, folds, counts, seed)
     scored = {"label": (observed, {**fits.predicted, **beside})}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import HeadError
+from .models.preprocess import single_thread
 from .neighbourhood import Positions
 from .novelty import IN_SCOPE_PERCENTILE, NoveltyModel
 
@@ -76,7 +77,11 @@ def apply_head(
     X: Any,
     positions: Positions | None,
 ) -> HeadOutput:
-    """Apply a head to the rows of ``X``; see `histomix.heads.Head.apply`."""
+    """Apply a head to the rows of ``X``; see `histomix.heads.Head.apply`.
+
+    The same rows give the same bytes whatever the number of threads: a map is the same in one process of all cores and
+    in workers of one core each.
+    """
     if len(getattr(X, "shape", ())) != 2:
         X = np.asarray(X)
         if X.ndim != 2:
@@ -87,13 +92,14 @@ def apply_head(
     seen, where = (X, positions) if whole else (Rows(X, rows), None if positions is None else positions[rows])
     values = np.full(shape, np.nan, np.float32)
     lower, upper = (None, None) if intervals is None else (values.copy(), values.copy())
-    if len(rows):
-        predictions = estimator.predict(seen, where)
-        values[rows] = predictions
-        if intervals is not None and lower is not None and upper is not None:
-            spread = estimator.predict_spread(seen, where) if intervals.needs_spread else None
-            lower[rows], upper[rows] = intervals.bounds(predictions, spread)
-    novelty = novelty_of(novelty_model, X, rows)
+    with single_thread():
+        if len(rows):
+            predictions = estimator.predict(seen, where)
+            values[rows] = predictions
+            if intervals is not None and lower is not None and upper is not None:
+                spread = estimator.predict_spread(seen, where) if intervals.needs_spread else None
+                lower[rows], upper[rows] = intervals.bounds(predictions, spread)
+        novelty = novelty_of(novelty_model, X, rows)
     in_scope = np.nan_to_num(novelty, nan=np.inf) <= IN_SCOPE_PERCENTILE
     return HeadOutput(values, lower, upper, novelty, in_scope)
 
@@ -101,7 +107,8 @@ def apply_head(
 def novelty_of(model: NoveltyModel, X: Any, rows: np.ndarray) -> np.ndarray:
     """Novelty of the rows that can be read, in chunks; NaN elsewhere."""
     novelty, seen = np.full(len(X), np.nan), Rows(X, rows)
-    for start in range(0, len(rows), _ROWS):
-        here = slice(start, min(start + _ROWS, len(rows)))
-        novelty[rows[here]] = model(seen[here])
+    with single_thread():
+        for start in range(0, len(rows), _ROWS):
+            here = slice(start, min(start + _ROWS, len(rows)))
+            novelty[rows[here]] = model(seen[here])
     return novelty

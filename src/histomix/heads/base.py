@@ -12,6 +12,7 @@ from sklearn.utils import Tags
 
 from ..errors import HeadError
 from .checks import HeadNotFittedError, abundances, column, matrix, remember_columns, rows_to_predict
+from .kept_fits import fitted_once
 from .look_around import NeighbourhoodMixin
 from .models.preprocess import threads_for
 from .neighbourhood import Positions
@@ -51,6 +52,10 @@ class CompositionRegressor(NeighbourhoodMixin, RegressorMixin, BaseEstimator):  
     _fitted_numbers: ClassVar[tuple[str, ...]] = ()
     #: Fitted arrays that hold whole numbers from 0 on.
     _whole_arrays: ClassVar[tuple[str, ...]] = ()
+    #: The head is fitted on the pixels that places give.
+    sees_pixels: ClassVar[bool] = False
+    #: The head fits nothing itself but other heads.
+    joins_heads: ClassVar[bool] = False
     unit: str
     present_: np.ndarray
     held_out_: np.ndarray | None = None
@@ -105,6 +110,14 @@ class CompositionRegressor(NeighbourhoodMixin, RegressorMixin, BaseEstimator):  
         )
         if not np.isfinite(weight).all() or (weight < 0).any() or not weight.any():
             raise HeadError("sample_weight must be finite and non-negative, and not all zero")
+        labels = None if groups is None else column(groups, "groups", len(X))
+        fitted_once(self, lambda: self._fit_checked(X, Y, labels, weight, positions), X, Y, labels, weight, positions)
+        return self
+
+    def _fit_checked(
+        self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, positions: Positions | None
+    ) -> None:
+        """Fit on rows whose weight is not zero; what looks around sees all rows."""
         n_rows, kept = len(X), np.flatnonzero(weight > 0)
         if len(kept) < MIN_SPOTS:
             raise HeadError(
@@ -113,7 +126,7 @@ class CompositionRegressor(NeighbourhoodMixin, RegressorMixin, BaseEstimator):  
         self._start_context(X, positions, kept)
         neighbourhood = self._neighbourhood(positions, n_rows)
         X = self._seen(X, kept, neighbourhood, None if positions is None else self._scales(X, positions))
-        labels = None if groups is None else column(groups, "groups", len(weight))[kept]
+        labels = None if groups is None else groups[kept]
         Y, weight = Y[kept], weight[kept] / weight[kept].mean()
         self.present_ = np.asarray(Y.any(axis=0))
         if not self.present_.any():
@@ -135,7 +148,6 @@ class CompositionRegressor(NeighbourhoodMixin, RegressorMixin, BaseEstimator):  
         for name in ("held_out_", "held_out_spread_"):
             if getattr(self, name) is not None:
                 setattr(self, name, self._smoothed(getattr(self, name), neighbourhood))
-        return self
 
     def predict(self, X: Any, positions: Positions | None = None) -> np.ndarray:
         """Predict abundances.

@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..abundance import Abundance, join_spots
+from ..common.unfinished import digest_array
 from ..embedding import encoder_identity, feature_manifest, require_current, require_same_encoder
 from ..errors import FeatureError, LabelError
+from ..provenance import digest_json
 from ..slides import TileSpec
 from .models.pixels import CohortTiles
 from .neighbourhood import Positions
@@ -67,6 +70,12 @@ class TrainingSet:
     def positions(self) -> Positions:
         """Where the rows are, and their pixels."""
         return Positions(self.section, self.xy_um, self.tiles)
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of what heads are fitted on, without the pixels."""
+        tables = (self.X, self.Y, self.section, self.donor, self.xy_um)
+        return digest_json([self.unit, *map(digest_array, tables)])
 
 
 def assemble(

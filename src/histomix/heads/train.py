@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.base import clone
 
 from ..abundance import Abundance, labels_of
+from ..common.unfinished import say_recalled, unfinished_work
 from ..embedding import FeatureSource, feature_blocks
 from ..errors import HeadError, SectionError
 from ..progress import Progress, progress_bars
@@ -56,7 +57,8 @@ def train(
     """Train a head on all sections of a cohort.
 
     Hyper-parameters are chosen on inner splits of these sections: by donor (of three or more), else by section, else
-    by strips of the one section. The same inputs, seed and thread count give the same head.
+    by strips of the one section. The same inputs, seed and thread count give the same head. With ``out``, the fits that
+    are finished when a run is killed are kept beside it, and the same call goes on from them.
 
     Parameters
     ----------
@@ -103,6 +105,8 @@ def train(
         The folder of ``scores`` holds no evaluation.
     HeadError
         The head is unknown or cannot be fitted, or ``out`` holds other files.
+    FolderBusyError
+        Another process writes to ``out``.
     StorageError
         ``out`` cannot be written.
     """
@@ -123,7 +127,8 @@ def train(
     if estimator.unit != training.unit:
         raise HeadError(f"the estimator predicts {estimator.unit}, but the labels are in {training.unit}")
     carried = _carried(scores)
-    with progress_bars(progress) as report:
+    names = [row.tissue for row in cohort.rows] if tissue is None else [tissue] if isinstance(tissue, str) else tissue
+    with unfinished_work(out, "a head") as work, progress_bars(progress) as report:
         report(f"train {kind}", 0, 1)
         groups = inner_groups(training.section, training.donor, training.xy_um)
         estimator.fit(training.X, training.Y, groups=groups, positions=training.positions)
@@ -137,28 +142,28 @@ def train(
             intervals, notes = _calibrated(training, held_out, spread, level, apart)
         stability = crop_stability(estimator, training.X, training.Y, training.positions, seed)
         report(f"train {kind}", 1, 1)
-    if carried is None:
-        carried = inner
-    elif "scores" in carried and "protocol_means" in carried:
-        carried = evaluation_scores(carried, kind, training)
-    names = [row.tissue for row in cohort.rows] if tissue is None else [tissue] if isinstance(tissue, str) else tissue
-    card = make_card(
-        training,
-        tables,
-        kind,
-        estimator,
-        intervals,
-        tissue=names,
-        seed=seed,
-        scores=carried,
-        levels=levels,
-        stability=stability,
-        notes=notes,
-    )
-    card["training"]["spot_diameter_um"] = _spot_diameter_um(cohort)
-    trained = Head(seal(card, estimator, novelty_model, intervals), estimator, novelty_model, intervals)
-    if out is not None:
-        trained.save(out)
+        say_recalled(work, "fits")
+        if carried is None:
+            carried = inner
+        elif "scores" in carried and "protocol_means" in carried:
+            carried = evaluation_scores(carried, kind, training)
+        card = make_card(
+            training,
+            tables,
+            kind,
+            estimator,
+            intervals,
+            tissue=names,
+            seed=seed,
+            scores=carried,
+            levels=levels,
+            stability=stability,
+            notes=notes,
+        )
+        card["training"]["spot_diameter_um"] = _spot_diameter_um(cohort)
+        trained = Head(seal(card, estimator, novelty_model, intervals), estimator, novelty_model, intervals)
+        if out is not None:
+            trained.save(out)
     return trained
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ LEVEL = 0.9
 
 
 class IntervalScores:
-    """Coverage and width of the intervals of every head that can be calibrated; given each fit while it is there.
+    """Coverage and width of the intervals of every head that can be calibrated; measured while a fit is there.
 
     Intervals are calibrated in each fold on its training donors alone (see `histomix.heads.calibrate`), from the
     predictions that inner fits made of rows they had not seen. ``coverage`` is the share of labels of the test spots of
@@ -38,24 +39,39 @@ class IntervalScores:
         self._curves: dict[str, list[Array]] = {}
         self._kinds: dict[str, str] = {}
 
-    def __call__(self, name: str, estimator: Any, fold: Fold, values: Array) -> None:
-        """Score the intervals of a fitted head in a fold; ``values`` are its predictions of the test rows."""
+    def measure(self, estimator: Any, fold: Fold, values: Array) -> dict[str, Array] | None:
+        """Coverage and width of the intervals of a fitted head in a fold; None where it cannot be calibrated.
+
+        Parameters
+        ----------
+        estimator
+            Fitted on the training rows of the fold.
+        fold
+            Its rows.
+        values
+            Predictions of the test rows.
+
+        Returns
+        -------
+        ``coverage`` and ``width``, ``(n_sections, n_types)``, of the test sections in their order, and the ``curve`` of
+        the coverage at all levels, ``(n_sections, n_levels)``.
+        """
         if not isinstance(estimator, CompositionRegressor) or estimator.held_out_ is None:
-            return
+            return None
         training, rows, test = self.training, fold.train, fold.test
         held_out, spread = estimator.held_out_, estimator.held_out_spread_
         known = np.isfinite(held_out).all(axis=1)
-        kind = held_out_kind(training.section[rows], training.donor[rows])
+        kind = self._kind(fold)
         groups = (training.donor if kind == "donor" else training.section)[rows]
         if len(np.unique(groups[known])) < 2:
-            return
+            return None
         n_donors = len(np.unique(training.donor[rows][known]))
         at_test = None if spread is None else estimator.predict_spread(training.X[test], training.positions[test])
         if at_test is None:
             spread = None
-        sections = np.asarray(training.section, dtype=str)[test]
-        names = list(dict.fromkeys(sections.tolist()))
-        curve = np.empty((len(names), len(LEVELS)))
+        names, sections = self._sections(fold)
+        shape = (len(names), len(training.cell_types))
+        found = {"coverage": np.empty(shape), "width": np.empty(shape), "curve": np.empty((len(names), len(LEVELS)))}
         for column, level in enumerate(LEVELS):
             intervals = calibrate(training.Y[rows], held_out, spread, groups, level, training.unit, kind, n_donors)
             lower, upper = intervals.bounds(values, at_test)
@@ -63,13 +79,32 @@ class IntervalScores:
             for number, section in enumerate(names):
                 mine = sections == section
                 coverage = inside[mine].mean(axis=0)
-                curve[number, column] = coverage.mean()
+                found["curve"][number, column] = coverage.mean()
                 if level == LEVEL:
-                    width = (upper - lower)[mine].mean(axis=0)
-                    owner = str(training.donor[test][mine][0])
-                    self._add(name, fold.name, owner, section, {"coverage": coverage, "width": width}, int(mine.sum()))
-        self._curves.setdefault(name, []).append(curve)
-        self._kinds[name] = kind
+                    found["coverage"][number] = coverage
+                    found["width"][number] = (upper - lower)[mine].mean(axis=0)
+        return found
+
+    def add(self, name: str, fold: Fold, found: Mapping[str, Array] | None) -> None:
+        """Take in what `measure` returned of the head ``name``."""
+        if found is None:
+            return
+        names, sections = self._sections(fold)
+        for number, section in enumerate(names):
+            mine = sections == section
+            owner = str(self.training.donor[fold.test][mine][0])
+            scores = {metric: found[metric][number] for metric in ("coverage", "width")}
+            self._add(name, fold.name, owner, section, scores, int(mine.sum()))
+        self._curves.setdefault(name, []).append(found["curve"])
+        self._kinds[name] = self._kind(fold)
+
+    def _kind(self, fold: Fold) -> str:
+        return held_out_kind(self.training.section[fold.train], self.training.donor[fold.train])
+
+    def _sections(self, fold: Fold) -> tuple[list[str], Array]:
+        """Names of the test sections, in their order, and that of each test row."""
+        sections = np.asarray(self.training.section, dtype=str)[fold.test]
+        return list(dict.fromkeys(sections.tolist())), sections
 
     def _add(self, head: str, fold: str, donor: str, section: str, scores: dict[str, Array], n_spots: int) -> None:
         for metric, values in scores.items():

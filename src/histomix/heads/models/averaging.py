@@ -38,6 +38,8 @@ class AverageRegressor(CompositionRegressor):
         Given to the heads that draw random numbers.
     """
 
+    joins_heads = True
+
     def __init__(
         self, unit: str = "proportion", heads: tuple[str, ...] = ("ridge", "mlp", "sun2025"), seed: int = 0
     ) -> None:

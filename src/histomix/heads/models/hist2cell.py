@@ -287,6 +287,7 @@ class Hist2CellTilesRegressor(Hist2CellRegressor):
     """
 
     _frozen = False
+    sees_pixels = True
     own_choices: ClassVar[dict[str, str]] = {
         **{
             name: words

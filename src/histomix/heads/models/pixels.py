@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ...embedding.identity import slide_fingerprint
+from ...provenance import digest_json
 from ...slides import TileSpec, open_slide, read_tile
 
 
@@ -31,6 +33,12 @@ class CohortTiles:
     section: np.ndarray
     xy_px: np.ndarray
     spec: TileSpec
+
+    def identity(self) -> str:
+        """Digest of what decides the pixels: the slides, the places and the tile."""
+        slides = [[slide_fingerprint(path), mpp] for path, mpp in self.slides]
+        places = [self.section.tolist(), self.xy_px.tolist()]
+        return digest_json([slides, places, repr(self.spec)])
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """Pixels of rows, uint8 ``(m, px, px, 3)``.

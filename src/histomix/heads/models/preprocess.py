@@ -109,7 +109,13 @@ def threads_for(n_values: int) -> AbstractContextManager[Any]:
     The steps of a small fit are so short that threads spend it waiting for one another: on two cores of which one is
     busy, the eigenvectors of 1,000 spots took seven times as long with two threads as with one.
     """
-    return _libraries(len(sys.modules)).limit(limits=1) if n_values < SMALL else contextlib.nullcontext()
+    return single_thread() if n_values < SMALL else contextlib.nullcontext()
+
+
+def single_thread() -> AbstractContextManager[Any]:
+    """Keep linear algebra to one thread: how a product is shared out among several decides the last bits of it."""
+    limiter: AbstractContextManager[Any] = _libraries(len(sys.modules)).limit(limits=1)
+    return limiter
 
 
 @lru_cache(maxsize=1)
