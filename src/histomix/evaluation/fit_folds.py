@@ -38,7 +38,7 @@ class Fits:
     predicted: dict[str, Array] = field(default_factory=dict)
     cost: dict[str, dict[str, float]] = field(default_factory=dict)
     searches: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    watch: Callable[[str, Any, Fold, Array], None] | None = None
+    watch: Callable[[str, Any, TrainingSet, Fold, Array], None] | None = None
 
 
 def prototypes(heads: Sequence[str] | Mapping[str, Any], unit: str, seed: int) -> dict[str, Any]:
@@ -120,6 +120,7 @@ def fit_and_predict(name: str, prototype: Any, training: TrainingSet, fold: Fold
     from sklearn.base import clone
 
     rows = fold.train
+    training = training.damped(training.stain_damping(rows))
     groups = inner_groups(training.section[rows], training.donor[rows], training.xy_um[rows])
     # Estimators of other libraries do not know of places.
     known = isinstance(prototype, CompositionRegressor)
@@ -143,5 +144,5 @@ def fit_and_predict(name: str, prototype: Any, training: TrainingSet, fold: Fold
     if search := getattr(estimator, "search_", None):
         fits.searches.setdefault(name, []).append(search)
     if fits.watch is not None:
-        fits.watch(name, estimator, fold, values)
+        fits.watch(name, estimator, training, fold, values)
     return values

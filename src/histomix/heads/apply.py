@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import HeadError
 from .neighbourhood import Positions
 from .novelty import IN_SCOPE_PERCENTILE, NoveltyModel
+from .stain import Restained, StainDamping
 
 if TYPE_CHECKING:
     from .base import CompositionRegressor
@@ -75,6 +76,7 @@ def apply_head(
     intervals: Intervals | None,
     X: Any,
     positions: Positions | None,
+    damping: StainDamping | None = None,
 ) -> HeadOutput:
     """Apply a head to the rows of ``X``; see `histomix.heads.Head.apply`."""
     if len(getattr(X, "shape", ())) != 2:
@@ -85,6 +87,8 @@ def apply_head(
     shape = (len(X), len(estimator.present_))
     whole = len(rows) == len(X)
     seen, where = (X, positions) if whole else (Rows(X, rows), None if positions is None else positions[rows])
+    if damping is not None:
+        seen = Restained(seen, damping)
     values = np.full(shape, np.nan, np.float32)
     lower, upper = (None, None) if intervals is None else (values.copy(), values.copy())
     if len(rows):

@@ -38,11 +38,14 @@ class IntervalScores:
         self._curves: dict[str, list[Array]] = {}
         self._kinds: dict[str, str] = {}
 
-    def __call__(self, name: str, estimator: Any, fold: Fold, values: Array) -> None:
-        """Score the intervals of a fitted head in a fold; ``values`` are its predictions of the test rows."""
+    def __call__(self, name: str, estimator: Any, training: TrainingSet, fold: Fold, values: Array) -> None:
+        """Score the intervals of a fitted head in a fold.
+
+        ``training`` are the rows as the head saw them, ``values`` its predictions of the test rows.
+        """
         if not isinstance(estimator, CompositionRegressor) or estimator.held_out_ is None:
             return
-        training, rows, test = self.training, fold.train, fold.test
+        rows, test = fold.train, fold.test
         held_out, spread = estimator.held_out_, estimator.held_out_spread_
         known = np.isfinite(held_out).all(axis=1)
         kind = held_out_kind(training.section[rows], training.donor[rows])

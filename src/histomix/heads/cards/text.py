@@ -158,7 +158,15 @@ def _sees(card: Mapping[str, Any]) -> str:
         context_um = card["context_um"]
         far = "at the tiles of its whole slide" if context_um is None else f"at neighbours up to {context_um:g} um away"
         text += f"\n\nIt looks {far if context_um != 0 else 'at each tile alone'}."
-    return text + _stability(card.get("crop_stability"))
+    return text + _damping(card.get("stain_damping")) + _stability(card.get("crop_stability"))
+
+
+def _damping(facts: Mapping[str, Any] | None) -> str:
+    """What is done about the stain."""
+    if not facts:
+        return " Nothing was learnt of what another stain does to its features."
+    moved = ", ".join(plain(facts.get(name)) + f" {name}" for name in ("shifts", "sections"))
+    return f" It looks past {plain(facts.get('directions'))} directions in which stain alone moves features ({moved})."
 
 
 def _stability(facts: Mapping[str, Any] | None) -> str:
