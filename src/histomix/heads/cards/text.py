@@ -261,7 +261,23 @@ def _levels(card: Mapping[str, Any]) -> str:
         "*Between slides*: the error of slide means is below the training mean's. *Within a slide only*: it is not, "
         "but places within a slide are told."
     )
-    return text + "\n\n" + markdown_table([*head, f"{levels.level:.0%} of slides within"], rows)
+    text += "\n\n" + markdown_table([*head, f"{levels.level:.0%} of slides within"], rows)
+    return text + _totals(card["levels"].get("totals"))
+
+
+def _totals(facts: Mapping[str, Any] | None) -> str:
+    """How well the number of cells in a spot is told."""
+    numbers = [(facts or {}).get(name) for name in ("rmse", "rmse_constant", "least", "most")]
+    if not facts or not all(isinstance(one, int | float) for one in numbers):
+        return ""
+    rmse, without, least, most = (_number(one) for one in numbers)
+    text = (
+        f"\n\nCells in a spot, all types together: the error on held-out slides is {rmse}, the training mean's "
+        f"{without}; the mean of a donor is read {least} to {most} times what it is. "
+    )
+    if facts.get("told") is True:
+        return text + "So totals are told as well as by the training mean, or better."
+    return text + "So totals of a new slide are not told: read its numbers relative to each other, not as cells."
 
 
 def _calibration(facts: Mapping[str, Any] | None) -> str:
