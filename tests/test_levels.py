@@ -10,17 +10,28 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
+import histomix as hm
 from histomix.common.anonymity.pseudonyms import open_pseudonyms
+from histomix.datasets import phantom_truth
 from histomix.evaluation.folds import Fold
 from histomix.evaluation.protocols import score_folds
 from histomix.evaluation.scores.bootstrap import describe_folds, summarise
 from histomix.evaluation.scores.levels import slide_errors
 from histomix.evaluation.text import level_words
 from histomix.heads import TrainingSet, assemble, levels_of, load_head, make_estimator, private_card, train
-from histomix.heads.cards.text import level_lines
-from histomix.heads.levels import BETWEEN, NEITHER, WITHIN, across_slides, good_for, held_out_levels
+from histomix.heads.cards.text import card_markdown, level_lines
+from histomix.heads.levels import (
+    BETWEEN,
+    NEITHER,
+    WITHIN,
+    across_slides,
+    good_for,
+    held_out_levels,
+    held_out_totals,
+)
 from histomix.sharing import head_facts
 
+from .conftest import Job
 from .test_evaluation import COHORT, MakeData, linear, make_data
 from .test_head_files import cohort_of, features_of, labels_of
 
@@ -292,3 +303,39 @@ def test_a_card_without_levels_or_from_a_stranger_is_read() -> None:
     for levels_said in ({"by_type": by_type}, {}, None):
         card = {"cell_types": ["a", "b"], "levels": levels_said}
         assert "<b>" not in "".join(level_lines(card))
+
+
+def test_totals_of_cells_are_told_where_they_beat_the_training_mean() -> None:
+    rng = np.random.default_rng(0)
+    donor = np.repeat(["a", "b"], [30, 60])
+    observed = rng.gamma(2.0, 2.0, (90, 3))
+    constant = np.tile(observed.mean(axis=0), (90, 1))
+    good, low = observed * 1.1, 0.4 * observed
+    found = held_out_totals(observed, good, constant, donor)
+    total = observed.sum(axis=1)
+    by_donor = [np.square(0.1 * total[donor == name]).mean() for name in "ab"]
+    assert found["rmse"] == pytest.approx(np.sqrt(np.mean(by_donor)), abs=1e-5) and found["told"] is True
+    assert found["least"] == found["most"] == pytest.approx(1.1)
+    apart = [np.square(total[donor == name] - constant.sum(axis=1)[0]).mean() for name in "ab"]
+    assert found["rmse_constant"] == pytest.approx(np.sqrt(np.mean(apart)), abs=1e-5)
+    found = held_out_totals(observed, low, constant, donor)
+    assert found["told"] is False and found["most"] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("unit", ["cells per spot", "proportion"])
+def test_a_card_says_whether_totals_are_told(job: Job, unit: str) -> None:
+    cohort = hm.read_cohort(job.sheet)
+    truth = phantom_truth(job.sheet.parent)
+    labels = {}
+    for name, one in truth.items():
+        cells = one.values[one.values.sum(axis=1) > 0]
+        shares = cells.div(cells.sum(axis=1), axis=0)
+        labels[name] = hm.Abundance(cells if unit == "cells per spot" else shares, unit)
+    card = hm.train(cohort, job.features, labels, head="ridge").card
+    text = card_markdown(card)
+    if unit == "proportion":
+        assert "totals" not in card["levels"] and "Cells in a spot" not in text
+        return
+    totals = card["levels"]["totals"]
+    assert totals["told"] is (totals["rmse"] <= totals["rmse_constant"]) and totals["least"] <= totals["most"]
+    assert ("So totals are told" in text) is totals["told"] and "Cells in a spot, all types together" in text

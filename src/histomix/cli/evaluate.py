@@ -53,6 +53,9 @@ def evaluate(
     spatial: Annotated[
         bool, typer.Option("--spatial/--no-spatial", help="Spatial patterns, co-localisation and domains.")
     ] = True,
+    damp_stain: Annotated[
+        bool, typer.Option("--damp-stain/--no-damp-stain", help="As for train: of each fold, learnt from its training.")
+    ] = True,
     more_donors: Annotated[
         bool,
         typer.Option("--more-donors", help="What more donors in training do, for ridge and the last head: more fits."),
@@ -116,6 +119,7 @@ def evaluate(
             nuclei=nuclei,
             spatial=spatial,
             more_donors=more_donors,
+            damp_stain=damp_stain,
             radius_um=radius_um,
             regions=regions,
             out=out,

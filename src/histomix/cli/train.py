@@ -40,6 +40,13 @@ def train(
             metavar="NAME=VALUE",
         ),
     ] = None,
+    damp_stain: Annotated[
+        bool,
+        typer.Option(
+            "--damp-stain/--no-damp-stain",
+            help="Look past what stain alone does to features, which embed has tried on some tiles.",
+        ),
+    ] = True,
     level: Annotated[
         float, typer.Option("--level", help="Share of labels that intervals are to hold; 0 for no intervals.")
     ] = 0.9,
@@ -73,6 +80,7 @@ def train(
             scores=scores,
             level=level or None,
             parameters=parameters,
+            damp_stain=damp_stain,
         )
         run.say(f"{head} head for {len(trained.card['cell_types'])} cell types ({trained.card['unit']}): {out}")
         if trained.intervals is not None:

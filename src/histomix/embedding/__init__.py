@@ -9,6 +9,7 @@ from .engine import embed_tiles, embed_tiles_together
 from .features import FeatureSource, feature_blocks, feature_folders, feature_manifest, read_features
 from .identity import encoder_facts, encoder_identity, require_same_encoder
 from .lazyslide import add_to_wsidata
+from .restaining import stain_shifts
 from .slide_features import slide_features, slide_features_together
 
 __all__ = [
@@ -27,5 +28,6 @@ __all__ = [
     "require_same_encoder",
     "slide_features",
     "slide_features_together",
+    "stain_shifts",
     "with_field_of_view",
 ]

@@ -159,6 +159,7 @@ def evaluation_data(train: CohortData, test: CohortData | None = None) -> Evalua
         section=np.concatenate([section, second.section]),
         tiles=_joined(first.tiles, second.tiles),
         dropped={**{renamed[name]: lost for name, lost in first.dropped.items()}, **second.dropped},
+        shifts={**{renamed[name]: moved for name, moved in first.shifts.items()}, **second.shifts},
     )
     return EvaluationData(
         training=training,

@@ -41,6 +41,7 @@ def evaluate(
     nuclei: bool = True,
     spatial: bool = True,
     more_donors: bool = False,
+    damp_stain: bool = True,
     radius_um: float | None = None,
     regions: str | os.PathLike[str] | None = None,
     features_folders: Sequence[str | os.PathLike[str]] = (),
@@ -91,6 +92,8 @@ def evaluate(
         Tell what more donors in training do, for ridge and the last head (see `histomix.evaluation.more_donors`): to
         other sections of donors in training, and to donors that are not. It takes three donors with two sections or
         more, and some ten to forty more fits of each.
+    damp_stain
+        As for `histomix.train`: of each fold, learnt from its training sections.
     radius_um
         Length scale of the spatial scores; the pitch of the spots where left out.
     regions
@@ -141,6 +144,7 @@ def evaluate(
             groups=read_groups(groups) if isinstance(groups, str | os.PathLike) else groups,
             nuclei=nuclei,
             with_more_donors=more_donors,
+            damp_stain=damp_stain,
         )
         say_recalled(work, "fits")
         if out is not None:

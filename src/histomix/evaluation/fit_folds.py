@@ -114,8 +114,9 @@ def fit_folds(
         fits.predicted[name] = np.full(training.Y.shape, np.nan)
         fits.cost[name] = {"fit_seconds": 0.0, "predict_seconds": 0.0}
     for fold in folds:
+        seen = training.seen_from(fold.train)
         for name, estimator in estimators.items():
-            fits.predicted[name][fold.test] = fit_and_predict(name, estimator, training, fold, fits)
+            fits.predicted[name][fold.test] = fit_and_predict(name, estimator, seen, fold, fits)
             step()
     return fits
 
@@ -135,7 +136,8 @@ def searched(searches: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, d
 def fit_and_predict(name: str, prototype: Any, training: TrainingSet, fold: Fold, fits: Fits) -> Array:
     """Fit a clone of one head on the training rows of a fold and predict its test rows; its cost is added to ``fits``.
 
-    What unfinished work has kept of the same head in the same fold is taken from there.
+    What unfinished work has kept of the same head in the same fold is taken from there. ``training`` are the rows as a
+    head of this fold sees them (`TrainingSet.seen_from`).
 
     Raises
     ------
@@ -187,7 +189,7 @@ def _fit_fold(
             bad = int((~np.isfinite(values)).any(axis=1).sum())
             what = f"{bad} of {len(values)} predicted spots are not finite"
         raise HeadError(what, where=f"head {name}, fold {fold.name}", hint="Check the head; nothing was scored")
-    measured = None if intervals is None else intervals.measure(estimator, fold, values)
+    measured = None if intervals is None else intervals.measure(estimator, training, fold, values)
     return FoldFit(values, cost, getattr(estimator, "search_", None), measured)
 
 

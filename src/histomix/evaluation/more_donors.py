@@ -103,7 +103,8 @@ def more_donors(
             for members in sets:
                 rows = np.sort(np.concatenate([one.train[donor] for donor in members]))
                 fold = Fold(f"round {number + 1}, {len(members)} donors", rows, one.test)
-                values = fit_and_predict(name, estimator, training, fold, Fits(cost={name: _no_cost()}))
+                seen = training.seen_from(rows)
+                values = fit_and_predict(name, estimator, seen, fold, Fits(cost={name: _no_cost()}))
                 correlations |= {
                     (members, section): score
                     for section, score in _by_section(training, one.test, values).items()

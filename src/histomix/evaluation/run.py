@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -44,9 +45,12 @@ def held_out_scores(
     groups: Mapping[str, str] | None,
     nuclei: bool,
     with_more_donors: bool,
+    damp_stain: bool,
 ) -> Evaluation:
     """The scores of `histomix.evaluate`, whose parameters and errors these are, without the spatial ones."""
     gathered = evaluation_data(data, test)
+    if not damp_stain:
+        gathered = replace(gathered, training=replace(gathered.training, shifts={}))
     training = gathered.training
     names = chosen_protocols(folds, gathered.transfer)
     splits = {name: gathered.folds(name, n_folds, seed) for name in names}

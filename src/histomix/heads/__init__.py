@@ -18,6 +18,7 @@ from .models.mlp import MLPRegressor
 from .neighbourhood import Positions
 from .novelty import IN_SCOPE_PERCENTILE, NoveltyModel
 from .registry import DEFAULT, HEADS, head_name, make_estimator, parse_settings
+from .stain import StainDamping
 from .train import train
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "NoveltyModel",
     "Positions",
     "RidgeRegressor",
+    "StainDamping",
     "TrainingSet",
     "assemble",
     "calibrate",

@@ -11,6 +11,7 @@ from ..errors import HeadError
 from .models.preprocess import single_thread
 from .neighbourhood import Positions
 from .novelty import IN_SCOPE_PERCENTILE, NoveltyModel
+from .stain import Restained, StainDamping
 
 if TYPE_CHECKING:
     from .base import CompositionRegressor
@@ -76,6 +77,7 @@ def apply_head(
     intervals: Intervals | None,
     X: Any,
     positions: Positions | None,
+    damping: StainDamping | None = None,
 ) -> HeadOutput:
     """Apply a head to the rows of ``X``; see `histomix.heads.Head.apply`.
 
@@ -90,6 +92,8 @@ def apply_head(
     shape = (len(X), len(estimator.present_))
     whole = len(rows) == len(X)
     seen, where = (X, positions) if whole else (Rows(X, rows), None if positions is None else positions[rows])
+    if damping is not None:
+        seen = Restained(seen, damping)
     values = np.full(shape, np.nan, np.float32)
     lower, upper = (None, None) if intervals is None else (values.copy(), values.copy())
     with single_thread():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +12,13 @@ import numpy as np
 
 from ..abundance import Abundance, join_spots
 from ..common.unfinished import digest_array
-from ..embedding import encoder_identity, feature_manifest, require_current, require_same_encoder
+from ..embedding import encoder_identity, feature_manifest, require_current, require_same_encoder, stain_shifts
 from ..errors import FeatureError, LabelError
 from ..provenance import digest_json
 from ..slides import TileSpec
 from .models.pixels import CohortTiles
 from .neighbourhood import Positions
+from .stain import StainDamping, fit_stain_damping
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,6 +53,8 @@ class TrainingSet:
         By section, how many labels had no features, tiles had no labels, and tiles were unreadable; zeros left out.
     tiles
         Gives the pixels of rows by their number; None where a section of the sheet has no image.
+    shifts
+        By section, how embeddings moved in other stains, for each encoder; sections without are left out.
     """
 
     X: np.ndarray
@@ -65,6 +68,20 @@ class TrainingSet:
     features: dict[str, Any]
     dropped: dict[str, dict[str, int]] = field(default_factory=dict)
     tiles: CohortTiles | None = None
+    shifts: dict[str, list[np.ndarray]] = field(default_factory=dict)
+
+    def stain_damping(self, rows: np.ndarray | None = None) -> StainDamping | None:
+        """What a head fitted on these rows looks past; None where the features do not tell."""
+        rows = np.arange(len(self.X)) if rows is None else rows
+        return fit_stain_damping(self.X[rows], [self.shifts.get(name) for name in np.unique(self.section[rows])])
+
+    def seen_from(self, rows: np.ndarray) -> TrainingSet:
+        """All rows as a head that is fitted on these ones sees them."""
+        return self.damped(self.stain_damping(rows))
+
+    def damped(self, damping: StainDamping | None) -> TrainingSet:
+        """The same rows as a head sees them; without a copy where nothing is damped."""
+        return self if damping is None else replace(self, X=damping(self.X))
 
     @property
     def positions(self) -> Positions:
@@ -129,7 +146,15 @@ def assemble(
     donor = np.array([cohort.donors[name] for name in section.tolist()])
     counts = [len(part[0]) for part in parts]
     tiles = _tiles(cohort, sections, blocks[0], encoders[0], np.repeat(np.arange(len(parts)), counts), xy_um)
-    return TrainingSet(X, Y, keys, section, donor, xy_um, cell_types, unit, {"encoders": encoders}, dropped, tiles)
+    shifts = {name: found for name in sections if (found := _shifts([block[name] for block in blocks])) is not None}
+    facts = {"encoders": encoders}
+    return TrainingSet(X, Y, keys, section, donor, xy_um, cell_types, unit, facts, dropped, tiles, shifts)
+
+
+def _shifts(tables: Sequence[AnnData]) -> list[np.ndarray] | None:
+    """How the embeddings of one section moved in other stains, by encoder; None where one of them does not tell."""
+    shifts = [found for table in tables if (found := stain_shifts(table, feature_manifest(table))) is not None]
+    return shifts if len(shifts) == len(tables) else None
 
 
 def join_blocks(tables: Sequence[AnnData]) -> tuple[pd.Index, np.ndarray]:

@@ -20,6 +20,8 @@ from .registry import HEADS
 CARD, WEIGHTS, NOVELTY = "card.json", "weights.safetensors", "novelty.safetensors"
 #: Only in the folder of a head that is calibrated.
 INTERVALS = "intervals.safetensors"
+#: Only in the folder of a head whose features told what stain does to them.
+STAIN = "stain.safetensors"
 HINT = "Train it again, or restore it from a copy"
 
 

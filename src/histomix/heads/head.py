@@ -19,11 +19,12 @@ from .apply import HeadOutput, apply_head, novelty_of, readable_rows
 from .base import CompositionRegressor
 from .cards.text import card_facts, card_markdown
 from .dataset import join_blocks, positions_um
-from .files import CARD, HINT, INTERVALS, NOVELTY, WEIGHTS, check_card, read_arrays
+from .files import CARD, HINT, INTERVALS, NOVELTY, STAIN, WEIGHTS, check_card, read_arrays
 from .intervals import Intervals
 from .neighbourhood import Positions
 from .novelty import NoveltyModel
 from .registry import make_estimator
+from .stain import StainDamping
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,12 +45,15 @@ class Head:
         Tells how unlike the training tiles a tile is.
     intervals
         Intervals around the predictions; None where the head is not calibrated.
+    stain_damping
+        What is done to features before the estimator sees them; None where the features did not tell what stain does.
     """
 
     card: dict[str, Any]
     estimator: CompositionRegressor
     novelty_model: NoveltyModel
     intervals: Intervals | None = None
+    stain_damping: StainDamping | None = None
 
     @staticmethod
     def of(source: Head | str | os.PathLike[str]) -> Head:
@@ -96,7 +100,7 @@ class Head:
         if self.estimator.needs_positions or self.context_um:
             names = np.broadcast_to(np.asarray(section), (len(X),))
             positions = Positions(names, np.asarray(xy_um, dtype=np.float64), tiles)
-        return apply_head(self.estimator, self.novelty_model, self.intervals, X, positions)
+        return apply_head(self.estimator, self.novelty_model, self.intervals, X, positions, self.stain_damping)
 
     def output(self, features: AnnData | Sequence[AnnData]) -> HeadOutput:
         """Apply the head to features of one slide: what `apply` gives, for the tiles of `predict_features`.
@@ -104,7 +108,7 @@ class Head:
         Takes what `predict_features` takes and raises the same.
         """
         _, X, positions = self._matrix(features)
-        return apply_head(self.estimator, self.novelty_model, self.intervals, X, positions)
+        return apply_head(self.estimator, self.novelty_model, self.intervals, X, positions, self.stain_damping)
 
     def _repr_html_(self) -> str:
         return card_html(*card_facts(self.card))
@@ -137,7 +141,8 @@ class Head:
         rows = readable_rows(X)
         values = np.full((len(X), len(self.card["cell_types"])), np.nan)
         if len(rows):
-            values[rows] = self.estimator.predict(X[rows], None if positions is None else positions[rows])
+            seen = X[rows] if self.stain_damping is None else self.stain_damping(X[rows])
+            values[rows] = self.estimator.predict(seen, None if positions is None else positions[rows])
         return pd.DataFrame(values, index=keys, columns=self.card["cell_types"])
 
     def novelty(self, features: AnnData | Sequence[AnnData]) -> np.ndarray:
@@ -166,7 +171,8 @@ class Head:
         check_place(target)
         with atomic_path(target) as temporary:
             temporary.mkdir()
-            for name, data in _files(self.estimator, self.novelty_model, self.intervals).items():
+            parts = self.estimator, self.novelty_model, self.intervals, self.stain_damping
+            for name, data in _files(*parts).items():
                 (temporary / name).write_bytes(data)
             write_json(temporary / CARD, self.card)
 
@@ -198,7 +204,7 @@ def check_place(folder: str | os.PathLike[str]) -> None:
     """Refuse (HeadError) a place to save to that is a file, or a folder with anything but a head."""
     target = Path(folder)
     if target.is_file() or (
-        target.is_dir() and not {path.name for path in target.iterdir()} <= {CARD, WEIGHTS, NOVELTY, INTERVALS}
+        target.is_dir() and not {path.name for path in target.iterdir()} <= {CARD, WEIGHTS, NOVELTY, INTERVALS, STAIN}
     ):
         raise HeadError("the place to save to holds other files", where=target, hint="Name a new folder for the head")
 
@@ -208,9 +214,11 @@ def seal(
     estimator: CompositionRegressor,
     novelty_model: NoveltyModel,
     intervals: Intervals | None = None,
+    stain_damping: StainDamping | None = None,
 ) -> dict[str, Any]:
     """Complete a card with the digests of the arrays and, last, of the card itself."""
-    files = {name: digest_bytes(data) for name, data in _files(estimator, novelty_model, intervals).items()}
+    arrays = _files(estimator, novelty_model, intervals, stain_damping)
+    files = {name: digest_bytes(data) for name, data in arrays.items()}
     complete = {**card, "files": files}
     return {**complete, "digest": digest_json(complete)}
 
@@ -235,7 +243,9 @@ def load_head(folder: str | os.PathLike[str]) -> Head:
         raise HeadError(error.what, where=error.where, hint=error.hint) from error
     check_card(card, folder / CARD)
     calibration = card.get("calibration")
-    wanted = (WEIGHTS, NOVELTY) if calibration is None else (WEIGHTS, NOVELTY, INTERVALS)
+    damped = card.get("stain_damping")
+    wanted = [WEIGHTS, NOVELTY]
+    wanted += [name for name, facts in ((INTERVALS, calibration), (STAIN, damped)) if facts is not None]
     arrays = {name: read_arrays(folder / name, card["files"].get(name)) for name in wanted}
     kind, parameters = card["head"], card["head"]["parameters"]
     try:
@@ -256,19 +266,26 @@ def load_head(folder: str | os.PathLike[str]) -> Head:
         intervals = None
         if calibration is not None:
             intervals = Intervals.restored(arrays[INTERVALS], card["unit"], len(card["cell_types"]), calibration)
+        stain_damping = None
+        if damped is not None:
+            stain_damping = StainDamping.restored(arrays[STAIN], estimator.n_features_in_, damped)
     except HeadError as error:
         raise HeadError(error.what, where=folder, hint=error.hint or HINT) from error
     except TypeError as error:
         raise HeadError(
             f"the card's parameters are not those of a head ({reason(error)})", where=folder, hint=HINT
         ) from error
-    return Head(card, estimator, novelty_model, intervals)
+    return Head(card, estimator, novelty_model, intervals, stain_damping)
 
 
 def _files(
-    estimator: CompositionRegressor, novelty_model: NoveltyModel, intervals: Intervals | None
+    estimator: CompositionRegressor,
+    novelty_model: NoveltyModel,
+    intervals: Intervals | None,
+    stain_damping: StainDamping | None,
 ) -> dict[str, bytes]:
     from safetensors.numpy import save
 
     files = {WEIGHTS: save(estimator.fitted()[0]), NOVELTY: save(novelty_model.arrays())}
-    return files if intervals is None else {**files, INTERVALS: save(intervals.arrays())}
+    more = {INTERVALS: intervals, STAIN: stain_damping}
+    return {**files, **{name: save(part.arrays()) for name, part in more.items() if part is not None}}

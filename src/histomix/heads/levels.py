@@ -47,7 +47,7 @@ def held_out_levels(
         ``good_for``, ``slide_mae``, ``slide_mae_constant`` (the training mean of the same fit in its place),
         ``slide_spearman``, ``spread_kept`` and ``slide_error`` (half the width around a slide's mean that holds the
         level of a next donor's slides; donors weigh equally and the next one is taken to be as bad as the worst).
-        None where no section was held out.
+        Of heads that count cells also ``totals``, see `held_out_totals`. None where no section was held out.
     """
     kind = held_out_kind(training.section, training.donor)
     known = np.isfinite(held_out).all(axis=1)
@@ -75,7 +75,9 @@ def held_out_levels(
     halves: list[float | None] = [None] * len(types)
     if kind == "donor" and len(donors) >= MIN_DONORS:
         halves = [_rounded(group_quantile(values, group, len(donors), level)[0]) for values in error.T]
+    counted = training.unit == "cells per spot"
     return {
+        **({"totals": held_out_totals(observed, predicted, constant[known], training.donor[known])} if counted else {}),
         "protocol": f"held-out {kind}",
         "donors_unseen": kind == "donor",
         "n_donors": len(donors),
@@ -94,6 +96,41 @@ def held_out_levels(
             }
             for column, name in enumerate(types)
         },
+    }
+
+
+def held_out_totals(
+    observed: Array, predicted: Array, constant: Array, donor: NDArray[np.str_]
+) -> dict[str, float | bool | None]:
+    """How well the number of cells in a spot is told where nobody had seen the slide; donors weigh equally.
+
+    Parameters
+    ----------
+    observed, predicted, constant
+        Cells per spot of held-out rows, ``(n, n_types)``: labels, predictions, and the training mean in their place.
+    donor
+        Of each row.
+
+    Returns
+    -------
+    dict
+        ``rmse`` and ``rmse_constant`` of the totals, in cells; ``least`` and ``most``, a donor's mean predicted total
+        over its observed one; ``told``: whether the error is at most the training mean's.
+    """
+    errors, ratios = [], []
+    for name in np.unique(donor):
+        mine = donor == name
+        truth, answer, mean = (values[mine].sum(axis=1) for values in (observed, predicted, constant))
+        errors.append([np.mean(np.square(one - truth)) for one in (answer, mean)])
+        if truth.mean() > 0:
+            ratios.append(float(answer.mean() / truth.mean()))
+    rmse, without = (float(one) for one in np.sqrt(np.mean(errors, axis=0)))
+    return {
+        "rmse": _rounded(rmse),
+        "rmse_constant": _rounded(without),
+        "least": _rounded(min(ratios, default=None)),
+        "most": _rounded(max(ratios, default=None)),
+        "told": bool(rmse <= without),
     }
 
 

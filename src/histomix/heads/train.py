@@ -53,6 +53,7 @@ def train(
     scores: Mapping[str, Any] | Scored | str | os.PathLike[str] | None = None,
     level: float | None = LEVEL,
     parameters: Mapping[str, Any] | None = None,
+    damp_stain: bool = True,
 ) -> Head:
     """Train a head on all sections of a cohort.
 
@@ -90,6 +91,8 @@ def train(
         there are none.
     parameters
         Of the head's constructor, where ``head`` is a name.
+    damp_stain
+        Look past what the stain alone does to features, where these tell it (see `histomix.heads.StainDamping`).
 
     Returns
     -------
@@ -131,16 +134,18 @@ def train(
     with unfinished_work(out, "a head") as work, progress_bars(progress) as report:
         report(f"train {kind}", 0, 1)
         groups = inner_groups(training.section, training.donor, training.xy_um)
-        estimator.fit(training.X, training.Y, groups=groups, positions=training.positions)
+        damping = training.stain_damping() if damp_stain else None
+        seen = training.damped(damping).X
+        estimator.fit(seen, training.Y, groups=groups, positions=training.positions)
         novelty_model = NoveltyModel().fit(training.X, groups)
         intervals, inner, levels, notes = None, None, None, [NOT_CALIBRATED.format("none were asked for")]
         if level is not None:
-            held_out, spread = held_out_predictions(estimator, training.X, training.Y, groups, training.positions)
+            held_out, spread = held_out_predictions(estimator, seen, training.Y, groups, training.positions)
             apart = _held_apart(training)
             inner = inner_scores(training, held_out, apart)
             levels = held_out_levels(training, held_out, level, seed)
             intervals, notes = _calibrated(training, held_out, spread, level, apart)
-        stability = crop_stability(estimator, training.X, training.Y, training.positions, seed)
+        stability = crop_stability(estimator, seen, training.Y, training.positions, seed)
         report(f"train {kind}", 1, 1)
         say_recalled(work, "fits")
         if carried is None:
@@ -158,10 +163,12 @@ def train(
             scores=carried,
             levels=levels,
             stability=stability,
+            damping=None if damping is None else damping.facts(),
             notes=notes,
         )
         card["training"]["spot_diameter_um"] = _spot_diameter_um(cohort)
-        trained = Head(seal(card, estimator, novelty_model, intervals), estimator, novelty_model, intervals)
+        parts = estimator, novelty_model, intervals, damping
+        trained = Head(seal(card, *parts), *parts)
         if out is not None:
             trained.save(out)
     return trained

@@ -39,13 +39,15 @@ class IntervalScores:
         self._curves: dict[str, list[Array]] = {}
         self._kinds: dict[str, str] = {}
 
-    def measure(self, estimator: Any, fold: Fold, values: Array) -> dict[str, Array] | None:
+    def measure(self, estimator: Any, training: TrainingSet, fold: Fold, values: Array) -> dict[str, Array] | None:
         """Coverage and width of the intervals of a fitted head in a fold; None where it cannot be calibrated.
 
         Parameters
         ----------
         estimator
             Fitted on the training rows of the fold.
+        training
+            All rows, as it saw them.
         fold
             Its rows.
         values
@@ -58,7 +60,7 @@ class IntervalScores:
         """
         if not isinstance(estimator, CompositionRegressor) or estimator.held_out_ is None:
             return None
-        training, rows, test = self.training, fold.train, fold.test
+        rows, test = fold.train, fold.test
         held_out, spread = estimator.held_out_, estimator.held_out_spread_
         known = np.isfinite(held_out).all(axis=1)
         kind = self._kind(fold)

@@ -158,7 +158,15 @@ def _sees(card: Mapping[str, Any]) -> str:
         context_um = card["context_um"]
         far = "at the tiles of its whole slide" if context_um is None else f"at neighbours up to {context_um:g} um away"
         text += f"\n\nIt looks {far if context_um != 0 else 'at each tile alone'}."
-    return text + _stability(card.get("crop_stability"))
+    return text + _damping(card.get("stain_damping")) + _stability(card.get("crop_stability"))
+
+
+def _damping(facts: Mapping[str, Any] | None) -> str:
+    """What is done about the stain."""
+    if not facts:
+        return " Nothing was learnt of what another stain does to its features."
+    moved = ", ".join(plain(facts.get(name)) + f" {name}" for name in ("shifts", "sections"))
+    return f" It looks past {plain(facts.get('directions'))} directions in which stain alone moves features ({moved})."
 
 
 def _stability(facts: Mapping[str, Any] | None) -> str:
@@ -253,7 +261,23 @@ def _levels(card: Mapping[str, Any]) -> str:
         "*Between slides*: the error of slide means is below the training mean's. *Within a slide only*: it is not, "
         "but places within a slide are told."
     )
-    return text + "\n\n" + markdown_table([*head, f"{levels.level:.0%} of slides within"], rows)
+    text += "\n\n" + markdown_table([*head, f"{levels.level:.0%} of slides within"], rows)
+    return text + _totals(card["levels"].get("totals"))
+
+
+def _totals(facts: Mapping[str, Any] | None) -> str:
+    """How well the number of cells in a spot is told."""
+    numbers = [(facts or {}).get(name) for name in ("rmse", "rmse_constant", "least", "most")]
+    if not facts or not all(isinstance(one, int | float) for one in numbers):
+        return ""
+    rmse, without, least, most = (_number(one) for one in numbers)
+    text = (
+        f"\n\nCells in a spot, all types together: the error on held-out slides is {rmse}, the training mean's "
+        f"{without}; the mean of a donor is read {least} to {most} times what it is. "
+    )
+    if facts.get("told") is True:
+        return text + "So totals are told as well as by the training mean, or better."
+    return text + "So totals of a new slide are not told: read its numbers relative to each other, not as cells."
 
 
 def _calibration(facts: Mapping[str, Any] | None) -> str:
