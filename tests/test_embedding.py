@@ -47,6 +47,12 @@ SIZE_PX = 8
 SPOTS = 300  # two shards of 256 at most
 
 
+@pytest.fixture(autouse=True)
+def own_stain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No tile is tried in other stains: tests here count those that are embedded."""
+    monkeypatch.setattr("histomix.embedding.cohort.embed_stain_shifts", lambda *args: [None] * len(args[2]))
+
+
 class FakeEncoder:
     """Mean colour of the quadrants and range of the whole tile: what each tile gives depends on that tile alone."""
 

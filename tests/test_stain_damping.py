@@ -6,9 +6,11 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from anndata import AnnData
 from scipy.linalg import sqrtm
 
 import histomix as hm
@@ -140,6 +142,15 @@ class TestOfACohort:
         assert head.card["stain_damping"] is None
         assert "Nothing was learnt of what another stain does" in hm.heads.card_markdown(head.card)
 
+    def test_an_alignment_check_that_is_made_up_for_keeps_it(self, job: Job, tmp_path: Path) -> None:
+        found = []
+        for check in (False, True):
+            one = hm.embed(job.sheet, out=tmp_path / "features", check_alignment=check)["P1S1"]
+            assert (feature_manifest(one)["alignment"] is not None) is check
+            found.append(stain_shifts(one, feature_manifest(one)))
+        np.testing.assert_array_equal(*found)
+        np.testing.assert_array_equal(found[0], stain_shifts(*_of(read_features(job.features)["P1S1"])))
+
     def test_an_altered_sample_is_refused(self, job: Job, tmp_path: Path) -> None:
         folder = tmp_path / "features"
         shutil.copytree(job.features, folder)
@@ -163,3 +174,7 @@ class TestOfACohort:
             arrays["offset"] = np.full_like(arrays["offset"], np.nan)
         with pytest.raises(HeadError):
             StainDamping.restored(arrays, len(damping.take), damping.facts())
+
+
+def _of(features: AnnData) -> tuple[AnnData, dict[str, Any]]:
+    return features, feature_manifest(features)
