@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import psutil
 import pytest
+from PIL import Image
+from typer import Exit
 
-from histomix.common.memory import available_memory
+from histomix.cli.session import session
+from histomix.common.memory import available_memory, out_of_memory
+from histomix.errors import HistomixError
+from histomix.slides.readers.flat import _BYTES_A_PIXEL, open_flat
+from histomix.slides.resample import on_white
 
 GB = 10**9
 UNLIMITED = 9223372036854771712
@@ -88,3 +98,56 @@ def test_a_system_without_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_this_computer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     assert 0 < (available_memory() or 0) <= psutil.virtual_memory().total
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from histomix.common.memory import available_memory
+from histomix.slides.readers.flat import open_flat
+before = available_memory()
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (200 << 20), resource.RLIM_INFINITY))
+assert 0 < available_memory() <= 200 << 20 < before
+open_flat(Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_own_limit_of_a_process_counts_for_a_flat_image(tmp_path: Path) -> None:
+    Image.new("RGBA", (6000, 6000), (200, 10, 10, 90)).save(tmp_path / "a.png")
+    command = [sys.executable, "-c", LIMITED, str(tmp_path / "a.png")]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "takes 0.3 GiB of memory to decode" in found.stderr and "0.2 GiB are free" in found.stderr
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1"])
+def test_a_flat_image_is_decoded_in_bands_as_it_is_whole(mode: str, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (300, 40, 4), np.uint8)
+    image = Image.fromarray(values).convert(mode)
+    image.save(tmp_path / "a.png", **({"transparency": 3} if mode in ("P", "L") else {}))
+    with Image.open(tmp_path / "a.png") as stored:
+        wanted = on_white(np.asarray(stored.convert("RGBA" if stored.has_transparency_data else "RGB")))
+    np.testing.assert_array_equal(open_flat(tmp_path / "a.png").decode(), wanted)
+
+
+def test_the_memory_that_decoding_takes_is_what_is_told(tmp_path: Path) -> None:
+    size = 2000
+    Image.new("RGBA", (size, size), (200, 10, 10, 90)).save(tmp_path / "a.png")
+    tracemalloc.start()
+    open_flat(tmp_path / "a.png").decode()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak + 4 * size * size < (_BYTES_A_PIXEL + 2) * size * size  # Pillow's own pixels are not traced
+
+
+def test_what_would_have_been_enough_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(MemoryError) as caught:
+        np.empty((1 << 20, 1 << 20, 1 << 10), np.uint8)
+    error = out_of_memory(caught.value, "slide.png")
+    assert isinstance(error, HistomixError) and isinstance(error, MemoryError)
+    assert "1048576.0 GiB were asked for" in str(error) and "Give it 1048576." in str(error)
+    assert out_of_memory(error) is error
+    with pytest.raises(Exit) as ended, session(False, False):
+        raise caught.value
+    assert ended.value.exit_code == 1 and "1048576.0 GiB were asked for" in capsys.readouterr().err

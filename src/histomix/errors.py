@@ -225,6 +225,10 @@ class StorageError(HistomixError, OSError):
     """A result could not be written (disk full, no permission); nothing half-written was left."""
 
 
+class OutOfMemoryError(HistomixError, MemoryError):
+    """Something takes more memory than there is; the message says what would have been enough."""
+
+
 class ClusterError(HistomixError, ConnectionError):
     """A cluster cannot be reached, or lost its scheduler; what its workers finished is kept."""
 

@@ -151,6 +151,10 @@ def session(as_json: bool, quiet: bool, threads: int | None = None) -> Iterator[
         )
         foreign.__cause__ = error
         _refuse(current, foreign, FAILED if current.started else REFUSED)
+    except MemoryError as error:
+        from ..common.memory import out_of_memory
+
+        _refuse(current, out_of_memory(error), FAILED)
     except OSError as error:
         if error.errno not in _REFUSED_BY_THE_SYSTEM:
             raise

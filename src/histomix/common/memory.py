@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import psutil
 
+from ..errors import OutOfMemoryError
+
 
 def available_memory(root: Path = Path("/")) -> int | None:
     """Bytes that can still be used without swapping, and without being killed for them.
 
-    The least of what the computer has available and of what every control group above this process (a container, a
-    Slurm job, a pod) leaves: its limit without what is used, where files that the kernel may drop do not count.
+    The least of what the computer has available, of what every control group above this process (a container, a
+    Slurm job, a pod) leaves: its limit without what is used, where files that the kernel may drop do not count; and of
+    what is left of this process's own limit of addresses (``ulimit -v``).
 
     Parameters
     ----------
@@ -24,11 +28,53 @@ def available_memory(root: Path = Path("/")) -> int | None:
     -------
     None where nothing tells.
     """
-    rooms = list(_group_rooms(root))
+    rooms = [*_group_rooms(root), *_own_room()]
     # On Linux it reads /proc/meminfo, which a sandbox may hide.
     with contextlib.suppress(OSError, psutil.Error):
         rooms.append(int(psutil.virtual_memory().available))
     return min(rooms, default=None)
+
+
+def out_of_memory(error: MemoryError, where: str | os.PathLike[str] | None = None) -> OutOfMemoryError:
+    """The error of the family for one of Python's or NumPy's.
+
+    Parameters
+    ----------
+    error
+        What was raised.
+    where
+        What was being worked on.
+    """
+    if isinstance(error, OutOfMemoryError):
+        return error
+    asked = getattr(error, "_total_size", None)  # of an array of NumPy
+    used = psutil.Process().memory_info().rss
+    free = available_memory()
+    what = "there is not enough memory"
+    if isinstance(asked, int):
+        what += f": {_gib(asked)} were asked for beside the {_gib(used)} in use"
+    else:
+        what += f": {_gib(used)} are in use"
+    what += "" if free is None else f", and {_gib(free)} are free"
+    enough = used + asked if isinstance(asked, int) else 2 * used
+    hint = f"Give it {_gib(enough)} or more (a larger machine, container or job), or split the work"
+    made = OutOfMemoryError(what, where=where, hint=hint)
+    made.__cause__ = error
+    return made
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"
+
+
+def _own_room() -> Iterator[int]:
+    """What is left of the addresses that this process may have; nothing where that is not limited."""
+    with contextlib.suppress(ImportError, OSError, ValueError, psutil.Error):
+        import resource  # of POSIX alone
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit != resource.RLIM_INFINITY:
+            yield max(0, limit - psutil.Process().memory_info().vms)
 
 
 def _group_rooms(root: Path) -> Iterator[int]:

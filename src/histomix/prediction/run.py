@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ..common.memory import out_of_memory
 from ..errors import HistomixError, InputError, ScaleWarning, SlideError, StorageError
 from ..maps.tissue import write_previews
 from ..progress import Progress, silent
@@ -115,6 +116,8 @@ class SlideRun:
             return result
         except HistomixError as error:
             return self.failed(error)
+        except MemoryError as error:
+            return self.failed(out_of_memory(error, self.job.slide))
         except Exception as error:  # noqa: BLE001
             # A fault that nobody foresaw on one slide must not cost the thousands after it; the status keeps its trace.
             _LOG.debug("%s", self.job.slide, exc_info=True)

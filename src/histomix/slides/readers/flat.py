@@ -19,8 +19,8 @@ from .tiff_rules import DAMAGED, DECODE_ERRORS, TO_8_BIT
 
 #: A flat image is held in memory whole; beyond this many bytes of RGB it is refused.
 MAX_BYTES = 4 << 30
-# What decoding takes at its height: Pillow's own pixels, a copy of them, and coarser levels.
-_BYTES_A_PIXEL = 11
+# What decoding takes at its height: Pillow's own pixels (of RGB 4 bytes too), ours, and coarser levels.
+_BYTES_A_PIXEL = 9
 _COMMON = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP")
 _CONVERT = "Convert it, for example: vips tiffsave IN OUT.tif --tile --pyramid --compression jpeg --Q 90"
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -105,8 +105,16 @@ def _open_pillow(path: Path, plugin: type[Image.Image], end: bytes) -> FlatImage
         if plugin is JpegImagePlugin.JpegImageFile:
             return decode_jpeg(path.read_bytes())
         with load() as image:
+            image.load()
             wanted = "RGBA" if image.has_transparency_data else "RGB"
-            return on_white(np.asarray(image if image.mode == wanted else image.convert(wanted)))
+            width, height = image.size
+            pixels = np.empty((height, width, 3), np.uint8)
+            # In bands: colours that are mixed with white take 28 bytes a pixel.
+            for top in range(0, height, _DECODED_PX):
+                bottom = min(top + _DECODED_PX, height)
+                band = image.crop((0, top, width, bottom))
+                pixels[top:bottom] = on_white(np.asarray(band if band.mode == wanted else band.convert(wanted)))
+            return pixels
 
     return FlatImage(size, None, decode)
 
@@ -129,6 +137,7 @@ def _open_tiff(path: Path) -> FlatImage:
 
 
 _FACTOR = 4
+_DECODED_PX = 256
 _SMALLEST_PX = 1024
 _BAND_PX = 1024
 
