@@ -47,6 +47,12 @@ SIZE_PX = 8
 SPOTS = 300  # two shards of 256 at most
 
 
+@pytest.fixture(autouse=True)
+def no_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the tiles of spots are counted here; what is looked at besides is tested in test_scale_check.py."""
+    monkeypatch.setattr("histomix.embedding.other_scales.SAMPLE", 0)
+
+
 class FakeEncoder:
     """Mean colour of the quadrants and range of the whole tile: what each tile gives depends on that tile alone."""
 

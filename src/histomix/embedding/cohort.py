@@ -22,6 +22,7 @@ from ..spots import check_alignment as alignment_of
 from .engine import check_batch_size, check_dtype, embed_tiles_together
 from .features import read_overview
 from .identity import alignment_facts, slide_facts, write_preview
+from .other_scales import embed_other_scales
 from .target import EncoderSource, Target, Work
 
 if TYPE_CHECKING:
@@ -260,22 +261,26 @@ class _Run:
             seen = [{"slide": slide_facts(slide, work.target.spec), "alignment": alignment} for work in works]
             todo = [work for work in works if work.values is None]
             folders = [work.target.folder for work in todo]
-            results = iter(
-                embed_tiles_together(
-                    slide,
-                    tables[0],
-                    [work.target.encoder for work in todo],
-                    shard_dirs=[folder and folder / ".shards" / name for folder in folders],
-                    dtype=works[0].target.dtype,
-                    batch_size=self.batch_size,
-                    progress=self.progress,
-                    task=f"embed {name}",
-                )
+            encoders = [work.target.encoder for work in todo]
+            results = embed_tiles_together(
+                slide,
+                tables[0],
+                encoders,
+                shard_dirs=[folder and folder / ".shards" / name for folder in folders],
+                dtype=works[0].target.dtype,
+                batch_size=self.batch_size,
+                progress=self.progress,
+                task=f"embed {name}",
             )
+            embeddings = [values for values, _ in results]
+            scaled = embed_other_scales(slide, tables[0], encoders, works[0].target.dtype, self.batch_size)
+            for work, values, sample in zip(todo, embeddings, scaled, strict=True):
+                work.values, work.scaled = values, sample
             for work, tiles, facts in zip(works, tables, seen, strict=True):
                 folder = work.target.folder
                 facts["preview"] = None if folder is None else write_preview(slide, folder, name)
-                work.target.finish(work, tiles, next(results)[0] if work.values is None else work.values, facts)
+                if work.values is not None:
+                    work.target.finish(work, tiles, work.values, facts)
 
     def _aligned(
         self, section: Section, slide: Slide, mask: TissueMask, folders: Sequence[Path | None]

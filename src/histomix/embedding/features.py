@@ -19,6 +19,7 @@ from ..common.strangers.hdf5 import check_hdf5
 from ..errors import FeatureError, InputError, MissingFeatureError
 from ..provenance import atomic_path, digest_bytes, digest_json, parse_json, read_json
 from .identity import encoder_identity, require_same_encoder
+from .other_scales import scale_sample
 
 #: Of the file's layout; raised when an older version would misread it.
 LAYOUT = 1
@@ -220,6 +221,10 @@ def _problem(features: ad.AnnData, manifest: Mapping[str, Any], section: str) ->
         return "the embeddings, spot keys or places are not those that were written (their digest differs)"
     if not features.obs_names.is_unique:
         return "spot keys repeat"
+    try:
+        scale_sample(features, manifest)
+    except (FeatureError, KeyError, TypeError) as error:
+        return error.what if isinstance(error, FeatureError) else f"the sample at other scales is unknown ({error!r})"
     # NaN and infinity show in the extremes of a row. A row that is all NaN is a tile that could not be read.
     odd = ~(np.isfinite(X.min(axis=1, initial=0)) & np.isfinite(X.max(axis=1, initial=0)))
     return None if np.isnan(X[odd]).all() else "embeddings are not finite"

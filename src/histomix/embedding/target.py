@@ -29,6 +29,7 @@ from .features import (
     write_overview,
 )
 from .identity import encoder_differences, encoder_facts, encoder_identity, features_identity, library_versions
+from .other_scales import KEY, keep_other_scales, sample_facts
 from .storage import remove_shards
 
 if TYPE_CHECKING:
@@ -45,12 +46,16 @@ _OVERVIEW = ("tiles", "identity", "slide", "alignment", "preview")
 
 @dataclass
 class Work:
-    """A section to embed for one target; ``values`` are its embeddings where they are known already."""
+    """A section to embed for one target; ``values`` are its embeddings where they are known already.
+
+    ``scaled`` is the sample at other scales (`histomix.embedding.other_scales`).
+    """
 
     target: Target
     section: Section
     identity: str
     values: np.ndarray | None = None
+    scaled: np.ndarray | None = None
 
 
 @dataclass
@@ -107,7 +112,7 @@ class Target:
             _LOG.warning("%s Embedding it again", error)
             return False
         if need_alignment and feature_manifest(table)["alignment"] is None:
-            work.values = table.X
+            work.values, work.scaled = table.X, table.uns.get(KEY)
             return False
         remove_shards(self.folder / ".shards" / name)
         self.features[name] = table
@@ -127,8 +132,11 @@ class Target:
             "dtype": self.dtype,
             "versions": library_versions(),
             **seen,
+            KEY: sample_facts(work.scaled),
         }
         features = build_features(values, tiles, manifest)
+        if work.scaled is not None:
+            keep_other_scales(features, work.scaled)
         if self.folder is not None:
             write_features(self.folder / f"{name}.h5ad", features)
             remove_shards(self.folder / ".shards" / name)

@@ -19,6 +19,8 @@ from .registry import HEADS
 CARD, WEIGHTS, NOVELTY = "card.json", "weights.safetensors", "novelty.safetensors"
 #: Only in the folder of a head that is calibrated.
 INTERVALS = "intervals.safetensors"
+#: Only in the folder of a head whose features had a sample at other scales.
+SCALE = "scale.safetensors"
 HINT = "Train it again, or restore it from a copy"
 
 
@@ -48,7 +50,8 @@ def check_card(card: Mapping[str, Any], where: Path) -> None:
         known = known and isinstance(types, list) and len(types) > 0 and len(set(types)) == len(types)
         known = known and all(isinstance(name, str) and name.strip() for name in types)
         known = known and all(
-            isinstance(card.get(name), dict | None) for name in ("calibration", "levels", "crop_stability")
+            isinstance(card.get(name), dict | None)
+            for name in ("calibration", "levels", "crop_stability", "scale_check")
         )
         for encoder in encoders:
             encoder_identity({"encoder": encoder, "tile": encoder})

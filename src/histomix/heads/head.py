@@ -18,11 +18,12 @@ from .apply import HeadOutput, apply_head, novelty_of, readable_rows
 from .base import CompositionRegressor
 from .cards.text import card_facts, card_markdown
 from .dataset import join_blocks, positions_um
-from .files import CARD, HINT, INTERVALS, NOVELTY, WEIGHTS, check_card, read_arrays
+from .files import CARD, HINT, INTERVALS, NOVELTY, SCALE, WEIGHTS, check_card, read_arrays
 from .intervals import Intervals
 from .neighbourhood import Positions
 from .novelty import NoveltyModel
 from .registry import make_estimator
+from .scale import ScaleModel
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,12 +44,15 @@ class Head:
         Tells how unlike the training tiles a tile is.
     intervals
         Intervals around the predictions; None where the head is not calibrated.
+    scale_model
+        Tells how much larger a slide looks; None where the features that the head was trained on could not tell.
     """
 
     card: dict[str, Any]
     estimator: CompositionRegressor
     novelty_model: NoveltyModel
     intervals: Intervals | None = None
+    scale_model: ScaleModel | None = None
 
     @staticmethod
     def of(source: Head | str | os.PathLike[str]) -> Head:
@@ -95,7 +99,7 @@ class Head:
         if self.estimator.needs_positions or self.context_um:
             names = np.broadcast_to(np.asarray(section), (len(X),))
             positions = Positions(names, np.asarray(xy_um, dtype=np.float64), tiles)
-        return apply_head(self.estimator, self.novelty_model, self.intervals, X, positions)
+        return apply_head(self.estimator, self.novelty_model, self.intervals, X, positions, self.scale_model)
 
     def output(self, features: AnnData | Sequence[AnnData]) -> HeadOutput:
         """Apply the head to features of one slide: what `apply` gives, for the tiles of `predict_features`.
@@ -103,7 +107,7 @@ class Head:
         Takes what `predict_features` takes and raises the same.
         """
         _, X, positions = self._matrix(features)
-        return apply_head(self.estimator, self.novelty_model, self.intervals, X, positions)
+        return apply_head(self.estimator, self.novelty_model, self.intervals, X, positions, self.scale_model)
 
     def _repr_html_(self) -> str:
         return card_html(*card_facts(self.card))
@@ -165,7 +169,7 @@ class Head:
         check_place(target)
         with atomic_path(target) as temporary:
             temporary.mkdir()
-            for name, data in _files(self.estimator, self.novelty_model, self.intervals).items():
+            for name, data in _files(self.estimator, self.novelty_model, self.intervals, self.scale_model).items():
                 (temporary / name).write_bytes(data)
             write_json(temporary / CARD, self.card)
 
@@ -197,7 +201,7 @@ def check_place(folder: str | os.PathLike[str]) -> None:
     """Refuse (HeadError) a place to save to that is a file, or a folder with anything but a head."""
     target = Path(folder)
     if target.is_file() or (
-        target.is_dir() and not {path.name for path in target.iterdir()} <= {CARD, WEIGHTS, NOVELTY, INTERVALS}
+        target.is_dir() and not {path.name for path in target.iterdir()} <= {CARD, WEIGHTS, NOVELTY, INTERVALS, SCALE}
     ):
         raise HeadError("the place to save to holds other files", where=target, hint="Name a new folder for the head")
 
@@ -207,9 +211,11 @@ def seal(
     estimator: CompositionRegressor,
     novelty_model: NoveltyModel,
     intervals: Intervals | None = None,
+    scale_model: ScaleModel | None = None,
 ) -> dict[str, Any]:
     """Complete a card with the digests of the arrays and, last, of the card itself."""
-    files = {name: digest_bytes(data) for name, data in _files(estimator, novelty_model, intervals).items()}
+    arrays = _files(estimator, novelty_model, intervals, scale_model)
+    files = {name: digest_bytes(data) for name, data in arrays.items()}
     complete = {**card, "files": files}
     return {**complete, "digest": digest_json(complete)}
 
@@ -234,7 +240,9 @@ def load_head(folder: str | os.PathLike[str]) -> Head:
         raise HeadError(error.what, where=error.where, hint=error.hint) from error
     check_card(card, folder / CARD)
     calibration = card.get("calibration")
-    wanted = (WEIGHTS, NOVELTY) if calibration is None else (WEIGHTS, NOVELTY, INTERVALS)
+    scale_check = card.get("scale_check")
+    wanted = [WEIGHTS, NOVELTY]
+    wanted += [name for name, facts in ((INTERVALS, calibration), (SCALE, scale_check)) if facts is not None]
     arrays = {name: read_arrays(folder / name, card["files"].get(name)) for name in wanted}
     kind, parameters = card["head"], card["head"]["parameters"]
     try:
@@ -255,17 +263,27 @@ def load_head(folder: str | os.PathLike[str]) -> Head:
         intervals = None
         if calibration is not None:
             intervals = Intervals.restored(arrays[INTERVALS], card["unit"], len(card["cell_types"]), calibration)
+        scale_model = None
+        if scale_check is not None:
+            scale_model = ScaleModel.restored(arrays[SCALE], estimator.n_features_in_, scale_check)
     except HeadError as error:
         raise HeadError(error.what, where=folder, hint=error.hint or HINT) from error
     except TypeError as error:
         raise HeadError(f"the card's parameters are not those of a head ({error})", where=folder, hint=HINT) from error
-    return Head(card, estimator, novelty_model, intervals)
+    return Head(card, estimator, novelty_model, intervals, scale_model)
 
 
 def _files(
-    estimator: CompositionRegressor, novelty_model: NoveltyModel, intervals: Intervals | None
+    estimator: CompositionRegressor,
+    novelty_model: NoveltyModel,
+    intervals: Intervals | None,
+    scale_model: ScaleModel | None,
 ) -> dict[str, bytes]:
     from safetensors.numpy import save
 
     files = {WEIGHTS: save(estimator.fitted()[0]), NOVELTY: save(novelty_model.arrays())}
-    return files if intervals is None else {**files, INTERVALS: save(intervals.arrays())}
+    if intervals is not None:
+        files[INTERVALS] = save(intervals.arrays())
+    if scale_model is not None:
+        files[SCALE] = save(scale_model.arrays())
+    return files

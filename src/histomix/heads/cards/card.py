@@ -42,6 +42,7 @@ def make_card(
     scores: Mapping[str, Any] | None,
     levels: Mapping[str, Any] | None = None,
     stability: Mapping[str, Any] | None = None,
+    scale_check: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """All that a card says but the digests of its files, as plain JSON values.
@@ -62,6 +63,8 @@ def make_card(
         How well slides are told apart, see `heads.levels.held_out_levels`.
     stability
         How far predictions move when a slide is cropped, see `heads.cards.crops.crop_stability`.
+    scale_check
+        What wrong um per px it can tell, see `heads.scale.ScaleModel`.
     notes
         Sentences to add to the limits.
     """
@@ -90,6 +93,7 @@ def make_card(
         "scores": scores,
         "levels": levels,
         "crop_stability": stability,
+        "scale_check": scale_check,
         "calibration": None if intervals is None else _named(intervals.facts(), training.cell_types),
         "intended_use": INTENDED_USE,
         "limits": " ".join([LIMITS, *notes]),

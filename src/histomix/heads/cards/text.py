@@ -158,7 +158,8 @@ def _sees(card: Mapping[str, Any]) -> str:
         context_um = card["context_um"]
         far = "at the tiles of its whole slide" if context_um is None else f"at neighbours up to {context_um:g} um away"
         text += f"\n\nIt looks {far if context_um != 0 else 'at each tile alone'}."
-    return text + _stability(card.get("crop_stability"))
+    scale = (card.get("scale_check") or {}).get("words")
+    return text + _stability(card.get("crop_stability")) + (f" {plain(scale)}" if scale else "")
 
 
 def _stability(facts: Mapping[str, Any] | None) -> str:

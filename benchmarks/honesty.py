@@ -1,0 +1,53 @@
+"""What a head says of itself and of a slide, against what is so: the scale check, novelty and intervals.
+
+Run on the phantom; where HISTOMIX_DATA is set, on her2st (C2, C3 and C4, one patient) and on MoNuSAC (patients of four
+organs) too. Prints one Markdown table: part, cohort, what, value, n.
+
+    python benchmarks/honesty.py [--quick] [--only scale,novelty,coverage] [--folder FOLDER]
+
+What was embedded is kept in FOLDER, and not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from honesty_scale import scale_rows
+
+Row = dict[str, Any]
+#: Parts by their names: each is given the folder, the data (None: not here) and whether to be quick.
+PARTS: dict[str, Callable[[Path, Path | None, bool], Iterator[Row]]] = {
+    "scale": scale_rows,
+}
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer donors, and smaller ones")
+    parser.add_argument("--only", default=",".join(PARTS), help="parts, with commas between them")
+    parser.add_argument("--folder", type=Path, help="where what was made is kept")
+    args = parser.parse_args()
+    data = Path(os.environ["HISTOMIX_DATA"]) if os.environ.get("HISTOMIX_DATA") else None
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        print("| part | cohort | what | value | n |\n|---|---|---|---|---|")
+        for name in args.only.split(","):
+            began = time.process_time()
+            for row in PARTS[name](folder, data, args.quick):
+                value = row["value"]
+                shown = f"{value:.3f}" if isinstance(value, float | np.floating) else value
+                print(f"| {name} | {row['cohort']} | {row['what']} | {shown} | {row['n']} |", flush=True)
+            print(f"| {name} | all | seconds of CPU | {time.process_time() - began:.0f} | 1 |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
