@@ -48,8 +48,9 @@ SPOTS = 300  # two shards of 256 at most
 
 
 @pytest.fixture(autouse=True)
-def own_stain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No tile is tried in other stains: tests here count those that are embedded."""
+def no_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the tiles of spots are counted here; samples at other scales and in other stains have tests of their own."""
+    monkeypatch.setattr("histomix.embedding.other_scales.SAMPLE", 0)
     monkeypatch.setattr("histomix.embedding.cohort.embed_stain_shifts", lambda *args: [None] * len(args[2]))
 
 

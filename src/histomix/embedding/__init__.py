@@ -9,6 +9,7 @@ from .engine import embed_tiles, embed_tiles_together
 from .features import FeatureSource, feature_blocks, feature_folders, feature_manifest, read_features
 from .identity import encoder_facts, encoder_identity, require_same_encoder
 from .lazyslide import add_to_wsidata
+from .other_scales import scale_sample
 from .restaining import stain_shifts
 from .slide_features import slide_features, slide_features_together
 
@@ -26,6 +27,7 @@ __all__ = [
     "read_features",
     "require_current",
     "require_same_encoder",
+    "scale_sample",
     "slide_features",
     "slide_features_together",
     "stain_shifts",

@@ -22,6 +22,7 @@ from ..spots import check_alignment as alignment_of
 from .engine import check_batch_size, check_dtype, embed_tiles_together
 from .features import read_overview
 from .identity import alignment_facts, slide_facts, write_preview
+from .other_scales import embed_other_scales
 from .restaining import embed_stain_shifts
 from .target import EncoderSource, Target, Work
 
@@ -273,9 +274,10 @@ class _Run:
                 task=f"embed {name}",
             )
             embeddings = [values for values, _ in results]
+            scaled = embed_other_scales(slide, tables[0], encoders, works[0].target.dtype, self.batch_size)
             restained = embed_stain_shifts(slide, tables[0], encoders)
-            for work, values, shifts in zip(todo, embeddings, restained, strict=True):
-                work.values, work.shifts = values, shifts
+            for work, values, sample, shifts in zip(todo, embeddings, scaled, restained, strict=True):
+                work.values, work.scaled, work.shifts = values, sample, shifts
             for work, tiles, facts in zip(works, tables, seen, strict=True):
                 folder = work.target.folder
                 facts["preview"] = None if folder is None else write_preview(slide, folder, name)

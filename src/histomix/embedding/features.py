@@ -20,6 +20,7 @@ from ..common.words import reason
 from ..errors import FeatureError, InputError, MissingFeatureError
 from ..provenance import atomic_path, digest_bytes, digest_json, parse_json, read_json
 from .identity import encoder_identity, require_same_encoder
+from .other_scales import scale_sample
 from .restaining import stain_shifts
 
 #: Of the file's layout; raised when an older version would misread it.
@@ -225,9 +226,12 @@ def _problem(features: ad.AnnData, manifest: Mapping[str, Any], section: str) ->
     if not features.obs_names.is_unique:
         return "spot keys repeat"
     try:
+        scale_sample(features, manifest)
         stain_shifts(features, manifest)
-    except (FeatureError, KeyError, TypeError) as error:
-        return error.what if isinstance(error, FeatureError) else f"what it says of other stains is unknown ({error!r})"
+    except FeatureError as error:
+        return error.what
+    except (KeyError, TypeError) as error:
+        return f"what it says of other scales or stains is unknown ({reason(error)})"
     # NaN and infinity show in the extremes of a row. A row that is all NaN is a tile that could not be read.
     odd = ~(np.isfinite(X.min(axis=1, initial=0)) & np.isfinite(X.max(axis=1, initial=0)))
     return None if np.isnan(X[odd]).all() else "embeddings are not finite"

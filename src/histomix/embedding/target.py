@@ -29,7 +29,10 @@ from .features import (
     write_overview,
 )
 from .identity import encoder_differences, encoder_facts, encoder_identity, features_identity, library_versions
-from .restaining import KEY, keep_stain_shifts, shifts_facts
+from .other_scales import KEY as SCALES
+from .other_scales import keep_other_scales, sample_facts
+from .restaining import KEY as SHIFTS
+from .restaining import keep_stain_shifts, shifts_facts
 from .storage import remove_shards
 
 if TYPE_CHECKING:
@@ -49,12 +52,14 @@ class Work:
     """A section to embed for one target; ``values`` are its embeddings where they are known already.
 
     ``shifts`` are those of a sample in other stains (`histomix.embedding.restaining`).
+    ``scaled`` is the sample at other scales (`histomix.embedding.other_scales`).
     """
 
     target: Target
     section: Section
     identity: str
     values: np.ndarray | None = None
+    scaled: np.ndarray | None = None
     shifts: np.ndarray | None = None
 
 
@@ -112,7 +117,8 @@ class Target:
             _LOG.warning("%s Embedding it again", error)
             return False
         if need_alignment and feature_manifest(table)["alignment"] is None:
-            work.values, work.shifts = table.X, table.uns.get(KEY)
+            work.values = table.X
+            work.scaled, work.shifts = table.uns.get(SCALES), table.uns.get(SHIFTS)
             return False
         remove_shards(self.folder / ".shards" / name)
         self.features[name] = table
@@ -132,9 +138,12 @@ class Target:
             "dtype": self.dtype,
             "versions": library_versions(),
             **seen,
-            KEY: shifts_facts(work.shifts),
+            SCALES: sample_facts(work.scaled),
+            SHIFTS: shifts_facts(work.shifts),
         }
         features = build_features(values, tiles, manifest)
+        if work.scaled is not None:
+            keep_other_scales(features, work.scaled)
         if work.shifts is not None:
             keep_stain_shifts(features, work.shifts)
         if self.folder is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from .stain import Restained, StainDamping
 if TYPE_CHECKING:
     from .base import CompositionRegressor
     from .intervals import Intervals
+    from .scale import ScaleModel
 
 _ROWS = 8192
 
@@ -34,6 +36,9 @@ class HeadOutput:
         Percentile among held-out training tiles, float64 ``(n,)``, 0 to 1.
     in_scope
         Whether a tile is like those of training, bool ``(n,)``.
+    log_scale
+        Logarithm of how much larger things look than in training, float64 ``(n,)``; None where the head cannot tell.
+        One tile says little: see `histomix.heads.scale.ScaleModel.check`.
     """
 
     values: np.ndarray
@@ -41,6 +46,7 @@ class HeadOutput:
     upper: np.ndarray | None
     novelty: np.ndarray
     in_scope: np.ndarray
+    log_scale: np.ndarray | None = None
 
 
 class Rows:
@@ -78,6 +84,7 @@ def apply_head(
     X: Any,
     positions: Positions | None,
     damping: StainDamping | None = None,
+    scale_model: ScaleModel | None = None,
 ) -> HeadOutput:
     """Apply a head to the rows of ``X``; see `histomix.heads.Head.apply`.
 
@@ -105,14 +112,19 @@ def apply_head(
                 lower[rows], upper[rows] = intervals.bounds(predictions, spread)
         novelty = novelty_of(novelty_model, X, rows)
     in_scope = np.nan_to_num(novelty, nan=np.inf) <= IN_SCOPE_PERCENTILE
-    return HeadOutput(values, lower, upper, novelty, in_scope)
+    log_scale = None if scale_model is None else _by_row(scale_model, X, rows)
+    return HeadOutput(values, lower, upper, novelty, in_scope, log_scale)
 
 
 def novelty_of(model: NoveltyModel, X: Any, rows: np.ndarray) -> np.ndarray:
     """Novelty of the rows that can be read, in chunks; NaN elsewhere."""
-    novelty, seen = np.full(len(X), np.nan), Rows(X, rows)
+    return _by_row(model, X, rows)
+
+
+def _by_row(model: Callable[[np.ndarray], np.ndarray], X: Any, rows: np.ndarray) -> np.ndarray:
+    result, seen = np.full(len(X), np.nan), Rows(X, rows)
     with single_thread():
         for start in range(0, len(rows), _ROWS):
             here = slice(start, min(start + _ROWS, len(rows)))
-            novelty[rows[here]] = model(seen[here])
-    return novelty
+            result[rows[here]] = model(seen[here])
+    return result

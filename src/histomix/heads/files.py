@@ -22,6 +22,8 @@ CARD, WEIGHTS, NOVELTY = "card.json", "weights.safetensors", "novelty.safetensor
 INTERVALS = "intervals.safetensors"
 #: Only in the folder of a head whose features told what stain does to them.
 STAIN = "stain.safetensors"
+#: Only in the folder of a head whose features had a sample at other scales.
+SCALE = "scale.safetensors"
 HINT = "Train it again, or restore it from a copy"
 
 

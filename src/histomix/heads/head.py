@@ -19,11 +19,12 @@ from .apply import HeadOutput, apply_head, novelty_of, readable_rows
 from .base import CompositionRegressor
 from .cards.text import card_facts, card_markdown
 from .dataset import join_blocks, positions_um
-from .files import CARD, HINT, INTERVALS, NOVELTY, STAIN, WEIGHTS, check_card, read_arrays
+from .files import CARD, HINT, INTERVALS, NOVELTY, SCALE, STAIN, WEIGHTS, check_card, read_arrays
 from .intervals import Intervals
 from .neighbourhood import Positions
 from .novelty import NoveltyModel
 from .registry import make_estimator
+from .scale import ScaleModel
 from .stain import StainDamping
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class Head:
         Intervals around the predictions; None where the head is not calibrated.
     stain_damping
         What is done to features before the estimator sees them; None where the features did not tell what stain does.
+    scale_model
+        Tells how much larger a slide looks; None where the features that the head was trained on could not tell.
     """
 
     card: dict[str, Any]
@@ -54,6 +57,7 @@ class Head:
     novelty_model: NoveltyModel
     intervals: Intervals | None = None
     stain_damping: StainDamping | None = None
+    scale_model: ScaleModel | None = None
 
     @staticmethod
     def of(source: Head | str | os.PathLike[str]) -> Head:
@@ -100,7 +104,9 @@ class Head:
         if self.estimator.needs_positions or self.context_um:
             names = np.broadcast_to(np.asarray(section), (len(X),))
             positions = Positions(names, np.asarray(xy_um, dtype=np.float64), tiles)
-        return apply_head(self.estimator, self.novelty_model, self.intervals, X, positions, self.stain_damping)
+        return apply_head(
+            self.estimator, self.novelty_model, self.intervals, X, positions, self.stain_damping, self.scale_model
+        )
 
     def output(self, features: AnnData | Sequence[AnnData]) -> HeadOutput:
         """Apply the head to features of one slide: what `apply` gives, for the tiles of `predict_features`.
@@ -108,7 +114,9 @@ class Head:
         Takes what `predict_features` takes and raises the same.
         """
         _, X, positions = self._matrix(features)
-        return apply_head(self.estimator, self.novelty_model, self.intervals, X, positions, self.stain_damping)
+        return apply_head(
+            self.estimator, self.novelty_model, self.intervals, X, positions, self.stain_damping, self.scale_model
+        )
 
     def _repr_html_(self) -> str:
         return card_html(*card_facts(self.card))
@@ -171,7 +179,7 @@ class Head:
         check_place(target)
         with atomic_path(target) as temporary:
             temporary.mkdir()
-            parts = self.estimator, self.novelty_model, self.intervals, self.stain_damping
+            parts = self.estimator, self.novelty_model, self.intervals, self.stain_damping, self.scale_model
             for name, data in _files(*parts).items():
                 (temporary / name).write_bytes(data)
             write_json(temporary / CARD, self.card)
@@ -204,7 +212,8 @@ def check_place(folder: str | os.PathLike[str]) -> None:
     """Refuse (HeadError) a place to save to that is a file, or a folder with anything but a head."""
     target = Path(folder)
     if target.is_file() or (
-        target.is_dir() and not {path.name for path in target.iterdir()} <= {CARD, WEIGHTS, NOVELTY, INTERVALS, STAIN}
+        target.is_dir()
+        and not {path.name for path in target.iterdir()} <= {CARD, WEIGHTS, NOVELTY, INTERVALS, STAIN, SCALE}
     ):
         raise HeadError("the place to save to holds other files", where=target, hint="Name a new folder for the head")
 
@@ -215,9 +224,10 @@ def seal(
     novelty_model: NoveltyModel,
     intervals: Intervals | None = None,
     stain_damping: StainDamping | None = None,
+    scale_model: ScaleModel | None = None,
 ) -> dict[str, Any]:
     """Complete a card with the digests of the arrays and, last, of the card itself."""
-    arrays = _files(estimator, novelty_model, intervals, stain_damping)
+    arrays = _files(estimator, novelty_model, intervals, stain_damping, scale_model)
     files = {name: digest_bytes(data) for name, data in arrays.items()}
     complete = {**card, "files": files}
     return {**complete, "digest": digest_json(complete)}
@@ -243,9 +253,9 @@ def load_head(folder: str | os.PathLike[str]) -> Head:
         raise HeadError(error.what, where=error.where, hint=error.hint) from error
     check_card(card, folder / CARD)
     calibration = card.get("calibration")
-    damped = card.get("stain_damping")
-    wanted = [WEIGHTS, NOVELTY]
-    wanted += [name for name, facts in ((INTERVALS, calibration), (STAIN, damped)) if facts is not None]
+    damped, scale_check = card.get("stain_damping"), card.get("scale_check")
+    optional = {INTERVALS: calibration, STAIN: damped, SCALE: scale_check}
+    wanted = [WEIGHTS, NOVELTY, *(name for name, facts in optional.items() if facts is not None)]
     arrays = {name: read_arrays(folder / name, card["files"].get(name)) for name in wanted}
     kind, parameters = card["head"], card["head"]["parameters"]
     try:
@@ -269,13 +279,16 @@ def load_head(folder: str | os.PathLike[str]) -> Head:
         stain_damping = None
         if damped is not None:
             stain_damping = StainDamping.restored(arrays[STAIN], estimator.n_features_in_, damped)
+        scale_model = None
+        if scale_check is not None:
+            scale_model = ScaleModel.restored(arrays[SCALE], estimator.n_features_in_, scale_check)
     except HeadError as error:
         raise HeadError(error.what, where=folder, hint=error.hint or HINT) from error
     except TypeError as error:
         raise HeadError(
             f"the card's parameters are not those of a head ({reason(error)})", where=folder, hint=HINT
         ) from error
-    return Head(card, estimator, novelty_model, intervals, stain_damping)
+    return Head(card, estimator, novelty_model, intervals, stain_damping, scale_model)
 
 
 def _files(
@@ -283,9 +296,10 @@ def _files(
     novelty_model: NoveltyModel,
     intervals: Intervals | None,
     stain_damping: StainDamping | None,
+    scale_model: ScaleModel | None,
 ) -> dict[str, bytes]:
     from safetensors.numpy import save
 
     files = {WEIGHTS: save(estimator.fitted()[0]), NOVELTY: save(novelty_model.arrays())}
-    more = {INTERVALS: intervals, STAIN: stain_damping}
+    more = {INTERVALS: intervals, STAIN: stain_damping, SCALE: scale_model}
     return {**files, **{name: save(part.arrays()) for name, part in more.items() if part is not None}}

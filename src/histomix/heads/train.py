@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from sklearn.base import clone
 
 from ..abundance import Abundance, labels_of
 from ..common.unfinished import say_recalled, unfinished_work
-from ..embedding import FeatureSource, feature_blocks
+from ..embedding import FeatureSource, feature_blocks, feature_manifest, scale_sample
 from ..errors import HeadError, SectionError
 from ..progress import Progress, progress_bars
 from ..provenance import read_json, require_writable
@@ -27,6 +27,10 @@ from .intervals import LEVEL, Intervals, calibrate
 from .levels import held_out_levels
 from .novelty import NoveltyModel
 from .registry import DEFAULT, HEADS, make_estimator
+from .scale import ScaleModel, fit_scale
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 
 @runtime_checkable
@@ -118,7 +122,8 @@ def train(
         require_writable(out)
     cohort = Cohort.of(cohort)
     tables = labels_of(labels, cohort)
-    training = assemble(cohort, feature_blocks(features), tables)
+    blocks = feature_blocks(features)
+    training = assemble(cohort, blocks, tables)
     estimator = (
         make_estimator(head, training.unit, seed, **(parameters or {})) if isinstance(head, str) else clone(head)
     )
@@ -138,6 +143,7 @@ def train(
         seen = training.damped(damping).X
         estimator.fit(seen, training.Y, groups=groups, positions=training.positions)
         novelty_model = NoveltyModel().fit(training.X, groups)
+        scale_model = _scale_model(training, blocks[0])
         intervals, inner, levels, notes = None, None, None, [NOT_CALIBRATED.format("none were asked for")]
         if level is not None:
             held_out, spread = held_out_predictions(estimator, seen, training.Y, groups, training.positions)
@@ -164,10 +170,11 @@ def train(
             levels=levels,
             stability=stability,
             damping=None if damping is None else damping.facts(),
+            scale_check=None if scale_model is None else scale_model.facts(),
             notes=notes,
         )
         card["training"]["spot_diameter_um"] = _spot_diameter_um(cohort)
-        parts = estimator, novelty_model, intervals, damping
+        parts = estimator, novelty_model, intervals, damping, scale_model
         trained = Head(seal(card, *parts), *parts)
         if out is not None:
             trained.save(out)
@@ -179,6 +186,22 @@ def _carried(scores: Mapping[str, Any] | Scored | str | os.PathLike[str] | None)
     if isinstance(scores, str | os.PathLike):
         return read_json(Path(scores) / "summary.json", hint="Run histomix evaluate again")
     return scores.summary if isinstance(scores, Scored) else scores
+
+
+def _scale_model(training: TrainingSet, block: Mapping[str, AnnData]) -> ScaleModel | None:
+    """The scale check of the first encoder's features, where all sections have a sample at other scales."""
+    names, first = np.unique(training.section, return_index=True)
+    samples = []
+    for name in names.tolist():
+        found = scale_sample(block[name], feature_manifest(block[name]))
+        if found is None or not len(found[0]):
+            return None
+        samples.append(found)
+    factors = samples[0][1]
+    if any(not np.array_equal(factors, one) for _, one in samples):
+        return None  # kept by versions that looked at others
+    levels = [training.X[training.section == name] for name in names]
+    return fit_scale([sample for sample, _ in samples], factors, levels, training.donor[first].tolist())
 
 
 def _held_apart(training: TrainingSet) -> str:

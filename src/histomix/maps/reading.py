@@ -43,6 +43,8 @@ class Reading:
         What to say beside intervals that tell nothing of other patients; else "".
     refers_to
         What area a number is for, and what the head learnt from, in a sentence; "" where the map does not say it.
+    scale
+        What to say where the um per px cannot be right; else "".
     refers_short
         The same in a few words, for a legend.
     good_for
@@ -58,6 +60,7 @@ class Reading:
     caution: str
     refers_to: str
     refers_short: str
+    scale: str = ""
     good_for: dict[str, str] = field(default_factory=dict)
     slide_error: dict[str, float] = field(default_factory=dict)
 
@@ -69,7 +72,7 @@ class Reading:
     @property
     def notes(self) -> list[str]:
         """Sentences for the small print of a page or a picture, without the statement."""
-        return [words for words in (self.refers_to, self.caution) if words]
+        return [words for words in (self.scale, self.refers_to, self.caution) if words]
 
 
 def reading_of(
@@ -92,6 +95,7 @@ def reading_of(
         interval_caution(calibration),
         str(manifest.get("refers_to") or refers_to(manifest)),
         refers_shortly(manifest),
+        sentence(str((manifest.get("scale_check") or {}).get("words") or "")),
         dict(good_for),
         dict(slide_error),
     )

@@ -45,7 +45,11 @@ def map_notes(one: CompositionMap, *, intervals: bool = False) -> list[str]:
     if outside:
         share = whole_percent(outside / int(one.read_ok.sum()))
         notes.append(f"Hatched: out of scope, unlike what the head was trained on ({share} of the tiles).")
-    notes += [words for words in (reading.refers_to, reading.caution if intervals and one.bounds else "") if words]
+    notes += [
+        words
+        for words in (reading.scale, reading.refers_to, reading.caution if intervals and one.bounds else "")
+        if words
+    ]
     return [*notes, RESEARCH_USE]
 
 

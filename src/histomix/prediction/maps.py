@@ -52,6 +52,8 @@ class Maps:
         bool (n,).
     blurred
         bool (n,), out of focus; None where the sharpness is not known.
+    scale
+        What the head says of the slide's um per px (`histomix.heads.scale`); None where it cannot.
     """
 
     values: np.ndarray
@@ -62,6 +64,7 @@ class Maps:
     read_ok: np.ndarray
     in_scope: np.ndarray
     blurred: np.ndarray | None = None
+    scale: dict[str, Any] | None = None
 
 
 def apply_head(head: Head, X: np.ndarray, plan: Plan, make: Make = in_memory, sharp: np.ndarray | None = None) -> Maps:
@@ -86,12 +89,15 @@ def apply_head(head: Head, X: np.ndarray, plan: Plan, make: Make = in_memory, sh
     n, types = len(plan), len(head.card["cell_types"])
     values = make("values", (n, types), "float32")
     novelty, scope = make("novelty", (n,), "float64"), make("in_scope", (n,), "bool")
+    sizes = None if head.scale_model is None else make("log_scale", (n,), "float64")
     bounds: dict[str, np.ndarray] = {}
     for start, stop, low, high in _chunks(plan, _context_um(head)):
         output = head.apply(X[low:high], plan.xy_um[low:high])
         core = slice(start - low, stop - low)
         values[start:stop], novelty[start:stop] = output.values[core], output.novelty[core]
         scope[start:stop] = output.in_scope[core]
+        if sizes is not None and output.log_scale is not None:
+            sizes[start:stop] = output.log_scale[core]
         for name in ("lower", "upper"):
             bound = getattr(output, name)
             if bound is not None:
@@ -99,7 +105,8 @@ def apply_head(head: Head, X: np.ndarray, plan: Plan, make: Make = in_memory, sh
     read_ok = np.isfinite(novelty)
     combined = _combined(plan, values, make) if _overlap(plan) > 1 else None
     blurred = None if sharp is None or np.isnan(sharp).all() else sharp < OUT_OF_FOCUS
-    return Maps(values, bounds.get("lower"), bounds.get("upper"), combined, novelty, read_ok, scope, blurred)
+    scale = None if sizes is None or head.scale_model is None else head.scale_model.check(sizes[read_ok])
+    return Maps(values, bounds.get("lower"), bounds.get("upper"), combined, novelty, read_ok, scope, blurred, scale)
 
 
 def _context_um(head: Head) -> float:
@@ -221,6 +228,8 @@ def describe(
     more["refers_to"] = refers_to({**plan.facts, **more})
     if head.card.get("calibration"):
         more["calibrated_on"] = calibrated_on(head.card["calibration"])
+    if maps.scale is not None:
+        more["scale_check"] = maps.scale
     more["tissue_areas"] = {**plan.facts["tissue_areas"], "mm2": dict(areas)}
     if anonymised is not None:
         more["anonymised"] = anonymised
@@ -285,7 +294,7 @@ def write_map(
         "unreadable_tiles": unreadable,
         "in_scope_tiles": in_scope,
         "areas_mm2": areas,
-        "remarks": remarks_of(plan, head, areas, unreadable, in_scope),
+        "remarks": remarks_of(plan, head, areas, unreadable, in_scope, maps.scale),
     }
 
 

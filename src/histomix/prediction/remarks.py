@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,7 +19,14 @@ _MOST_IS_READ = 0.75
 _FEW_TILES = 2
 
 
-def remarks_of(plan: Plan, head: Head, areas: Mapping[str, float], unreadable: int, in_scope: int) -> list[str]:
+def remarks_of(
+    plan: Plan,
+    head: Head,
+    areas: Mapping[str, float],
+    unreadable: int,
+    in_scope: int,
+    scale: Mapping[str, Any] | None = None,
+) -> list[str]:
     """Sentences on a slide whose map must be read with care.
 
     Parameters
@@ -30,12 +37,16 @@ def remarks_of(plan: Plan, head: Head, areas: Mapping[str, float], unreadable: i
         What became of its tissue, mm2.
     unreadable, in_scope
         How many tiles could not be read, and how many are like those of the training.
+    scale
+        What the head says of the slide's um per px (`histomix.heads.scale.ScaleModel.check`).
     """
     remarks = []
     readable = len(plan) - unreadable
     statement = scope_statement(in_scope / readable if readable else float("nan"), head.card.get("tissue"))
     if statement:
         remarks.append(f"{statement}: check the tissue, the stain and the um per px, and do not read its composition")
+    if scale is not None and scale["told"]:
+        remarks.append(str(scale["words"]))
     if unreadable:
         remarks.append(f"{unreadable} of {len(plan)} tiles could not be read")
     upsampling = plan.facts["slide"]["upsampling"]

@@ -89,6 +89,8 @@ def _notes(one: SlideMap) -> list[str]:
             f"Only {whole_percent(reading.in_scope_share)} of the tiles look like the training tissue; the others are "
             "hatched, and in no number here."
         )
+    if reading.scale:
+        notes.append(reading.scale)
     if composition.bounds and reading.caution:
         notes.append(reading.caution)
     areas = composition.areas_mm2

@@ -43,6 +43,7 @@ def make_card(
     levels: Mapping[str, Any] | None = None,
     stability: Mapping[str, Any] | None = None,
     damping: Mapping[str, Any] | None = None,
+    scale_check: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """All that a card says but the digests of its files, as plain JSON values.
@@ -65,6 +66,8 @@ def make_card(
         How far predictions move when a slide is cropped, see `heads.cards.crops.crop_stability`.
     damping
         How it looks past the stain, see `heads.stain.StainDamping`.
+    scale_check
+        What wrong um per px it can tell, see `heads.scale.ScaleModel`.
     notes
         Sentences to add to the limits.
     """
@@ -94,6 +97,7 @@ def make_card(
         "levels": levels,
         "crop_stability": stability,
         "stain_damping": damping,
+        "scale_check": scale_check,
         "calibration": None if intervals is None else _named(intervals.facts(), training.cell_types),
         "intended_use": INTENDED_USE,
         "limits": " ".join([LIMITS, *notes]),

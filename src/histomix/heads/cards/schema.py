@@ -73,6 +73,7 @@ _OPTIONAL: dict[str, tuple[_Test, str]] = {
     "levels": (_or_none(_table), "a table"),
     "crop_stability": (_or_none(_table), "a table"),
     "stain_damping": (_or_none(_table), "a table"),
+    "scale_check": (_or_none(_table), "a table"),
     "calibration": (_or_none(_table), "a table"),
     "intended_use": (_or_none(_text), "text"),
     "limits": (_or_none(_text), "text"),

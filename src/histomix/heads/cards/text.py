@@ -158,7 +158,9 @@ def _sees(card: Mapping[str, Any]) -> str:
         context_um = card["context_um"]
         far = "at the tiles of its whole slide" if context_um is None else f"at neighbours up to {context_um:g} um away"
         text += f"\n\nIt looks {far if context_um != 0 else 'at each tile alone'}."
-    return text + _damping(card.get("stain_damping")) + _stability(card.get("crop_stability"))
+    scale = (card.get("scale_check") or {}).get("words")
+    text += _damping(card.get("stain_damping")) + _stability(card.get("crop_stability"))
+    return text + (f" {plain(scale)}" if scale else "")
 
 
 def _damping(facts: Mapping[str, Any] | None) -> str:
