@@ -24,6 +24,8 @@ INTERVALS = "intervals.safetensors"
 STAIN = "stain.safetensors"
 #: Only in the folder of a head whose features had a sample at other scales.
 SCALE = "scale.safetensors"
+#: All that the folder of a head may hold.
+FILES = frozenset((CARD, WEIGHTS, NOVELTY, INTERVALS, STAIN, SCALE))
 HINT = "Train it again, or restore it from a copy"
 
 

@@ -19,7 +19,7 @@ from .apply import HeadOutput, apply_head, novelty_of, readable_rows
 from .base import CompositionRegressor
 from .cards.text import card_facts, card_markdown
 from .dataset import join_blocks, positions_um
-from .files import CARD, HINT, INTERVALS, NOVELTY, SCALE, STAIN, WEIGHTS, check_card, read_arrays
+from .files import CARD, FILES, HINT, INTERVALS, NOVELTY, SCALE, STAIN, WEIGHTS, check_card, read_arrays
 from .intervals import Intervals
 from .neighbourhood import Positions
 from .novelty import NoveltyModel
@@ -104,9 +104,7 @@ class Head:
         if self.estimator.needs_positions or self.context_um:
             names = np.broadcast_to(np.asarray(section), (len(X),))
             positions = Positions(names, np.asarray(xy_um, dtype=np.float64), tiles)
-        return apply_head(
-            self.estimator, self.novelty_model, self.intervals, X, positions, self.stain_damping, self.scale_model
-        )
+        return self._apply(X, positions)
 
     def output(self, features: AnnData | Sequence[AnnData]) -> HeadOutput:
         """Apply the head to features of one slide: what `apply` gives, for the tiles of `predict_features`.
@@ -114,9 +112,11 @@ class Head:
         Takes what `predict_features` takes and raises the same.
         """
         _, X, positions = self._matrix(features)
-        return apply_head(
-            self.estimator, self.novelty_model, self.intervals, X, positions, self.stain_damping, self.scale_model
-        )
+        return self._apply(X, positions)
+
+    def _apply(self, X: Any, positions: Positions | None) -> HeadOutput:
+        models = self.estimator, self.novelty_model, self.intervals
+        return apply_head(*models, X, positions, self.stain_damping, self.scale_model)
 
     def _repr_html_(self) -> str:
         return card_html(*card_facts(self.card))
@@ -211,10 +211,7 @@ class Head:
 def check_place(folder: str | os.PathLike[str]) -> None:
     """Refuse (HeadError) a place to save to that is a file, or a folder with anything but a head."""
     target = Path(folder)
-    if target.is_file() or (
-        target.is_dir()
-        and not {path.name for path in target.iterdir()} <= {CARD, WEIGHTS, NOVELTY, INTERVALS, STAIN, SCALE}
-    ):
+    if target.is_file() or (target.is_dir() and not {path.name for path in target.iterdir()} <= FILES):
         raise HeadError("the place to save to holds other files", where=target, hint="Name a new folder for the head")
 
 

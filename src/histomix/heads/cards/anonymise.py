@@ -28,6 +28,7 @@ _KEPT = (
         "levels",
         "crop_stability",
         "stain_damping",
+        "scale_check",
         "calibration",
         "intended_use",
         "limits",
