@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from honesty_audit import audit_rows
+from honesty_novelty import coverage_rows, novelty_rows
 from honesty_scale import scale_rows
 
 Row = dict[str, Any]
@@ -27,6 +28,8 @@ Row = dict[str, Any]
 PARTS: dict[str, Callable[[Path, Path | None, bool], Iterator[Row]]] = {
     "audit": audit_rows,
     "scale": scale_rows,
+    "novelty": novelty_rows,
+    "coverage": coverage_rows,
 }
 
 

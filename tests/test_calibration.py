@@ -10,6 +10,8 @@ from scipy.optimize import lsq_linear
 
 from histomix.errors import HeadError
 from histomix.heads import Intervals, calibrate, held_out_predictions, make_estimator
+from histomix.heads.intervals import WIDENED, WIDENED_BY
+from histomix.maps.reading import interval_caution
 
 Data = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
@@ -153,7 +155,22 @@ def test_facts_say_how_many_donors_and_what_they_guarantee() -> None:
     assert "widened" not in calibrate(*cohort(9, 0), unit="cells per spot").facts()["statement"]
     sections = calibrate(*cohort(3, 0), unit="cells per spot", kind="section").facts()
     assert sections["n_donors"] == 1 and sections["n_groups"] == 3
-    assert "3 sections of one donor" in sections["statement"] and "nothing of other donors" in sections["statement"]
+    assert "3 sections of one donor" in sections["statement"] and "nothing of the spread" in sections["statement"]
+
+
+def test_intervals_of_one_or_two_donors_sections_are_widened_and_say_so() -> None:
+    data = cohort(4, 0)
+    plain = calibrate(*data, unit="cells per spot")
+    for n_donors, factor in WIDENED.items():
+        wide = calibrate(*data, unit="cells per spot", kind="section", n_donors=n_donors)
+        np.testing.assert_allclose(wide.multiplier, factor * plain.multiplier)
+        facts = wide.facts()
+        assert facts["widened"] == {"factor": factor, "source": WIDENED_BY}
+        assert facts["width"]["mean"] > plain.facts()["width"]["mean"]
+        assert facts["coverage"] == plain.facts()["coverage"]
+        assert f"{factor:g} times wider" in facts["statement"] and WIDENED_BY in facts["statement"]
+        assert f"{factor:g} times wider" in interval_caution(facts)
+    assert "widened" not in plain.facts()
 
 
 def test_a_donor_in_the_facts_is_judged_by_the_others() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.spatial import cKDTree
+from sklearn.metrics import roc_auc_score
 
 from histomix.errors import HeadError
 from histomix.heads import IN_SCOPE_PERCENTILE, NoveltyModel
@@ -94,6 +95,56 @@ def test_the_rows_that_stand_for_all_are_bounded_and_shared_among_donors() -> No
     assert pd.Series(groups[rows]).value_counts().to_dict() == {"a": 850, "b": 850, "c": 300}
     np.testing.assert_array_equal(rows, _spread_over(len(groups), groups, 2000))
     np.testing.assert_array_equal(_spread_over(30, None, 2000), np.arange(30))
+
+
+def errors(n_donors: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Features, donors, predictions and labels: where more is predicted, more is wrong."""
+    X, donor = donors(n_donors, seed=seed)
+    rng = np.random.default_rng(seed + 100)
+    values = rng.gamma(1.0, 1.0, (len(X), 3))
+    return X, donor, values, values + 0.5 * values * rng.standard_normal(values.shape)
+
+
+def test_novelty_rises_with_the_error_of_unseen_donors_and_far_tiles_are_out_of_scope() -> None:
+    X, donor, values, Y = errors(4, 0)
+    model, alone = NoveltyModel().fit(X, donor, values, Y), NoveltyModel().fit(X, donor)
+    there, _, predicted, labels = errors(2, 7)
+    wrong = np.abs(predicted - labels).mean(axis=1)
+    severe = wrong > np.quantile(wrong, 0.9)
+    assert roc_auc_score(severe, model(there, predicted)) > 0.75 > 0.6 > roc_auc_score(severe, alone(there))
+    assert np.mean(model(there, predicted) > IN_SCOPE_PERCENTILE) < 0.05
+    little = np.full_like(predicted, 0.01)  # hardly an error is expected, but nothing is known of such tiles
+    assert (model(there + 15, little) > IN_SCOPE_PERCENTILE).all()
+    with pytest.raises(HeadError, match="depends on the predictions"):
+        model(there)
+
+
+def test_without_errors_to_learn_from_the_distance_alone_counts() -> None:
+    X, donor, values, _ = errors(4, 0)
+    alone = NoveltyModel().fit(X, donor)
+    some = np.where(donor[:, None] == 2, np.nan, values)  # a donor that was never held out
+    for held_out, labels in ((values, values), (some, values), (None, values)):
+        model = NoveltyModel().fit(X, donor, held_out, labels)
+        assert not model.needs_values
+        np.testing.assert_array_equal(model(X), alone(X))
+
+
+def test_a_score_that_was_saved_before_there_were_errors_is_what_it_was() -> None:
+    X, donor = donors(4)
+    model = NoveltyModel().fit(X, donor)
+    earlier = {name: array for name, array in model.arrays().items() if name != "far" and not name.startswith("error")}
+    np.testing.assert_array_equal(NoveltyModel.restored(earlier, X.shape[1])(X), model(X))
+
+
+def test_a_saved_score_with_errors_is_the_same() -> None:
+    X, donor, values, Y = errors(4, 0)
+    model = NoveltyModel().fit(X, donor, values, Y)
+    arrays = model.arrays()
+    again = NoveltyModel.restored(arrays, X.shape[1])
+    assert again.needs_values
+    np.testing.assert_array_equal(again(X, values), model(X, values))
+    with pytest.raises(HeadError, match="above 0"):
+        NoveltyModel.restored({**arrays, "error_scale": np.zeros(3)}, X.shape[1])
 
 
 def test_a_slide_is_judged_beside_held_out_donors() -> None:

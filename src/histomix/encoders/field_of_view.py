@@ -46,6 +46,8 @@ class _Field:
         self.views, self.dim = encoder.views, encoder.dim
 
     def __getattr__(self, name: str) -> Any:
+        if name == "_encoder":  # a copy in the making has none yet
+            raise AttributeError(name)
         return getattr(self._encoder, name)  # what a runtime adds: its name, precision, and work done ahead
 
     def tile_spec(self) -> TileSpec:

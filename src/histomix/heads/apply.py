@@ -110,21 +110,22 @@ def apply_head(
             if intervals is not None and lower is not None and upper is not None:
                 spread = estimator.predict_spread(seen, where) if intervals.needs_spread else None
                 lower[rows], upper[rows] = intervals.bounds(predictions, spread)
-        novelty = novelty_of(novelty_model, X, rows)
+        novelty = novelty_of(novelty_model, X, rows, values)
     in_scope = np.nan_to_num(novelty, nan=np.inf) <= IN_SCOPE_PERCENTILE
-    log_scale = None if scale_model is None else _by_row(scale_model, X, rows)
+    log_scale = None if scale_model is None else _in_chunks(lambda table, _: scale_model(table), X, rows)
     return HeadOutput(values, lower, upper, novelty, in_scope, log_scale)
 
 
-def novelty_of(model: NoveltyModel, X: Any, rows: np.ndarray) -> np.ndarray:
-    """Novelty of the rows that can be read, in chunks; NaN elsewhere."""
-    return _by_row(model, X, rows)
+def novelty_of(model: NoveltyModel, X: Any, rows: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Novelty of the rows that can be read, from what is predicted of them, in chunks; NaN elsewhere."""
+    return _in_chunks(lambda table, here: model(table, values[here]), X, rows)
 
 
-def _by_row(model: Callable[[np.ndarray], np.ndarray], X: Any, rows: np.ndarray) -> np.ndarray:
+def _in_chunks(of: Callable[[np.ndarray, np.ndarray], np.ndarray], X: Any, rows: np.ndarray) -> np.ndarray:
+    """What is said of the rows that can be read, given them and their numbers; NaN elsewhere."""
     result, seen = np.full(len(X), np.nan), Rows(X, rows)
     with single_thread():
         for start in range(0, len(rows), _ROWS):
             here = slice(start, min(start + _ROWS, len(rows)))
-            result[rows[here]] = model(seen[here])
+            result[rows[here]] = of(seen[here], rows[here])
     return result

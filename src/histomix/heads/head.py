@@ -15,7 +15,7 @@ from ..embedding import encoder_identity, feature_manifest, require_same_encoder
 from ..errors import FeatureError, HeadError, InputError, MissingHeadError
 from ..notebook import card_html
 from ..provenance import atomic_path, digest_bytes, digest_json, read_json, write_json
-from .apply import HeadOutput, apply_head, novelty_of, readable_rows
+from .apply import HeadOutput, apply_head, readable_rows
 from .base import CompositionRegressor
 from .cards.text import card_facts, card_markdown
 from .dataset import join_blocks, positions_um
@@ -154,12 +154,11 @@ class Head:
         return pd.DataFrame(values, index=keys, columns=self.card["cell_types"])
 
     def novelty(self, features: AnnData | Sequence[AnnData]) -> np.ndarray:
-        """Percentile of each tile's distance among held-out training tiles, 0 to 1, ``(n,)``; NaN if unreadable.
+        """Percentile of each tile's novelty among held-out training tiles, 0 to 1, ``(n,)``; NaN if unreadable.
 
         Takes what `predict_features` takes and raises the same.
         """
-        _, X, _ = self._matrix(features)
-        return novelty_of(self.novelty_model, X, readable_rows(X))
+        return self.output(features).novelty
 
     def card_markdown(self) -> str:
         """The card as Markdown, for people; see `histomix.heads.card_markdown`."""

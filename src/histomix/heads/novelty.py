@@ -1,4 +1,4 @@
-"""How unlike the training tiles a tile is, and whether a slide is like those of training."""
+"""How far a tile's prediction is to be trusted, and whether a slide is like those of training."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from scipy import linalg
 
 from ..errors import HeadError
+from .expected_error import ExpectedError, tile_errors
 from .inner_folds import inner_splits
 from .models.preprocess import standardise, threads_for
 from .saved import check_saved
@@ -21,22 +22,37 @@ _ROWS = 12_000
 _QUANTILES = np.linspace(0, 1, 1001)
 #: Training tiles kept to measure the distance to, at most, and which of the nearest it is measured to.
 _PROTOTYPES, _NEIGHBOUR = 2000, 5
+#: Where the distance of held-out tiles ends that says nothing of their error, and how much it counts beyond.
+_FAR, _STEEP = 0.95, 6.0
+#: Errors that are expected to differ by less than this (of the logarithm) are taken to be the same.
+_LEAST_RANGE = 0.05
 #: Held-out tiles so many interquartile ranges above the upper quartile are outliers (Tukey 1977).
 _FENCE = 1.5
 #: A slide is out of scope with a smaller share of its tiles in scope than the first; the second is enough to be in.
 _OUT, _IN = 0.5, 0.9
 
 
+_ARRAYS = ("centre", "scale", "axes", "noise", "prototypes", "usual", "far", "quantiles", "shares")
+
+
 class NoveltyModel:
-    """Percentile of a tile's distance from the training tiles, among training tiles of donors held out from it.
+    """Percentile of a tile's expected error and distance, among training tiles of donors held out from it.
+
+    The error that is expected of a tile follows from what is predicted there: ridge regression of the logarithm of
+    held-out errors (mean over cell types, each over the standard deviation of its labels) on the sum of the predictions
+    and that of their roots. It orders the tiles of slides like those of training. How far a tile is from the training
+    tiles hardly tells that order, and counts only beyond where nearly all held-out tiles are: there nothing is known of
+    its error.
 
     Two distances see different things. The Mahalanobis distance is from the whole distribution, with its covariance
     shrunk by probabilistic principal components (Tipping and Bishop 1999): the leading components have their own
     variance, all other directions share one. The distance to the fifth nearest of up to 2000 training tiles in the
     leading components (Sun, Ming, Zhu and Li 2022, arXiv 2204.06507) finds what lies between or beside the
-    kinds of tissue that were seen. The logarithm of each is put on the scale of held-out tiles, and the greater counts:
-    the novelty is its percentile among held-out tiles. Donors weigh equally, and since they were held out, a merely new
-    donor does not look novel.
+    kinds of tissue that were seen. The logarithm of each is put on the scale of held-out tiles, and the greater counts.
+    So is the logarithm of the expected error; what the distance is beyond the 95th percentile of held-out tiles is
+    added to it, six times, and the novelty is the percentile of the sum among held-out tiles. Donors weigh equally,
+    and since they were held out, a merely new donor does not look novel. A model that was fitted without errors has
+    the distance alone.
 
     Training sections have tiles of glass, folds and pen too. Held-out tiles beyond their donor's upper fence (Tukey's,
     1.5 interquartile ranges above the upper quartile) are therefore no part of the distribution that percentiles are
@@ -49,9 +65,12 @@ class NoveltyModel:
         variance already counts
     noise : float64 array, (1,): the shared variance
     prototypes : float16 array, (m, r): training tiles in the components
-    usual : float64 array, (2, 2): median and interquartile range of the log distances of held-out training tiles
-    quantiles : float64 array, (1001,): of held-out training tiles' greater distance
+    usual : float64 array, (2, 2) or (3, 2): median and interquartile range of the log distances of held-out training
+        tiles, and of their expected log error
+    far : float64 array, (1,): distance beyond which it counts
+    quantiles : float64 array, (1001,): of held-out training tiles' sum, or greater distance
     shares : float64 array, (n_groups,): of the tiles of each held-out donor that are in scope, judged by the others
+    error : the expected log error; its arrays stand beside those above
     """
 
     centre: np.ndarray
@@ -60,34 +79,79 @@ class NoveltyModel:
     noise: np.ndarray
     prototypes: np.ndarray
     usual: np.ndarray
+    far: np.ndarray
     quantiles: np.ndarray
     shares: np.ndarray
+    error: ExpectedError
 
-    def fit(self, X: np.ndarray, groups: np.ndarray | None) -> Self:
-        """Fit on embeddings ``(n, n_features)`` whose rows of one group are held out together.
+    def fit(
+        self,
+        X: np.ndarray,
+        groups: np.ndarray | None,
+        held_out: np.ndarray | None = None,
+        Y: np.ndarray | None = None,
+    ) -> Self:
+        """Fit on embeddings whose rows of one group are held out together.
 
         Of more than 12,000 rows, as many are drawn with a fixed seed, equally from all groups.
+
+        Parameters
+        ----------
+        X
+            Embeddings, ``(n, n_features)``.
+        groups
+            Group of each row, ``(n,)``, or None.
+        held_out, Y
+            Predictions of each row by a fit without its group, and labels, ``(n, n_types)``; rows with NaN have no part
+            in the expected error. None: the distance alone counts.
         """
+        groups = None if groups is None else np.asarray(groups)
         if len(X) > _ROWS:
             kept = _spread_over(len(X), groups, _ROWS)
-            X, groups = X[kept], None if groups is None else np.asarray(groups)[kept]
+            X, groups = X[kept], None if groups is None else groups[kept]
+            held_out, Y = (None if table is None else table[kept] for table in (held_out, Y))
+        splits = inner_splits(len(X), groups)
+        order = np.concatenate([test for _, test in splits])
+        values, error = _told_errors(held_out, Y, order)
         with threads_for(X.size):
-            rows, parts = [], []
-            for train, test in inner_splits(len(X), groups):
+            parts = []
+            for train, test in splits:
                 self._fit_distances(X[train], None if groups is None else groups[train])
-                rows.append(test)
-                parts.append(self._distances(X[test]))
-            held_out, order = np.concatenate(parts, axis=1), np.concatenate(rows)
-            names = np.zeros(len(order), int) if groups is None else np.asarray(groups)[order]
+                self._fit_error(values, error, train)
+                parts.append(self._signals(X[test], None if values is None else values[test]))
+            signals = np.concatenate(parts, axis=1)
+            names = np.zeros(len(order), int) if groups is None else groups[order]
             _, group = np.unique(names, return_inverse=True)
-            self.usual, self.quantiles = _reference(held_out, group)
-            self.shares = _fractions_in_scope(held_out, group)
+            self.usual, self.far, self.quantiles = _reference(signals, group)
+            self.shares = _fractions_in_scope(signals, group)
             self._fit_distances(X, groups)
+            self._fit_error(values, error, order)
         return self
 
-    def __call__(self, X: np.ndarray) -> np.ndarray:
-        """Percentile of each row, 0 to 1, float64 ``(n,)``; 1 is beyond every held-out training tile."""
-        return _percentile(self._distances(X), self.usual, self.quantiles)
+    @property
+    def needs_values(self) -> bool:
+        """Whether predictions are asked for."""
+        return len(self.error) > 0
+
+    def __call__(self, X: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
+        """Percentile of each row, 0 to 1, float64 ``(n,)``; 1 is beyond every held-out training tile.
+
+        Parameters
+        ----------
+        X
+            Embeddings, ``(n, n_features)``.
+        values
+            What the head predicts of them, ``(n, n_types)``; only where `needs_values`.
+
+        Raises
+        ------
+        HeadError
+            Predictions are needed and None.
+        """
+        if values is None and self.needs_values:
+            raise HeadError("the novelty score depends on the predictions, and none were given")
+        signals = self._signals(X, values if self.needs_values else None)
+        return _percentile(signals, self.usual, self.far, self.quantiles)
 
     def scope(self, in_scope: np.ndarray) -> dict[str, Any]:
         """Judge a slide by the share of its readable tiles that are in scope, beside held-out training donors.
@@ -123,7 +187,8 @@ class NoveltyModel:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the fitted arrays."""
-        return {name: np.ascontiguousarray(getattr(self, name)) for name in NoveltyModel.__annotations__}
+        own = {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}
+        return {**own, **self.error.arrays()}
 
     @classmethod
     def restored(cls, arrays: Mapping[str, np.ndarray], n_features: int) -> Self:
@@ -138,18 +203,24 @@ class NoveltyModel:
         rank = arrays["axes"].shape[-1] if "axes" in arrays else 0
         length = {name: len(arrays[name]) if name in arrays else 0 for name in ("prototypes", "shares")}
         shapes = {"centre": (n_features,), "scale": (n_features,), "axes": (n_features, rank), "noise": (1,)}
-        shapes |= {"prototypes": (length["prototypes"], rank), "usual": (2, 2), "quantiles": _QUANTILES.shape}
-        shapes |= {"shares": (length["shares"],)}
+        shapes |= {"prototypes": (length["prototypes"], rank), "quantiles": _QUANTILES.shape}
+        shapes |= {"shares": (length["shares"],), "far": (1,), "error_offset": (1,)}
+        types = len(arrays["error_scale"]) if "error_scale" in arrays else 0
+        shapes |= {"usual": (3 if types else 2, 2), "error_weights": (2,), "error_scale": (types,)}
+        arrays = _of_distance_alone(arrays)
         actual_shapes = {name: array.shape for name, array in arrays.items()}
         if actual_shapes != shapes or not all(length.values()):
             raise HeadError(f"the arrays of the novelty score have shapes {actual_shapes}; expected {shapes}")
         check_saved(arrays)
+        if not (arrays["error_scale"] > 0).all():
+            raise HeadError("the saved array error_scale holds zeros or negative numbers; a scale is above 0")
         if (arrays["shares"] < 0).any() or (arrays["shares"] > 1).any():
             raise HeadError("the saved array shares holds what is no share from 0 to 1")
         if not (arrays["noise"] > 0).all():
             raise HeadError("the saved array noise holds no variance above 0")
-        for name, array in arrays.items():
-            setattr(model, name, array)
+        for name in _ARRAYS:
+            setattr(model, name, arrays[name])
+        model.error = ExpectedError.restored(arrays)
         return model
 
     def _fit_distances(self, X: np.ndarray, groups: np.ndarray | None) -> None:
@@ -170,6 +241,20 @@ class NoveltyModel:
         # Laid out as it is when it is loaded: products differ in the last bit with the order in memory.
         self.axes = np.ascontiguousarray(axes, dtype=np.float32)
         self.prototypes = (Z[_spread_over(len(Z), groups, _PROTOTYPES)] @ self._directions()).astype(np.float16)
+
+    def _fit_error(self, values: np.ndarray | None, error: np.ndarray | None, rows: np.ndarray) -> None:
+        if values is None or error is None:
+            self.error = ExpectedError.unknown()
+            return
+        told = rows[np.isfinite(error[rows])]
+        self.error = ExpectedError.fit(values[told], error[told])
+
+    def _signals(self, X: np.ndarray, values: np.ndarray | None) -> np.ndarray:
+        """Logarithms of both distances of each row, and of its expected error, float64 ``(2, n)`` or ``(3, n)``."""
+        distances = self._distances(X)
+        if values is None:
+            return distances
+        return np.concatenate([distances, self.error(values)[None]])
 
     def _directions(self) -> np.ndarray:
         """The components as unit vectors, ``(n_features, r)``."""
@@ -228,17 +313,41 @@ def _spread_over(n: int, groups: np.ndarray | None, most: int) -> np.ndarray:
     return np.sort(order[np.argsort(rank[order], kind="stable")][:most])
 
 
-def _reference(distances: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What held-out tiles are like: `usual` and `quantiles` of log distances ``(2, n)``, groups weighted equally."""
+def _of_distance_alone(arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """Arrays of an earlier version, which had no expected error, in the layout of this one."""
+    if {"far", "error_weights", "error_scale", "error_offset"} & set(arrays):
+        return arrays
+    without = {"far": np.zeros(1), "error_offset": np.zeros(1)}
+    return {**arrays, **without, "error_weights": np.zeros(2), "error_scale": np.zeros(0)}
+
+
+def _told_errors(
+    held_out: np.ndarray | None, Y: np.ndarray | None, rows: np.ndarray
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Predictions and errors, where all of ``rows`` have them and they differ; else neither."""
+    if held_out is None or Y is None or not np.isfinite(held_out[rows]).all():
+        return None, None
+    error = tile_errors(held_out, Y)
+    return (held_out, error) if error[rows].any() else (None, None)
+
+
+def _reference(signals: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`usual`, `far` and `quantiles` of signals ``(2 or 3, n)`` of held-out tiles, groups weighted equally."""
     weight = (1 / np.bincount(group))[group]
-    low, middle, high = (_weighted(distances, weight, [level]) for level in (0.25, 0.5, 0.75))
-    usual = np.concatenate([middle, np.maximum(high - low, 1e-6)], axis=1)
-    greater, ordinary = _greater(distances, usual), np.ones(len(group), bool)
+    low, middle, high = (_weighted(signals, weight, [level]) for level in (0.25, 0.5, 0.75))
+    least = np.array([1e-6, 1e-6, _LEAST_RANGE])[: len(signals), None]
+    usual = np.concatenate([middle, np.maximum(high - low, least)], axis=1)
+    greater, ordinary = _greater(signals, usual), np.ones(len(group), bool)
     for one in range(int(group.max()) + 1):
         rows = group == one
         low, high = np.quantile(greater[rows], [0.25, 0.75])
         ordinary[rows] = greater[rows] <= high + _FENCE * (high - low)
-    return usual, _weighted(greater[None, ordinary], weight[ordinary], _QUANTILES)[0]
+    far = _weighted(greater[None, ordinary], weight[ordinary], [_FAR])[0]
+    score = _score(signals, usual, far)
+    # The next donor is taken to be as bad as the worst of these, as intervals take it to be.
+    tops = [np.quantile(score[ordinary & (group == one)], IN_SCOPE_PERCENTILE) for one in range(int(group.max()) + 1)]
+    weight = np.where(group == int(np.argmax(tops)), 2 * weight, weight) if len(tops) > 2 else weight
+    return usual, far, _weighted(score[None, ordinary], weight[ordinary], _QUANTILES)[0]
 
 
 def _weighted(values: np.ndarray, weight: np.ndarray, levels: Any) -> np.ndarray:
@@ -246,25 +355,35 @@ def _weighted(values: np.ndarray, weight: np.ndarray, levels: Any) -> np.ndarray
     return np.stack([np.quantile(row, levels, weights=weight, method="inverted_cdf") for row in values])
 
 
-def _greater(distances: np.ndarray, usual: np.ndarray) -> np.ndarray:
-    excess: np.ndarray = ((distances - usual[:, :1]) / usual[:, 1:]).max(axis=0)
+def _greater(signals: np.ndarray, usual: np.ndarray) -> np.ndarray:
+    """The greater distance of each row, on the scale of held-out tiles."""
+    excess: np.ndarray = ((signals[:2] - usual[:2, :1]) / usual[:2, 1:]).max(axis=0)
     return excess
 
 
-def _percentile(distances: np.ndarray, usual: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
-    percentile: np.ndarray = np.interp(_greater(distances, usual), quantiles, _QUANTILES)
+def _score(signals: np.ndarray, usual: np.ndarray, far: np.ndarray) -> np.ndarray:
+    """Expected error, and what the distance adds; the distance alone where no error is expected."""
+    greater = _greater(signals, usual)
+    if len(signals) < 3:
+        return greater
+    score: np.ndarray = (signals[2] - usual[2, 0]) / usual[2, 1] + _STEEP * np.maximum(greater - far[0], 0)
+    return score
+
+
+def _percentile(signals: np.ndarray, usual: np.ndarray, far: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
+    percentile: np.ndarray = np.interp(_score(signals, usual, far), quantiles, _QUANTILES)
     return percentile
 
 
-def _fractions_in_scope(distances: np.ndarray, group: np.ndarray) -> np.ndarray:
+def _fractions_in_scope(signals: np.ndarray, group: np.ndarray) -> np.ndarray:
     """Fraction of each group in scope by the quantiles of the others; of all by their own where there is one group."""
     n_groups = int(group.max()) + 1
     if n_groups < 2:
-        return np.array([np.mean(_percentile(distances, *_reference(distances, group)) <= IN_SCOPE_PERCENTILE)])
+        return np.array([np.mean(_percentile(signals, *_reference(signals, group)) <= IN_SCOPE_PERCENTILE)])
     fractions = np.empty(n_groups)
     for one in range(n_groups):
         rest = group != one
         _, others = np.unique(group[rest], return_inverse=True)
-        reference = _reference(distances[:, rest], others)
-        fractions[one] = np.mean(_percentile(distances[:, ~rest], *reference) <= IN_SCOPE_PERCENTILE)
+        reference = _reference(signals[:, rest], others)
+        fractions[one] = np.mean(_percentile(signals[:, ~rest], *reference) <= IN_SCOPE_PERCENTILE)
     return fractions

@@ -142,15 +142,16 @@ def train(
         damping = training.stain_damping() if damp_stain else None
         seen = training.damped(damping).X
         estimator.fit(seen, training.Y, groups=groups, positions=training.positions)
-        novelty_model = NoveltyModel().fit(training.X, groups)
         scale_model = _scale_model(training, blocks[0])
         intervals, inner, levels, notes = None, None, None, [NOT_CALIBRATED.format("none were asked for")]
+        held_out = None
         if level is not None:
             held_out, spread = held_out_predictions(estimator, seen, training.Y, groups, training.positions)
             apart = _held_apart(training)
             inner = inner_scores(training, held_out, apart)
             levels = held_out_levels(training, held_out, level, seed)
             intervals, notes = _calibrated(training, held_out, spread, level, apart)
+        novelty_model = NoveltyModel().fit(training.X, groups, held_out, training.Y)
         stability = crop_stability(estimator, seen, training.Y, training.positions, seed)
         report(f"train {kind}", 1, 1)
         say_recalled(work, "fits")

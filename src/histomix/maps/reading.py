@@ -138,9 +138,14 @@ def interval_caution(calibration: Mapping[str, Any] | None) -> str:
         return ""
     if calibration.get("kind") != "section" and donors >= FEWEST_DONORS:
         return ""
+    whom, widened = calibrated_on(calibration), calibration.get("widened") or {}
+    if widened.get("factor"):
+        return (
+            f"Intervals are calibrated on: {whom}, and made {widened['factor']:g} times wider for other patients "
+            f"({widened.get('source', 'source not declared')}). How far patients of this tissue differ is not known."
+        )
     return (
-        f"Intervals are calibrated on: {calibrated_on(calibration)}. The values of another patient lie outside them "
-        "more often than they say."
+        f"Intervals are calibrated on: {whom}. The values of another patient lie outside them more often than they say."
     )
 
 
