@@ -22,6 +22,7 @@ from histomix.slides.readers.jpeg import decode_jpeg, says_rgb
 from histomix.spots import inspect_data
 
 from .slide_files import write_pyramid
+from .torture.families.dicom import write as write_dicom
 
 SMOOTH = np.kron(
     np.random.default_rng(1).integers(60, 200, (35, 41, 3), dtype=np.uint8), np.ones((32, 32, 1), np.uint8)
@@ -310,6 +311,31 @@ class TestDicom:
         assert self.names(find_slides(tmp_path)) == ["a.dcm", "b.dcm", "c.tif"]
         (tmp_path / "b.dcm").unlink()
         assert self.names(find_slides(tmp_path)) == ["a.dcm", "c.tif"]
+
+    @pytest.mark.parametrize(("placed", "right"), [(None, False), (3, False), (28, True)])
+    def test_tiles_without_a_place_are_no_glass(self, tmp_path: Path, placed: int | None, right: bool) -> None:
+        """OpenSlide ends the process on the first, and shows glass for the second."""
+        pixels = np.random.default_rng(0).integers(0, 256, (224, 448, 3), dtype=np.uint8)
+        path = tmp_path / "a.dcm"
+        write_dicom(path, pixels)
+        data = pydicom.dcmread(path)
+        data.DimensionOrganizationType = "TILED_SPARSE"
+        groups = []
+        for number in range(placed or 0):
+            group, place = pydicom.Dataset(), pydicom.Dataset()
+            place.ColumnPositionInTotalImagePixelMatrix = 64 * (number % 7) + 1
+            place.RowPositionInTotalImagePixelMatrix = 64 * (number // 7) + 1
+            group.PlanePositionSlideSequence = [place]
+            groups.append(group)
+        if placed is not None:
+            data.PerFrameFunctionalGroupsSequence = groups
+        data.save_as(path)
+        if right:
+            with open_slide(path) as slide:
+                assert slide.read(0, 0, 448, 224, 0.5).std() > 20
+            return
+        with pytest.raises(SlideError, match=r"where [03] of its 28 tiles are"):
+            open_slide(path)
 
     def test_frames_are_believed_against_the_header(
         self, data_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture

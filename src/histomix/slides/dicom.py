@@ -7,12 +7,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ..errors import SlideError
 from .readers.jpeg import says_rgb
 from .readers.tiff_rules import DECODE_ERRORS
 
 _TAGS = ("SeriesInstanceUID", "ImageType", "TotalPixelMatrixColumns", "TotalPixelMatrixRows")
 # Tag, kind and length of the element that holds the pixels.
 _PIXELS_HEADER = 12
+# A DICOM file begins with an empty preamble and its mark.
+_PREAMBLE, _MAGIC = 128, b"DICM"
+_PLACE = ("ColumnPositionInTotalImagePixelMatrix", "RowPositionInTotalImagePixelMatrix")
 # JPEG baseline and extended: the frames whose markers say what their samples are.
 _JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
 
@@ -36,6 +40,29 @@ def same_series(path: Path) -> list[Path]:
     return [path, *(file for file in files if file != path)]
 
 
+def check_sparse(path: Path) -> None:
+    """Refuse a DICOM slide that leaves out tiles and does not say where each of the others is.
+
+    Such a slide has tiles of glass left out; of tiles whose place is lost, libdicom makes glass as well, or ends the
+    process. Every file of the series is looked at, since OpenSlide opens them all.
+
+    Raises
+    ------
+    SlideError
+        A file of the slide is such a one.
+    """
+    if not _is_dicom(path):
+        return
+    for file in same_series(path):
+        placed, frames = _places(file, *_state(file))
+        if placed is not None and placed != frames:
+            raise SlideError(
+                f"is damaged: its header says where {placed:,} of its {frames:,} tiles are",
+                where=file,
+                hint="Export it again",
+            )
+
+
 def is_ycbcr_called_rgb(path: Path) -> bool:
     """Whether the header says RGB though the markers of its JPEG frames say YCbCr."""
     import pydicom
@@ -51,6 +78,34 @@ def is_ycbcr_called_rgb(path: Path) -> bool:
     except (pydicom.errors.InvalidDicomError, EOFError, StopIteration, *DECODE_ERRORS):
         return False  # whatever is wrong with it, OpenSlide says it
     return says_rgb(frame) is False
+
+
+def _is_dicom(path: Path) -> bool:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(_PREAMBLE + len(_MAGIC)).endswith(_MAGIC)
+    except OSError:
+        return False
+
+
+@lru_cache(maxsize=4096)
+def _places(path: Path, size: int, mtime_ns: int) -> tuple[int | None, int]:
+    """How many tiles a sparse file has a place of, and how many it has; None where it is not sparse."""
+    import pydicom
+
+    def read(*tags: str) -> Any:
+        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(tags))
+
+    try:
+        if "SPARSE" not in str(read("DimensionOrganizationType").get("DimensionOrganizationType", "")):
+            return None, 0
+        data = read("NumberOfFrames", "PerFrameFunctionalGroupsSequence")
+        groups = data.get("PerFrameFunctionalGroupsSequence", None) or ()
+        placed = [one for group in groups for one in group.get("PlanePositionSlideSequence", None) or ()]
+        whole = [one for one in placed if all(one.get(name, None) is not None for name in _PLACE)]
+        return len(whole), int(data.get("NumberOfFrames", None) or 1)
+    except (pydicom.errors.InvalidDicomError, EOFError, *DECODE_ERRORS):
+        return None, 0  # whatever is wrong with it, OpenSlide says it
 
 
 def _syntax(data: Any) -> str:

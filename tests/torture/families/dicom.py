@@ -147,7 +147,7 @@ def cases() -> Iterator[Case]:
         ("spacing-huge", _spacing([1e10, 1e10]), ERROR),
         ("label", _tags(ImageType=["ORIGINAL", "PRIMARY", "LABEL", "NONE"]), EITHER),
         ("other-class", _tags(SOPClassUID="1.2.840.10008.5.1.4.1.1.2"), EITHER),
-        ("sparse", _tags(DimensionOrganizationType="TILED_SPARSE"), EITHER),
+        ("sparse-without-places", _tags(DimensionOrganizationType="TILED_SPARSE"), ERROR),
         ("no-series", _tags(SeriesInstanceUID=None), EITHER),
     ]
     frames: list[tuple[str, Damage, str]] = [

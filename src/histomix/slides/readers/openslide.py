@@ -12,7 +12,7 @@ import openslide
 from PIL import Image
 
 from ...errors import SlideError, SlideReadError
-from ..dicom import is_ycbcr_called_rgb
+from ..dicom import check_sparse, is_ycbcr_called_rgb
 from ..files import named_files
 from ..resample import on_white
 from .empty import check_white
@@ -42,6 +42,7 @@ class OpenSlideReader:
         self._path = path
         facts = facts or TiffFacts()
         named_files(path)
+        check_sparse(path)
         self._handle: openslide.OpenSlide | None = self._open()
         self.size_px = self._handle.dimensions
         properties = self._handle.properties
