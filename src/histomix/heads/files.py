@@ -10,6 +10,7 @@ import numpy as np
 
 from ..abundance import UNITS
 from ..common.formats import refuse_newer
+from ..common.naming import OWN_COLUMNS
 from ..embedding import encoder_identity
 from ..errors import HeadError, MissingHeadError, UnknownHeadError
 from ..provenance import digest_bytes, digest_json
@@ -47,6 +48,7 @@ def check_card(card: Mapping[str, Any], where: Path) -> None:
         types = card["cell_types"]
         known = known and isinstance(types, list) and len(types) > 0 and len(set(types)) == len(types)
         known = known and all(isinstance(name, str) and name.strip() for name in types)
+        known = known and not OWN_COLUMNS.intersection(types)
         known = known and all(
             isinstance(card.get(name), dict | None) for name in ("calibration", "levels", "crop_stability")
         )
