@@ -25,6 +25,7 @@ from histomix.abundance import (
     write_labels,
 )
 from histomix.errors import LabelError, StorageError
+from histomix.maps.composition import PLACE_COLUMNS, STATE_COLUMNS
 from histomix.provenance import digest_file
 from histomix.spots import Section, read_cohort
 
@@ -386,3 +387,10 @@ def test_published_her2st_labels(data_dir: Path, tmp_path: Path) -> None:
     labels = cohort_labels(read_cohort(tmp_path / "sheet.csv"))
     assert {name: table.values.shape for name, table in labels.items()} == {"A2": (325, 8), "G2": (467, 8)}
     assert 0 < labels["A2"].values.to_numpy().min() < 1e-9
+
+
+@pytest.mark.parametrize("name", sorted({*PLACE_COLUMNS, *STATE_COLUMNS, "spot"}))
+def test_no_cell_type_is_called_as_a_column_of_ours(name: str) -> None:
+    table = pd.DataFrame({name: [0.5, 0.25], "T": [0.5, 0.75]}, index=["a", "b"])
+    with pytest.raises(LabelError, match=f"a cell type is called '{name}'.*another name"):
+        Abundance(table, "proportion")

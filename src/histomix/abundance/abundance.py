@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..common.naming import OWN_COLUMNS
 from ..errors import LabelError
 from ..spots import LABEL_UNITS
 
@@ -252,6 +253,12 @@ def _checked(table: pd.DataFrame, what: str, where: str | None) -> pd.DataFrame:
                 where=where,
                 hint=f"Keep each {kind} once",
             )
+    if own := sorted(OWN_COLUMNS.intersection(map(str, table.columns))):
+        raise LabelError(
+            f"a cell type is called '{own[0]}', as a column of every map is",
+            where=where,
+            hint="Give it another name; if it is no cell type, leave the column out",
+        )
     wrong = [
         name
         for name, dtype in table.dtypes.items()

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .session import Json, Quiet, Sheet, Threads, TrustCode, session
+from .session import Json, Quiet, Sheet, Threads, TrustCode, Verify, session
 
 Encoder = Annotated[
     list[str],
@@ -47,6 +47,7 @@ def embed(
         bool, typer.Option("--skip-alignment-check", help="Embed even where the spots do not fit the image.")
     ] = False,
     trust_code: TrustCode = False,
+    verify: Verify = False,
     as_json: Json = False,
     quiet: Quiet = False,
     threads: Threads = None,
@@ -66,6 +67,7 @@ def embed(
             "fov_um": fov_um,
             "runtime": runtime,
             "trust_code": trust_code,
+            "verify": verify,
         }
         if len(encoder) == 1:
             by_encoder = {encoder[0]: embed_cohort(sheet, encoder[0], **options)}

@@ -94,7 +94,10 @@ def evaluate(
     seed: Seed = 0,
     threads: Threads = None,
 ) -> None:
-    """Score heads on held-out donors, sites or another cohort, with baselines beside them."""
+    """Score heads on held-out donors, sites or another cohort, with baselines beside them.
+
+    Resumable: run the same command again.
+    """
     with session(as_json, quiet, threads) as run:
         from ..errors import InputError
         from ..evaluation import CohortData

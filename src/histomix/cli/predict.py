@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .session import Anonymise, Json, PseudonymKey, Quiet, Threads, TrustCode, session
+from .session import Anonymise, Json, PseudonymKey, Quiet, Threads, TrustCode, Verify, session
 
 
 def predict(
@@ -68,6 +68,7 @@ def predict(
         typer.Option("--resources", help="What a worker must have (GPU=1).", show_default=False),
     ] = None,
     trust_code: TrustCode = False,
+    verify: Verify = False,
     anonymise: Anonymise = False,
     pseudonym_key: PseudonymKey = None,
     as_json: Json = False,
@@ -92,6 +93,7 @@ def predict(
             wait=wait,
             weights=weights,
             trust_code=trust_code,
+            verify=verify,
             batch_size=batch_size,
             threads=threads,
             workers=workers,

@@ -44,6 +44,10 @@ TrustCode = Annotated[
         help="Let an encoder run code of its own (TorchScript, some zoo: models): it can do what you can.",
     ),
 ]
+Verify = Annotated[
+    bool,
+    typer.Option("--verify", help="Read slides whole again, though neither sizes nor times of their files changed."),
+]
 Anonymise = Annotated[
     bool,
     typer.Option("--anonymise", help="Pseudonyms for slides, patients and regions; no tags, dates or paths in files."),

@@ -63,7 +63,7 @@ def train(
     seed: Seed = 0,
     threads: Threads = None,
 ) -> None:
-    """Train a head on all sections of the sheet."""
+    """Train a head on all sections of the sheet. Resumable: run the same command again."""
     with session(as_json, quiet, threads) as run:
         from ..heads import parse_settings
         from ..heads import train as train_head

@@ -32,13 +32,16 @@ DEFINITIONS: dict[str, tuple[str, str]] = {
     "in_scope_mm2": ("mm2", "tissue under the readable tiles in scope"),
     "tissue_found_mm2": ("mm2", "all tissue of the slide, read or not: the sum of the areas that follow (slides)"),
     **{f"{reason.name}_mm2": ("mm2", f"tissue {reason.title}: {reason.what} (slides)") for reason in REASONS},
-    "proportion": ("share of cells", "mean over tiles of x_a / sum_b x_b, x clipped at 0"),
+    "proportion": (
+        "mean share of a tile",
+        "mean over tiles of x_a / sum_b x_b, x clipped at 0: tiles count alike, so it is no share of the slide's cells",
+    ),
     "proportion_low": (
-        "share of cells",
+        "mean share of a tile",
         "lower end of the interval of a slide's mean, from slides of held-out donors",
     ),
-    "proportion_high": ("share of cells", "upper end of it"),
-    "proportion_all": ("share of cells", "proportion over all readable tiles, in scope or not"),
+    "proportion_high": ("mean share of a tile", "upper end of it"),
+    "proportion_all": ("mean share of a tile", "proportion over all readable tiles, in scope or not"),
     "cells": ("cells", "sum over tiles of the predicted cells in a cell of the map (heads that count cells, grids)"),
     "density": ("cells per mm2", "cells / tissue_mm2"),
     "density_low": (

@@ -26,6 +26,14 @@ SPREADSHEET_NOTE = (
     "(=, +, -, @ and the like in front); Parquet files have them as they are"
 )
 
+#: Columns of our own tables beside those of the cell types, which therefore cannot be called so.
+OWN_COLUMNS = frozenset(
+    (
+        *("spot", "key", "x_px", "y_px", "novelty", "in_scope", "tissue", "read_ok", "region", "piece", "fragment"),
+        *("in_focus", "answer"),
+    )
+)
+
 
 def safe_file_name(name: str, fallback: str = "unnamed") -> str:
     """Turn any text into the name of a file that every common file system takes.

@@ -54,6 +54,7 @@ def embed(
     fov_um: float | None = None,
     runtime: Runtime = "auto",
     trust_code: bool = False,
+    verify: bool = False,
 ) -> dict[str, AnnData]: ...
 @overload
 def embed(
@@ -70,6 +71,7 @@ def embed(
     fov_um: float | None = None,
     runtime: Runtime = "auto",
     trust_code: bool = False,
+    verify: bool = False,
 ) -> dict[str, dict[str, AnnData]]: ...
 def embed(
     cohort: Cohort | str | os.PathLike[str],
@@ -85,6 +87,7 @@ def embed(
     fov_um: float | None = None,
     runtime: Runtime = "auto",
     trust_code: bool = False,
+    verify: bool = False,
 ) -> dict[str, AnnData] | dict[str, dict[str, AnnData]]:
     """Embed the tile at every spot of a cohort with one or several frozen encoders.
 
@@ -124,6 +127,9 @@ def embed(
         What runs the encoders, see `histomix.encoders.runtimes.optimise`.
     trust_code
         Let an encoder run code of its own, see `histomix.encoders.load_encoder`.
+    verify
+        Read slides whole to see whether they are still the same, though neither their sizes nor their times have
+        changed.
 
     Returns
     -------
@@ -164,7 +170,7 @@ def embed(
                 stack.enter_context(folder_lock(folder))
                 recorded = read_overview(folder)
             source.recognise(recorded)
-            targets[name] = Target(source, folder, dtype, wanted=recorded.get("wanted", {}))
+            targets[name] = Target(source, folder, dtype, verify, wanted=recorded.get("wanted", {}))
         if not targets:
             raise EncoderError("no encoder was named", hint="Name one, such as builtin")
         report = stack.enter_context(progress_bars(progress))

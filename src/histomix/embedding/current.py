@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import FeatureError, HistomixError
+from ..slides.files import is_changed
 from .features import feature_manifest
 from .identity import slide_fingerprint
 
@@ -62,7 +63,10 @@ def require_current(cohort: Cohort, name: str, tables: Sequence[AnnData]) -> Non
 
 def _differences(section: Section, table: AnnData, slide: dict[str, Any]) -> list[str]:
     differences = []
-    if section.image is not None and slide.get("fingerprint") not in (None, slide_fingerprint(section.image)):
+    image = section.image
+    if image is not None and (
+        slide.get("fingerprint") not in (None, slide_fingerprint(image)) or is_changed(image, slide.get("digest"))
+    ):
         differences.append("of another image")
     mpp, made = section.mpp, slide.get("mpp")
     if mpp is not None and made and abs(mpp - made) > _SAME_MPP * made:

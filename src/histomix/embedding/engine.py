@@ -14,6 +14,7 @@ import numpy as np
 from ..errors import EncoderError, FeatureError
 from ..progress import Progress, silent
 from ..slides import Slide, TileSpec, read_tile
+from ..slides.files import content_digest
 from ..slides.tiles import read_tiles, reading_order
 from ..spots.alignment.extent import outside
 from .identity import encoder_facts, features_identity
@@ -199,7 +200,7 @@ class _Output:
         if folder is not None:
             facts = encoder_facts(encoder)
             identity = features_identity(slide.path, slide.mpp, keys, xy_px, output.spec, facts, dtype)
-            output.shards = Shards(Path(folder), f"{identity}/{layout}")
+            output.shards = Shards(Path(folder), f"{identity}/{content_digest(slide.path)}/{layout}")
         return output
 
     def restore(self, number: int, rows: np.ndarray, off_slide: np.ndarray, on_error: OnError) -> bool:

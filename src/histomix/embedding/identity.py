@@ -15,6 +15,7 @@ import numpy as np
 from ..errors import FeatureError, MissingSlideError, SlideError
 from ..provenance import atomic_path, digest_bytes, digest_json, fingerprint, versions
 from ..slides import Slide, TileSpec
+from ..slides.files import content_digest
 from ..slides.slide import UPSAMPLING_TOLERANCE
 from ..spots import Alignment
 
@@ -166,6 +167,7 @@ def slide_facts(slide: Slide, spec: TileSpec) -> dict[str, Any]:
     return {
         "file": slide.path.name,
         "fingerprint": slide_fingerprint(slide.path),
+        "digest": content_digest(slide.path),
         "width_px": slide.width_px,
         "height_px": slide.height_px,
         "mpp": slide.mpp,

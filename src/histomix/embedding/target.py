@@ -19,6 +19,7 @@ from ..encoders.field_of_view import with_field_of_view
 from ..errors import EncoderError, FeatureError, HistomixError, SectionError
 from ..provenance import digest_json, fingerprint
 from ..slides import TileSpec
+from ..slides.files import content_digest
 from ..spots import Section
 from .features import (
     build_features,
@@ -70,6 +71,7 @@ class Target:
     source: EncoderSource
     folder: Path | None
     dtype: str
+    verify: bool = False
     features: dict[str, AnnData] = field(default_factory=dict)
     kept: list[str] = field(default_factory=list)
     wanted: dict[str, str | None] = field(default_factory=dict)
@@ -109,7 +111,13 @@ class Target:
     def keep(self, work: Work, need_alignment: bool) -> bool:
         """Take over stored features of the same identity."""
         name = work.section.name
-        if self.stored.get(name, {}).get("identity") != work.identity or self.folder is None:
+        stored = self.stored.get(name, {})
+        if stored.get("identity") != work.identity or self.folder is None:
+            return False
+        # The identity knows a large slide by samples; stores of older versions do not say more.
+        digest = (stored.get("slide") or {}).get("digest")
+        image = work.section.image
+        if digest is not None and image is not None and digest != content_digest(image, verify=self.verify):
             return False
         try:
             table = read_feature_file(self.folder / f"{name}.h5ad")

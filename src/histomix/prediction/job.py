@@ -45,6 +45,8 @@ class SlideJob:
     seal
         Where the slide is not to be named: ``name`` is a pseudonym, and what else would name it is marked with this
         or left out of every file.
+    verify
+        Read the slide whole to see whether it is that of an earlier run, though its files look the same.
 
     Raises
     ------
@@ -59,6 +61,7 @@ class SlideJob:
     facts: tuple[tuple[str, str], ...] = ()
     local: Path | None = None
     seal: Seal | None = None
+    verify: bool = False
 
     def __post_init__(self) -> None:
         if is_remote(self.slide):

@@ -53,6 +53,7 @@ def predict_slides(
     resources: str | None = None,
     anonymise: bool = False,
     pseudonym_key: str | os.PathLike[str] | None = None,
+    verify: bool = False,
     progress: Progress | bool = True,
 ) -> list[SlideResult]:
     """Predict every slide into a folder of its own under ``out``.
@@ -90,6 +91,9 @@ def predict_slides(
     pseudonym_key
         The key file of the pseudonyms (see `histomix.common.anonymity.pseudonyms.key_file`): ``<out>.key.csv`` where
         left out.
+    verify
+        Read slides whole (remote ones: fetch them) to see whether they are still the same, though neither their sizes
+        nor their times have changed.
 
     Returns
     -------
@@ -141,6 +145,7 @@ def predict_slides(
         if regions is not None:
             settings = replace(settings, region_names=region_names(regions, names))
         names.save()  # before any of them is written
+    jobs = [replace(job, verify=verify) for job in jobs]
     model = Model(trained, lambda head: load_head_encoders(head, weights, threads, trust_code))
     waiting = [job for job in jobs if not Status(job, settings).is_done()]
     if weights is not None or (not on_cluster and any(not _may_be_kept(job, settings) for job in waiting)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -9,10 +10,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ..common.cache import cache_folder
 from ..common.transfer.remote_names import relative_name
-from ..errors import InputError, MissingSlideError, SlideError
-from ..provenance import digest_file, digest_json, refuse_pipe
+from ..errors import InputError, MissingSlideError, SlideError, StorageError
+from ..provenance import digest_bytes, digest_file, digest_json, read_json, refuse_pipe, write_json
 from .dicom import same_series
+
+_LOG = logging.getLogger(__name__)
 
 #: Suffixes that a folder is searched for.
 SUFFIXES = (
@@ -121,6 +125,66 @@ def slide_digest(path: str | os.PathLike[str], known: Mapping[str, Any] | None =
     if known is not None and known.get("files") == state["files"] and known.get("digest"):
         return {**state, "digest": str(known["digest"])}
     return {**state, "digest": _digest(os.fspath(path), digest_json(state))}
+
+
+#: Smaller slides are as fast read again as looked up, bytes.
+_REMEMBERED = 16 << 20
+
+
+def content_digest(path: str | os.PathLike[str], *, verify: bool = False) -> str:
+    """Digest of a slide's whole content, which is read once and remembered in the cache with sizes and times.
+
+    Parameters
+    ----------
+    path
+        The slide.
+    verify
+        Read it again though nothing about its files has changed.
+
+    Raises
+    ------
+    SlideError
+        A file cannot be read.
+    """
+    known = None if verify else _remembered(path)
+    found = slide_digest(path, known)
+    if found != known and sum(size for _, size, *_ in found["files"]) > _REMEMBERED:
+        _remember(path, found)
+    return str(found["digest"])
+
+
+def is_changed(path: str | os.PathLike[str], digest: str | None) -> bool:
+    """Whether a slide is not the one of that digest any more, as far as it is known without reading it for nothing.
+
+    It is read whole where its sizes or times have changed since it was; one that was never read here counts as the
+    same.
+
+    Raises
+    ------
+    SlideError
+        A file cannot be read.
+    """
+    if digest is None or _remembered(path) is None:
+        return False
+    return content_digest(path) != digest
+
+
+def _memory(path: str | os.PathLike[str]) -> Path:
+    return cache_folder("slide-digests") / f"{digest_bytes(os.fsencode(Path(path).absolute()))[-40:]}.json"
+
+
+def _remembered(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    try:
+        return read_json(_memory(path))
+    except (InputError, StorageError):
+        return None
+
+
+def _remember(path: str | os.PathLike[str], found: Mapping[str, Any]) -> None:
+    try:
+        write_json(_memory(path), found)
+    except StorageError as error:  # it is read again next time
+        _LOG.info("%s", error)
 
 
 @lru_cache(maxsize=256)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...abundance import UNITS
+from ...common.naming import OWN_COLUMNS
 
 #: A name of a cell type or an encoder is a line, not a text.
 _LONGEST_NAME = 1000
@@ -59,7 +60,10 @@ _CARD: dict[str, tuple[_Test, str]] = {
     "histomix": (_text, "text"),
     "name": (_text, "text"),
     "unit": (lambda value: value in UNITS if isinstance(value, str) else False, f"one of {', '.join(UNITS)}"),
-    "cell_types": (_names, "a list of different names"),
+    "cell_types": (
+        lambda value: _names(value) and not OWN_COLUMNS.intersection(value),
+        "a list of different names, none of them of a column of a map",
+    ),
     "encoders": (lambda value: _tables(value) and bool(value), "a list of encoders"),
     "head": (_table, "a table of kind, parameters and fitted"),
     "files": (_table, "a table of files"),
