@@ -48,7 +48,7 @@ def check_card(card: Mapping[str, Any], where: Path) -> None:
         known = known and isinstance(types, list) and len(types) > 0 and len(set(types)) == len(types)
         known = known and all(isinstance(name, str) and name.strip() for name in types)
         known = known and all(
-            isinstance(card.get(name), dict | None) for name in ("calibration", "levels", "crop_stability")
+            isinstance(card.get(name), dict | None) for name in ("calibration", "levels", "answers", "crop_stability")
         )
         for encoder in encoders:
             encoder_identity({"encoder": encoder, "tile": encoder})

@@ -16,6 +16,8 @@ from ..errors import HeadError, SectionError
 from ..progress import Progress, progress_bars
 from ..provenance import read_json, require_writable
 from ..spots import Cohort
+from .answers.fit import held_out_answers
+from .answers.tree import tree_of
 from .base import CompositionRegressor
 from .cards.card import evaluation_scores, inner_scores, make_card
 from .cards.crops import crop_stability
@@ -52,6 +54,7 @@ def train(
     scores: Mapping[str, Any] | Scored | str | os.PathLike[str] | None = None,
     level: float | None = LEVEL,
     parameters: Mapping[str, Any] | None = None,
+    hierarchy: Mapping[str, str] | str | os.PathLike[str] | None = None,
 ) -> Head:
     """Train a head on all sections of a cohort.
 
@@ -88,6 +91,10 @@ def train(
         there are none.
     parameters
         Of the head's constructor, where ``head`` is a name.
+    hierarchy
+        Groups of cell types that tiles may be answered with: name -> name of its group, or a file of them
+        (`histomix.common.hierarchy.read_hierarchy`); None: those that the labels bring, else a tree of the labels'
+        correlation. See the docs on answers.
 
     Returns
     -------
@@ -99,6 +106,8 @@ def train(
         The sheet has faults; all are named.
     FeatureError, LabelError
         Features and labels cannot be read or joined; see `assemble`.
+    InputError
+        The hierarchy cannot be read, or is none of these cell types.
     InputError
         The folder of ``scores`` holds no evaluation.
     HeadError
@@ -123,17 +132,25 @@ def train(
     if estimator.unit != training.unit:
         raise HeadError(f"the estimator predicts {estimator.unit}, but the labels are in {training.unit}")
     carried = _carried(scores)
+    tree, source = tree_of(hierarchy, training, tables)
     with progress_bars(progress) as report:
         report(f"train {kind}", 0, 1)
         groups = inner_groups(training.section, training.donor, training.xy_um)
         estimator.fit(training.X, training.Y, groups=groups, positions=training.positions)
         novelty_model = NoveltyModel().fit(training.X, groups)
-        intervals, inner, levels, notes = None, None, None, [NOT_CALIBRATED.format("none were asked for")]
+        intervals, inner, levels, answers, notes = (
+            None,
+            None,
+            None,
+            None,
+            [NOT_CALIBRATED.format("none were asked for")],
+        )
         if level is not None:
             held_out, spread = held_out_predictions(estimator, training.X, training.Y, groups, training.positions)
             apart = _held_apart(training)
             inner = inner_scores(training, held_out, apart)
             levels = held_out_levels(training, held_out, level, seed)
+            answers = held_out_answers(training, held_out, tree, source, seed)
             intervals, notes = _calibrated(training, held_out, spread, level, apart)
         stability = crop_stability(estimator, training.X, training.Y, training.positions, seed)
         report(f"train {kind}", 1, 1)
@@ -152,6 +169,7 @@ def train(
         seed=seed,
         scores=carried,
         levels=levels,
+        answers=answers,
         stability=stability,
         notes=notes,
     )

@@ -23,7 +23,7 @@ _KEPT = (
         "encoder_licences",
         "tissue",
     ),
-    *("seed", "levels", "crop_stability", "calibration", "intended_use", "limits", "versions", "files"),
+    *("seed", "levels", "answers", "crop_stability", "calibration", "intended_use", "limits", "versions", "files"),
 )
 _SCORES = ("source", "protocol", "protocol_means", "n_donors", "n_sections", "n_spots", "interval")
 _SOURCES = ("histomix evaluate", "inner splits of the training")

@@ -41,6 +41,7 @@ def make_card(
     seed: int,
     scores: Mapping[str, Any] | None,
     levels: Mapping[str, Any] | None = None,
+    answers: Mapping[str, Any] | None = None,
     stability: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -60,6 +61,8 @@ def make_card(
         Scores with their protocol, see `evaluation_scores` and `inner_scores`.
     levels
         How well slides are told apart, see `heads.levels.held_out_levels`.
+    answers
+        Which names its tiles may be answered with, see `heads.answers.fit.held_out_answers`.
     stability
         How far predictions move when a slide is cropped, see `heads.cards.crops.crop_stability`.
     notes
@@ -89,6 +92,7 @@ def make_card(
         "seed": seed,
         "scores": scores,
         "levels": levels,
+        "answers": answers,
         "crop_stability": stability,
         "calibration": None if intervals is None else _named(intervals.facts(), training.cell_types),
         "intended_use": INTENDED_USE,
