@@ -12,6 +12,7 @@ import pytest
 from scipy.stats import binomtest, false_discovery_control, pearsonr, permutation_test, spearmanr
 from sklearn.metrics import mean_absolute_error, roc_auc_score, root_mean_squared_error
 
+from histomix.common.geometry.shift_null import shift_null
 from histomix.common.resampling import DRAWS, mean_and_interval, resample_weights
 from histomix.errors import InputError
 from histomix.evaluation import make_folds, read_groups, score
@@ -20,7 +21,7 @@ from histomix.evaluation.groups import check_groups, group_rows, groups_from_lab
 from histomix.evaluation.leakage.batch_probe import batch_effect_probe
 from histomix.evaluation.scores.bootstrap import summarise
 from histomix.evaluation.scores.paired_tests import adjusted, paired_tests, sign_flip, smallest_p
-from histomix.evaluation.spatial.detectability import detectability, shift_null
+from histomix.evaluation.spatial.detectability import detectability
 from histomix.heads import TrainingSet
 
 TYPES = ["T cell", "B cell", "Tumour", "Stroma", "Vessel", "Fat"]

@@ -83,10 +83,8 @@ def make_data(monkeypatch: pytest.MonkeyPatch) -> MakeData:
             unit=unit,
             features={"encoder": {"name": "fake"}},
         )
-        monkeypatch.setattr(
-            "histomix.evaluation.spatial.detectability.MOST_SHIFTS", 49
-        )  # what they find is told elsewhere
-        monkeypatch.setattr("histomix.evaluation.spatial.detectability.FEWEST_SHIFTS", 49)
+        monkeypatch.setattr("histomix.common.geometry.shift_null.MOST_SHIFTS", 49)  # what they find is told elsewhere
+        monkeypatch.setattr("histomix.common.geometry.shift_null.FEWEST_SHIFTS", 49)
         monkeypatch.setattr("histomix.evaluation.data.assemble", lambda *_: training)
         rows = [SheetRow(name, donor, Path(), None, "csv", "", site=donor) for name, (donor, _) in sections.items()]
         return Data(cohort=Cohort(Path("sheet.csv"), rows), features=features, labels=labels, training=training)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from ..common.hierarchy import Hierarchy, read_hierarchy
 from ..errors import LabelError, UnknownMethodError
 from ..progress import Progress, progress_bars
 from ..spots import Cohort
@@ -17,6 +18,7 @@ from .abundance import Abundance, check_unit
 from .deconvolve.signatures_c2l import TABLE as SIGNATURES
 from .deconvolve.signatures_c2l import Regression, fit_reference
 from .deconvolve.svi import require_cell2location
+from .groups import with_groups
 from .methods import FAST
 from .options import Options, read_options
 from .ready import READY, label_ready
@@ -51,6 +53,7 @@ def label(
     reliability: str | None = None,
     layer: str | None = None,
     genome: str | None = None,
+    hierarchy: Mapping[str, str] | str | os.PathLike[str] | None = None,
 ) -> dict[str, Abundance]:
     """Derive the abundance of each cell type at each spot of a cohort.
 
@@ -125,6 +128,10 @@ def label(
         cell2location: ``"fast"`` (None) stores the reliability of the Poisson method on the same genes; ``"own"`` fits
         two more times, to each half of the counts.
 
+    hierarchy
+        Groups of the cell types, for the answers of heads that are trained on the labels: name -> name of its group, or
+        a file (`histomix.common.hierarchy.read_hierarchy`). None: a coarser column of single cells, if they have one.
+
     Returns
     -------
     dict
@@ -134,6 +141,8 @@ def label(
     ------
     SheetError
         The sheet has faults; all are named.
+    InputError
+        The hierarchy cannot be read, or is none of the labels' cell types.
     LabelError
         The method, unit, reference or an option cannot be used; ``out`` holds labels of other sections made in another
         way; or some sections failed: the others are done and stored, and the message names each failure.
@@ -157,12 +166,16 @@ def label(
         raise UnknownMethodError(f"there is no method '{method}'", hint=f"Choose one of {choices}")
     options = read_options(method, asked)
     words = None if vocabulary is None else read_vocabulary(vocabulary)
+    parents, where = (
+        (hierarchy, None) if isinstance(hierarchy, Mapping | None) else (read_hierarchy(hierarchy), hierarchy)
+    )
     cohort = Cohort.of(cohort)
     if genome is not None:
         cohort = cohort.with_genome(genome)
     if method in READY:
         with progress_bars(progress) as report:
-            return label_ready(method, cohort, out, unit, seed, report, words)
+            labels = label_ready(method, cohort, out, unit, seed, report, words)
+        return with_groups(labels, parents, where, {}, out)
     if options is not None:
         require_cell2location()
     unit = check_unit(unit or ("proportion" if options is None else "cells per spot"))
@@ -187,6 +200,8 @@ def label(
     used = None if options is None else threads  # the fast methods give the same bits on any number
     with progress_bars(progress) as report:
         signatures = _signatures(reference, cell_type_key, layer, options, seed, folder, used, report)
+        if parents is not None and words is None:
+            Hierarchy.of(parents, list(signatures.table.columns), where)  # refused now, not after a fit
         if words is not None:
             # Refused now, not after a fit.
             types = signatures.table.columns
@@ -204,7 +219,8 @@ def label(
             layer,
             genome,
         )
-        return Run(cohort, signatures, settings, folder, used, words).label(report)
+        labels = Run(cohort, signatures, settings, folder, used, words).label(report)
+    return with_groups(labels, parents, where, signatures.groups, out)
 
 
 def _cells(cells_per_spot: float | str | None) -> float | str | None:

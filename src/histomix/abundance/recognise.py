@@ -42,7 +42,7 @@ _NO_TYPES = frozenset((
     "mt_frac", "frac_mito", "doublet_score", "predicted_doublet", "s_score", "g2m_score", "phase", "sample",
     "sample_id", "batch", "library_id", "orig.ident", "donor", "donor_id", "patient", "patient_id", "section",
     "section_id", "slide", "slide_id", "cluster", "clusters", "seurat_clusters", "tissue", "novelty", "in_scope",
-    "read_ok", "region", "piece", "fragment", "answer",
+    "read_ok", "region", "piece", "fragment", "answer", "answer_lower", "answer_upper",
 ))  # fmt: skip
 _NO_TYPE = re.compile(
     r"(log1p_)?(total_counts|n_genes_by_counts|n_counts|n_genes|mean_counts)(_.+)?|pct_counts_.+|(n_?count|n_?feature)_.+"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from ..errors import LabelError
 from ..provenance import digest_bytes, digest_file
 from .abundance import examples
 from .deconvolve.checks import check_counts, says_logarithms
+from .groups import coarser_column
 from .tables import read_h5ad
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Signatures:
 
     ``made_by`` tells how they were made of single cells, where it was not by averages. ``other_names`` are names of the
     genes beside those of the table, such as symbols beside Ensembl ids: one column for each kind, one row a gene.
+    ``groups``: cell type -> its group, where single cells have a coarser column (`coarser_column`).
     """
 
     table: pd.DataFrame
@@ -56,6 +58,7 @@ class Signatures:
     silent: tuple[str, ...]
     made_by: dict[str, Any] = field(default_factory=dict)
     other_names: pd.DataFrame = field(default_factory=pd.DataFrame)
+    groups: dict[str, str] = field(default_factory=dict)
 
     def facts(self) -> dict[str, Any]:
         """What a manifest records."""
@@ -101,8 +104,9 @@ def read_reference(
         path = Path(reference)
         source = os.fspath(path)
         if path.suffix == ".h5ad":
-            table, others = _read_h5ad(path, cell_type_key, layer)
-            return set_aside(check_reference(table, source), source, digest_file(path), other_names=others)
+            table, others, groups = _read_h5ad(path, cell_type_key, layer)
+            found = set_aside(check_reference(table, source), source, digest_file(path), other_names=others)
+            return replace(found, groups=groups)
         table = read_numbers(path)
         digest = digest_file(path)
     return set_aside(check_reference(table, source), source, digest)
@@ -258,18 +262,20 @@ def _are_fractions(names: pd.Index) -> bool:
     return bool(np.isfinite(values).all() and (values != np.rint(values)).any())
 
 
-def _read_h5ad(path: Path, cell_type_key: str | None, layer: str | None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Signatures (genes x types), and other names of their genes."""
+def _read_h5ad(
+    path: Path, cell_type_key: str | None, layer: str | None
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, str]]:
+    """Signatures (genes x types), other names of their genes, and groups of their types."""
     adata = read_h5ad(path)
     if cell_type_key is not None or _holds_cells(adata):
         cells, types = read_cells(path, cell_type_key, layer)
-        return average_cells(cells, types), cells.var
+        return average_cells(cells, types), cells.var, coarser_column(cells.obs, types)
     if layer not in (None, X) or "log1p" in adata.uns:
         what = "is marked as logarithms (uns['log1p'])" if layer in (None, X) else "is a table of signatures, in X"
         raise LabelError(what, where=path, hint="Store mean raw counts in X, one row per cell type, and name no layer")
     if adata.X is None:
         raise LabelError("has no counts", where=path, hint='Store raw counts in X or layers["counts"]')
-    return adata.to_df().T, other_names(adata.var)
+    return adata.to_df().T, other_names(adata.var), {}
 
 
 def _holds_cells(adata: AnnData) -> bool:

@@ -29,7 +29,7 @@ SIDES = ("sd", "median", "reliability")
 #: What a manifest says of a section, or of all, that goes into the provenance of labels that are read.
 _FACTS = (
     "method", "fit", "fitted_with", "reference", "vocabulary", "summary", "reliability_of", "recognised_as",
-    "normalised", "transposed", "left_out", "key_column", "keys_respelled", "derived_from", "source",
+    "normalised", "transposed", "left_out", "key_column", "keys_respelled", "derived_from", "source", "hierarchy",
 )  # fmt: skip
 
 _log = logging.getLogger(__name__)

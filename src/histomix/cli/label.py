@@ -62,6 +62,14 @@ def label(
         Path | None,
         typer.Option("--vocabulary", help="Cell types to merge, rename or drop (YAML).", show_default=False),
     ] = None,
+    hierarchy: Annotated[
+        Path | None,
+        typer.Option(
+            "--hierarchy",
+            help="Groups of cell types, for the answers of heads (YAML or CSV).",
+            show_default="a coarser column of single cells",
+        ),
+    ] = None,
     min_genes: Annotated[
         int | None, typer.Option("--min-genes", min=1, help="Fewest shared genes to go on with.", show_default=False)
     ] = None,
@@ -146,6 +154,7 @@ def label(
             reliability=reliability,
             layer=layer,
             genome=genome,
+            hierarchy=hierarchy,
         )
         spots = sum(len(table.values) for table in labels.values())
         first = next(iter(labels.values()))

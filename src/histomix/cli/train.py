@@ -58,6 +58,14 @@ def train(
             show_default="those of the inner splits",
         ),
     ] = None,
+    hierarchy: Annotated[
+        Path | None,
+        typer.Option(
+            "--hierarchy",
+            help="Groups of cell types that tiles may be answered with (YAML or CSV).",
+            show_default="those of the labels",
+        ),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     seed: Seed = 0,
@@ -81,6 +89,7 @@ def train(
             level=level or None,
             parameters=parameters,
             damp_stain=damp_stain,
+            hierarchy=hierarchy,
         )
         run.say(f"{head} head for {len(trained.card['cell_types'])} cell types ({trained.card['unit']}): {out}")
         if trained.intervals is not None:

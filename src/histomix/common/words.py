@@ -6,6 +6,10 @@ from __future__ import annotations
 RESEARCH_USE = "Research use only: an estimate, no diagnosis."
 #: What predictions of a cell type are good for, as cards, maps and tables say it.
 BETWEEN, WITHIN, NEITHER, NOT_KNOWN = "between slides", "within a slide only", "neither", "not known"
+#: What the answer of a tile says where it names no cell type and no group.
+NOT_TOLD, OUT_OF_SCOPE, NOT_READ = "not told", "out of scope", "not read"
+#: All of these, which no group may be called.
+NO_ANSWERS = (NOT_TOLD, OUT_OF_SCOPE, NOT_READ)
 _FEW = ("no", "one", "two", "three", "four")
 
 

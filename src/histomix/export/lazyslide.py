@@ -144,7 +144,7 @@ def add_composition_to_wsidata(composition: AnnData | CompositionMap, wsi: Any, 
     spec = TileSpec(side, side, stride, stride, tile["mpp"], ops_downsample=downsample, base_downsample=downsample)
     corners = one.xy_px - side * downsample / 2
     add_tiles(wsi, tile_key, corners, spec, [0] * len(one))
-    for name in ("novelty", "in_scope", "read_ok", "tissue", "region", "fragment"):
+    for name in ("novelty", "in_scope", "read_ok", "tissue", "region", "fragment", "answer"):
         if name in obs:
             wsi.shapes[tile_key][name] = obs[name].to_numpy()
     key = f"{key_name(one.head['name'])}_{tile_key}"

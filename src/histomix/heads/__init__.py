@@ -5,6 +5,7 @@ from __future__ import annotations
 from .apply import HeadOutput
 from .base import CompositionRegressor
 from .cards.anonymise import private_card
+from .cards.answers import HeldOutAnswers, answers_of
 from .cards.levels import Levels, levels_of
 from .cards.readme import head_readme
 from .cards.text import card_markdown
@@ -28,6 +29,7 @@ __all__ = [
     "CompositionRegressor",
     "Head",
     "HeadOutput",
+    "HeldOutAnswers",
     "Intervals",
     "KNNRegressor",
     "Levels",
@@ -38,6 +40,7 @@ __all__ = [
     "RidgeRegressor",
     "StainDamping",
     "TrainingSet",
+    "answers_of",
     "assemble",
     "calibrate",
     "card_markdown",

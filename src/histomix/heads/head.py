@@ -15,6 +15,7 @@ from ..embedding import encoder_identity, feature_manifest, require_same_encoder
 from ..errors import FeatureError, HeadError, InputError, MissingHeadError
 from ..notebook import card_html
 from ..provenance import atomic_path, digest_bytes, digest_json, read_json, write_json
+from .answers.rule import AnswerRule, answer_rule
 from .apply import HeadOutput, apply_head, readable_rows
 from .base import CompositionRegressor
 from .cards.text import card_facts, card_markdown
@@ -68,6 +69,11 @@ class Head:
     def context_um(self) -> float:
         """How far around a tile the head looks, um from centre to centre; 0 when it sees the tile alone."""
         return self.estimator.context_um
+
+    @property
+    def answer_rule(self) -> AnswerRule | None:
+        """Gives tiles their answers; None where the card says nothing of them, as that of an older head."""
+        return answer_rule(self.card)
 
     def apply(
         self,
@@ -269,6 +275,7 @@ def load_head(folder: str | os.PathLike[str]) -> Head:
                 f"the arrays are for {estimator.n_features_in_} features, not for those of the card's encoders"
             )
         novelty_model = NoveltyModel.restored(arrays[NOVELTY], estimator.n_features_in_)
+        answer_rule(card)  # refused here, not in the middle of a slide
         intervals = None
         if calibration is not None:
             intervals = Intervals.restored(arrays[INTERVALS], card["unit"], len(card["cell_types"]), calibration)

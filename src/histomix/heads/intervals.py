@@ -66,7 +66,7 @@ class Intervals:
         """
         if spread is None and self.needs_spread:
             raise HeadError("the intervals depend on the spread of a committee, and none was given")
-        half = self.multiplier * _expected_error(self.variance, values, spread)
+        half = self.multiplier * expected_error(self.variance, values, spread)
         highest = 1.0 if self.unit == "proportion" else np.inf
         return np.clip(values - half, 0.0, highest), np.clip(values + half, 0.0, highest)
 
@@ -166,7 +166,7 @@ def calibrate(
     width_of = None if spread is None else spread[known]
     row_weight = 1 / (np.bincount(group)[group] * len(names))
     variance = _fit_variance(np.square(observed - values), values, width_of, row_weight)
-    expected = _expected_error(variance, values, width_of)
+    expected = expected_error(variance, values, width_of)
     score = np.divide(np.abs(observed - values), expected, out=np.zeros_like(expected), where=expected > 0)
     quantiles = [group_quantile(score[:, column], group, len(names), level) for column in range(score.shape[1])]
     multiplier = np.array([quantile for quantile, _ in quantiles])
@@ -228,7 +228,8 @@ def group_quantile(score: np.ndarray, group: np.ndarray, n_groups: int, level: f
     return float(ordered[_first(below, level)]), coverage
 
 
-def _expected_error(variance: np.ndarray, values: np.ndarray, spread: np.ndarray | None) -> np.ndarray:
+def expected_error(variance: np.ndarray, values: np.ndarray, spread: np.ndarray | None) -> np.ndarray:
+    """The error to expect of predictions, ``(n, n_types)``, by coefficients as those of `Intervals.variance`."""
     square = variance[0] + variance[1] * np.maximum(values, 0.0)
     if spread is not None:
         square = square + variance[2] * np.square(spread)

@@ -17,6 +17,8 @@ from ..errors import HeadError, SectionError
 from ..progress import Progress, progress_bars
 from ..provenance import read_json, require_writable
 from ..spots import Cohort
+from .answers.fit import held_out_answers
+from .answers.tree import tree_of
 from .base import CompositionRegressor
 from .cards.card import evaluation_scores, inner_scores, make_card
 from .cards.crops import crop_stability
@@ -58,6 +60,7 @@ def train(
     level: float | None = LEVEL,
     parameters: Mapping[str, Any] | None = None,
     damp_stain: bool = True,
+    hierarchy: Mapping[str, str] | str | os.PathLike[str] | None = None,
 ) -> Head:
     """Train a head on all sections of a cohort.
 
@@ -97,6 +100,10 @@ def train(
         Of the head's constructor, where ``head`` is a name.
     damp_stain
         Look past what the stain alone does to features, where these tell it (see `histomix.heads.StainDamping`).
+    hierarchy
+        Groups of cell types that tiles may be answered with: name -> name of its group, or a file of them
+        (`histomix.common.hierarchy.read_hierarchy`); None: those that the labels bring, else a tree of the labels'
+        correlation. See the docs on answers.
 
     Returns
     -------
@@ -108,6 +115,8 @@ def train(
         The sheet has faults; all are named.
     FeatureError, LabelError
         Features and labels cannot be read or joined; see `assemble`.
+    InputError
+        The hierarchy cannot be read, or is none of these cell types.
     InputError
         The folder of ``scores`` holds no evaluation.
     HeadError
@@ -136,6 +145,7 @@ def train(
         raise HeadError(f"the estimator predicts {estimator.unit}, but the labels are in {training.unit}")
     carried = _carried(scores)
     names = [row.tissue for row in cohort.rows] if tissue is None else [tissue] if isinstance(tissue, str) else tissue
+    tree, source = tree_of(hierarchy, training, tables)
     with unfinished_work(out, "a head") as work, progress_bars(progress) as report:
         report(f"train {kind}", 0, 1)
         groups = inner_groups(training.section, training.donor, training.xy_um)
@@ -144,12 +154,13 @@ def train(
         estimator.fit(seen, training.Y, groups=groups, positions=training.positions)
         scale_model = _scale_model(training, blocks[0])
         intervals, inner, levels, notes = None, None, None, [NOT_CALIBRATED.format("none were asked for")]
-        held_out = None
+        held_out = answers = None
         if level is not None:
             held_out, spread = held_out_predictions(estimator, seen, training.Y, groups, training.positions)
             apart = _held_apart(training)
             inner = inner_scores(training, held_out, apart)
             levels = held_out_levels(training, held_out, level, seed)
+            answers = held_out_answers(training, held_out, tree, source, seed)
             intervals, notes = _calibrated(training, held_out, spread, level, apart)
         novelty_model = NoveltyModel().fit(training.X, groups, held_out, training.Y)
         stability = crop_stability(estimator, seen, training.Y, training.positions, seed)
@@ -169,6 +180,7 @@ def train(
             seed=seed,
             scores=carried,
             levels=levels,
+            answers=answers,
             stability=stability,
             damping=None if damping is None else damping.facts(),
             scale_check=None if scale_model is None else scale_model.facts(),

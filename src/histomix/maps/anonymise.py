@@ -14,7 +14,7 @@ from .composition import PLACE_COLUMNS, STATE_COLUMNS
 from .map import BOUNDS, CompositionMap
 
 #: What a map consists of; whatever else is in the file may hold anything, and is left out.
-_OBS = (*PLACE_COLUMNS, *STATE_COLUMNS, "in_focus", "fragment", "answer")
+_OBS = (*PLACE_COLUMNS, *STATE_COLUMNS, "in_focus", "answer_lower", "answer_upper")
 _VAR = ("good_for", "slide_error")
 _LAYERS = (*BOUNDS, "super_resolved", "density per mm2")
 

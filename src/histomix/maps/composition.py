@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 #: Columns of ``composition.csv`` that are no cell types, before and after them.
 PLACE_COLUMNS = ("x_px", "y_px")
-STATE_COLUMNS = ("novelty", "in_scope", "tissue", "read_ok", "region", "fragment")
+STATE_COLUMNS = ("novelty", "in_scope", "tissue", "read_ok", "region", "fragment", "answer")
 #: The class of a tile out of scope in QuPath, which leaves classes that end with an asterisk out of its counts.
 OUT_OF_SCOPE = "Out of scope*"
 _GREY = (150, 150, 150)
@@ -28,7 +28,8 @@ _NAMESPACE = uuid.UUID("6f3f1c52-6a0e-5d0c-9d63-0d7cf0a5a9b1")
 def composition_table(composition: AnnData | CompositionMap) -> pd.DataFrame:
     """A composition map as one table: place, one column per cell type, then novelty and the tile's state.
 
-    ``region`` follows where regions were given, and ``fragment`` where the slide has several pieces of tissue.
+    ``region`` follows where regions were given, ``fragment`` where the slide has several pieces of tissue, and last
+    ``answer`` of a head that gives them: the name of a cell type or a group, in words.
     """
     one = CompositionMap.of(composition)
     obs = one.adata.obs
@@ -45,9 +46,10 @@ def composition_geojson(composition: AnnData | CompositionMap) -> dict[str, Any]
 
     Coordinates are level-0 px relative to the slide's bounds, as QuPath counts them. Each tile carries its composition
     as measurements (with ``<type> lower`` and ``<type> upper`` of a calibrated head) and is classified by its dominant
-    cell type; its metadata says what it is for. A tile out of scope has the grey class `OUT_OF_SCOPE` instead, the
-    measurement ``in scope`` of 0 and words in its metadata, one out of focus ``in focus`` of 0 and words; an unreadable
-    tile carries no measurements. ``tissue_areas_mm2`` of the collection has what became of the slide's tissue.
+    cell type; its metadata says what it is for, and its ``answer``. A tile out of scope has the grey class
+    `OUT_OF_SCOPE` instead, the measurement ``in scope`` of 0 and words in its metadata, one out of focus ``in focus``
+    of 0 and words; an unreadable tile carries no measurements. ``tissue_areas_mm2`` of the collection has what became
+    of the slide's tissue.
     """
     one = CompositionMap.of(composition)
     slide, half, types = one.slide, one.cell_px / 2, one.cell_types
@@ -56,6 +58,7 @@ def composition_geojson(composition: AnnData | CompositionMap) -> dict[str, Any]
     values = one.values().to_numpy(float)
     bounds = {name: table.to_numpy(float) for name, table in one.bounds.items()}
     novelty, in_scope, in_focus, obs = one.novelty, one.in_scope, one.in_focus, one.adata.obs
+    answer = one.answer
     told = {"use": RESEARCH_USE} | ({"intervals": caution} if bounds and (caution := one.reading.caution) else {})
     features = []
     for row, (key, x, y) in enumerate(zip(obs.index, obs["x_px"], obs["y_px"], strict=True)):
@@ -70,7 +73,7 @@ def composition_geojson(composition: AnnData | CompositionMap) -> dict[str, Any]
                 measurements |= _numbers([f"{name} {bound}" for name in types], array[row])
             if np.isfinite(novelty[row]):
                 measurements["novelty"] = round(float(novelty[row]), 4)
-            properties["metadata"] = dict(told)
+            properties["metadata"] = {**told} if answer is None else {**told, "answer": str(answer[row])}
             properties["classification"] = {"name": dominant, "color": colours[dominant]}
             if not in_scope[row]:
                 measurements["in scope"] = 0

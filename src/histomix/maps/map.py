@@ -16,7 +16,7 @@ from ..common.anonymity.nameless import file_stem
 from ..common.formats import MAP_FORMAT, refuse_newer
 from ..common.h5ad import read_h5ad
 from ..common.strangers.hdf5 import absent_parts
-from ..common.words import NOT_KNOWN, RESEARCH_USE
+from ..common.words import NOT_KNOWN, NOT_TOLD, RESEARCH_USE
 from ..errors import MapError, MissingMapError
 from ..provenance import parse_json, read_json
 from .areas import AREAS_FILE, read_areas
@@ -265,6 +265,24 @@ class CompositionMap:
     def in_focus(self) -> np.ndarray:
         """Which tiles are in focus, as far as it is known, bool (n,)."""
         return self._column("in_focus", True, bool)
+
+    @property
+    def answer(self) -> np.ndarray | None:
+        """What each tile is answered with, str (n,): a cell type, a group, or why there is none; None for an older map.
+
+        A cell type or a group is what the tile holds most of, as fine as the head can tell; ``adata.obs`` has the
+        interval of its share of the cells in ``answer_lower`` and ``answer_upper``.
+        """
+        if "answer" not in self.adata.obs:
+            return None
+        return np.asarray(self.adata.obs["answer"].astype(object).fillna(NOT_TOLD).astype(str))
+
+    @property
+    def answer_statement(self) -> str:
+        """What an answer is and how many of them miss, in sentences; "" for a map without answers."""
+        told = self.manifest.get("answers")
+        statement = told.get("statement") if isinstance(told, Mapping) else None
+        return statement if isinstance(statement, str) and self.answer is not None else ""
 
     @property
     def areas_mm2(self) -> dict[str, float]:

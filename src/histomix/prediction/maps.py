@@ -17,6 +17,7 @@ from ..maps.reading import calibrated_on, refers_to, type_facts
 from ..maps.streaming import composition_writer
 from ..maps.units import label_area_um2, unit_facts
 from ..slides.focus import OUT_OF_FOCUS
+from .answers import answer_columns, answer_facts
 from .areas import final_areas
 from .chunks import disk_array, release, sharpness_beside
 from .plan import Plan, manifest_text
@@ -24,6 +25,7 @@ from .remarks import remarks_of
 
 if TYPE_CHECKING:
     from ..heads import Head
+    from ..heads.answers.rule import AnswerRule
 
 #: Rows that a head is applied to at once, and that the outputs are written by.
 BLOCK = 4096
@@ -230,6 +232,7 @@ def describe(
         more["calibrated_on"] = calibrated_on(head.card["calibration"])
     if maps.scale is not None:
         more["scale_check"] = maps.scale
+    more |= answer_facts(head.card)
     more["tissue_areas"] = {**plan.facts["tissue_areas"], "mm2": dict(areas)}
     if anonymised is not None:
         more["anonymised"] = anonymised
@@ -301,18 +304,24 @@ def write_map(
 def blocks(plan: Plan, maps: Maps, head: Head, manifest: str, size: int | None = BLOCK) -> Iterator[ad.AnnData]:
     """The composition map in the order of its outputs, ``size`` tiles at a time (None: all at once)."""
     density_of_um2 = label_area_um2(head)
-    types = type_facts(head.card)
+    types, rule = type_facts(head.card), head.answer_rule
     place = np.asarray(plan.tiles["place"])
     # On a grid the output's order is the plan's; spots are given back in their own.
     order = np.argsort(place) if plan.at_spots else None
     size = size or max(1, len(plan))
     for start in range(0, len(plan), size):
         rows = np.arange(start, min(start + size, len(plan))) if order is None else order[start : start + size]
-        yield _block(plan, maps, types, manifest, density_of_um2, rows)
+        yield _block(plan, maps, types, rule, manifest, density_of_um2, rows)
 
 
 def _block(
-    plan: Plan, maps: Maps, types: pd.DataFrame, manifest: str, density_of_um2: float | None, rows: np.ndarray
+    plan: Plan,
+    maps: Maps,
+    types: pd.DataFrame,
+    rule: AnswerRule | None,
+    manifest: str,
+    density_of_um2: float | None,
+    rows: np.ndarray,
 ) -> ad.AnnData:
     some = np.asarray(plan.tiles[rows])
     obs: dict[str, Any] = {name: np.array(some[name]) for name in ("x_px", "y_px")}
@@ -325,6 +334,8 @@ def _block(
     regions = plan.facts["regions"]
     if regions:
         obs["region"] = pd.Categorical.from_codes(some["region"], categories=regions)
+    if rule is not None:
+        obs |= answer_columns(rule, maps.values[rows], obs["read_ok"], obs["in_scope"], obs.get("in_focus"))
     table = pd.DataFrame(obs, index=pd.Index(plan.names(rows), name="spot" if plan.at_spots else "key"))
     block = ad.AnnData(np.array(maps.values[rows]), obs=table, var=types.copy())
     for name, layer in (("lower", maps.lower), ("upper", maps.upper), (COMBINED, maps.combined)):

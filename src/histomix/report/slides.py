@@ -10,6 +10,7 @@ import pandas as pd
 
 from ..common.words import counted, whole_percent
 from ..maps import CompositionMap
+from ..maps.answers import answers_sentence
 from ..maps.areas import REASONS, areas_sentence
 from ..maps.reading import words_by_type
 from ..maps.varying import varying_types
@@ -93,6 +94,9 @@ def _notes(one: SlideMap) -> list[str]:
         notes.append(reading.scale)
     if composition.bounds and reading.caution:
         notes.append(reading.caution)
+    answers = answers_sentence(composition)
+    if answers:
+        notes.append(answers)
     areas = composition.areas_mm2
     if areas and areas["read"] < _MOST_IS_READ * sum(areas.values()):
         notes.append(f"{areas_sentence(areas)}.")

@@ -29,6 +29,7 @@ from ..common.palette import SIGNED_MAP, type_colours
 from ..common.words import RESEARCH_USE
 from ..errors import InputError
 from ..maps import CompositionMap
+from ..maps.answers import answers_sentence
 from ..maps.areas import REASONS
 from ..maps.reading import words_by_type
 from ..maps.varying import varying_types
@@ -160,15 +161,18 @@ def _write_slide(one: ViewerSlide, key: str, data: Path, mpp: float, progress: P
         "dominant": _dominant(values),
         "label_dominant": np.full(len(obs), np.nan) if label is None else _dominant(label),
     }
+    answer = composition.answer
+    answers, codes = ([], np.full(len(obs), np.nan)) if answer is None else np.unique(answer, return_inverse=True)
+    state["answer"] = codes.astype(float)
     # Codes of types are told from "none" by the missing mark, so every array of the state has the scale of the codes.
-    write_layer(folder, key, "state", state, float(max(len(types), 2)))
+    write_layer(folder, key, "state", state, float(max(len(types), len(answers), 2)))
     write_script(folder, key, "places", packed_positions(composition.xy_px))
     write_script(folder, key, "ids", [str(name) for name in obs.index])
     raster = one.areas if composition.areas_mm2 else None
     if raster is not None:
         write_script(folder, key, "areas", areas_picture(raster))
     reading = composition.reading
-    told = [*one.notes, *reading.notes, words_by_type(reading.good_for)]
+    told = [*one.notes, answers_sentence(composition), *reading.notes, words_by_type(reading.good_for)]
     means = {
         "value": [None] * len(types) if reading.statement else _means(values[reading.used]),
         "label": None if label is None else _means(label),
@@ -193,6 +197,7 @@ def _write_slide(one: ViewerSlide, key: str, data: Path, mpp: float, progress: P
             for level, tiles in zip(levels, present, strict=True)
         ],
         "types": types,
+        "answers": [str(name) for name in answers],
         "colours": [[round(255 * part) for part in colours[name]] for name in types],
         "unit": composition.unit,
         "n": len(composition),

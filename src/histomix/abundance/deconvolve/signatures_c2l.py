@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from ...common.tables import read_numbers
 from ...errors import InputError, LabelError
 from ...progress import Progress
 from ...provenance import atomic_path, digest_file, digest_json, read_json, versions, write_json
+from ..groups import coarser_column
 from ..signatures import Signatures, average_cells, check_reference, read_cells, set_aside
 from .cell2location import most_specific_genes
 from .svi import UNFINISHED, Checkpoint, Plan, fit_guide, isolated_torch, moments
@@ -87,7 +88,6 @@ def fit_reference(
     stored = None if folder is None else _stored(folder, identity)
     if stored is None:
         cells, types = read_cells(path, choice.cell_type_key, choice.layer)
-        names = cells.var
         table, facts = _fit(cells, types, choice, path, folder, identity, threads, progress)
         if folder is not None:
             with atomic_path(folder / TABLE) as temporary:
@@ -98,11 +98,12 @@ def fit_reference(
             _checkpoint(folder, identity).remove()
     else:
         table, facts = stored
-        names = read_cells(path, choice.cell_type_key, choice.layer)[0].var
+        cells, types = read_cells(path, choice.cell_type_key, choice.layer)
         _log.info("%s: signatures fitted before are kept", folder)
     known = {name: facts[name] for name in ("cells", "genes_filtered", "epochs", "loss")}
     made_by = {"regression": {**choice.facts(), **known}}
-    return set_aside(table, os.fspath(path), digest, made_by, names.reindex(table.index).fillna(""))
+    signatures = set_aside(table, os.fspath(path), digest, made_by, cells.var.reindex(table.index).fillna(""))
+    return replace(signatures, groups=coarser_column(cells.obs, types))
 
 
 def _stored(folder: Path, identity: str) -> tuple[pd.DataFrame, dict[str, Any]] | None:

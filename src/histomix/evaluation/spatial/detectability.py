@@ -8,66 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...common.geometry.toroidal_null import random_shifts
-from ...common.metrics import MIN_SPOTS, Array, pearson, unit_deviations
+from ...common.geometry.shift_null import shift_null
+from ...common.metrics import Array
 from ..scores.paired_tests import ALPHA, adjusted
-
-#: Shifts tried, fewer where a cohort is large, and the work (shifts x spots x types) that they may cost.
-MOST_SHIFTS, FEWEST_SHIFTS, _WORK = 999, 199, 2e9
-
-
-def shift_null(
-    observed: Array, predicted: Array, xy_um: Array, section: NDArray[np.str_], seed: int = 0, shifts: int | None = None
-) -> tuple[Array, Array]:
-    """Test whether predictions follow labels in place, or only in how smooth they are.
-
-    Two smooth maps correlate by chance far more often than spots drawn at random would. So the predictions of a section
-    are moved as a whole (`random_shifts`): they keep their values' smoothness and lose their place. The null is of the
-    mean over sections.
-
-    Parameters
-    ----------
-    observed, predicted
-        ``(n_spots, n_types)``.
-    xy_um
-        Centres of the spots, ``(n_spots, 2)``.
-    section
-        Of each spot; the correlation is per section, as in the metric ``pearson``.
-    seed
-        Of the shifts.
-    shifts
-        How many; None: 999, or fewer in a large cohort.
-
-    Returns
-    -------
-    Mean over sections of the correlation, and its one-sided p, each ``(n_types,)``; NaN for a type that varies in no
-    section.
-    """
-    n_types = observed.shape[1]
-    if shifts is None:
-        shifts = int(np.clip(_WORK / max(observed.size, 1), FEWEST_SHIFTS, MOST_SHIFTS))
-    rng = np.random.default_rng(seed)
-    null, count = np.zeros((shifts, n_types)), np.zeros(n_types)
-    real = np.zeros(n_types)
-    for name in dict.fromkeys(section.tolist()):
-        rows = section == name
-        r = pearson(observed[rows], predicted[rows])
-        known = np.isfinite(r)
-        if rows.sum() < MIN_SPOTS or not known.any():
-            continue
-        real += np.where(known, r, 0.0)
-        count += known
-        null += np.where(known, _shifted(observed[rows], predicted[rows], xy_um[rows], shifts, rng), 0.0)
-    with np.errstate(invalid="ignore"):
-        p = (1 + (null >= real - 1e-12).sum(axis=0)) / (1 + shifts)
-        return np.where(count > 0, real / count, np.nan), np.where(count > 0, p, np.nan)
-
-
-def _shifted(observed: Array, predicted: Array, xy: Array, shifts: int, rng: np.random.Generator) -> Array:
-    """Correlation after each shift, ``(shifts, n_types)``."""
-    unit = unit_deviations(observed)
-    moved = (unit_deviations(predicted[source]) for source in random_shifts(xy, shifts, rng))
-    return np.stack([(unit * deviation).sum(axis=0) for deviation in moved])
 
 
 def detectability(

@@ -26,6 +26,7 @@ _KEPT = (
     *(
         "seed",
         "levels",
+        "answers",
         "crop_stability",
         "stain_damping",
         "scale_check",

@@ -41,6 +41,7 @@ def make_card(
     seed: int,
     scores: Mapping[str, Any] | None,
     levels: Mapping[str, Any] | None = None,
+    answers: Mapping[str, Any] | None = None,
     stability: Mapping[str, Any] | None = None,
     damping: Mapping[str, Any] | None = None,
     scale_check: Mapping[str, Any] | None = None,
@@ -62,6 +63,8 @@ def make_card(
         Scores with their protocol, see `evaluation_scores` and `inner_scores`.
     levels
         How well slides are told apart, see `heads.levels.held_out_levels`.
+    answers
+        Which names its tiles may be answered with, see `heads.answers.fit.held_out_answers`.
     stability
         How far predictions move when a slide is cropped, see `heads.cards.crops.crop_stability`.
     damping
@@ -95,6 +98,7 @@ def make_card(
         "seed": seed,
         "scores": scores,
         "levels": levels,
+        "answers": answers,
         "crop_stability": stability,
         "stain_damping": damping,
         "scale_check": scale_check,

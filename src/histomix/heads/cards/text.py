@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ...common.words import counted
+from .answers import answer_words, answers_of
 from .levels import Levels, levels_of
 
 #: Names longer than this are listed in part.
@@ -88,6 +89,8 @@ def card_markdown(card: Mapping[str, Any], *, names: bool = True) -> str:
         _scores(card.get("scores")),
         "## Levels of slides",
         _levels(card),
+        "## Answers",
+        _answers(card),
         "## Intervals",
         _calibration(card.get("calibration")),
     ]
@@ -280,6 +283,23 @@ def _totals(facts: Mapping[str, Any] | None) -> str:
     if facts.get("told") is True:
         return text + "So totals are told as well as by the training mean, or better."
     return text + "So totals of a new slide are not told: read its numbers relative to each other, not as cells."
+
+
+def _answers(card: Mapping[str, Any]) -> str:
+    found = answers_of(card)
+    if found is None:
+        return "None: maps have no column of them."
+    rows = [
+        [
+            name,
+            found.parents.get(name, ""),
+            *(_number(node.get(what)) for what in ("pearson", "null")),
+            answer_words(node),
+        ]
+        for name, node in found.nodes.items()
+    ]
+    head = ["Name", "Group", "Pearson within slides", "Its null (95 %)", "As an answer"]
+    return plain(found.statement) + "\n\n" + markdown_table(head, rows)
 
 
 def _calibration(facts: Mapping[str, Any] | None) -> str:

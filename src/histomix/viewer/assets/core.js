@@ -66,7 +66,7 @@ class SlideData {
     this.n = xy.length / 2;
     this.x = new Float32Array(this.n); this.y = new Float32Array(this.n);
     for (let i = 0; i < this.n; i++) { this.x[i] = xy[2 * i]; this.y[i] = xy[2 * i + 1]; }
-    for (const name of ["novelty", "in_scope", "read_ok", "dominant", "label_dominant"]) {
+    for (const name of ["novelty", "in_scope", "read_ok", "dominant", "label_dominant", "answer"]) {
       this[name] = unpacked(state[name], state.max);
     }
     return this;

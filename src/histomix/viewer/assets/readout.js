@@ -24,6 +24,11 @@ class Readout {
     const novelty = Number.isNaN(data.novelty[i]) ? "" : `, novelty ${format(data.novelty[i], "")}`;
     return (data.in_scope[i] < 0.5 ? "out of scope" : "in scope") + novelty;
   }
+  // What the tile is, only as fine as the head can tell; "" in a map that says nothing of it.
+  answer(i) {
+    const { data, meta } = this.app;
+    return Number.isNaN(data.answer[i]) ? "" : `answer: ${meta.answers[Math.round(data.answer[i])]}`;
+  }
   // i: row of the map; x, y: where to stand, px from the corner of the stage.
   show(i, x, y) {
     const { box, app } = this, { meta, data } = app;
@@ -46,8 +51,8 @@ class Readout {
     if (meta.has_bounds && meta.calibrated_on) {
       table.append(element("caption", `intervals calibrated on: ${meta.calibrated_on}`, { class: "quiet" }));
     }
-    const state = this.state(i);
-    box.replaceChildren(element("b", title), ...(state ? [element("div", state, { class: "quiet" })] : []), ...(readable ? [table] : []));
+    const lines = [this.state(i), this.answer(i)].filter(Boolean).map((text) => element("div", text, { class: "quiet" }));
+    box.replaceChildren(element("b", title), ...lines, ...(readable ? [table] : []));
     box.hidden = false;
     const stage = $("panes"), wide = box.offsetWidth, high = box.offsetHeight;
     const flip = (at, size, all) => Math.max(6, at + 18 + size > all ? at - size - 18 : at + 18);
@@ -57,6 +62,6 @@ class Readout {
   words(i) {
     if (i < 0) return "no tile here";
     const { meta } = this.app;
-    return `${this.state(i)} ${this.rows(i).map(([number, ...cells]) => `${meta.types[number]} ${cells.join(", ")}`).join("; ")}`;
+    return `${[this.state(i), this.answer(i)].filter(Boolean).join(", ")} ${this.rows(i).map(([number, ...cells]) => `${meta.types[number]} ${cells.join(", ")}`).join("; ")}`;
   }
 }
