@@ -175,7 +175,8 @@ def _is_abandoned(holder: Path, elsewhere: bool) -> bool:
         return elsewhere
     try:
         # A number is given again: its process must have begun before the thing.
-        return psutil.Process(int(name[2])).create_time() > holder.stat().st_mtime + _CLOCK_S
+        began = float(psutil.Process(int(name[2])).create_time())
+        return began > holder.stat().st_mtime + _CLOCK_S
     except psutil.NoSuchProcess:
         return True
     except (psutil.Error, OSError, OverflowError):

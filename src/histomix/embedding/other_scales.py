@@ -43,7 +43,8 @@ def sample_rows(tissue: np.ndarray) -> np.ndarray:
     rows = np.flatnonzero(np.asarray(tissue) >= _TISSUE)
     if len(rows) <= SAMPLE:
         return rows
-    return rows[np.linspace(0, len(rows) - 1, SAMPLE).round().astype(int)]
+    chosen: np.ndarray = rows[np.linspace(0, len(rows) - 1, SAMPLE).round().astype(int)]
+    return chosen
 
 
 def embed_other_scales(
@@ -104,7 +105,8 @@ def _otherwise(tile: np.ndarray, blur_px: float) -> np.ndarray:
     density = -np.log(np.maximum(tile.astype(np.float32), 1) / 255)
     density *= np.exp(rng.normal(0, _DENSITY)) * np.exp(rng.normal(0, _COLOUR, 3)).astype(np.float32)
     blur = rng.uniform(0, blur_px)
-    return ndimage.gaussian_filter(255 * np.exp(-density), (blur, blur, 0)).clip(0, 255).astype(np.uint8)
+    blurred = ndimage.gaussian_filter(255 * np.exp(-density), (blur, blur, 0))
+    return np.asarray(np.clip(blurred, 0, 255), dtype=np.uint8)
 
 
 def keep_other_scales(features: AnnData, sample: np.ndarray) -> None:

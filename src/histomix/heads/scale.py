@@ -146,7 +146,7 @@ def fit_scale(
             table = _Table.of(rows[kept], target[kept], group[section[kept]])
             for number, penalty in enumerate(penalties):
                 weights, offset = table.ridge(*penalty)
-                for one in held:
+                for one in held.tolist():
                     estimates = (samples[one] @ weights).mean(axis=0)
                     followed[number, one] = np.polyfit(np.log(factors), estimates, 1)[0]
                     found[number, one] = float((levels[one][:, :n_features] @ weights).mean()) + offset

@@ -31,11 +31,11 @@ def answer_columns(
     usable = read_ok & in_scope if in_focus is None else read_ok & in_scope & in_focus
     found = rule.answers(np.asarray(values), usable)
     code = {word: place for place, word in enumerate(rule.names)}
-    codes = np.where(found.node >= 0, found.node, code[NOT_TOLD])
+    codes = np.where(found.node >= 0, found.node, code[NOT_TOLD]).astype(np.intp)
     codes[~in_scope] = code[OUT_OF_SCOPE]
     codes[~read_ok] = code[NOT_READ]
     return {
-        "answer": pd.Categorical.from_codes(codes, categories=rule.names),
+        "answer": pd.Categorical.from_codes(codes, categories=pd.Index(rule.names)),
         "answer_lower": found.lower,
         "answer_upper": found.upper,
     }

@@ -162,8 +162,11 @@ def _write_slide(one: ViewerSlide, key: str, data: Path, mpp: float, progress: P
         "label_dominant": np.full(len(obs), np.nan) if label is None else _dominant(label),
     }
     answer = composition.answer
-    answers, codes = ([], np.full(len(obs), np.nan)) if answer is None else np.unique(answer, return_inverse=True)
-    state["answer"] = codes.astype(float)
+    answers: list[str] = []
+    state["answer"] = np.full(len(obs), np.nan)
+    if answer is not None:
+        names, codes = np.unique(np.asarray(answer, dtype=str), return_inverse=True)
+        answers, state["answer"] = names.tolist(), codes.astype(float)
     # Codes of types are told from "none" by the missing mark, so every array of the state has the scale of the codes.
     write_layer(folder, key, "state", state, float(max(len(types), len(answers), 2)))
     write_script(folder, key, "places", packed_positions(composition.xy_px))
@@ -197,7 +200,7 @@ def _write_slide(one: ViewerSlide, key: str, data: Path, mpp: float, progress: P
             for level, tiles in zip(levels, present, strict=True)
         ],
         "types": types,
-        "answers": [str(name) for name in answers],
+        "answers": answers,
         "colours": [[round(255 * part) for part in colours[name]] for name in types],
         "unit": composition.unit,
         "n": len(composition),

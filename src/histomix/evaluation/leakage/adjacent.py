@@ -79,7 +79,8 @@ def picture(path: Path, mpp: float, pixel_um: float = _PICTURE_UM) -> SectionPoi
     rows, columns = np.nonzero(covered >= size**2 / 2)
     pitch_um = size * tissue.mpp
     values = (sums[rows, columns] / covered[rows, columns])[:, None]
-    return SectionPoints(np.column_stack([columns, rows]) * pitch_um, values, pitch_um)
+    places = np.column_stack([columns, rows]).astype(np.float64) * pitch_um
+    return SectionPoints(places, values, pitch_um)
 
 
 def _blocks(image: NDArray[np.float64], size: int) -> NDArray[np.float64]:

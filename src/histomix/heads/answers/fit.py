@@ -116,8 +116,8 @@ def held_out_answers(
         group,
     )
     section = training.section[rows]
-    tested = (np.hstack([shares, _apart(hierarchy, shares)]) for shares in (data.label, data.answer))
-    null = section_null(*tested, training.xy_um[rows], section, seed, work=_WORK)
+    labels, answers = (np.hstack([part, _apart(hierarchy, part)]) for part in (data.label, data.answer))
+    null = section_null(labels, answers, training.xy_um[rows], section, seed, work=_WORK)
     owner = dict(zip(section.tolist(), group.tolist(), strict=True))
     group_of = np.array([owner[name] for name in null.section])
     data = data.thinned()

@@ -79,7 +79,8 @@ def tree_from_labels(Y: Array, section: NDArray[np.str_], cell_types: Sequence[s
     rank = {column: place for place, column in enumerate(abundant)}
     members: list[list[int]] = [[int(column)] for column in varies]
     names = [types[column] for column in varies]
-    taken, parents = set(types), {}
+    taken = set(types)
+    parents: dict[str, str] = {}
     for left, right, *_ in merges[:-1]:
         pair = (int(left), int(right))
         both = sorted(members[pair[0]] + members[pair[1]], key=rank.__getitem__)
