@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from histomix.errors import HeadError
 from histomix.heads import IN_SCOPE_PERCENTILE, NoveltyModel
+from histomix.heads.expected_error import ExpectedError
 from histomix.heads.novelty import _spread_over
 
 
@@ -127,6 +129,14 @@ def test_without_errors_to_learn_from_the_distance_alone_counts() -> None:
         model = NoveltyModel().fit(X, donor, held_out, labels)
         assert not model.needs_values
         np.testing.assert_array_equal(model(X), alone(X))
+
+
+def test_predictions_that_are_the_same_everywhere_tell_no_error() -> None:
+    values = np.tile([[1.0, 0.0, 3.0]], (50, 1)) + 1e-13 * np.arange(150).reshape(50, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        error = ExpectedError.fit(values, np.linspace(0.1, 1, 50))
+    assert not error.weights.any() and np.ptp(error(values)) == 0
 
 
 def test_a_score_that_was_saved_before_there_were_errors_is_what_it_was() -> None:

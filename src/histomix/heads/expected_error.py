@@ -48,7 +48,8 @@ class ExpectedError:
         target = np.log(error + _LEAST_ERROR * max(float(np.median(error)), _TINY))
         mean, centre = terms.mean(axis=0), float(target.mean())
         Z = terms - mean
-        sd = np.maximum(Z.std(axis=0), 1e-9)
+        sd = Z.std(axis=0)
+        sd[sd <= 1e-6 * np.abs(mean) + _TINY] = np.inf  # what is the same everywhere weighs nothing
         Z = Z / sd
         penalty = _ALPHA * len(Z) * np.eye(Z.shape[1])
         weights = linalg.solve(Z.T @ Z + penalty, Z.T @ (target - centre), assume_a="pos") / sd
