@@ -21,7 +21,7 @@ from .torture.families import FAMILIES
 from .torture.judge import error_fault, wrong_numbers
 
 #: How many cases: two minutes of one core.
-FEW = 110
+FEW = 90
 ROOT = Path(__file__).resolve().parent.parent
 
 

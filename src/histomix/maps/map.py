@@ -82,7 +82,7 @@ class CompositionMap:
             hint = "Give the folder of a slide that histomix predict wrote"
             raise MissingMapError("there is no composition map", where=file, hint=hint)
         composition = cls(read_h5ad(file, MapError, "is damaged or no composition map", _AGAIN), file)
-        if absent := absent_parts(file, ("X", "obs", "var", "obsm", "uns")):
+        if absent := absent_parts(file, ("obs", "var")):
             # AnnData would number tiles and cell types instead.
             raise MapError(f"lacks {' and '.join(absent)}", where=file, hint=_AGAIN)
         composition._require({*_FACTS, *needs})
