@@ -15,6 +15,7 @@ from histomix.heads.models import preprocess
 from histomix.prediction import predict_slides
 
 from .conftest import Job
+from .extras import needs_extra
 
 
 def _threads() -> int:
@@ -77,8 +78,8 @@ def test_a_slide_is_the_same_on_one_thread_and_on_two(job: Job, tmp_path: Path) 
 
 
 @pytest.mark.slow
+@needs_extra("cluster", "distributed")
 def test_a_slide_is_the_same_in_this_process_and_in_two_workers(job: Job, tmp_path: Path) -> None:
-    pytest.importorskip("distributed", reason="needs the extra cluster")
     slides = [job.image, job.image.with_name("P2S1.tif")]
     predict_slides(slides, job.head, tmp_path / "here", threads=2)
     predict_slides(slides, job.head, tmp_path / "there", workers=2)

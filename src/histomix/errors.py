@@ -55,9 +55,11 @@ class HistomixError(Exception):
 
 
 def _restored(kind: type[HistomixError], args: tuple[Any, ...]) -> HistomixError:
-    # By that of Python's kinds which holds most: only its ``__new__`` may make the others.
+    # By that of Python's kinds which holds most: only its ``__new__`` may make the others. Of kinds that hold no more
+    # than any exception, MemoryError's makes its own kind alone.
     own: Any = max(
-        (base for base in kind.__mro__ if base.__module__ == "builtins"), key=lambda base: base.__basicsize__
+        (base for base in kind.__mro__ if base.__module__ == "builtins"),
+        key=lambda base: (base.__basicsize__, base is Exception),
     )
     error: HistomixError = own.__new__(kind, *args)
     error.args = args

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...common.hierarchy import Hierarchy
 from ...common.metrics import Array
-from ...common.words import NO_ANSWERS
+from ...common.words import NO_ANSWERS, reason
 from ...errors import HeadError, InputError
 from ..intervals import expected_error
 
@@ -146,17 +146,17 @@ def answer_rule(card: Mapping[str, Any]) -> AnswerRule | None:
             {str(name): str(group) for name, group in facts["parents"].items()}, card["cell_types"]
         )
         nodes = facts["nodes"]
-        if [one["name"] for one in nodes] != [node.name for node in hierarchy.nodes]:
-            raise HeadError("the card's answers are of other names than its hierarchy")
+        names = [one["name"] for one in nodes]
         told = np.array([one["told"] is True for one in nodes])
         variance = np.array([one["variance"] for one in nodes], dtype=np.float64).T
         multiplier = np.array([one["multiplier"] for one in nodes], dtype=np.float64)
         widening = None if facts["widening"] is None else float(facts["widening"])
+    except InputError as error:
+        raise HeadError(f"the card's answers are incomplete or of the wrong kind ({error.what})") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, HeadError):
-            raise
-        reason = error.what if isinstance(error, InputError) else repr(error)
-        raise HeadError(f"the card's answers are incomplete or of the wrong kind ({reason})") from error
+        raise HeadError(f"the card's answers are incomplete or of the wrong kind ({reason(error)})") from error
+    if names != [node.name for node in hierarchy.nodes]:
+        raise HeadError("the card's answers are of other names than its hierarchy")
     numbers = np.concatenate([variance.ravel(), multiplier, [NARROWEST if widening is None else widening]])
     if variance.shape != (4, len(nodes)) or not ((numbers >= 0) & (numbers <= _LARGEST)).all():
         raise HeadError("the numbers of the card's answers cannot be those of intervals")
