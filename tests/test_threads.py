@@ -49,7 +49,7 @@ def test_a_head_is_applied_by_one_thread_of_algebra_however_many_rows(monkeypatc
         assert _threads() == 3
         apply_head(ridge, model, None, X, None)
         assert seen and set(seen) == {1}
-        novelty_of(model, X, np.arange(300))
+        novelty_of(model, X, np.arange(300), np.zeros((300, Y.shape[1])))
         assert set(seen) == {1} and _threads() == 3
 
 
