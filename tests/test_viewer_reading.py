@@ -21,6 +21,7 @@ from histomix.viewer import ViewerSlide, write_viewer
 from .viewer_page import CELL, COLUMNS, ROWS, chromium, composition, looking, on_screen, pixel, until
 
 NAMES = ["commonest", "rising", "even", "untold"]
+ANSWER = "</script><i>Lymphoid</i>"
 TISSUE = "</script><b>HER2+</b> breast"
 
 
@@ -34,8 +35,10 @@ def _table(in_scope: np.ndarray) -> ad.AnnData:
     table.layers["lower"], table.layers["upper"] = np.maximum(values - 0.04, 0), values + 0.04
     table.obs["in_scope"] = in_scope
     table.var["good_for"] = ["within a slide only", "between slides", "not known", "neither"]
+    table.obs["answer"] = np.where(across > 0.5, ANSWER, "not told")
     facts = json.loads(table.uns["manifest"])
     facts |= {
+        "answers": {"parents": {}, "fdr": 0.1, "statement": "One in ten misses."},
         "slide": {"mpp": 0.5}, "tile": {"size_px": 112, "mpp": 1.0}, "area": {"spot_um": 55.0}, "cell_px": CELL,
         "head": {"tissue": [TISSUE]}, "calibration": {"level": 0.8, "kind": "section", "n_donors": 1},
     }  # fmt: skip
@@ -157,3 +160,15 @@ def test_words_stand_beside_numbers(browser: Any, page: Path) -> None:
         svg = tab.evaluate("drawFigure(app, DrawingPen).text()")
         for words in (RESEARCH_USE, "calibrated on: sections of one patient", "spots 55 µm wide"):
             assert words in svg
+
+
+def test_the_answer_of_a_tile_is_read_out_and_its_rate_is_told(browser: Any, page: Path) -> None:
+    with looking(browser, page) as tab:
+        last = COLUMNS - 1
+        words = tab.evaluate(f"[0, {last}].map((row) => app.readout.words(row))")
+        assert "answer: not told" in words[0] and f"answer: {ANSWER}" in words[1]
+        tab.evaluate(f"app.readout.show({last}, 50, 50)")
+        assert f"answer: {ANSWER}" in tab.locator("#readout").inner_text() and tab.locator("#readout i").count() == 0
+        about = " ".join(tab.locator("#about li").all_inner_texts())
+        assert f"{ANSWER} " in about and "One in ten misses." in about
+        assert tab.evaluate("app.meta.types") == NAMES

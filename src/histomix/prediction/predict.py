@@ -92,7 +92,9 @@ def predict(
     AnnData
         Tiles x cell types in the head's unit. ``obs`` has ``x_px, y_px`` (tile centre, level-0 px), ``tissue`` (share
         of the tile on tissue), ``novelty`` (percentile among held-out training tiles, 0 to 1), ``in_scope``,
-        ``read_ok``, ``in_focus`` (where the pixels can tell) and ``fragment`` (of tissue, from 1, left to right);
+        ``read_ok``, ``in_focus`` (where the pixels can tell), ``fragment`` (of tissue, from 1, left to right) and, of a
+        head that gives them, ``answer`` (a cell type or a group, only as fine as can be told, or why there is none)
+        with ``answer_lower`` and ``answer_upper``, the interval of its share of the cells;
         places are in ``obsm["spatial"]`` too and the facts of the run as JSON in ``uns["manifest"]``, what became of
         the tissue in mm2 among them (``tissue_areas``). A tile that could not be read is NaN with ``read_ok`` false. A
         calibrated head adds the layers ``lower`` and ``upper``. Of a head that counts cells, numbers are cells in the

@@ -161,12 +161,7 @@ def _write_slide(one: ViewerSlide, key: str, data: Path, mpp: float, progress: P
         "dominant": _dominant(values),
         "label_dominant": np.full(len(obs), np.nan) if label is None else _dominant(label),
     }
-    answer = composition.answer
-    answers: list[str] = []
-    state["answer"] = np.full(len(obs), np.nan)
-    if answer is not None:
-        names, codes = np.unique(np.asarray(answer, dtype=str), return_inverse=True)
-        answers, state["answer"] = names.tolist(), codes.astype(float)
+    answers, state["answer"] = _answers(composition)
     # Codes of types are told from "none" by the missing mark, so every array of the state has the scale of the codes.
     write_layer(folder, key, "state", state, float(max(len(types), len(answers), 2)))
     write_script(folder, key, "places", packed_positions(composition.xy_px))
@@ -261,6 +256,14 @@ def _dominant(values: np.ndarray) -> np.ndarray:
     dominant = np.full(len(values), np.nan)
     dominant[known] = values[known].argmax(axis=1)
     return dominant
+
+
+def _answers(composition: CompositionMap) -> tuple[list[str], np.ndarray]:
+    """The words that tiles are answered with, and the number of each tile's; NaN in a map without answers."""
+    if composition.answer is None:
+        return [], np.full(len(composition), np.nan)
+    words, codes = np.unique(composition.answer, return_inverse=True)
+    return [str(word) for word in words], codes.astype(float)
 
 
 def _means(values: np.ndarray) -> list[float]:
