@@ -1,6 +1,6 @@
 """What histomix says about its own numbers, measured: one table of figures with their intervals.
 
-    HISTOMIX_DATA=... python benchmarks/honesty.py [--only audit] [--quick]
+    HISTOMIX_DATA=... python benchmarks/honesty.py [--only audit --only audit-patients] [--quick]
 
 Each part gives rows of what, value, lower, upper and n; intervals of rates are Wilson's, at 95 %. Prints Markdown.
 her2st and MoNuSAC are used where HISTOMIX_DATA names their folder.
@@ -42,7 +42,7 @@ def rate(part: str, what: str, hits: int, n: int) -> Row:
 
 
 def audit_rows(data: Path | None, folder: Path, quick: bool) -> Iterator[Row]:
-    """Adjacent levels that are found, and pairs of different donors that are taken for such."""
+    """Adjacent levels of the phantom that are found, and pairs of different donors that are taken for such."""
     for seed, size_um in ((0, 1600.0),) if quick else ((0, 1600.0), (1, 1000.0), (2, 1300.0)):
         labels, pictures, owner = {}, {}, {}
         for donor, number in itertools.product(range(4 if quick else 12), range(2)):
@@ -54,6 +54,10 @@ def audit_rows(data: Path | None, folder: Path, quick: bool) -> Iterator[Row]:
         where = f"phantom, {size_um:.0f} um"
         yield from _audit_rates(where, labels, pictures, owner)
         yield from _audit_rates(f"{where}, labels alone", labels, {}, owner)
+
+
+def patient_rows(data: Path | None, folder: Path, quick: bool) -> Iterator[Row]:
+    """The same on sections of patients; her2st has up to six levels of each."""
     if data is None:
         return
     labels, pictures, owner = her2st_points(data)
@@ -137,7 +141,10 @@ def monusac_points(data: Path, pitch_um: float = 20.0) -> tuple[Points, Points, 
 
 
 #: Parts by name: each is given the folder of real data or None, a folder for its own files, and whether to be quick.
-PARTS: dict[str, Callable[[Path | None, Path, bool], Iterator[Row]]] = {"audit": audit_rows}
+PARTS: dict[str, Callable[[Path | None, Path, bool], Iterator[Row]]] = {
+    "audit": audit_rows,
+    "audit-patients": patient_rows,
+}
 
 
 def main() -> None:
