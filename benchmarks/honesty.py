@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from honesty_audit import audit_rows
+from honesty_audit import audit_rows, patient_rows
 from honesty_novelty import coverage_rows, novelty_rows
 from honesty_scale import scale_rows
 
@@ -27,6 +27,7 @@ Row = dict[str, Any]
 #: Parts by their names: each is given the folder, the data (None: not here) and whether to be quick.
 PARTS: dict[str, Callable[[Path, Path | None, bool], Iterator[Row]]] = {
     "audit": audit_rows,
+    "audit-patients": patient_rows,
     "scale": scale_rows,
     "novelty": novelty_rows,
     "coverage": coverage_rows,

@@ -38,7 +38,7 @@ def rate(cohort: str, what: str, hits: int, n: int) -> Row:
 
 
 def audit_rows(folder: Path, data: Path | None, quick: bool) -> Iterator[Row]:
-    """Adjacent levels that are found, and pairs of different donors that are taken for such."""
+    """Adjacent levels of the phantom that are found, and pairs of different donors that are taken for such."""
     for seed, size_um in ((0, 1600.0),) if quick else ((0, 1600.0), (1, 1000.0), (2, 1300.0)):
         labels, pictures, owner = {}, {}, {}
         for donor, number in itertools.product(range(4 if quick else 12), range(2)):
@@ -50,6 +50,10 @@ def audit_rows(folder: Path, data: Path | None, quick: bool) -> Iterator[Row]:
         where = f"phantom, {size_um:.0f} um"
         yield from _audit_rates(where, labels, pictures, owner)
         yield from _audit_rates(f"{where}, labels alone", labels, {}, owner)
+
+
+def patient_rows(folder: Path, data: Path | None, quick: bool) -> Iterator[Row]:
+    """The same on sections of patients; her2st has up to six levels of each."""
     if data is None:
         return
     labels, pictures, owner = her2st_points(data)

@@ -170,7 +170,7 @@ def test_a_file_without_declared_unit_is_refused(tmp_path: Path, caplog: pytest.
     SHARES.to_csv(path, index_label="spot")
     with pytest.raises(LabelError, match="not declared") as caught:
         read_abundance(path)
-    assert '"cells per spot" or "proportion"' in str(caught.value)
+    assert '"cells per spot", "proportion" or "relative abundance"' in str(caught.value)
     assert read_abundance(path, "proportion").unit == "proportion"
     read_abundance(path, "cells per spot")
     assert "every spot sums to 1" in caplog.text

@@ -97,7 +97,7 @@ def test_labels_are_quantiles_with_median_sd_and_reliability(
     steps: list[tuple[str, int, int]] = []
     with caplog.at_level(logging.INFO, logger="histomix"):
         labels = fitted(cohort, out=tmp_path, max_epochs=30, progress=lambda *step: steps.append(step))["A"]
-    assert labels.unit == "cells per spot"
+    assert labels.unit == "relative abundance"  # 60 genes and no picture do not tell how many cells there are
     assert labels.median is not None and labels.sd is not None and labels.reliability is not None
     assert "7x1" not in labels.values.index
     assert (labels.values.to_numpy() < labels.median.to_numpy()).all() and (labels.sd.to_numpy() > 0).all()
@@ -585,6 +585,7 @@ def test_fetal_heart_from_single_cells(data_dir: Path, tmp_path: Path) -> None:
     labels = label(cohort, "cell2location", tmp_path / "ref.h5ad", tmp_path / "out")  # type: ignore[arg-type]
     table = read_labels(tmp_path / "out")["heart"]
     pd.testing.assert_frame_equal(table.values, labels["heart"].values, check_exact=True)
-    assert table.values.shape == (1039, 12) and table.unit == "cells per spot"
+    # Counted in situ there are 16.8 cells in a spot, and these sum to 1.1.
+    assert table.values.shape == (1039, 12) and table.unit == "relative abundance"
     fast = label(cohort, "poisson", tmp_path / "ref.h5ad")["heart"]  # type: ignore[arg-type]
     assert labels["heart"].proportions().values.corrwith(fast.values).mean() > 0.8

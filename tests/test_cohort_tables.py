@@ -249,6 +249,15 @@ def test_the_mean_of_a_slide_has_the_interval_of_its_head() -> None:
     assert not [row for row in map_rows(_random()) if row["measure"].endswith(("_low", "_high"))]
 
 
+def test_relative_abundances_are_neither_cells_nor_given_intervals_of_shares() -> None:
+    composition = _with_levels("relative abundance")
+    manifest = json.loads(composition.uns["manifest"])
+    del manifest["area"]  # a map of such a head has none
+    composition.uns["manifest"] = json.dumps(manifest | {"unit": "relative abundance"})
+    measures = {row["measure"] for row in map_rows(composition)}
+    assert "proportion" in measures and not measures & {"cells", "density", "density_low", "proportion_low"}
+
+
 def test_types_that_tell_nothing_are_left_out_unless_asked(tmp_path: Path) -> None:
     folder = tmp_path / "maps" / "S1"
     folder.mkdir(parents=True)

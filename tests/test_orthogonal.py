@@ -95,6 +95,15 @@ def test_counts_keep_their_unit_and_are_scaled_to_spots(counted: tuple[np.ndarra
     assert scaled.table("truth").loc["map", "rmse"] == pytest.approx(0, abs=1e-6)
 
 
+def test_relative_abundances_are_scored_by_shares_and_it_is_said(counted: tuple[np.ndarray, Path]) -> None:
+    counts, path = counted
+    scored = score_map(_map(0.1 * counts, "relative abundance"), cells=path)
+    assert scored.summary["unit"] == "proportion" and scored.summary["orthogonal"]["map_unit"] == "relative abundance"
+    assert any("its totals are no cells" in note for note in scored.summary["notes"])
+    assert scored.table("truth").loc["map", "rmse"] == pytest.approx(0, abs=1e-6)
+    np.testing.assert_allclose(scored.labels["slide"].sum(axis=1), 1)
+
+
 def test_names_are_mapped_and_only_shared_types_are_scored(counted: tuple[np.ndarray, Path], tmp_path: Path) -> None:
     counts, path = counted
     cells = pd.read_csv(path)

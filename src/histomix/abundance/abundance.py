@@ -32,7 +32,8 @@ class Abundance:
     values
         Spots x cell types: finite, not negative, with unique names; kept as float64.
     unit
-        ``"cells per spot"``, or ``"proportion"`` (each row sums to 1 within 1 %).
+        ``"cells per spot"``, ``"proportion"`` (each row sums to 1 within 1 %), or ``"relative abundance"`` (as cells,
+        but the totals are none: only what is more and what is less counts).
     sd
         Posterior standard deviations, same spots and cell types as ``values``, where the method has a posterior.
     median
@@ -96,7 +97,7 @@ class Abundance:
         return list(self.values.columns)
 
     def proportions(self) -> Abundance:
-        """Share of each cell type at each spot: cells per spot over their total, or itself if already proportions.
+        """Share of each cell type at each spot: amounts over their total, or itself if already proportions.
 
         A spot without any cells has no proportions and is dropped, with a logged note. The sd is not carried over: the
         spread of a share also depends on correlations between types, which a table of sds does not hold. Nor is the
@@ -132,7 +133,8 @@ def check_unit(unit: str | None, where: str | os.PathLike[str] | None = None) ->
     LabelError
         The unit is undeclared or unknown.
     """
-    choices = " or ".join(f'"{name}"' for name in UNITS)
+    *most, last = (f'"{name}"' for name in UNITS)
+    choices = f"{', '.join(most)} or {last}"
     if unit is None:
         raise LabelError(
             "the unit of the labels is not declared", where=where, hint=f"Declare it (label_unit in a sheet): {choices}"

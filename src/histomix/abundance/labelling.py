@@ -81,8 +81,10 @@ def label(
     unit
         ``"proportion"``, which None means for the fast methods, since counts and a reference do not tell how deep a
         cell of the tissue was sequenced; or ``"cells per spot"``, which takes that from ``cells_per_spot`` and is what
-        None means for cell2location. Its proportions are those of the posterior medians. With ``"table"``, None keeps
-        the declared unit; cells per spot may be turned into proportions, never the reverse.
+        None means for cell2location. Its proportions are those of the posterior medians. Labels in cells whose totals
+        picture, panel or depth contradict (see `check_totals`) come as ``"relative abundance"``, all of them, with a
+        warning; it may be asked for, too. With ``"table"``, None keeps the declared unit; cells per spot and relative
+        abundances may be turned into proportions, never the reverse.
     seed
         Seed of all that is random: the fits of cell2location, and the splits and draws for reliability and spread.
     progress

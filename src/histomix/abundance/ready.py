@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import pandas as pd
 from ..errors import HistomixError, LabelError
 from ..progress import Progress
 from ..provenance import versions
-from ..spots import cells_to_labels
+from ..spots import CELLS, RELATIVE, cells_to_labels
 from .abundance import Abundance, check_unit, join_spots
 from .run import refuse_failures
 from .tables import common_unit, read_abundance, read_labels, write_labels
@@ -41,12 +42,15 @@ def label_ready(
     labels = (cohort_labels if method == "table" else cell_labels)(cohort, vocabulary)
     if unit is not None and check_unit(unit) == "proportion":
         labels = {name: table.proportions() for name, table in labels.items()}
+    elif unit == RELATIVE:
+        # Cells may be read as amounts without a scale; shares are none, since each spot's have a scale of their own.
+        labels = {n: replace(table, unit=RELATIVE) if table.unit == CELLS else table for n, table in labels.items()}
     own_unit = common_unit(labels)
     if unit is not None and unit != own_unit:
         raise LabelError(
             f"labels in {own_unit} cannot be turned into {unit}",
             where=cohort.sheet,
-            hint=f'Ask for "{own_unit}": how many cells a proportion stands for is not in the tables',
+            hint=f'Ask for "{own_unit}": the tables do not say how many cells a share or relative abundance stands for',
         )
     if out is not None:
         sections = {name: {"source": _without_path(table.provenance)} for name, table in labels.items()}

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from ..errors import HistomixError, InputError, LabelError, MissingExtraError, StorageError
+from ..errors import HistomixError, InputError, LabelError, MissingExtraError, SlideError, StorageError
 from ..progress import Progress
 from ..provenance import digest_file, digest_json, fingerprint, versions, write_json
+from ..spots import CELLS, RELATIVE
 from .abundance import Abundance
 from .cells import expected_cells, nuclei_at_spots
 from .deconvolve.svi import UNFINISHED, Checkpoint
@@ -26,6 +28,7 @@ from .options import Options
 from .sections import MatchedCounts, digest_counts, matched_counts
 from .signatures import Signatures
 from .tables import MANIFEST, read_abundance, read_manifest, write_abundance
+from .totals import check_totals
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -87,6 +90,7 @@ class Run:
     digests: dict[str, str] = field(default_factory=dict)
     kept: int = 0
     told: set[str] = field(default_factory=set)
+    nuclei: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def label(self, progress: Progress) -> dict[str, Abundance]:
         """Label every section; raise LabelError at the end if some failed."""
@@ -103,6 +107,7 @@ class Run:
             self._tell(progress, group)
         for name in self.failed:
             self.facts.pop(name, None)
+        self._settle_unit()
         self._write_manifest()
         if self.kept:
             new = len(self.labels) - self.kept
@@ -113,6 +118,36 @@ class Run:
         rest = "The others are done" if self.folder else "Name a folder with out to keep the others"
         refuse_failures(self.failed, len(names), hint=f"{rest}; mend these and run again")
         return {name: self.labels[name] for name in names}
+
+    @property
+    def unit(self) -> str:
+        """The unit asked for; relative abundance for all where the totals of one section cannot be cells."""
+        if self.settings.unit == CELLS and any(self._doubts(name) for name in self.facts):
+            return RELATIVE
+        return self.settings.unit
+
+    def _doubts(self, name: str) -> list[str]:
+        return list((self.facts[name].get("totals") or {}).get("doubts", []))
+
+    def _settle_unit(self) -> None:
+        """Bring all labels to `unit`, and say why it is not that asked for."""
+        unit = self.unit
+        for name, labels in self.labels.items():
+            if labels.unit != unit:
+                provenance = {**labels.provenance, "unit": unit}
+                self.labels[name] = dataclasses.replace(labels, unit=unit, provenance=provenance)
+        if unit != self.settings.unit:
+            doubted = [name for name in self.facts if self._doubts(name)]
+            _log.warning(
+                'the totals of %d of %d sections cannot be taken for cells (%s: %s): the unit of all labels is "%s", '
+                "of which only what is more and what is less counts; %s",
+                len(doubted),
+                len(self.facts),
+                doubted[0],
+                "; ".join(self._doubts(doubted[0])),
+                unit,
+                'give cells_per_spot="nuclei", summary "median" or a larger panel, or ask for proportions',
+            )
 
     def _groups(self) -> list[list[str]]:
         """Sections that are labelled together, by `Settings.fit`."""
@@ -142,11 +177,14 @@ class Run:
             return
         if self.folder is not None and all(self._is_current(name, stored.get(name), together) for name in together):
             for name in together:
-                self.labels[name] = read_abundance(self.folder / f"{name}.csv", self.settings.unit)
+                self.labels[name] = read_abundance(self.folder / f"{name}.csv")
             self.kept += len(together)
             return
         # Where sections depend on each other, either nothing is new, or everything is.
         for name, labels in self._derive(ready, progress).items():
+            if self.settings.unit == CELLS:
+                totals = check_totals(labels.values, ready[name], self.signatures, self._median_nuclei(name))
+                labels.facts["totals"] = totals.facts()
             self._store(name, labels, together)
         for checkpoint in map(partial(self._checkpoint, together), PASSES):
             if checkpoint is not None:
@@ -183,7 +221,7 @@ class Run:
 
     def _scaled(self, labels: dict[str, Labels]) -> dict[str, Labels]:
         """Weights of a fast method as cells: the median total of these sections becomes the cells of a typical spot."""
-        if self.settings.unit == "proportion":
+        if self.settings.unit != CELLS:
             return labels
         cells = self._cells(list(labels))
         total = pd.concat([table.values.sum(axis=1) for table in labels.values()]).median()
@@ -194,11 +232,11 @@ class Run:
         wish = self.settings.cells_per_spot
         if isinstance(wish, float):
             return wish
-        sections = [self.cohort.section(name, counts=False) for name in names]
         if wish == "nuclei":
-            cells = float(np.median(np.concatenate([nuclei_at_spots(section) for section in sections])))
+            cells = float(np.median(np.concatenate([self._counted(name) for name in names])))
             _log.info("%s: %.3g nuclei under a typical spot", ", ".join(names), cells)
             return cells
+        sections = [self.cohort.section(name, counts=False) for name in names]
         cells = float(np.median([expected_cells(section.spot_diameter_um) for section in sections]))
         _log.info(
             "%s: %.3g cells per spot are presumed from the size of the spots; the abundances depend on it: "
@@ -207,6 +245,22 @@ class Run:
             cells,
         )
         return cells
+
+    def _counted(self, name: str) -> NDArray[np.float64]:
+        """Nuclei under the spots of a section, counted once."""
+        if name not in self.nuclei:
+            self.nuclei[name] = nuclei_at_spots(self.cohort.section(name, counts=False))
+        return self.nuclei[name]
+
+    def _median_nuclei(self, name: str) -> float | None:
+        """Of a typical spot; None, with a logged word, where they cannot be counted."""
+        if self.cohort.section(name, counts=False).image is None:
+            return None
+        try:
+            return float(np.median(self._counted(name)))
+        except (LabelError, SlideError) as error:
+            _log.info("%s: nuclei cannot be counted under the spots: %s", name, error)
+            return None
 
     def _tell(self, progress: Progress, names: list[str]) -> None:
         """Report sections as done, each once."""
@@ -287,7 +341,7 @@ class Run:
             self.folder / MANIFEST,
             {
                 "method": self.settings.method,
-                "unit": self.settings.unit,
+                "unit": self.unit,
                 "fit": self.settings.fit,
                 **({} if self.settings.options is None else {"summary": self.settings.summary}),
                 **({} if self.vocabulary is None else {"vocabulary": self.vocabulary.facts()}),

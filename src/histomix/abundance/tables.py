@@ -222,7 +222,10 @@ def _manifest_facts(path: Path, digest: str) -> tuple[str | None, dict[str, Any]
     if section.get("digest", digest) != digest:
         _log.warning("%s: was changed since %s was written: what that says of it is left out", path, MANIFEST)
         return manifest["unit"], {}
-    shared = {**_table(manifest.get("settings")), **{key: manifest[key] for key in _FACTS if key in manifest}}
+    settings = dict(_table(manifest.get("settings")))
+    if "unit" in settings:
+        settings["unit"] = manifest["unit"]  # what was asked for may not be what could be given
+    shared = {**settings, **{key: manifest[key] for key in _FACTS if key in manifest}}
     source = section.get("source")
     facts = {**shared, **_table(source)}
     facts |= {key: section[key] for key in _FACTS if key in section}

@@ -31,7 +31,7 @@ def label(
     ] = "poisson",
     unit: Annotated[
         str | None,
-        typer.Option("--unit", help='"proportion" or "cells per spot".', show_default="by method"),
+        typer.Option("--unit", help='"proportion", "cells per spot", "relative abundance".', show_default="by method"),
     ] = None,
     cells_per_spot: Annotated[
         str | None,

@@ -10,17 +10,19 @@ import pandas as pd
 
 from ..common.words import NEITHER, RESEARCH_USE
 from ..maps import CompositionMap
+from ..spots import RELATIVE
 
 logger = logging.getLogger(__name__)
 #: Columns of words at the end of the table of slides.
-WORDS = ("remark", "calibrated_on", "use")
+WORDS = ("remark", "calibrated_on", "head_unit", "use")
 
 
 def slide_intervals(one: CompositionMap, means: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Ends of the intervals around a slide's means: ``<measure>_low`` and ``<measure>_high``, each (k,).
 
     The half-width is that of the map's head (`histomix.heads.Levels.slide_error`), from slides of donors that were held
-    out, in the unit of its labels: of proportions around ``proportion``, of cells around ``density``.
+    out, in the unit of its labels: of proportions around ``proportion``, of cells around ``density``. A map of relative
+    abundances has none: its error is in no unit of the table.
 
     Parameters
     ----------
@@ -29,6 +31,8 @@ def slide_intervals(one: CompositionMap, means: Mapping[str, np.ndarray]) -> dic
     means
         Measure -> means of the whole slide, (k,).
     """
+    if one.unit == RELATIVE:
+        return {}
     error = np.array([one.reading.slide_error[name] for name in one.cell_types])
     measure, greatest = "proportion", 1.0
     label_um2 = (one.manifest.get("area") or {}).get("label_um2")
@@ -45,7 +49,7 @@ def slide_words(one: CompositionMap, name: str) -> dict[str, str]:
     reading = one.reading
     if reading.statement:
         logger.warning("%s: %s", name, reading.statement)
-    return dict(zip(WORDS, (reading.statement, reading.calibrated_on, RESEARCH_USE), strict=True))
+    return dict(zip(WORDS, (reading.statement, reading.calibrated_on, one.unit, RESEARCH_USE), strict=True))
 
 
 def types_told(tidy: pd.DataFrame, good_for: Mapping[str, str], all_types: bool) -> tuple[pd.DataFrame, list[str]]:

@@ -46,12 +46,21 @@ RULES = {
 
 
 def is_present(values: Array, unit: str) -> NDArray[np.bool_]:
-    """Whether a type stands in a spot: proportion > 0.05, or at least half a cell per spot."""
+    """Whether a type stands in a spot: more than 0.05 of what is there, or at least half a cell per spot.
+
+    Parameters
+    ----------
+    values
+        Spots x cell types.
+    """
     if unit == "proportion":
         return values > 0.05
+    if unit == "relative abundance":
+        present: NDArray[np.bool_] = values > 0.05 * values.sum(axis=1, keepdims=True)
+        return present
     if unit == "cells per spot":
         return values >= 0.5
-    raise InputError(f"there is no unit {unit!r}", hint="Use 'proportion' or 'cells per spot'")
+    raise InputError(f"there is no unit {unit!r}", hint="Use 'proportion', 'cells per spot' or 'relative abundance'")
 
 
 def pearson(observed: Array, predicted: Array) -> Array:

@@ -219,7 +219,7 @@ def _common_types(train: CohortData, test: CohortData) -> tuple[CohortData, Coho
     if first.unit != second.unit:
         raise LabelError(
             f"the labels of the training cohort are in {first.unit}, those of the test cohort in {second.unit}",
-            hint="Label both cohorts in one unit",
+            hint="Label both cohorts in one unit; cells, shares and relative abundances are not mixed",
         )
     common = [name for name in first.cell_types if name in second.cell_types]
     if not common:
@@ -290,7 +290,7 @@ def truth_rows(truth: Mapping[str, Abundance], training: TrainingSet) -> tuple[A
             raise LabelError(
                 f"is in {abundance.unit}, but the labels are in {training.unit}",
                 where=where,
-                hint="Proportions follow from cells per spot, never the reverse: give the truth in cells per spot",
+                hint="Shares follow from cells or relative abundances, never the reverse: give both in one unit",
             )
         spots = keys[section == name]
         if abundance.unit != training.unit:

@@ -46,7 +46,7 @@ class TrainingSet:
     cell_types
         Names of the columns of ``Y``.
     unit
-        "proportion" or "cells per spot".
+        "proportion", "cells per spot" or "relative abundance".
     features
         ``{"encoders": [...]}``: facts of each encoder and its tile, in the order of the blocks of ``X``.
     dropped
@@ -233,7 +233,7 @@ def _common_types(labels: Mapping[str, Abundance], sections: Sequence[str]) -> t
             raise LabelError(
                 f"the unit is {here.unit}, but that of section {sections[0]} is {first.unit}",
                 where=where,
-                hint="Label all sections with one method and unit",
+                hint="Label all sections with one method and unit; cells, shares and relative abundances are not mixed",
             )
         extra = [t for t in here.cell_types if t not in first.cell_types]
         missing = [t for t in first.cell_types if t not in here.cell_types]

@@ -183,7 +183,7 @@ class CompositionMap:
 
     @property
     def unit(self) -> str:
-        """``"proportion"`` or ``"cells per spot"``."""
+        """``"proportion"``, ``"cells per spot"``, or ``"relative abundance"`` (totals are no cells)."""
         return str(self.manifest.get("unit", ""))
 
     @property

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ..common.words import BETWEEN, NEITHER, NOT_KNOWN, WITHIN, counted, few, sentence, whole_percent
+from ..spots import RELATIVE
 
 #: A slide with a smaller share of its read tiles in scope has no composition to speak of.
 LEAST_IN_SCOPE = 0.5
@@ -163,6 +164,8 @@ def refers_to(manifest: Mapping[str, Any]) -> str:
         where = f"a tile of {side_um:.0f} µm on a grid{apart}"
     counts = (manifest.get("area") or {}).get("label_um2") is not None
     what = "A number counts cells in the area of a training spot, read from" if counts else "A number is for"
+    if manifest.get("unit") == RELATIVE:
+        what = "A number is an abundance relative to others of its type (totals are no numbers of cells) for"
     return f"{what} {where}; the head learnt from {learnt}."
 
 

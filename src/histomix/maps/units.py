@@ -13,7 +13,7 @@ COUNTS = "cells per spot"
 
 
 def label_area_um2(head: Head) -> float | None:
-    """The area, um2, whose cells a head counts: that of its training spots; None for a head of proportions.
+    """The area, um2, whose cells a head counts: that of its training spots; None for other units.
 
     A card that does not say how wide its spots were counts over the head's tile, as its estimator saw it.
     """

@@ -11,10 +11,13 @@ from .inspect import Inspection, inspect_data
 from .pseudo_spots import cell_composition, cells_to_labels, pseudo_spots
 from .readers import read_spots
 from .section import Cohort, Section, read_cohort
-from .sheet import LABEL_UNITS, SheetRow
+from .sheet import CELLS, LABEL_UNITS, PROPORTION, RELATIVE, SheetRow
 
 __all__ = [
+    "CELLS",
     "LABEL_UNITS",
+    "PROPORTION",
+    "RELATIVE",
     "Alignment",
     "Cohort",
     "Inspection",

@@ -18,7 +18,9 @@ from .sheet_text import Entry, read_text
 
 REQUIRED = ("section", "donor", "spots", "image")
 OPTIONAL = ("mpp", "labels", "label_unit", "counts", "tissue", "site", "spot_diameter_um", "spot_pitch_um", "format")
-LABEL_UNITS = ("cells per spot", "proportion")
+#: Units of labels: numbers of cells; shares that sum to 1; amounts whose totals are no cells, only their ratios count.
+CELLS, PROPORTION, RELATIVE = "cells per spot", "proportion", "relative abundance"
+LABEL_UNITS = (CELLS, PROPORTION, RELATIVE)
 
 _NUMBERS = ("mpp", "spot_diameter_um", "spot_pitch_um")
 #: No slide is coarser, and no spot is wider than a slide is long.

@@ -17,6 +17,7 @@ from ...errors import InputError
 from ...maps import CompositionMap
 from ...progress import Progress, progress_bars
 from ...provenance import digest_file, versions
+from ...spots import PROPORTION, RELATIVE
 from ..folds import ORTHOGONAL
 from ..result import Evaluation
 from ..scores.bootstrap import summarise
@@ -62,7 +63,8 @@ def score_map(
         A map from `histomix.predict`, its folder, or its ``composition.h5ad``.
     cells
         See `histomix.evaluation.measured.cells.read_cells`. They are counted in the tiles of the map and scored by the
-        metrics of every evaluation: shares where the map is in proportions, cells where it is in cells per spot.
+        metrics of every evaluation: shares where the map is in proportions or relative abundances, cells where it is in
+        cells per spot.
     regions
         See `histomix.evaluation.measured.read_regions.read_regions`; QuPath's coordinates count from the slide's
         bounds.
@@ -113,12 +115,20 @@ def score_map(
     if not read_ok.any():
         raise InputError("holds no tile that could be read", where=where, hint="Predict the slide again")
     mpp, unit = one.mpp, one.unit
+    relative = unit == RELATIVE and cells is not None
+    if relative:
+        unit = PROPORTION
     values = _mapped(values[read_ok].astype(np.float64), map_vocabulary, where)
     positions = one.adata.obs.loc[read_ok, ["x_px", "y_px"]].astype(np.float64).rename_axis("spot")
     side_um = one.cell_px * mpp
     blocks = block_of(positions.to_numpy() * mpp, side_um)
     notes = _seen(manifest, donor)
-    facts: dict[str, Any] = {"map": where, "tile_um": one.tile_um, "interval": BLOCKS}
+    if relative:
+        notes.append(
+            "the map is in relative abundance: its totals are no cells, so shares of the cells counted are compared "
+            "with shares of the map, and nothing is said of numbers of cells"
+        )
+    facts: dict[str, Any] = {"map": where, "map_unit": one.unit, "tile_um": one.tile_um, "interval": BLOCKS}
     metrics: list[pd.DataFrame] = []
     predictions = {head: {name: values} for head in (CONSTANT, MAP)}
     truth = pd.DataFrame(index=values.index)
@@ -259,7 +269,8 @@ def _evaluation(
         "protocol_means": MEANING,
         "folds": folds,
         "heads": [CONSTANT, MAP],
-        "unit": str(manifest["unit"]),
+        # Of the numbers that were compared; those of the map are in the unit that stands with it.
+        "unit": PROPORTION if manifest["unit"] == RELATIVE and "cells" in facts else str(manifest["unit"]),
         "cell_types": types,
         "sections": [name] if len(truth.columns) else [],
         "sections_mpp": {name: float(manifest["slide"]["mpp"])},

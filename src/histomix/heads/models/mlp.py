@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 
 #: Losses by unit, the default first.
-LOSSES = {"proportion": ("kl", "dirichlet-multinomial"), "cells per spot": ("log", "huber", "poisson")}
+_AMOUNTS = ("log", "huber", "poisson")
+LOSSES = {
+    "proportion": ("kl", "dirichlet-multinomial"),
+    "cells per spot": _AMOUNTS,
+    "relative abundance": _AMOUNTS,
+}
 
 
 class MLPRegressor(CompositionRegressor):
