@@ -34,7 +34,7 @@ from histomix.heads import (
     inner_groups,
     make_estimator,
 )
-from histomix.heads.intervals import WIDENED
+from histomix.heads.trust.intervals import WIDENED
 from histomix.slides import TileSpec, open_slide, read_tile, tissue_mask
 
 Row = dict[str, Any]

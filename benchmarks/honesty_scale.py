@@ -16,7 +16,7 @@ import pandas as pd
 import histomix as hm
 from histomix.embedding.other_scales import FACTORS, embed_other_scales
 from histomix.encoders import load_encoder
-from histomix.heads.scale import fit_scale
+from histomix.heads.trust.scale import fit_scale
 from histomix.slides import TileSpec, open_slide, read_tile, tiles_on_grid
 
 #: How much larger things look.

@@ -22,7 +22,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
-from histomix.common.h5ad import GrowingH5ad, write_h5ad
+from histomix.common.storage.h5ad import GrowingH5ad, write_h5ad
 
 STRETCH = 4096
 

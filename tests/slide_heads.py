@@ -13,8 +13,8 @@ from scipy import ndimage
 from histomix.embedding import encoder_facts
 from histomix.heads.cards.card import FORMAT
 from histomix.heads.head import Head, seal
-from histomix.heads.novelty import NoveltyModel
 from histomix.heads.registry import make_estimator
+from histomix.heads.trust.novelty import NoveltyModel
 from histomix.slides import TileSpec
 
 from .slide_files import write_pyramid

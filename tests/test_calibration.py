@@ -10,7 +10,7 @@ from scipy.optimize import lsq_linear
 
 from histomix.errors import HeadError
 from histomix.heads import Intervals, calibrate, held_out_predictions, make_estimator
-from histomix.heads.intervals import WIDENED, WIDENED_BY
+from histomix.heads.trust.intervals import WIDENED, WIDENED_BY
 from histomix.maps.reading import interval_caution
 
 Data = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]

@@ -10,7 +10,7 @@ import anndata as ad
 import numpy as np
 import pytest
 
-from histomix.common.h5ad import write_h5ad
+from histomix.common.storage.h5ad import write_h5ad
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "compare_maps.py"
 

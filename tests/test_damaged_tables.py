@@ -21,7 +21,7 @@ from histomix.abundance import label, read_abundance, read_reference
 from histomix.abundance.deconvolve.checks import check_counts
 from histomix.cli.app import app
 from histomix.common.geometry.polygons import read_regions
-from histomix.common.h5ad import write_h5ad
+from histomix.common.storage.h5ad import write_h5ad
 from histomix.common.strangers.annotated import find_counts
 from histomix.common.strangers.hdf5 import check_hdf5
 from histomix.common.tables import columns_or_none, read_bytes

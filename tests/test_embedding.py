@@ -23,7 +23,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from histomix.common.locks import folder_lock
+from histomix.common.storage.locks import folder_lock
 from histomix.embedding import (
     embed,
     embed_tiles,

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import histomix as hm
-from histomix.common.h5ad import write_h5ad
+from histomix.common.storage.h5ad import write_h5ad
 from histomix.maps.streaming import write_composition
 
 from .conftest import Job
@@ -53,7 +53,7 @@ def test_a_table_that_does_not_fit_is_an_error_of_the_system(limit: int, tmp_pat
     script = f"""
 import resource
 from pathlib import Path
-from histomix.common.h5ad import GrowingH5ad, write_h5ad
+from histomix.common.storage.h5ad import GrowingH5ad, write_h5ad
 from tests.test_full_disk import made_table
 made = made_table()
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))

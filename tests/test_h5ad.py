@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from histomix.common.h5ad import GrowingH5ad, write_h5ad
+from histomix.common.storage.h5ad import GrowingH5ad, write_h5ad
 
 #: What the readers of anndata 0.11 know.
 KNOWN = {"anndata", "dataframe", "dict", "array", "string-array", "string", "categorical", "csr_matrix", "csc_matrix"}

@@ -20,7 +20,7 @@ from histomix.evaluation.scores.levels import slide_errors
 from histomix.evaluation.text import level_words
 from histomix.heads import TrainingSet, assemble, levels_of, load_head, make_estimator, private_card, train
 from histomix.heads.cards.text import card_markdown, level_lines
-from histomix.heads.levels import (
+from histomix.heads.trust.levels import (
     BETWEEN,
     NEITHER,
     WITHIN,

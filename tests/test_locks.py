@@ -15,16 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from histomix.common import locks
-from histomix.common.locks import FolderBusyError, Lock, SharedLock, folder_lock
+from histomix.common.storage import locks
+from histomix.common.storage.locks import FolderBusyError, Lock, SharedLock, folder_lock
 from histomix.errors import FeatureError, StorageError
 
 
 def _process(code: str, folder: Path) -> subprocess.Popen[str]:
     """A process that runs ``code`` (with ``folder``), says a line, and waits for one."""
-    text = (
-        f"import sys\nfrom pathlib import Path\nfrom histomix.common.locks import *\nfolder = Path(sys.argv[1])\n{code}"
-    )
+    head = "import sys\nfrom pathlib import Path\nfrom histomix.common.storage.locks import *\n"
+    text = f"{head}folder = Path(sys.argv[1])\n{code}"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     running = subprocess.Popen([sys.executable, "-c", text, str(folder)], text=True, **pipes)
     assert running.stdout is not None and running.stdout.readline() == "held\n"

@@ -13,8 +13,8 @@ from sklearn.metrics import roc_auc_score
 
 from histomix.errors import HeadError
 from histomix.heads import IN_SCOPE_PERCENTILE, NoveltyModel
-from histomix.heads.expected_error import ExpectedError
-from histomix.heads.novelty import _spread_over
+from histomix.heads.trust.expected_error import ExpectedError
+from histomix.heads.trust.novelty import _spread_over
 
 
 def donors(n_donors: int, n: int = 150, seed: int = 0, shift: float = 0.3) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from histomix.embedding import feature_manifest, read_features, scale_sample
 from histomix.embedding.other_scales import FACTORS, KEY, SAMPLE, embed_other_scales, sample_rows
 from histomix.encoders import load_encoder
 from histomix.errors import FeatureError, HeadError
-from histomix.heads.scale import ScaleModel, fit_scale
+from histomix.heads.trust.scale import ScaleModel, fit_scale
 from histomix.maps import CompositionMap
 from histomix.slides import open_slide
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 import histomix as hm
 from histomix.common.geometry.polygons import read_regions, region_at
-from histomix.common.h5ad import layer_names
+from histomix.common.storage.h5ad import layer_names
 from histomix.common.words import RESEARCH_USE
 from histomix.errors import InputError, SlideError
 from histomix.heads import Head

@@ -351,7 +351,7 @@ def test_a_full_disk_is_named_and_the_same_command_goes_on(
     full = OSError(errno.ENOSPC, "No space left on device")
     with monkeypatch.context() as patch:
         if name == "composition.h5ad":
-            from histomix.common.h5ad import GrowingH5ad
+            from histomix.common.storage.h5ad import GrowingH5ad
 
             def no_room(*_: object) -> None:
                 raise full

@@ -20,7 +20,7 @@ from PIL import Image
 from scipy import sparse
 
 from histomix.abundance.tables import read_h5ad as read_labels
-from histomix.common.h5ad import read_h5ad, write_h5ad
+from histomix.common.storage.h5ad import read_h5ad, write_h5ad
 from histomix.common.strangers import hdf5, zarr
 from histomix.common.strangers.annotated import gene_count
 from histomix.common.strangers.hdf5 import check_hdf5

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import histomix as hm
-from histomix.common.locks import FolderBusyError
-from histomix.common.unfinished import UnfinishedWork, unfinished_work
+from histomix.common.storage.locks import FolderBusyError
+from histomix.common.storage.unfinished import UnfinishedWork, unfinished_work
 from histomix.errors import InputError
 from histomix.heads import HEADS, kept_fits, make_estimator
 from histomix.heads.base import CompositionRegressor

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ..common import h5ad
+from ..common.storage import h5ad
 from ..common.tables import read_cells, read_numbers, to_numbers
 from ..errors import LabelError
 from ..provenance import atomic_path, digest_file, read_json, write_json

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from ..common.locks import folder_lock
+from ..common.storage.locks import folder_lock
 from ..errors import EncoderError, FeatureError, HistomixError, MissingExtraError, ScaleWarning, StorageError
 from ..progress import Progress, progress_bars
 from ..provenance import atomic_path

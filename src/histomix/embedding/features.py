@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..common.formats import refuse_newer
-from ..common.h5ad import read_h5ad, write_h5ad
+from ..common.storage.h5ad import read_h5ad, write_h5ad
 from ..common.strangers.hdf5 import check_hdf5
 from ..common.words import reason
 from ..errors import FeatureError, InputError, MissingFeatureError

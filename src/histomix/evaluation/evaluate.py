@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..abundance import Abundance, labels_of
-from ..common.unfinished import say_recalled, unfinished_work
+from ..common.storage.unfinished import say_recalled, unfinished_work
 from ..heads import DEFAULT
 from ..progress import Progress, progress_bars
 from ..provenance import require_writable
@@ -52,7 +52,7 @@ def evaluate(
     inner splits of those by donor (by section where one donor is left). Before any fit, an audit looks for leaks.
 
     With ``out``, what is finished of a run that is killed is kept beside it, and the same call goes on from there; see
-    `histomix.common.unfinished`.
+    `histomix.common.storage.unfinished`.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..common.metrics import Array
 from ..common.naming import file_key, file_name_fault
-from ..common.unfinished import UnfinishedWork, current_work, digest_array
+from ..common.storage.unfinished import UnfinishedWork, current_work, digest_array
 from ..errors import HeadError, InputError
 from ..heads import DEFAULT, CompositionRegressor, TrainingSet, inner_groups, make_estimator
 from ..heads.kept_fits import FITS

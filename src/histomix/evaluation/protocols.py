@@ -12,7 +12,7 @@ import pandas as pd
 from ..common.metrics import Array
 from ..errors import InputError
 from ..heads import TrainingSet
-from ..heads.levels import across_slides, good_for
+from ..heads.trust.levels import across_slides, good_for
 from .baselines import NUCLEI, ORACLE, nuclei_of_rows, nuclei_predictions, section_mean
 from .data import EvaluationData
 from .fit_folds import LABEL, MEAN, Fits, fit_folds

@@ -15,9 +15,9 @@ from anndata import AnnData
 
 from ..common.anonymity.marked_output import mark_output, refuse_marked
 from ..common.anonymity.pseudonyms import Pseudonyms, open_pseudonyms
-from ..common.h5ad import write_h5ad
 from ..common.naming import file_key, safe_file_name, spreadsheet_table
 from ..common.paths import as_list, paths_among
+from ..common.storage.h5ad import write_h5ad
 from ..common.words import RESEARCH_USE
 from ..errors import HistomixError, InputError, MissingExtraError, UnknownNameError
 from ..maps import CompositionMap, MapSource, find_maps

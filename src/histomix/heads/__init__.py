@@ -12,15 +12,15 @@ from .cards.text import card_markdown
 from .dataset import TrainingSet, assemble
 from .head import Head, load_head
 from .inner_folds import held_out_kind, held_out_predictions, inner_groups
-from .intervals import Intervals, calibrate
 from .models.knn import KNNRegressor
 from .models.linear import MeanRegressor, RidgeRegressor
 from .models.mlp import MLPRegressor
 from .neighbourhood import Positions
-from .novelty import IN_SCOPE_PERCENTILE, NoveltyModel
 from .registry import DEFAULT, HEADS, head_name, make_estimator, parse_settings
 from .stain import StainDamping
 from .train import train
+from .trust.intervals import Intervals, calibrate
+from .trust.novelty import IN_SCOPE_PERCENTILE, NoveltyModel
 
 __all__ = [
     "DEFAULT",

@@ -11,13 +11,13 @@ import numpy as np
 from ..errors import HeadError
 from .models.preprocess import single_thread
 from .neighbourhood import Positions
-from .novelty import IN_SCOPE_PERCENTILE, NoveltyModel
 from .stain import Restained, StainDamping
+from .trust.novelty import IN_SCOPE_PERCENTILE, NoveltyModel
 
 if TYPE_CHECKING:
     from .base import CompositionRegressor
-    from .intervals import Intervals
-    from .scale import ScaleModel
+    from .trust.intervals import Intervals
+    from .trust.scale import ScaleModel
 
 _ROWS = 8192
 
@@ -38,7 +38,7 @@ class HeadOutput:
         Whether a tile is like those of training, bool ``(n,)``.
     log_scale
         Logarithm of how much larger things look than in training, float64 ``(n,)``; None where the head cannot tell.
-        One tile says little: see `histomix.heads.scale.ScaleModel.check`.
+        One tile says little: see `histomix.heads.trust.scale.ScaleModel.check`.
     """
 
     values: np.ndarray

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..abundance import Abundance, join_spots
-from ..common.unfinished import digest_array
+from ..common.storage.unfinished import digest_array
 from ..embedding import encoder_identity, feature_manifest, require_current, require_same_encoder, stain_shifts
 from ..errors import FeatureError, LabelError
 from ..provenance import digest_json

@@ -21,12 +21,12 @@ from .base import CompositionRegressor
 from .cards.text import card_facts, card_markdown
 from .dataset import join_blocks, positions_um
 from .files import CARD, FILES, HINT, INTERVALS, NOVELTY, SCALE, STAIN, WEIGHTS, check_card, read_arrays
-from .intervals import Intervals
 from .neighbourhood import Positions
-from .novelty import NoveltyModel
 from .registry import make_estimator
-from .scale import ScaleModel
 from .stain import StainDamping
+from .trust.intervals import Intervals
+from .trust.novelty import NoveltyModel
+from .trust.scale import ScaleModel
 
 if TYPE_CHECKING:
     import pandas as pd

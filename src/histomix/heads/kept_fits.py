@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..common.unfinished import UnfinishedWork, current_work, digest_array
+from ..common.storage.unfinished import UnfinishedWork, current_work, digest_array
 
 if TYPE_CHECKING:
     from .neighbourhood import Positions

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.base import clone
 
 from ..abundance import Abundance, labels_of
-from ..common.unfinished import say_recalled, unfinished_work
+from ..common.storage.unfinished import say_recalled, unfinished_work
 from ..embedding import FeatureSource, feature_blocks, feature_manifest, scale_sample
 from ..errors import HeadError, SectionError
 from ..progress import Progress, progress_bars
@@ -25,11 +25,11 @@ from .cards.crops import crop_stability
 from .dataset import TrainingSet, assemble
 from .head import Head, check_place, seal
 from .inner_folds import held_out_kind, held_out_predictions, inner_groups
-from .intervals import LEVEL, Intervals, calibrate
-from .levels import held_out_levels
-from .novelty import NoveltyModel
 from .registry import DEFAULT, HEADS, make_estimator
-from .scale import ScaleModel, fit_scale
+from .trust.intervals import LEVEL, Intervals, calibrate
+from .trust.levels import held_out_levels
+from .trust.novelty import NoveltyModel
+from .trust.scale import ScaleModel, fit_scale
 
 if TYPE_CHECKING:
     from anndata import AnnData

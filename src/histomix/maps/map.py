@@ -14,7 +14,7 @@ from PIL import Image
 
 from ..common.anonymity.nameless import file_stem
 from ..common.formats import MAP_FORMAT, refuse_newer
-from ..common.h5ad import read_h5ad
+from ..common.storage.h5ad import read_h5ad
 from ..common.strangers.hdf5 import absent_parts
 from ..common.words import NOT_KNOWN, NOT_TOLD, RESEARCH_USE
 from ..errors import MapError, MissingMapError

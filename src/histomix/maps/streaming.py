@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from ..common.h5ad import GrowingH5ad
+from ..common.storage.h5ad import GrowingH5ad
 from ..provenance import atomic_path
 from .composition import areas_member, composition_geojson, composition_table
 from .map import MAP_FILE, CompositionMap

@@ -15,9 +15,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.ticker import MaxNLocator
 
-from ..common.h5ad import layer_names
 from ..common.naming import plain_text
 from ..common.palette import ACCENT, AXIS, INK, QUIET, type_colours
+from ..common.storage.h5ad import layer_names
 from ..common.words import RESEARCH_USE, whole_percent
 from ..errors import InputError, UnknownNameError
 from ..evaluation import Evaluation

@@ -55,7 +55,7 @@ class Maps:
     blurred
         bool (n,), out of focus; None where the sharpness is not known.
     scale
-        What the head says of the slide's um per px (`histomix.heads.scale`); None where it cannot.
+        What the head says of the slide's um per px (`histomix.heads.trust.scale`); None where it cannot.
     """
 
     values: np.ndarray

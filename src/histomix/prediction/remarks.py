@@ -38,7 +38,7 @@ def remarks_of(
     unreadable, in_scope
         How many tiles could not be read, and how many are like those of the training.
     scale
-        What the head says of the slide's um per px (`histomix.heads.scale.ScaleModel.check`).
+        What the head says of the slide's um per px (`histomix.heads.trust.scale.ScaleModel.check`).
     """
     remarks = []
     readable = len(plan) - unreadable

@@ -11,8 +11,8 @@ from pathlib import Path
 from ..common.anonymity.marked_output import refuse_marked
 from ..common.anonymity.pseudonyms import open_pseudonyms
 from ..common.geometry.polygons import read_regions
-from ..common.locks import Lock, folder_lock
 from ..common.paths import as_list
+from ..common.storage.locks import Lock, folder_lock
 from ..common.words import RESEARCH_USE
 from ..errors import HeadError
 from ..heads import Head

@@ -19,8 +19,8 @@ from typing import Any, Self
 
 from ...errors import HistomixError, InputError, StorageError
 from ...provenance import atomic_path
-from ..locks import Lock
 from ..naming import SPREADSHEET_FORMULA
+from ..storage.locks import Lock
 
 logger = logging.getLogger(__name__)
 #: What the key file of an output folder is called: it stands beside the folder, never in it.

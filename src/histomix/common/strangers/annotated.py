@@ -40,7 +40,7 @@ def is_anndata_zarr(path: Path) -> bool:
 
 
 def read_annotated(path: str | os.PathLike[str], kind: type[InputError], what: str, hint: str) -> AnnData:
-    """Read AnnData of anybody into memory; see `histomix.common.h5ad.read_h5ad`."""
+    """Read AnnData of anybody into memory; see `histomix.common.storage.h5ad.read_h5ad`."""
     import anndata
 
     with _looked_at(path, kind, what, hint):

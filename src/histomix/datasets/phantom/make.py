@@ -16,7 +16,7 @@ import tifffile
 from scipy import sparse
 
 from ...abundance import Abundance
-from ...common.h5ad import write_h5ad
+from ...common.storage.h5ad import write_h5ad
 from ...errors import InputError, MissingFileError
 from ...progress import Progress, progress_bars
 from ...provenance import atomic_path, read_json

@@ -46,7 +46,7 @@ def slide_errors(
 
 
 def across_rows(entries: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """`heads.levels.across_slides` as rows of the long table, over all tested slides."""
+    """`heads.trust.levels.across_slides` as rows of the long table, over all tested slides."""
     rows = [
         {"fold": "all", "donor": "", "section": "", "cell_type": name, "metric": metric, "value": one["mean"]}
         for metric, entry in entries.items()

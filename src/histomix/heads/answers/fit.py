@@ -17,7 +17,7 @@ from ...common.resampling import mean_and_interval, resample_weights
 from ...common.words import NO_ANSWERS
 from ..dataset import TrainingSet
 from ..inner_folds import held_out_kind
-from ..intervals import LEVEL, calibrate
+from ..trust.intervals import LEVEL, calibrate
 from .rule import NARROWEST, WIDEST, AnswerRule, first_told, shares
 
 #: The share of answers whose interval may miss the label.
@@ -142,8 +142,8 @@ def held_out_answers(
                 "told": bool(rule.told[place]),
                 "answered": _rounded(np.mean(found.node == place)),
                 "missed": _rounded(found.missed[found.node == place].mean()) if (found.node == place).any() else None,
-                "variance": rule.variance[:, place].tolist(),
-                "multiplier": float(rule.multiplier[place]),
+                "variance": [_printed(value) for value in rule.variance[:, place]],
+                "multiplier": _printed(rule.multiplier[place]),
             }
             for place, node in enumerate(hierarchy.nodes)
         ],
@@ -233,6 +233,11 @@ def _with_the_worst(missed: NDArray[np.intp], answered: NDArray[np.intp]) -> flo
     """Share of the answers that miss, with those of the worst donor counted twice: as if the next one were like it."""
     each = (missed.sum() + missed) / (answered.sum() + answered)
     return float(each.max())
+
+
+def _printed(value: float) -> float:
+    """A number as a card has it: digits that no one needs could be altered without a change of the number."""
+    return float(f"{value:.10g}")
 
 
 def _widening(rule: AnswerRule, data: _HeldOut) -> float | None:

@@ -14,7 +14,7 @@ from ...common.hierarchy import Hierarchy
 from ...common.metrics import Array
 from ...common.words import NO_ANSWERS, reason
 from ...errors import HeadError, InputError
-from ..intervals import expected_error
+from ..trust.intervals import expected_error
 
 #: No interval is wider than by this factor, and none narrower than conformal ones are.
 WIDEST, NARROWEST = 4.0, 1.0

@@ -16,7 +16,7 @@ from ...errors import EncoderError, HeadError, MissingExtraError
 from ...provenance import versions
 from ..base import CompositionRegressor
 from ..dataset import TrainingSet
-from ..intervals import Intervals
+from ..trust.intervals import Intervals
 
 #: Of the folder's layout; a head of another format is refused.
 FORMAT = 2
@@ -62,7 +62,7 @@ def make_card(
     scores
         Scores with their protocol, see `evaluation_scores` and `inner_scores`.
     levels
-        How well slides are told apart, see `heads.levels.held_out_levels`.
+        How well slides are told apart, see `heads.trust.levels.held_out_levels`.
     answers
         Which names its tiles may be answered with, see `heads.answers.fit.held_out_answers`.
     stability
@@ -70,7 +70,7 @@ def make_card(
     damping
         How it looks past the stain, see `heads.stain.StainDamping`.
     scale_check
-        What wrong um per px it can tell, see `heads.scale.ScaleModel`.
+        What wrong um per px it can tell, see `heads.trust.scale.ScaleModel`.
     notes
         Sentences to add to the limits.
     """

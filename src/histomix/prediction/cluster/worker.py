@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from ..._version import __version__
-from ...common.locks import Lock
+from ...common.storage.locks import Lock
 from ...errors import ClusterError, HeadError, HistomixError
 from ...heads import Head, load_head
 from ...slides import SlideCache, is_remote

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from ...common.cache import cache_folder, cache_root, content_digest, free_bytes, private_folder, require_space
-from ...common.locks import Lock, SharedLock
+from ...common.storage.locks import Lock, SharedLock
 from ...common.transfer.addresses import check_address, is_address, redact_url
 from ...common.transfer.fetch import fetch_file
 from ...common.transfer.remote_names import local_path, local_paths, remote_name

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from ..common.metrics import Array, pearson_by_section, slide_means, spearman, spread_kept
-from ..common.resampling import interval_of, mean_and_interval, resample_weights
-from ..common.words import BETWEEN, NEITHER, WITHIN
-from .dataset import TrainingSet
-from .inner_folds import MIN_DONORS, held_out_kind, inner_groups, inner_splits
+from ...common.metrics import Array, pearson_by_section, slide_means, spearman, spread_kept
+from ...common.resampling import interval_of, mean_and_interval, resample_weights
+from ...common.words import BETWEEN, NEITHER, WITHIN
+from ..dataset import TrainingSet
+from ..inner_folds import MIN_DONORS, held_out_kind, inner_groups, inner_splits
 from .intervals import LEVEL, group_quantile
 
 #: Metrics over the means of all tested slides.

@@ -9,8 +9,8 @@ from typing import Any, Self
 import numpy as np
 from scipy.optimize import nnls
 
-from ..errors import HeadError
-from .saved import check_saved
+from ...errors import HeadError
+from ..saved import check_saved
 
 LEVEL = 0.9
 #: The error's variance is never taken below this share of its mean: a tile is not certain because it is predicted as 0.

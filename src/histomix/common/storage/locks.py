@@ -17,7 +17,7 @@ from typing import Self
 
 from filelock import SoftFileLock, Timeout, lock_descriptor, unlock_descriptor
 
-from ..errors import FeatureError, StorageError
+from ...errors import FeatureError, StorageError
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.01, 0.5
 # What a file system answers that has no locks: Lustre mounted without them, NFS without its lock service, some of FUSE.

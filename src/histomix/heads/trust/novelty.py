@@ -8,11 +8,11 @@ from typing import Any, Self
 import numpy as np
 from scipy import linalg
 
-from ..errors import HeadError
+from ...errors import HeadError
+from ..inner_folds import inner_splits
+from ..models.preprocess import standardise, threads_for
+from ..saved import check_saved
 from .expected_error import ExpectedError, tile_errors
-from .inner_folds import inner_splits
-from .models.preprocess import standardise, threads_for
-from .saved import check_saved
 
 #: A tile is in scope while it is no more novel than this share of held-out training tiles.
 IN_SCOPE_PERCENTILE = 0.99

@@ -11,10 +11,10 @@ import numpy as np
 from scipy import linalg
 from scipy.special import ndtri
 
-from ..errors import HeadError
-from .inner_folds import inner_folds
-from .models.preprocess import threads_for
-from .saved import check_saved
+from ...errors import HeadError
+from ..inner_folds import inner_folds
+from ..models.preprocess import threads_for
+from ..saved import check_saved
 
 #: Of slides whose um per px is right, so many are said to be wrong; and of wrong ones, so many are to be told.
 FALSE_ALARMS, POWER = 0.05, 0.8

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from ..provenance import atomic_path, digest_bytes, digest_json, versions
+from ...provenance import atomic_path, digest_bytes, digest_json, versions
 from .locks import folder_lock
 
 _log = logging.getLogger(__name__)

@@ -14,9 +14,9 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from ..errors import InputError
+from ...errors import InputError
+from ..strangers.annotated import read_annotated
 from .hdf5 import new_hdf5
-from .strangers.annotated import read_annotated
 
 if TYPE_CHECKING:
     from anndata import AnnData

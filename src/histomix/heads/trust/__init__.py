@@ -1,0 +1,1 @@
+"""How far predictions can be trusted: intervals, levels of slides, novelty, and the scale of a slide."""
