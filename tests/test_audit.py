@@ -284,7 +284,7 @@ def test_sections_without_structure_fit_nowhere_and_break_nothing() -> None:
 def test_levels_of_the_phantom_are_found_by_labels_and_pictures(tmp_path: Path) -> None:
     labels, pictures = {}, {}
     for name, donor, number in (("a", 0, 0), ("b", 0, 1), ("c", 1, 0)):
-        level = make_level(0, donor, number, (850.0, 850.0))
+        level = make_level(0, donor, number, (1000.0, 1000.0))
         share = level.truth / level.truth.sum(axis=1, keepdims=True)
         labels[name] = SectionPoints.of(level.xy_um, np.sqrt(share))
         Image.fromarray(level.picture).reduce(4).save(tmp_path / f"{name}.jpg")

@@ -174,7 +174,7 @@ def test_a_full_disk_stops_the_run_and_leaves_what_was_done(tmp_path: Path, capl
 
 
 def test_cells_per_spot_need_a_declared_scale_and_share_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    counts, signatures, _ = simulate(40)
+    counts, signatures, _ = simulate(40, n_genes=160)
     reference = make_reference(signatures)
     cohort = Memory(make_section("A", counts[:25]), make_section("B", counts[25:]))
     settings = {"unit": "cells per spot", "cells_per_spot": 12}
