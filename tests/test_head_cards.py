@@ -102,7 +102,7 @@ def _ends(head: Any, slide: Any) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize(
     ("donors", "level", "kind", "words"),
     [
-        ({"A1": "A", "A2": "A"}, 0.9, "section", "say nothing of other donors"),
+        ({"A1": "A", "A2": "A"}, 0.9, "section", "say nothing of the spread between donors"),
         ({"A1": "A"}, 0.9, None, "no intervals: one section cannot tell"),
         (DONORS, None, None, "no intervals: none were asked for"),
     ],
