@@ -170,7 +170,8 @@ def test_the_card_in_words(parts: Any) -> None:
         assert words in text, words
     sections = re.findall(r"^## (.*)$", text, re.M)
     expected = (
-        "Cell types, Training data, What it sees, Scores, Levels of slides, Intervals, Intended use, Limits, Made with"
+        "Cell types, Training data, What it sees, Scores, Levels of slides, Answers, Intervals, Intended use, Limits, "
+        "Made with"
     )
     assert ", ".join(sections) == expected
     for table in re.findall(r"(?:^\|.*\n)+", text, re.M):
