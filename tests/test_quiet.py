@@ -222,7 +222,10 @@ def test_nothing_is_left_but_the_results_and_the_cache(watched: Watched, small_j
     assert stamps(small_job.sheet.parent.parent) == watched.before, "the inputs were written to"
     assert (scratch.cache.stat().st_mode & 0o777) == 0o700
     fetched = set() if absent("predict") else {"slides"}
-    assert {path.name for path in scratch.cache.iterdir()} == {"libraries", "nuclei", "hest-TENX95", *fetched}
+    assert {path.name for path in scratch.cache.iterdir()} == {
+        *("libraries", "nuclei", "hest-TENX95", "slide-digests"),
+        *fetched,
+    }
 
 
 # --- other ways in
