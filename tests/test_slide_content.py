@@ -103,3 +103,10 @@ def test_features_of_a_changed_slide_are_made_again(
     again = hm.embed(sheet, out=out, progress=lambda task, done, total: progress.append(task))["P1S1"]
     assert again.uns != first.uns
     hm.train(sheet, out, small_job.labels, "ridge")
+
+
+def test_what_is_remembered_names_no_slide(large: Path) -> None:
+    named = large.rename(large.with_name("Smith, Jane.svs"))
+    content_digest(named)
+    (kept,) = (named.parent / "cache" / "slide-digests").iterdir()
+    assert "Smith" not in kept.name and "Smith" not in kept.read_text() and "svs" not in kept.read_text()

@@ -146,11 +146,15 @@ def content_digest(path: str | os.PathLike[str], *, verify: bool = False) -> str
     SlideError
         A file cannot be read.
     """
+    state = slide_state(path)
+    mark = digest_json(state)  # the names of the files are in the state, and in no cache
     known = None if verify else _remembered(path)
-    found = slide_digest(path, known)
-    if found != known and sum(size for _, size, *_ in found["files"]) > _REMEMBERED:
-        _remember(path, found)
-    return str(found["digest"])
+    if known is not None and known.get("state") == mark and isinstance(known.get("digest"), str):
+        return str(known["digest"])
+    digest = _digest(os.fspath(path), mark)
+    if sum(size for _, size, *_ in state["files"]) > _REMEMBERED:
+        _remember(path, {"state": mark, "digest": digest})
+    return digest
 
 
 def is_changed(path: str | os.PathLike[str], digest: str | None) -> bool:
