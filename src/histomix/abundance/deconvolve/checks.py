@@ -20,6 +20,8 @@ _MOST_COUNTS = 1e8
 _LARGEST_LOGARITHM = 20.0
 #: Sums of cell types that differ by less of themselves are one sum.
 _SAME_SUM = 1e-3
+#: A gene with a greater share of a sum decides it alone.
+_MOST_OF_SUM = 0.5
 #: Shares of a type's values that are multiples of one step: above, they are; below, they are not. Of any numbers 4 %
 #: come as near to a multiple as 0.02 of a step, and so do 20 to 50 % of those that are printed with two decimals.
 _MOST_ON_STEPS, _FEW_ON_STEPS, _OFF_A_STEP = 0.9, 0.6, 0.02
@@ -89,7 +91,9 @@ def says_logarithms(signatures: np.ndarray) -> str | None:
         return None
     powers = np.expm1(signatures)
     sums, own = powers.sum(axis=0), signatures.sum(axis=0)
-    if np.ptp(sums) <= _SAME_SUM * sums.max() and np.ptp(own) > 10 * _SAME_SUM * own.max():
+    same = np.ptp(sums) <= _SAME_SUM * sums.max() and np.ptp(own) > 10 * _SAME_SUM * own.max()
+    # Where one gene is most of a sum, sums are the same as soon as its values are.
+    if same and (powers.max(axis=0) < _MOST_OF_SUM * sums).all():
         return f"the exponentials of each cell type add up to the same {sums.mean():,.0f}"
     steps = [np.median([_on_steps(column) for column in table.T]) for table in (signatures, powers)]
     if steps[1] > _MOST_ON_STEPS and steps[0] < _FEW_ON_STEPS:
