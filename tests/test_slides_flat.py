@@ -119,7 +119,7 @@ class TestFlatFiles:
         assert open_slide(tmp_path / "photo.jpg", 0.7).mpp == 0.7
 
     def test_larger_than_pillow_allows(self, png: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             self.check(png)
