@@ -109,8 +109,8 @@ def _open_pillow(path: Path, plugin: type[Image.Image], end: bytes) -> FlatImage
             wanted = "RGBA" if image.has_transparency_data else "RGB"
             width, height = image.size
             pixels = np.empty((height, width, 3), np.uint8)
-            # In bands: colours that are mixed with white take 28 bytes a pixel. Pillow cuts none that is larger than the
-            # images it opens.
+            # In bands: colours that are mixed with white take 28 bytes a pixel. Pillow cuts none that are larger than
+            # the images it opens.
             rows = min(_DECODED_PX, max(1, (Image.MAX_IMAGE_PIXELS or height * width) // width))
             for top in range(0, height, rows):
                 bottom = min(top + rows, height)
