@@ -153,6 +153,7 @@ if __name__ == "__main__":
     import h5py  # noqa: F401
     import matplotlib.pyplot  # noqa: F401
     import pandas  # noqa: F401
+    import platformdirs  # noqa: F401  (it chooses by the platform, and here that of the tests)
     import psutil  # noqa: F401
     import sklearn  # noqa: F401
     import torch  # noqa: F401

@@ -31,7 +31,7 @@ def made(in_scope: int = 100, *, bounds: float | None = 0.05, **manifest: Any) -
     obs["novelty"], obs["in_scope"], obs["read_ok"] = 0.5, np.arange(100) < in_scope, True
     table = ad.AnnData(values, obs=obs, var=pd.DataFrame(index=TYPES))
     if bounds is not None:
-        table.layers["lower"], table.layers["upper"] = values - bounds, values + bounds
+        table.layers["lower"], table.layers["upper"] = np.clip(values - bounds, 0, 1), np.clip(values + bounds, 0, 1)
     table.obsm["spatial"] = obs[["x_px", "y_px"]].to_numpy(float)
     slide = {"file": "a.svs", "mpp": 0.5, "width_px": 10_000, "height_px": 100}
     facts = {"slide": slide, "unit": "proportion", "places": "grid", "cell_px": 224.0, "head": {"name": "h"}}
@@ -177,7 +177,7 @@ def test_as_many_types_are_shown_as_vary() -> None:
     table = made()
     random = np.random.default_rng(0)
     table.X = random.uniform(0, 1, (100, 8)).astype(np.float32)
-    table.layers["lower"], table.layers["upper"] = table.X - 0.05, table.X + 0.05
+    table.layers["lower"], table.layers["upper"] = np.clip(table.X - 0.05, 0, 1), np.clip(table.X + 0.05, 0, 1)
     assert len(varying_types(CompositionMap(table)).shown) == MOST
 
 
