@@ -67,7 +67,7 @@ def private_folder(path: Path) -> Path:
     try:
         if not os.path.lexists(path):
             path.mkdir(mode=_OWNER_ONLY, parents=True, exist_ok=True)
-        if os.name == "nt":
+        if not hasattr(os, "geteuid"):
             return path
         facts = path.lstat()
         fault = _fault(path, facts)
@@ -100,7 +100,7 @@ def _fault(path: Path, facts: os.stat_result) -> str | None:
 def is_own(path: Path) -> bool:
     """Whether a file is this user's own: no link, and not of another user. True for every file on Windows."""
     facts = path.lstat()
-    return os.name == "nt" or (stat.S_ISREG(facts.st_mode) and facts.st_uid == os.geteuid())
+    return not hasattr(os, "geteuid") or (stat.S_ISREG(facts.st_mode) and facts.st_uid == os.geteuid())
 
 
 def free_bytes(folder: Path) -> int:
