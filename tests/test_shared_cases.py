@@ -19,6 +19,7 @@ from histomix.encoders.torch.weights import read_weights
 from histomix.slides import open_slide
 
 from .conftest import Job
+from .extras import needs_extra
 
 
 @pytest.fixture
@@ -49,6 +50,7 @@ def test_any_anndata_predicts(case: Path, job: Job) -> None:
     assert (case / "out" / "slide" / "composition.csv").is_file()
 
 
+@needs_extra("st", "pyarrow")
 @of("02")
 def test_bins_are_bins_by_their_content(case: Path) -> None:
     for path in ("P1_8um", "square_008um", "square_008um/spatial/tissue_positions.parquet"):
