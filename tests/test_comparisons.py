@@ -287,7 +287,7 @@ def test_groups_of_the_user_are_read_from_csv_and_yaml(tmp_path: Path) -> None:
         ("g.csv", "type,group\nT,L\n", "lacks the columns"),
         ("g.csv", "cell_type,group\nT,L\nT,M\n", "is in 'L' and in 'M'"),
         ("g.csv", "cell_type,group\n", "names no group"),
-        ("g.yaml", "- T\n- B\n", "line 1 must hold a list of cell types under each group"),
+        ("g.yaml", "- T\n- B\n", "line 1 must hold a list of cell types, or groups of them, under each group"),
         ("g.yaml", "a: [b\n", "cannot be read"),
         ("g.csv", None, "no such file"),
     ],

@@ -9,7 +9,8 @@ import pytest
 
 import histomix as hm
 from histomix.embedding import feature_manifest, read_features, scale_sample
-from histomix.embedding.other_scales import FACTORS, KEY, SAMPLE, embed_other_scales, sample_rows
+from histomix.embedding.other_scales import FACTORS, KEY, SAMPLE, embed_other_scales
+from histomix.embedding.samples import sample_rows
 from histomix.encoders import load_encoder
 from histomix.errors import FeatureError, HeadError
 from histomix.heads.trust.scale import ScaleModel, fit_scale
@@ -101,7 +102,7 @@ def test_tiles_are_changed_alike_whatever_their_batch(job: Job) -> None:
         tiles = section.obs[["x_px", "y_px", "tissue"]]
         one, other = (embed_other_scales(slide, tiles, [encoder], "float32", batch_size)[0] for batch_size in (3, 16))
     assert one is not None and other is not None and np.allclose(one, other, atol=1e-3)
-    assert len(one) == len(sample_rows(tiles["tissue"].to_numpy())) <= SAMPLE
+    assert len(one) == len(sample_rows(tiles["tissue"].to_numpy(), SAMPLE)) <= SAMPLE
 
 
 def test_features_without_a_sample_make_a_head_without_the_check(job: Job, tmp_path: Path) -> None:

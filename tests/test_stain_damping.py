@@ -20,7 +20,7 @@ from histomix.errors import FeatureError, HeadError
 from histomix.evaluation.fit_folds import Fits, fit_and_predict
 from histomix.evaluation.folds import Fold
 from histomix.heads import StainDamping, assemble, load_head, make_estimator
-from histomix.heads.stain import STRENGTH, Restained, fit_stain_damping
+from histomix.heads.stain import STRENGTH, Damped, fit_stain_damping
 
 from .conftest import Job
 
@@ -56,7 +56,7 @@ def test_directions_are_damped_as_the_formula_says() -> None:
     holed[7] = np.nan
     seen = damping(holed)
     assert np.isnan(seen[7]).all() and np.isfinite(np.delete(seen, 7, axis=0)).all()
-    np.testing.assert_array_equal(Restained(X, damping)[np.arange(5, 9)], damping(X[5:9]))
+    np.testing.assert_array_equal(Damped(X, damping)[np.arange(5, 9)], damping(X[5:9]))
 
 
 def test_encoders_side_by_side_are_damped_each_for_itself() -> None:

@@ -14,9 +14,9 @@ import numpy as np
 from scipy import ndimage
 
 from ..errors import FeatureError
-from ..provenance import digest_bytes
 from ..slides import Slide, TileSpec
 from .engine import embed_tiles_together
+from .samples import kept_sample, sample_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,23 +28,12 @@ if TYPE_CHECKING:
 FACTORS = (0.64, 0.8, 1.0, 1.25, 1.6)
 #: Tiles of each section that are looked at so: each costs as much as five.
 SAMPLE = 16
-#: A tile of the sample has at least this share of tissue.
-_TISSUE = 0.5
 #: Slides that are coarser than the encoder's pixels by more than this have nothing finer to show.
 _MAX_UPSAMPLING = 2.0
 #: Spread (of the logarithm) of the factors on a tile's optical density and on that of each colour, and the widest blur.
 _DENSITY, _COLOUR, _BLUR_UM = 0.25, 0.12, 1.0
 #: Where the sample is kept in the features of a section.
 KEY = "other_scales"
-
-
-def sample_rows(tissue: np.ndarray) -> np.ndarray:
-    """Rows of the sample: `SAMPLE` at most, evenly among those on tissue."""
-    rows = np.flatnonzero(np.asarray(tissue) >= _TISSUE)
-    if len(rows) <= SAMPLE:
-        return rows
-    chosen: np.ndarray = rows[np.linspace(0, len(rows) - 1, SAMPLE).round().astype(int)]
-    return chosen
 
 
 def embed_other_scales(
@@ -70,7 +59,7 @@ def embed_other_scales(
     (m, len(FACTORS), dim) of each encoder, NaN where a tile could not be read; None where nothing is on tissue, or the
     slide has no finer pixels than the encoder sees.
     """
-    rows = sample_rows(tiles["tissue"].to_numpy())
+    rows = sample_rows(tiles["tissue"].to_numpy(), SAMPLE)
     results: list[np.ndarray | None] = [None] * len(encoders)
     seeing = [use for use, one in enumerate(encoders) if slide.upsampling(one.tile_spec().mpp) <= _MAX_UPSAMPLING]
     if not len(rows) or not seeing:
@@ -109,19 +98,6 @@ def _otherwise(tile: np.ndarray, blur_px: float) -> np.ndarray:
     return np.asarray(np.clip(blurred, 0, 255), dtype=np.uint8)
 
 
-def keep_other_scales(features: AnnData, sample: np.ndarray) -> None:
-    """Put a sample beside the features that it is of."""
-    features.uns[KEY] = sample
-
-
-def sample_facts(sample: np.ndarray | None) -> dict[str, Any] | None:
-    """What a manifest says of a sample."""
-    if sample is None:
-        return None
-    digest = digest_bytes(np.ascontiguousarray(sample).tobytes())
-    return {"factors": list(FACTORS), "tiles": len(sample), "digest": digest}
-
-
 def scale_sample(features: AnnData, manifest: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray] | None:
     """The sample at other scales that was kept with features.
 
@@ -134,14 +110,11 @@ def scale_sample(features: AnnData, manifest: Mapping[str, Any]) -> tuple[np.nda
     FeatureError
         It is not what the manifest says.
     """
-    facts = manifest.get(KEY)
-    if facts is None:
+    kept = kept_sample(features, manifest, KEY, "the embeddings at other scales")
+    if kept is None:
         return None
-    sample = features.uns.get(KEY)
-    expected = (facts["tiles"], len(facts["factors"]), features.n_vars)
-    if not isinstance(sample, np.ndarray) or sample.shape != expected or sample.dtype.kind != "f":
-        raise FeatureError("the sample at other scales is not what the manifest says")
-    if sample_facts(sample)["digest"] != facts["digest"]:  # type: ignore[index]
-        raise FeatureError("the sample at other scales is not the one that was written (its digest differs)")
+    sample, facts = kept
+    if sample.ndim != 3 or sample.shape[1] != len(facts["factors"]):
+        raise FeatureError("the embeddings at other scales are not what the manifest says")
     readable = np.isfinite(sample).all(axis=(1, 2))
     return sample[readable].astype(np.float32), np.array(facts["factors"], dtype=np.float64)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import FeatureError, SlideError
-from ..provenance import digest_bytes
 from ..slides import Slide
 from ..slides.tiles import read_tiles
+from .samples import kept_sample, sample_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,8 +25,6 @@ KEY = "stain_shifts"
 _FEWEST, _MOST, _EVERY = 4, 16, 10
 #: Each is embedded in so many other stains.
 VERSIONS = 4
-#: A tile of the sample has at least this share of tissue.
-_TISSUE = 0.5
 #: Spread of the logarithm of how much of each stain a tissue took up, of stain on everything, of the scanner's response
 #: and of the gain of its colours.
 _UPTAKE, _BACKGROUND, _RESPONSE, _GAIN = 0.25, 0.01, 0.15, 0.04
@@ -77,9 +75,7 @@ def embed_stain_shifts(slide: Slide, tiles: pd.DataFrame, encoders: Sequence[Enc
     if not encoders:
         return []
     encoders = [_one_view(encoder) for encoder in encoders]
-    rows = np.flatnonzero(tiles["tissue"].to_numpy() >= _TISSUE)
-    count = min(len(rows), max(_FEWEST, min(_MOST, len(tiles) // _EVERY)))
-    rows = rows[np.linspace(0, len(rows) - 1, count).round().astype(int)]
+    rows = sample_rows(tiles["tissue"].to_numpy(), max(_FEWEST, min(_MOST, len(tiles) // _EVERY)))
     rng = np.random.default_rng(0)
     shifts: list[list[np.ndarray]] = [[] for _ in encoders]
     for row in rows:
@@ -108,18 +104,6 @@ def _one_view(encoder: Encoder) -> Encoder:
     return single
 
 
-def keep_stain_shifts(features: AnnData, shifts: np.ndarray) -> None:
-    """Put shifts beside the features that they are of."""
-    features.uns[KEY] = shifts
-
-
-def shifts_facts(shifts: np.ndarray | None) -> dict[str, Any] | None:
-    """What a manifest says of shifts."""
-    if shifts is None:
-        return None
-    return {"shifts": len(shifts), "digest": digest_bytes(np.ascontiguousarray(shifts).tobytes())}
-
-
 def stain_shifts(features: AnnData, manifest: Mapping[str, Any]) -> np.ndarray | None:
     """The shifts that were kept with features, float32 ``(m, dim)``; None where none were.
 
@@ -128,12 +112,10 @@ def stain_shifts(features: AnnData, manifest: Mapping[str, Any]) -> np.ndarray |
     FeatureError
         They are not what the manifest says.
     """
-    facts = manifest.get(KEY)
-    if facts is None:
+    kept = kept_sample(features, manifest, KEY, "the embeddings in other stains")
+    if kept is None:
         return None
-    shifts = features.uns.get(KEY)
-    if not isinstance(shifts, np.ndarray) or shifts.dtype != np.float32 or shifts.ndim != 2:
+    shifts = kept[0]
+    if shifts.ndim != 2 or not np.isfinite(shifts).all():
         raise FeatureError("the embeddings in other stains are not what the manifest says")
-    if shifts.shape[1] != features.n_vars or not np.isfinite(shifts).all() or shifts_facts(shifts) != dict(facts):
-        raise FeatureError("the embeddings in other stains are not those that were written (their digest differs)")
-    return shifts
+    return shifts.astype(np.float32)

@@ -30,10 +30,10 @@ from .features import (
     write_overview,
 )
 from .identity import encoder_differences, encoder_facts, encoder_identity, features_identity, library_versions
+from .other_scales import FACTORS
 from .other_scales import KEY as SCALES
-from .other_scales import keep_other_scales, sample_facts
 from .restaining import KEY as SHIFTS
-from .restaining import keep_stain_shifts, shifts_facts
+from .samples import sample_facts
 from .storage import remove_shards
 
 if TYPE_CHECKING:
@@ -146,14 +146,11 @@ class Target:
             "dtype": self.dtype,
             "versions": library_versions(),
             **seen,
-            SCALES: sample_facts(work.scaled),
-            SHIFTS: shifts_facts(work.shifts),
+            SCALES: sample_facts(work.scaled, factors=list(FACTORS)),
+            SHIFTS: sample_facts(work.shifts),
         }
         features = build_features(values, tiles, manifest)
-        if work.scaled is not None:
-            keep_other_scales(features, work.scaled)
-        if work.shifts is not None:
-            keep_stain_shifts(features, work.shifts)
+        features.uns |= {key: one for key, one in ((SCALES, work.scaled), (SHIFTS, work.shifts)) if one is not None}
         if self.folder is not None:
             write_features(self.folder / f"{name}.h5ad", features)
             remove_shards(self.folder / ".shards" / name)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..common.hierarchy import read_hierarchy
 from ..common.metrics import Array, pearson, unit_deviations
 from ..common.resampling import mean_and_interval, resample_weights
-from ..common.tables import read_table
-from ..common.yaml_text import YamlFile
 from ..errors import InputError
 from .scores.bootstrap import units_by_head
 
@@ -22,39 +20,11 @@ from .scores.bootstrap import units_by_head
 GROUP_METRIC = "pearson_group"
 #: Cell types per group, at most, where the labels choose the groups.
 _MOST_PER_GROUP = 4
-_HINT = "Give a CSV with the columns cell_type and group, or YAML with a list of cell types under each group"
 
 
 def read_groups(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Read which group each cell type belongs to: CSV (``cell_type,group``) or YAML (``group: [cell types]``).
-
-    Raises
-    ------
-    InputError
-        The file is absent, is neither, or puts a cell type into two groups.
-    """
-    place = Path(path)
-    pairs = _from_yaml(place) if place.suffix.lower() in (".yaml", ".yml") else _from_csv(place)
-    groups: dict[str, str] = {}
-    for cell_type, group in pairs:
-        if groups.setdefault(cell_type, group) != group:
-            raise InputError(f"{cell_type!r} is in {groups[cell_type]!r} and in {group!r}", where=place, hint=_HINT)
-    if not groups:
-        raise InputError("names no group", where=place, hint=_HINT)
-    return groups
-
-
-def _from_csv(place: Path) -> list[tuple[str, str]]:
-    table = read_table(place, InputError, empty_ok=True)
-    if not {"cell_type", "group"} <= set(table.columns):
-        raise InputError("lacks the columns cell_type and group", where=place, hint=_HINT)
-    return list(zip(table["cell_type"], table["group"], strict=True))
-
-
-def _from_yaml(place: Path) -> list[tuple[str, str]]:
-    file, wanted = YamlFile(place, InputError, _HINT), "a list of cell types under each group"
-    members = file.mapping(file.root(), wanted, "the name of a group").items()
-    return [(one, group) for group, node in members for one in file.names(node, wanted, "the name of a cell type")]
+    """Read which group each cell type belongs to: what `histomix.common.hierarchy.read_hierarchy` reads, and raises."""
+    return read_hierarchy(path)
 
 
 def check_groups(groups: Mapping[str, str], cell_types: Sequence[str]) -> dict[str, list[str]]:

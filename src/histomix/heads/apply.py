@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import HeadError
 from .models.preprocess import single_thread
 from .neighbourhood import Positions
-from .stain import Restained, StainDamping
+from .stain import Damped, StainDamping
 from .trust.novelty import IN_SCOPE_PERCENTILE, NoveltyModel
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def apply_head(
     whole = len(rows) == len(X)
     seen, where = (X, positions) if whole else (Rows(X, rows), None if positions is None else positions[rows])
     if damping is not None:
-        seen = Restained(seen, damping)
+        seen = Damped(seen, damping)
     values = np.full(shape, np.nan, np.float32)
     lower, upper = (None, None) if intervals is None else (values.copy(), values.copy())
     with single_thread():

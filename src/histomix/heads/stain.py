@@ -83,7 +83,7 @@ class StainDamping:
         return cls(arrays["take"], arrays["give"], arrays["offset"], dict(described))
 
 
-class Restained:
+class Damped:
     """A table as a head is to see it, damped when rows are asked for, so that a memory-mapped file stays on disk."""
 
     def __init__(self, table: Any, damping: StainDamping) -> None:
