@@ -122,6 +122,10 @@ def doctor(encoder: str | None = None) -> Installation:
     ------
     EncoderError
         There is no encoder of that name.
+
+    Examples
+    --------
+    >>> found = hm.doctor("builtin")
     """
     core = requirements()
     missing = shortfalls(core)

@@ -88,6 +88,11 @@ def write_composition(
     ------
     StorageError
         The folder cannot be written, or the disk is full.
+
+    Examples
+    --------
+    >>> composition = hm.predict("slides/patient-9.tif", "head", progress=False)
+    >>> hm.write_composition("one-map", composition)
     """
     if preview is not None:
         with atomic_path(Path(folder) / "preview.jpg") as temporary:

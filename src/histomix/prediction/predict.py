@@ -113,6 +113,14 @@ def predict(
     See Also
     --------
     histomix.predict_slides : Many slides to folders, which is what ``histomix predict`` does.
+
+    Examples
+    --------
+    >>> composition = hm.predict("slides/patient-9.tif", "head", progress=False)
+    >>> composition.var_names.tolist()[:2]
+    ['Cancer epithelial', 'Normal epithelial']
+    >>> sorted(composition.layers)
+    ['lower', 'upper']
     """
     trained = Head.of(head)
     loaded = list(encoders) if encoders is not None else load_head_encoders(trained, weights, threads, trust_code)

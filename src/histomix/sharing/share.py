@@ -63,6 +63,10 @@ def push_head(
         The hub cannot be reached, or refuses.
     StorageError
         The archive or folder cannot be written.
+
+    Examples
+    --------
+    >>> place = hm.push_head("head", "shared.zip")
     """
     folder, text = Path(head), os.fspath(target)
     load_head(folder)
@@ -142,6 +146,12 @@ def head_facts(
         It is no head, too large, or holds anything else.
     InputError, DownloadError
         There is no such source, or the hub cannot be reached.
+
+    Examples
+    --------
+    >>> facts = hm.head_facts("head.zip")
+    >>> facts.to_dict()["name"]
+    'average-builtin'
     """
     return _checked_facts(open_source(source, revision, endpoint), max_bytes)[0]
 
@@ -189,6 +199,12 @@ def pull_head(
         The hub cannot be reached.
     StorageError
         The folder cannot be written.
+
+    Examples
+    --------
+    >>> head = hm.pull_head("head.zip", "pulled-head", accept=True)
+    >>> head.card["unit"]
+    'proportion'
     """
     target = Path(out)
     _check_target(target)
