@@ -57,7 +57,7 @@ def blocks_of(page: Path) -> tuple[Block, ...]:
     whole = _NOT_RUN_PAGE.search(text)
     fences = list(_FENCE.finditer(text))
     blocks = []
-    for found, after in zip(fences, [*fences[1:], None], strict=True):
+    for found, after in zip(fences, [*fences[1:], None], strict=False):
         before = _NOT_RUN.search(text[: found.start()])
         shown = after is not None and after["language"] == "text" and not text[found.end() : after.start()].strip()
         blocks.append(
