@@ -171,6 +171,10 @@ class Run:
             except StorageError:
                 raise
             except HistomixError as error:
+                # What is found in the counts does not know where they came from, or only the row of the sheet.
+                row = next(row for row in self.cohort.rows if row.section == name)
+                if error.where in (None, row.where):
+                    error.where = str(row.counts or row.spots)
                 self.failed[name] = error
         together = list(ready)
         if not together:

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from ..common.anonymity.pseudonyms import Seal
 from ..common.transfer.addresses import check_address
-from ..errors import HistomixError
+from ..errors import HistomixError, InputError
 from ..maps.areas import AREAS_FILE
 from ..provenance import digest_file, digest_json
 from ..slides import is_remote, redact_url, remote_name
@@ -148,7 +148,13 @@ class Settings:
         batch_size: int | None = None,
         **others: Any,
     ) -> Self:
-        """Settings with the digests of the files that they name."""
+        """Settings with the digests of the files that they name; InputError where places are asked for in two ways."""
+        if at is not None and others.get("stride_um") is not None:
+            raise InputError(
+                "the places of a spots file lie where they lie: there is no stride between them",
+                where=at,
+                hint="Leave out --stride-um, or leave out --at for a grid",
+            )
         return cls(
             head=head,
             at=None if at is None else os.fspath(at),
