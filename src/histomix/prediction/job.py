@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -12,16 +12,19 @@ from ..common.anonymity.pseudonyms import Seal
 from ..common.transfer.addresses import check_address
 from ..errors import HistomixError, InputError
 from ..maps.areas import AREAS_FILE
+from ..maps.map import MAP_FILE
+from ..maps.streaming import GEOJSON_FILES
+from ..maps.tissue import PREVIEW_FILE
 from ..provenance import digest_file, digest_json
 from ..slides import is_remote, redact_url, remote_name
 
 #: Raised when the same inputs give other maps, so that older ones are made again; and when they give other features.
-FORMAT = 2
+FORMAT = 3
 FEATURES_FORMAT = 1
 #: Tiles encoded at once. Never found from the free memory: the same command gives the same bytes everywhere.
 BATCH_SIZE = 32
-#: What a finished slide's folder holds, besides ``status.json``.
-FILES = ("composition.h5ad", "composition.csv", "tiles.geojson", "preview.jpg", "tissue.png", AREAS_FILE)
+#: What a finished slide's folder holds, besides ``status.json`` and one of `GEOJSON_FILES`.
+FILES = (MAP_FILE, "composition.csv", PREVIEW_FILE, "tissue.png", AREAS_FILE)
 
 
 @dataclass(frozen=True)
@@ -177,10 +180,14 @@ class Settings:
         """Digest of everything but the slide that decides what a map holds."""
         return digest_json({"format": FORMAT, "head": self.head, "gzip": self.gzip, **self.positions})
 
-    @property
-    def files(self) -> tuple[str, ...]:
-        """Names of the files of a finished slide."""
-        return tuple(f"{name}.gz" if self.gzip and name.endswith(".geojson") else name for name in FILES)
+    def files_of(self, names: Collection[str]) -> tuple[str, ...]:
+        """The names of the files of a finished slide; none where one is absent from ``names``.
+
+        A large GeoJSON is packed though it was not asked for.
+        """
+        packed = GEOJSON_FILES[1] in names or self.gzip
+        wanted = (*FILES, GEOJSON_FILES[packed])
+        return wanted if set(wanted) <= set(names) else ()
 
 
 @dataclass(frozen=True)
