@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(VERSION)
 
-.PHONY: install demo test test-slow torture kills lint bench clean
+.PHONY: install demo test test-slow torture kills lint bench heads clean
 
 install: $(STAMP)
 
@@ -44,6 +44,10 @@ lint: install
 
 bench: install
 	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark || exit 1; done
+
+# Heads that may be handed on, built from the phantom and the data of HISTOMIX_DATA, into dist/heads/.
+heads: install
+	$(BIN)/python scripts/heads.py
 
 clean:
 	rm -rf $(VENV) demo-out $(TOOLS) dist bundle
