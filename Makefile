@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(VERSION)
 
-.PHONY: install demo test test-slow torture kills lint bench clients clean
+.PHONY: install demo test test-slow torture kills lint bench clients heads clean
 
 install: $(STAMP)
 
@@ -56,6 +56,10 @@ $(CLIENTS)/.installed: pyproject.toml
 
 clients: $(CLIENTS)/.installed
 	$(CLIENTS)/bin/python scripts/clients.py --write
+
+# Heads that may be handed on, built from the phantom and the data of HISTOMIX_DATA, into dist/heads/.
+heads: install
+	$(BIN)/python scripts/heads.py
 
 clean:
 	rm -rf $(VENV) $(CLIENTS) demo-out $(TOOLS) dist bundle

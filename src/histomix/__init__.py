@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .prediction import predict, predict_slides
     from .report import write_report
     from .road import demo, run
-    from .sharing import head_facts, pull_head, push_head
+    from .sharing import head_facts, list_heads, pull_head, push_head
     from .slides import Slide, TileSpec, open_slide
     from .spots import Cohort, Section, draft_sheet, inspect_data, read_cohort
     from .viewer import write_viewer
@@ -61,6 +61,7 @@ _ROOM_OF = {
     "head_facts": "sharing",
     "inspect_data": "spots",
     "label": "abundance",
+    "list_heads": "sharing",
     "load_encoder": "encoders",
     "load_head": "heads",
     "make_phantom": "datasets",
@@ -111,6 +112,7 @@ __all__ = [
     "head_facts",
     "inspect_data",
     "label",
+    "list_heads",
     "load_encoder",
     "load_head",
     "make_phantom",
