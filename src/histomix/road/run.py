@@ -127,6 +127,8 @@ def run(
 
     Examples
     --------
+    It goes the whole road.
+
     >>> done = hm.run("sheet.csv", "run", reference="reference.csv")  # doctest: +SKIP
     >>> print(done.summary["how_good"])  # doctest: +SKIP
     """
