@@ -260,7 +260,7 @@ def test_the_readme_is_a_model_card(job: Job) -> None:
     card["cell_types"] = ["<script>alert(1)</script>", "a|b", "[x](javascript:alert(1))", "# not a heading\n# nor this"]
     text = head_readme(card)
     front = yaml.safe_load(text.split("---")[1])
-    assert front["license"] == "mit" and front["library_name"] == "histomix" and "pathology" in front["tags"]
+    assert front["license"] == "apache-2.0" and front["library_name"] == "histomix" and "pathology" in front["tags"]
     body = text.split("---", 2)[2]
     assert "<script" not in body and "[x](" not in body and "\n# nor" not in body
     assert card["digest"] in text and "P1" not in body, "donors are counted, not named"
