@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(VERSION)
 
-.PHONY: install demo test test-slow torture kills lint bench clean
+.PHONY: install demo test test-slow torture kills lint bench clients heads clean
 
 install: $(STAMP)
 
@@ -45,8 +45,24 @@ lint: install
 bench: install
 	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark || exit 1; done
 
+# The programs that read our files, in an environment of their own; writes the table of docs/clients.md.
+CLIENTS := .venv-clients
+
+$(CLIENTS)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	$(CLIENTS)/bin/python -m pip install --quiet -e ".[st,zoo]" --group clients
+	@touch $@
+
+clients: $(CLIENTS)/.installed
+	$(CLIENTS)/bin/python scripts/clients.py --write
+
+# Heads that may be handed on, built from the phantom and the data of HISTOMIX_DATA, into dist/heads/.
+heads: install
+	$(BIN)/python scripts/heads.py
+
 clean:
-	rm -rf $(VENV) demo-out $(TOOLS) dist bundle
+	rm -rf $(VENV) $(CLIENTS) demo-out $(TOOLS) dist bundle
 
 # Releases, and copies for sites without a network. Their tools have an environment of their own.
 .PHONY: release packages audit bundle

@@ -40,6 +40,7 @@ FUNCTIONS = {
     "evaluate": "evaluate",
     "export": "export_maps",
     "fetch": "fetch_cohort",
+    "head list": "list_heads",
     "head pull": "pull_head",
     "head push": "push_head",
     "head show": "head_facts",
@@ -52,7 +53,7 @@ FUNCTIONS = {
     "view": "write_viewer",
 }
 #: What takes long shows how far it is.
-LONG = set(FUNCTIONS) - {"doctor", "encoders", "inspect", "head pull", "head push", "head show"}
+LONG = set(FUNCTIONS) - {"doctor", "encoders", "inspect", "head list", "head pull", "head push", "head show"}
 ROOT = Path(__file__).parents[1]
 
 

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from .maps import CompositionMap, write_composition
     from .prediction import predict, predict_slides
     from .report import write_report
-    from .road import demo
-    from .sharing import head_facts, pull_head, push_head
+    from .road import demo, run
+    from .sharing import head_facts, list_heads, pull_head, push_head
     from .slides import Slide, TileSpec, open_slide
-    from .spots import Cohort, Section, inspect_data, read_cohort
+    from .spots import Cohort, Section, draft_sheet, inspect_data, read_cohort
     from .viewer import write_viewer
 
 _ROOM_OF = {
@@ -53,6 +53,7 @@ _ROOM_OF = {
     "cohort_tables": "cohort",
     "demo": "road",
     "doctor": "encoders",
+    "draft_sheet": "spots",
     "embed": "embedding",
     "evaluate": "evaluation",
     "export_maps": "export",
@@ -60,6 +61,7 @@ _ROOM_OF = {
     "head_facts": "sharing",
     "inspect_data": "spots",
     "label": "abundance",
+    "list_heads": "sharing",
     "load_encoder": "encoders",
     "load_head": "heads",
     "make_phantom": "datasets",
@@ -73,6 +75,7 @@ _ROOM_OF = {
     "read_evaluation": "evaluation",
     "read_features": "embedding",
     "read_labels": "abundance",
+    "run": "road",
     "run_benchmark": "benchmark",
     "score_map": "evaluation",
     "train": "heads",
@@ -101,6 +104,7 @@ __all__ = [
     "cohort_tables",
     "demo",
     "doctor",
+    "draft_sheet",
     "embed",
     "evaluate",
     "export_maps",
@@ -108,6 +112,7 @@ __all__ = [
     "head_facts",
     "inspect_data",
     "label",
+    "list_heads",
     "load_encoder",
     "load_head",
     "make_phantom",
@@ -122,6 +127,7 @@ __all__ = [
     "read_evaluation",
     "read_features",
     "read_labels",
+    "run",
     "run_benchmark",
     "score_map",
     "train",

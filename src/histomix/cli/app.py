@@ -18,10 +18,12 @@ from . import (
     export,
     fetch,
     head,
+    init,
     inspect,
     label,
     predict,
     report,
+    run,
     score,
     train,
     view,
@@ -55,6 +57,8 @@ def _program(
 
 
 app.command("demo")(demo.demo)
+app.command("init")(init.init)
+app.command("run")(run.run)
 app.command("doctor")(doctor.doctor)
 app.command("encoders")(encoders.encoders)
 app.command("fetch")(fetch.fetch)

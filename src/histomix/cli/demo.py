@@ -25,5 +25,4 @@ def demo(
         from ..road import demo as run_road
 
         result = run_road(out, cohort=cohort, seed=seed, threads=threads, progress=run.progress, say=run.say)
-        run.say(f"\nOpen the report: {result.report}")
         run.done(report=str(result.report), cohort=result.cohort, seconds=result.seconds, summary=result.summary)

@@ -19,7 +19,9 @@ def predict(
             metavar="SLIDE...",
         ),
     ],
-    head: Annotated[Path, typer.Option("--head", help="Folder made by train.", show_default=False)],
+    head: Annotated[
+        str, typer.Option("--head", help="Folder made by train, or a name that head list shows.", show_default=False)
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the maps, one folder a slide.", show_default=False)],
     mpp: Annotated[
         float | None, typer.Option("--mpp", help="Um per pixel of level 0.", show_default="from the slide")
@@ -78,10 +80,11 @@ def predict(
     """Predict the composition of slides. All are attempted; each failure is named at the end."""
     with session(as_json, quiet, threads) as run:
         from ..prediction import predict_slides
+        from ..sharing import head_folder
 
         results = predict_slides(
             slides,
-            head,
+            head_folder(head),
             out,
             mpp=mpp,
             at=at,

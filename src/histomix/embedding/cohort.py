@@ -298,7 +298,7 @@ class _Run:
         drawn = None
         for folder in filter(None, folders):
             (folder / "overlays").mkdir(exist_ok=True)
-            path = folder / "overlays" / f"{section.name}.png"
+            path = folder / "overlays" / f"{section.name}.jpg"
             if drawn is None:
                 drawn = render_overlay(section, path, slide, mask=mask, alignment=alignment)
             else:

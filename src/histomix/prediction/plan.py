@@ -108,7 +108,7 @@ class Plan:
 
         some = self.tiles[chunk.start : chunk.stop]
         columns = {name: np.array(some[name], float) for name in ("x_px", "y_px", "tissue")}
-        return pd.DataFrame(columns, index=pd.Index(self.names(np.arange(chunk.start, chunk.stop)), name="key"))
+        return pd.DataFrame(columns, index=pd.Index(self.names(np.arange(chunk.start, chunk.stop)), name="spot"))
 
     @property
     def chunks(self) -> list[Chunk]:

@@ -18,6 +18,8 @@ from ..common.geometry.polygons import read_regions
 from ..errors import ScaleWarning
 from ..heads import Head
 from ..maps.areas import areas_mm2
+from ..maps.scverse import thumbnail_of
+from ..maps.tissue import preview_pixels
 from ..progress import Progress, progress_bars
 from ..slides import Slide, open_slide
 from ..slides.files import slide_digest
@@ -132,6 +134,7 @@ def predict(
         # Said once in words by the plan, instead of once per tile by the reading threads.
         warnings.simplefilter("ignore", ScaleWarning)
         plan = plan_tiles(opened, trained, settings, spots, digest=slide_digest(opened.path)["digest"])
+        preview = preview_pixels(opened)
         report = stack.enter_context(progress_bars(progress))
         size, file = settings.batch_size, opened.name
         chunks = [
@@ -147,4 +150,4 @@ def predict(
         names.save()
     areas = areas_mm2(areas_of(plan, maps), plan.facts["tissue_areas"]["mpp"])
     manifest = describe(plan, maps, trained, areas, name=name, anonymised=key)
-    return next(blocks(plan, maps, trained, manifest, size=None))
+    return next(blocks(plan, maps, trained, manifest, thumbnail_of(preview), size=None))

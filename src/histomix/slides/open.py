@@ -32,13 +32,12 @@ from .readers.tiff_rules import (
 )
 from .readers.zarr import is_image_group, open_spatialdata_image
 from .slide import Reader, Slide
+from .tiles import MAX_MPP
 
 logger = logging.getLogger(__name__)
 
 #: Scales that differ by more than this share are held to be different scales.
 MPP_TOLERANCE = 0.05
-#: No microscope scan is coarser than this.
-MAX_MPP = 100.0
 #: Um per px of an objective of 1x, roughly.
 _MPP_OF_1X = 10.0
 _GENERIC = "generic-tiff"

@@ -51,9 +51,15 @@ def card_terms(card: Mapping[str, Any]) -> list[str]:
         f"licence of the encoder {one.encoder}: {one.licence} ({_TERMS[one.commercial_use]})"
         for one in encoder_terms(card)
     ]
+    lines += [f"licence of the {what}: {words}" for what, words in _licences(card)]
     tissue = card.get("tissue")
     lines.append(f"tissue: {', '.join(tissue) if isinstance(tissue, list) else tissue}")
     return lines + [card[name] for name in ("intended_use", "limits") if card.get(name)]
+
+
+def _licences(card: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Licences of the training data and of the labels, where the card has them."""
+    return [(str(what), str(words)) for what, words in (card.get("licences") or {}).items()]
 
 
 def card_markdown(card: Mapping[str, Any], *, names: bool = True) -> str:
@@ -84,7 +90,8 @@ def card_markdown(card: Mapping[str, Any], *, names: bool = True) -> str:
     absent = training.get("cell_types_without_labels")
     if absent:
         parts.append(f"Absent from training and never predicted: {_listed(absent, len(absent))}.")
-    parts += ["## Training data", _training(training, names), "## What it sees", _sees(card)]
+    licences = "".join(f"\n- Licence of the {plain(what)}: {plain(words)}" for what, words in _licences(card))
+    parts += ["## Training data", _training(training, names) + licences, "## What it sees", _sees(card)]
     parts += [
         "## Scores",
         _scores(card.get("scores")),

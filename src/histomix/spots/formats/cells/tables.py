@@ -24,6 +24,8 @@ _ID_COLUMNS = ("cell_id", "barcode", "cell", "entityid", "id", "")
 #: With fewer of the cells than this in the table of types, the two are taken for different sections.
 _MIN_TYPED = 0.5
 _EXAMPLES = 3
+#: No centroid lies so far from the corner, in um or px.
+_MOST_PLACE = 1e9
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,8 @@ def checked(cells: Cells, path: Path) -> Cells:
     """Cells with unique ids and finite places; those without a place are dropped, and said."""
     if not cells.table.index.is_unique:
         require_unique(cells.table.index, path)
-    placed = np.isfinite(cells.table[["x", "y"]].to_numpy()).all(axis=1)
+    # Of NaN, no comparison is true.
+    placed = (np.abs(cells.table[["x", "y"]].to_numpy()) < _MOST_PLACE).all(axis=1)
     if not placed.any():
         raise SectionError("has no cell with a place", where=path, hint="Check that the file is whole")
     if placed.all():
