@@ -309,7 +309,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=None, help="5; 1 with --quick")
     parser.add_argument("--heads", default=None, help="names, separated by commas")
     parser.add_argument("--only", choices=("phantom", "her2st", "monusac", "donors", "cost", "speed"), action="append")
-    parser.add_argument("--folds", choices=("donor", "section"), action="append", help="of the phantom")
+    parser.add_argument("--folds", choices=("donor", "section", "random"), action="append", help="of the phantom")
     parser.add_argument("--cache", type=Path, help="folder that keeps the phantom and all features")
     parser.add_argument("--encoder-gflop", type=float, default=0.12, help="of the frozen encoder, a tile and view")
     parser.add_argument("--views", type=int, default=4, help="rotations of a tile that are averaged")
