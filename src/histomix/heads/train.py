@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -27,7 +29,7 @@ from .head import Head, check_place, seal
 from .inner_folds import held_out_kind, held_out_predictions, inner_groups
 from .registry import DEFAULT, HEADS, make_estimator
 from .trust.intervals import LEVEL, Intervals, calibrate
-from .trust.levels import held_out_levels
+from .trust.levels import answered_unit, held_out_levels
 from .trust.novelty import NoveltyModel
 from .trust.scale import ScaleModel, fit_scale
 
@@ -43,6 +45,8 @@ class Scored(Protocol):
     def summary(self) -> Mapping[str, Any]:
         """Protocol, rules and mean scores."""
 
+
+_log = logging.getLogger(__name__)
 
 NOT_CALIBRATED = "The head's predictions have no intervals: {}."
 
@@ -66,7 +70,9 @@ def train(
 
     Hyper-parameters are chosen on inner splits of these sections: by donor (of three or more), else by section, else
     by strips of the one section. The same inputs, seed and thread count give the same head. With ``out``, the fits that
-    are finished when a run is killed are kept beside it, and the same call goes on from them.
+    are finished when a run is killed are kept beside it, and the same call goes on from them. A head that counts cells
+    and does not tell their totals on held-out donors answers in relative abundance, with a warning and a note in its
+    card (`heads.trust.levels.answered_unit`).
 
     Parameters
     ----------
@@ -161,7 +167,12 @@ def train(
             inner = inner_scores(training, held_out, apart)
             levels = held_out_levels(training, held_out, level, seed)
             answers = held_out_answers(training, held_out, tree, source, seed)
-            intervals, notes = _calibrated(training, held_out, spread, level, apart)
+            unit, why = answered_unit(training.unit, levels)
+            intervals, notes = _calibrated(replace(training, unit=unit), held_out, spread, level, apart)
+            if why:
+                _log.warning("%s", why)
+                notes.append(why)
+                estimator.set_params(unit=unit)
         novelty_model = NoveltyModel().fit(training.X, groups, held_out, training.Y)
         stability = crop_stability(estimator, seen, training.Y, training.positions, seed)
         report(f"train {kind}", 1, 1)
@@ -171,7 +182,7 @@ def train(
         elif "scores" in carried and "protocol_means" in carried:
             carried = evaluation_scores(carried, kind, training)
         card = make_card(
-            training,
+            replace(training, unit=estimator.unit),
             tables,
             kind,
             estimator,
