@@ -99,6 +99,22 @@ class SlideJob:
         return self.folder / ".work"
 
 
+def check_places(at: object, stride_um: float | None) -> None:
+    """Refuse to predict at given places and on a grid at once.
+
+    Raises
+    ------
+    InputError
+        Both are asked for.
+    """
+    if at is not None and stride_um is not None:
+        raise InputError(
+            "the places of a spots file lie where they lie: there is no stride between them",
+            where=at if isinstance(at, str | os.PathLike) else None,
+            hint="Leave out --stride-um, or leave out --at for a grid",
+        )
+
+
 @dataclass(frozen=True)
 class Settings:
     """How slides are predicted; make it with `Settings.of`.
@@ -152,12 +168,7 @@ class Settings:
         **others: Any,
     ) -> Self:
         """Settings with the digests of the files that they name; InputError where places are asked for in two ways."""
-        if at is not None and others.get("stride_um") is not None:
-            raise InputError(
-                "the places of a spots file lie where they lie: there is no stride between them",
-                where=at,
-                hint="Leave out --stride-um, or leave out --at for a grid",
-            )
+        check_places(at, others.get("stride_um"))
         return cls(
             head=head,
             at=None if at is None else os.fspath(at),

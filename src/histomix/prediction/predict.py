@@ -27,7 +27,7 @@ from ..spots import read_spots
 from .anonymise import nameless_spots, region_names
 from .chunks import check_encoders, embed_chunk
 from .encoders import load_head_encoders
-from .job import Settings
+from .job import Settings, check_places
 from .maps import apply_head, areas_of, blocks, describe
 from .plan import plan_tiles
 
@@ -110,12 +110,13 @@ def predict(
     HeadError, FeatureError
         The head cannot be loaded, the slide is far too coarse for it, or its encoder is not the one loaded here.
     InputError
-        The spots or regions cannot be read.
+        The spots or regions cannot be read, or places are asked for together with a stride.
 
     See Also
     --------
     histomix.predict_slides : Many slides to folders, which is what ``histomix predict`` does.
     """
+    check_places(at, stride_um)
     trained = Head.of(head)
     loaded = list(encoders) if encoders is not None else load_head_encoders(trained, weights, threads, trust_code)
     check_encoders(trained, loaded)
