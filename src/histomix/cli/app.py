@@ -19,6 +19,7 @@ from . import (
     fetch,
     head,
     init,
+    import_features,
     inspect,
     label,
     predict,
@@ -65,6 +66,7 @@ app.command("fetch")(fetch.fetch)
 app.command("inspect")(inspect.inspect)
 app.command("label")(label.label)
 app.command("embed")(embed.embed)
+app.command("import-features")(import_features.import_features)
 app.command("evaluate")(evaluate.evaluate)
 app.command("benchmark")(benchmark.benchmark)
 app.command("train")(train.train)

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from ..common.anonymity.pseudonyms import Seal
 from ..common.transfer.addresses import check_address
+from ..embedding.imports.slide_tiles import FeatureFiles
 from ..errors import HistomixError, InputError
 from ..maps.areas import AREAS_FILE
 from ..maps.map import MAP_FILE
@@ -135,6 +136,8 @@ class Settings:
         Keep the features of every slide for another head.
     reuse
         Output folder of an earlier run whose kept features may serve.
+    features
+        Features that others computed, which are read instead of the slides' tiles.
     gzip
         Compress the GeoJSON.
     batch_size
@@ -152,6 +155,7 @@ class Settings:
     min_tissue: float = 0.5
     keep_features: bool = False
     reuse: str | None = None
+    features: FeatureFiles | None = None
     gzip: bool = False
     batch_size: int = BATCH_SIZE
     region_names: tuple[tuple[str, str], ...] = field(default=(), repr=False)
@@ -184,7 +188,8 @@ class Settings:
     def positions(self) -> dict[str, Any]:
         """What decides where tiles are."""
         names = ("stride_um", "at_digest", "regions_digest", "min_tissue")
-        return {name: value for name, value in asdict(self).items() if name in names}
+        positions: dict[str, Any] = {name: getattr(self, name) for name in names}
+        return positions if self.features is None else {**positions, "features": self.features.digest}
 
     @property
     def identity(self) -> str:
