@@ -17,7 +17,7 @@ from ..common.words import RESEARCH_USE
 from ..errors import HeadError
 from ..heads import Head
 from ..maps.reading import interval_caution, type_facts, words_by_type
-from ..progress import Progress, progress_bars
+from ..progress import Progress, part_of, progress_bars
 from ..spots import read_spots
 from .anonymise import anonymous_jobs, region_names, remove_names
 from .chunks import kept_folders
@@ -180,7 +180,12 @@ def predict_slides(
                 threads=threads,
                 progress=report,
             )
-        return [SlideRun(job, settings, model).run(report) for job in jobs]
+        results = []
+        with part_of(report, "predict (slides)", len(jobs)) as one_more:
+            for job in jobs:
+                results.append(SlideRun(job, settings, model).run(report))
+                one_more()
+        return results
 
 
 def say_of_head(head: Head) -> None:
