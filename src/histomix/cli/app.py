@@ -29,6 +29,7 @@ from . import (
     train,
     view,
 )
+from .examples import examples_of
 
 app = typer.Typer(
     name="histomix",
@@ -77,3 +78,7 @@ app.command("report")(report.report)
 app.command("view")(view.view)
 app.command("export")(export.export)
 app.add_typer(head.head)
+
+for _commands, _group in ((app.registered_commands, ""), (head.head.registered_commands, "head ")):
+    for _command in _commands:
+        _command.epilog = examples_of(f"{_group}{_command.name}")

@@ -138,6 +138,12 @@ def cohort_tables(
         rule names a type that the head does not predict.
     StorageError
         A file cannot be written.
+
+    Examples
+    --------
+    >>> tables = hm.cohort_tables("maps", clinical="clinical.csv", progress=False)
+    >>> tables.slides["slide"].tolist()
+    ['patient-9']
     """
     given = as_list(maps)
     sources = find_maps(given)

@@ -150,6 +150,12 @@ def embed(
         ``fov_um`` is not a positive number.
     StorageError
         Something cannot be written; finished sections and shards are intact.
+
+    Examples
+    --------
+    >>> features = hm.embed("sheet.csv", out="features", progress=False)  # what is up to date is kept
+    >>> features["P1S1"].n_vars
+    1024
     """
     check_dtype(dtype)
     check_batch_size(batch_size)

@@ -243,6 +243,11 @@ def load_head(folder: str | os.PathLike[str]) -> Head:
     ------
     HeadError
         A file is missing or changed, or the head is of a kind or format that this version does not know.
+
+    Examples
+    --------
+    >>> hm.load_head("head").card["unit"]
+    'proportion'
     """
     folder = Path(folder)
     if not (folder / CARD).is_file():

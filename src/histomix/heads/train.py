@@ -131,6 +131,12 @@ def train(
         Another process writes to ``out``.
     StorageError
         ``out`` cannot be written.
+
+    Examples
+    --------
+    >>> head = hm.train("sheet.csv", "features", "labels", head="ridge", progress=False)
+    >>> head.card["training"]["n_donors"]
+    3
     """
     if out is not None:  # found wanting before the work, not after it
         check_place(out)

@@ -129,6 +129,14 @@ def predict(
     See Also
     --------
     histomix.predict_slides : Many slides to folders, which is what ``histomix predict`` does.
+
+    Examples
+    --------
+    >>> composition = hm.predict("slides/patient-9.tif", "head", progress=False)
+    >>> composition.var_names.tolist()[:2]
+    ['Cancer epithelial', 'Normal epithelial']
+    >>> sorted(composition.layers)
+    ['lower', 'upper']
     """
     check_places(at, stride_um)
     trained = Head.of(head)

@@ -124,6 +124,12 @@ def predict_slides(
         Another run writes to ``out``.
     ClusterError
         The scheduler cannot be reached, or is gone; the same call goes on where it stopped.
+
+    Examples
+    --------
+    >>> (result,) = hm.predict_slides("slides", "head", "maps", progress=False)  # what is up to date is kept
+    >>> result.error is None
+    True
     """
     on_cluster = workers is not None or scheduler is not None
     if on_cluster and isinstance(head, Head):
