@@ -52,7 +52,9 @@ def test_the_objects_show_themselves(job: Job) -> None:
     assert "2 sections of 2 donors" in words and all(name in words for name in cohort.names)
     head = hm.load_head(job.head)
     words = _read(head._repr_html_())
-    assert "ridge" in words and "builtin: MIT" in words and all(name in words for name in head.card["cell_types"])
+    assert (
+        "ridge" in words and "builtin: Apache-2.0" in words and all(name in words for name in head.card["cell_types"])
+    )
     labels = hm.read_labels(job.labels)[cohort.names[0]]
     words = _read(labels._repr_html_())
     assert f"{labels.values.iloc[:, 0].mean():.3f}" in words

@@ -137,6 +137,7 @@ def run_benchmark(
         "seed": seed,
         "spots": run.spots,
         "costs": run.costs,
+        "robustness": run.robust,
         "encoder_facts": encoder_facts(run.facts),
         "failures": [str(error) for error in run.failures],
         "versions": versions(*LIBRARIES),

@@ -18,6 +18,7 @@ from . import (
     export,
     fetch,
     head,
+    import_features,
     init,
     inspect,
     label,
@@ -66,6 +67,7 @@ app.command("fetch")(fetch.fetch)
 app.command("inspect")(inspect.inspect)
 app.command("label")(label.label)
 app.command("embed")(embed.embed)
+app.command("import-features")(import_features.import_features)
 app.command("evaluate")(evaluate.evaluate)
 app.command("benchmark")(benchmark.benchmark)
 app.command("train")(train.train)

@@ -201,7 +201,8 @@ class Head:
             where = f"features of {manifest.get('section') or 'the slide'}"
             try:
                 expected = encoder_identity({"encoder": encoder, "tile": encoder})
-                require_same_encoder(expected, encoder_identity(manifest), where, "that the head was trained on")
+                by = "that the head was trained on"
+                require_same_encoder(expected, encoder_identity(manifest), where, by, believe_stated=True)
             except FeatureError as error:
                 raise FeatureError(error.what, where=error.where, hint=hint) from error
             if table.n_vars != encoder["dim"] or not table.obs_names.equals(tables[0].obs_names):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ...common.words import counted
+from ...spots import RELATIVE
 from .answers import answer_words, answers_of
 from .levels import Levels, levels_of
 
@@ -274,10 +275,10 @@ def _levels(card: Mapping[str, Any]) -> str:
         "but places within a slide are told."
     )
     text += "\n\n" + markdown_table([*head, f"{levels.level:.0%} of slides within"], rows)
-    return text + _totals(card["levels"].get("totals"))
+    return text + _totals(card["levels"].get("totals"), card["unit"])
 
 
-def _totals(facts: Mapping[str, Any] | None) -> str:
+def _totals(facts: Mapping[str, Any] | None, unit: str) -> str:
     """How well the number of cells in a spot is told."""
     numbers = [(facts or {}).get(name) for name in ("rmse", "rmse_constant", "least", "most")]
     if not facts or not all(isinstance(one, int | float) for one in numbers):
@@ -289,6 +290,8 @@ def _totals(facts: Mapping[str, Any] | None) -> str:
     )
     if facts.get("told") is True:
         return text + "So totals are told as well as by the training mean, or better."
+    if unit == RELATIVE:
+        return text + "So totals of a new slide are not told, and the head answers in relative abundance."
     return text + "So totals of a new slide are not told: read its numbers relative to each other, not as cells."
 
 
