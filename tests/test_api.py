@@ -44,6 +44,7 @@ FUNCTIONS = {
     "head pull": "pull_head",
     "head push": "push_head",
     "head show": "head_facts",
+    "import-features": "import_features",
     "inspect": "inspect_data",
     "label": "label",
     "predict": "predict_slides",
@@ -82,7 +83,7 @@ def test_every_verb_has_one_public_function() -> None:
 
 def test_the_page_of_the_interface_lists_them_all() -> None:
     text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
-    table = dict(re.findall(r"^\| `histomix ([a-z ]+)` \| `hm\.(\w+)`", text, flags=re.MULTILINE))
+    table = dict(re.findall(r"^\| `histomix ([a-z -]+)` \| `hm\.(\w+)`", text, flags=re.MULTILINE))
     assert table == FUNCTIONS
     assert set(re.findall(r"`hm\.(\w+)", text)) == set(hm.__all__) - {"__version__"}
 

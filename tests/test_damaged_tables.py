@@ -24,7 +24,7 @@ from histomix.common.geometry.polygons import read_regions
 from histomix.common.storage.h5ad import write_h5ad
 from histomix.common.strangers.annotated import find_counts
 from histomix.common.strangers.hdf5 import check_hdf5
-from histomix.common.tables import columns_or_none, read_bytes
+from histomix.common.tables import columns_or_none, read_bytes, read_columns
 from histomix.common.words import reason
 from histomix.common.yaml_text import YamlFile
 from histomix.errors import InputError, LabelError, SectionError, SlideError
@@ -33,7 +33,8 @@ from histomix.prediction.plan import refuse_vast_grid
 from histomix.provenance import digest_file, read_json
 from histomix.slides import TileSpec, TissueMask
 from histomix.spots import inspect_data, read_cohort, read_spots
-from histomix.spots.formats.cells.tables import Cells, checked, read_h5ad_cells
+from histomix.spots.formats.cells.tables import PLAIN, Cells, checked, read_h5ad_cells
+from histomix.spots.formats.cells.tables import read_cells as read_cell_table
 from histomix.spots.formats.tenx.matrix import read_barcodes, read_matrix
 from histomix.spots.formats.tenx.positions import read_positions
 from histomix.spots.pseudo_spots import pseudo_spots
@@ -541,3 +542,35 @@ def test_cells_nowhere_are_dropped_and_told(tmp_path: Path, place: float) -> Non
     table = pd.DataFrame({"x": [1.0, 2.0, place], "y": 1.0}, index=["a", "b", "c"])
     found = checked(Cells(table.assign(cell_type="T"), "um", None), tmp_path / "cells.csv")
     assert list(found.table.index) == ["a", "b"] and "1 cell without coordinates" in str(found.notes)
+
+
+def test_a_table_that_ends_within_a_row_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cells.csv"
+    rows = "".join(f"c{number},{number}.5,7,T\n" for number in range(9))
+    ends = {
+        "": True,
+        "\n\n": True,
+        "c9,1.5,7,T": True,
+        "c9,1.5,7,": True,
+        "c9": False,
+        "c9,1": False,
+        "c9,1.5,7": False,
+    }
+    for end, right in ends.items():
+        path.write_text(f"cell_id,x_px,y_px,cell_type\n{rows}{end}")
+        if right:
+            assert len(read_columns(path, ["x_px"])) in (9, 10)
+            continue
+        with pytest.raises(SectionError, match=r"cells\.csv: ends within a row"):
+            read_columns(path, ["x_px"])
+
+
+def test_a_place_that_is_text_is_damage_and_a_gap_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "cells.csv"
+    for text in ("abc", "1,5", "--", "0x1F"):
+        path.write_text(f'cell_id,x_px,y_px,cell_type\na,1,2,T\nb,"{text}",2,T\nc,3,2,T\n')
+        with pytest.raises(SectionError, match=r"row 3, column 'x_px': .* is not a number \(1 such row\)"):
+            read_cell_table(path, PLAIN[0])
+    for text in ("", "NA", "nan"):
+        path.write_text(f"cell_id,x_px,y_px,cell_type\na,1,2,T\nb,{text},2,T\nc,3,2,T\n")
+        assert list(read_cell_table(path, PLAIN[0]).table.index) == ["a", "c"]

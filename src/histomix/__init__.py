@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .benchmark import Benchmark, run_benchmark
     from .cohort import CohortTables, TlsRule, cohort_tables
     from .datasets import fetch_cohort, make_phantom
-    from .embedding import embed, read_features
+    from .embedding import embed, import_features, read_features
     from .encoders import cards, doctor, load_encoder
     from .evaluation import CohortData, Evaluation, evaluate, read_evaluation, score_map
     from .export import LazySlideHead, add_composition_to_wsidata, export_maps
@@ -59,6 +59,7 @@ _ROOM_OF = {
     "export_maps": "export",
     "fetch_cohort": "datasets",
     "head_facts": "sharing",
+    "import_features": "embedding",
     "inspect_data": "spots",
     "label": "abundance",
     "list_heads": "sharing",
@@ -110,6 +111,7 @@ __all__ = [
     "export_maps",
     "fetch_cohort",
     "head_facts",
+    "import_features",
     "inspect_data",
     "label",
     "list_heads",

@@ -153,6 +153,12 @@ def label(
         cell2location is not installed.
     StorageError
         Something cannot be written; finished sections are intact.
+
+    Examples
+    --------
+    >>> labels = hm.label("sheet.csv", reference="reference.csv", progress=False)
+    >>> labels["P1S1"].unit
+    'proportion'
     """
     asked = {
         "fit": fit,

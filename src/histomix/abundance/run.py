@@ -97,6 +97,7 @@ class Run:
         names = self.cohort.names
         stored = self._stored()
         self.facts = dict(stored)
+        progress("label", 0, len(names))
         for group in self._groups():
             try:
                 self._label_group(group, stored, progress)

@@ -18,6 +18,7 @@ from . import (
     export,
     fetch,
     head,
+    import_features,
     init,
     inspect,
     label,
@@ -28,6 +29,7 @@ from . import (
     train,
     view,
 )
+from .examples import examples_of
 
 app = typer.Typer(
     name="histomix",
@@ -65,6 +67,7 @@ app.command("fetch")(fetch.fetch)
 app.command("inspect")(inspect.inspect)
 app.command("label")(label.label)
 app.command("embed")(embed.embed)
+app.command("import-features")(import_features.import_features)
 app.command("evaluate")(evaluate.evaluate)
 app.command("benchmark")(benchmark.benchmark)
 app.command("train")(train.train)
@@ -75,3 +78,7 @@ app.command("report")(report.report)
 app.command("view")(view.view)
 app.command("export")(export.export)
 app.add_typer(head.head)
+
+for _commands, _group in ((app.registered_commands, ""), (head.head.registered_commands, "head ")):
+    for _command in _commands:
+        _command.epilog = examples_of(f"{_group}{_command.name}")

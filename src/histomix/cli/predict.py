@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from .import_features import Level0, Origin, Scaled, TileUm, places_scale
 from .session import Anonymise, Json, PseudonymKey, Quiet, Threads, TrustCode, Verify, session
 
 
@@ -46,6 +47,23 @@ def predict(
         Path | None,
         typer.Option("--reuse", help="The --out of an earlier run whose kept features may serve.", show_default=False),
     ] = None,
+    features: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--features",
+            help="Features of the slides' tiles that others computed, files or folders (SLIDE=FILE where one is called "
+            "otherwise); no encoder is loaded.",
+            show_default=False,
+        ),
+    ] = None,
+    encoder: Annotated[
+        list[str] | None,
+        typer.Option("--encoder", help="Which encoder made the --features.", show_default="from the files"),
+    ] = None,
+    tile_um: TileUm = None,
+    origin: Origin = None,
+    level0: Level0 = False,
+    scaled: Scaled = None,
     gzip: Annotated[bool, typer.Option("--gzip", help="Write tiles.geojson.gz.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for another run that writes to --out.")] = False,
     weights: Annotated[
@@ -92,6 +110,11 @@ def predict(
             regions=regions,
             keep_features=keep_features,
             reuse=reuse,
+            features=features or None,
+            encoder=encoder or None,
+            tile_um=tile_um,
+            origin=origin,
+            scale=places_scale(level0, scaled),
             gzip=gzip,
             wait=wait,
             weights=weights,

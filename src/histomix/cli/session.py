@@ -18,7 +18,7 @@ import typer
 from ..errors import HistomixError, InputError
 
 if TYPE_CHECKING:
-    from ..progress import TerminalBars
+    from ..progress import Progress, TerminalBars
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 
@@ -70,12 +70,13 @@ class Session:
         self.started = False
         self.failures: list[str] = []
         self._bars: TerminalBars | None = None
+        self._tell: Progress | None = None
 
     def progress(self, task: str, done: int, total: int) -> None:
         """Show how far ``task`` is (see `histomix.progress.Progress`)."""
         self.started = self.started or done > 0
-        if self._bars is not None:
-            self._bars(task, done, total)
+        if self._tell is not None:
+            self._tell(task, done, total)
 
     def say(self, text: str) -> None:
         """Print a line of the result for a person."""
@@ -179,17 +180,19 @@ def session(as_json: bool, quiet: bool, threads: int | None = None) -> Iterator[
 
 @contextlib.contextmanager
 def _bars(current: Session) -> Iterator[None]:
-    if current.quiet or current.as_json or not sys.stderr.isatty():
+    if current.quiet:
         yield
         return
-    from ..progress import TerminalBars
+    from ..progress import Lines, TerminalBars
 
-    with TerminalBars() as bars:
-        current._bars = bars
+    live = sys.stderr.isatty() and not current.as_json
+    with TerminalBars() if live else Lines(current.remark) as shown:
+        current._tell = shown
+        current._bars = shown if isinstance(shown, TerminalBars) else None
         try:
             yield
         finally:
-            current._bars = None
+            current._bars = current._tell = None
 
 
 def _refuse(current: Session, error: HistomixError, code: int) -> None:

@@ -188,11 +188,26 @@ def read_columns(path: Path, names: Sequence[str]) -> pd.DataFrame:
 
 def _parse(path: Path, error: type[InputError], **options: Any) -> pd.DataFrame:
     text = _lines(decode(read_bytes(path, error), path, error))
+    _require_last_row(text, path, error)
     try:
         table: pd.DataFrame = pd.read_csv(io.StringIO(text), sep=separator(text.partition("\n")[0]), **options)
         return table
     except ValueError as reason:  # of pandas' errors too
         raise error(f"cannot be read as a table ({reason})", where=path, hint="Save it as CSV or TSV") from reason
+
+
+def _require_last_row(text: str, path: Path, error: type[InputError]) -> None:
+    """Refuse a table that ends within a row: what it had after that row is lost too, and pandas fills up the cells."""
+    whole = text.rstrip("\n ")  # no tab: the last cell may be blank
+    header, _, rows = whole.partition("\n")
+    first, last = rows.partition("\n")[0], rows.rpartition("\n")[2]
+    mark = separator(header)
+    if '"' not in first + last and last.count(mark) < first.count(mark):
+        raise error(
+            f"ends within a row: the last has {last.count(mark) + 1} cells, and the first {first.count(mark) + 1}",
+            where=path,
+            hint="Copy it again, or take that row out",
+        )
 
 
 def _read_parquet(path: Path, names: Sequence[str] | None, error: type[InputError]) -> pd.DataFrame:

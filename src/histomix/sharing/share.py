@@ -66,6 +66,10 @@ def push_head(
         The hub cannot be reached, or refuses.
     StorageError
         The archive or folder cannot be written.
+
+    Examples
+    --------
+    >>> place = hm.push_head("head", "shared.zip")
     """
     folder, text = Path(head), os.fspath(target)
     load_head(folder)
@@ -146,6 +150,12 @@ def head_facts(
         It is no head, too large, or holds anything else.
     InputError, DownloadError
         There is no such source, or the hub cannot be reached.
+
+    Examples
+    --------
+    >>> facts = hm.head_facts("head.zip")
+    >>> facts.to_dict()["name"]
+    'average-builtin'
     """
     with tempfile.TemporaryDirectory() as folder:
         place, _ = _named_source(source, revision, endpoint, catalogue, Path(folder))
@@ -201,6 +211,12 @@ def pull_head(
         The hub cannot be reached.
     StorageError
         The folder cannot be written.
+
+    Examples
+    --------
+    >>> head = hm.pull_head("head.zip", "pulled-head", accept=True)
+    >>> head.card["unit"]
+    'proportion'
     """
     with tempfile.TemporaryDirectory() as folder:
         place, entry = _named_source(source, revision, endpoint, catalogue, Path(folder))

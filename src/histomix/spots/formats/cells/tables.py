@@ -24,6 +24,8 @@ _ID_COLUMNS = ("cell_id", "barcode", "cell", "entityid", "id", "")
 #: With fewer of the cells than this in the table of types, the two are taken for different sections.
 _MIN_TYPED = 0.5
 _EXAMPLES = 3
+#: What tables write where there is no number.
+_GAPS = ("", "nan", "na", "n/a", "none", "null", "<na>")
 #: No centroid lies so far from the corner, in um or px.
 _MOST_PLACE = 1e9
 
@@ -97,7 +99,7 @@ def read_cells(path: Path, layout: Layout, type_column: str | None = None) -> Ce
     Raises
     ------
     SectionError
-        Columns are missing, an id occurs more than once, or no cell has a place.
+        Columns are missing, an id occurs more than once, a coordinate is text, or no cell has a place.
     MissingExtraError
         A Parquet file needs pyarrow.
     """
@@ -122,11 +124,25 @@ def read_cells(path: Path, layout: Layout, type_column: str | None = None) -> Ce
     for name in ids[1:]:
         keys = keys + "_" + _text(table[name])
     cells = pd.DataFrame(
-        {axis: pd.to_numeric(table[name], errors="coerce") for axis, name in (("x", layout.x), ("y", layout.y))}
+        {axis: _numbers_and_gaps(table[name], path) for axis, name in (("x", layout.x), ("y", layout.y))}
     ).astype(np.float64)
     cells["cell_type"] = assigned(_text(table[types])) if types else None
     cells.index = pd.Index(keys, name="cell_id")
     return checked(Cells(cells, layout.unit, layout.pixel_um), path)
+
+
+def _numbers_and_gaps(column: pd.Series, path: Path) -> pd.Series:
+    """Numbers of a column, NaN where it says nothing; other text is damage."""
+    values = pd.to_numeric(column, errors="coerce")
+    wrong = np.flatnonzero(values.isna() & ~column.astype(str).str.strip().str.lower().isin(_GAPS))
+    if len(wrong):
+        raise SectionError(
+            f"row {wrong[0] + 2}, column '{column.name}': '{column.iloc[wrong[0]]}' is not a number "
+            f"({counted(len(wrong), 'such row')})",
+            where=path,
+            hint="Correct the rows or take them out",
+        )
+    return values
 
 
 def checked(cells: Cells, path: Path) -> Cells:
