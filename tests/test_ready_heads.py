@@ -93,7 +93,8 @@ def test_a_fresh_install_lists_pulls_and_predicts(job: Job, tmp_path: Path, monk
     assert listed["name"] == "phantom" and listed["encoders"][0]["licence"] == "Apache-2.0" and not listed["here"]
     shown = CliRunner().invoke(app, ["head", "list"])
     assert all(
-        words in shown.stdout for words in (listed["sha256"], "encoder builtin: Apache-2.0", "donor folds: pearson", "train")
+        words in shown.stdout
+        for words in (listed["sha256"], "encoder builtin: Apache-2.0", "donor folds: pearson", "train")
     )
     out = tmp_path / "maps"
     done = _run("predict", job.image, "--head", "phantom", "--mpp", "0.5", "--stride-um", "224", "--out", out)
