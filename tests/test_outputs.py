@@ -20,7 +20,7 @@ from histomix.maps import composition_geojson, write_composition
 from histomix.maps.composition import OUT_OF_SCOPE
 from histomix.report import write_report
 
-from .conftest import Job
+from .conftest import Job, manifest_of
 
 TYPES = ["Cancer", "<script>alert(1)</script>", "T & B"]
 
@@ -71,7 +71,7 @@ def test_files_read_back(composition: ad.AnnData, tmp_path: Path) -> None:
 
 
 def test_a_map_at_spots_has_the_spot_key_first(composition: ad.AnnData, tmp_path: Path) -> None:
-    manifest = json.loads(composition.uns["manifest"]) | {"places": "spots"}
+    manifest = manifest_of(composition) | {"places": "spots"}
     composition.uns["manifest"] = json.dumps(manifest)
     write_composition(tmp_path, composition)
     table = pd.read_csv(tmp_path / "composition.csv")

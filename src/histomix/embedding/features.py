@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 
 from ..common.formats import refuse_newer
+from ..common.storage.facts import facts_in, read_facts, stored_facts
 from ..common.storage.h5ad import read_h5ad, write_h5ad
 from ..common.strangers.hdf5 import check_hdf5
 from ..common.words import reason
 from ..errors import FeatureError, InputError, MissingFeatureError
-from ..provenance import atomic_path, digest_bytes, digest_json, parse_json, read_json
+from ..provenance import atomic_path, digest_bytes, digest_json, read_json
 from .identity import encoder_identity, require_same_encoder
 from .other_scales import scale_sample
 from .restaining import stain_shifts
@@ -54,7 +55,7 @@ def build_features(X: np.ndarray, tiles: pd.DataFrame, manifest: Mapping[str, An
     features = ad.AnnData(X=X, obs=obs)
     features.obsm["spatial"] = obs[["x_px", "y_px"]].to_numpy()
     facts = {"format": LAYOUT, **manifest, "content_digest": _digest(features)}
-    features.uns["manifest"] = json.dumps(facts, allow_nan=False)
+    features.uns["manifest"] = stored_facts(facts)
     return features
 
 
@@ -89,12 +90,12 @@ def feature_manifest(features: ad.AnnData) -> dict[str, Any]:
     if "manifest" not in features.uns:
         raise FeatureError("the table has no manifest, so it does not hold features of histomix", hint=hint)
     try:
-        manifest: dict[str, Any] = parse_json(str(features.uns["manifest"]))
+        manifest: dict[str, Any] = read_facts(features.uns["manifest"])
         encoder_identity(manifest)
         _ = manifest["section"], manifest["identity"]
     except (ValueError, KeyError, TypeError) as error:
         raise FeatureError(
-            f"the manifest of the features is incomplete or not JSON ({reason(error)})", hint=hint
+            f"the manifest of the features is incomplete or damaged ({reason(error)})", hint=hint
         ) from error
     refuse_newer(manifest, LAYOUT, "the features were", None, FeatureError)
     return manifest
@@ -137,7 +138,7 @@ def read_manifests(folder: Path) -> dict[str, dict[str, Any]]:
         try:
             check_hdf5(path, FeatureError)
             with h5py.File(path) as file:
-                manifest = parse_json(file["uns/manifest"].asstr()[()])
+                manifest = facts_in(file["uns/manifest"])
             encoder_identity(manifest)
         except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError):
             continue

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -188,5 +187,5 @@ def _spots(predicted: pd.DataFrame, places: pd.DataFrame, slide: Slide, facts: M
     table.obsm["spatial"] = xy_px
     # Spots are drawn a little smaller than the usual distance to the nearest one.
     pitch = nearest_pitch(xy_px) if len(xy_px) > 1 else 100 / slide.mpp
-    table.uns["manifest"] = json.dumps({"unit": facts["unit"], "places": "spots", "cell_px": 0.85 * pitch})
+    table.uns["manifest"] = {"unit": facts["unit"], "places": "spots", "cell_px": 0.85 * pitch}
     return table
