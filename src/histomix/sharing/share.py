@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..common.anonymity.pseudonyms import open_pseudonyms
 from ..common.transfer.remote_names import local_paths
 from ..errors import HeadError, InputError, MissingFileError
-from ..heads import Head, head_readme, load_head, private_card
 from ..provenance import atomic_path, json_text, write_json
 from .archive import FolderSource, ZipSource, write_zip
 from .repository import HubSource, parse_address, upload
 from .trust import AGAIN, CARD, MOST_BYTES, README, SOURCE, SUFFIXES, HeadFacts, check_listing, read_card, wanted
+
+if TYPE_CHECKING:
+    from ..heads import Head
 
 _HUB = "hf://"
 Source = FolderSource | ZipSource | HubSource
@@ -64,6 +66,8 @@ def push_head(
     StorageError
         The archive or folder cannot be written.
     """
+    from ..heads import head_readme, load_head, private_card
+
     folder, text = Path(head), os.fspath(target)
     load_head(folder)
     # The card of a stranger may name other files than a head's, and those of its reader would go out with it.
@@ -205,6 +209,8 @@ def pull_head(
     with atomic_path(target) as temporary:
         temporary.mkdir()
         place.fetch(names, temporary, max_bytes)
+        from ..heads import load_head  # of a card alone nothing is loaded
+
         try:
             head = load_head(temporary)
         except HeadError as error:
