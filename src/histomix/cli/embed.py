@@ -74,8 +74,8 @@ def embed(
         else:
             by_encoder = embed_cohort(sheet, encoder, **options)
         first = next(iter(by_encoder.values()))
-        tiles = sum(table.n_obs for table in first.values())
-        dims = {name: next(iter(features.values())).n_vars for name, features in by_encoder.items()}
+        tiles = sum(shape[0] for shape in first.shapes.values())
+        dims = {name: next(iter(features.shapes.values()))[1] for name, features in by_encoder.items()}
         words = ", ".join(
             f"{dim} features each" + (f" ({name})" if len(dims) > 1 else "") for name, dim in dims.items()
         )
