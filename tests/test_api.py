@@ -43,6 +43,8 @@ FUNCTIONS = {
     "head pull": "pull_head",
     "head push": "push_head",
     "head show": "head_facts",
+    "init": "draft_sheet",
+    "run": "run",
     "inspect": "inspect_data",
     "label": "label",
     "predict": "predict_slides",
@@ -52,7 +54,7 @@ FUNCTIONS = {
     "view": "write_viewer",
 }
 #: What takes long shows how far it is.
-LONG = set(FUNCTIONS) - {"doctor", "encoders", "inspect", "head pull", "head push", "head show"}
+LONG = set(FUNCTIONS) - {"doctor", "encoders", "init", "inspect", "head pull", "head push", "head show"}
 ROOT = Path(__file__).parents[1]
 
 

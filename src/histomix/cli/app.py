@@ -28,14 +28,17 @@ from . import (
     train,
     view,
 )
+from .events import add_progress
+from .examples import add_examples
 
 app = typer.Typer(
     name="histomix",
     help="Read cell-type composition from H&E slides.\n\n"
     "Train on sections with spatial transcriptomics: label, embed, evaluate, train. Then predict any slide without it.",
-    epilog="Start with: histomix demo",
+    epilog="Look around with: histomix demo\n\nYour own data: histomix init FOLDER --out sheet.csv, then "
+    "histomix run sheet.csv --reference REFERENCE --out run",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -75,3 +78,5 @@ app.command("report")(report.report)
 app.command("view")(view.view)
 app.command("export")(export.export)
 app.add_typer(head.head)
+add_examples(app)
+add_progress(app)

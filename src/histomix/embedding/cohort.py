@@ -19,6 +19,7 @@ from ..provenance import atomic_path
 from ..slides import Slide, TissueMask, tiles_at_spots, tissue_mask
 from ..spots import Cohort, Section, render_overlay
 from ..spots import check_alignment as alignment_of
+from .by_section import Features
 from .engine import check_batch_size, check_dtype, embed_tiles_together
 from .features import read_overview
 from .identity import alignment_facts, slide_facts, write_preview
@@ -176,7 +177,9 @@ def embed(
         report = stack.enter_context(progress_bars(progress))
         _Run(list(targets.values()), batch_size, check_alignment, report).embed(sections)
     names = sections.names
-    features = {name: {section: target.features[section] for section in names} for name, target in targets.items()}
+    features = {
+        name: Features((section, target.features[section]) for section in names) for name, target in targets.items()
+    }
     return features if several else next(iter(features.values()))
 
 

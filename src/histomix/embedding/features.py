@@ -19,6 +19,7 @@ from ..common.strangers.hdf5 import check_hdf5
 from ..common.words import reason
 from ..errors import FeatureError, InputError, MissingFeatureError
 from ..provenance import atomic_path, digest_bytes, digest_json, parse_json, read_json
+from .by_section import Features
 from .identity import encoder_identity, require_same_encoder
 from .other_scales import scale_sample
 from .restaining import stain_shifts
@@ -188,7 +189,7 @@ def read_features(folder: str | os.PathLike[str]) -> dict[str, ad.AnnData]:
         if wanted.get(path.stem, manifest["identity"]) != manifest["identity"]:
             what = "the features are outdated: the slide, the spots or the settings changed, and embedding again failed"
             raise FeatureError(what, where=path, hint="Run the embed command again, or remove the file")
-    return features
+    return Features(features)
 
 
 def feature_blocks(source: FeatureSource) -> list[Mapping[str, ad.AnnData]]:
