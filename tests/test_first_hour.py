@@ -21,12 +21,13 @@ from typer.testing import CliRunner
 import histomix as hm
 from histomix.cli.app import app
 from histomix.cli.examples import EXAMPLES
+from histomix.cli.panels import PANELS
 from histomix.cli.session import in_options, session
 from histomix.errors import InputError
 from histomix.prediction import passed_over
 
 from .conftest import Job
-from .test_cli_options import VERBS, options
+from .test_cli_options import VERBS
 
 RUN = CliRunner()
 
@@ -228,18 +229,6 @@ def test_a_benchmark_that_cannot_be_folded_embeds_nothing(job: Job, tmp_path: Pa
     assert code == 2 and "1 donor cannot make 2 folds" in told and not (tmp_path / "bench" / "features").exists()
 
 
-@pytest.mark.parametrize("words", list(EXAMPLES))
-def test_examples_are_of_options_that_there_are(words: str) -> None:
-    verbs = {" ".join(name): verb for name, verb in VERBS.items()}
-    for line in EXAMPLES[words][1]:
-        given = line.split()[1:]
-        name = next(name for name in (" ".join(given[:2]), given[0]) if name in verbs)
-        used = {word for word in given if word.startswith("--")}
-        assert used <= options(verbs[name]), line
-        result = RUN.invoke(app, [*words.split(), "--help"])
-        assert result.exit_code == 0 and given[0] in result.stdout
-
-
 def test_progress_for_programs_is_lines_of_json_on_stderr(job: Job, tmp_path: Path) -> None:
     words = ["label", job.sheet, "--reference", job.reference, "--out", tmp_path / "labels", "--json"]
     code, said, told = histomix(*words, "--progress", "json")
@@ -253,8 +242,12 @@ def test_progress_for_programs_is_lines_of_json_on_stderr(job: Job, tmp_path: Pa
     assert histomix(*words)[2] == "" or "{" not in histomix(*words)[2], "the next command is not asked for them"
 
 
-def test_every_verb_has_an_example() -> None:
+def test_every_verb_has_its_panel_and_an_example() -> None:
+    shown = [verb for verbs in PANELS.values() for verb in verbs]
+    assert {words[0] for words in VERBS} <= set(shown) and len(set(shown)) == len(shown)
     assert {" ".join(words) for words in VERBS} <= set(EXAMPLES)
+    said = histomix("--help")[1]
+    assert all(panel in said for panel in PANELS) and "Your own data: histomix init" in said
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the shell is asked for its completion")

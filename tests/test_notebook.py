@@ -52,7 +52,9 @@ def test_the_objects_show_themselves(job: Job) -> None:
     assert "2 sections of 2 donors" in words and all(name in words for name in cohort.names)
     head = hm.load_head(job.head)
     words = _read(head._repr_html_())
-    assert "ridge" in words and "builtin: MIT" in words and all(name in words for name in head.card["cell_types"])
+    assert (
+        "ridge" in words and "builtin: Apache-2.0" in words and all(name in words for name in head.card["cell_types"])
+    )
     every, features = hm.read_labels(job.labels), hm.read_features(job.features)
     words = _read(every._repr_html_())  # type: ignore[attr-defined]
     assert "Labels" in words and "of 2 sections, 8 cell types" in words and "proportion" in words

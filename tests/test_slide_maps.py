@@ -21,6 +21,7 @@ from histomix.common.words import RESEARCH_USE
 from histomix.errors import InputError, SlideError
 from histomix.heads import Head
 from histomix.maps import composition_geojson, composition_table
+from histomix.maps.composition import OUT_OF_SCOPE
 from histomix.maps.streaming import composition_writer
 from histomix.prediction import Model, Settings, SlideJob, SlideRun
 from histomix.prediction import maps as maps_module
@@ -295,7 +296,7 @@ def test_the_pictures_show_the_slide_and_its_tissue(slide: Path, head: Head, tmp
     with Image.open(tmp_path / "A" / "tissue.png") as picture:
         pixels = np.asarray(picture.convert("RGB")).astype(int)
     with Image.open(tmp_path / "A" / "preview.jpg") as preview:
-        assert preview.size == (100, 88)
+        assert preview.size == (400, 352)
     green = (pixels[..., 1] > pixels[..., 0] + 40) & (pixels[..., 1] > pixels[..., 2] + 20)
     columns = np.flatnonzero(green.any(axis=0))
     assert columns.min() == pytest.approx(6, abs=2) and columns.max() == pytest.approx(94, abs=2)
@@ -333,9 +334,9 @@ def test_the_geojson_can_be_packed_and_carries_the_interval(tmp_path: Path) -> N
     assert found == composition_geojson(whole)
     tile = found["features"][1]["properties"]
     assert tile["measurements"][f"{TYPES[0]} lower"] == pytest.approx(whole.layers["lower"][1, 0], abs=1e-6)
-    assert "in scope" not in tile["measurements"] and tile["metadata"] == {"use": RESEARCH_USE}
+    assert "in scope" not in tile["measurements"] and "metadata" not in tile and found["use"] == RESEARCH_USE
     outside = found["features"][3]["properties"]
-    assert outside["measurements"]["in scope"] == 0 and "out of scope" in outside["metadata"]["scope"]
+    assert outside["measurements"]["in scope"] == 0 and outside["classification"]["name"] == OUT_OF_SCOPE
     assert "measurements" not in found["features"][0]["properties"]
     assert len({feature["id"] for feature in found["features"]}) == n
     back = ad.read_h5ad(tmp_path / "one" / "composition.h5ad")

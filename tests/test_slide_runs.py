@@ -294,11 +294,15 @@ def test_settings_carry_the_identity_of_the_files_that_they_name(tmp_path: Path)
     whole = Settings.of("sha256:head", at=spots, regions=regions, reuse=tmp_path, batch_size=7, gzip=True)
     assert (whole.head, whole.at, whole.regions, whole.reuse) == ("sha256:head", *map(str, (spots, regions, tmp_path)))
     assert (whole.at_digest, whole.regions_digest) == (digest_file(spots), digest_file(regions))
-    assert whole.batch_size == 7 and "tiles.geojson.gz" in whole.files and "composition.csv" in whole.files
+    files = {*OUTPUTS, "tiles.geojson.gz"}
+    assert whole.batch_size == 7 and "tiles.geojson.gz" in whole.files_of(files)
+    assert not whole.files_of(OUTPUTS) and "composition.csv" in whole.files_of(files)
     none = Settings.of("sha256:head")
     given = (none.at, none.at_digest, none.regions, none.regions_digest, none.reuse)
     assert given == (None,) * 5 and none.batch_size == BATCH_SIZE
-    assert "tiles.geojson" in none.files and "tiles.geojson.gz" not in none.files
+    assert set(none.files_of(OUTPUTS)) == set(OUTPUTS) and not none.files_of(["composition.h5ad"])
+    packed = {*OUTPUTS, "tiles.geojson.gz"} - {"tiles.geojson"}
+    assert set(none.files_of(packed)) == packed, "a large one is packed of itself"
     assert (none.min_tissue, none.keep_features, none.gzip) == (0.5, False, False)
     # What regions are called in their file may name a patient: it stands in no log.
     assert "Smith" not in repr(Settings.of("sha256:head", region_names=(("Smith, J.", "region-1"),)))

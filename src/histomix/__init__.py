@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .benchmark import Benchmark, run_benchmark
     from .cohort import CohortTables, TlsRule, cohort_tables
     from .datasets import fetch_cohort, make_phantom
-    from .embedding import embed, read_features
+    from .embedding import embed, import_features, read_features
     from .encoders import cards, doctor, load_encoder
     from .evaluation import CohortData, Evaluation, evaluate, read_evaluation, score_map
     from .export import LazySlideHead, add_composition_to_wsidata, export_maps
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .prediction import predict, predict_slides
     from .report import write_report
     from .road import demo, run
-    from .sharing import head_facts, pull_head, push_head
+    from .sharing import head_facts, list_heads, pull_head, push_head
     from .slides import Slide, TileSpec, open_slide
     from .spots import Cohort, Section, draft_sheet, inspect_data, read_cohort
     from .viewer import write_viewer
@@ -59,8 +59,10 @@ _ROOM_OF = {
     "export_maps": "export",
     "fetch_cohort": "datasets",
     "head_facts": "sharing",
+    "import_features": "embedding",
     "inspect_data": "spots",
     "label": "abundance",
+    "list_heads": "sharing",
     "load_encoder": "encoders",
     "load_head": "heads",
     "make_phantom": "datasets",
@@ -109,8 +111,10 @@ __all__ = [
     "export_maps",
     "fetch_cohort",
     "head_facts",
+    "import_features",
     "inspect_data",
     "label",
+    "list_heads",
     "load_encoder",
     "load_head",
     "make_phantom",

@@ -71,6 +71,12 @@ def read_abundance(
     LabelError
         The file cannot be read, its unit is undeclared or other than ``unit``, the labels are not valid (see
         `Abundance`), or do not fit the vocabulary.
+
+    Examples
+    --------
+    >>> table = hm.read_abundance("labels/P1S1.csv", unit="proportion")
+    >>> table.values.shape[1]
+    8
     """
     path = Path(path)
     place = os.fspath(where or path)
@@ -153,6 +159,11 @@ def read_labels(folder: str | os.PathLike[str]) -> dict[str, Abundance]:
     ------
     LabelError
         The manifest is missing or declares no unit, a listed section has no table, or a table is not valid.
+
+    Examples
+    --------
+    >>> hm.read_labels("labels")["P1S1"].unit
+    'proportion'
     """
     folder = Path(folder)
     manifest = read_manifest(folder)

@@ -96,6 +96,14 @@ def run_benchmark(
         A cohort or its labels cannot be read.
     HistomixError
         No cell at all could be scored: the first failure.
+
+    Examples
+    --------
+    It takes a while.
+
+    >>> found = hm.run_benchmark("sheet.csv", "benchmark", labels="labels", heads="ridge")  # doctest: +SKIP
+    >>> found.page  # doctest: +SKIP
+    PosixPath('benchmark/page/index.html')
     """
     given = benchmark_cohorts(as_list(cohorts), labels, truth)
     encoders, regressors = as_list(encoders), [head_name(name) for name in as_list(heads)]
@@ -130,6 +138,7 @@ def run_benchmark(
         "seed": seed,
         "spots": run.spots,
         "costs": run.costs,
+        "robustness": run.robust,
         "encoder_facts": encoder_facts(run.facts),
         "failures": [str(error) for error in run.failures],
         "versions": versions(*LIBRARIES),

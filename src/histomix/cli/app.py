@@ -18,6 +18,7 @@ from . import (
     export,
     fetch,
     head,
+    import_features,
     init,
     inspect,
     label,
@@ -29,7 +30,8 @@ from . import (
     view,
 )
 from .events import add_progress
-from .examples import add_examples
+from .examples import examples_of
+from .panels import arrange
 
 app = typer.Typer(
     name="histomix",
@@ -68,6 +70,7 @@ app.command("fetch")(fetch.fetch)
 app.command("inspect")(inspect.inspect)
 app.command("label")(label.label)
 app.command("embed")(embed.embed)
+app.command("import-features")(import_features.import_features)
 app.command("evaluate")(evaluate.evaluate)
 app.command("benchmark")(benchmark.benchmark)
 app.command("train")(train.train)
@@ -78,5 +81,9 @@ app.command("report")(report.report)
 app.command("view")(view.view)
 app.command("export")(export.export)
 app.add_typer(head.head)
-add_examples(app)
+
+arrange(app)
+for _commands, _group in ((app.registered_commands, ""), (head.head.registered_commands, "head ")):
+    for _command in _commands:
+        _command.epilog = examples_of(f"{_group}{_command.name}")
 add_progress(app)

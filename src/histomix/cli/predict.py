@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from .import_features import Level0, Origin, Scaled, TileUm, places_scale
 from .session import Anonymise, Json, PseudonymKey, Quiet, Threads, TrustCode, Verify, session
 
 _SHOWN = 5
@@ -22,7 +23,9 @@ def predict(
             metavar="SLIDE...",
         ),
     ],
-    head: Annotated[Path, typer.Option("--head", help="Folder made by train.", show_default=False)],
+    head: Annotated[
+        str, typer.Option("--head", help="Folder made by train, or a name that head list shows.", show_default=False)
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the maps, one folder a slide.", show_default=False)],
     mpp: Annotated[
         float | None,
@@ -51,6 +54,23 @@ def predict(
         Path | None,
         typer.Option("--reuse", help="The --out of an earlier run whose kept features may serve.", show_default=False),
     ] = None,
+    features: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--features",
+            help="Features of the slides' tiles that others computed, files or folders (SLIDE=FILE where one is called "
+            "otherwise); no encoder is loaded.",
+            show_default=False,
+        ),
+    ] = None,
+    encoder: Annotated[
+        list[str] | None,
+        typer.Option("--encoder", help="Which encoder made the --features.", show_default="from the files"),
+    ] = None,
+    tile_um: TileUm = None,
+    origin: Origin = None,
+    level0: Level0 = False,
+    scaled: Scaled = None,
     gzip: Annotated[bool, typer.Option("--gzip", help="Write tiles.geojson.gz.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for another run that writes to --out.")] = False,
     weights: Annotated[
@@ -85,10 +105,11 @@ def predict(
     """Predict the composition of slides. All are attempted; each failure is named at the end."""
     with session(as_json, quiet, threads, goes_on=True) as run:
         from ..prediction import passed_over, predict_slides
+        from ..sharing import head_folder
 
         results = predict_slides(
             slides,
-            head,
+            head_folder(head),
             out,
             mpp=mpp,
             at=at,
@@ -96,6 +117,11 @@ def predict(
             regions=regions,
             keep_features=keep_features,
             reuse=reuse,
+            features=features or None,
+            encoder=encoder or None,
+            tile_um=tile_um,
+            origin=origin,
+            scale=places_scale(level0, scaled),
             gzip=gzip,
             wait=wait,
             weights=weights,

@@ -20,7 +20,7 @@ from ..errors import HistomixError, InputError
 from .events import events
 
 if TYPE_CHECKING:
-    from ..progress import TerminalBars
+    from ..progress import Progress, TerminalBars
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 
@@ -78,15 +78,13 @@ class Session:
         self.failures: list[str] = []
         self.events = events()
         self._bars: TerminalBars | None = None
+        self._tell: Progress | None = None
 
     def progress(self, task: str, done: int, total: int) -> None:
         """Show how far ``task`` is (see `histomix.progress.Progress`)."""
         self.started = self.started or done > 0
-        if self.events is not None:
-            self.events(task, done, total)
-            return
-        if self._bars is not None:
-            self._bars(task, done, total)
+        if self._tell is not None:
+            self._tell(task, done, total)
 
     def say(self, text: str) -> None:
         """Print a line of the result for a person."""
@@ -194,17 +192,20 @@ def session(as_json: bool, quiet: bool, threads: int | None = None, *, goes_on: 
 
 @contextlib.contextmanager
 def _bars(current: Session) -> Iterator[None]:
-    if current.quiet or current.as_json or current.events is not None or not sys.stderr.isatty():
+    if current.quiet or current.events is not None:
+        current._tell = current.events
         yield
         return
-    from ..progress import TerminalBars
+    from ..progress import Lines, TerminalBars
 
-    with TerminalBars() as bars:
-        current._bars = bars
+    live = sys.stderr.isatty() and not current.as_json
+    with TerminalBars() if live else Lines(current.remark) as shown:
+        current._tell = shown
+        current._bars = shown if isinstance(shown, TerminalBars) else None
         try:
             yield
         finally:
-            current._bars = None
+            current._bars = current._tell = None
 
 
 def _refuse(current: Session, error: HistomixError, code: int) -> None:

@@ -174,6 +174,11 @@ def read_features(folder: str | os.PathLike[str]) -> dict[str, ad.AnnData]:
     FeatureError
         The folder holds no features; a file is damaged or contradicts its manifest; two files are of different encoders
         or tiles; or a file is outdated, because embedding it again failed. The message names the file.
+
+    Examples
+    --------
+    >>> hm.read_features("features")["P1S1"].n_vars
+    1024
     """
     folder = Path(folder)
     paths = sorted(folder.glob("*.h5ad"))

@@ -29,7 +29,14 @@ from .features import (
     write_features,
     write_overview,
 )
-from .identity import encoder_differences, encoder_facts, encoder_identity, features_identity, library_versions
+from .identity import (
+    encoder_differences,
+    encoder_facts,
+    encoder_hint,
+    encoder_identity,
+    features_identity,
+    library_versions,
+)
 from .other_scales import FACTORS
 from .other_scales import KEY as SCALES
 from .restaining import KEY as SHIFTS
@@ -90,11 +97,12 @@ class Target:
         self.stored = {} if self.folder is None else read_manifests(self.folder)
         wanted = encoder_identity({"encoder": self.facts, "tile": self.spec.to_dict()})
         for name, manifest in self.stored.items():
-            if differences := encoder_differences(wanted, encoder_identity(manifest)):
+            stored = encoder_identity(manifest)
+            if differences := encoder_differences(wanted, stored):
                 raise FeatureError(
                     f"the folder holds features of another encoder or tile ({name}.h5ad: {differences})",
                     where=self.folder,
-                    hint="Choose another --out, or remove the old features first",
+                    hint=encoder_hint(wanted, stored, "Choose another --out, or remove the old features first"),
                 )
 
     @property

@@ -167,6 +167,11 @@ def read_evaluation(folder: str | os.PathLike[str]) -> Evaluation:
     ------
     InputError
         A file is absent or damaged; the message names it.
+
+    Examples
+    --------
+    >>> hm.read_evaluation("evaluation").summary["n_donors"]
+    3
     """
     path = Path(folder)
     hint = "Run histomix evaluate again"

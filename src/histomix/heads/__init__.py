@@ -19,7 +19,7 @@ from .neighbourhood import Positions
 from .registry import DEFAULT, HEADS, head_name, make_estimator, parse_settings
 from .stain import StainDamping
 from .train import train
-from .trust.intervals import Intervals, calibrate
+from .trust.intervals import Intervals, calibrate, calibrate_levels
 from .trust.novelty import IN_SCOPE_PERCENTILE, NoveltyModel
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "answers_of",
     "assemble",
     "calibrate",
+    "calibrate_levels",
     "card_markdown",
     "head_name",
     "head_readme",

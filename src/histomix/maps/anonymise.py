@@ -12,6 +12,7 @@ from ..common.anonymity.nameless import nameless_keys, nameless_manifest
 from ..common.anonymity.pseudonyms import Pseudonyms
 from .composition import PLACE_COLUMNS, STATE_COLUMNS
 from .map import BOUNDS, CompositionMap
+from .scverse import add_scverse, thumbnail_of
 
 #: What a map consists of; whatever else is in the file may hold anything, and is left out.
 _OBS = (*PLACE_COLUMNS, *STATE_COLUMNS, "in_focus", "answer_lower", "answer_upper")
@@ -45,6 +46,8 @@ def private_map(one: CompositionMap, names: Pseudonyms) -> CompositionMap:
             table.layers[layer] = composition.layers[layer]
     table.obsm["spatial"] = np.asarray(composition.obsm["spatial"])
     table.uns["manifest"] = json.dumps(manifest)
+    if "spatial" in composition.uns:
+        add_scverse(table, thumbnail_of(one.preview()))
     return CompositionMap(table, one.file)
 
 

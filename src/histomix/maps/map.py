@@ -10,7 +10,6 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from PIL import Image
 
 from ..common.anonymity.nameless import file_stem
 from ..common.formats import MAP_FORMAT, refuse_newer
@@ -23,6 +22,7 @@ from .areas import AREAS_FILE, read_areas
 from .checks import check_map
 from .describe import CompositionDescription, describe
 from .reading import Reading, reading_of
+from .tissue import PREVIEW_FILE, read_picture
 
 MAP_FILE = "composition.h5ad"
 #: Layers that hold the ends of intervals.
@@ -304,7 +304,7 @@ class CompositionMap:
 
     def preview(self) -> np.ndarray | None:
         """The slide at low resolution, uint8 (height, width, 3), where it lies beside the map."""
-        return self._picture("preview.jpg")
+        return self._picture(PREVIEW_FILE)
 
     def tissue(self) -> np.ndarray | None:
         """The slide with its tissue outlined, uint8 (height, width, 3), where it lies beside the map."""
@@ -340,13 +340,7 @@ class CompositionMap:
 
     def _picture(self, name: str) -> np.ndarray | None:
         path = self._beside(name)
-        if path is None:
-            return None
-        try:
-            with Image.open(path) as image:
-                return np.asarray(image.convert("RGB"))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise MapError(f"cannot be read as a picture ({error})", where=path, hint=_AGAIN) from error
+        return None if path is None else read_picture(path)
 
 
 def _manifest(adata: AnnData, where: str) -> dict[str, Any]:

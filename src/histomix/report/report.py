@@ -85,6 +85,11 @@ def write_report(
         A folder is absent, damaged or of no known kind; or ``out`` holds files that no report wrote.
     StorageError
         The page cannot be written.
+
+    Examples
+    --------
+    >>> hm.write_report(["head"], "report-of-head", progress=False).name
+    'index.html'
     """
     _check_folder(Path(out))
     given = as_list(results)

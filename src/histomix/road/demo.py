@@ -102,6 +102,12 @@ def demo(
     ------
     InputError
         ``cohort`` is unknown, or her2st was asked for and is not there.
+
+    Examples
+    --------
+    It takes minutes.
+
+    >>> result = hm.demo("demo", cohort="phantom")  # doctest: +SKIP
     """
     with progress_bars(progress) as report:
         return _demo(Path(out), cohort, seed, threads, report, say)

@@ -76,6 +76,11 @@ def inspect_data(path: str | os.PathLike[str]) -> Inspection:
     ------
     InputError
         There is no such file, it is of no known kind, or it is damaged; the message says what was found in it.
+
+    Examples
+    --------
+    >>> hm.inspect_data("slides/patient-9.tif").description.what
+    'an image of a slide'
     """
     place, options = split_location(os.fspath(path))
     if not place.exists():
