@@ -129,8 +129,9 @@ def run(
 
     Examples
     --------
-    >>> done = hm.run("sheet.csv", "run", reference="reference.csv")  # doctest: +SKIP
-    >>> print(done.summary["how_good"])  # doctest: +SKIP
+    >>> plan = hm.run("sheet.csv", "run", reference="reference.csv", dry_run=True, progress=False).plan
+    >>> [step.name for step in plan.steps]
+    ['labels', 'features', 'evaluation', 'head', 'maps', 'viewer', 'report']
     """
     from ..encoders import load_encoder
 
