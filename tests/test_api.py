@@ -45,6 +45,8 @@ FUNCTIONS = {
     "head push": "push_head",
     "head show": "head_facts",
     "import-features": "import_features",
+    "init": "draft_sheet",
+    "run": "run",
     "inspect": "inspect_data",
     "label": "label",
     "predict": "predict_slides",
@@ -54,7 +56,7 @@ FUNCTIONS = {
     "view": "write_viewer",
 }
 #: What takes long shows how far it is.
-LONG = set(FUNCTIONS) - {"doctor", "encoders", "inspect", "head list", "head pull", "head push", "head show"}
+LONG = set(FUNCTIONS) - {"doctor", "encoders", "init", "inspect", "head list", "head pull", "head push", "head show"}
 ROOT = Path(__file__).parents[1]
 
 

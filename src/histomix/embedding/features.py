@@ -20,6 +20,7 @@ from ..common.strangers.hdf5 import check_hdf5
 from ..common.words import reason
 from ..errors import FeatureError, InputError, MissingFeatureError
 from ..provenance import atomic_path, digest_bytes, digest_json, read_json
+from .by_section import Features, features_card
 from .identity import encoder_identity, require_same_encoder
 from .other_scales import scale_sample
 from .restaining import stain_shifts
@@ -194,7 +195,7 @@ def read_features(folder: str | os.PathLike[str]) -> dict[str, ad.AnnData]:
         if wanted.get(path.stem, manifest["identity"]) != manifest["identity"]:
             what = "the features are outdated: the slide, the spots or the settings changed, and embedding again failed"
             raise FeatureError(what, where=path, hint="Run the embed command again, or remove the file")
-    return features
+    return Features(features)
 
 
 class SectionFeatures(Mapping[str, ad.AnnData]):
@@ -221,6 +222,9 @@ class SectionFeatures(Mapping[str, ad.AnnData]):
 
     def __len__(self) -> int:
         return len(self.shapes)
+
+    def _repr_html_(self) -> str:
+        return features_card(self, self.shapes)
 
 
 def feature_blocks(source: FeatureSource) -> list[Mapping[str, ad.AnnData]]:

@@ -21,6 +21,7 @@ from ..provenance import digest_json, fingerprint
 from ..slides import TileSpec
 from ..slides.files import content_digest
 from ..spots import Section
+from .by_section import Features
 from .features import (
     SectionFeatures,
     build_features,
@@ -149,10 +150,10 @@ class Target:
         if self.folder is None:
             self.features[name] = table
 
-    def result(self, sections: Sequence[str]) -> Mapping[str, AnnData]:
+    def result(self, sections: Sequence[str]) -> Features | SectionFeatures:
         """Features by section, in their order."""
         if self.folder is None:
-            return {name: self.features[name] for name in sections}
+            return Features((name, self.features[name]) for name in sections)
         return SectionFeatures(self.folder, {name: self.shapes[name] for name in sections})
 
     def finish(self, work: Work, tiles: pd.DataFrame, values: np.ndarray, seen: Mapping[str, Any]) -> None:
