@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .sharing import head_facts, list_heads, pull_head, push_head
     from .slides import Slide, TileSpec, open_slide
     from .spots import Cohort, Section, inspect_data, read_cohort
+    from .studies import list_studies, plan, reproduce
     from .viewer import write_viewer
 
 _ROOM_OF = {
@@ -61,12 +62,14 @@ _ROOM_OF = {
     "inspect_data": "spots",
     "label": "abundance",
     "list_heads": "sharing",
+    "list_studies": "studies",
     "load_encoder": "encoders",
     "load_head": "heads",
     "make_phantom": "datasets",
     "open_slide": "slides",
     "predict": "prediction",
     "predict_slides": "prediction",
+    "plan": "studies",
     "pull_head": "sharing",
     "push_head": "sharing",
     "read_abundance": "abundance",
@@ -74,6 +77,7 @@ _ROOM_OF = {
     "read_evaluation": "evaluation",
     "read_features": "embedding",
     "read_labels": "abundance",
+    "reproduce": "studies",
     "run_benchmark": "benchmark",
     "score_map": "evaluation",
     "train": "heads",
@@ -110,11 +114,13 @@ __all__ = [
     "inspect_data",
     "label",
     "list_heads",
+    "list_studies",
     "load_encoder",
     "load_head",
     "make_phantom",
     "open_slide",
     "pl",
+    "plan",
     "predict",
     "predict_slides",
     "pull_head",
@@ -124,6 +130,7 @@ __all__ = [
     "read_evaluation",
     "read_features",
     "read_labels",
+    "reproduce",
     "run_benchmark",
     "score_map",
     "train",

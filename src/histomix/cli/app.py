@@ -20,8 +20,10 @@ from . import (
     head,
     inspect,
     label,
+    plan,
     predict,
     report,
+    reproduce,
     score,
     train,
     view,
@@ -63,6 +65,8 @@ app.command("label")(label.label)
 app.command("embed")(embed.embed)
 app.command("evaluate")(evaluate.evaluate)
 app.command("benchmark")(benchmark.benchmark)
+app.command("reproduce")(reproduce.reproduce)
+app.command("plan")(plan.plan)
 app.command("train")(train.train)
 app.command("predict")(predict.predict)
 app.command("cohort")(cohort.cohort)
