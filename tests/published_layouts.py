@@ -22,8 +22,8 @@ from histomix.datasets import catalogue
 
 from .ranger_files import write_factors, write_h5, write_positions
 
-#: Px between neighbours of the arrays of legacy ST, which are 200 um apart.
-PITCH_PX = 200
+#: Px of a step of the array, of which every other place has a spot: two steps are the 200 um of legacy ST.
+STEP_PX = 100
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Made:
 
     @property
     def array(self) -> np.ndarray:
-        return np.round((self.xy_px - self.xy_px.min(axis=0)) / PITCH_PX).astype(int) + 1
+        return np.round((self.xy_px - self.xy_px.min(axis=0)) / STEP_PX).astype(int) + 1
 
     @property
     def keys(self) -> list[str]:
@@ -58,7 +58,7 @@ def made_sections(folder: Path, number: int, sources: int = 6) -> tuple[Path, It
             original = tifffile.imread(str(row.image))
             spots = ad.read_h5ad(row.spots)
             # Two columns of the hexagonal array are a pitch: rows are brought to the distance of columns.
-            scale = np.array([2.0, 2.0 * 50 / (100 * np.sqrt(3) / 2)])
+            scale = np.array([1.0, 50 / (100 * np.sqrt(3) / 2)])
             height, width = original.shape[:2]
             size = (round(width * scale[0]), round(height * scale[1]))
             image = np.asarray(Image.fromarray(original).resize(size))

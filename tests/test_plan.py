@@ -47,12 +47,12 @@ def made(n_donors: int, shift: float = 0.6, n_spots: int = 30, seed: int = 0) ->
 
 
 def test_the_curve_rises_with_donors_and_says_what_one_more_brings() -> None:
-    training = made(6)
+    training = made(5)
     steps: list[int] = []
     curve = donor_curve(training, make_estimator("ridge", training.unit), step=lambda: steps.append(1))
-    assert len(steps) == n_fits(6)
+    assert len(steps) == n_fits(5)
     means = curve.points[curve.points["cell_type"] == MEAN].set_index("n_donors")["mean"]
-    assert means.index.tolist() == curve_sizes(6) == [1, 2, 3, 4, 5] and means.iloc[-1] > means.iloc[0]
+    assert means.index.tolist() == curve_sizes(5) == [1, 2, 3, 4] and means.iloc[-1] > means.iloc[0]
     gains = curve.gains.set_index("cell_type")
     assert gains.index.tolist() == ["A", "B", "C", MEAN]
     assert (
@@ -96,7 +96,7 @@ def test_a_slide_that_covers_what_is_not_labelled_goes_before_one_like_the_label
 
 def test_a_plan_of_a_cohort_names_the_slide(tmp_path: Path, job: Job) -> None:
     sheet = hm.make_phantom(
-        tmp_path / "phantom", seed=8, donors=4, sections_per_donor=1, size_um=(560.0, 560.0), progress=False
+        tmp_path / "phantom", seed=8, donors=4, sections_per_donor=1, size_um=(420.0, 420.0), progress=False
     )
     hm.label(sheet, reference=sheet.parent / "reference.csv", out=tmp_path / "labels", progress=False)
     hm.embed(sheet, out=tmp_path / "features", progress=False)

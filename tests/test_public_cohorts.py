@@ -8,6 +8,7 @@ import json
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -72,7 +73,9 @@ def _wu(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
         matrix = folder / "filtered_count_matrices" / f"{section}_filtered_count_matrix"
         matrix.mkdir(parents=True)
         genes = table_of_genes(5)["symbol"]
-        counts = sparse.random(5, len(barcodes), 0.5, "coo", random_state=number, data_rvs=lambda n: [3] * n)
+        counts = sparse.random(
+            5, len(barcodes), 0.5, "coo", random_state=number, data_rvs=lambda size: np.full(size, 3)
+        )
         mmwrite(matrix / "matrix.mtx", counts.astype(int))
         (matrix / "matrix.mtx").rename(matrix / "matrix.mtx.gz")
         (matrix / "features.tsv.gz").write_text("\n".join(genes) + "\n", encoding="utf-8")
@@ -156,7 +159,7 @@ def test_a_reference_by_name_is_prepared_by_the_script(tmp_path: Path, monkeypat
     inner = tmp_path / "Wu_etal_2021_BRCA_scRNASeq"
     inner.mkdir()
     cells, genes = [f"CID1_{n}" for n in range(12)], [f"G{n}" for n in range(30)]
-    counts = sparse.random(len(genes), len(cells), 0.5, "coo", random_state=0, data_rvs=lambda n: [2] * n)
+    counts = sparse.random(len(genes), len(cells), 0.5, "coo", random_state=0, data_rvs=lambda size: np.full(size, 2))
     mmwrite(inner / "count_matrix_sparse.mtx", counts.astype(int))
     (inner / "count_matrix_genes.tsv").write_text("\n".join(genes) + "\n", encoding="utf-8")
     (inner / "count_matrix_barcodes.tsv").write_text("\n".join(cells) + "\n", encoding="utf-8")

@@ -66,8 +66,9 @@ def require_donors(donors: NDArray[Any]) -> list[str]:
 
 def curve_sizes(n_donors: int) -> list[int]:
     """Numbers of donors in training that are tried: one, two, and so on to all but the held-out one."""
-    spread = np.unique(np.round(np.geomspace(1, n_donors - 1, min(_SIZES, n_donors - 1))).astype(int))
-    return [int(size) for size in spread]
+    if n_donors - 1 <= _SIZES:
+        return list(range(1, n_donors))
+    return [int(size) for size in np.unique(np.round(np.geomspace(1, n_donors - 1, _SIZES)).astype(int))]
 
 
 def donor_curve(

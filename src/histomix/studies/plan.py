@@ -148,7 +148,7 @@ def plan(
             report("plan: donors", done, total)
 
         curve = donor_curve(training, estimator, seed, step)
-        table, failures = pd.DataFrame(), []
+        table, failures = pd.DataFrame(), list[HistomixError]()
         if slides is not None:
             seen, failures = _slide_features(training, as_list(slides), mpp, weights, threads, report)
             table = slide_scores(training, seen, estimator, seed)

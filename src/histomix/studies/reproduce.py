@@ -19,7 +19,7 @@ from ..common.memory import peak_bytes
 from ..common.naming import safe_file_name, spreadsheet_table
 from ..errors import HistomixError, InputError
 from ..evaluation.result import read_evaluation
-from ..heads import DEFAULT, train
+from ..heads import DEFAULT, head_name, train
 from ..progress import Progress, progress_bars
 from ..provenance import atomic_path, read_json, require_writable, write_json
 from ..sharing import push_head, sharing_fault, with_licences
@@ -111,7 +111,8 @@ def reproduce(
     partial
         Go on with what is here, and say what is missing.
     publish
-        Train the default head on each cohort, and pack it for `histomix.push_head`.
+        Train the default head (of ``heads`` without it, the last one) on each cohort, and pack it for
+        `histomix.push_head`.
     mirror
         As for `histomix.fetch_cohort`.
     trust_code
@@ -180,7 +181,9 @@ def reproduce(
         note = _note(study, means.encoders, members, folds)
         table = study_table(study, scored, note)
         costs = _costs(study, bench, seconds)
-        archives = _publish(study, members, bench, folder, means.encoders[0], report) if publish else []
+        ours = [head_name(one) for one in means.heads]
+        kind = DEFAULT if DEFAULT in ours else ours[-1]
+        archives = _publish(study, members, folder, means.encoders[0], kind, report) if publish else []
     for path, one in ((folder / "table.csv", table), (folder / "costs.csv", costs)):
         with atomic_path(path) as temporary:
             spreadsheet_table(one).to_csv(temporary, index=False, lineterminator="\n")
@@ -311,9 +314,9 @@ def _methods(study: Study, missing: Sequence[str], members: Sequence[BenchmarkCo
 def _publish(
     study: Study,
     members: Sequence[BenchmarkCohort],
-    bench: Benchmark,
     folder: Path,
     encoder: str,
+    kind: str,
     progress: Progress,
 ) -> list[Path]:
     """A head of each cohort, trained on all of it, with its licences and the scores of its folds, as an archive."""
@@ -328,7 +331,7 @@ def _publish(
             one.cohort.subset(list(one.labels)),
             features if len(features) > 1 else features[0],
             one.labels,
-            DEFAULT,
+            kind,
             study.seed,
             folder / "heads" / f"{one.name}-trained",
             progress=progress,

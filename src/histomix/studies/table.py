@@ -54,6 +54,8 @@ def study_table(study: Study, scored: Scored, note: str = "") -> pd.DataFrame:
             f", {summary['n_donors']} donors, {summary['n_sections']} sections, {len(summary['cell_types'])} types"
         )
         for head, entries in summary["scores"]["label"].items():
+            if head in summary.get("oracles", ()):  # knows the answer
+                continue
             for metric in COLUMNS:
                 if metric not in entries:
                     continue
