@@ -22,8 +22,10 @@ from . import (
     init,
     inspect,
     label,
+    plan,
     predict,
     report,
+    reproduce,
     run,
     score,
     train,
@@ -73,6 +75,8 @@ app.command("embed")(embed.embed)
 app.command("import-features")(import_features.import_features)
 app.command("evaluate")(evaluate.evaluate)
 app.command("benchmark")(benchmark.benchmark)
+app.command("reproduce")(reproduce.reproduce)
+app.command("plan")(plan.plan)
 app.command("train")(train.train)
 app.command("predict")(predict.predict)
 app.command("cohort")(cohort.cohort)

@@ -14,7 +14,8 @@ def fetch(
     name: Annotated[
         str,
         typer.Argument(
-            help="her2st; 10x:SAMPLE[@VERSION], a public Visium sample; or hest:ID, a sample of HEST-1k.",
+            help="her2st, stnet, wu2021-visium or hist2cell-lung; 10x:SAMPLE[@VERSION], a public Visium sample; or "
+            "hest:ID, a sample of HEST-1k.",
             show_default=False,
         ),
     ],
