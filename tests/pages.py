@@ -32,8 +32,8 @@ _NOT_RUN_PAGE = re.compile(r"^<!-- not run on this page: ([^>]+) -->$", re.MULTI
 class Block:
     """One fenced block of a page, without its indent.
 
-    A ``long`` one is run by ``make docs-test`` alone. ``output`` is the block of text that follows a command: lines
-    that it should print, in their order.
+    A ``long`` one is run by ``make docs-test`` alone. ``output`` is the block of text that follows a command:
+    lines that it should print, in their order.
     """
 
     page: Path
