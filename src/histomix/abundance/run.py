@@ -97,6 +97,7 @@ class Run:
         names = self.cohort.names
         stored = self._stored()
         self.facts = dict(stored)
+        progress("label", 0, len(names))
         for group in self._groups():
             try:
                 self._label_group(group, stored, progress)
@@ -206,7 +207,9 @@ class Run:
         if settings.options is None:
             labels = {}
             for name, matched in ready.items():
-                labels[name] = label_fast(settings.method, matched, self.signatures, settings.unit, settings.seed)
+                labels[name] = label_fast(
+                    settings.method, matched, self.signatures, settings.unit, settings.seed, self.threads, progress
+                )
                 self._tell(progress, [name])
             return self._scaled(labels)
         estimates = label_together(
@@ -352,7 +355,8 @@ class Run:
                 "reference": self.signatures.facts(),
                 "settings": self.settings.facts(),
                 "seed": self.settings.seed,
-                "threads": self.threads,
+                # The fast methods give the same bits on any number.
+                "threads": None if self.settings.options is None else self.threads,
                 "versions": versions("numpy", "scipy", "pandas", "torch", "cell2location", "pyro-ppl", "scvi-tools"),
                 "sections": {name: facts for name, facts in self.facts.items() if "identity" in facts},
                 "failed": {name: str(error) for name, error in self.failed.items()},

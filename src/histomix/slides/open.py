@@ -68,6 +68,12 @@ def open_slide(path: str | os.PathLike[str], mpp: float | None = None) -> Slide:
     SlideError
         The file is absent, empty, damaged, of no known format, or the picture of a label; its scale is unknown, differs
         between x and y by over 5 %, or is not between 0 and 100 um per pixel.
+
+    Examples
+    --------
+    >>> with hm.open_slide("slides/patient-9.tif") as slide:
+    ...     slide.mpp, slide.read(0, 0, 100, 100, 1.0).shape
+    (0.5, (50, 50, 3))
     """
     path = Path(path)
     refuse_pipe(path, SlideError)

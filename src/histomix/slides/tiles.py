@@ -89,7 +89,7 @@ def tiles_at_spots(
     InputError
         Positions are not (n, 2) finite numbers, or keys are not n unique names.
     """
-    index = pd.Index(keys, name="key")
+    index = pd.Index(keys, name="spot")
     try:
         centres = np.asarray(xy_px, dtype=float)
     except (TypeError, ValueError) as error:
@@ -124,7 +124,7 @@ def tiles_on_grid(
     grid = grid_positions(slide, spec, tissue_mask(slide) if mask is None else mask, min_tissue)
     names = pd.Series(grid.column.astype(str)) + "x" + pd.Series(grid.row.astype(str))
     table = {"x_px": grid.x_px, "y_px": grid.y_px, "tissue": grid.tissue}
-    return pd.DataFrame(table, index=pd.Index(names.astype(object), name="key"))
+    return pd.DataFrame(table, index=pd.Index(names.astype(object), name="spot"))
 
 
 @dataclass(frozen=True, eq=False)

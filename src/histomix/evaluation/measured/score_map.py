@@ -103,6 +103,12 @@ def score_map(
     InputError
         Nothing was given to score against, a file cannot be used, no cell type or tile is shared, or a region or type
         of ``expect`` does not exist.
+
+    Examples
+    --------
+    >>> score = hm.score_map("maps/patient-9", cells="cells.csv.gz")
+    >>> score.summary["protocol"]
+    'orthogonal'
     """
     if cells is None and regions is None:
         raise InputError("there is nothing to score the map against", hint="Give cells, regions or both")
