@@ -90,10 +90,11 @@ def test_the_encoder_of_the_package_s_head_is_the_built_in_one() -> None:
 def test_a_fresh_install_lists_pulls_and_predicts(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HISTOMIX_CACHE", str(tmp_path / "cache"))
     (listed,) = _run("head", "list")["heads"]
-    assert listed["name"] == "phantom" and listed["encoders"][0]["licence"] == "MIT" and not listed["here"]
+    assert listed["name"] == "phantom" and listed["encoders"][0]["licence"] == "Apache-2.0" and not listed["here"]
     shown = CliRunner().invoke(app, ["head", "list"])
     assert all(
-        words in shown.stdout for words in (listed["sha256"], "encoder builtin: MIT", "donor folds: pearson", "train")
+        words in shown.stdout
+        for words in (listed["sha256"], "encoder builtin: Apache-2.0", "donor folds: pearson", "train")
     )
     out = tmp_path / "maps"
     done = _run("predict", job.image, "--head", "phantom", "--mpp", "0.5", "--stride-um", "224", "--out", out)
@@ -159,7 +160,7 @@ def test_another_archive_is_refused(published: Path, job: Job, tmp_path: Path) -
 @pytest.mark.parametrize(
     "encoders",
     [
-        [{"name": "builtin", "licence": "Apache-2.0", "commercial_use": True}],
+        [{"name": "builtin", "licence": "MIT", "commercial_use": True}],
         [{"name": "uni", "licence": "MIT", "commercial_use": True}],
         [],
     ],

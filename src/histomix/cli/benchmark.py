@@ -54,7 +54,7 @@ def benchmark(
     threads: Threads = None,
 ) -> None:
     """Compare encoders and heads on the same spots and folds. The same command again makes only what is missing."""
-    with session(as_json, quiet, threads) as run:
+    with session(as_json, quiet, threads, goes_on=True) as run:
         from ..benchmark import run_benchmark
 
         files = named_weights(weights)

@@ -69,6 +69,12 @@ def fetch_cohort(
         aiohttp is not installed.
     StorageError
         Something cannot be written, the disk has no room for it, or others may have filled the cache.
+
+    Examples
+    --------
+    It downloads.
+
+    >>> sheet = hm.fetch_cohort("her2st")  # doctest: +SKIP
     """
     cohort = public_cohort(name)
     folder = Path(out) if out is not None else cache_folder(name.replace(":", "-").replace("@", "-"))

@@ -143,6 +143,10 @@ def doctor(
         There is no encoder of that name.
     InputError
         A pair cannot be read; or weights or a pair were given without naming the encoder.
+
+    Examples
+    --------
+    >>> found = hm.doctor("builtin")
     """
     if not (golden and encoder) and (weights is not None or pair is not None):
         raise InputError(

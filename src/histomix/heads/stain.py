@@ -14,7 +14,7 @@ from .models.preprocess import standardise, threads_for
 from .saved import check_saved
 
 #: Variance of stain that is taken to be in the pictures, in that of the sample. Any from 3 to 30 serves as well.
-STRENGTH = 10.0
+STRENGTH = 3.0
 #: Directions that are damped, at most: they hold nearly all that stain moves.
 _DIRECTIONS = 64
 #: Of fewer shifts nothing is learnt.

@@ -6,18 +6,20 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..common.anonymity.pseudonyms import open_pseudonyms
 from ..common.transfer.remote_names import local_paths
 from ..errors import HeadError, InputError, MissingFileError, UnknownHeadError
-from ..heads import Head, head_readme, load_head, private_card
 from ..provenance import atomic_path, json_text, read_json, write_json
 from .archive import FolderSource, ZipSource, write_zip
 from .catalogue import ListedHead, find_head, is_name, list_heads, pulled
 from .ready import check_licence, fetched, own_place
 from .repository import HubSource, parse_address, upload
 from .trust import AGAIN, CARD, MOST_BYTES, README, SOURCE, SUFFIXES, HeadFacts, check_listing, read_card, wanted
+
+if TYPE_CHECKING:
+    from ..heads import Head
 
 _HUB = "hf://"
 Source = FolderSource | ZipSource | HubSource
@@ -66,7 +68,13 @@ def push_head(
         The hub cannot be reached, or refuses.
     StorageError
         The archive or folder cannot be written.
+
+    Examples
+    --------
+    >>> place = hm.push_head("head", "shared.zip")
     """
+    from ..heads import head_readme, load_head, private_card
+
     folder, text = Path(head), os.fspath(target)
     load_head(folder)
     # The card of a stranger may name other files than a head's, and those of its reader would go out with it.
@@ -146,6 +154,12 @@ def head_facts(
         It is no head, too large, or holds anything else.
     InputError, DownloadError
         There is no such source, or the hub cannot be reached.
+
+    Examples
+    --------
+    >>> facts = hm.head_facts("head.zip")
+    >>> facts.to_dict()["name"]
+    'average-builtin'
     """
     with tempfile.TemporaryDirectory() as folder:
         place, _ = _named_source(source, revision, endpoint, catalogue, Path(folder))
@@ -201,6 +215,12 @@ def pull_head(
         The hub cannot be reached.
     StorageError
         The folder cannot be written.
+
+    Examples
+    --------
+    >>> head = hm.pull_head("head.zip", "pulled-head", accept=True)
+    >>> head.card["unit"]
+    'proportion'
     """
     with tempfile.TemporaryDirectory() as folder:
         place, entry = _named_source(source, revision, endpoint, catalogue, Path(folder))
@@ -257,6 +277,8 @@ def _take(place: Source, facts: HeadFacts, names: Sequence[str], target: Path, m
     with atomic_path(target) as temporary:
         temporary.mkdir()
         place.fetch(names, temporary, max_bytes)
+        from ..heads import load_head  # of a card alone nothing is loaded
+
         try:
             head = load_head(temporary)
         except HeadError as error:
