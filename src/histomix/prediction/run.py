@@ -388,7 +388,7 @@ class SlideRun:
 
     @cached_property
     def remote(self) -> dict[str, Any] | None:
-        """What the store says of a remote slide, see `histomix.prediction.inputs.remote.remote_facts`; it is asked once."""
+        """What the store says of a remote slide (`histomix.prediction.inputs.remote.remote_facts`); asked once."""
         return remote_facts(self.job, self.cache)
 
     def kept_remotely(self) -> SlideResult | None:
