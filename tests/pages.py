@@ -24,6 +24,7 @@ _FENCE = re.compile(
     r"^(?P<indent>[ ]*)```(?P<language>[\w-]*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL
 )
 _NOT_RUN = re.compile(r"<!-- not run: ([^>]+) -->\s*$")
+_LONG = re.compile(r"<!-- long: ([^>]+) -->\s*$")
 _NOT_RUN_PAGE = re.compile(r"^<!-- not run on this page: ([^>]+) -->$", re.MULTILINE)
 
 
@@ -31,7 +32,8 @@ _NOT_RUN_PAGE = re.compile(r"^<!-- not run on this page: ([^>]+) -->$", re.MULTI
 class Block:
     """One fenced block of a page, without its indent.
 
-    ``output`` is the block of text that follows a command: lines that it should print, in their order.
+    A ``long`` one is run by ``make docs-test`` alone. ``output`` is the block of text that follows a command:
+    lines that it should print, in their order.
     """
 
     page: Path
@@ -39,6 +41,7 @@ class Block:
     language: str
     text: str
     not_run: str | None
+    long: bool
     output: str | None
 
     @property
@@ -67,6 +70,7 @@ def blocks_of(page: Path) -> tuple[Block, ...]:
                 found["language"],
                 _dedent(found),
                 before[1] if before else whole[1] if whole else None,
+                bool(_LONG.search(text[: found.start()])),
                 _dedent(after) if shown and after is not None else None,
             )
         )
@@ -90,11 +94,11 @@ class Runner:
         self.folder = folder
         self.printed: dict[str, str] = {}
 
-    def page(self, page: Path, languages: tuple[str, ...] = RUN) -> None:
-        """Run the blocks of a page in their order; those of Python share their names."""
+    def page(self, page: Path, languages: tuple[str, ...] = RUN, long: bool = False) -> None:
+        """Run the blocks of a page in their order, with the long ones or without; those of Python share their names."""
         names: dict[str, Any] = {"__name__": "page"}
         for block in blocks_of(page):
-            if block.language in languages and block.not_run is None:
+            if block.language in languages and block.not_run is None and (long or not block.long):
                 printed = self.block(block, names)
                 if block.output is not None:
                     compare(block, printed)

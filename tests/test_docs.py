@@ -65,6 +65,14 @@ def test_the_blocks_of_a_page_run(page: Path, tour: Runner, quick: None) -> None
     tour.page(page)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if any(one.long for one in blocks_of(page))])
+def test_the_long_blocks_of_a_page_run(page: Path, tour: Runner) -> None:
+    for block in blocks_of(page):
+        if block.long:
+            tour.block(block, {})
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_examples_that_run(verb: str, tour: Runner, quick: None) -> None:
     assert EXAMPLES.get(verb), f"histomix {verb} has no example: add one to histomix/cli/examples.py"

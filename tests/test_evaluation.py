@@ -27,7 +27,7 @@ from histomix.slides import find_nuclei
 from histomix.spots import Cohort
 from histomix.spots.sheet import SheetRow
 
-from .conftest import Job
+from .conftest import Job, manifest_of
 
 FOLDS = [name for name in PROTOCOLS if name != "transfer"]
 TYPES = ["T cell", "B cell", "Tumour"]
@@ -887,7 +887,7 @@ def test_nuclei_are_counted_once_and_kept_in_the_cache(
     kept = sorted((tmp_path / "cache" / "nuclei").iterdir(), key=lambda path: path.stat().st_mtime_ns)
     counts = json.loads(kept[0].read_text())["nuclei"]
     table = features[cohort.names[0]]
-    tile = json.loads(table.uns["manifest"])["tile"]
+    tile = manifest_of(table)["tile"]
     side = tile["size_px"] * tile["mpp"]
     with cohort.section(cohort.names[0]).slide() as slide:
         xy = table.obs[["x_px", "y_px"]].to_numpy()

@@ -33,7 +33,7 @@ from histomix.export import (
 )
 from histomix.maps import write_composition
 
-from .conftest import Job
+from .conftest import Job, manifest_of
 from .extras import extra_module
 
 
@@ -55,7 +55,7 @@ def thumbnail(job: Job) -> np.ndarray:
 
 
 def _manifest(composition: ad.AnnData) -> dict[str, Any]:
-    return json.loads(composition.uns["manifest"])
+    return manifest_of(composition)
 
 
 def test_spatialdata_opens_with_tiles_table_and_image_in_one_place(
@@ -114,7 +114,17 @@ def test_anndata_has_the_keys_of_scanpy(composition: ad.AnnData, thumbnail: np.n
     values = pd.DataFrame(np.asarray(composition.X), columns=composition.var_names)
     expected = values.drop(index=3).idxmax(axis=1)
     assert found.obs["dominant_type"].drop(index=found.obs_names[3]).tolist() == expected.tolist()
-    assert "spatial" not in composition.uns, "the map itself is left as it was"
+    (own,) = composition.uns["spatial"].values()
+    assert own["images"]["hires"] is not thumbnail, "the map itself is left as it was"
+
+
+@pytest.mark.parametrize("stray", [5, {"a": 1}, {"images": 3}, {"images": {"hires": np.zeros((0, 0, 3), np.uint8)}}])
+def test_what_strangers_put_there_is_not_taken_over(composition: ad.AnnData, stray: object) -> None:
+    table = composition.copy()
+    (name,) = to_scverse(composition).uns["spatial"]
+    for spoilt in (stray, {name: stray}):
+        table.uns["spatial"] = spoilt
+        assert "images" not in to_scverse(table).uns["spatial"][name]
 
 
 def test_scanpy_draws_it(composition: ad.AnnData, thumbnail: np.ndarray) -> None:

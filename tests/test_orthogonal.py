@@ -19,7 +19,7 @@ from histomix.evaluation.measured.cells import cells_in_tiles, read_cells
 from histomix.evaluation.measured.score_map import score_map
 from histomix.evaluation.spatial.summary import add_spatial
 
-from .conftest import Job
+from .conftest import Job, manifest_of
 
 SIDE, MPP = 200.0, 0.5
 TYPES = ["T", "B", "Tumour"]
@@ -229,7 +229,7 @@ def test_polygons_count_from_the_bounds_of_the_slide(tmp_path: Path) -> None:
     values = np.where(tumour[:, None], [0.1, 0.1, 0.8], [0.8, 0.1, 0.1])
     left, top = 4 * SIDE, 3 * SIDE
     one = _map(values)
-    manifest = json.loads(one.uns["manifest"])
+    manifest = manifest_of(one)
     one.uns["manifest"] = json.dumps({**manifest, "slide": {**manifest["slide"], "bounds_px": [left, top, 9999, 9999]}})
 
     def square(x0: float, x1: float) -> dict[str, object]:

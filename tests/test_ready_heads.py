@@ -135,6 +135,12 @@ def test_a_catalogue_and_its_archives_are_had_from_a_server(published: Path, ser
     server.files["/heads/two-donors.zip"] = b"<html>Please log in</html>"
     with pytest.raises(DownloadError, match=r"digest|sha256|larger"):
         pull_head("two-donors", tmp_path / "second", accept=True, catalogue=[address])
+    asked = len(server.asked)
+    _changed(published, source="http://127.0.0.1:9/heads/two-donors.zip")
+    server.files["/heads/catalogue.json"] = published.read_bytes()
+    with pytest.raises(HeadError, match="another server"):
+        pull_head("two-donors", tmp_path / "second", accept=True, catalogue=[address])
+    assert len(server.asked) == asked + 1
     server.files["/heads/catalogue.json"] = b"<html>Please log in</html>"
     with pytest.raises(InputError, match="no catalogue of heads"):
         list_heads(address)

@@ -31,6 +31,7 @@ from histomix.prediction.plan import plan_tiles
 from histomix.slides import TissueMask
 from histomix.slides.tissue import fragment_at, label_fragments
 
+from .conftest import manifest_of
 from .slide_heads import TYPES, Colours, colour_head, tissue_slide
 
 
@@ -260,11 +261,11 @@ def test_regions_count_from_the_bounds_of_the_slide(slide: Path, head: Head, tmp
 
 def test_pieces_are_numbered_from_left_to_right_across_small_gaps(slide: Path, head: Head) -> None:
     found = predict(slide, head)
-    assert json.loads(found.uns["manifest"])["fragments"] == 2
+    assert manifest_of(found)["fragments"] == 2
     x = found.obsm["spatial"][:, 0]
     np.testing.assert_array_equal(found.obs["fragment"], np.where(x < 900, 1, 2))
     nameless = predict(slide, head, anonymise=True)
-    assert json.loads(nameless.uns["manifest"])["fragments"] == 2
+    assert manifest_of(nameless)["fragments"] == 2
     assert list(composition_table(nameless)["fragment"]) == list(composition_table(found)["fragment"])
     mask = np.zeros((60, 200), bool)
     mask[10:20, 150:170] = mask[40:50, 20:40] = mask[40:50, 45:60] = True  # a gap of 5 px in the left piece
@@ -277,18 +278,18 @@ def test_pieces_are_numbered_from_left_to_right_across_small_gaps(slide: Path, h
 def test_the_unit_stays_right_whatever_the_tile(slide: Path) -> None:
     head = colour_head([Colours()], "cells per spot", training={"spot_diameter_um": 100.0})
     own, dense = predict(slide, head), predict(slide, head, stride_um=16.0)
-    area = json.loads(own.uns["manifest"])["area"]
+    area = manifest_of(own)["area"]
     assert area["label_um2"] == pytest.approx(np.pi * 50**2) and area["label_area_from"] == "training spots"
     np.testing.assert_allclose(own.layers["density per mm2"], own.X / (np.pi * 50**2 / 1e6), rtol=1e-5)
-    fine = json.loads(dense.uns["manifest"])["area"]
+    fine = manifest_of(dense)["area"]
     assert fine["tile_um2"] == 32.0**2 and fine["cell_um2"] == pytest.approx(16.0**2)
     # The cells on the tissue are the same number, whatever the grid.
-    cells = [(m.X.sum() * json.loads(m.uns["manifest"])["area"]["cells_per_map_cell"]) for m in (own, dense)]
+    cells = [(m.X.sum() * manifest_of(m)["area"]["cells_per_map_cell"]) for m in (own, dense)]
     assert cells[1] == pytest.approx(cells[0], rel=0.1)
-    undeclared = json.loads(predict(slide, colour_head([Colours()], "cells per spot")).uns["manifest"])["area"]
+    undeclared = manifest_of(predict(slide, colour_head([Colours()], "cells per spot")))["area"]
     assert undeclared["label_um2"] == 32.0**2 and undeclared["label_area_from"] == "tile"
     shares = predict(slide, colour_head([Colours()]))
-    assert "density per mm2" not in shares.layers and json.loads(shares.uns["manifest"])["area"]["label_um2"] is None
+    assert "density per mm2" not in shares.layers and manifest_of(shares)["area"]["label_um2"] is None
 
 
 def test_the_pictures_show_the_slide_and_its_tissue(slide: Path, head: Head, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from histomix.prediction.plan import TILE, Plan
 from histomix.provenance import digest_file
 from histomix.slides import open_slide
 
+from .conftest import manifest_of
 from .slide_files import block_mean, write_pyramid
 from .slide_heads import Colours, colour_head, tissue_pixels, tissue_slide
 
@@ -534,7 +535,7 @@ def test_folders_and_sheets_of_slides(slide: Path, head_folder: Path, encoder: C
     sheet.write_text(f"slide,patient\n{relative},P1\n")
     assert predict_slides([sheet], head_folder, tmp_path / "out")[0].error is None
     assert status(tmp_path / "out" / "A")["facts"] == {"patient": "P1"}
-    manifest = json.loads(ad.read_h5ad(tmp_path / "out" / "A" / "composition.h5ad").uns["manifest"])
+    manifest = manifest_of(ad.read_h5ad(tmp_path / "out" / "A" / "composition.h5ad"))
     assert manifest["facts"] == {"patient": "P1"}
     for text, what in (("image\nx\n", "no column 'slide'"), ("slide,mpp\nx,fine\n", "row 2: the mpp 'fine'")):
         sheet.write_text(text)

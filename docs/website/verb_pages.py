@@ -33,7 +33,7 @@ def verb_pages() -> str:
 
 
 def _section(verb: str, function: Callable[..., Any]) -> str:
-    parts = [f"## histomix {verb}", " ".join((inspect.getdoc(function) or "").split())]
+    parts = [f"## histomix {verb}", " ".join((inspect.getdoc(function) or "").partition("\n\nExample")[0].split())]
     shown = [line for one in EXAMPLES.get(verb, ()) for line in ([f"# {one.why}"] if one.why else []) + [one.line]]
     if shown:
         parts.append("```sh\n" + "\n".join(shown) + "\n```")

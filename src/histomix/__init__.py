@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .sharing import head_facts, list_heads, pull_head, push_head
     from .slides import Slide, TileSpec, open_slide
     from .spots import Cohort, Section, draft_sheet, inspect_data, read_cohort
+    from .studies import list_studies, plan, reproduce
     from .viewer import write_viewer
 
 _ROOM_OF = {
@@ -63,12 +64,14 @@ _ROOM_OF = {
     "inspect_data": "spots",
     "label": "abundance",
     "list_heads": "sharing",
+    "list_studies": "studies",
     "load_encoder": "encoders",
     "load_head": "heads",
     "make_phantom": "datasets",
     "open_slide": "slides",
     "predict": "prediction",
     "predict_slides": "prediction",
+    "plan": "studies",
     "pull_head": "sharing",
     "push_head": "sharing",
     "read_abundance": "abundance",
@@ -76,6 +79,7 @@ _ROOM_OF = {
     "read_evaluation": "evaluation",
     "read_features": "embedding",
     "read_labels": "abundance",
+    "reproduce": "studies",
     "run": "road",
     "run_benchmark": "benchmark",
     "score_map": "evaluation",
@@ -115,11 +119,13 @@ __all__ = [
     "inspect_data",
     "label",
     "list_heads",
+    "list_studies",
     "load_encoder",
     "load_head",
     "make_phantom",
     "open_slide",
     "pl",
+    "plan",
     "predict",
     "predict_slides",
     "pull_head",
@@ -129,6 +135,7 @@ __all__ = [
     "read_evaluation",
     "read_features",
     "read_labels",
+    "reproduce",
     "run",
     "run_benchmark",
     "score_map",

@@ -15,6 +15,7 @@ from ..errors import LabelError, UnknownMethodError
 from ..progress import Progress, progress_bars
 from ..spots import Cohort
 from .abundance import Abundance, check_unit
+from .by_section import Labels
 from .deconvolve.signatures_c2l import TABLE as SIGNATURES
 from .deconvolve.signatures_c2l import Regression, fit_reference
 from .deconvolve.svi import require_cell2location
@@ -184,7 +185,7 @@ def label(
     if method in READY:
         with progress_bars(progress) as report:
             labels = label_ready(method, cohort, out, unit, seed, report, words)
-        return with_groups(labels, parents, where, {}, out)
+        return Labels(with_groups(labels, parents, where, {}, out))
     if options is not None:
         require_cell2location()
     unit = check_unit(unit or ("proportion" if options is None else "cells per spot"))
@@ -228,7 +229,7 @@ def label(
             genome,
         )
         labels = Run(cohort, signatures, settings, folder, threads, words).label(report)
-    return with_groups(labels, parents, where, signatures.groups, out)
+    return Labels(with_groups(labels, parents, where, signatures.groups, out))
 
 
 def _cells(cells_per_spot: float | str | None) -> float | str | None:

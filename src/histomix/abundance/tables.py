@@ -17,6 +17,7 @@ from ..common.tables import read_cells, read_numbers, to_numbers
 from ..errors import LabelError
 from ..provenance import atomic_path, digest_file, read_json, write_json
 from .abundance import Abundance, check_unit
+from .by_section import Labels
 from .recognise import Recognised, orient_table, recognise_h5ad, recognise_table
 from .vocabulary import Vocabulary
 
@@ -182,7 +183,7 @@ def read_labels(folder: str | os.PathLike[str]) -> dict[str, Abundance]:
         listed = sorted(path.stem for path in folder.glob("*.csv") if path.stem.rpartition(".")[2] not in SIDES)
     if not listed:
         raise LabelError("holds no labels", where=folder, hint="Make them with `histomix label`")
-    return {name: read_abundance(folder / f"{name}.csv", unit) for name in listed}
+    return Labels((name, read_abundance(folder / f"{name}.csv", unit)) for name in listed)
 
 
 def write_labels(folder: str | os.PathLike[str], labels: Mapping[str, Abundance], manifest: Mapping[str, Any]) -> None:

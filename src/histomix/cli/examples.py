@@ -100,9 +100,17 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         Example("histomix predict slides --head head --out maps", "every slide of a folder"),
         Example("histomix predict slides --head head --stride-um 56 --out fine", "a finer map, whose tiles overlap"),
     ),
-    "run": (Example("histomix run sheet.csv --reference reference.csv --slides slides --out run", "the whole road"),),
+    "run": (
+        Example(
+            "histomix run sheet.csv --reference reference.csv --slides slides --out run",
+            not_run="the tutorial has it",
+        ),
+        Example(
+            "histomix run sheet.csv --reference reference.csv --out run --dry-run", "what it would do, and how long"
+        ),
+    ),
     "cohort": (Example("histomix cohort maps --clinical clinical.csv --out tables"),),
-    "score": (Example("histomix score fine/patient-9 --cells cells.csv --out score", "a map against typed cells"),),
+    "score": (Example("histomix score fine/patient-9 --cells cells.csv.gz --out score", "a map against typed cells"),),
     "report": (Example("histomix report evaluation labels features head maps --out report"),),
     "reproduce": (Example("histomix reproduce --list"),),
     "view": (Example("histomix view maps evaluation --slides slides --sheet sheet.csv --out viewer"),),
@@ -119,7 +127,7 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         Example("histomix head pull hf://OWNER/NAME@COMMIT --out theirs", "asks before it takes it", _NETWORK),
     ),
     "head show": (Example("histomix head show head"),),
-    "head list": (Example("histomix head list", not_run=_NETWORK),),
+    "head list": (Example("histomix head list"),),
 }
 
 

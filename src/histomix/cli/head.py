@@ -52,13 +52,14 @@ def push(
 ) -> None:
     """Share a head with a README written from its card. Only hf:// uses a network."""
     with session(as_json, quiet) as run:
+        from ..common.words import counted
         from ..errors import InputError
         from ..heads import load_head
         from ..sharing import push_head
 
         if target.startswith("hf://") and not yes:
             training = load_head(folder).card["training"]
-            counts = f"{training['n_donors']} donors and {training['n_sections']} sections"
+            counts = f"{counted(training['n_donors'], 'donor')} and {counted(training['n_sections'], 'section')}"
             names = f"has pseudonyms for {counts}" if anonymise else f"names {counts}"
             run.remark(f"{target} will be given the card, which {names}, the arrays and a README.")
             if not _agreed("Send it?", as_json):

@@ -19,8 +19,6 @@ def init(
     """Draft a cohort sheet: sections, their images and counts by name, um per px, and donors as far as names tell.
 
     What was guessed is said. A section that lacks something stands in the sheet as a remark (#).
-
-    Example: histomix init my-data --out sheet.csv
     """
     with session(as_json, quiet) as run:
         from ..spots import draft_sheet

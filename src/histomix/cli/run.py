@@ -58,10 +58,8 @@ def run(
     """Labels, features, evaluation, a head, maps, a viewer and the report, in one folder, from a cohort sheet.
 
     The plan is shown first. Stopped, the same command goes on. At the end: how good, against what, what to look at.
-
-    Example: histomix run sheet.csv --reference cells.h5ad --slides slides --out run
     """
-    with session(as_json, quiet, threads) as current:
+    with session(as_json, quiet, threads, goes_on=True) as current:
         from ..road import run as run_road
 
         result = run_road(

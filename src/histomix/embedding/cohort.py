@@ -55,7 +55,7 @@ def embed(
     runtime: Runtime = "auto",
     trust_code: bool = False,
     verify: bool = False,
-) -> dict[str, AnnData]: ...
+) -> Mapping[str, AnnData]: ...
 @overload
 def embed(
     cohort: Cohort | str | os.PathLike[str],
@@ -72,7 +72,7 @@ def embed(
     runtime: Runtime = "auto",
     trust_code: bool = False,
     verify: bool = False,
-) -> dict[str, dict[str, AnnData]]: ...
+) -> dict[str, Mapping[str, AnnData]]: ...
 def embed(
     cohort: Cohort | str | os.PathLike[str],
     encoder: str | Encoder | Sequence[str | Encoder] = "builtin",
@@ -88,7 +88,7 @@ def embed(
     runtime: Runtime = "auto",
     trust_code: bool = False,
     verify: bool = False,
-) -> dict[str, AnnData] | dict[str, dict[str, AnnData]]:
+) -> Mapping[str, AnnData] | dict[str, Mapping[str, AnnData]]:
     """Embed the tile at every spot of a cohort with one or several frozen encoders.
 
     With ``out``, work is stored as it proceeds: the same call goes on where an earlier one stopped, and keeps
@@ -133,9 +133,9 @@ def embed(
 
     Returns
     -------
-    dict
+    mapping
         Section -> features, in the order of the cohort; for a list of encoders, encoder -> section -> features.
-        See `feature_manifest` for what they carry.
+        See `feature_manifest` for what they carry. Those of a folder ``out`` are read when they are asked for.
 
     Raises
     ------
@@ -182,7 +182,7 @@ def embed(
         report = stack.enter_context(progress_bars(progress))
         _Run(list(targets.values()), batch_size, check_alignment, report).embed(sections)
     names = sections.names
-    features = {name: {section: target.features[section] for section in names} for name, target in targets.items()}
+    features = {name: target.result(names) for name, target in targets.items()}
     return features if several else next(iter(features.values()))
 
 

@@ -13,11 +13,12 @@ from anndata import AnnData
 
 from ..common.anonymity.nameless import file_stem
 from ..common.formats import MAP_FORMAT, refuse_newer
+from ..common.storage.facts import read_facts
 from ..common.storage.h5ad import read_h5ad
 from ..common.strangers.hdf5 import absent_parts
 from ..common.words import NOT_KNOWN, NOT_TOLD, RESEARCH_USE
 from ..errors import MapError, MissingMapError
-from ..provenance import parse_json, read_json
+from ..provenance import read_json
 from .areas import AREAS_FILE, read_areas
 from .checks import check_map
 from .describe import CompositionDescription, describe
@@ -346,11 +347,11 @@ class CompositionMap:
 def _manifest(adata: AnnData, where: str) -> dict[str, Any]:
     """The facts of a map. Raises as `CompositionMap`."""
     try:
-        manifest = parse_json(str(adata.uns["manifest"]))
+        manifest = read_facts(adata.uns["manifest"])
     except KeyError as error:
         raise MapError("is no composition map: it has no manifest", where=where, hint=_AGAIN) from error
     except ValueError as error:
-        what = f"is damaged or no composition map (its manifest is not JSON: {error})"
+        what = f"is damaged or no composition map (its manifest cannot be read: {error})"
         raise MapError(what, where=where, hint=_AGAIN) from error
     if not isinstance(manifest, Mapping):
         raise MapError("is no composition map: its manifest is no list of facts", where=where, hint=_AGAIN)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -59,13 +61,12 @@ def add_scverse(composition: AnnData, thumbnail: np.ndarray | None = None) -> No
         "scalefactors": {"spot_diameter_fullres": one.cell_px},
         "metadata": {"unit": one.unit, "mpp": slide["mpp"], "use": RESEARCH_USE},
     }
-    if thumbnail is None:
-        entry |= composition.uns.get("spatial", {}).get(name, {})
-    else:
-        entry["images"] = {"hires": thumbnail}
+    picture = _kept_picture(composition, name) if thumbnail is None else thumbnail
+    if picture is not None:
+        entry["images"] = {"hires": picture}
         entry["scalefactors"] = {
             "spot_diameter_fullres": one.cell_px,
-            "tissue_hires_scalef": thumbnail.shape[1] / slide["width_px"],
+            "tissue_hires_scalef": picture.shape[1] / slide["width_px"],
         }
     composition.uns["spatial"] = {name: entry}
     composition.obs["library_id"] = pd.Categorical([name] * composition.n_obs, [name])
@@ -90,6 +91,15 @@ def thumbnail_of(preview: np.ndarray | None) -> np.ndarray | None:
     small = Image.fromarray(preview)
     small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX)
     return np.asarray(small)
+
+
+def _kept_picture(composition: AnnData, name: str) -> np.ndarray | None:
+    """The picture that a map has; files of strangers may hold anything there."""
+    found = composition.uns.get("spatial")
+    for key in (name, "images", "hires"):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    picture = isinstance(found, np.ndarray) and found.dtype == np.uint8 and found.ndim == 3 and found.shape[2] == 3
+    return found if picture and found.size else None
 
 
 def _hex(colour: tuple[float, float, float]) -> str:

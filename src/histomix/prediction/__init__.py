@@ -7,7 +7,7 @@ from .plan import Chunk, Plan
 from .predict import predict
 from .run import SlideRun
 from .slides import predict_slides
-from .sources import slide_jobs
+from .sources import passed_over, slide_jobs
 
 __all__ = [
     "IN_SCOPE_PERCENTILE",
@@ -19,6 +19,7 @@ __all__ = [
     "SlideResult",
     "SlideRun",
     "load_head_encoders",
+    "passed_over",
     "predict",
     "predict_slides",
     "slide_jobs",

@@ -40,6 +40,8 @@ class SlideJob:
         The folder of its results.
     mpp
         Um per px of level 0; None: as the slide says.
+    mpp_serves
+        Whether ``mpp`` only serves where the slide does not say its own: one that says another fails.
     name
         The slide's name in tables; that of its folder where left out.
     facts
@@ -66,6 +68,7 @@ class SlideJob:
     local: Path | None = None
     seal: Seal | None = None
     verify: bool = False
+    mpp_serves: bool = False
 
     def __post_init__(self) -> None:
         if is_remote(self.slide):

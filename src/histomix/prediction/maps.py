@@ -12,6 +12,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
+from ..common.storage.facts import stored_facts
 from ..common.words import RESEARCH_USE
 from ..maps.areas import AREAS_FILE, BLUR, DAMAGED, OUT_OF_SCOPE, READ, areas_mm2, write_areas
 from ..maps.composition import geojson_bytes
@@ -24,7 +25,7 @@ from ..slides.focus import OUT_OF_FOCUS
 from .answers import answer_columns, answer_facts
 from .areas import final_areas
 from .chunks import disk_array, release, sharpness_beside
-from .plan import Plan, manifest_text
+from .plan import Plan, manifest_of
 from .remarks import remarks_of
 
 if TYPE_CHECKING:
@@ -215,7 +216,7 @@ def describe(
     name: str | None = None,
     facts: Any = None,
     anonymised: str | None = None,
-) -> str:
+) -> dict[str, Any]:
     """The manifest of a map: what it was made of, its unit and areas, and how much of it is in scope.
 
     Parameters
@@ -244,7 +245,7 @@ def describe(
     more["tissue_areas"] = {**plan.facts["tissue_areas"], "mm2": dict(areas)}
     if anonymised is not None:
         more["anonymised"] = anonymised
-    return manifest_text(plan, head, more)
+    return manifest_of(plan, head, more)
 
 
 def write_map(
@@ -316,7 +317,7 @@ def blocks(
     plan: Plan,
     maps: Maps,
     head: Head,
-    manifest: str,
+    manifest: Mapping[str, Any],
     thumbnail: np.ndarray | None = None,
     size: int | None = BLOCK,
 ) -> Iterator[ad.AnnData]:
@@ -342,7 +343,7 @@ def _block(
     maps: Maps,
     types: pd.DataFrame,
     rule: AnswerRule | None,
-    manifest: str,
+    manifest: Mapping[str, Any],
     density_of_um2: float | None,
     rows: np.ndarray,
 ) -> ad.AnnData:
@@ -367,5 +368,5 @@ def _block(
     if density_of_um2 is not None:
         block.layers[DENSITY] = (block.X * (1e6 / density_of_um2)).astype(np.float32)
     block.obsm["spatial"] = table[["x_px", "y_px"]].to_numpy(float)
-    block.uns["manifest"] = manifest
+    block.uns["manifest"] = stored_facts(manifest)
     return block

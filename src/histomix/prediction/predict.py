@@ -109,9 +109,11 @@ def predict(
         of the tile on tissue), ``novelty`` (percentile among held-out training tiles, 0 to 1), ``in_scope``,
         ``read_ok``, ``in_focus`` (where the pixels can tell), ``fragment`` (of tissue, from 1, left to right) and, of a
         head that gives them, ``answer`` (a cell type or a group, only as fine as can be told, or why there is none)
-        with ``answer_lower`` and ``answer_upper``, the interval of its share of the cells;
-        places are in ``obsm["spatial"]`` too and the facts of the run as JSON in ``uns["manifest"]``, what became of
-        the tissue in mm2 among them (``tissue_areas``). A tile that could not be read is NaN with ``read_ok`` false. A
+        with ``answer_lower`` and ``answer_upper``, the interval of its share of the cells, and ``dominant_type``;
+        places are in ``obsm["spatial"]`` too and the facts of the run in ``uns["manifest"]``, which
+        `CompositionMap.manifest` reads: what became of the tissue in mm2 (``tissue_areas``) is among them.
+        ``uns["spatial"]`` has a picture of the slide, as scanpy and squidpy look for it. A tile that could not
+        be read is NaN with ``read_ok`` false. A
         calibrated head adds the layers ``lower`` and ``upper``. Of a head that counts cells, numbers are cells in the
         area of a training spot, whatever the tile or the stride; the layer ``density per mm2`` has them per mm2, and
         ``area`` in the manifest says all the areas.

@@ -60,6 +60,7 @@ def predict_slides(
     anonymise: bool = False,
     pseudonym_key: str | os.PathLike[str] | None = None,
     verify: bool = False,
+    force_mpp: bool = False,
     progress: Progress | bool = True,
 ) -> list[SlideResult]:
     """Predict every slide into a folder of its own under ``out``.
@@ -102,6 +103,9 @@ def predict_slides(
     verify
         Read slides whole (remote ones: fetch them) to see whether they are still the same, though neither their sizes
         nor their times have changed.
+    force_mpp
+        Take ``mpp`` for slides that say another one, too. Without it ``mpp`` is for those that say none, and a slide
+        whose own differs by over 2 % fails.
 
     Returns
     -------
@@ -134,7 +138,7 @@ def predict_slides(
     on_cluster = workers is not None or scheduler is not None
     if on_cluster and isinstance(head, Head):
         raise HeadError("other processes cannot see a head in memory", hint="Save it, and give its folder")
-    named = jobs = slide_jobs(as_list(slides), out, mpp)
+    named = jobs = slide_jobs(as_list(slides), out, mpp, force_mpp)
     if at is not None:
         read_spots(at)  # refused here, before any work
     if regions is not None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from ..common.words import counted
 from ..errors import InputError, UnknownNameError
 from ..progress import Progress, progress_bars
 from ..provenance import atomic_path
@@ -120,7 +121,8 @@ def _demo(
     started = time.perf_counter()
     chosen = _choose(folder, cohort, seed, progress)
     sections = read_cohort(chosen.sheet)
-    say(f"cohort: {chosen.name}, {len(sections)} sections of {len(set(sections.donors.values()))} donors")
+    donors = counted(len(set(sections.donors.values())), "donor")
+    say(f"cohort: {chosen.name}, {counted(len(sections), 'section')} of {donors}")
     mapped = next(row for row in sections.rows if row.section == chosen.held_out[0])
     slides = [] if mapped.image is None else [mapped.image]
     road = Road(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: Seconds a spot of each method of labels takes on one core, by the benchmarks; a fit of cell2location dominates.
 _LABEL_S = {"poisson": 0.003, "nnls": 0.002, "cell2location": 0.05}
 #: The default head with its baselines, fitted once: a constant, and by spots x features (133 s for 50,000 x 1,536).
-_FIT_S, _FIT_S_OF = 4.0, 133 / (50_000 * 1_536)
+_FIT_S, _FIT_S_OF = 12.0, 133 / (50_000 * 1_536)
 #: A head is fitted about so many times more for its intervals than it is for one fold.
 _HEAD_FITS = 2
 #: Share of a slide that is tissue, where nobody has looked.

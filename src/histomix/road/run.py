@@ -21,6 +21,8 @@ from .summary import closing_text
 from .walk import Road, walk
 
 _SLIDES = "slides.csv"
+#: Names of sheets that say nothing of the cohort.
+_ANY = ("sheet", "cohort", "samples", "sections")
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,9 @@ def run(
 
     Examples
     --------
-    >>> done = hm.run("sheet.csv", "run", reference="reference.csv")  # doctest: +SKIP
-    >>> print(done.summary["how_good"])  # doctest: +SKIP
+    >>> plan = hm.run("sheet.csv", "run", reference="reference.csv", dry_run=True, progress=False).plan
+    >>> [step.name for step in plan.steps]
+    ['labels', 'features', 'evaluation', 'head', 'maps', 'viewer', 'report']
     """
     from ..encoders import load_encoder
 
@@ -161,7 +164,7 @@ def run(
             reference=None if reference is None or facts.method in ("table", "cells") else Path(reference),
             folds=facts.folds,
             slides=[_own_slides(facts, folder)] if own else given,
-            title=f"Cell types of {facts.cohort.sheet.stem}, read from H&E",
+            title=f"Cell types of {_name(facts.cohort.sheet)}, read from H&E",
             files=[Path(one.path) for one in seen if not one.fault and Path(one.path).exists()],
             mpp=mpp,
             stride_um=stride_um,
@@ -190,6 +193,11 @@ def _own_slides(facts: RoadFacts, folder: Path) -> Path:
         writer.writerow(["slide", "name", "mpp"])
         writer.writerows([_place(one), one.name, _scale(one)] for one in facts.slides)
     return sheet
+
+
+def _name(sheet: Path) -> str:
+    """What the cohort is called: its sheet, or the folder of a sheet that is called as any other."""
+    return sheet.resolve().parent.name or sheet.stem if sheet.stem.lower() in _ANY else sheet.stem
 
 
 def _place(one: SlideFacts) -> str:

@@ -151,7 +151,7 @@ def walk(road: Road, out: Path, seed: int, threads: int | None, progress: Progre
     begun = step("evaluation")
     made_of = [__version__, _identity(labels, features), sections.donors, road.folds, seed, road.truth is None]
     identity = digest_json(made_of)
-    if record.is_done("evaluation", identity, "summary.json"):
+    if record.is_done("evaluation", identity, "metrics.csv"):
         scores = read_evaluation(out / "evaluation")
     else:
         scores = evaluate(
@@ -166,7 +166,7 @@ def walk(road: Road, out: Path, seed: int, threads: int | None, progress: Progre
             features_folders=[out / "features"],
         )
     say(f"\n{scores.text()}\n")
-    record.done("evaluation", begun, identity, "summary.json")
+    record.done("evaluation", begun, identity, "metrics.csv")
 
     begun = step("head")
     training = sections.subset([name for name in sections.names if name not in road.held_out])
@@ -218,7 +218,7 @@ def _write_pages(
     begun = time.perf_counter()
     progress("run", STEPS.index("viewer"), len(STEPS))
     maps = {str(one.folder.name): digest_file(one.folder / "composition.h5ad") for one in mapped}
-    made_of = [__version__, digest_file(out / "evaluation" / "summary.json"), maps, road.title]
+    made_of = [__version__, digest_file(out / "evaluation" / "metrics.csv"), maps, road.title]
     identity = digest_json(made_of)
     page = out / "viewer" / "index.html"
     if not record.is_done("viewer", identity, "index.html"):
@@ -233,7 +233,7 @@ def _write_pages(
         [*folders, *([out / "maps"] if mapped else []), out / "viewer"],
         out / "report",
         title=road.title,
-        lead=road.lead or " ".join(words.values()),
+        lead=road.lead or "\n".join(words.values()),
         progress=progress,
     )
     record.done("report", begun)

@@ -133,6 +133,10 @@ def list_heads(*catalogues: str | os.PathLike[str]) -> list[ListedHead]:
         A catalogue cannot be read, or lists a name that another one has.
     DownloadError
         A catalogue cannot be fetched.
+
+    Examples
+    --------
+    >>> heads = hm.list_heads()
     """
     found: dict[str, ListedHead] = {}
     for place in ("", *map(os.fspath, catalogues)):

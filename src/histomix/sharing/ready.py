@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 from ..common.cache import cache_folder
-from ..common.transfer.addresses import is_address
+from ..common.transfer.addresses import is_address, redact_url
 from ..common.transfer.download import RemoteFile, download
 from ..common.transfer.remote_names import local_path, remote_name
 from ..errors import HeadError
@@ -39,6 +39,13 @@ def fetched(entry: ListedHead, folder: Path) -> str:
     remote = is_address(entry.source) or is_address(entry.catalogue)
     if remote:
         url = urljoin(entry.catalogue, entry.source)
+        if is_address(entry.catalogue) and urlsplit(url)[:2] != urlsplit(entry.catalogue)[:2]:
+            # A stranger's list must not send this computer to servers of its own network.
+            raise HeadError(
+                f"the catalogue sends us on to another server for {entry.name!r} ({redact_url(url)})",
+                where=entry.catalogue,
+                hint="Pull it from there yourself, if you trust it",
+            )
         archive = download(
             RemoteFile(remote_name(url), url, entry.sha256, most_bytes=max(entry.bytes, 1)),
             folder,

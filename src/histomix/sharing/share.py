@@ -6,18 +6,20 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..common.anonymity.pseudonyms import open_pseudonyms
 from ..common.transfer.remote_names import local_paths
 from ..errors import HeadError, InputError, MissingFileError, UnknownHeadError
-from ..heads import Head, head_readme, load_head, private_card
 from ..provenance import atomic_path, json_text, read_json, write_json
 from .archive import FolderSource, ZipSource, write_zip
 from .catalogue import ListedHead, find_head, is_name, list_heads, pulled
 from .ready import check_licence, fetched, own_place
 from .repository import HubSource, parse_address, upload
 from .trust import AGAIN, CARD, MOST_BYTES, README, SOURCE, SUFFIXES, HeadFacts, check_listing, read_card, wanted
+
+if TYPE_CHECKING:
+    from ..heads import Head
 
 _HUB = "hf://"
 Source = FolderSource | ZipSource | HubSource
@@ -71,6 +73,8 @@ def push_head(
     --------
     >>> place = hm.push_head("head", "shared.zip")
     """
+    from ..heads import head_readme, load_head, private_card
+
     folder, text = Path(head), os.fspath(target)
     load_head(folder)
     # The card of a stranger may name other files than a head's, and those of its reader would go out with it.
@@ -273,6 +277,8 @@ def _take(place: Source, facts: HeadFacts, names: Sequence[str], target: Path, m
     with atomic_path(target) as temporary:
         temporary.mkdir()
         place.fetch(names, temporary, max_bytes)
+        from ..heads import load_head  # of a card alone nothing is loaded
+
         try:
             head = load_head(temporary)
         except HeadError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..common.units import CELLS, LABEL_UNITS, PROPORTION, RELATIVE
 from .alignment.check import Alignment, check_alignment
 from .alignment.overlay import render_overlay
 from .alignment.proposal import Proposal, apply_alignment, propose_alignment
@@ -12,7 +13,7 @@ from .inspect import Inspection, inspect_data, write_rows
 from .pseudo_spots import cell_composition, cells_to_labels, pseudo_spots
 from .readers import read_spots
 from .section import Cohort, Section, read_cohort
-from .sheet import CELLS, LABEL_UNITS, PROPORTION, RELATIVE, SheetRow
+from .sheet import SheetRow
 
 __all__ = [
     "CELLS",

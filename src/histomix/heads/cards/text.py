@@ -57,6 +57,31 @@ def card_terms(card: Mapping[str, Any]) -> list[str]:
     return lines + [card[name] for name in ("intended_use", "limits") if card.get(name)]
 
 
+def card_summary(card: Mapping[str, Any]) -> list[str]:
+    """What a head is, in lines: cell types and their unit, what it sees of a slide, its training, and its score."""
+    types = [str(name) for name in card.get("cell_types") or []]
+    lines = [f"{counted(len(types), 'cell type')}, in {card.get('unit')}: {_names(types)}"]
+    tiles = [
+        f"{one.get('name')}, {one.get('size_px')} px at {one.get('mpp')} um per px"
+        for one in card.get("encoders") or []
+    ]
+    lines.append(f"tile: {'; '.join(tiles)}")
+    training = card.get("training") or {}
+    counts = [
+        counted(training[f"n_{noun}s"], noun) for noun in ("donor", "section", "spot") if f"n_{noun}s" in training
+    ]
+    lines.append(f"trained on {', '.join(counts)}")
+    scores = card.get("scores") or {}
+    mean = (scores.get("pearson") or {}).get("mean")
+    if mean is not None:
+        lines.append(f"score: mean Pearson {mean:.2f} with the labels, {scores.get('protocol')}")
+    return lines
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
+
+
 def _licences(card: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Licences of the training data and of the labels, where the card has them."""
     return [(str(what), str(words)) for what, words in (card.get("licences") or {}).items()]
