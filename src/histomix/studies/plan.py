@@ -132,6 +132,10 @@ def plan(
         What was given cannot be read or joined.
     EncoderError
         An encoder of the features cannot be loaded, for the slides.
+
+    Examples
+    --------
+    >>> found = hm.plan("sheet.csv", "features", labels="labels", progress=False)
     """
     if out is not None:
         require_writable(Path(out) / "plan.json")
