@@ -52,10 +52,10 @@ labels["P1S1"].values.head().round(2)
 
 ## Features
 
-What the encoder sees at each spot: an AnnData for each section.
+What the encoder sees at each spot: an AnnData for each section. What is in `out` and up to date is kept.
 
 ```python
-features = hm.embed(cohort, progress=False)
+features = hm.embed(cohort, out="features", progress=False)
 print(features["P1S1"])
 ```
 
@@ -65,7 +65,7 @@ Each donor is predicted by heads that were trained on the others. Ridge alone he
 the default beside it.
 
 ```python
-evaluation = hm.evaluate(cohort, features, labels, heads=["ridge"], progress=False)
+evaluation = hm.evaluate(cohort, features, labels, heads=["ridge"], nuclei=False, progress=False)
 pearson = evaluation.metrics.query("metric == 'pearson' and target == 'label'")
 print(pearson.groupby("head")["value"].mean().round(2))
 ```
