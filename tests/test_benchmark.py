@@ -118,6 +118,17 @@ def test_the_ranking_is_that_of_the_table(found: Benchmark) -> None:
     assert same["level_with_best"].nunique() == 1
 
 
+def test_each_encoder_is_shown_with_its_robustness(found: Benchmark) -> None:
+    (facts,) = found.summary["robustness"].values()
+    rows = found.ranking[found.ranking["encoder"] != ""]
+    assert set(facts) == set(rows["encoder"]) and {one["confounder"] for one in facts.values()} == {"donor"}
+    for row in rows.to_dict("records"):
+        for name in ("ri", "croma"):
+            expected = facts[row["encoder"]][name]
+            assert row[name] == pytest.approx(np.nan if expected is None else expected, nan_ok=True)
+    assert found.page is not None and "CRoMa" in found.page.read_text(encoding="utf-8")
+
+
 def test_encoders_and_heads_are_compared_over_donors(found: Benchmark, place: Path) -> None:
     encoders = [one for one in found.tests if one["compared"] == "encoders"]
     heads = [one for one in found.tests if one["compared"] == "heads"]

@@ -182,11 +182,21 @@ def test_folds_that_cannot_be(donor: list[str], options: dict[str, Any], message
 # --- what is fitted, and on what
 
 
+def telling(steps: list[tuple[int, int]]) -> Callable[[str, int, int], None]:
+    """Keeps what is told of the fits."""
+
+    def told(task: str, done: int, total: int) -> None:
+        if task == "evaluate":
+            steps.append((done, total))
+
+    return told
+
+
 @pytest.mark.parametrize("protocol", FOLDS)
 def test_no_head_sees_a_row_that_it_is_tested_on(make_data: MakeData, protocol: str) -> None:
     data = make_data(COHORT, linear(0.1))
     steps: list[tuple[int, int]] = []
-    result = data.run(heads={"spy": Spy()}, folds=protocol, progress=lambda _, done, total: steps.append((done, total)))
+    result = data.run(heads={"spy": Spy()}, folds=protocol, progress=telling(steps))
     X, section, donor = data.training.X, data.training.section, data.training.donor
     rows = {row.tobytes(): index for index, row in enumerate(X)}
     folds = result.summary["folds"]

@@ -292,7 +292,7 @@ class TestLazySlide:
 
     def test_features_of_another_encoder_are_refused(self, job: Job) -> None:
         model = LazySlideHead(hm.load_head(job.head), mpp=0.5)
-        with pytest.raises(FeatureError, match=r"1024 columns of builtin"):
+        with pytest.raises(FeatureError, match=r"544 columns of builtin"):
             model.predict(np.zeros((3, 5)))
 
     def test_a_head_on_two_encoders_is_refused(self, job: Job) -> None:

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 
+import histomix as hm
 from histomix.cli.app import app
 from histomix.cli.export import Format
 from histomix.datasets import catalogue, make_phantom
@@ -24,6 +26,7 @@ from histomix.datasets import catalogue, make_phantom
 from .conftest import Job
 from .extras import extra_module
 from .fake_hub import Hub, fake_hub
+from .foreign_features import Tiles, trident
 from .watching import Scratch, Seen, strace, watch
 
 Words = Sequence[object]
@@ -38,6 +41,13 @@ def verbs(program: typer.Typer, before: str = "") -> set[str]:
         inner = group.typer_instance
         found |= verbs(inner, f"{before}{group.name or inner.info.name} ")
     return found
+
+
+def _write_foreign(job: Job, folder: Path) -> None:
+    """Our features of the phantom, as TRIDENT would have them."""
+    for name, table in hm.read_features(job.features).items():
+        centres, keys = table.obsm["spatial"], np.asarray(table.obs_names, object)
+        trident(folder / f"{name}.h5", Tiles(name, np.asarray(table.X), centres, 224.0, keys))
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +80,7 @@ def plan_of(job: Job, out: Path, address: str, hub: str) -> dict[str, list[Words
     image, maps, evaluation = job.image, out / "predict" / job.image.stem, out / "evaluate"
     table = ["--features", job.features, "--labels", job.labels]
     repository = "hf://us/head"
+    foreign = job.features.parent / "foreign"
     taken = ["--endpoint", hub, "--accept-licence"]
     return {
         "inspect": [["inspect", job.sheet], ["inspect", image]],
@@ -78,6 +89,9 @@ def plan_of(job: Job, out: Path, address: str, hub: str) -> dict[str, list[Words
             ["label", job.sheet, "--method", "nnls", "--reference", job.reference, "--out", out / "label-nnls"],
         ],
         "embed": [["embed", job.sheet, "--out", out / "embed"]],
+        "import-features": [
+            ["import-features", foreign, "--sheet", job.sheet, "--encoder", "builtin", "--out", out / "import"],
+        ],
         "train": [["train", job.sheet, *table, "--head", "ridge", "--out", out / "train"]],
         "evaluate": [["evaluate", job.sheet, *table, "--heads", "ridge", "--out", evaluation]],
         "predict": [
@@ -155,6 +169,7 @@ def watched(small_job: Job, server: tuple[str, Path], hub: Hub, tmp_path_factory
     scratch, out = Scratch.made(root / "scratch"), root / "out"
     out.mkdir()
     plan = plan_of(small_job, out, address, hub.endpoint)
+    _write_foreign(small_job, small_job.features.parent / "foreign")
     before = stamps(small_job.sheet.parent.parent)
     found = iter(watch(scratch, [words for commands in plan.values() for words in commands]))
     seen = {verb: [next(found) for _ in commands] for verb, commands in plan.items()}

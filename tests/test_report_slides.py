@@ -64,7 +64,7 @@ def test_a_slide_shows_first_what_varies(tmp_path: Path) -> None:
     assert "spots 55 µm wide" in words
     # Means are of the sixty tiles in scope; their interval is the head's.
     mean = np.asarray(made(60).X)[:60, 1].mean()
-    row = re.search(rf"<td>{TYPES[1]}</td>(.*?)</tr>", page, re.DOTALL)
+    row = re.search(rf"<td[^>]*>{TYPES[1]}</td>(.*?)</tr>", page, re.DOTALL)
     assert row is not None and "between slides" in row[1]
     assert f"{mean:.3f}" in row[1] and "± 0.125" in row[1]
 

@@ -22,6 +22,7 @@ from ..evaluation.result import Evaluation
 from ..progress import Progress
 from ..provenance import digest_json, read_json, versions, write_json
 from .parts import BenchmarkCohort, common_spots, finished, parameters, table_digest
+from .robustness import encoder_robustness
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -43,6 +44,7 @@ class Cell:
     embedding: dict[str, Any]
     dim: int
     parameters: float | None
+    robustness: Mapping[str, Any]
 
     def rows(self) -> pd.DataFrame:
         """The metrics of the evaluation, with the cohort and the encoder as first columns."""
@@ -52,7 +54,7 @@ class Cell:
         return table
 
     def costs(self) -> dict[str, Any]:
-        """Width of the features, parameters of the encoder, and tiles per second where embedding was timed."""
+        """Width and robustness of the features, parameters of the encoder, and tiles per second where it was timed."""
         return {
             "cohort": self.cohort,
             "encoder": self.encoder,
@@ -60,6 +62,8 @@ class Cell:
             "dim": self.dim,
             "parameters": self.parameters,
             "tiles_per_second": self.embedding.get("tiles_per_second"),
+            "ri": self.robustness.get("ri"),
+            "croma": self.robustness.get("croma"),
         }
 
 
@@ -111,6 +115,7 @@ class Run:
     spots: dict[str, dict[str, int]] = field(default_factory=dict)
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     ready: dict[str, _Ready] = field(default_factory=dict)
+    robust: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
 
     def cohort(
         self,
@@ -220,7 +225,23 @@ class Run:
         known = [parameters(part) for part in encoder.split(PLUS)]
         total = sum(count for count in known if count is not None) if None not in known else None
         dim = sum(next(iter(block.values())).n_vars for block in ready.blocks(encoder))
-        return Cell(name, encoder, evaluation, joined, dim, total)
+        # Of two cohorts there is no one confounder.
+        robust = self._robustness(ready, encoder) if test is None else {}
+        return Cell(name, encoder, evaluation, joined, dim, total, robust)
+
+    def _robustness(self, ready: _Ready, encoder: str) -> dict[str, Any]:
+        """How robust the features of an encoder are on a cohort: found once, and kept."""
+        known = self.robust.setdefault(ready.one.name, {})
+        if encoder not in known:
+            note = self.out / "evaluations" / ready.one.name / safe_file_name(encoder) / "robustness.json"
+            wanted = digest_json(ready.identity(encoder))
+            kept = read_json(note) if note.is_file() else {}
+            if kept.get("identity") != wanted:
+                found = encoder_robustness(ready.one.cohort, ready.blocks(encoder), ready.labels)
+                kept = {"identity": wanted, "found": found}
+                write_json(note, kept)
+            known[encoder] = kept["found"]
+        return known[encoder]
 
     def _data(self, ready: _Ready, encoder: str) -> CohortData:
         """A cohort with its features, for `evaluate`."""

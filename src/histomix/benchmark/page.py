@@ -67,6 +67,7 @@ def write_benchmark_page(benchmark: Benchmark, out: str | os.PathLike[str], *, t
             encoder_columns=_ENCODER_COLUMNS,
             encoders=[_encoder(one) for one in summary["encoder_facts"]],
             cost_columns=_COST_COLUMNS,
+            robustness=_robustness_words(summary["robustness"]),
             statement=benchmark.statement,
         )
     )
@@ -142,6 +143,7 @@ def _row(row: Mapping[Any, Any], axis: Axis) -> dict[str, Any]:
         "gap_interval": "" if strong else _interval(row["minus_best_low"], row["minus_best_high"], "+"),
         "others": [number(row.get(name)) for name in ("pearson_within", "pearson_pooled", "rmse", "js_composition")],
         "n_types": row["n_types"],
+        "robust": [number(row.get(name)) if row["encoder"] else "" for name in ("ri", "croma")],
     }
 
 
@@ -186,6 +188,18 @@ def _encoder(one: Mapping[str, Any]) -> list[str]:
         str(one.get("revision") or "–")[:12],
         str(one.get("digest") or "–").removeprefix("sha256:")[:12],
     ]
+
+
+def _robustness_words(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """What the columns RI and CRoMa are of."""
+    first = next((facts for encoders in found.values() for facts in encoders.values()), None)
+    if first is None:
+        return ""
+    return (
+        "RI and CRoMa say whether spots are near others of their commonest cell type rather than of their "
+        f"{first['confounder']} (neighbours from {first['neighbours']}): above .5 and above 0 the type weighs more. "
+        "They are of the encoder's features alone, whatever the head."
+    )
 
 
 def _protocols(ranking: pd.DataFrame) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from .current import require_current
 from .engine import embed_tiles, embed_tiles_together
 from .features import FeatureSource, feature_blocks, feature_folders, feature_manifest, read_features
 from .identity import encoder_facts, encoder_identity, require_same_encoder
+from .imports import import_features
 from .lazyslide import LazySlideEncoder, add_to_wsidata
 from .other_scales import scale_sample
 from .restaining import stain_shifts
@@ -25,6 +26,7 @@ __all__ = [
     "feature_blocks",
     "feature_folders",
     "feature_manifest",
+    "import_features",
     "read_features",
     "require_current",
     "require_same_encoder",

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: Raised when the same inputs give other features, so that older files are made again.
 FORMAT = 1
+#: In front of the digest of an encoder that others ran, and of whose weights nothing but a name is known here.
+STATED = "stated:"
 
 
 def encoder_facts(encoder: Encoder) -> dict[str, Any]:
@@ -114,14 +116,23 @@ def encoder_identity(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {**names, "size_px": tile["size_px"], "mpp": tile["mpp"]}
 
 
-def encoder_differences(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> str:
-    """The fields of two `encoder_identity` that differ, in words; empty when they agree."""
+def encoder_differences(expected: Mapping[str, Any], actual: Mapping[str, Any], believe_stated: bool = False) -> str:
+    """The fields of two `encoder_identity` that differ, in words; empty when they agree.
+
+    With ``believe_stated``, weights that are only stated on one side are taken to be those of the other.
+    """
     fields = [name for name in expected if expected[name] != actual.get(name)]
+    if believe_stated and any(str(one.get("digest")).startswith(STATED) for one in (expected, actual)):
+        fields = [name for name in fields if name != "digest"]
     return "; ".join(f"{name} {actual.get(name)}, not {expected[name]}" for name in fields)
 
 
 def require_same_encoder(
-    expected: Mapping[str, Any], actual: Mapping[str, Any], where: str | Path, expected_by: str = "expected"
+    expected: Mapping[str, Any],
+    actual: Mapping[str, Any],
+    where: str | Path,
+    expected_by: str = "expected",
+    believe_stated: bool = False,
 ) -> None:
     """Refuse features of another encoder or tile.
 
@@ -133,18 +144,33 @@ def require_same_encoder(
         Where ``found`` comes from, for the message.
     expected_by
         Who expects, for the message, for instance ``"of A1.h5ad"``.
+    believe_stated
+        Take weights that are stated, since others ran them, to be those of the same name; it is said in the log.
 
     Raises
     ------
     FeatureError
         They differ; the message names every field that does.
     """
-    if differences := encoder_differences(expected, actual):
+    if differences := encoder_differences(expected, actual, believe_stated):
         raise FeatureError(
             f"the features are not of the same encoder and tile as those {expected_by}: {differences}",
             where=where,
-            hint="Embed all sections again with one encoder, in a new folder",
+            hint=encoder_hint(expected, actual, "Embed all sections again with one encoder, in a new folder"),
         )
+    if expected != actual:
+        _LOG.info("%s: that its weights are those %s is stated, not verified", where, expected_by)
+
+
+def encoder_hint(expected: Mapping[str, Any], actual: Mapping[str, Any], hint: str) -> str:
+    """What mends a difference between two `encoder_identity`; ``hint``, unless one is an earlier built-in encoder."""
+    same = all(expected[name] == actual.get(name) for name in ("encoder", "views", "size_px", "mpp"))
+    if not same or expected["encoder"] != "builtin":
+        return hint
+    return (
+        "The built-in encoder is not the same in all versions of histomix: embed again into a new folder, and train "
+        "heads on those features; or stay with the version that made what you have"
+    )
 
 
 _LOG = logging.getLogger(__name__)

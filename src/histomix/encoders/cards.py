@@ -49,6 +49,11 @@ def cards() -> list[EncoderCard]:
 
     A histomix card stands before a registered one of the same name. The models of lazyslide-models, ``zoo:NAME``, are
     not listed.
+
+    Examples
+    --------
+    >>> [card.name for card in hm.cards()][:3]
+    ['builtin', 'uni', 'uni2-h']
     """
     known = known_cards()
     return [*known.values(), *(entry.card for name, entry in registered().items() if name not in known)]

@@ -65,6 +65,12 @@ def export_maps(
     InputError
         The format is unknown or has no such thing to add, a folder holds no map, two maps have one name, or names
         would stand beside pseudonyms in ``out``.
+
+    Examples
+    --------
+    >>> written, failures = hm.export_maps("maps", "csv", "exported")
+    >>> [path.name for path in written]
+    ['patient-9.csv']
     """
     _check_format(to, also)
     given = as_list(maps)

@@ -127,6 +127,12 @@ def add_composition_to_wsidata(composition: AnnData | CompositionMap, wsi: Any, 
         The slide has another size than the one that was predicted.
     MissingExtraError
         The library wsidata is not installed.
+
+    Examples
+    --------
+    It needs the extra ``zoo`` and a slide that is open in wsidata.
+
+    >>> hm.add_composition_to_wsidata(composition, wsi)  # doctest: +SKIP
     """
     one = CompositionMap.of(composition)
     obs = one.adata.obs

@@ -201,7 +201,8 @@ class Head:
             where = f"features of {manifest.get('section') or 'the slide'}"
             try:
                 expected = encoder_identity({"encoder": encoder, "tile": encoder})
-                require_same_encoder(expected, encoder_identity(manifest), where, "that the head was trained on")
+                by = "that the head was trained on"
+                require_same_encoder(expected, encoder_identity(manifest), where, by, believe_stated=True)
             except FeatureError as error:
                 raise FeatureError(error.what, where=error.where, hint=hint) from error
             if table.n_vars != encoder["dim"] or not table.obs_names.equals(tables[0].obs_names):
@@ -242,9 +243,20 @@ def load_head(folder: str | os.PathLike[str]) -> Head:
     ------
     HeadError
         A file is missing or changed, or the head is of a kind or format that this version does not know.
+
+    Examples
+    --------
+    >>> hm.load_head("head").card["unit"]
+    'proportion'
     """
-    folder = Path(folder)
+    source, folder = os.fspath(folder), Path(folder)
     if not (folder / CARD).is_file():
+        if folder.suffix.lower() == ".zip" or str(source).startswith("hf:"):
+            raise MissingHeadError(
+                "is a head to be taken first: its licence is shown, and its files are checked",
+                where=source,
+                hint=f"Take it with: histomix head pull {source} --out HEAD, and give that folder",
+            )
         what = f"the folder holds no head ({CARD} is missing)" if folder.is_dir() else "there is no such folder"
         raise MissingHeadError(
             what, where=folder, hint="Make a head with: histomix train SHEET --features FEATURES --out HEAD"

@@ -94,6 +94,11 @@ def write_composition(
     ------
     StorageError
         The folder cannot be written, or the disk is full.
+
+    Examples
+    --------
+    >>> composition = hm.predict("slides/patient-9.tif", "head", progress=False)
+    >>> hm.write_composition("one-map", composition)
     """
     if preview is not None:
         with atomic_path(Path(folder) / PREVIEW_FILE) as temporary:

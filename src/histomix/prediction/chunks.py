@@ -58,7 +58,8 @@ def check_encoders(head: Head, encoders: Sequence[Encoder]) -> None:
     for entry, encoder in zip(head.card["encoders"], encoders, strict=True):
         actual = encoder_identity({"encoder": encoder_facts(encoder), "tile": encoder.tile_spec().to_dict()})
         expected = encoder_identity({"encoder": entry, "tile": entry})
-        require_same_encoder(expected, actual, f"the encoder {entry['name']}", "that the head was trained on")
+        by = "that the head was trained on"
+        require_same_encoder(expected, actual, f"the encoder {entry['name']}", by, believe_stated=True)
 
 
 def embed_chunk(
@@ -146,8 +147,27 @@ class ChunkFeatures:
         self.key, self.width = features_key(plan, head), width_of(head)
         self._store = Shards(work / "chunks", f"{self.key}+sharpness")
 
+    @property
+    def joined(self) -> bool:
+        """Whether the features of all bands are in one file already."""
+        return _joined(self.work, self.key)
+
+    def put(self, values: np.ndarray) -> None:
+        """Store the features of all tiles at once, float32 (tiles, features), whose sharpness is not known.
+
+        Raises
+        ------
+        StorageError
+            The file cannot be written.
+        """
+        sharp = np.full(len(self.plan), np.nan, DTYPE)
+        for name, array in ((SHARPNESS, sharp), (FEATURES, values.astype(DTYPE, copy=False))):
+            with atomic_path(self.work / name) as temporary, temporary.open("wb") as stream:
+                np.save(stream, array, allow_pickle=False)
+        write_json(self.work / FACTS, {"key": self.key, "digest": digest_file(self.work / FEATURES)})
+
     def __contains__(self, chunk: Chunk) -> bool:
-        return _joined(self.work, self.key) or self._load(chunk) is not None
+        return self.joined or self._load(chunk) is not None
 
     def parts(self, chunk: Chunk) -> Path:
         """Folder of the finished stretches of a band."""
@@ -173,7 +193,7 @@ class ChunkFeatures:
             A band is missing, or the file cannot be written.
         """
         path = self.work / FEATURES
-        if _joined(self.work, self.key):
+        if self.joined:
             return path
         with atomic_path(path) as temporary:
             joined = disk_array(temporary, (len(self.plan), self.width), DTYPE)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from ..common.anonymity.pseudonyms import Seal
 from ..common.transfer.addresses import check_address
-from ..errors import HistomixError
+from ..embedding.imports.slide_tiles import FeatureFiles
+from ..errors import HistomixError, InputError
 from ..maps.areas import AREAS_FILE
 from ..maps.map import MAP_FILE
 from ..maps.streaming import GEOJSON_FILES
@@ -39,6 +40,8 @@ class SlideJob:
         The folder of its results.
     mpp
         Um per px of level 0; None: as the slide says.
+    mpp_serves
+        Whether ``mpp`` only serves where the slide does not say its own: one that says another fails.
     name
         The slide's name in tables; that of its folder where left out.
     facts
@@ -65,6 +68,7 @@ class SlideJob:
     local: Path | None = None
     seal: Seal | None = None
     verify: bool = False
+    mpp_serves: bool = False
 
     def __post_init__(self) -> None:
         if is_remote(self.slide):
@@ -99,6 +103,22 @@ class SlideJob:
         return self.folder / ".work"
 
 
+def check_places(at: object, stride_um: float | None) -> None:
+    """Refuse to predict at given places and on a grid at once.
+
+    Raises
+    ------
+    InputError
+        Both are asked for.
+    """
+    if at is not None and stride_um is not None:
+        raise InputError(
+            "the places of a spots file lie where they lie: there is no stride between them",
+            where=at if isinstance(at, str | os.PathLike) else None,
+            hint="Leave out --stride-um, or leave out --at for a grid",
+        )
+
+
 @dataclass(frozen=True)
 class Settings:
     """How slides are predicted; make it with `Settings.of`.
@@ -119,6 +139,8 @@ class Settings:
         Keep the features of every slide for another head.
     reuse
         Output folder of an earlier run whose kept features may serve.
+    features
+        Features that others computed, which are read instead of the slides' tiles.
     gzip
         Compress the GeoJSON.
     batch_size
@@ -136,6 +158,7 @@ class Settings:
     min_tissue: float = 0.5
     keep_features: bool = False
     reuse: str | None = None
+    features: FeatureFiles | None = None
     gzip: bool = False
     batch_size: int = BATCH_SIZE
     region_names: tuple[tuple[str, str], ...] = field(default=(), repr=False)
@@ -151,7 +174,8 @@ class Settings:
         batch_size: int | None = None,
         **others: Any,
     ) -> Self:
-        """Settings with the digests of the files that they name."""
+        """Settings with the digests of the files that they name; InputError where places are asked for in two ways."""
+        check_places(at, others.get("stride_um"))
         return cls(
             head=head,
             at=None if at is None else os.fspath(at),
@@ -167,7 +191,8 @@ class Settings:
     def positions(self) -> dict[str, Any]:
         """What decides where tiles are."""
         names = ("stride_um", "at_digest", "regions_digest", "min_tissue")
-        return {name: value for name, value in asdict(self).items() if name in names}
+        positions: dict[str, Any] = {name: getattr(self, name) for name in names}
+        return positions if self.features is None else {**positions, "features": self.features.digest}
 
     @property
     def identity(self) -> str:

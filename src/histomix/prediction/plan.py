@@ -71,7 +71,7 @@ class Plan:
         Names of the spots in the order of ``tiles``; None on a grid, whose keys are ``{column}x{row}``.
     facts
         ``slide``, ``tile``, ``places``, ``cell_px``, ``grid``, ``regions``, ``fragments``, ``tissue_mm2``,
-        ``tissue_areas``.
+        ``tissue_areas``; ``features`` where others computed them.
     areas
         uint8, what is to be read of the tissue (`histomix.prediction.areas.planned_areas`).
     """
@@ -129,7 +129,9 @@ class Plan:
         slide = {name: self.facts["slide"][name] for name in ("digest", "mpp")}
         keys = None if self.keys is None else self.keys.tolist()
         tiles = np.stack([self.tiles["x_px"], self.tiles["y_px"]]).tobytes()
-        return digest_json({"format": FEATURES_FORMAT, "slide": slide, "keys": keys, "tiles": digest_bytes(tiles)})
+        facts = {"format": FEATURES_FORMAT, "slide": slide, "keys": keys, "tiles": digest_bytes(tiles)}
+        # What others computed never stands for what an encoder gave here.
+        return digest_json({**facts, "features": self.facts["features"]} if "features" in self.facts else facts)
 
     def save(self, folder: Path, request: str) -> None:
         """Write the plan; ``request`` is what it was asked for by.
@@ -357,6 +359,7 @@ def manifest_of(plan: Plan, head: Head, more: Mapping[str, Any]) -> dict[str, An
         "unit": head.card["unit"],
         "head": {**{name: head.card[name] for name in names if name in head.card}, "training": training},
         "calibration": head.card.get("calibration"),
+        **({"features": plan.facts["features"]} if "features" in plan.facts else {}),
         **more,
     }
     return nameless_manifest(facts) if "anonymised" in more else facts

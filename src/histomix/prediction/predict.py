@@ -15,6 +15,7 @@ import pandas as pd
 
 from ..common.anonymity.pseudonyms import open_pseudonyms
 from ..common.geometry.polygons import read_regions
+from ..embedding.imports.slide_tiles import names_of_slide
 from ..errors import ScaleWarning
 from ..heads import Head
 from ..maps.areas import areas_mm2
@@ -27,9 +28,10 @@ from ..spots import read_spots
 from .anonymise import nameless_spots, region_names
 from .chunks import check_encoders, embed_chunk
 from .encoders import load_head_encoders
-from .job import Settings
+from .foreign import files_of_features, plan_features
+from .job import Settings, check_places
 from .maps import apply_head, areas_of, blocks, describe
-from .plan import plan_tiles
+from .plan import bounded_mask, plan_tiles
 
 if TYPE_CHECKING:
     from ..encoders import Encoder
@@ -46,6 +48,11 @@ def predict(
     weights: Sequence[str | os.PathLike[str]] | None = None,
     trust_code: bool = False,
     encoders: Sequence[Encoder] | None = None,
+    features: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
+    encoder: str | Sequence[str] | None = None,
+    tile_um: float | None = None,
+    origin: str | None = None,
+    scale: float | None = None,
     batch_size: int | None = None,
     threads: int | None = None,
     anonymise: bool = False,
@@ -78,6 +85,12 @@ def predict(
         Let an encoder run code of its own, see `histomix.encoders.load_encoder`.
     encoders
         Encoders that are loaded already, in the order of the card (spares loading them for every slide).
+    features
+        Features that others computed of the slide's tiles, as `histomix.import_features` takes them, or a file of our
+        own store: they are read instead of the pixels, and the encoder's weights are not needed. The map has these
+        tiles, where they are on tissue; its ``in_focus`` is not known. Of a head on several encoders, one path each.
+    encoder, tile_um, origin, scale
+        What their files do not say, as for `histomix.import_features`.
     batch_size
         Tiles encoded at once, 32 where left out.
     threads
@@ -110,20 +123,35 @@ def predict(
     SlideError
         The slide cannot be opened, has no mpp, or no tissue was found on it.
     HeadError, FeatureError
-        The head cannot be loaded, the slide is far too coarse for it, or its encoder is not the one loaded here.
+        The head cannot be loaded, the slide is far too coarse for it, or its encoder is not the one loaded here, or
+        not the one (or its pooling, tile or scale) of ``features``.
     InputError
-        The spots or regions cannot be read.
+        The spots or regions cannot be read, or places are asked for together with a stride.
 
     See Also
     --------
     histomix.predict_slides : Many slides to folders, which is what ``histomix predict`` does.
+
+    Examples
+    --------
+    >>> composition = hm.predict("slides/patient-9.tif", "head", progress=False)
+    >>> composition.var_names.tolist()[:2]
+    ['Cancer epithelial', 'Normal epithelial']
+    >>> sorted(composition.layers)
+    ['lower', 'upper']
     """
+    check_places(at, stride_um)
     trained = Head.of(head)
-    loaded = list(encoders) if encoders is not None else load_head_encoders(trained, weights, threads, trust_code)
-    check_encoders(trained, loaded)
+    files = files_of_features(features, encoder, tile_um, origin, scale, stride_um)
+    loaded: list[Encoder] = []
+    if files is None:
+        loaded = list(encoders) if encoders is not None else load_head_encoders(trained, weights, threads, trust_code)
+        check_encoders(trained, loaded)
     if regions is not None:
         read_regions(regions)  # refused here, before any work
-    settings = Settings.of(trained.card["digest"], regions=regions, batch_size=batch_size, stride_um=stride_um)
+    settings = Settings.of(
+        trained.card["digest"], regions=regions, batch_size=batch_size, stride_um=stride_um, features=files
+    )
     spots = read_spots(at) if at is not None and not isinstance(at, pd.DataFrame) else at
     names = open_pseudonyms(anonymise, pseudonym_key, None)
     if names is not None:
@@ -135,16 +163,21 @@ def predict(
         stack.enter_context(warnings.catch_warnings())
         # Said once in words by the plan, instead of once per tile by the reading threads.
         warnings.simplefilter("ignore", ScaleWarning)
-        plan = plan_tiles(opened, trained, settings, spots, digest=slide_digest(opened.path)["digest"])
         preview = preview_pixels(opened)
-        report = stack.enter_context(progress_bars(progress))
-        size, file = settings.batch_size, opened.name
-        chunks = [
-            embed_chunk(opened, plan, chunk, loaded, batch_size=size, name=file, progress=report)
-            for chunk in plan.chunks
-        ]
-    values = np.concatenate(chunks)
-    maps = apply_head(trained, np.ascontiguousarray(values[:, :-1]), plan, sharp=values[:, -1])
+        digest, file, sharp = slide_digest(opened.path)["digest"], opened.name, None
+        if files is not None:
+            mask = bounded_mask(opened)
+            plan, X = plan_features(opened, trained, settings, names_of_slide(opened.path), mask, spots, digest)
+        else:
+            plan = plan_tiles(opened, trained, settings, spots, digest=digest)
+            report = stack.enter_context(progress_bars(progress))
+            chunks = [
+                embed_chunk(opened, plan, chunk, loaded, batch_size=settings.batch_size, name=file, progress=report)
+                for chunk in plan.chunks
+            ]
+            values = np.concatenate(chunks)
+            X, sharp = np.ascontiguousarray(values[:, :-1]), values[:, -1]
+    maps = apply_head(trained, X, plan, sharp=sharp)
     name = key = None
     if names is not None:
         plan.facts["slide"]["file"] = name = names.slide(file)

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from ..common.memory import out_of_memory
+from ..embedding.imports.slide_tiles import names_of_slide
 from ..errors import HistomixError, InputError, ScaleWarning, SlideError, StorageError
 from ..maps.tissue import write_previews
 from ..progress import Progress, silent
 from ..provenance import atomic_path, digest_json, remove_abandoned
-from ..slides import Slide, SlideCache, is_remote, open_slide
+from ..slides import Slide, SlideCache, is_remote
 from ..slides.files import slide_digest
 from ..spots import read_spots
 from .anonymise import nameless_spots
@@ -35,10 +36,12 @@ from .chunks import (
     kept_folders,
 )
 from .encoders import Model
+from .foreign import plan_features
+from .inputs.opening import opened
+from .inputs.remote import remote_facts
 from .job import FORMAT, Settings, SlideJob, SlideResult
 from .maps import write_map
 from .plan import Chunk, Plan, bounded_mask, plan_tiles
-from .remote import remote_facts
 from .status import Status, known_state, sealed_state
 
 _LOG = logging.getLogger(__name__)
@@ -135,7 +138,7 @@ class SlideRun:
             with contextlib.suppress(StorageError):  # how far it is may be lost; the features may not
                 self.status.progress(done, total)
 
-        with open_slide(self.job.path, self.job.mpp) as slide:
+        with opened(self.job) as slide:
             for chunk in self.plan(slide):
                 self.embed(chunk, slide, told)
         result = self.finish()
@@ -187,29 +190,36 @@ class SlideRun:
         asked = {"format": FORMAT, "slide": state["digest"], "mpp": job.mpp, "tiles": tiles, "fat": knows_fat(head)}
         request = digest_json({**asked, **self.settings.positions})
         plan = Plan.load(job.work, request)
-        if plan is None or not all((job.folder / name).is_file() for name in ("preview.jpg", "tissue.png")):
+        whole = all((job.folder / name).is_file() for name in ("preview.jpg", "tissue.png"))
+        if plan is None or not whole or (self.settings.features is not None and not self._has_features(plan)):
             if plan is None:
                 shutil.rmtree(job.work, ignore_errors=True)
             plan = self._new_plan(slide, state)
             plan.save(job.work, request)
         plan.facts["state"] = {**plan.facts["state"], **sealed_state(job, state)}
         self._plan = plan
-        return [] if self._kept_features(plan) is not None else plan.chunks
+        return [] if self._has_features(plan) else plan.chunks
 
     def _new_plan(self, slide: Slide | None, state: dict[str, Any]) -> Plan:
-        job, settings = self.job, self.settings
+        job, settings, vectors = self.job, self.settings, None
         spots = None if settings.at is None else read_spots(settings.at)
         if spots is not None and job.seal is not None:
             spots = nameless_spots(spots)
         with contextlib.ExitStack() as stack:
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore", ScaleWarning)
-            opened = stack.enter_context(open_slide(job.path, job.mpp)) if slide is None else slide
-            mask = bounded_mask(opened)
-            write_previews(job.folder, opened, mask)
-            plan = plan_tiles(opened, self.model.head, settings, spots, mask, state["digest"])
+            here = stack.enter_context(opened(job)) if slide is None else slide
+            mask = bounded_mask(here)
+            write_previews(job.folder, here, mask)
+            if settings.features is None:
+                plan = plan_tiles(here, self.model.head, settings, spots, mask, state["digest"])
+            else:
+                names = names_of_slide(Path(job.file_name), None if job.seal is not None else job.name)
+                plan, vectors = plan_features(here, self.model.head, settings, names, mask, spots, state["digest"])
         plan.facts["slide"]["file"] = job.shown_file
         plan.facts["state"] = sealed_state(job, state)
+        if vectors is not None:
+            ChunkFeatures(job.work, plan, self.model.head).put(vectors)
         return plan
 
     def planned(self) -> Plan | None:
@@ -257,9 +267,9 @@ class SlideRun:
         encoders = self.model.encoders()
         check_encoders(head, encoders)
         self._check_slide(plan)
-        with contextlib.nullcontext(slide) if slide is not None else open_slide(job.path, job.mpp) as opened:
+        with contextlib.nullcontext(slide) if slide is not None else opened(job) as here:
             values = embed_chunk(
-                opened,
+                here,
                 plan,
                 chunk,
                 encoders,
@@ -315,6 +325,10 @@ class SlideRun:
 
     def _kept_features(self, plan: Plan) -> Path | None:
         return kept_features(kept_folders(self.job, self.settings), features_key(plan, self.model.head))
+
+    def _has_features(self, plan: Plan) -> bool:
+        """Whether the features of all tiles are stored."""
+        return self._kept_features(plan) is not None or ChunkFeatures(self.job.work, plan, self.model.head).joined
 
     def _needed_plan(self) -> Plan:
         plan = self.planned()
@@ -374,7 +388,7 @@ class SlideRun:
 
     @cached_property
     def remote(self) -> dict[str, Any] | None:
-        """What the store says of a remote slide, see `histomix.prediction.remote.remote_facts`; it is asked once."""
+        """What the store says of a remote slide (`histomix.prediction.inputs.remote.remote_facts`); asked once."""
         return remote_facts(self.job, self.cache)
 
     def kept_remotely(self) -> SlideResult | None:

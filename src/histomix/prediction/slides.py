@@ -17,15 +17,16 @@ from ..common.words import RESEARCH_USE
 from ..errors import HeadError
 from ..heads import Head
 from ..maps.reading import interval_caution, type_facts, words_by_type
-from ..progress import Progress, progress_bars
+from ..progress import Progress, part_of, progress_bars
 from ..spots import read_spots
 from .anonymise import anonymous_jobs, region_names, remove_names
 from .chunks import kept_folders
 from .cluster.cluster import predict_with_dask
 from .encoders import Model, load_head_encoders
+from .foreign import files_of_features
+from .inputs.sources import slide_jobs
 from .job import Settings, SlideJob, SlideResult
 from .run import SlideRun
-from .sources import slide_jobs
 from .status import Status
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,11 @@ def predict_slides(
     regions: str | os.PathLike[str] | None = None,
     keep_features: bool = False,
     reuse: str | os.PathLike[str] | None = None,
+    features: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
+    encoder: str | Sequence[str] | None = None,
+    tile_um: float | None = None,
+    origin: str | None = None,
+    scale: float | None = None,
     gzip: bool = False,
     wait: bool = False,
     weights: Sequence[str | os.PathLike[str]] | None = None,
@@ -54,6 +60,7 @@ def predict_slides(
     anonymise: bool = False,
     pseudonym_key: str | os.PathLike[str] | None = None,
     verify: bool = False,
+    force_mpp: bool = False,
     progress: Progress | bool = True,
 ) -> list[SlideResult]:
     """Predict every slide into a folder of its own under ``out``.
@@ -63,13 +70,15 @@ def predict_slides(
     Parameters
     ----------
     slides
-        Slides, folders of slides, and sheets, one or several; see `histomix.prediction.sources.slide_jobs`.
+        Slides, folders of slides, and sheets, one or several; see `histomix.prediction.inputs.sources.slide_jobs`.
     head
         A trained head, or its folder; processes and clusters need the folder.
     keep_features
         Keep the features in ``<slide>/features``: another head on the same encoders then needs no encoder.
     reuse
         The ``out`` of an earlier run whose kept features may serve.
+    features, encoder, tile_um, origin, scale
+        As for `histomix.predict`; a file of each slide is found by its name.
     gzip
         Write ``tiles.geojson.gz``.
     wait
@@ -94,6 +103,9 @@ def predict_slides(
     verify
         Read slides whole (remote ones: fetch them) to see whether they are still the same, though neither their sizes
         nor their times have changed.
+    force_mpp
+        Take ``mpp`` for slides that say another one, too. Without it ``mpp`` is for those that say none, and a slide
+        whose own differs by over 2 % fails.
 
     Returns
     -------
@@ -116,11 +128,17 @@ def predict_slides(
         Another run writes to ``out``.
     ClusterError
         The scheduler cannot be reached, or is gone; the same call goes on where it stopped.
+
+    Examples
+    --------
+    >>> (result,) = hm.predict_slides("slides", "head", "maps", progress=False)  # what is up to date is kept
+    >>> result.error is None
+    True
     """
     on_cluster = workers is not None or scheduler is not None
     if on_cluster and isinstance(head, Head):
         raise HeadError("other processes cannot see a head in memory", hint="Save it, and give its folder")
-    named = jobs = slide_jobs(as_list(slides), out, mpp)
+    named = jobs = slide_jobs(as_list(slides), out, mpp, force_mpp)
     if at is not None:
         read_spots(at)  # refused here, before any work
     if regions is not None:
@@ -134,6 +152,7 @@ def predict_slides(
         reuse=reuse,
         batch_size=batch_size,
         stride_um=stride_um,
+        features=files_of_features(features, encoder, tile_um, origin, scale, stride_um),
         keep_features=keep_features,
         gzip=gzip,
     )
@@ -147,8 +166,11 @@ def predict_slides(
         names.save()  # before any of them is written
     jobs = [replace(job, verify=verify) for job in jobs]
     model = Model(trained, lambda head: load_head_encoders(head, weights, threads, trust_code))
+    if settings.features is not None:
+        logger.info("features that others computed: their encoder is stated, not verified, and no focus is measured")
     waiting = [job for job in jobs if not Status(job, settings).is_done()]
-    if weights is not None or (not on_cluster and any(not _may_be_kept(job, settings) for job in waiting)):
+    needs_encoders = settings.features is None and not on_cluster
+    if weights is not None or (needs_encoders and any(not _may_be_kept(job, settings) for job in waiting)):
         model.encoders()  # one that cannot be loaded stops the run here, not on every slide
     with folder_lock(Path(out), "maps", wait=wait), progress_bars(progress) as report:
         if names is not None:
@@ -168,7 +190,12 @@ def predict_slides(
                 threads=threads,
                 progress=report,
             )
-        return [SlideRun(job, settings, model).run(report) for job in jobs]
+        results = []
+        with part_of(report, "predict (slides)", len(jobs)) as one_more:
+            for job in jobs:
+                results.append(SlideRun(job, settings, model).run(report))
+                one_more()
+        return results
 
 
 def say_of_head(head: Head) -> None:

@@ -227,7 +227,7 @@ def _tells_counts(told: Mapping[str, Any]) -> bool:
 def _digest_or_none(path: Path) -> str | None:
     try:
         return digest_file(path)
-    except OSError:
+    except (OSError, InputError):
         return None
 
 

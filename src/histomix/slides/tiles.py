@@ -15,6 +15,8 @@ from ..errors import InputError
 from .slide import Slide
 from .tissue import TissueMask, tissue_mask
 
+#: No microscope scan is coarser than this, um per px.
+MAX_MPP = 100.0
 _STRIP_TILES = 8
 # Places of a grid that are looked up on the tissue mask at once.
 _GRID_POSITIONS = 1 << 16
@@ -44,6 +46,8 @@ class TileSpec:
         for name, value in (("mpp", self.mpp), ("stride_um", self.stride_um)):
             if not (value is None and name == "stride_um") and not (value is not None and 0 < value < math.inf):
                 raise InputError(f"the {name} of a tile must be a positive number, not {value!r}")
+        if self.mpp > MAX_MPP:
+            raise InputError(f"the mpp of a tile must be at most {MAX_MPP:g} um per px, not {self.mpp!r}")
 
     @property
     def size_um(self) -> float:

@@ -121,7 +121,8 @@ def read_polygons(path: Path, hint: str = _HINT) -> Iterator[tuple[int, Mapping[
         try:
             shape = _shape(geometry if isinstance(geometry, Mapping) else {})
         except (TypeError, ValueError) as error:
-            raise InputError(f"feature {number} is no polygon of numbers ({error})", where=path, hint=hint) from error
+            reason = "its rings are not lists of x and y" if isinstance(error, TypeError) else error
+            raise InputError(f"feature {number} is no polygon of numbers ({reason})", where=path, hint=hint) from error
         if shape is not None:
             yield number, properties if isinstance(properties, Mapping) else {}, shape
 

@@ -17,6 +17,7 @@ from ...provenance import versions
 from ..base import CompositionRegressor
 from ..dataset import TrainingSet
 from ..trust.intervals import Intervals
+from .imported import imported_notes
 
 #: Of the folder's layout; a head of another format is refused.
 FORMAT = 2
@@ -104,7 +105,7 @@ def make_card(
         "scale_check": scale_check,
         "calibration": None if intervals is None else _named(intervals.facts(), training.cell_types),
         "intended_use": INTENDED_USE,
-        "limits": " ".join([LIMITS, *notes]),
+        "limits": " ".join([LIMITS, *notes, *imported_notes(encoders)]),
         "versions": versions("numpy", "scipy", "scikit-learn", "torch", "safetensors"),
     }
     # Through JSON once, so that a card in memory equals the same card loaded (lists, not tuples).
