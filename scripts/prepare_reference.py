@@ -49,9 +49,9 @@ def from_archive(path: Path, key: str) -> ad.AnnData:
         matrix = sparse.csr_matrix(mmread(root / PARTS[0]).T)
         genes, barcodes = (pd.read_csv(root / name, sep="\t", header=None)[0].astype(str) for name in PARTS[1:3])
         facts = pd.read_csv(root / PARTS[3], index_col=0).loc[barcodes]
-    obs = pd.DataFrame({"cell_type": facts[key].astype(str).to_numpy()}, index=pd.Index(barcodes))
+    obs = pd.DataFrame({"cell_type": facts[key].astype(str).to_numpy()}, index=pd.Index(barcodes.to_numpy()))
     obs["donor"] = facts["orig.ident"].astype(str).to_numpy()
-    return ad.AnnData(matrix, obs=obs, var=pd.DataFrame(index=pd.Index(genes)))
+    return ad.AnnData(matrix, obs=obs, var=pd.DataFrame(index=pd.Index(genes.to_numpy())))
 
 
 def from_cells(path: Path, key: str) -> ad.AnnData:

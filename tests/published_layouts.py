@@ -45,10 +45,10 @@ class Made:
         return [f"{x}x{y}" for x, y in self.array]
 
 
-def made_sections(folder: Path, number: int, sources: int = 6) -> tuple[Path, Iterator[Made]]:
+def made_sections(folder: Path, number: int, sources: int = 2) -> tuple[Path, Iterator[Made]]:
     """The reference, and sections of a phantom brought to a square array, some of them turned."""
     sheet = hm.make_phantom(
-        folder / "source", seed=21, donors=sources, sections_per_donor=1, size_um=(560.0, 560.0), progress=False
+        folder / "source", seed=21, donors=sources, sections_per_donor=1, size_um=(480.0, 480.0), progress=False
     )
     cohort = hm.read_cohort(sheet)
 

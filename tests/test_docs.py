@@ -13,6 +13,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,9 +69,10 @@ def test_the_blocks_of_a_page_run(page: Path, tour: Runner, quick: None) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if any(one.long for one in blocks_of(page))])
 def test_the_long_blocks_of_a_page_run(page: Path, tour: Runner) -> None:
+    names: dict[str, Any] = {}
     for block in blocks_of(page):
         if block.long:
-            tour.block(block, {})
+            tour.block(block, names)
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -189,6 +189,17 @@ def test_an_archive_that_understates_a_size_is_stopped(packed: Path, tmp_path: P
     assert not (tmp_path / "back").exists()
 
 
+def test_an_archive_with_holes_is_refused(packed: Path, tmp_path: Path) -> None:
+    data = packed.read_bytes()
+    start = data.index(b"weights.safetensors") + 19
+    for offset in (0, 40, 500, 3000):
+        holed = data[: start + offset] + bytes(200) + data[start + offset + 200 :]
+        (tmp_path / "holed.zip").write_bytes(holed)
+        with pytest.raises(HeadError, match=r"'weights.safetensors' is damaged"):
+            pull_head(tmp_path / "holed.zip", tmp_path / "back", accept=yes)
+        assert not (tmp_path / "back").exists()
+
+
 def test_a_damaged_archive_is_refused(packed: Path, tmp_path: Path) -> None:
     data = packed.read_bytes()
     for name, content in (("cut.zip", data[: len(data) // 2]), ("text.zip", b"no archive"), ("empty.zip", b"")):

@@ -28,7 +28,7 @@ def test_stnet_is_read_as_it_is_published(server: Server, tmp_path: Path) -> Non
     cohort = hm.read_cohort(sheet)
     assert cohort.names == ["BC23000_C1", "BC23001_C1"] and set(cohort.donors.values()) == {"BC23000", "BC23001"}
     section = cohort.section("BC23001_C1")
-    assert section.adata.n_obs > 20 and section.adata.X.sum() > 0
+    assert section.adata.n_obs > 15 and section.adata.X.sum() > 0
     assert float(pd.read_csv(sheet)["mpp"][0]) == pytest.approx(1.0, abs=0.02)
     assert json.loads((tmp_path / "stnet" / "cohort.json").read_text(encoding="utf-8"))["licence"] == "CC BY 4.0"
     asked = len(server.asked)
@@ -122,7 +122,7 @@ def test_the_lung_is_read_by_its_sample_table(server: Server, tmp_path: Path) ->
     sheet = hm.fetch_cohort("hist2cell-lung", tmp_path / "lung", mirror=server.url, progress=False)
     cohort = hm.read_cohort(sheet)
     assert cohort.donors == {"WSA_LngSP8759311": "A50", "WSA_LngSP8759312": "A51"}
-    assert cohort.section("WSA_LngSP8759311").adata.n_obs > 20
+    assert cohort.section("WSA_LngSP8759311").adata.n_obs > 15
     # Nobody publishes digests: what first arrived is noted, and must stay the same.
     image = tmp_path / "lung" / "WSA_LngSP8759311" / "image.tif"
     image.write_bytes(image.read_bytes() + b"more")

@@ -15,7 +15,7 @@ import tifffile
 from PIL import Image
 
 from histomix.errors import SlideError, SlideReadError
-from histomix.prediction.sources import find_slides
+from histomix.prediction.inputs.sources import find_slides
 from histomix.slides import open_slide
 from histomix.slides.files import slide_files
 from histomix.slides.readers import flat

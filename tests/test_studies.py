@@ -137,7 +137,7 @@ def test_her2st_from_a_mirror_to_the_table(server: Server, tmp_path: Path) -> No
 
 
 def test_a_cohort_with_a_missing_patient_says_so_in_the_title(server: Server, tmp_path: Path) -> None:  # noqa: F811
-    reference, sections = made_sections(tmp_path, 3, sources=3)
+    reference, sections = made_sections(tmp_path, 3)
     server.files = her2st(sections, "ABC")
     with pytest.raises(InputError, match="missing are her2st: 5 of 8 donors"):
         _run("sun2025-her2st", tmp_path / "out", reference=reference, mirror=server.url)
@@ -150,7 +150,7 @@ def test_a_cohort_with_a_missing_patient_says_so_in_the_title(server: Server, tm
 
 @pytest.mark.slow
 def test_stnet_of_23_patients_from_a_mirror_to_the_table(server: Server, tmp_path: Path) -> None:  # noqa: F811
-    reference, sections = made_sections(tmp_path, 23)
+    reference, sections = made_sections(tmp_path, 23, sources=6)
     server.files = stnet(sections)
     done = _run("sun2025-stnet", tmp_path / "out", reference=reference, mirror=server.url, partial=True)
     assert not done.failures and done.table["protocol"].str.contains("23 donors, 23 sections").any()
@@ -158,7 +158,7 @@ def test_stnet_of_23_patients_from_a_mirror_to_the_table(server: Server, tmp_pat
 
 @pytest.mark.slow
 def test_the_transfer_of_both_cohorts_from_a_mirror_to_the_table(server: Server, tmp_path: Path) -> None:  # noqa: F811
-    reference, sections = made_sections(tmp_path, 8)
+    reference, sections = made_sections(tmp_path, 8, sources=4)
     made = list(sections)
     server.files = her2st(iter(made[:4]), "ABCD") | stnet(iter(made[4:]), 4)
     done = _run("sun2025-transfer", tmp_path / "out", reference=reference, mirror=server.url, partial=True)

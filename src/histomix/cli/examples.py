@@ -75,12 +75,14 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         Example(
             "histomix evaluate sheet.csv --features features --labels labels --heads ridge,knn --out evaluation-two",
             "other heads on the same folds",
+            "takes as long as the line above",
         ),
     ),
     "benchmark": (
         Example(
             "histomix benchmark sheet.csv --labels labels --encoder builtin --heads ridge --out benchmark",
             "encoders and heads on the same folds",
+            "takes as long as evaluate",
         ),
     ),
     "plan": (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from anndata import AnnData
 
@@ -26,7 +27,9 @@ def features_card(features: Mapping[str, AnnData], shapes: Mapping[str, tuple[in
     """The card of features by section, in HTML; they are looked at one section after the other."""
     from ..notebook import card_html
 
-    facts, rows, told = [], [], {}
+    facts: list[tuple[str, Any]] = []
+    rows: list[list[Any]] = []
+    told: dict[str, Any] = {}
     for name, table in features.items():
         told = told or (read_facts(table.uns["manifest"]) if "manifest" in table.uns else {})
         tissue = float(table.obs["tissue"].mean()) if "tissue" in table.obs else None

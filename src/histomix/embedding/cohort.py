@@ -27,10 +27,10 @@ from .restaining import embed_stain_shifts
 from .target import EncoderSource, Target, Work
 
 if TYPE_CHECKING:
-    from anndata import AnnData
-
     from ..encoders import Encoder
     from ..encoders.runtimes import Runtime
+    from .by_section import Features
+    from .features import SectionFeatures
 
 _LOG = logging.getLogger(__name__)
 #: Errors that would meet the next section too.
@@ -40,7 +40,7 @@ _Weights = _Path | Sequence[_Path] | Mapping[str, _Path] | None
 
 
 @overload
-def embed(
+def embed(  # type: ignore[overload-overlap]  # a str is a sequence of str too
     cohort: Cohort | str | os.PathLike[str],
     encoder: str | Encoder = "builtin",
     weights: _Weights = None,
@@ -55,7 +55,7 @@ def embed(
     runtime: Runtime = "auto",
     trust_code: bool = False,
     verify: bool = False,
-) -> Mapping[str, AnnData]: ...
+) -> Features | SectionFeatures: ...
 @overload
 def embed(
     cohort: Cohort | str | os.PathLike[str],
@@ -72,7 +72,7 @@ def embed(
     runtime: Runtime = "auto",
     trust_code: bool = False,
     verify: bool = False,
-) -> dict[str, Mapping[str, AnnData]]: ...
+) -> dict[str, Features | SectionFeatures]: ...
 def embed(
     cohort: Cohort | str | os.PathLike[str],
     encoder: str | Encoder | Sequence[str | Encoder] = "builtin",
@@ -88,7 +88,7 @@ def embed(
     runtime: Runtime = "auto",
     trust_code: bool = False,
     verify: bool = False,
-) -> Mapping[str, AnnData] | dict[str, Mapping[str, AnnData]]:
+) -> Features | SectionFeatures | dict[str, Features | SectionFeatures]:
     """Embed the tile at every spot of a cohort with one or several frozen encoders.
 
     With ``out``, work is stored as it proceeds: the same call goes on where an earlier one stopped, and keeps

@@ -2,12 +2,12 @@
 
 from ..heads import IN_SCOPE_PERCENTILE
 from .encoders import Model, load_head_encoders
+from .inputs.sources import passed_over, slide_jobs
 from .job import Settings, SlideJob, SlideResult
 from .plan import Chunk, Plan
 from .predict import predict
 from .run import SlideRun
 from .slides import predict_slides
-from .sources import passed_over, slide_jobs
 
 __all__ = [
     "IN_SCOPE_PERCENTILE",

@@ -37,11 +37,11 @@ from .chunks import (
 )
 from .encoders import Model
 from .foreign import plan_features
+from .inputs.opening import opened
+from .inputs.remote import remote_facts
 from .job import FORMAT, Settings, SlideJob, SlideResult
 from .maps import write_map
-from .opening import opened
 from .plan import Chunk, Plan, bounded_mask, plan_tiles
-from .remote import remote_facts
 from .status import Status, known_state, sealed_state
 
 _LOG = logging.getLogger(__name__)
@@ -388,7 +388,7 @@ class SlideRun:
 
     @cached_property
     def remote(self) -> dict[str, Any] | None:
-        """What the store says of a remote slide, see `histomix.prediction.remote.remote_facts`; it is asked once."""
+        """What the store says of a remote slide (`histomix.prediction.inputs.remote.remote_facts`); asked once."""
         return remote_facts(self.job, self.cache)
 
     def kept_remotely(self) -> SlideResult | None:

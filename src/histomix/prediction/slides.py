@@ -24,9 +24,9 @@ from .chunks import kept_folders
 from .cluster.cluster import predict_with_dask
 from .encoders import Model, load_head_encoders
 from .foreign import files_of_features
+from .inputs.sources import slide_jobs
 from .job import Settings, SlideJob, SlideResult
 from .run import SlideRun
-from .sources import slide_jobs
 from .status import Status
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def predict_slides(
     Parameters
     ----------
     slides
-        Slides, folders of slides, and sheets, one or several; see `histomix.prediction.sources.slide_jobs`.
+        Slides, folders of slides, and sheets, one or several; see `histomix.prediction.inputs.sources.slide_jobs`.
     head
         A trained head, or its folder; processes and clusters need the folder.
     keep_features

@@ -12,9 +12,9 @@ import pandas as pd
 
 from ..common import tables
 from ..common.naming import file_key
+from ..common.units import PROPORTION
 from ..errors import SectionError
 from .counts import match_barcodes, read_keys
-from .sheet import PROPORTION
 
 #: Endings of tables, which may follow another: A1.tsv.gz.
 _TABLES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")

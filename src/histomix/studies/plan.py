@@ -26,7 +26,7 @@ from ..evaluation.data import CohortData, evaluation_data
 from ..heads import TrainingSet, make_estimator
 from ..pages.page import content_policy, page_environment
 from ..pl.scores import number
-from ..prediction.sources import slide_jobs
+from ..prediction.inputs.sources import slide_jobs
 from ..progress import Progress, progress_bars
 from ..provenance import atomic_path, require_writable, write_json
 from ..slides import open_slide
@@ -132,6 +132,10 @@ def plan(
         What was given cannot be read or joined.
     EncoderError
         An encoder of the features cannot be loaded, for the slides.
+
+    Examples
+    --------
+    >>> found = hm.plan("sheet.csv", "features", labels="labels", progress=False)
     """
     if out is not None:
         require_writable(Path(out) / "plan.json")

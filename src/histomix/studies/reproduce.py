@@ -137,6 +137,12 @@ def reproduce(
         Weights or a library are missing, and ``partial`` was not asked for.
     DownloadError
         A cohort cannot be fetched.
+
+    Examples
+    --------
+    It fetches public data.
+
+    >>> found = hm.reproduce("sun2025-her2st", "her2st", partial=True)  # doctest: +SKIP
     """
     study, folder = read_study(name), Path(out)
     fault = sharing_fault(study.licence) if publish else None

@@ -104,7 +104,13 @@ class Study:
 
 
 def list_studies() -> list[Study]:
-    """All studies, by name."""
+    """All studies, by name.
+
+    Examples
+    --------
+    >>> [study.name for study in hm.list_studies()][:1]
+    ['hist2cell-lung']
+    """
     return [read_study(path.stem) for path in sorted(FACTS.glob("*.yaml"))]
 
 

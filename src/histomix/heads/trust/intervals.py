@@ -16,7 +16,8 @@ LEVEL = 0.9
 #: The error's variance is never taken below this share of its mean: a tile is not certain because it is predicted as 0.
 _FLOOR = 0.01
 #: Factors on intervals that were calibrated on sections of one donor, of two: they make them hold other donors of a
-#: phantom (eight donors, ridge: 1.9 and 2.0 at levels of .8 and .9, 1.65 and 1.75 with two).
+#: phantom (eight donors, ridge, an earlier built-in encoder: 1.9 and 2.0 at levels of .8 and .9, 1.65 and 1.75 with
+#: two; of the present one less would do).
 WIDENED = {1: 2.0, 2: 1.7}
 WIDENED_BY = "the spread between donors of the phantom"
 #: Scores at which a cell type's distributions are compared, at most; what lies between is rounded up.

@@ -11,8 +11,8 @@ from scipy.stats import rankdata
 
 from ...common.metrics import Array, pearson_by_section, slide_means, spearman, spread_kept
 from ...common.resampling import interval_of, mean_and_interval, resample_weights
+from ...common.units import CELLS, RELATIVE
 from ...common.words import BETWEEN, NEITHER, WITHIN
-from ...spots import CELLS, RELATIVE
 from ..dataset import TrainingSet
 from ..inner_folds import MIN_DONORS, held_out_kind, inner_groups, inner_splits
 from .intervals import LEVEL, group_quantile

@@ -94,7 +94,7 @@ def bin_size(path: Path) -> int | None:
     """
     try:
         first = next(position_batches(path, 1))["barcode"].iloc[0] if path.suffix == ".parquet" else _first_cell(path)
-    except (HistomixError, StopIteration, IndexError, OSError):
+    except (HistomixError, StopIteration, IndexError, OSError, zlib.error):
         return None
     named = _BIN.match(str(first))
     return int(named[1]) if named else None

@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..common.naming import file_key, safe_file_name
-from ..common.paths import path_in_table
-from ..common.transfer.addresses import check_address, redact_url
-from ..common.transfer.remote_names import remote_name
-from ..errors import HeadError, InputError
-from ..slides.dicom import dicom_series
-from ..slides.files import SUFFIXES
-from .job import SlideJob
+from ...common.naming import file_key, safe_file_name
+from ...common.paths import path_in_table
+from ...common.transfer.addresses import check_address, redact_url
+from ...common.transfer.remote_names import remote_name
+from ...errors import HeadError, InputError
+from ...slides.dicom import dicom_series
+from ...slides.files import SUFFIXES
+from ..job import SlideJob
 
 _SHEETS = (".csv", ".tsv")
 _FLAT = (".png", ".jpg", ".jpeg")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..errors import SlideError
-from ..slides import Slide, open_slide
-from .job import SlideJob
+from ...errors import SlideError
+from ...slides import Slide, open_slide
+from ..job import SlideJob
 
 #: A given scale that differs from the slide's own by more than this share is another one.
 MPP_TOLERANCE = 0.02
