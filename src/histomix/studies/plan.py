@@ -132,6 +132,12 @@ def plan(
         What was given cannot be read or joined.
     EncoderError
         An encoder of the features cannot be loaded, for the slides.
+
+    Examples
+    --------
+    >>> found = hm.plan("sheet.csv", "features", labels="labels", progress=False)
+    >>> found.curve.gains["cell_type"].iloc[-1]
+    'mean over cell types'
     """
     if out is not None:
         require_writable(Path(out) / "plan.json")

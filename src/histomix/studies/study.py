@@ -104,7 +104,13 @@ class Study:
 
 
 def list_studies() -> list[Study]:
-    """All studies, by name."""
+    """All studies, by name.
+
+    Examples
+    --------
+    >>> [study.name for study in hm.list_studies()]
+    ['hist2cell-lung', 'sun2025-ablation', 'sun2025-her2st', 'sun2025-stnet', 'sun2025-transfer']
+    """
     return [read_study(path.stem) for path in sorted(FACTS.glob("*.yaml"))]
 
 
