@@ -102,6 +102,7 @@ $(DOCS)/.installed: pyproject.toml docs/website/constraints.txt $(STAMP)
 	@touch $@
 
 docs: $(DOCS)/.installed
+	rm -rf dist/docs
 	$(DOCS)/bin/python -m sphinx -q -W --keep-going -d dist/docs-work docs dist/docs
 	$(DOCS)/bin/python docs/website/check.py dist/docs
 	@echo dist/docs/index.html
