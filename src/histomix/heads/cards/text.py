@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ...common.units import RELATIVE
 from ...common.words import counted
-from ...spots import RELATIVE
 from .answers import answer_words, answers_of
 from .levels import Levels, levels_of
 
