@@ -267,10 +267,10 @@ def test_own_reliability_takes_two_more_fits() -> None:
         pair(), max_epochs=12, reliability="own", fit="cohort", progress=lambda task, done, total: fits.append(task)
     )
     assert [fit.rsplit("(")[-1] for fit in dict.fromkeys(fits)] == [
+        "label",
         "all counts)",
         "first half)",
         "second half)",
-        "label",
     ]
     found = labels["A"].reliability
     assert (

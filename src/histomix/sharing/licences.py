@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..heads import Head
-from ..heads.head import seal
+if TYPE_CHECKING:
+    from ..heads import Head
 
 #: What a licence says where others may not have, or may not sell, what is made of the data.
 _FORBIDDEN = (
@@ -50,6 +50,8 @@ def with_licences(head: Head, *, data: str, labels: str, name: str | None = None
     name
         Another name for the head.
     """
+    from ..heads.head import Head, seal
+
     card: dict[str, Any] = {key: value for key, value in head.card.items() if key not in ("digest", "files")}
     card["licences"] = {"data": data, "labels": labels}
     card["name"] = name or card["name"]
