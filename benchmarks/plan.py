@@ -1,6 +1,6 @@
 """Does the slide that `histomix plan` names bring more than one drawn at random? On the phantom, over 20 seeds.
 
-Four donors are labelled, eight are candidates, and what each candidate brings is measured on the other twelve: a ridge
+Four donors are labelled, six are candidates, and what each candidate brings is measured on the other eight: a ridge
 head is trained on the four and the candidate, and scored on donors that nobody chose by.
 
 Usage: python benchmarks/plan.py
@@ -21,7 +21,7 @@ from histomix.evaluation.data import CohortData, evaluation_data
 from histomix.heads import TrainingSet, inner_groups, make_estimator
 from histomix.studies.next_slide import slide_scores
 
-LABELLED, CANDIDATES, SEEDS = 4, 8, 20
+LABELLED, CANDIDATES, SEEDS = 4, 6, 20
 MEASURES = ("score", "coverage", "disagreement", "spread")
 
 
@@ -51,13 +51,15 @@ def main() -> None:
         folder = chosen.folder or Path(temporary)
         sheet = folder / "sheet.csv"
         if chosen.folder is None:
-            hm.make_phantom(folder, seed=5, donors=24, sections_per_donor=1, size_um=(900.0, 900.0), progress=False)
+            hm.make_phantom(folder, seed=5, donors=18, sections_per_donor=1, size_um=(680.0, 680.0), progress=False)
             hm.label(sheet, reference=folder / "reference.csv", out=folder / "labels", progress=False)
             hm.embed(sheet, out=folder / "features", progress=False)
         training = evaluation_data(CohortData.of(sheet, folder / "features", folder / "labels")).training
         donors = np.unique(training.donor)
-        rows = []
-        for seed in range(chosen.seeds):
+        # Kept beside the phantom, so that a run that was stopped goes on.
+        kept = folder / "plan-rows.csv"
+        rows = pd.read_csv(kept).to_dict("records") if kept.is_file() else []
+        for seed in range(len(rows), chosen.seeds):
             order = np.random.default_rng(seed).permutation(donors).tolist()
             known, tried = order[:LABELLED], order[LABELLED : LABELLED + CANDIDATES]
             tested = order[LABELLED + CANDIDATES :]
@@ -71,6 +73,7 @@ def main() -> None:
                 row[name] = table.loc[table[name].idxmax(), "gain"]
                 row[f"rank of {name}"] = table[name].corr(table["gain"], method="spearman")
             rows.append(row)
+            pd.DataFrame(rows).to_csv(kept, index=False)
             print(" ".join(f"{k}={v:.3f}" for k, v in row.items()), flush=True)
         found = pd.DataFrame(rows)
         print(f"\nmean Pearson before {found['before'].mean():.3f}; gain of a donor drawn at random "

@@ -1,6 +1,6 @@
 """Draw docs/gallery: the lines of docs/gallery.md, in the folder of the tutorial, each figure as a small JPEG.
 
-Usage: python scripts/gallery_pictures.py WORK
+Usage: python scripts/gallery_pictures.py WORK [training.jpg ...]
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _PICTURE = re.compile(r"```python\n(?P<code>[^`]*)```\n\n!\[[^\]]*\]\(gallery/(?
 _WIDTH_PX = 1100
 
 
-def main(work: Path) -> None:
-    """Draw them all."""
+def main(work: Path, *chosen: str) -> None:
+    """Draw them, or those that are named."""
     import matplotlib as mpl
 
     mpl.use("agg")
@@ -39,6 +39,8 @@ def main(work: Path) -> None:
     names: dict[str, object] = {}
     exec(blocks_of(DOCS / "gallery.md")[0].text, names)
     for found in _PICTURE.finditer((DOCS / "gallery.md").read_text(encoding="utf-8")):
+        if chosen and found["name"] not in chosen:
+            continue
         exec(found["code"], names)
         figure = plt.gcf()
         figure.savefig("figure.png", dpi=130, bbox_inches="tight", facecolor="white")
@@ -52,4 +54,4 @@ def main(work: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

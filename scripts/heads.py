@@ -3,6 +3,7 @@
 Usage: python scripts/heads.py                 every head into dist/heads/, with a catalogue and a card each
        python scripts/heads.py --package       the phantom's head into the package, anew for each built-in encoder
        python scripts/heads.py --check-data    says what would be built, and what is refused
+       python scripts/heads.py --work FOLDER   keeps each step there, and goes on from it
 
 A head is handed on only where the licence of its training data allows it (histomix.sharing.sharing_fault). Data are
 looked for in the folder that HISTOMIX_DATA names.
@@ -143,6 +144,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--package", action="store_true", help="the phantom's head into the package")
     parser.add_argument("--check-data", action="store_true", help="build nothing")
+    parser.add_argument("--work", type=Path, help="keep the steps here, and go on from them")
     chosen = parser.parse_args()
     out = BUNDLED if chosen.package else OUT
     entries = []
@@ -153,16 +155,17 @@ def main() -> int:
         if chosen.check_data:
             print(f"{recipe.name}: may be built and handed on ({recipe.data})")
             continue
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = chosen.work / recipe.name if chosen.work else Path(temporary)
             out.mkdir(parents=True, exist_ok=True)
             try:
-                entry = build(recipe, Path(folder), out / f"{recipe.name}.zip")
+                entry = build(recipe, folder, out / f"{recipe.name}.zip")
             except FileNotFoundError as error:
                 print(f"{recipe.name}: not built: {error}")
                 continue
             if not chosen.package:
-                shutil.copy(Path(folder) / "head" / "card.json", out / f"{recipe.name}.card.json")
-                card = hm.load_head(Path(folder) / "head").card_markdown()
+                shutil.copy(folder / "head" / "card.json", out / f"{recipe.name}.card.json")
+                card = hm.load_head(folder / "head").card_markdown()
                 (out / f"{recipe.name}.md").write_text(card, encoding="utf-8")
         entries.append(entry)
         print(f"{recipe.name}: {entry['bytes']:,} bytes, {entry['sha256']}, {entry['scores']}")

@@ -47,9 +47,9 @@ def quick(monkeypatch: pytest.MonkeyPatch, few_pictures: None) -> Iterator[None]
     """The default head of the tutorial is trained there; elsewhere ridge stands for it."""
     import matplotlib as mpl
 
-    from histomix.heads import DEFAULT, HEADS
+    from histomix.heads import registry
 
-    monkeypatch.setitem(HEADS, DEFAULT, HEADS["ridge"])
+    monkeypatch.setitem(registry._PLACES, registry.DEFAULT, registry._PLACES["ridge"])
     with mpl.rc_context({"figure.max_open_warning": 0}):
         yield
 

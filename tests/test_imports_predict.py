@@ -25,7 +25,7 @@ from histomix.heads.cards.text import card_terms
 from histomix.slides import TileSpec
 from histomix.slides.tiles import read_tile, tiles_at_spots, tiles_on_grid
 
-from .conftest import Job
+from .conftest import Job, manifest_of
 from .foreign_features import Tiles, hest_bench, places_table, trident
 
 RUN = CliRunner()
@@ -78,7 +78,7 @@ def test_a_map_of_given_features_is_that_of_the_tiles(
     np.testing.assert_allclose(found.layers["lower"], expected.lower, atol=1e-5)
     np.testing.assert_allclose(found.obsm["spatial"], table.obsm["spatial"], atol=1.0)
     assert "in_focus" not in found.obs and found.obs["read_ok"].all()
-    told = json.loads(found.uns["manifest"])["features"]
+    told = manifest_of(found)["features"]
     assert told["format"] == "TRIDENT h5" and told["stated"] == ["encoder"] and "tile_px" in told["read"]
     assert tiles.name not in json.dumps(told)
 
@@ -187,7 +187,8 @@ def test_features_of_our_own_store_are_verified_by_their_digest(
     found = hm.predict(job.image, job.head, features=own)
     np.testing.assert_allclose(np.asarray(found.X), hm.load_head(job.head).output(table).values, atol=1e-5)
     other = table.copy()
-    other.uns["manifest"] = other.uns["manifest"].replace(json.loads(table.uns["manifest"])["encoder"]["digest"], "abc")
+    facts = manifest_of(table)
+    other.uns["manifest"] = json.dumps({**facts, "encoder": {**facts["encoder"], "digest": "abc"}})
     write_features(own, other)
     with pytest.raises(FeatureError, match="digest abc, not"):
         hm.predict(job.image, job.head, features=own)

@@ -173,4 +173,4 @@ def test_our_own_store_is_drawn_as_it_is(mpp: float, tmp_path: Path) -> None:
     write_spatialdata(tmp_path / "map.zarr", _map(xy_px, mpp, side_px, pitch, 112.0))
     wsi = wsidata.open_wsi(tmp_path / "slide.tif", store=str(tmp_path / "map.zarr"))
     assert spatialdata.get_extent(wsi["tiles"], coordinate_system="micrometres")["x"] == pytest.approx((0, N * 112.0))
-    _all_are_drawn(wsi, xy_px, 8.0, feature_key="composition", color="a")
+    _all_are_drawn(wsi, xy_px, 2.0 * N, feature_key="composition", color="a")

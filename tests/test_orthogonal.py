@@ -308,7 +308,7 @@ def test_a_cell_written_twice_counts_once(counted: tuple[np.ndarray, Path]) -> N
 @pytest.mark.parametrize("what", ["cells", "regions"])
 def test_places_nowhere_near_the_slide_are_refused(tmp_path: Path, what: str) -> None:
     composition = _map(np.full((24, 3), 1 / 3))
-    manifest = json.loads(composition.uns["manifest"])
+    manifest = manifest_of(composition)
     manifest["slide"] |= {"width_px": 2400, "height_px": 400}
     composition.uns["manifest"] = json.dumps(manifest)
     table = pd.DataFrame({"x_px": [100.0, 300.0, -9999.0], "y_px": 100.0, "cell_type": "T", "region": ["a", "b", "a"]})

@@ -161,7 +161,7 @@ def test_another_archive_is_refused(published: Path, job: Job, tmp_path: Path) -
     "encoders",
     [
         [{"name": "builtin", "licence": "MIT", "commercial_use": True}],
-        [{"name": "uni", "licence": "MIT", "commercial_use": True}],
+        [{"name": "uni", "licence": "Apache-2.0", "commercial_use": True}],
         [],
     ],
 )

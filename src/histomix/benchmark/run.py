@@ -165,13 +165,13 @@ def _check_folds(cohorts: Sequence[BenchmarkCohort], protocols: Sequence[str], s
     reasons = []
     for one in cohorts:
         rows = one.cohort.rows
-        places = [[row.section for row in rows], [row.donor for row in rows]]
+        sections, donors = [row.section for row in rows], [row.donor for row in rows]
         sites = [row.site or "" for row in rows]
         for name in protocols:
             if name in (TRANSFER, "random"):
                 return
             try:
-                make_folds(*places, name, seed=seed, site=sites if any(sites) else None)
+                make_folds(sections, donors, name, seed=seed, site=sites if any(sites) else None)
                 return
             except InputError as error:
                 reasons.append(error)

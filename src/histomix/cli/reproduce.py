@@ -59,7 +59,7 @@ def reproduce(
 
     The same command goes on where it stopped.
     """
-    with session(as_json, quiet, threads) as run:
+    with session(as_json, quiet, threads, goes_on=True) as run:
         from ..errors import InputError
 
         if show:

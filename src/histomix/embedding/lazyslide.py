@@ -215,7 +215,8 @@ def on_lattice(corners: np.ndarray, pitch: int) -> np.ndarray:
     middle = (corners.min(axis=0) + corners.max(axis=0)) / 2
     origin = np.array([one[np.abs(one - centre).argmin()] for one, centre in zip(corners.T, middle, strict=True)])
     steps = np.floor((corners - origin) / pitch + 0.5).astype(np.int64)
-    return np.floor(origin + 0.5).astype(np.int64) + pitch * steps
+    snapped: np.ndarray = np.floor(origin + 0.5).astype(np.int64) + pitch * steps
+    return snapped
 
 
 def nearest_px(places: np.ndarray) -> float:

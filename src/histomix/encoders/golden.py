@@ -131,7 +131,12 @@ def check_golden(
     if folder is None or (pair is None and not folder.is_dir()):
         return _missing(encoder, *_no_pair(encoder_card.name, known))
     facts = _facts(folder, known)
-    told = {"pair": str(folder), "source": facts.source, "licence": facts.licence, "tolerance": facts.tolerance}
+    told: dict[str, Any] = {
+        "pair": str(folder),
+        "source": facts.source,
+        "licence": facts.licence,
+        "tolerance": facts.tolerance,
+    }
     tile, expected = _tile(folder / TILE, facts), _numbers(folder / EXPECTED)
     if expected.size != encoder_card.dim:
         raise InputError(

@@ -92,6 +92,7 @@ def to_spatialdata(
     marked = one.adata.copy()
     add_scverse(marked)
     del marked.uns["spatial"], marked.obs["library_id"]  # squidpy's own; here the picture is an element
+    _drop_unused_types(marked)
     table = _annotating(marked)
     tables = {TABLE: TableModel.parse(table, region=TILES, region_key="region", instance_key="tile")}
     if features is not None:
@@ -138,6 +139,15 @@ def write_spatialdata(
         shutil.rmtree(temporary, ignore_errors=True)
         data.write(temporary)
     return place
+
+
+def _drop_unused_types(table: AnnData) -> None:
+    """Keep the types that occur, with their colours: spatialdata-plot 0.4 gives the colours to these, in order."""
+    dominant = table.obs["dominant_type"].cat
+    colours = dict(zip(dominant.categories, table.uns["dominant_type_colors"], strict=True))
+    table.obs["dominant_type"] = dominant.remove_unused_categories()
+    kept = table.obs["dominant_type"].cat.categories
+    table.uns["dominant_type_colors"] = np.array([colours[name] for name in kept], dtype=object)
 
 
 def _annotating(source: AnnData) -> AnnData:

@@ -81,7 +81,7 @@ def dominant_types(one: CompositionMap) -> pd.Categorical:
     values, types = one.values().to_numpy(float), one.cell_types
     known = np.isfinite(values).all(axis=1) & one.reading.used
     best = np.where(known, np.where(known[:, None], values, 0.0).argmax(axis=1), -1)
-    return pd.Categorical.from_codes(best, categories=types)
+    return pd.Categorical.from_codes(best.tolist(), categories=pd.Index(types))
 
 
 def thumbnail_of(preview: np.ndarray | None) -> np.ndarray | None:

@@ -110,7 +110,7 @@ def _worst_section(scores: Evaluation, head: str) -> str:
     means = rows.groupby("section", sort=True)["value"].mean().dropna()
     if len(means) < 3:
         return ""
-    worst = means.idxmin()
+    worst = str(means.idxmin())
     return f"The section that is read worst: {worst} ({means[worst]:.2f})."
 
 

@@ -139,7 +139,7 @@ def list_heads(*catalogues: str | os.PathLike[str]) -> list[ListedHead]:
     >>> heads = hm.list_heads()
     """
     found: dict[str, ListedHead] = {}
-    for place in ("", *map(os.fspath, catalogues)):
+    for place in ("", *(os.fspath(one) for one in catalogues)):
         for one in _read(place):
             if one.name in found:
                 owner = found[one.name].catalogue or "the catalogue of histomix"

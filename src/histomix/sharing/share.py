@@ -226,7 +226,7 @@ def pull_head(
         place, entry = _named_source(source, revision, endpoint, catalogue, Path(folder))
         if out is None and entry is None:
             raise InputError("no folder was named for the head", hint="Name one with --out")
-        target = Path(out) if out is not None or entry is None else own_place(entry.name)
+        target = own_place(entry.name) if out is None and entry is not None else Path(str(out))
         _check_target(target)
         facts, names = _checked_facts(place, max_bytes)
         for wanted_digest in (digest, entry.digest if entry else None):

@@ -83,7 +83,7 @@ def _drawn(X: Array, most: int, rng: np.random.Generator) -> NDArray[np.float32]
     return np.asarray(X[rows], dtype=np.float32)
 
 
-def _coverage(labelled: Array, tiles: Mapping[str, Array]) -> dict[str, float]:
+def _coverage(labelled: np.ndarray, tiles: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Of each slide, the share by which it brings the tiles of the others closer to a labelled one."""
     everything = np.concatenate([labelled, *tiles.values()])
     centre, scale = everything.mean(axis=0), everything.std(axis=0)

@@ -136,6 +136,8 @@ def plan(
     Examples
     --------
     >>> found = hm.plan("sheet.csv", "features", labels="labels", progress=False)
+    >>> found.curve.gains["cell_type"].iloc[-1]
+    'mean over cell types'
     """
     if out is not None:
         require_writable(Path(out) / "plan.json")
@@ -192,7 +194,7 @@ def _slide_features(
         try:
             with open_slide(job.slide, job.mpp) as slide:
                 spec = encoders[0].tile_spec()
-                side_um = max(float(np.sqrt(np.prod(slide.size_px) / _TILES) * slide.mpp), spec.size_um)
+                side_um = max(float(np.sqrt(slide.width_px * slide.height_px / _TILES) * slide.mpp), spec.size_um)
                 tiles = tiles_on_grid(slide, TileSpec(spec.size_px, spec.mpp, side_um))
                 tables = slide_features_together(slide, tiles, encoders)
             found[job.folder.name] = np.concatenate([np.asarray(one.X, dtype=np.float32) for one in tables], axis=1)

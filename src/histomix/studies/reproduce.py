@@ -140,9 +140,10 @@ def reproduce(
 
     Examples
     --------
-    It fetches public data.
+    Not run here, since it fetches a cohort:
 
     >>> found = hm.reproduce("sun2025-her2st", "her2st", partial=True)  # doctest: +SKIP
+    >>> found.table[["row", "column", "published", "ours"]]  # doctest: +SKIP
     """
     study, folder = read_study(name), Path(out)
     fault = sharing_fault(study.licence) if publish else None

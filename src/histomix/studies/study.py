@@ -108,8 +108,8 @@ def list_studies() -> list[Study]:
 
     Examples
     --------
-    >>> [study.name for study in hm.list_studies()][:1]
-    ['hist2cell-lung']
+    >>> [study.name for study in hm.list_studies()]
+    ['hist2cell-lung', 'sun2025-ablation', 'sun2025-her2st', 'sun2025-stnet', 'sun2025-transfer']
     """
     return [read_study(path.stem) for path in sorted(FACTS.glob("*.yaml"))]
 

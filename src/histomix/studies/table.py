@@ -62,7 +62,8 @@ def study_table(study: Study, scored: Scored, note: str = "") -> pd.DataFrame:
                 found = _published(study.published, head, metric, cohort, encoder)
                 used |= {number for number, _ in found}
                 entry = entries[metric]
-                for one in [one for _, one in found] or [None]:
+                matches: list[Published | None] = [one for _, one in found]
+                for one in matches or [None]:
                     rows.append(
                         _row(head, encoder, cohort, metric, entry, one, f"{protocol}{note}", len(study.cohorts))
                     )

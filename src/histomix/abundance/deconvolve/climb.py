@@ -95,7 +95,8 @@ class Spots:
         """Genes of each spot, rounded up to one of eight steps an octave: little is worked on in vain."""
         lengths = np.maximum(np.diff(self.counts.indptr), 1)
         step = np.maximum(8, 1 << np.maximum(np.log2(lengths).astype(int) - 3, 0))
-        return (-(-lengths // step) * step).astype(np.intp)
+        widths: NDArray[np.intp] = (-(-lengths // step) * step).astype(np.intp)
+        return widths
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,7 +131,7 @@ def cells_in_tiles(
     return TileCells(counts[kept], int(named.sum()), int((named & inside).sum()), tuple(notes))
 
 
-def check_near(xy_px: NDArray[np.float64], size_px: tuple[float, float], what: str, where: str) -> None:
+def check_near(xy_px: NDArray[np.float64], size_px: Sequence[float], what: str, where: str) -> None:
     """Refuse places (n, 2) that are nowhere near a slide: they are no places, but a mark or a slip.
 
     A table may hold more than the slide shows, so what lies a few slides off is left to be counted nowhere.

@@ -177,7 +177,7 @@ def _is_slide_folder(path: Path) -> bool:
 
 
 def _sheet(path: Path, mpp: float | None) -> list[tuple[str, float | None, str, tuple[tuple[str, str], ...]]]:
-    from ..common.tables import read_table
+    from ...common.tables import read_table
 
     table = read_table(path, InputError, empty_ok=True)
     if "slide" not in table:

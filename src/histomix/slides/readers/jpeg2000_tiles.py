@@ -125,7 +125,7 @@ def open_jpeg2000_tiles(
 
 
 def _tiff_streams(path: Path) -> dict[tuple[int, int], Streams]:
-    found = {}
+    found: dict[tuple[int, int], Streams] = {}
     with tifffile.TiffFile(path) as tif:
         for page in tif.pages:
             if isinstance(page, tifffile.TiffPage) and page.is_tiled and int(page.compression) in _TIFF:
