@@ -895,7 +895,7 @@ def test_nuclei_are_counted_once_and_kept_in_the_cache(
     np.testing.assert_allclose(np.array(counts, dtype=float), expected)
     # Again: read, not counted; a damaged file is made again; and without pixels it is said.
     again = run()
-    assert set(tasks) == {"evaluate"}
+    assert "evaluate" in tasks and not any(task.startswith("nuclei") for task in tasks)
     pd.testing.assert_frame_equal(again.metrics, first.metrics)
     kept[0].write_text("{")
     run()

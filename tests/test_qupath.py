@@ -73,7 +73,7 @@ def composition() -> ad.AnnData:
 
 def check_qupath(content: dict[str, Any]) -> None:
     """Refuse what QuPath 0.5.1 would refuse, misread, log or pass over."""
-    jsonschema = pytest.importorskip("jsonschema", reason="checks the schema of QuPath's rules; of the group test")
+    jsonschema = extra_module("test", "jsonschema")
     jsonschema.validate(content, json.loads(SCHEMA.read_text(encoding="utf-8")))
     colours: dict[str, list[int]] = {}
     for feature in content["features"]:

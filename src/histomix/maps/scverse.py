@@ -76,7 +76,7 @@ def add_scverse(composition: AnnData, thumbnail: np.ndarray | None = None) -> No
     )
 
 
-def dominant_types(one: CompositionMap) -> pd.Categorical:
+def dominant_types(one: CompositionMap) -> pd.Categorical[str]:
     """The most abundant cell type of each tile; missing where it was not read or is out of scope."""
     values, types = one.values().to_numpy(float), one.cell_types
     known = np.isfinite(values).all(axis=1) & one.reading.used
