@@ -46,10 +46,11 @@ def draw(training: Any, head: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
         rows = np.flatnonzero(np.isin(training.section, [first[donor] for donor in order[:size]]))
         section, donor = training.section[rows], training.donor[rows]
         groups = inner_groups(section, donor, training.xy_um[rows])
+        X = training.seen_from(rows).X
         fit = make_estimator(head, training.unit, seed)
-        fit.fit(training.X[rows], training.Y[rows], groups=groups, positions=training.positions[rows])
+        fit.fit(X[rows], training.Y[rows], groups=groups, positions=training.positions[rows])
         for test, into in ((held, same), (unseen, other)):
-            values = fit.predict(training.X[test], training.positions[np.flatnonzero(test)])
+            values = fit.predict(X[test], training.positions[np.flatnonzero(test)])
             into[place] = np.nanmean(pearson_by_section(training.Y[test], values, training.section[test]))
     return same, other
 
