@@ -22,7 +22,7 @@ RUN python -m venv /opt/histomix \
 FROM python:${PYTHON}-slim
 LABEL org.opencontainers.image.title="histomix" \
       org.opencontainers.image.source="https://github.com/histomix/histomix" \
-      org.opencontainers.image.licenses="BSD-3-Clause AND MIT"
+      org.opencontainers.image.licenses="BSD-3-Clause AND Apache-2.0"
 COPY --from=build /opt/histomix /opt/histomix
 RUN useradd --create-home --uid 1000 histomix \
  && install --directory --owner histomix --mode 700 /cache \

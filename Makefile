@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(VERSION)
 
-.PHONY: install demo test test-slow torture kills lint bench clean
+.PHONY: install demo test test-slow torture kills lint bench clients heads clean
 
 install: $(STAMP)
 
@@ -38,15 +38,31 @@ kills: install
 	$(BIN)/python -m tests.kills
 
 lint: install
-	$(BIN)/ruff check src tests scripts benchmarks
-	$(BIN)/ruff format --check src tests scripts benchmarks
+	$(BIN)/ruff check src tests scripts benchmarks docs
+	$(BIN)/ruff format --check src tests scripts benchmarks docs
 	$(BIN)/mypy
 
 bench: install
 	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark || exit 1; done
 
+# The programs that read our files, in an environment of their own; writes the table of docs/clients.md.
+CLIENTS := .venv-clients
+
+$(CLIENTS)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	$(CLIENTS)/bin/python -m pip install --quiet -e ".[st,zoo]" --group clients
+	@touch $@
+
+clients: $(CLIENTS)/.installed
+	$(CLIENTS)/bin/python scripts/clients.py --write
+
+# Heads that may be handed on, built from the phantom and the data of HISTOMIX_DATA, into dist/heads/.
+heads: install
+	$(BIN)/python scripts/heads.py
+
 clean:
-	rm -rf $(VENV) demo-out $(TOOLS) dist bundle
+	rm -rf $(VENV) $(CLIENTS) demo-out $(TOOLS) $(DOCS) dist bundle docs/api
 
 # Releases, and copies for sites without a network. Their tools have an environment of their own.
 .PHONY: release packages audit bundle
@@ -71,3 +87,26 @@ audit: install $(TOOLS)/.installed
 # EXTRAS=st,zoo brings extras along; PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu leaves CUDA out.
 bundle: install
 	$(BIN)/python scripts/bundle.py --extras "$(EXTRAS)"
+
+# The site of the documentation. Its tools stand in an environment of their own, which sees histomix and its libraries in
+# $(VENV); the site is built without a network.
+.PHONY: docs docs-test
+DOCS := .venv-docs
+
+$(DOCS)/.installed: pyproject.toml docs/website/constraints.txt $(STAMP)
+	$(BIN)/python -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c docs/website/constraints.txt --group docs
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	  > $$($(DOCS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/histomix-libraries.pth
+	@touch $@
+
+docs: $(DOCS)/.installed
+	rm -rf dist/docs
+	$(DOCS)/bin/python -m sphinx -q -W --keep-going -d dist/docs-work docs dist/docs
+	$(DOCS)/bin/python docs/website/check.py dist/docs
+	@echo dist/docs/index.html
+
+# Every command and program of the pages, those that take longer too.
+docs-test: install
+	$(BIN)/python -m pytest -m "slow or not slow" tests/test_docs.py

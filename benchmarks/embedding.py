@@ -125,11 +125,11 @@ class Views(torch.nn.Module):
 def contests(threads: int, cache: Path) -> list[Contest]:
     """The built-in network, and a ViT-S/16 with random weights."""
     import timm
-    from convert_builtin import StagePools, original_weights, read_keras
+    from convert_builtin import StagePools, original_weights, read_weights
     from torchvision.transforms import Compose, Normalize, ToTensor
 
     builtin = load_encoder(threads=threads)
-    eager = Views(StagePools(*read_keras(original_weights())).eval(), builtin.views)
+    eager = Views(StagePools(read_weights(original_weights())).eval(), builtin.views)
     facts = card("lunit-s16")
     torch.manual_seed(0)
     vit = timm.create_model(facts.architecture, num_classes=0).eval().requires_grad_(False)

@@ -19,7 +19,7 @@ import torch
 from histomix.encoders import load_encoder
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-from convert_builtin import StagePools, original_weights, read_keras
+from convert_builtin import StagePools, original_weights, read_weights
 
 
 def _seconds(run: Callable[[], object]) -> float:
@@ -38,7 +38,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     encoder = load_encoder(threads=options.threads, views=1)
     averaged = load_encoder(threads=options.threads)
-    network = StagePools(*read_keras(original_weights())).eval()
+    network = StagePools(read_weights(original_weights())).eval()
     size_px = encoder.card.size_px
     tiles = np.random.default_rng(0).integers(0, 256, (options.tiles, size_px, size_px, 3), dtype=np.uint8)
 

@@ -67,7 +67,8 @@ def accuracy(
     print(f"\n### {title}, {folds} held out: {counts}, {len(first['cell_types'])} types, {args.seeds} seeds\n")
     print(
         "| head | target | Pearson | minus ridge (paired) | pooled | RMSE | error of slide means, share of a "
-        "constant's | fit and predict, s |\n|---|---|---|---|---|---|---|---|"
+        "constant's | coverage of 90 % intervals | their width | fit and predict, s |\n"
+        "|---|---|---|---|---|---|---|---|---|---|"
     )
     for target, by_head in scores.items():
         for head, found in by_head.items():
@@ -75,11 +76,13 @@ def accuracy(
             seconds = f"{cost['fit_seconds'] + cost['predict_seconds']:.1f}" if cost and target == "label" else ""
             paired = found["pearson"].get("vs_ridge")
             rmse = found.get("rmse", {}).get("mean")
+            covered = interval(found["coverage"]) if "coverage" in found else ""
+            width = f"{found['width']['mean']:.3f}" if "width" in found else ""
             level = found["slide_mae"]["mean"] / found["slide_mae_constant"]["mean"] if "slide_mae" in found else None
             print(
                 f"| {head} | {target} | {interval(found['pearson'])} | {interval(paired, '+') if paired else ''} | "
                 f"{found['pearson_pooled']['mean']:.3f} | {'' if rmse is None else f'{rmse:.4f}'} | "
-                f"{'' if level is None else f'{level:.2f}'} | {seconds} |",
+                f"{'' if level is None else f'{level:.2f}'} | {covered} | {width} | {seconds} |",
                 flush=True,
             )
     print(f"\nIntervals: {first['interval']['method']}.")
@@ -309,9 +312,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=None, help="5; 1 with --quick")
     parser.add_argument("--heads", default=None, help="names, separated by commas")
     parser.add_argument("--only", choices=("phantom", "her2st", "monusac", "donors", "cost", "speed"), action="append")
-    parser.add_argument("--folds", choices=("donor", "section"), action="append", help="of the phantom")
+    parser.add_argument("--folds", choices=("donor", "section", "random"), action="append", help="of the phantom")
     parser.add_argument("--cache", type=Path, help="folder that keeps the phantom and all features")
-    parser.add_argument("--encoder-gflop", type=float, default=0.6, help="of the frozen encoder, a tile and view")
+    parser.add_argument("--encoder-gflop", type=float, default=0.12, help="of the frozen encoder, a tile and view")
     parser.add_argument("--views", type=int, default=4, help="rotations of a tile that are averaged")
     parser.add_argument("--fit", help=argparse.SUPPRESS)
     args = parser.parse_args()

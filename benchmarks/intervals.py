@@ -34,7 +34,7 @@ from histomix.heads import (
 from histomix.slides import TileSpec, open_slide, read_tile
 
 DONORS, LEVEL, DRAWS = 12, 0.9, 4
-HEADS = ("mean", "ridge", "knn", "mlp")
+HEADS = ("mean", "ridge", "average")
 
 
 def phantom(folder: Path) -> TrainingSet:
@@ -57,13 +57,14 @@ def coverage(training: TrainingSet, heads: list[str], sizes: tuple[int, ...] = (
             width: list[float] = []
             for chosen in draws:
                 here = np.isin(training.donor, chosen)
-                part = training.X[here], training.Y[here], training.donor[here]
+                seen = training.seen_from(np.flatnonzero(here)).X
+                part = seen[here], training.Y[here], training.donor[here]
                 positions, there = training.positions[here], training.positions[~here]
                 fitted = make_estimator(head, training.unit).fit(*part, positions=positions)
                 held_out, spread = held_out_predictions(fitted, *part, positions)
                 intervals = calibrate(part[1], held_out, spread, part[2], LEVEL, unit=training.unit)
-                values = fitted.predict(training.X[~here], there)
-                around = fitted.predict_spread(training.X[~here], there) if intervals.needs_spread else None
+                values = fitted.predict(seen[~here], there)
+                around = fitted.predict_spread(seen[~here], there) if intervals.needs_spread else None
                 lower, upper = intervals.bounds(values, around)
                 within = ((training.Y[~here] >= lower) & (training.Y[~here] <= upper)).mean(axis=1)
                 inside += [float(within[training.donor[~here] == d].mean()) for d in names if d not in chosen]

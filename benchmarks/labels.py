@@ -2,6 +2,10 @@
 
     HISTOMIX_DATA=... python benchmarks/labels.py [--sections A2,B1] [--methods poisson,nnls] [--cell2location]
 
+    python benchmarks/labels.py --size visium|hd|visium10 [--spots N] [--pair N] [--rounds N]
+
+Sections of generated counts need no data: `made_sections.py`.
+
 Each method labels in a process of its own, from the table of signatures. Printed per section: the Pearson correlation
 over its spots with the published stereoscope proportions (eight major types, mean), that between methods, and the
 ceiling: the mean reliability of the labels over the types of the reference. Printed per method: the means over
@@ -24,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from made_sections import SIZES, measure_made
 from scipy import sparse
 
 from histomix.abundance import (
@@ -172,7 +177,14 @@ def main() -> None:
     parser.add_argument("--methods", default="poisson,nnls", help="fast methods, with commas between")
     parser.add_argument("--cell2location", action="store_true", help="that too (minutes per donor)")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--size", choices=sorted(SIZES), help="generated sections of this size instead of her2st")
+    parser.add_argument("--spots", type=int, help="with --size: fewer spots a section")
+    parser.add_argument("--pair", type=int, default=200, help="with --size: spots that dense tables are measured on")
+    parser.add_argument("--rounds", type=int, default=3, help="with --size: pairs")
     arguments = parser.parse_args()
+    if arguments.size is not None:
+        measure_made(arguments.size, arguments.spots, arguments.pair, arguments.rounds)
+        return
     methods = arguments.methods.split(",") + (["cell2location"] if arguments.cell2location else [])
     root = Path(os.environ["HISTOMIX_DATA"])
     reference = root / "reference" / "wu2021_brca_major_dwls.csv"

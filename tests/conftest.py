@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    import anndata as ad
     import numpy as np
 
 
@@ -83,6 +84,15 @@ def data_dir() -> Path:
     if not Path(folder).is_dir():
         pytest.skip(f"needs the real data: HISTOMIX_DATA names {folder}, which is no folder")
     return Path(folder)
+
+
+def manifest_of(table: ad.AnnData) -> dict[str, Any]:
+    """What a table says of itself."""
+    from histomix.common.storage.facts import read_facts
+
+    facts = read_facts(table.uns["manifest"])
+    assert isinstance(facts, dict)
+    return facts
 
 
 @dataclass(frozen=True)

@@ -361,7 +361,7 @@ def test_an_answer_is_in_every_file_and_never_a_cell_type(predicted: Path, tmp_p
     csv = pd.read_csv(predicted / "composition.csv", keep_default_na=False)
     assert list(csv.columns)[:5] == ["x_px", "y_px", *COLOUR_TYPES] and csv.columns[-1] == "answer"
     assert list(csv["answer"]) == list(one.answer) == list(composition_table(one)["answer"])
-    features = json.loads((predicted / "tiles.geojson").read_text())["features"]
+    features = composition_geojson(one, metadata=True)["features"]
     assert [one["properties"].get("metadata", {}).get("answer", NOT_READ) for one in features] == list(csv["answer"])
     assert all("answer" not in one["properties"].get("measurements", {}) for one in features)
     # Given as labels, a map has three cell types.
@@ -402,7 +402,8 @@ def test_a_head_without_a_table_gives_no_answers(tmp_path: Path) -> None:
     )
     assert map_.answer is None and map_.answer_statement == "" and answers_sentence(map_) == ""
     assert "answer" not in composition_table(map_) and "answers" not in map_.manifest
-    assert all("answer" not in one["properties"]["metadata"] for one in composition_geojson(map_)["features"])
+    words = [one["properties"].get("metadata", {}) for one in composition_geojson(map_, metadata=True)["features"]]
+    assert all("answer" not in one for one in words)
     assert answer_lines(head.card) == ["answers: none; maps have no column of them"]
 
 

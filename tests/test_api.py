@@ -40,20 +40,25 @@ FUNCTIONS = {
     "evaluate": "evaluate",
     "export": "export_maps",
     "fetch": "fetch_cohort",
+    "head list": "list_heads",
     "head pull": "pull_head",
     "head push": "push_head",
     "head show": "head_facts",
     "import-features": "import_features",
+    "init": "draft_sheet",
+    "run": "run",
     "inspect": "inspect_data",
     "label": "label",
+    "plan": "plan",
     "predict": "predict_slides",
     "report": "write_report",
+    "reproduce": "reproduce",
     "score": "score_map",
     "train": "train",
     "view": "write_viewer",
 }
 #: What takes long shows how far it is.
-LONG = set(FUNCTIONS) - {"doctor", "encoders", "inspect", "head pull", "head push", "head show"}
+LONG = set(FUNCTIONS) - {"doctor", "encoders", "init", "inspect", "head list", "head pull", "head push", "head show"}
 ROOT = Path(__file__).parents[1]
 
 

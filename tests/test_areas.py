@@ -40,7 +40,7 @@ from histomix.prediction.run import SlideRun
 from histomix.slides import TissueMask, open_slide, tissue, tissue_mask
 from histomix.slides.focus import OUT_OF_FOCUS, sharpness
 
-from .conftest import Job
+from .conftest import Job, manifest_of
 from .slide_heads import TYPES, Colours, colour_head, tissue_pixels, tissue_slide
 
 WHITE, PINK, PEN_BLUE = (244, 243, 244), (205, 130, 175), (60, 85, 190)
@@ -174,7 +174,7 @@ def test_a_map_says_what_became_of_the_tissue(job: Job, tmp_path: Path) -> None:
     page = hm.write_report([tmp_path / "P"], tmp_path / "report", progress=False)
     text = Path(str(page)).read_text(encoding="utf-8")
     assert areas_sentence(one.areas_mm2) in text and "What was read of the tissue" in text
-    in_memory = json.loads(hm.predict(job.image, job.head).uns["manifest"])
+    in_memory = manifest_of(hm.predict(job.image, job.head))
     assert in_memory["tissue_areas"] == one.manifest["tissue_areas"]
 
 

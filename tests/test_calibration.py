@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.optimize import lsq_linear
+from scipy.optimize import lsq_linear, nnls
 
 from histomix.errors import HeadError
-from histomix.heads import Intervals, calibrate, held_out_predictions, make_estimator
+from histomix.heads import Intervals, calibrate, calibrate_levels, held_out_predictions, make_estimator
+from histomix.heads.trust import intervals as intervals_module
 from histomix.heads.trust.intervals import WIDENED, WIDENED_BY
 from histomix.maps.reading import interval_caution
 
@@ -207,6 +208,48 @@ def test_many_spots_are_thinned_on_the_safe_side() -> None:
     score = np.abs(Y - values)[:, 0] / np.sqrt(np.maximum(a + b * values[:, 0] + c * spread[:, 0] ** 2, least))
     own = [(score[donor == name] <= found.multiplier[0]).mean() for name in range(4)]
     assert 0.9 <= (sum(own) + min(own)) / 5 < 0.901
+
+
+def by_the_book(score: np.ndarray, group: np.ndarray, level: float) -> tuple[float, list[float]]:
+    """The quantile of a new group, and each group's coverage by the others: every score tried in turn."""
+    names = np.unique(group).tolist()
+
+    def at(kept: list[int]) -> float:
+        for candidate in np.sort(score):
+            held = [(score[group == name] <= candidate).mean() for name in kept]
+            if (sum(held) + min(held)) / (len(held) + 1) >= level - 1e-12:
+                return float(candidate)
+        raise AssertionError("the greatest score holds all")
+
+    def others(name: int) -> float:
+        return float((score[group == name] <= at([one for one in names if one != name])).mean())
+
+    return at(names), [others(name) for name in names]
+
+
+def test_levels_that_are_found_together_are_those_found_alone() -> None:
+    Y, values, spread, donor = cohort(5, 1, n=40)
+    donor = donor[np.random.default_rng(0).permutation(len(donor))]
+    levels = (0.5, 0.6, 0.8, 0.9, 0.95)
+    together = calibrate_levels(Y, values, spread, donor, levels, unit="cells per spot")
+    for level, found in zip(levels, together, strict=True):
+        alone = calibrate(Y, values, spread, donor, level, unit="cells per spot")
+        assert found.facts() == alone.facts()
+        for name, array in found.arrays().items():
+            np.testing.assert_array_equal(array, alone.arrays()[name])
+        a, b, c, least = found.variance
+        score = np.abs(Y - values) / np.sqrt(np.maximum(a + b * values + c * spread**2, least))
+        expected = [by_the_book(column, donor, level) for column in score.T]
+        np.testing.assert_allclose(found.multiplier, [multiplier for multiplier, _ in expected], rtol=1e-9)
+        by_type = [np.mean(coverage) for _, coverage in expected]
+        np.testing.assert_allclose(found.facts()["coverage"]["by_type"], by_type, atol=5e-5 + 1e-9)  # rounded there
+
+
+def test_the_variance_is_fitted_once_for_all_levels(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(intervals_module, "nnls", lambda *table: calls.append(1) or nnls(*table))
+    calibrate_levels(*cohort(4, 0), (0.5, 0.7, 0.9, 0.95), unit="cells per spot")
+    assert len(calls) == 3 * 2  # types, each fitted and fitted again with its weights
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("mean", {}), ("knn", {}), ("ridge", {"alpha": 1.0})])

@@ -32,6 +32,7 @@ from histomix.cohort.lattice import neighbour_pairs
 from histomix.common.words import RESEARCH_USE
 from histomix.errors import InputError
 
+from .conftest import manifest_of
 from .extras import extra_module
 
 TYPES = ["B", "T", "Tumour", "Stroma"]
@@ -222,7 +223,7 @@ def _with_levels(unit: str = "proportion") -> ad.AnnData:
     composition = _random()
     composition.var["good_for"] = ["between slides", "within a slide only", "neither", "not known"]
     composition.var["slide_error"] = [0.05, 0.9, 0.01, np.nan]
-    manifest = json.loads(composition.uns["manifest"])
+    manifest = manifest_of(composition)
     if unit == "proportion":
         composition.X = composition.X / composition.X.sum(axis=1, keepdims=True)
         manifest |= {"unit": unit, "area": {"label_um2": None}}
@@ -251,7 +252,7 @@ def test_the_mean_of_a_slide_has_the_interval_of_its_head() -> None:
 
 def test_relative_abundances_are_neither_cells_nor_given_intervals_of_shares() -> None:
     composition = _with_levels("relative abundance")
-    manifest = json.loads(composition.uns["manifest"])
+    manifest = manifest_of(composition)
     del manifest["area"]  # a map of such a head has none
     composition.uns["manifest"] = json.dumps(manifest | {"unit": "relative abundance"})
     measures = {row["measure"] for row in map_rows(composition)}

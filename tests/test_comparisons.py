@@ -12,7 +12,8 @@ import pytest
 from scipy.stats import binomtest, false_discovery_control, pearsonr, permutation_test, spearmanr
 from sklearn.metrics import mean_absolute_error, roc_auc_score, root_mean_squared_error
 
-from histomix.common.geometry.shift_null import shift_null
+from histomix.common.geometry.shift_null import section_null, shift_null
+from histomix.common.geometry.toroidal_null import random_shifts
 from histomix.common.resampling import DRAWS, mean_and_interval, resample_weights
 from histomix.errors import InputError
 from histomix.evaluation import make_folds, read_groups, score
@@ -241,6 +242,25 @@ def test_a_constant_prediction_detects_nothing() -> None:
     y = np.random.default_rng(0).gamma(1.0, size=(100, 2))
     mean, p = shift_null(y, np.ones_like(y), lattice(10), np.repeat("s", 100), shifts=19)
     assert (mean == 0).all() and (p == 1).all()
+
+
+def test_the_null_is_the_correlation_after_each_motion() -> None:
+    rng = np.random.default_rng(0)
+    xy = lattice(12)
+    y, p = rng.gamma(0.5, size=(2, 144, 5))
+    p[:, 1] = 1e6 + 1e-3 * p[:, 1]  # hardly varies, far from 0
+    p[:, 2], p[0, 2] = 0.0, 3.0  # one spot alone, which a motion may lose
+    p[:, 3] = 0.25
+    y[:, 4] = 2.0
+    found = section_null(y, p, xy, np.repeat("s", 144), seed=3, shifts=40)
+    generator = np.random.default_rng(3)
+    for number, source in enumerate(random_shifts(xy, 40, generator)):
+        for kind in range(3):
+            moved = p[source, kind]
+            expected = 0.0 if np.ptp(moved) == 0 else pearsonr(y[:, kind], moved).statistic
+            tolerance = 1e-6 if kind == 1 else 1e-9  # of what is left of the digits after 1e6
+            assert found.null[0, number, kind] == pytest.approx(expected, abs=tolerance)
+    assert not found.null[0, :, 3:].any() and np.isnan(found.real[0, 4])
 
 
 # --- groups

@@ -16,6 +16,7 @@ import pytest
 
 import histomix as hm
 from histomix.common.formats import MAP_FORMAT
+from histomix.common.storage.facts import facts_in, stored_facts
 from histomix.embedding import features as stored_features
 from histomix.errors import FeatureError, HeadError, InputError
 from histomix.heads.cards.card import FORMAT as HEAD_FORMAT
@@ -36,8 +37,9 @@ def _change_card(folder: Path, **changes: Any) -> Path:
 
 def _change_manifest(path: Path, **changes: Any) -> None:
     with h5py.File(path, "r+") as file:
-        manifest = json.loads(file["uns/manifest"].asstr()[()]) | changes
-        file["uns/manifest"][()] = json.dumps({name: value for name, value in manifest.items() if value is not None})
+        manifest = facts_in(file["uns/manifest"]) | changes
+        kept = {name: value for name, value in manifest.items() if value is not None}
+        ad.io.write_elem(file["uns"], "manifest", stored_facts(kept))
 
 
 @pytest.fixture

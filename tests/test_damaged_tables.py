@@ -24,17 +24,23 @@ from histomix.common.geometry.polygons import read_regions
 from histomix.common.storage.h5ad import write_h5ad
 from histomix.common.strangers.annotated import find_counts
 from histomix.common.strangers.hdf5 import check_hdf5
-from histomix.common.tables import columns_or_none, read_bytes
+from histomix.common.tables import columns_or_none, read_bytes, read_columns
+from histomix.common.words import reason
 from histomix.common.yaml_text import YamlFile
 from histomix.errors import InputError, LabelError, SectionError, SlideError
+from histomix.heads.files import read_arrays
 from histomix.prediction.plan import refuse_vast_grid
-from histomix.provenance import read_json
+from histomix.provenance import digest_file, read_json
 from histomix.slides import TileSpec, TissueMask
 from histomix.spots import inspect_data, read_cohort, read_spots
-from histomix.spots.formats.cells.tables import read_h5ad_cells
+from histomix.spots.formats.cells.tables import PLAIN, Cells, checked, read_h5ad_cells
+from histomix.spots.formats.cells.tables import read_cells as read_cell_table
 from histomix.spots.formats.tenx.matrix import read_barcodes, read_matrix
+from histomix.spots.formats.tenx.positions import read_positions
 from histomix.spots.pseudo_spots import pseudo_spots
 from histomix.spots.readers import detect_format, read_section_spots
+
+from .extras import needs_extra
 
 
 def spots(x: Any = None, **layers: Any) -> ad.AnnData:
@@ -181,6 +187,8 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, name: str) -> None
         lambda: read_cohort(path),
         lambda: read_abundance(path),
         lambda: read_reference(path),
+        lambda: digest_file(path),
+        lambda: read_arrays(path, None),
     ]
     for read in readers:
         with pytest.raises(InputError, match="is a pipe, a socket or a device"):
@@ -202,6 +210,17 @@ def test_a_polygon_with_a_vertex_that_is_no_number_is_refused(tmp_path: Path, va
     (tmp_path / "r.geojson").write_text(f'{{"type": "Polygon", "coordinates": [{ring}]}}')
     with pytest.raises(InputError, match="is no polygon of numbers"):
         read_regions(tmp_path / "r.geojson")
+
+
+def test_rings_that_are_no_rings_are_refused_without_words_of_python(tmp_path: Path) -> None:
+    path = tmp_path / "regions.geojson"
+    ring = [[0, 0], [4, 0], [4, 4], [0, 0]]
+    for kind, coordinates in (("MultiPolygon", [ring]), ("Polygon", ring), ("Polygon", 7), ("MultiPolygon", None)):
+        geometry = {"type": kind, "coordinates": coordinates}
+        path.write_text(json.dumps({"type": "Feature", "geometry": geometry, "properties": {}}))
+        with pytest.raises(InputError, match="feature 1 is no polygon of numbers") as caught:
+            read_regions(path)
+        assert "object" not in caught.value.what and "int" not in caught.value.what
 
 
 def test_classes_of_qupath_by_their_names_and_zipped(tmp_path: Path) -> None:
@@ -479,3 +498,79 @@ def test_counts_of_spots_are_found_like_those_of_references(tissue: Callable[...
     (folder / "sheet.csv").write_text("section,donor,spots,image\nS,D,S.h5ad#layer=spliced,\n")
     with pytest.raises(LabelError, match=r"has no counts in 'spliced' \(it has: X, umi\)"):
         shares(folder, reference=folder / "r.csv")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda text: text.replace("\n", "\r"), None),
+        (lambda text: text + "a" * 200_000 + "\n", "cannot be read as CSV"),
+        (lambda text: text.replace("array_col", "array_row", 1), "array_row more than once|lacks the column array_col"),
+        (lambda text: "".join(f"{line},{line.split(',')[-1]}\n" for line in text.splitlines()), "more than once"),
+    ],
+    ids=["old-mac", "wide", "renamed", "twice"],
+)
+def test_positions_that_an_editor_has_changed(tmp_path: Path, change: Callable[[str], str], words: str | None) -> None:
+    path = tmp_path / "tissue_positions.csv"
+    row = "barcode,in_tissue,array_row,array_col,pxl_row_in_fullres,pxl_col_in_fullres\n"
+    path.write_text(change(row + "AAAC-1,1,0,0,10,20\nAAAG-1,1,0,2,10,40\n"), newline="")
+    if words is None:
+        assert read_positions(path)["x_px"].tolist() == [20, 40]
+        return
+    with pytest.raises(SectionError, match=words):
+        read_positions(path)
+
+
+def test_words_of_libraries_lose_the_names_of_their_errors() -> None:
+    error = OSError(
+        "Couldn't deserialize thrift: TProtocolException: Invalid data\nDeserializing page header failed.\n"
+    )
+    assert reason(error) == "Couldn't deserialize thrift: Invalid data"
+    assert reason(ValueError("Terror: no error in it")) == "Terror: no error in it"
+
+
+@needs_extra("st", "pyarrow")
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_positions_in_a_pipe_are_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "tissue_positions.parquet")
+    with pytest.raises(SectionError, match="is a pipe"):
+        read_positions(tmp_path / "tissue_positions.parquet")
+
+
+@pytest.mark.parametrize("place", [np.nan, np.inf, -np.inf, 1e300, -1e10])
+def test_cells_nowhere_are_dropped_and_told(tmp_path: Path, place: float) -> None:
+    table = pd.DataFrame({"x": [1.0, 2.0, place], "y": 1.0}, index=["a", "b", "c"])
+    found = checked(Cells(table.assign(cell_type="T"), "um", None), tmp_path / "cells.csv")
+    assert list(found.table.index) == ["a", "b"] and "1 cell without coordinates" in str(found.notes)
+
+
+def test_a_table_that_ends_within_a_row_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cells.csv"
+    rows = "".join(f"c{number},{number}.5,7,T\n" for number in range(9))
+    ends = {
+        "": True,
+        "\n\n": True,
+        "c9,1.5,7,T": True,
+        "c9,1.5,7,": True,
+        "c9": False,
+        "c9,1": False,
+        "c9,1.5,7": False,
+    }
+    for end, right in ends.items():
+        path.write_text(f"cell_id,x_px,y_px,cell_type\n{rows}{end}")
+        if right:
+            assert len(read_columns(path, ["x_px"])) in (9, 10)
+            continue
+        with pytest.raises(SectionError, match=r"cells\.csv: ends within a row"):
+            read_columns(path, ["x_px"])
+
+
+def test_a_place_that_is_text_is_damage_and_a_gap_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "cells.csv"
+    for text in ("abc", "1,5", "--", "0x1F"):
+        path.write_text(f'cell_id,x_px,y_px,cell_type\na,1,2,T\nb,"{text}",2,T\nc,3,2,T\n')
+        with pytest.raises(SectionError, match=r"row 3, column 'x_px': .* is not a number \(1 such row\)"):
+            read_cell_table(path, PLAIN[0])
+    for text in ("", "NA", "nan"):
+        path.write_text(f"cell_id,x_px,y_px,cell_type\na,1,2,T\nb,{text},2,T\nc,3,2,T\n")
+        assert list(read_cell_table(path, PLAIN[0]).table.index) == ["a", "c"]

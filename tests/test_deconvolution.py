@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import anndata
 import numpy as np
@@ -15,7 +13,6 @@ from scipy import optimize, sparse
 from scipy.special import xlogy
 
 from histomix.abundance import match_genes, nnls_deconvolve, poisson_deconvolve, read_reference
-from histomix.abundance.deconvolve import poisson_fit
 from histomix.abundance.deconvolve.poisson import poisson_spread
 from histomix.abundance.deconvolve.poisson_fit import calibrate
 from histomix.abundance.genes import match_section
@@ -125,28 +122,6 @@ def test_poisson_stops_where_held_out_counts_say() -> None:
     np.testing.assert_array_equal(
         poisson_deconvolve(shallow, signatures), poisson_deconvolve(shallow, signatures, updates=few)
     )
-
-
-def test_all_molecules_are_fitted_by_twice_the_updates_of_the_half(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(0)
-    signatures = rng.gamma(0.5, 1, (200, 1)) * np.exp(rng.normal(0, 0.4, (200, 6)))
-    counts = sparse.csr_matrix(rng.poisson(1.5 * rng.dirichlet(np.ones(6), 300) @ signatures.T))
-    total, paths = counts.sum(), []
-    plain = poisson_fit.multiplicative_updates
-
-    def recorded(some: np.ndarray, *others: Any) -> Iterator[np.ndarray]:
-        made: list[np.ndarray] = []
-        paths.append((some, made))
-        for weights in plain(some, *others):
-            made.append(weights)
-            yield weights
-
-    monkeypatch.setattr(poisson_fit, "multiplicative_updates", recorded)
-    found = calibrate(counts, signatures, 0, False, None)
-    half, made = paths[-1]
-    assert half.sum() == pytest.approx(total / 3, rel=0.05)  # of 200 of the 300 spots
-    # The last update was the first that gained too little.
-    assert 3 < len(made) < 100 and found.updates == 2 * (len(made) - 1)
 
 
 def test_genes_that_the_reference_does_not_explain_count_less() -> None:

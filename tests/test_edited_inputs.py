@@ -91,6 +91,15 @@ class TestPlacesOffTheSlide:
         with pytest.raises(InputError, match=r"20 of .* spots .* lie outside the image"):
             hm.predict(small_job.image, small_job.head, mpp=mpp, at=tmp_path / "many.csv")
 
+    def test_places_and_a_stride_are_not_both_asked_for(self, small_job: Job, tmp_path: Path) -> None:
+        self.spots(small_job, 0).to_csv(tmp_path / "at.csv")
+        asked = {"mpp": 0.5, "at": tmp_path / "at.csv", "stride_um": 28.0}
+        for use in (lambda: hm.predict(small_job.image, small_job.head, **asked),
+                    lambda: predict_slides([small_job.image], small_job.head, tmp_path / "out", **asked)):  # fmt: skip
+            with pytest.raises(InputError, match=r"no stride between them\. Leave out --stride-um"):
+                use()
+        assert not (tmp_path / "out").exists()
+
 
 class TestRegions:
     @staticmethod

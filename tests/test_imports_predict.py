@@ -26,7 +26,7 @@ from histomix.heads.cards.text import card_terms
 from histomix.slides import TileSpec
 from histomix.slides.tiles import read_tile, tiles_at_spots, tiles_on_grid
 
-from .conftest import Job
+from .conftest import Job, manifest_of
 from .extras import extra_module
 from .foreign_features import Tiles, hest_bench, places_table, trident
 
@@ -80,7 +80,7 @@ def test_a_map_of_given_features_is_that_of_the_tiles(
     np.testing.assert_allclose(found.layers["lower"], expected.lower, atol=1e-5)
     np.testing.assert_allclose(found.obsm["spatial"], table.obsm["spatial"], atol=1.0)
     assert "in_focus" not in found.obs and found.obs["read_ok"].all()
-    told = json.loads(found.uns["manifest"])["features"]
+    told = manifest_of(found)["features"]
     assert told["format"] == "TRIDENT h5" and told["stated"] == ["encoder"] and "tile_px" in told["read"]
     assert tiles.name not in json.dumps(told)
 
@@ -189,7 +189,8 @@ def test_features_of_our_own_store_are_verified_by_their_digest(
     found = hm.predict(job.image, job.head, features=own)
     np.testing.assert_allclose(np.asarray(found.X), hm.load_head(job.head).output(table).values, atol=1e-5)
     other = table.copy()
-    other.uns["manifest"] = other.uns["manifest"].replace(json.loads(table.uns["manifest"])["encoder"]["digest"], "abc")
+    facts = manifest_of(table)
+    other.uns["manifest"] = json.dumps({**facts, "encoder": {**facts["encoder"], "digest": "abc"}})
     write_features(own, other)
     with pytest.raises(FeatureError, match="digest abc, not"):
         hm.predict(job.image, job.head, features=own)
@@ -354,7 +355,7 @@ def test_tiles_that_lazyslide_has_cut_are_read_where_they_lie(job: Job, tmp_path
     rows = [np.flatnonzero(np.abs(centres - place).max(axis=1) < 1.0).item() for place in found.obsm["spatial"]]
     assert len(rows) > 10
     np.testing.assert_allclose(np.asarray(found.X), expected[rows], atol=1e-5)
-    told = json.loads(found.uns["manifest"])["features"]
+    told = manifest_of(found)["features"]
     assert told["format"] == "LazySlide zarr" and {"mpp", "side_px0", "tile_px"} <= set(told["read"])
     with pytest.raises(FeatureError, match="features of builtin, uni2, none of conch"):
         hm.predict(path, job.head, features=store, encoder="conch")

@@ -25,11 +25,14 @@ from histomix.heads.trust.levels import (
     NEITHER,
     WITHIN,
     across_slides,
+    answered_unit,
     good_for,
     held_out_levels,
     held_out_totals,
 )
+from histomix.maps.units import label_area_um2
 from histomix.sharing import head_facts
+from histomix.spots import RELATIVE
 
 from .conftest import Job
 from .test_evaluation import COHORT, MakeData, linear, make_data
@@ -339,3 +342,47 @@ def test_a_card_says_whether_totals_are_told(job: Job, unit: str) -> None:
     totals = card["levels"]["totals"]
     assert totals["told"] is (totals["rmse"] <= totals["rmse_constant"]) and totals["least"] <= totals["most"]
     assert ("So totals are told" in text) is totals["told"] and "Cells in a spot, all types together" in text
+
+
+def _train_on_donors(factors: tuple[float, ...], out: Path | None = None) -> Any:
+    """Ridge on donors whose cells are so many times those that features tell; features tell the donors, too."""
+    donors = {f"s{number}": f"D{number}" for number in range(len(factors))}
+    features, labels = {}, {}
+    for number, name in enumerate(donors):
+        features[name] = features_of(name)
+        cells = labels_of(features[name], "cells per spot")
+        labels[name] = hm.Abundance(factors[number] * cells.values, "cells per spot")
+        features[name].X[:, -1] += 6 * number
+    return train(cohort_of(donors), features, labels, head="ridge", out=out, progress=False)
+
+
+def test_a_head_that_does_not_tell_totals_answers_in_relative_abundance_and_says_why(tmp_path: Path) -> None:
+    head = _train_on_donors((1.0, 9.0, 1.0, 9.0), tmp_path / "head")
+    totals = head.card["levels"]["totals"]
+    assert totals["told"] is False and totals["rmse"] > totals["rmse_constant"]
+    assert head.card["unit"] == head.card["head"]["parameters"]["unit"] == head.estimator.unit == RELATIVE
+    assert head.card["training"]["labels"][0]["unit"] == "cells per spot"
+    text = card_markdown(head.card)
+    assert "so it answers in relative abundance" in head.card["limits"] and f"{totals['rmse']:.3g}" in text
+    assert "the head answers in relative abundance" in text
+    again, tiles = load_head(tmp_path / "head"), features_of("s1")
+    values = head.predict_features(tiles)
+    pd.testing.assert_frame_equal(again.predict_features(tiles), values)
+    assert values.sum(axis=1).std() > 0.1, "the numbers are amounts, no shares"
+    assert label_area_um2(again) is None
+
+
+def test_cells_stay_where_totals_are_told_or_too_few_donors_show_that_they_are_not() -> None:
+    assert _train_on_donors((1.0, 1.0, 1.0, 1.0)).card["unit"] == "cells per spot"
+    two = _train_on_donors((1.0, 9.0)).card
+    assert two["unit"] == "cells per spot" and "read its numbers relative" in card_markdown(two)
+    levels = {"totals": {"told": False, "rmse": 3.0, "rmse_constant": 2.0}, "donors_unseen": True, "n_donors": 3}
+    assert answered_unit("cells per spot", levels)[0] == RELATIVE
+    for unit, found in (
+        ("proportion", levels),
+        ("cells per spot", None),
+        ("cells per spot", levels | {"donors_unseen": False}),
+        ("cells per spot", levels | {"n_donors": 2}),
+        ("cells per spot", levels | {"totals": levels["totals"] | {"told": True}}),
+    ):
+        assert answered_unit(unit, found) == (unit, "")

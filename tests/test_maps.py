@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 import histomix as hm
 from histomix.cli.app import app
 from histomix.common.formats import MAP_FORMAT
+from histomix.common.storage.facts import facts_in
 from histomix.errors import InputError, MapError, MissingFileError
 from histomix.maps import find_maps
 from histomix.prediction import predict_slides
@@ -45,7 +46,7 @@ def test_it_says_what_the_file_holds(made: Path, job: Job) -> None:
         keys, types = (group[group.attrs["_index"]].asstr()[()].tolist() for group in (file["obs"], file["var"]))
         columns = {name: file[f"obs/{name}"][()] for name in ("novelty", "in_scope", "read_ok")}
         layers = {name: file[f"layers/{name}"][()] for name in ("lower", "upper") if name in file["layers"]}
-        manifest = json.loads(file["uns/manifest"].asstr()[()])
+        manifest = facts_in(file["uns/manifest"])
     table = found.values()
     np.testing.assert_array_equal(table.to_numpy(), values)
     assert table.index.tolist() == keys and found.cell_types == table.columns.tolist() == types
@@ -137,7 +138,7 @@ NEWER = json.dumps({"format": MAP_FORMAT + 1, "versions": {"histomix": "9.1.0"}}
         (lambda path: path.write_bytes(b"not HDF5"), "is damaged or no composition map"),
         (lambda path: path.write_bytes(path.read_bytes()[:6000]), "is damaged or no composition map"),
         (_manifest(None), "is no composition map: it has no manifest"),
-        (_manifest('{"slide": {"mpp"'), "is damaged or no composition map .its manifest is not JSON"),
+        (_manifest('{"slide": {"mpp"'), "is damaged or no composition map .its manifest cannot be read"),
         (_manifest("[1, 2]"), "is no composition map: its manifest is no list of facts"),
         (_manifest('{"unit": "proportion"}'), "its manifest lacks cell_px, places, slide"),
         (_manifest(NEWER), r"the map was made by a newer histomix \(9\.1\.0\).*Upgrade histomix"),
@@ -201,7 +202,7 @@ def test_a_map_with_impossible_numbers_is_refused(folder: Path, change: Callable
 @pytest.mark.parametrize("value", [3.5, "text", {}, True])
 def test_a_fact_of_another_kind_is_refused(folder: Path, name: str, value: Any) -> None:
     with h5py.File(folder / "composition.h5ad") as file:
-        facts = json.loads(file["uns/manifest"].asstr()[()])
+        facts = facts_in(file["uns/manifest"])
     if type(value) is type(facts.get(name)) or (name == "cell_px" and value == 3.5) or value == facts.get(name):
         pytest.skip("it may be so")
     _manifest(json.dumps({**facts, name: value}))(folder / "composition.h5ad")
@@ -252,7 +253,7 @@ def test_maps_are_found_in_folders_of_them(folder: Path, tmp_path: Path) -> None
 
 def test_who_needs_to_know_the_head_says_so(folder: Path, job: Job) -> None:
     with h5py.File(folder / "composition.h5ad") as file:
-        facts = json.loads(file["uns/manifest"].asstr()[()])
+        facts = facts_in(file["uns/manifest"])
     del facts["head"]
     _manifest(json.dumps(facts))(folder / "composition.h5ad")
     assert hm.CompositionMap.open(folder).head == {}

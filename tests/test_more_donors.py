@@ -119,7 +119,9 @@ def test_an_evaluation_tells_it_and_the_card_carries_it(make_data: MakeData, tmp
     data = make_data(TWO_EACH, linear(0.5))
     steps: list[tuple[int, int]] = []
     told = data.run(
-        heads=["ridge", "knn"], more_donors=True, progress=lambda _, done, total: steps.append((done, total))
+        heads=["ridge", "knn"],
+        more_donors=True,
+        progress=lambda task, done, total: steps.append((done, total)) if task == "evaluate" else None,
     )
     facts = told.summary["more_donors"]
     assert list(facts["heads"]) == ["ridge", "knn"] and steps[-1] == (steps[-1][1], 3 * 4 + 2 * 2 * 13)

@@ -52,8 +52,16 @@ def test_the_objects_show_themselves(job: Job) -> None:
     assert "2 sections of 2 donors" in words and all(name in words for name in cohort.names)
     head = hm.load_head(job.head)
     words = _read(head._repr_html_())
-    assert "ridge" in words and "builtin: MIT" in words and all(name in words for name in head.card["cell_types"])
-    labels = hm.read_labels(job.labels)[cohort.names[0]]
+    assert (
+        "ridge" in words and "builtin: Apache-2.0" in words and all(name in words for name in head.card["cell_types"])
+    )
+    every, features = hm.read_labels(job.labels), hm.read_features(job.features)
+    words = _read(every._repr_html_())  # type: ignore[attr-defined]
+    assert "Labels" in words and "of 2 sections, 8 cell types" in words and "proportion" in words
+    assert type(hm.label(cohort, reference=job.reference)) is type(every) and isinstance(every, dict)
+    words = _read(features._repr_html_())  # type: ignore[attr-defined]
+    assert "Features" in words and "builtin" in words and f"{features[cohort.names[0]].n_vars:,} features" in words
+    labels = every[cohort.names[0]]
     words = _read(labels._repr_html_())
     assert f"{labels.values.iloc[:, 0].mean():.3f}" in words
 

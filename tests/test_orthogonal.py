@@ -19,7 +19,7 @@ from histomix.evaluation.measured.cells import cells_in_tiles, read_cells
 from histomix.evaluation.measured.score_map import score_map
 from histomix.evaluation.spatial.summary import add_spatial
 
-from .conftest import Job
+from .conftest import Job, manifest_of
 
 SIDE, MPP = 200.0, 0.5
 TYPES = ["T", "B", "Tumour"]
@@ -229,7 +229,7 @@ def test_polygons_count_from_the_bounds_of_the_slide(tmp_path: Path) -> None:
     values = np.where(tumour[:, None], [0.1, 0.1, 0.8], [0.8, 0.1, 0.1])
     left, top = 4 * SIDE, 3 * SIDE
     one = _map(values)
-    manifest = json.loads(one.uns["manifest"])
+    manifest = manifest_of(one)
     one.uns["manifest"] = json.dumps({**manifest, "slide": {**manifest["slide"], "bounds_px": [left, top, 9999, 9999]}})
 
     def square(x0: float, x1: float) -> dict[str, object]:
@@ -283,3 +283,48 @@ def test_the_verb_scores_a_phantom_against_its_cells(job: Job, tmp_path: Path) -
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["spatial"]["moran"]
     refused = CliRunner().invoke(app, [*arguments[:2], "--out", str(tmp_path / "none")])
     assert refused.exit_code == 2 and "nothing to score" in refused.output
+
+
+@pytest.mark.parametrize("text", ["abc", "", "1,5", "inf", "nan"])
+def test_a_cell_without_a_place_is_named_and_not_dropped(counted: tuple[np.ndarray, Path], text: str) -> None:
+    counts, path = counted
+    cells = pd.read_csv(path).astype(object)
+    cells.loc[4, "x_px"] = text
+    cells.to_csv(path, index=False)
+    with pytest.raises(InputError, match=r"cells\.csv: row 6, column 'x_px': .* is not a number"):
+        score_map(_map(counts / counts.sum(axis=1, keepdims=True)), cells=path, spatial=False)
+
+
+def test_a_cell_written_twice_counts_once(counted: tuple[np.ndarray, Path]) -> None:
+    _counts, path = counted
+    once, _ = read_cells(path, MPP)
+    cells = pd.read_csv(path)
+    pd.concat([cells, cells.iloc[:3]]).to_csv(path, index=False)
+    twice, notes = read_cells(path, MPP)
+    pd.testing.assert_frame_equal(once, twice)
+    assert notes == ["3 rows repeat another and are dropped"]
+
+
+@pytest.mark.parametrize("what", ["cells", "regions"])
+def test_places_nowhere_near_the_slide_are_refused(tmp_path: Path, what: str) -> None:
+    composition = _map(np.full((24, 3), 1 / 3))
+    manifest = manifest_of(composition)
+    manifest["slide"] |= {"width_px": 2400, "height_px": 400}
+    composition.uns["manifest"] = json.dumps(manifest)
+    table = pd.DataFrame({"x_px": [100.0, 300.0, -9999.0], "y_px": 100.0, "cell_type": "T", "region": ["a", "b", "a"]})
+    path = tmp_path / "places.csv"
+    for beyond, wrong in ((-9999.0, False), (-1e9, True), (1e300, True)):
+        table.loc[2, "x_px"] = beyond
+        table.to_csv(path, index=False)
+        if not wrong:  # a table may hold more than the slide shows
+            score_map(composition, **{what: path}, spatial=False)  # type: ignore[arg-type]
+            continue
+        with pytest.raises(InputError, match=r"places\.csv: 1 of its .* nowhere near the slide of 2400 x 400 px"):
+            score_map(composition, **{what: path}, spatial=False)  # type: ignore[arg-type]
+
+
+def test_a_region_that_is_not_there_is_asked_of_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "regions.csv"
+    pd.DataFrame({"x_px": [100.0, 300.0], "y_px": 100.0, "region": ["a", "b"]}).to_csv(path, index=False)
+    with pytest.raises(InputError, match=r"regions\.csv: there is no region 'c'"):
+        score_map(_map(np.full((24, 3), 1 / 3)), regions=path, expect={"c": ["T"]})

@@ -31,7 +31,7 @@ from histomix.report.anonymise import private_evaluation
 from histomix.report.inputs import ReportInputs, SlideMap
 from histomix.viewer import ViewerSlide, write_viewer, writer
 
-from .conftest import Job
+from .conftest import Job, manifest_of
 from .viewer_page import chromium, composition
 
 #: What runs where it is let; each says by which way.
@@ -150,9 +150,7 @@ def material(job: Job) -> ReportInputs:
     card["encoders"][0] |= {name: hostile(f"encoder {name}") for name in ("name", "licence", "revision")}
     card["encoder_licences"][0] |= {name: hostile(name) for name in ("encoder", "licence")}
     grid = composition(np.array([(50.0, 50), (150, 50)]), np.array([[0.3, 0.7], [0.5, 0.5]]), [hostile("a"), "b"])
-    grid.uns["manifest"] = json.dumps(
-        json.loads(grid.uns["manifest"]) | {"slide": {"mpp": 0.5}, "unit": hostile("unit")}
-    )
+    grid.uns["manifest"] = json.dumps(manifest_of(grid) | {"slide": {"mpp": 0.5}, "unit": hostile("unit")})
     one = SlideMap(hostile("slide"), hm.CompositionMap(grid), None, failure=hostile("failure"))
     labelled = {"method": hostile("method"), "unit": "proportion", "reference": {"file": hostile("file")}}
     return ReportInputs([found], {}, {"encoder": {"name": hostile("features")}}, [labelled], [card], [one])

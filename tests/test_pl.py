@@ -66,6 +66,17 @@ def test_a_map_shows_every_tile_in_the_colour_of_its_value(composition: ad.AnnDa
     assert axes.get_title() == name
 
 
+def test_the_slide_shows_through_tiles_of_less_than_full_opacity(composition: ad.AnnData) -> None:
+    name = str(composition.var_names[1])
+    full, half = (hm.pl.composition(composition, color=name, alpha=alpha).collections[0] for alpha in (1.0, 0.4))
+    np.testing.assert_allclose(half.get_facecolor()[:, 3], 0.4 * full.get_facecolor()[:, 3])
+    np.testing.assert_allclose(half.get_facecolor()[:, :3], full.get_facecolor()[:, :3])
+    marks = hm.pl.dominant(composition, alpha=0.4).collections[0]
+    assert marks.get_facecolor()[:, 3].max() == pytest.approx(0.4)
+    with pytest.raises(InputError, match="opacity"):
+        hm.pl.composition(composition, color=name, alpha=0)
+
+
 def test_several_maps_and_a_column_of_the_tiles(composition: ad.AnnData) -> None:
     every = hm.pl.composition(composition, list(composition.var_names), ncols=3)
     assert len(every) == composition.n_vars

@@ -20,7 +20,7 @@ from histomix.maps import composition_geojson
 from histomix.prediction import load_head_encoders, predict_slides
 from histomix.slides import open_slide, read_tile, tissue_mask
 
-from .conftest import Job
+from .conftest import Job, manifest_of
 from .test_encoders_user import _card, _onnx
 
 
@@ -84,7 +84,7 @@ def test_a_head_on_two_encoders_reads_the_slide_with_both(job: Job, tmp_path: Pa
 
 def test_a_map_on_a_grid_covers_the_tissue_once(job: Job) -> None:
     composition = hm.predict(job.image, job.head, mpp=0.5)
-    manifest = json.loads(composition.uns["manifest"])
+    manifest = manifest_of(composition)
     positions = composition.obsm["spatial"]
     step = manifest["cell_px"]
     assert step == pytest.approx(load_encoder("builtin").tile_spec().size_um / 0.5)

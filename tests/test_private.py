@@ -30,7 +30,7 @@ from histomix.prediction import slides as batch
 from histomix.report import sections as section_parts
 from histomix.sharing import pull_head
 
-from .conftest import Job
+from .conftest import Job, manifest_of
 from .extras import extra_module
 from .planted import (
     FOLDER,
@@ -165,7 +165,7 @@ def test_predict_names_nobody_and_says_it_again(ward: Ward, tmp_path: Path, enco
             assert status["kind"] == "SlideError" and "same command" in status["reason"]
             continue
         assert status["slide"] == status["name"] == name and set(status["facts"]) == {"patient"}
-        manifest = json.loads(ad.read_h5ad(out / name / "composition.h5ad").uns["manifest"])
+        manifest = manifest_of(ad.read_h5ad(out / name / "composition.h5ad"))
         assert manifest["slide"]["file"] == name and manifest["anonymised"] == status["anonymised"]
         assert manifest["format"] == MAP_FORMAT, "older versions must know what they cannot read"
         assert manifest["head"]["training"] == {"n_spots": 300, "n_donors": 1, "n_sections": 1}
@@ -275,7 +275,7 @@ def test_what_others_put_into_a_map_is_not_exported(open_maps: Path, tmp_path: P
     folder.mkdir()
     composition = ad.read_h5ad(next(open_maps.glob("*/composition.h5ad")))
     composition.uns["patient"], composition.obs["mrn"] = "Jane Doe", "8833421"
-    manifest = json.loads(composition.uns["manifest"])
+    manifest = manifest_of(composition)
     manifest["slide"]["label"], manifest["operator"] = "S61-99871", "zzoperator77"
     composition.uns["manifest"] = json.dumps(manifest)
     composition.var["note"] = "1961-03-04"
@@ -283,7 +283,7 @@ def test_what_others_put_into_a_map_is_not_exported(open_maps: Path, tmp_path: P
     composition.write_h5ad(folder / "composition.h5ad")
     path = export_map(folder, "anndata", tmp_path / "out", anonymise=True)
     assert not leaks(tmp_path / "out")
-    assert json.loads(ad.read_h5ad(path).uns["manifest"])["format"] == MAP_FORMAT
+    assert manifest_of(ad.read_h5ad(path))["format"] == MAP_FORMAT
     assert list(ad.read_h5ad(path).var_names) == list(composition.var_names)
 
 
@@ -422,12 +422,10 @@ def test_the_python_function_keeps_no_name(ward: Ward, tmp_path: Path) -> None:
     hm.write_composition(tmp_path / "map", found)
     assert not leaks(tmp_path / "map")
     keyed = [
-        json.loads(
-            hm.predict(ward.slides / f"{STEM}.tif", head, pseudonym_key=tmp_path / "k.csv", **options).uns["manifest"]
-        )
+        manifest_of(hm.predict(ward.slides / f"{STEM}.tif", head, pseudonym_key=tmp_path / "k.csv", **options))
         for _ in range(2)
     ]
-    assert keyed[0] == keyed[1] and keyed[0]["name"] != json.loads(found.uns["manifest"])["name"]
+    assert keyed[0] == keyed[1] and keyed[0]["name"] != manifest_of(found)["name"]
 
 
 def test_without_it_no_way_to_a_file_is_written_that_nobody_needs(study: Path, open_maps: Path) -> None:

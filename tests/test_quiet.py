@@ -83,6 +83,9 @@ def plan_of(job: Job, out: Path, address: str, hub: str) -> dict[str, list[Words
     foreign = job.features.parent / "foreign"
     taken = ["--endpoint", hub, "--accept-licence"]
     return {
+        "init": [["init", job.sheet.parent, "--out", out / "init.csv"]],
+        # What it does beyond a plan, `demo` does too.
+        "run": [["run", job.sheet, "--reference", job.reference, "--dry-run", "--out", out / "run"]],
         "inspect": [["inspect", job.sheet], ["inspect", image]],
         "label": [
             ["label", job.sheet, "--reference", job.reference, "--out", out / "label"],
@@ -118,6 +121,10 @@ def plan_of(job: Job, out: Path, address: str, hub: str) -> dict[str, list[Words
                 out / "benchmark",
             ]
         ],
+        "plan": [["plan", job.sheet, *table, "--out", out / "plan"]],
+        # What it does beyond the list, `fetch`, `label`, `embed` and `evaluate` do too.
+        "reproduce": [["reproduce", "--list"]],
+        "head list": [["head", "list"]],
         "head push": [
             ["head", "push", job.head, out / "head.zip"],
             ["head", "push", job.head, repository, "--endpoint", hub, "--yes"],

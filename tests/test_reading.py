@@ -17,7 +17,7 @@ from histomix.maps import CompositionMap
 from histomix.maps.reading import calibrated_on, interval_caution, scope_statement, words_by_type
 from histomix.maps.varying import LEAST, MOST, varying_types
 
-from .conftest import Job
+from .conftest import Job, manifest_of
 
 TYPES = [f"type {number}" for number in range(8)]
 
@@ -111,7 +111,7 @@ def test_a_map_says_what_area_a_number_is_for() -> None:
 
 
 def test_a_prediction_says_it_in_its_own_manifest(job: Job, tmp_path: Path) -> None:
-    manifest = json.loads(str(hm.predict(job.image, job.head).uns["manifest"]))
+    manifest = manifest_of(hm.predict(job.image, job.head))
     assert manifest["use"] == RESEARCH_USE
     assert manifest["refers_to"].endswith("spots 55 µm wide.") and manifest["area"]["spot_um"] == 55
     assert manifest["calibrated_on"] == "two patients"

@@ -40,8 +40,11 @@ def test_it_is_the_share_of_variance_that_is_no_noise() -> None:
     rng = np.random.default_rng(0)
     means, spreads = np.array([5.0, 20.0, 50.0]), np.array([2.0, 2.0, 20.0])
     rates = rng.gamma((means / spreads) ** 2, spreads**2 / means, (20_000, 3))
-    found = label_reliability(rng.poisson(rates), np.eye(3), identity, proportions=False)
+    found = label_reliability(rng.poisson(rates), np.eye(3), identity, proportions=False, most_spots=None)
     np.testing.assert_allclose(found, spreads**2 / (spreads**2 + means), atol=0.02)
+    some = label_reliability(rng.poisson(rates), np.eye(3), identity, proportions=False)
+    np.testing.assert_allclose(some, found, atol=0.1)
+    assert not np.array_equal(some, found)
 
 
 def test_it_is_the_agreement_of_two_measurements() -> None:

@@ -409,3 +409,18 @@ def test_a_listing_of_very_many_files_is_refused(tmp_path: Path) -> None:
         with pytest.raises(DownloadError, match="lists 6000 files"):
             fetch_cohort("her2st", tmp_path, mirror=server.url)
         assert len(server.asked) == 1
+
+
+def test_what_breaks_off_is_told_without_words_of_python(tmp_path: Path) -> None:
+    def act(handler: Handler) -> None:
+        if handler.begin(1000):
+            handler.send(bytes(10))
+
+    error, _requests, _sent, _left = _refused(act, tmp_path)
+    assert isinstance(error, DownloadError) and "broke off" in str(error) and "Error" not in str(error)
+
+
+def test_a_slide_that_is_larger_than_the_cache_is_called_by_its_address(tmp_path: Path) -> None:
+    error, _requests, _sent, _left = _refused(lambda handler: handler.begin(2**62), tmp_path)
+    assert isinstance(error, StorageError) and "larger than the cache may be" in str(error)
+    assert (error.where or "").startswith("http://127.0.0.1")

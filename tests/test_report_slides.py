@@ -14,6 +14,7 @@ from histomix.common.words import RESEARCH_USE
 from histomix.maps import write_composition
 from histomix.report import write_report
 
+from .conftest import manifest_of
 from .test_reading import TYPES, made
 
 
@@ -22,7 +23,7 @@ def _page(folder: Path, in_scope: int, **manifest: object) -> str:
     table = made(in_scope, area={"spot_um": 55.0}, **manifest)
     table.var["good_for"] = ["within a slide only", "between slides", *["not known"] * 6]
     table.var["slide_error"] = [0.25, 0.125, *[np.nan] * 6]
-    facts = json.loads(table.uns["manifest"])
+    facts = manifest_of(table)
     facts["slide"] |= {"fingerprint": "f", "bounds_px": [0, 0]}
     table.uns["manifest"] = json.dumps(facts)
     write_composition(folder / "maps" / "a slide", table, np.full((10, 1000, 3), 200, np.uint8))
@@ -63,7 +64,7 @@ def test_a_slide_shows_first_what_varies(tmp_path: Path) -> None:
     assert "spots 55 µm wide" in words
     # Means are of the sixty tiles in scope; their interval is the head's.
     mean = np.asarray(made(60).X)[:60, 1].mean()
-    row = re.search(rf"<td>{TYPES[1]}</td>(.*?)</tr>", page, re.DOTALL)
+    row = re.search(rf"<td[^>]*>{TYPES[1]}</td>(.*?)</tr>", page, re.DOTALL)
     assert row is not None and "between slides" in row[1]
     assert f"{mean:.3f}" in row[1] and "± 0.125" in row[1]
 

@@ -12,6 +12,7 @@ import histomix as hm
 from histomix.benchmark.robustness import encoder_robustness, robustness
 
 from .conftest import Job
+from .extras import extra_module
 
 CANDIDATES = (5, 10, 20, 50)
 
@@ -44,7 +45,7 @@ def test_the_numbers_are_those_of_croma(units: str) -> None:
 
 
 def test_and_still_those_of_the_library_where_it_is_installed() -> None:
-    croma = pytest.importorskip("croma")
+    croma = extra_module("clients", "croma")
     features, label, donor, section = _spots()
     table = {"label": label, "group_id": section, "donor": donor}
     manifest = pd.DataFrame({name: values.astype(str) for name, values in table.items()})

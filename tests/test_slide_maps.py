@@ -21,6 +21,7 @@ from histomix.common.words import RESEARCH_USE
 from histomix.errors import InputError, SlideError
 from histomix.heads import Head
 from histomix.maps import composition_geojson, composition_table
+from histomix.maps.composition import OUT_OF_SCOPE
 from histomix.maps.streaming import composition_writer
 from histomix.prediction import Model, Settings, SlideJob, SlideRun
 from histomix.prediction import maps as maps_module
@@ -30,6 +31,7 @@ from histomix.prediction.plan import plan_tiles
 from histomix.slides import TissueMask
 from histomix.slides.tissue import fragment_at, label_fragments
 
+from .conftest import manifest_of
 from .slide_heads import TYPES, Colours, colour_head, tissue_slide
 
 
@@ -259,11 +261,11 @@ def test_regions_count_from_the_bounds_of_the_slide(slide: Path, head: Head, tmp
 
 def test_pieces_are_numbered_from_left_to_right_across_small_gaps(slide: Path, head: Head) -> None:
     found = predict(slide, head)
-    assert json.loads(found.uns["manifest"])["fragments"] == 2
+    assert manifest_of(found)["fragments"] == 2
     x = found.obsm["spatial"][:, 0]
     np.testing.assert_array_equal(found.obs["fragment"], np.where(x < 900, 1, 2))
     nameless = predict(slide, head, anonymise=True)
-    assert json.loads(nameless.uns["manifest"])["fragments"] == 2
+    assert manifest_of(nameless)["fragments"] == 2
     assert list(composition_table(nameless)["fragment"]) == list(composition_table(found)["fragment"])
     mask = np.zeros((60, 200), bool)
     mask[10:20, 150:170] = mask[40:50, 20:40] = mask[40:50, 45:60] = True  # a gap of 5 px in the left piece
@@ -276,18 +278,18 @@ def test_pieces_are_numbered_from_left_to_right_across_small_gaps(slide: Path, h
 def test_the_unit_stays_right_whatever_the_tile(slide: Path) -> None:
     head = colour_head([Colours()], "cells per spot", training={"spot_diameter_um": 100.0})
     own, dense = predict(slide, head), predict(slide, head, stride_um=16.0)
-    area = json.loads(own.uns["manifest"])["area"]
+    area = manifest_of(own)["area"]
     assert area["label_um2"] == pytest.approx(np.pi * 50**2) and area["label_area_from"] == "training spots"
     np.testing.assert_allclose(own.layers["density per mm2"], own.X / (np.pi * 50**2 / 1e6), rtol=1e-5)
-    fine = json.loads(dense.uns["manifest"])["area"]
+    fine = manifest_of(dense)["area"]
     assert fine["tile_um2"] == 32.0**2 and fine["cell_um2"] == pytest.approx(16.0**2)
     # The cells on the tissue are the same number, whatever the grid.
-    cells = [(m.X.sum() * json.loads(m.uns["manifest"])["area"]["cells_per_map_cell"]) for m in (own, dense)]
+    cells = [(m.X.sum() * manifest_of(m)["area"]["cells_per_map_cell"]) for m in (own, dense)]
     assert cells[1] == pytest.approx(cells[0], rel=0.1)
-    undeclared = json.loads(predict(slide, colour_head([Colours()], "cells per spot")).uns["manifest"])["area"]
+    undeclared = manifest_of(predict(slide, colour_head([Colours()], "cells per spot")))["area"]
     assert undeclared["label_um2"] == 32.0**2 and undeclared["label_area_from"] == "tile"
     shares = predict(slide, colour_head([Colours()]))
-    assert "density per mm2" not in shares.layers and json.loads(shares.uns["manifest"])["area"]["label_um2"] is None
+    assert "density per mm2" not in shares.layers and manifest_of(shares)["area"]["label_um2"] is None
 
 
 def test_the_pictures_show_the_slide_and_its_tissue(slide: Path, head: Head, tmp_path: Path) -> None:
@@ -295,7 +297,7 @@ def test_the_pictures_show_the_slide_and_its_tissue(slide: Path, head: Head, tmp
     with Image.open(tmp_path / "A" / "tissue.png") as picture:
         pixels = np.asarray(picture.convert("RGB")).astype(int)
     with Image.open(tmp_path / "A" / "preview.jpg") as preview:
-        assert preview.size == (100, 88)
+        assert preview.size == (400, 352)
     green = (pixels[..., 1] > pixels[..., 0] + 40) & (pixels[..., 1] > pixels[..., 2] + 20)
     columns = np.flatnonzero(green.any(axis=0))
     assert columns.min() == pytest.approx(6, abs=2) and columns.max() == pytest.approx(94, abs=2)
@@ -333,9 +335,9 @@ def test_the_geojson_can_be_packed_and_carries_the_interval(tmp_path: Path) -> N
     assert found == composition_geojson(whole)
     tile = found["features"][1]["properties"]
     assert tile["measurements"][f"{TYPES[0]} lower"] == pytest.approx(whole.layers["lower"][1, 0], abs=1e-6)
-    assert "in scope" not in tile["measurements"] and tile["metadata"] == {"use": RESEARCH_USE}
+    assert "in scope" not in tile["measurements"] and "metadata" not in tile and found["use"] == RESEARCH_USE
     outside = found["features"][3]["properties"]
-    assert outside["measurements"]["in scope"] == 0 and "out of scope" in outside["metadata"]["scope"]
+    assert outside["measurements"]["in scope"] == 0 and outside["classification"]["name"] == OUT_OF_SCOPE
     assert "measurements" not in found["features"][0]["properties"]
     assert len({feature["id"] for feature in found["features"]}) == n
     back = ad.read_h5ad(tmp_path / "one" / "composition.h5ad")

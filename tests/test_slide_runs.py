@@ -33,6 +33,7 @@ from histomix.prediction.plan import TILE, Plan
 from histomix.provenance import digest_file
 from histomix.slides import open_slide
 
+from .conftest import manifest_of
 from .slide_files import block_mean, write_pyramid
 from .slide_heads import Colours, colour_head, tissue_pixels, tissue_slide
 
@@ -294,11 +295,15 @@ def test_settings_carry_the_identity_of_the_files_that_they_name(tmp_path: Path)
     whole = Settings.of("sha256:head", at=spots, regions=regions, reuse=tmp_path, batch_size=7, gzip=True)
     assert (whole.head, whole.at, whole.regions, whole.reuse) == ("sha256:head", *map(str, (spots, regions, tmp_path)))
     assert (whole.at_digest, whole.regions_digest) == (digest_file(spots), digest_file(regions))
-    assert whole.batch_size == 7 and "tiles.geojson.gz" in whole.files and "composition.csv" in whole.files
+    files = {*OUTPUTS, "tiles.geojson.gz"}
+    assert whole.batch_size == 7 and "tiles.geojson.gz" in whole.files_of(files)
+    assert not whole.files_of(OUTPUTS) and "composition.csv" in whole.files_of(files)
     none = Settings.of("sha256:head")
     given = (none.at, none.at_digest, none.regions, none.regions_digest, none.reuse)
     assert given == (None,) * 5 and none.batch_size == BATCH_SIZE
-    assert "tiles.geojson" in none.files and "tiles.geojson.gz" not in none.files
+    assert set(none.files_of(OUTPUTS)) == set(OUTPUTS) and not none.files_of(["composition.h5ad"])
+    packed = {*OUTPUTS, "tiles.geojson.gz"} - {"tiles.geojson"}
+    assert set(none.files_of(packed)) == packed, "a large one is packed of itself"
     assert (none.min_tissue, none.keep_features, none.gzip) == (0.5, False, False)
     # What regions are called in their file may name a patient: it stands in no log.
     assert "Smith" not in repr(Settings.of("sha256:head", region_names=(("Smith, J.", "region-1"),)))
@@ -530,7 +535,7 @@ def test_folders_and_sheets_of_slides(slide: Path, head_folder: Path, encoder: C
     sheet.write_text(f"slide,patient\n{relative},P1\n")
     assert predict_slides([sheet], head_folder, tmp_path / "out")[0].error is None
     assert status(tmp_path / "out" / "A")["facts"] == {"patient": "P1"}
-    manifest = json.loads(ad.read_h5ad(tmp_path / "out" / "A" / "composition.h5ad").uns["manifest"])
+    manifest = manifest_of(ad.read_h5ad(tmp_path / "out" / "A" / "composition.h5ad"))
     assert manifest["facts"] == {"patient": "P1"}
     for text, what in (("image\nx\n", "no column 'slide'"), ("slide,mpp\nx,fine\n", "row 2: the mpp 'fine'")):
         sheet.write_text(text)

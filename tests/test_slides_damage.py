@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ import tifffile
 from PIL import Image
 
 from histomix.errors import SlideError, SlideReadError
-from histomix.prediction.sources import find_slides
+from histomix.prediction.inputs.sources import find_slides
 from histomix.slides import open_slide
 from histomix.slides.files import slide_files
 from histomix.slides.readers import flat
@@ -405,3 +406,66 @@ def test_plain_glass_has_no_hole(tmp_path: Path, codec: str, value: int) -> None
     tifffile.imwrite(path, pixels, photometric="rgb", tile=(1024, 1024), compression=codec, metadata=None)
     with open_slide(path, 0.5) as slide:
         np.testing.assert_array_equal(slide.read(0, 0, 1024, 1024, 0.5), pixels)
+
+
+def test_a_label_that_is_larger_than_every_level_is_the_level_that_is_missing(tmp_path: Path) -> None:
+    pixels = np.full((128, 256, 3), 200, np.uint8)
+    write_dicom(tmp_path / "a.dcm", pixels)
+    write_dicom(tmp_path / "b.dcm", pixels[::4, ::4], instance=2, mpp=2.0)
+    for path in (tmp_path / "a.dcm", tmp_path / "b.dcm", tmp_path):
+        with open_slide(path) as slide:
+            assert slide.width_px == 256
+    data = pydicom.dcmread(tmp_path / "a.dcm")
+    data.ImageType = ["ORIGINAL", "PRIMARY", "LABEL", "NONE"]
+    data.save_as(tmp_path / "a.dcm")
+    for path in (tmp_path / "a.dcm", tmp_path / "b.dcm", tmp_path):
+        with pytest.raises(SlideError, match="larger than every level of the slide"):
+            open_slide(path)
+
+
+class TestJpeg2000ThroughOpenSlide:
+    """OpenSlide decodes the tiles of Aperio and DICOM itself, and fills up what is lost."""
+
+    PIXELS = np.random.default_rng(0).integers(90, 220, (128, 192, 3), np.uint8).repeat(2, axis=0).repeat(2, axis=1)
+
+    def write(self, folder: Path, kind: str) -> Path:
+        if kind == "dicom":
+            write_dicom(folder / "a.dcm", self.PIXELS, jpeg2000=True)
+            return folder / "a.dcm"
+        described = "Aperio Image Library\r\n384x256 (64x64) J2K/KDU Q=30|AppMag = 20|MPP = 0.5"
+        options: dict[str, Any] = {"tile": (64, 64), "photometric": "rgb", "description": described, "metadata": None}
+        tifffile.imwrite(folder / "a.svs", self.PIXELS, compression="aperio_jp2000_rgb", **options)
+        return folder / "a.svs"
+
+    @pytest.mark.parametrize("kind", ["aperio", "dicom"])
+    def test_a_damaged_tile_is_an_error_and_the_others_are_read(self, tmp_path: Path, kind: str) -> None:
+        path = self.write(tmp_path, kind)
+        whole = path.read_bytes()
+        with open_slide(path) as slide:
+            np.testing.assert_allclose(slide.read(0, 0, 384, 256, 0.5).mean(), self.PIXELS.mean(), atol=3)
+        starts = [found.start() for found in re.finditer(rb"\xff\x4f\xff\x51", whole)]
+        assert len(starts) == 24
+        start, stop = starts[7], whole.index(b"\xff\xd9", starts[7])  # the second tile of the second row
+        middle = (start + stop) // 2
+        for damage in (bytes(stop + 2 - middle), bytes(300) + whole[middle + 300 : stop + 2]):
+            path.write_bytes(whole[:middle] + damage + whole[stop + 2 :])
+            with open_slide(path) as slide:
+                with pytest.raises(SlideReadError, match=r"tile at x=64, y=64 .* JPEG 2000"):
+                    slide.read(0, 0, 384, 256, 0.5)
+                slide.read(128, 0, 256, 256, 0.5)
+
+    def test_a_coder_that_never_writes_an_end_is_believed(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path, "aperio")
+        data = path.read_bytes()
+        with tifffile.TiffFile(path) as tif:
+            places = list(zip(tif.pages.first.dataoffsets, tif.pages.first.databytecounts, strict=True))
+        for offset, count in places:
+            end = data.rindex(b"\xff\xd9", offset, offset + count)
+            data = data[:end] + b"\0\0" + data[end + 2 :]
+        path.write_bytes(data)
+        with open_slide(path) as slide:
+            slide.read(0, 0, 384, 256, 0.5)
+        offset, count = places[7]
+        path.write_bytes(data[: offset + count // 2] + bytes(count - count // 2) + data[offset + count :])
+        with open_slide(path) as slide, pytest.raises(SlideReadError, match=r"tile at x=64, y=64"):
+            slide.read(0, 0, 384, 256, 0.5)

@@ -52,6 +52,15 @@ class TestFaults:
                 open_slide(tmp_path / name, 0.5)
             assert str(tmp_path / name) in str(caught.value)
 
+    def test_metadata_of_planes_without_number_is_refused_at_once(self, tmp_path: Path) -> None:
+        path = tmp_path / "slide.ome.tif"
+        tifffile.imwrite(path, np.zeros((64, 64, 3), np.uint8), tile=(64, 64), ome=True, metadata={"axes": "YXS"})
+        with tifffile.TiffFile(path, mode="r+") as tif:
+            text = (tif.ome_metadata or "").replace('SizeC="3"', 'SizeC="99999999"')
+            tif.pages.first.tags["ImageDescription"].overwrite(text.encode())
+        with pytest.raises(SlideError, match="speaks of 99,999,999 planes, and the file holds 1"):
+            open_slide(path, 0.5)
+
     @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.95, 0.9999])
     @pytest.mark.parametrize("kind", ["jpg", "png", "tif", "zlib.tif", "jpeg.tif"])
     def test_truncated_flat_file(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from histomix.errors import InputError
 from histomix.slides import TissueMask, open_slide, tissue_mask
@@ -239,3 +242,38 @@ class TestRealSlides:
         assert 0.6 < photo.mask.mean() < 0.8
         crop = tissue_mask(open_slide(data_dir / "he_images" / "stardist_histo.jpg", 0.5))
         assert crop.mask.mean() > 0.95
+
+
+def test_memory_follows_the_mask_by_few_bytes_a_pixel() -> None:
+    # Of a slide of 80,000 px the mask has 12 million pixels: 69 bytes each were 830 MB, more than all else.
+    side = 900
+    rng = np.random.default_rng(0)
+    blob = ndimage.gaussian_filter(rng.normal(size=(side, side)), 20) > 0
+    rgb = np.where(blob[..., None], [200, 120, 170], 245) + rng.normal(0, 6, (side, side, 3))
+    slide = SimpleNamespace(mpp=0.5, thumbnail=lambda mpp, pixels=np.clip(rgb, 0, 255).astype(np.uint8): pixels)
+    tissue_mask(slide)  # what is loaded on first use
+    tracemalloc.start()
+    try:
+        mask = tissue_mask(slide)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert 0.2 < mask.mask.mean() < 0.8
+    assert peak < 36 * side**2
+
+
+def test_bands_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    blob = ndimage.gaussian_filter(rng.normal(size=(301, 210)), 12) > 0
+    rgb = np.clip(np.where(blob[..., None], [200, 120, 170], 245) + rng.normal(0, 6, (301, 210, 3)), 0, 255)
+    rgb[100:160, 50:110] = (20, 30, 20)  # pen
+    slide = SimpleNamespace(mpp=0.5, thumbnail=lambda mpp: rgb.astype(np.uint8))
+    found = []
+    for rows in (1, 7, 64, 1000):
+        for module in ("find", "pieces"):
+            monkeypatch.setattr(f"histomix.slides.tissue.{module}._BAND", rows)
+        found.append(tissue_mask(slide))
+    for one in found[1:]:
+        np.testing.assert_array_equal(one.mask, found[0].mask)
+        np.testing.assert_array_equal(one.kinds, found[0].kinds)
+    assert (found[0].kinds == PEN).any()

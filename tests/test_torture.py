@@ -20,8 +20,8 @@ from .torture.case import NEVER
 from .torture.families import FAMILIES
 from .torture.judge import error_fault, wrong_numbers
 
-#: How many cases: at most two minutes of one core.
-FEW = 70
+#: How many cases: about a minute of one core.
+FEW = 45
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -18,6 +18,7 @@ from histomix.common.words import RESEARCH_USE
 from histomix.maps.areas import PEN, READ, REASONS, areas_mm2
 from histomix.viewer import ViewerSlide, write_viewer
 
+from .conftest import manifest_of
 from .viewer_page import CELL, COLUMNS, ROWS, chromium, composition, looking, on_screen, pixel, until
 
 NAMES = ["commonest", "rising", "even", "untold"]
@@ -36,7 +37,7 @@ def _table(in_scope: np.ndarray) -> ad.AnnData:
     table.obs["in_scope"] = in_scope
     table.var["good_for"] = ["within a slide only", "between slides", "not known", "neither"]
     table.obs["answer"] = np.where(across > 0.5, ANSWER, "not told")
-    facts = json.loads(table.uns["manifest"])
+    facts = manifest_of(table)
     facts |= {
         "answers": {"parents": {}, "fdr": 0.1, "statement": "One in ten misses."},
         "slide": {"mpp": 0.5}, "tile": {"size_px": 112, "mpp": 1.0}, "area": {"spot_um": 55.0}, "cell_px": CELL,
@@ -54,7 +55,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     inside = _table(np.arange(n) % COLUMNS < 9)
     areas = np.full((69, 88), READ, np.uint8)
     areas[20:60, 20:50] = PEN
-    facts = json.loads(inside.uns["manifest"]) | {"tissue_areas": {"mpp": 8.0, "mm2": areas_mm2(areas, 8.0)}}
+    facts = manifest_of(inside) | {"tissue_areas": {"mpp": 8.0, "mm2": areas_mm2(areas, 8.0)}}
     inside.uns["manifest"] = json.dumps(facts)
     with hm.open_slide(folder / "slide.png", mpp=0.5) as slide:
         slides = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import shutil
@@ -440,6 +441,14 @@ def test_h5_files_that_do_not_fit(tmp_path: Path) -> None:
         del store["matrix/indices"]
         store["matrix/indices"] = indices[:-1]
     assert "lengths that do not fit each other" in as_download_error(truth.outs)
+    with h5py.File(path, "r+") as store:
+        indices = indices.copy()
+        row = int(np.flatnonzero(np.diff(store["matrix/indptr"][:]) > 1)[0])
+        start = int(store["matrix/indptr"][row])
+        indices[start + 1] = indices[start]
+        del store["matrix/indices"]
+        store["matrix/indices"] = indices
+    assert "it counts a feature of one barcode more than once" in as_download_error(truth.outs)
     with h5py.File(path, "w") as store:
         store["x"] = 1
     assert "it is no HDF5 file of a feature-barcode matrix: it holds x" in as_download_error(truth.outs)
@@ -451,9 +460,16 @@ def test_broken_mtx(tmp_path: Path) -> None:
     matrix = (folder / "matrix.mtx.gz").read_bytes()
     (folder / "matrix.mtx.gz").write_bytes(matrix[:-50])
     assert "cannot be read as Matrix Market" in as_download_error(truth.outs)
+    lines = gzip.decompress(matrix).decode().splitlines()
+    entries = next(number for number, line in enumerate(lines) if not line.startswith("%")) + 1
+    lines[entries + 1] = lines[entries]
+    (folder / "matrix.mtx.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+    assert "it counts a feature of one barcode more than once" in as_download_error(truth.outs)
+    (folder / "matrix.mtx.gz").unlink()
+    assert "filtered_feature_bc_matrix: lacks its matrix.mtx" in as_download_error(truth.outs)
     (folder / "matrix.mtx.gz").write_bytes(matrix)
     (folder / "features.tsv.gz").unlink()
-    assert "has a matrix.mtx but no features.tsv" in as_download_error(truth.outs)
+    assert "lacks its features.tsv" in as_download_error(truth.outs)
     (folder / "features.tsv").write_text("ENSG0\tG0\tGene Expression\n")
     assert "has 7 features x" in as_download_error(truth.outs)
 

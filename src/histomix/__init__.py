@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     from .maps import CompositionMap, write_composition
     from .prediction import predict, predict_slides
     from .report import write_report
-    from .road import demo
-    from .sharing import head_facts, pull_head, push_head
+    from .road import demo, run
+    from .sharing import head_facts, list_heads, pull_head, push_head
     from .slides import Slide, TileSpec, open_slide
-    from .spots import Cohort, Section, inspect_data, read_cohort
+    from .spots import Cohort, Section, draft_sheet, inspect_data, read_cohort
+    from .studies import list_studies, plan, reproduce
     from .viewer import write_viewer
 
 _ROOM_OF = {
@@ -53,6 +54,7 @@ _ROOM_OF = {
     "cohort_tables": "cohort",
     "demo": "road",
     "doctor": "encoders",
+    "draft_sheet": "spots",
     "embed": "embedding",
     "evaluate": "evaluation",
     "export_maps": "export",
@@ -61,12 +63,15 @@ _ROOM_OF = {
     "import_features": "embedding",
     "inspect_data": "spots",
     "label": "abundance",
+    "list_heads": "sharing",
+    "list_studies": "studies",
     "load_encoder": "encoders",
     "load_head": "heads",
     "make_phantom": "datasets",
     "open_slide": "slides",
     "predict": "prediction",
     "predict_slides": "prediction",
+    "plan": "studies",
     "pull_head": "sharing",
     "push_head": "sharing",
     "read_abundance": "abundance",
@@ -74,6 +79,8 @@ _ROOM_OF = {
     "read_evaluation": "evaluation",
     "read_features": "embedding",
     "read_labels": "abundance",
+    "reproduce": "studies",
+    "run": "road",
     "run_benchmark": "benchmark",
     "score_map": "evaluation",
     "train": "heads",
@@ -102,6 +109,7 @@ __all__ = [
     "cohort_tables",
     "demo",
     "doctor",
+    "draft_sheet",
     "embed",
     "evaluate",
     "export_maps",
@@ -110,11 +118,14 @@ __all__ = [
     "import_features",
     "inspect_data",
     "label",
+    "list_heads",
+    "list_studies",
     "load_encoder",
     "load_head",
     "make_phantom",
     "open_slide",
     "pl",
+    "plan",
     "predict",
     "predict_slides",
     "pull_head",
@@ -124,6 +135,8 @@ __all__ = [
     "read_evaluation",
     "read_features",
     "read_labels",
+    "reproduce",
+    "run",
     "run_benchmark",
     "score_map",
     "train",

@@ -32,7 +32,8 @@ _CLOCK_S = 60.0
 
 
 def digest_file(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a whole file, as ``"sha256:<hex>"``."""
+    """SHA-256 of a whole file, as ``"sha256:<hex>"``; InputError where it is a pipe or a device, which has no end."""
+    refuse_pipe(path)
     with open(path, "rb") as stream:
         return "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -29,11 +29,11 @@ def test_what_is_left_or_differs_is_found(tmp_path: Path) -> None:
     assert differences(one, two) == ["sub/table.csv is missing", ".lock is left", "sub/ is left"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # until it has been timed
 def test_a_few_kills(tmp_path: Path) -> None:
     killing = Killing(tmp_path, heads=["ridge"], donors=2, size_um=400)
-    killing.leave_alone(["label", "embed", "train", "evaluate"])
-    for verb, fraction in (("evaluate", 0.9), ("embed", 0.8)):
+    killing.leave_alone(["label", "embed", "train"])
+    for verb, fraction in (("embed", 0.8), ("train", 0.9)):
         kill = killing.kill(verb, fraction, f"kill-{verb}")
         assert not kill.faults, kill.line()
 

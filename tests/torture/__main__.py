@@ -23,9 +23,9 @@ from .materials import Materials, make_materials  # noqa: E402
 from .worker import Bench, _forked  # noqa: E402
 
 
-def chosen(families: list[str], only: str, few: int, seed: int) -> dict[str, list[Case]]:
-    """The cases of each family; ``few`` of them all, drawn by the seed, where that is not 0."""
-    found = {name: [case for case in FAMILIES[name].cases() if only in case.name] for name in families}
+def chosen(families: list[str], only: str, few: int, seed: int, every: int = 1) -> dict[str, list[Case]]:
+    """The cases of each family, or every so manyth; ``few`` of them all, drawn by the seed, where that is not 0."""
+    found = {name: [case for case in list(FAMILIES[name].cases())[::every] if only in case.name] for name in families}
     total = sum(map(len, found.values()))
     if not few or few >= total:
         return found
@@ -70,12 +70,13 @@ def main() -> int:
     parser.add_argument("--family", action="append", choices=list(FAMILIES), help="only these families")
     parser.add_argument("--only", default="", help="only cases with this in their name")
     parser.add_argument("--few", type=int, default=0, help="so many cases of all, drawn by the seed")
+    parser.add_argument("--every", type=int, default=1, help="of each family the first case, and every so manyth")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--json", type=Path, help="write every outcome here")
     parser.add_argument("--keep", type=Path, help="a new folder for the rooms of what failed")
     given = parser.parse_args()
     began = time.monotonic()
-    cases = chosen(given.family or list(FAMILIES), given.only, given.few, given.seed)
+    cases = chosen(given.family or list(FAMILIES), given.only, given.few, given.seed, given.every)
     with tempfile.TemporaryDirectory(prefix="torture-") as scratch:
         folder = given.keep or Path(scratch)
         os.environ["HISTOMIX_CACHE"] = str(folder / "cache")

@@ -20,6 +20,9 @@ RIGHT = "right"
 ERROR = "error"
 #: The right result, or a clear error.
 EITHER = "either"
+#: The right result, a clear error, or a word of what was left out, after which numbers are of the rest: sums over what
+#: a table holds (cells in a tile) are other sums then.
+TOLD = "told"
 #: No reader can tell what was changed: a result of any value, or a clear error.
 UNTOLD = "untold"
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .case import ERROR, RIGHT, UNTOLD, Case, Outcome, Role
+from .case import ERROR, RIGHT, TOLD, UNTOLD, Case, Outcome, Role
 from .judge import error_fault, told_lines, wrong_numbers
 from .materials import Materials
 
@@ -114,9 +114,10 @@ class Bench:
         wrong = ""
         if code == 0 and case.expect not in (ERROR, UNTOLD):
             told = bool(self._told(case)) or bool(_UNREADABLE.search(_text(place / "stdout")))
-            wrong = wrong_numbers(
-                case.role.result(room), whole.result, case.role.tolerance, told and case.expect != RIGHT
-            )
+            if not (told and case.expect == TOLD):
+                wrong = wrong_numbers(
+                    case.role.result(room), whole.result, case.role.tolerance, told and case.expect != RIGHT
+                )
         elif code == 1 and whole.kept is not None and case.role.kept is not None:
             wrong = wrong_numbers(case.role.kept(room), whole.kept, case.role.tolerance, False)
         (place / "wrong").write_text(wrong)

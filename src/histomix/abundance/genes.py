@@ -71,8 +71,9 @@ def match_section(adata: AnnData, signatures: Signatures, min_genes: int | None 
     Raises
     ------
     LabelError
-        Too few genes are shared, or a cell type has no counts in the shared genes.
+        Too few genes are shared, a cell type has no counts in the shared genes, or the reference is a table of spots.
     """
+    _refuse_spots(adata.obs_names, signatures)
     sides = (
         _spellings(adata.var_names, other_names(adata.var)),
         _spellings(signatures.table.index, signatures.other_names),
@@ -175,3 +176,16 @@ def gene_floor(signatures: Signatures, min_genes: int | None) -> int:
 def _plain(genes: pd.Index) -> pd.Index:
     names = (str(gene).upper() for gene in genes)
     return pd.Index([_VERSIONED.sub(r"\1", name) if name.startswith("ENS") else name for name in names], dtype=object)
+
+
+def _refuse_spots(spots: pd.Index, signatures: Signatures) -> None:
+    """Refuse counts of the section itself, whose spots would pass for as many cell types."""
+    for what, names in (("columns", signatures.table.columns), ("rows", signatures.table.index)):
+        shared = names[names.isin(spots)]
+        if len(shared) > 1 and len(shared) >= len(names) / 2:
+            raise LabelError(
+                f"has spots of the section in its {what} (such as {examples(shared)}): it looks like counts, and a "
+                "reference has cell types",
+                where=signatures.source,
+                hint="Give signatures, genes x cell types, or single cells with their types; counts stand in the sheet",
+            )

@@ -15,6 +15,7 @@ from ..errors import LabelError, UnknownMethodError
 from ..progress import Progress, progress_bars
 from ..spots import Cohort
 from .abundance import Abundance, check_unit
+from .by_section import Labels
 from .deconvolve.signatures_c2l import TABLE as SIGNATURES
 from .deconvolve.signatures_c2l import Regression, fit_reference
 from .deconvolve.svi import require_cell2location
@@ -107,7 +108,8 @@ def label(
     vocabulary
         YAML file that maps the cell types of the labels (see `read_vocabulary`).
     threads
-        CPU threads for cell2location; None: as torch has them. Its numbers are the same bits for the same threads.
+        CPU threads; None: as torch has them (cell2location), or one for each core. Numbers of cell2location are the
+        same bits for the same threads, those of the fast methods for any.
     fit
         cell2location: which sections are fitted together, as batches of one model. ``"donor"`` (what None means): those
         of each donor, so that no label of a donor depends on the counts of another, and folds by donor stay apart.
@@ -152,6 +154,12 @@ def label(
         cell2location is not installed.
     StorageError
         Something cannot be written; finished sections are intact.
+
+    Examples
+    --------
+    >>> labels = hm.label("sheet.csv", reference="reference.csv", progress=False)
+    >>> labels["P1S1"].unit
+    'proportion'
     """
     asked = {
         "fit": fit,
@@ -177,7 +185,7 @@ def label(
     if method in READY:
         with progress_bars(progress) as report:
             labels = label_ready(method, cohort, out, unit, seed, report, words)
-        return with_groups(labels, parents, where, {}, out)
+        return Labels(with_groups(labels, parents, where, {}, out))
     if options is not None:
         require_cell2location()
     unit = check_unit(unit or ("proportion" if options is None else "cells per spot"))
@@ -199,9 +207,8 @@ def label(
             where=cohort.sheet,
             hint="Give it another name",
         )
-    used = None if options is None else threads  # the fast methods give the same bits on any number
     with progress_bars(progress) as report:
-        signatures = _signatures(reference, cell_type_key, layer, options, seed, folder, used, report)
+        signatures = _signatures(reference, cell_type_key, layer, options, seed, folder, threads, report)
         if parents is not None and words is None:
             Hierarchy.of(parents, list(signatures.table.columns), where)  # refused now, not after a fit
         if words is not None:
@@ -221,8 +228,8 @@ def label(
             layer,
             genome,
         )
-        labels = Run(cohort, signatures, settings, folder, used, words).label(report)
-    return with_groups(labels, parents, where, signatures.groups, out)
+        labels = Run(cohort, signatures, settings, folder, threads, words).label(report)
+    return Labels(with_groups(labels, parents, where, signatures.groups, out))
 
 
 def _cells(cells_per_spot: float | str | None) -> float | str | None:

@@ -17,7 +17,7 @@ from ..errors import LabelError
 from ..progress import Progress
 from .deconvolve.cell2location import Posterior, fit_spots, most_specific_genes
 from .deconvolve.nnls import nnls_deconvolve
-from .deconvolve.poisson import poisson_deconvolve, poisson_spread
+from .deconvolve.poisson import poisson_deconvolve, poisson_labels
 from .deconvolve.reliability import label_reliability, thin
 from .deconvolve.svi import Checkpoint
 from .genes import gene_floor
@@ -52,24 +52,51 @@ class Labels:
         return replace(self, values=self.values * factor, sd=None if self.sd is None else self.sd * factor)
 
 
-def deconvolver(method: str, seed: int) -> Callable[[Any, Any], Array]:
+def deconvolver(method: str, seed: int, threads: int | None = None) -> Callable[[Any, Any], Array]:
     """A fast method by its name."""
-    return nnls_deconvolve if method == "nnls" else partial(poisson_deconvolve, seed=seed)
+    return nnls_deconvolve if method == "nnls" else partial(poisson_deconvolve, seed=seed, threads=threads)
 
 
-def label_fast(method: str, matched: MatchedCounts, signatures: Signatures, unit: str, seed: int) -> Labels:
+def label_fast(
+    method: str,
+    matched: MatchedCounts,
+    signatures: Signatures,
+    unit: str,
+    seed: int,
+    threads: int | None,
+    progress: Progress,
+) -> Labels:
     """Labels of one section by a fast method: proportions, or weights whose scale is still to come."""
     filled = _filled(matched)
     counts, signature = matched.counts[filled], signatures.table.to_numpy()[matched.genes]
-    deconvolve = deconvolver(method, seed)
+    deconvolve = deconvolver(method, seed, threads)
     proportions = unit == "proportion"
-    weights = deconvolve(counts, signature)
     table = partial(pd.DataFrame, index=matched.keys[filled], columns=signatures.table.columns)
     spread = None
     if method == "poisson":
-        spread = table(poisson_spread(counts, signature, seed=seed, proportions=proportions))
+        weights, sd = poisson_labels(
+            counts,
+            signature,
+            seed=seed,
+            proportions=proportions,
+            threads=threads,
+            progress=progress,
+            task=f"label {matched.name}",
+        )
+        spread = table(sd)
+    else:
+        weights = deconvolve(counts, signature)
     values = table(weights / weights.sum(axis=1, keepdims=True) if proportions else weights)
-    reliability = label_reliability(counts, signature, deconvolve, seed, _SPLITS, proportions=proportions)
+    reliability = label_reliability(
+        counts,
+        signature,
+        deconvolve,
+        seed,
+        _SPLITS,
+        proportions=proportions,
+        progress=progress,
+        task=f"reliability of {matched.name}",
+    )
     return Labels(
         values,
         spread,
@@ -101,7 +128,7 @@ def label_together(
     counts = [section.counts[rows] for section, rows in zip(sections, filled, strict=True)]
     sizes = [table.shape[0] for table in counts]
     named = ", ".join(section.name for section in sections[:3]) + (", ..." if len(sections) > 3 else "")
-    fast = deconvolver("poisson", seed)
+    fast = deconvolver("poisson", seed, threads)
 
     def fit(tables: list[sparse.csr_matrix], kind: str) -> Posterior:
         start = [_start(fast(table, signature)) for table in tables]

@@ -97,6 +97,7 @@ class Run:
         names = self.cohort.names
         stored = self._stored()
         self.facts = dict(stored)
+        progress("label", 0, len(names))
         for group in self._groups():
             try:
                 self._label_group(group, stored, progress)
@@ -171,6 +172,10 @@ class Run:
             except StorageError:
                 raise
             except HistomixError as error:
+                # What is found in the counts does not know where they came from, or only the row of the sheet.
+                row = next(row for row in self.cohort.rows if row.section == name)
+                if error.where in (None, row.where):
+                    error.where = str(row.counts or row.spots)
                 self.failed[name] = error
         together = list(ready)
         if not together:
@@ -202,7 +207,9 @@ class Run:
         if settings.options is None:
             labels = {}
             for name, matched in ready.items():
-                labels[name] = label_fast(settings.method, matched, self.signatures, settings.unit, settings.seed)
+                labels[name] = label_fast(
+                    settings.method, matched, self.signatures, settings.unit, settings.seed, self.threads, progress
+                )
                 self._tell(progress, [name])
             return self._scaled(labels)
         estimates = label_together(
@@ -348,7 +355,8 @@ class Run:
                 "reference": self.signatures.facts(),
                 "settings": self.settings.facts(),
                 "seed": self.settings.seed,
-                "threads": self.threads,
+                # The fast methods give the same bits on any number.
+                "threads": None if self.settings.options is None else self.threads,
                 "versions": versions("numpy", "scipy", "pandas", "torch", "cell2location", "pyro-ppl", "scvi-tools"),
                 "sections": {name: facts for name, facts in self.facts.items() if "identity" in facts},
                 "failed": {name: str(error) for name, error in self.failed.items()},

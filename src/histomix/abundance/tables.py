@@ -17,6 +17,7 @@ from ..common.tables import read_cells, read_numbers, to_numbers
 from ..errors import LabelError
 from ..provenance import atomic_path, digest_file, read_json, write_json
 from .abundance import Abundance, check_unit
+from .by_section import Labels
 from .recognise import Recognised, orient_table, recognise_h5ad, recognise_table
 from .vocabulary import Vocabulary
 
@@ -70,6 +71,12 @@ def read_abundance(
     LabelError
         The file cannot be read, its unit is undeclared or other than ``unit``, the labels are not valid (see
         `Abundance`), or do not fit the vocabulary.
+
+    Examples
+    --------
+    >>> table = hm.read_abundance("labels/P1S1.csv", unit="proportion")
+    >>> table.values.shape[1]
+    8
     """
     path = Path(path)
     place = os.fspath(where or path)
@@ -152,6 +159,11 @@ def read_labels(folder: str | os.PathLike[str]) -> dict[str, Abundance]:
     ------
     LabelError
         The manifest is missing or declares no unit, a listed section has no table, or a table is not valid.
+
+    Examples
+    --------
+    >>> hm.read_labels("labels")["P1S1"].unit
+    'proportion'
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
@@ -171,7 +183,7 @@ def read_labels(folder: str | os.PathLike[str]) -> dict[str, Abundance]:
         listed = sorted(path.stem for path in folder.glob("*.csv") if path.stem.rpartition(".")[2] not in SIDES)
     if not listed:
         raise LabelError("holds no labels", where=folder, hint="Make them with `histomix label`")
-    return {name: read_abundance(folder / f"{name}.csv", unit) for name in listed}
+    return Labels((name, read_abundance(folder / f"{name}.csv", unit)) for name in listed)
 
 
 def write_labels(folder: str | os.PathLike[str], labels: Mapping[str, Abundance], manifest: Mapping[str, Any]) -> None:

@@ -151,8 +151,8 @@ def encoder_robustness(
         known = np.flatnonzero(places >= 0)
         values = table.values.to_numpy(float)[known]
         kinds = np.asarray(table.values.columns, str)[values.argmax(axis=1)]
-        whose = rows[name].site if confounder == "site" else rows[name].donor
-        parts.append((X[places[known]], kinds, np.full(len(known), str(whose)), np.full(len(known), name)))
+        owner = rows[name].site if confounder == "site" else rows[name].donor
+        parts.append((X[places[known]], kinds, np.full(len(known), str(owner)), np.full(len(known), name)))
     X, kinds, whose, section = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     names, counts = np.unique(kinds, return_counts=True)
     rows_kept = np.flatnonzero(np.isin(kinds, names[counts >= _FEWEST]) & np.isfinite(X).all(axis=1))

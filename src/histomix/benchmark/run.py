@@ -14,7 +14,7 @@ from ..abundance import Abundance
 from ..common.naming import file_key, file_name_fault
 from ..common.paths import as_list
 from ..errors import InputError
-from ..evaluation.folds import PROTOCOLS
+from ..evaluation.folds import PROTOCOLS, make_folds
 from ..evaluation.statement import protocol_statement
 from ..heads import DEFAULT, head_name
 from ..progress import Progress, progress_bars
@@ -96,11 +96,20 @@ def run_benchmark(
         A cohort or its labels cannot be read.
     HistomixError
         No cell at all could be scored: the first failure.
+
+    Examples
+    --------
+    It takes a while.
+
+    >>> found = hm.run_benchmark("sheet.csv", "benchmark", labels="labels", heads="ridge")  # doctest: +SKIP
+    >>> found.page  # doctest: +SKIP
+    PosixPath('benchmark/page/index.html')
     """
     given = benchmark_cohorts(as_list(cohorts), labels, truth)
     encoders, regressors = as_list(encoders), [head_name(name) for name in as_list(heads)]
     protocols = [name.strip() for text in as_list(folds) for name in text.split(",")]
     _check(given, encoders, regressors, protocols)
+    _check_folds(given, protocols, seed)
     pairs = len(given) * (len(given) - 1) if TRANSFER in protocols else 0
     total = (len(given) * len(set(protocols) - {TRANSFER}) + pairs) * len(encoders)
     singles = list(dict.fromkeys(name for joined in encoders for name in joined.split(PLUS)))
@@ -149,6 +158,24 @@ def _method(one: BenchmarkCohort) -> str:
     if facts.get("vocabulary"):
         words.append("cell types merged or renamed by a vocabulary")
     return ", ".join(words)
+
+
+def _check_folds(cohorts: Sequence[BenchmarkCohort], protocols: Sequence[str], seed: int) -> None:
+    """Refuse, before anything is embedded, where no cohort can be folded by any protocol: the first reason."""
+    reasons = []
+    for one in cohorts:
+        rows = one.cohort.rows
+        sections, donors = [row.section for row in rows], [row.donor for row in rows]
+        sites = [row.site or "" for row in rows]
+        for name in protocols:
+            if name in (TRANSFER, "random"):
+                return
+            try:
+                make_folds(sections, donors, name, seed=seed, site=sites if any(sites) else None)
+                return
+            except InputError as error:
+                reasons.append(error)
+    raise reasons[0]
 
 
 def _check(

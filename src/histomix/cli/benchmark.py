@@ -54,16 +54,10 @@ def benchmark(
     threads: Threads = None,
 ) -> None:
     """Compare encoders and heads on the same spots and folds. The same command again makes only what is missing."""
-    with session(as_json, quiet, threads) as run:
+    with session(as_json, quiet, threads, goes_on=True) as run:
         from ..benchmark import run_benchmark
-        from ..errors import InputError
 
-        files = {}
-        for one in weights or []:
-            name, equals, file = one.partition("=")
-            if not equals:
-                raise InputError(f"--weights {one!r} does not name its encoder", hint="Write it as NAME=FILE")
-            files[name] = file
+        files = named_weights(weights)
         result = run_benchmark(
             sheets,
             out,
@@ -85,6 +79,19 @@ def benchmark(
         for failure in result.failures:
             run.failed(failure)
         run.done(out=str(out), page=str(result.page), ranking=result.ranking.to_dict("records"))
+
+
+def named_weights(given: list[str] | None) -> dict[str, str]:
+    """Files by the name of their encoder, from ``NAME=FILE``. Raises InputError where a name is missing."""
+    from ..errors import InputError
+
+    files = {}
+    for one in given or []:
+        name, equals, file = one.partition("=")
+        if not equals:
+            raise InputError(f"--weights {one!r} does not name its encoder", hint="Write it as NAME=FILE")
+        files[name] = file
+    return files
 
 
 def _listed(text: str) -> list[str]:

@@ -35,6 +35,10 @@ def cohort(
         bool,
         typer.Option("--all-types", help="Keep types that the head tells neither between slides nor within one."),
     ] = False,
+    pairs_by_fragment: Annotated[
+        bool,
+        typer.Option("--pairs-by-fragment", help="Pairs of types in each fragment of tissue too: many rows."),
+    ] = False,
     patient_pattern: Annotated[
         str | None,
         typer.Option(
@@ -68,6 +72,7 @@ def cohort(
             rule=rule,
             in_scope_only=in_scope_only,
             all_types=all_types,
+            pairs_by_fragment=pairs_by_fragment,
             patient_pattern=patient_pattern,
             anonymise=anonymise,
             pseudonym_key=pseudonym_key,
@@ -76,7 +81,7 @@ def cohort(
         )
         for failure in tables.failures:
             run.failed(failure)
-        run.say(f"{len(tables.slides)} slides, {len(tables.tidy):,} rows: {out}")
+        run.say(f"{len(tables.slides)} slides, {tables.rows:,} rows: {out}")
         run.done(
             out=str(out), slides=len(tables.slides), files={name: str(path) for name, path in tables.files.items()}
         )

@@ -21,9 +21,8 @@ def demo(
     threads: Threads = None,
 ) -> None:
     """Labels, features, evaluation, a head, the map of a held-out section, a zoomable viewer, and the report."""
-    with session(as_json, quiet, threads) as run:
+    with session(as_json, quiet, threads, goes_on=True) as run:
         from ..road import demo as run_road
 
         result = run_road(out, cohort=cohort, seed=seed, threads=threads, progress=run.progress, say=run.say)
-        run.say(f"\nOpen the report: {result.report}")
         run.done(report=str(result.report), cohort=result.cohort, seconds=result.seconds, summary=result.summary)

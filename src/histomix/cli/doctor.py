@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,6 +15,19 @@ def doctor(
         str | None,
         typer.Option("--encoder", help="Only this encoder: a name, a card file or zoo:NAME.", show_default="all"),
     ] = None,
+    golden: Annotated[
+        bool,
+        typer.Option("--golden", help="Run a tile whose numbers are published: are the weights what they claim to be?"),
+    ] = False,
+    weights: Annotated[
+        Path | None, typer.Option("--weights", help="Local weights, for --golden.", show_default="the hub's cache")
+    ] = None,
+    pair: Annotated[
+        Path | None,
+        typer.Option(
+            "--pair", help="Folder with tile.png and expected.npy, for --golden.", show_default="that of HISTOMIX_DATA"
+        ),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -21,8 +35,11 @@ def doctor(
     with session(as_json, quiet) as run:
         from ..encoders import doctor as examine
 
-        installation = examine(encoder)
+        installation = examine(encoder, golden=golden, weights=weights, pair=pair)
         run.say(installation.text())
         run.done(**installation.to_dict())
-        if installation.missing or (encoder and not installation.encoders[encoder].loadable):
+        # Weights that were given are judged by their pair alone, whatever the hub's cache holds.
+        unloadable = encoder and weights is None and not installation.encoders[encoder].loadable
+        amiss = any(one.state != "agrees" for one in installation.golden.values())
+        if installation.missing or unloadable or amiss:
             raise typer.Exit(1)

@@ -53,7 +53,8 @@ def embed(
     threads: Threads = None,
 ) -> None:
     """Embed the H&E tile at each spot with a frozen encoder. Resumable: run the same command again."""
-    with session(as_json, quiet, threads) as run:
+    with session(as_json, quiet, threads, goes_on=True) as run:
+        from ..common.words import counted
         from ..embedding import embed as embed_cohort
 
         options: dict[str, Any] = {
@@ -74,11 +75,9 @@ def embed(
         else:
             by_encoder = embed_cohort(sheet, encoder, **options)
         first = next(iter(by_encoder.values()))
-        tiles = sum(table.n_obs for table in first.values())
-        dims = {name: next(iter(features.values())).n_vars for name, features in by_encoder.items()}
-        words = ", ".join(
-            f"{dim} features each" + (f" ({name})" if len(dims) > 1 else "") for name, dim in dims.items()
-        )
-        run.say(f"{tiles:,} tiles of {len(first)} sections, {words}: {out}")
+        tiles = sum(shape[0] for shape in first.shapes.values())
+        dims = {name: next(iter(features.shapes.values()))[1] for name, features in by_encoder.items()}
+        words = ", ".join(f"{dim} features each ({name})" for name, dim in dims.items())
+        run.say(f"{counted(tiles, 'tile')} of {counted(len(first), 'section')}, {words}: {out}")
         facts = {"encoder": encoder[0], "dim": dims[encoder[0]]} if len(encoder) == 1 else {"encoders": dims}
         run.done(out=str(out), sections=list(first), tiles=tiles, **facts)

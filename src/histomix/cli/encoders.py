@@ -6,6 +6,9 @@ import dataclasses
 
 from .session import Json, Quiet, session
 
+#: Columns of a pipe, in which a row is one line.
+_PIPE = 400
+
 
 def encoders(as_json: Json = False, quiet: Quiet = False) -> None:
     """List the encoders: what each sees and gives, its licence, and whether it can load now."""
@@ -21,6 +24,9 @@ def encoders(as_json: Json = False, quiet: Quiet = False) -> None:
             table = Table(*names, box=None)
             for number in (0, 4, 7):
                 table.columns[number].no_wrap = True
+            # Licences are whole on any width: a narrow terminal folds them, a pipe has no width.
+            table.columns[5].overflow = "fold"
+            table.columns[5].min_width = 14
             for one, state in rows:
                 # What no source confirmed is marked.
                 doubt = {
@@ -37,7 +43,8 @@ def encoders(as_json: Json = False, quiet: Quiet = False) -> None:
                     (one.revision or "-")[:7],
                     "yes" if state.loadable else "no",
                 )
-            Console().print(table)
+            console = Console()
+            Console(width=None if console.is_terminal else _PIPE).print(table)
             run.say(
                 "\n? not confirmed by a second source. All facts: histomix encoders --json."
                 "\nWhat makes one load: histomix doctor --encoder NAME."

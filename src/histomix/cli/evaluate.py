@@ -98,7 +98,7 @@ def evaluate(
 
     Resumable: run the same command again.
     """
-    with session(as_json, quiet, threads) as run:
+    with session(as_json, quiet, threads, goes_on=True) as run:
         from ..errors import InputError
         from ..evaluation import CohortData
         from ..evaluation import evaluate as evaluate_heads

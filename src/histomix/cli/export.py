@@ -23,6 +23,14 @@ class Format(StrEnum):
     geojson_zip = "geojson.zip"
 
 
+class Extra(StrEnum):
+    """What some formats may hold besides."""
+
+    intervals = "intervals"
+    novelty = "novelty"
+    words = "words"
+
+
 def export(
     folders: Annotated[
         list[Path], typer.Argument(help="Folders made by predict.", show_default=False, metavar="DIR...")
@@ -31,6 +39,14 @@ def export(
     out: Annotated[
         Path, typer.Option("--out", help="Folder to write to, one file or store a map.", show_default=False)
     ],
+    also: Annotated[
+        list[Extra] | None,
+        typer.Option(
+            "--with",
+            help="Add to it: intervals, novelty (channels of an OME-TIFF), words (at tiles in QuPath); several times.",
+            show_default=False,
+        ),
+    ] = None,
     anonymise: Anonymise = False,
     pseudonym_key: PseudonymKey = None,
     as_json: Json = False,
@@ -43,7 +59,13 @@ def export(
         from ..export import export_maps
 
         written, failures = export_maps(
-            folders, to.value, out, anonymise=anonymise, pseudonym_key=pseudonym_key, progress=run.progress
+            folders,
+            to.value,
+            out,
+            also=[one.value for one in also or []],
+            anonymise=anonymise,
+            pseudonym_key=pseudonym_key,
+            progress=run.progress,
         )
         for path in written:
             run.say(str(path))

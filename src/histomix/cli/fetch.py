@@ -14,7 +14,8 @@ def fetch(
     name: Annotated[
         str,
         typer.Argument(
-            help="her2st; 10x:SAMPLE[@VERSION], a public Visium sample; or hest:ID, a sample of HEST-1k.",
+            help="her2st, stnet, wu2021-visium or hist2cell-lung; 10x:SAMPLE[@VERSION], a public Visium sample; or "
+            "hest:ID, a sample of HEST-1k.",
             show_default=False,
         ),
     ],
@@ -35,7 +36,8 @@ def fetch(
     quiet: Quiet = False,
 ) -> None:
     """Bring a public cohort here, checked, with a sheet that is ready to use."""
-    with session(as_json, quiet) as run:
+    with session(as_json, quiet, goes_on=True) as run:
+        from ..common.words import counted
         from ..datasets import fetch_cohort
         from ..datasets.catalogue import public_cohort
         from ..spots import read_cohort
@@ -45,7 +47,7 @@ def fetch(
         sheet = fetch_cohort(name, out, token, mirror, run.progress)
         local_cohort = read_cohort(sheet)
         donors = len(set(local_cohort.donors.values()))
-        run.say(f"{len(local_cohort)} sections of {donors} donors: {sheet}")
+        run.say(f"{counted(len(local_cohort), 'section')} of {counted(donors, 'donor')}: {sheet}")
         run.done(
             sheet=str(sheet),
             sections=local_cohort.names,

@@ -15,14 +15,23 @@ if TYPE_CHECKING:
 
 head = typer.Typer(
     name="head",
-    help="Share heads: push, pull and show, with the Hugging Face hub, a folder or a zip archive.",
+    help="Ready heads and your own: list, pull, show and push, with the Hugging Face hub, a folder or a zip archive.",
     no_args_is_help=True,
     add_completion=False,
 )
 _MB = 1_000_000
-_SOURCE = "hf://OWNER/NAME[@REVISION], a zip archive or a folder."
+_SOURCE = "hf://OWNER/NAME[@REVISION], a zip archive, a folder, or a name that head list shows."
+#: How heads that no catalogue lists are made or had.
+_ELSEWHERE = (
+    "Others: histomix train makes one from your own sections, histomix reproduce STUDY --publish one of a published "
+    "study; --catalogue adds what others list, and hf://OWNER/NAME, a zip or a folder can be pulled without a list."
+)
 
 Endpoint = Annotated[str | None, typer.Option("--endpoint", help="Address of a mirror of the hub.", show_default=False)]
+Catalogue = Annotated[
+    list[str] | None,
+    typer.Option("--catalogue", help="A catalogue beside the package's own.", show_default=False, metavar="URL|FILE"),
+]
 MaxMb = Annotated[int, typer.Option("--max-mb", min=1, help="Refuse a head that is larger.")]
 
 
@@ -43,13 +52,14 @@ def push(
 ) -> None:
     """Share a head with a README written from its card. Only hf:// uses a network."""
     with session(as_json, quiet) as run:
+        from ..common.words import counted
         from ..errors import InputError
         from ..heads import load_head
         from ..sharing import push_head
 
         if target.startswith("hf://") and not yes:
             training = load_head(folder).card["training"]
-            counts = f"{training['n_donors']} donors and {training['n_sections']} sections"
+            counts = f"{counted(training['n_donors'], 'donor')} and {counted(training['n_sections'], 'section')}"
             names = f"has pseudonyms for {counts}" if anonymise else f"names {counts}"
             run.remark(f"{target} will be given the card, which {names}, the arrays and a README.")
             if not _agreed("Send it?", as_json):
@@ -70,7 +80,11 @@ def push(
 @head.command("pull")
 def pull(
     source: Annotated[str, typer.Argument(help=_SOURCE, show_default=False)],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the head.", show_default=False)],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder for the head.", show_default="of a name, the cache: predict --head NAME"),
+    ] = None,
+    catalogue: Catalogue = None,
     revision: Annotated[
         str | None, typer.Option("--revision", help="Branch, tag or commit.", show_default="main")
     ] = None,
@@ -85,22 +99,31 @@ def pull(
 ) -> None:
     """Take a head from elsewhere: its licence is shown first, and every file is checked against its sha256."""
     with session(as_json, quiet) as run:
-        from ..sharing import pull_head
+        from ..sharing import head_folder, pull_head
 
         def agreed(facts: HeadFacts) -> bool:
             _show(run, facts)
             return accept or _agreed("Accept the licence and take the head?", as_json)
 
         pulled = pull_head(
-            source, out, accept=agreed, revision=revision, digest=digest, max_bytes=max_mb * _MB, endpoint=endpoint
+            source,
+            out,
+            accept=agreed,
+            revision=revision,
+            digest=digest,
+            max_bytes=max_mb * _MB,
+            endpoint=endpoint,
+            catalogue=catalogue or (),
         )
-        run.say(f"head: {out}")
-        run.done(out=str(out), name=pulled.card["name"], digest=pulled.card["digest"])
+        place = out if out is not None else head_folder(source)
+        run.say(f"head: {place}")
+        run.done(out=str(place), name=pulled.card["name"], digest=pulled.card["digest"])
 
 
 @head.command("show")
 def show(
     source: Annotated[str, typer.Argument(help=_SOURCE, show_default=False)],
+    catalogue: Catalogue = None,
     revision: Annotated[
         str | None, typer.Option("--revision", help="Branch, tag or commit.", show_default="main")
     ] = None,
@@ -113,9 +136,25 @@ def show(
     with session(as_json, quiet) as run:
         from ..sharing import head_facts
 
-        facts = head_facts(source, revision=revision, max_bytes=max_mb * _MB, endpoint=endpoint)
+        facts = head_facts(
+            source, revision=revision, max_bytes=max_mb * _MB, endpoint=endpoint, catalogue=catalogue or ()
+        )
         run.say(facts.text())
         run.done(**facts.to_dict(), card=facts.card)
+
+
+@head.command("list")
+def list_(catalogue: Catalogue = None, as_json: Json = False, quiet: Quiet = False) -> None:
+    """List ready heads: tissue, cell types, encoder and licence, donors, scores by protocol, size and sha256."""
+    with session(as_json, quiet) as run:
+        from ..sharing import list_heads
+
+        heads = list_heads(*(catalogue or ()))
+        for one in heads:
+            run.say(one.text() + "\n")
+        run.say("Take one with: histomix head pull NAME. Use it with: histomix predict SLIDE --head NAME --out MAPS")
+        run.say(_ELSEWHERE)
+        run.done(heads=[one.to_dict() for one in heads], others=_ELSEWHERE)
 
 
 def _show(run: Session, facts: HeadFacts) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,6 +15,10 @@ def inspect(
         str,
         typer.Argument(help="A file or folder; options of its format may follow a #.", show_default=False),
     ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Write the row as a sheet; paths relative to it.", show_default=False),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -22,7 +27,7 @@ def inspect(
     Exit code 2 where it cannot be used.
     """
     with session(as_json, quiet) as run:
-        from ..spots import inspect_data
+        from ..spots import inspect_data, write_rows
 
         inspection = inspect_data(path)
         run.say(f"{inspection.path}: {inspection.description.what}")
@@ -32,7 +37,10 @@ def inspect(
             for line in lines:
                 run.say(f"  - {line}")
         if inspection.rows:
-            run.say("\nFor a cohort sheet:\n" + inspection.sheet().rstrip())
+            shown = None if out is None else out.parent
+            run.say(f"\n{'For a cohort sheet' if out is None else out}:\n{inspection.sheet(shown).rstrip()}")
+        if out is not None:
+            write_rows(inspection, out)
         if not inspection.usable:
             run.failures.append(f"{inspection.path}: {inspection.description.what}")
         run.done(

@@ -128,8 +128,9 @@ def label(
     threads: Threads = None,
 ) -> None:
     """Derive the abundance of each cell type at each spot from counts and a reference."""
-    with session(as_json, quiet, threads) as run:
+    with session(as_json, quiet, threads, goes_on=True) as run:
         from ..abundance import label as derive
+        from ..common.words import counted
 
         labels = derive(
             sheet,
@@ -158,8 +159,8 @@ def label(
         )
         spots = sum(len(table.values) for table in labels.values())
         first = next(iter(labels.values()))
-        types = f"{len(first.cell_types)} cell types ({first.unit})"
-        run.say(f"{spots:,} spots of {len(labels)} sections labelled with {types}: {out}")
+        types = f"{counted(len(first.cell_types), 'cell type')} ({first.unit})"
+        run.say(f"{counted(spots, 'spot')} of {counted(len(labels), 'section')} labelled with {types}: {out}")
         run.done(
             out=str(out),
             method=method,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,8 @@ import typer
 
 from .import_features import Level0, Origin, Scaled, TileUm, places_scale
 from .session import Anonymise, Json, PseudonymKey, Quiet, Threads, TrustCode, Verify, session
+
+_SHOWN = 5
 
 
 def predict(
@@ -20,11 +23,17 @@ def predict(
             metavar="SLIDE...",
         ),
     ],
-    head: Annotated[Path, typer.Option("--head", help="Folder made by train.", show_default=False)],
+    head: Annotated[
+        str, typer.Option("--head", help="Folder made by train, or a name that head list shows.", show_default=False)
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the maps, one folder a slide.", show_default=False)],
     mpp: Annotated[
-        float | None, typer.Option("--mpp", help="Um per pixel of level 0.", show_default="from the slide")
+        float | None,
+        typer.Option("--mpp", help="Um per pixel of slides that do not say it.", show_default="from each slide"),
     ] = None,
+    force_mpp: Annotated[
+        bool, typer.Option("--force-mpp", help="Take --mpp for slides that say another one, too.")
+    ] = False,
     at: Annotated[
         Path | None,
         typer.Option("--at", help="A spots file: predict at those places, in its order.", show_default=False),
@@ -94,12 +103,13 @@ def predict(
     threads: Threads = None,
 ) -> None:
     """Predict the composition of slides. All are attempted; each failure is named at the end."""
-    with session(as_json, quiet, threads) as run:
-        from ..prediction import predict_slides
+    with session(as_json, quiet, threads, goes_on=True) as run:
+        from ..prediction import passed_over, predict_slides
+        from ..sharing import head_folder
 
         results = predict_slides(
             slides,
-            head,
+            head_folder(head),
             out,
             mpp=mpp,
             at=at,
@@ -124,8 +134,10 @@ def predict(
             resources=resources,
             anonymise=anonymise,
             pseudonym_key=pseudonym_key,
+            force_mpp=force_mpp,
             progress=run.progress,
         )
+        others = passed_over(slides)
         for result in results:
             if result.error is not None:
                 run.failed(result.error)
@@ -134,4 +146,22 @@ def predict(
             run.say(f"{result.slide}: {result.tiles:,} tiles{kept}: {result.folder}")
             for remark in result.remarks:
                 run.remark(f"warning: {result.slide}: {remark}")
-        run.done(out=str(out), slides=[result.to_dict() for result in results])
+        if others or len(results) > 1:
+            run.say(_tally(len(results), len(run.failures), others))
+        run.done(
+            out=str(out),
+            slides=[result.to_dict() for result in results],
+            found=len(results),
+            failed=len(run.failures),
+            passed_over=[{"path": str(path), "why": why} for path, why in others],
+        )
+
+
+def _tally(found: int, failed: int, others: Sequence[tuple[Path, str]]) -> str:
+    """How many slides there were, and what became of each file."""
+    lines = [f"found {found}, done {found - failed}, failed {failed}, passed over {len(others)}"]
+    for reason in dict.fromkeys(why for _, why in others):
+        names = [path.name for path, why in others if why == reason]
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        lines.append(f"  passed over: {', '.join(names[:_SHOWN])}{more} ({reason})")
+    return "\n".join(lines)

@@ -100,4 +100,7 @@ def score(
             progress=run.progress,
         )
         run.say(orthogonal_text(evaluation))
+        if as_json and not quiet:  # the text has them otherwise
+            for note in evaluation.summary["notes"]:
+                run.remark(f"note: {note}")
         run.done(out=str(out), summary=evaluation.summary)

@@ -7,6 +7,7 @@ import errno
 import json
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -16,11 +17,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import HistomixError, InputError
+from .events import events
 
 if TYPE_CHECKING:
-    from ..progress import TerminalBars
+    from ..progress import Progress, TerminalBars
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
+
+#: An argument of Python in a message, with a value: a word in capitals or in quotes. What follows # is of a location.
+_ARGUMENT = re.compile(r"(?<![#;\w.'-])([a-z][a-z_]+)=(\"[^\"]*\"|[A-Z]+\b)")
+_GOES_ON = "the same command goes on where it stopped"
+_ANEW = "nothing is left half-written; the same command begins anew"
 
 #: What the system says of a path that no reader has foreseen, and what mends it.
 _REFUSED_BY_THE_SYSTEM = {
@@ -69,13 +76,15 @@ class Session:
         self.quiet = quiet
         self.started = False
         self.failures: list[str] = []
+        self.events = events()
         self._bars: TerminalBars | None = None
+        self._tell: Progress | None = None
 
     def progress(self, task: str, done: int, total: int) -> None:
         """Show how far ``task`` is (see `histomix.progress.Progress`)."""
         self.started = self.started or done > 0
-        if self._bars is not None:
-            self._bars(task, done, total)
+        if self._tell is not None:
+            self._tell(task, done, total)
 
     def say(self, text: str) -> None:
         """Print a line of the result for a person."""
@@ -87,6 +96,9 @@ class Session:
         self._print(text, err=True)
 
     def _print(self, text: str, *, err: bool) -> None:
+        if err and self.events is not None:
+            self.events.tell("remark", text)
+            return
         text = _harmless(text)
         # While bars are live, a plain line would land in the middle of them.
         if self._bars is not None and (err or sys.stdout.isatty()):
@@ -101,8 +113,8 @@ class Session:
 
     def failed(self, error: HistomixError) -> None:
         """Name a failure and go on; the exit code will be 1."""
-        self.failures.append(str(error))
-        self.remark(f"failed: {error}")
+        self.failures.append(in_options(str(error)))
+        self.remark(f"failed: {in_options(str(error))}")
 
 
 class _Remarks(logging.Handler):
@@ -123,9 +135,10 @@ class _Remarks(logging.Handler):
 
 
 @contextlib.contextmanager
-def session(as_json: bool, quiet: bool, threads: int | None = None) -> Iterator[Session]:
+def session(as_json: bool, quiet: bool, threads: int | None = None, *, goes_on: bool = False) -> Iterator[Session]:
     """Run the body of a verb: known errors become one message and an exit code, never a traceback.
 
+    ``goes_on`` tells whether the verb keeps what it has done when it is interrupted.
     Exit code 2 when input was refused before work began, 1 when something failed after that.
     """
     if threads is not None:
@@ -167,7 +180,7 @@ def session(as_json: bool, quiet: bool, threads: int | None = None) -> Iterator[
         foreign = InputError(f"cannot be used ({error.strerror})", where=where, hint=hint)
         _refuse(current, foreign, FAILED if current.started else REFUSED)
     except KeyboardInterrupt:
-        typer.echo("interrupted; the same command goes on where it stopped", err=True)
+        typer.echo(f"interrupted; {_GOES_ON if goes_on else _ANEW}", err=True)
         raise typer.Exit(INTERRUPTED) from None
     finally:
         logger.removeHandler(handler)
@@ -179,25 +192,38 @@ def session(as_json: bool, quiet: bool, threads: int | None = None) -> Iterator[
 
 @contextlib.contextmanager
 def _bars(current: Session) -> Iterator[None]:
-    if current.quiet or current.as_json or not sys.stderr.isatty():
+    if current.quiet or current.events is not None:
+        current._tell = current.events
         yield
         return
-    from ..progress import TerminalBars
+    from ..progress import Lines, TerminalBars
 
-    with TerminalBars() as bars:
-        current._bars = bars
+    live = sys.stderr.isatty() and not current.as_json
+    with TerminalBars() if live else Lines(current.remark) as shown:
+        current._tell = shown
+        current._bars = shown if isinstance(shown, TerminalBars) else None
         try:
             yield
         finally:
-            current._bars = None
+            current._bars = current._tell = None
 
 
 def _refuse(current: Session, error: HistomixError, code: int) -> None:
     if current.as_json:
-        facts = {"what": error.what, "where": error.where, "hint": error.hint}
-        typer.echo(json.dumps({"ok": False, "error": facts, "failures": [*current.failures, str(error)]}))
-    typer.echo(_harmless(f"error: {error}"), err=True)
+        hint = None if error.hint is None else in_options(error.hint)
+        facts = {"what": in_options(error.what), "where": error.where, "hint": hint}
+        typer.echo(json.dumps({"ok": False, "error": facts, "failures": [*current.failures, in_options(str(error))]}))
+    if current.events is not None:
+        current.events.tell("error", in_options(str(error)))
+    else:
+        typer.echo(_harmless(f"error: {in_options(str(error))}"), err=True)
     raise typer.Exit(code)
+
+
+def in_options(text: str) -> str:
+    """A message of the library in the words of the command line: ``unit="relative abundance"`` is an option here."""
+    text = re.sub(r" \(in Python [a-z_]+\)", "", text)
+    return _ARGUMENT.sub(lambda found: f"--{found[1].replace('_', '-')} {found[2]}", text)
 
 
 def _harmless(text: str) -> str:

@@ -72,7 +72,8 @@ def train(
     threads: Threads = None,
 ) -> None:
     """Train a head on all sections of the sheet. Resumable: run the same command again."""
-    with session(as_json, quiet, threads) as run:
+    with session(as_json, quiet, threads, goes_on=True) as run:
+        from ..common.words import counted
         from ..heads import parse_settings
         from ..heads import train as train_head
 
@@ -91,7 +92,9 @@ def train(
             damp_stain=damp_stain,
             hierarchy=hierarchy,
         )
-        run.say(f"{head} head for {len(trained.card['cell_types'])} cell types ({trained.card['unit']}): {out}")
+        run.say(
+            f"{head} head for {counted(len(trained.card['cell_types']), 'cell type')} ({trained.card['unit']}): {out}"
+        )
         if trained.intervals is not None:
             run.say(trained.card["calibration"]["statement"])
         run.done(out=str(out), card=trained.card)

@@ -52,8 +52,16 @@ def slide_words(one: CompositionMap, name: str) -> dict[str, str]:
     return dict(zip(WORDS, (reading.statement, reading.calibrated_on, one.unit, RESEARCH_USE), strict=True))
 
 
-def types_told(tidy: pd.DataFrame, good_for: Mapping[str, str], all_types: bool) -> tuple[pd.DataFrame, list[str]]:
-    """Tidy rows with the word of their type as ``good_for``, and the types that were left out since it is "neither".
+def types_not_told(good_for: Mapping[str, str]) -> list[str]:
+    """Types that are left out since the word of the head for them (cell type -> word) is "neither"; said aloud."""
+    poor = [name for name, word in good_for.items() if word == NEITHER]
+    if poor:
+        logger.warning("left out, since the head tells them neither between slides nor within one: %s", _names(poor))
+    return poor
+
+
+def types_told(tidy: pd.DataFrame, good_for: Mapping[str, str], left_out: Sequence[str]) -> pd.DataFrame:
+    """Tidy rows with the word of their type as ``good_for``, without those of some types.
 
     Parameters
     ----------
@@ -61,16 +69,14 @@ def types_told(tidy: pd.DataFrame, good_for: Mapping[str, str], all_types: bool)
         With ``cell_type`` and ``other_type``.
     good_for
         Cell type -> word.
-    all_types
-        Leave none out.
+    left_out
+        Types that no row is to tell of.
     """
     alone = tidy["other_type"] == ""
     told = tidy.assign(good_for=tidy["cell_type"].map(dict(good_for)).where(alone, "").fillna(""))
-    poor = [] if all_types else [name for name, word in good_for.items() if word == NEITHER]
-    if not poor:
-        return told, []
-    logger.warning("left out, since the head tells them neither between slides nor within one: %s", _names(poor))
-    return told[~told["cell_type"].isin(poor) & ~told["other_type"].isin(poor)].reset_index(drop=True), poor
+    if not left_out:
+        return told
+    return told[~told["cell_type"].isin(left_out) & ~told["other_type"].isin(left_out)].reset_index(drop=True)
 
 
 def _names(names: Sequence[str]) -> str:

@@ -120,7 +120,10 @@ class Tissue:
 
 
 def map_rows(
-    composition: AnnData | CompositionMap, rule: TlsRule | None = None, in_scope_only: bool = True
+    composition: AnnData | CompositionMap,
+    rule: TlsRule | None = None,
+    in_scope_only: bool = True,
+    pairs_by_fragment: bool = True,
 ) -> list[dict[str, Any]]:
     """Measure a map: as a whole (``level`` "slide"), and by its pieces and regions where it has several.
 
@@ -132,6 +135,8 @@ def map_rows(
         Which types are of the B and T lineage, and what is hot; None: no hot spots.
     in_scope_only
         Use only tiles in scope; otherwise all that are readable.
+    pairs_by_fragment
+        Measure pairs of cell types in each fragment of tissue too.
 
     Returns
     -------
@@ -160,7 +165,8 @@ def map_rows(
         for name in present:
             here = (names == name).to_numpy(bool)
             whole = every[0].part(here[every[1]]), every[1] & here
-            rows += _rows(level, str(name), one, here, tissue.part(here[used]), used & here, whole)
+            pairs = level == "region" or pairs_by_fragment
+            rows += _rows(level, str(name), one, here, tissue.part(here[used]), used & here, whole, pairs)
     return rows
 
 
@@ -191,6 +197,7 @@ def _rows(
     tissue: Tissue,
     used: np.ndarray,
     every: tuple[Tissue, np.ndarray],
+    pairs: bool = True,
 ) -> Iterator[dict[str, Any]]:
     def row(measure: str, value: float, a: str = "", b: str = "") -> dict[str, Any]:
         return {
@@ -213,7 +220,7 @@ def _rows(
     for measure, values in (by_type | intervals | of_all).items():
         yield from (row(measure, value, name) for name, value in zip(tissue.types, values, strict=True))
     yield from (row(measure, value) for measure, value in _of_all(tissue).items())
-    for measure, table in _by_pair(tissue).items():
+    for measure, table in (_by_pair(tissue) if pairs else {}).items():
         diagonal = measure not in ("morisita_horn", "interface")
         for a, name in enumerate(tissue.types):
             for b in range(a if diagonal else a + 1, len(tissue.types)):

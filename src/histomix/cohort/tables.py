@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,13 @@ from ..provenance import atomic_path, digest_file, versions, write_json
 from .anonymise import clinical_columns, private_facts, private_frame
 from .clinical import Clinical, patient_of, read_clinical
 from .hotspots import TlsRule
-from .levels import WORDS, slide_words, types_told
+from .levels import WORDS, slide_words, types_not_told, types_told
 from .measures import DEFINITIONS, hot_spot_rows, map_rows, tissue_of
+from .stream import FLOAT_FORMAT, SlideRows, TidyFiles
 
 logger = logging.getLogger(__name__)
 COLUMNS = ("slide", "patient", "level", "part", "measure", "cell_type", "other_type", "value", "unit", "good_for")
+_UNITS = {name: unit for name, (unit, _) in DEFINITIONS.items()}
 _CELL_SIZE_TOLERANCE = 0.01
 _TABLES = ("cohort.csv", "slides.csv", "tls_like.csv", "cohort.parquet", "slides.parquet")
 
@@ -39,8 +42,6 @@ class CohortTables:
 
     Parameters
     ----------
-    tidy
-        One row per slide, level (slide, piece, region), part, measure and cell type(s).
     slides
         One row per slide: the clinical columns, then every measure of the slide
         (``measure``, ``measure:type`` or ``measure:type:type``).
@@ -52,14 +53,27 @@ class CohortTables:
         Definitions, sources, and which ids found no partner.
     files
         What was written, by name; empty for tables in memory.
+    rows
+        How many rows `tidy` has.
+    in_memory
+        What `tidy` gives, where it is not read from the files.
     """
 
-    tidy: pd.DataFrame
     slides: pd.DataFrame
     hot_spots: pd.DataFrame
     failures: list[HistomixError] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)
+    rows: int = 0
+    in_memory: pd.DataFrame | None = None
+
+    @property
+    def tidy(self) -> pd.DataFrame:
+        """One row per slide, level (slide, fragment, region), part, measure and cell type(s).
+
+        Read from the Parquet file where one was written: memory holds no more than a map until it is asked for.
+        """
+        return pd.read_parquet(self.files["cohort (Parquet)"]) if self.in_memory is None else self.in_memory
 
 
 def cohort_tables(
@@ -70,6 +84,7 @@ def cohort_tables(
     rule: TlsRule | None = None,
     in_scope_only: bool = True,
     all_types: bool = False,
+    pairs_by_fragment: bool = False,
     patient_pattern: str | None = None,
     anonymise: bool = False,
     pseudonym_key: str | os.PathLike[str] | None = None,
@@ -83,7 +98,8 @@ def cohort_tables(
     maps
         Maps, the folders that `histomix.predict_slides` wrote, or folders of them; one or several.
     out
-        Folder to write, see `histomix.cohort.write_cohort`.
+        Folder to write, see `histomix.cohort.write_cohort`. Rows go there map by map; where pyarrow is installed none
+        stay in memory.
     clinical
         A table with one row per slide or patient (`read_clinical`).
     rule
@@ -93,6 +109,9 @@ def cohort_tables(
         are of all readable ones.
     all_types
         Keep the cell types that the head tells neither between slides nor within one.
+    pairs_by_fragment
+        Measure pairs of cell types in each fragment of tissue too, not only on slides and in regions: their rows grow
+        with the types squared times the fragments.
     patient_pattern
         A regular expression that finds the patient in a slide's name; otherwise what the sheet of the prediction said,
         or the patient of the clinical table that the name begins with.
@@ -119,6 +138,12 @@ def cohort_tables(
         rule names a type that the head does not predict.
     StorageError
         A file cannot be written.
+
+    Examples
+    --------
+    >>> tables = hm.cohort_tables("maps", clinical="clinical.csv", progress=False)
+    >>> tables.slides["slide"].tolist()
+    ['patient-9']
     """
     given = as_list(maps)
     sources = find_maps(given)
@@ -130,59 +155,77 @@ def cohort_tables(
         table = clinical_columns(table, keep_columns)
     pattern = _pattern(patient_pattern)
     patients = table.ids if table is not None and table.by == "patient" else []
-    parts: dict[str, pd.DataFrame] = {}
+    gathered = SlideRows()
+    kept: list[pd.DataFrame] = []
     spots: list[dict[str, Any]] = []
     heads: dict[str, str] = {}
     sides: dict[str, float] = {}
     words: dict[str, dict[str, str]] = {}
     good_for: dict[str, str] = {}
+    left_out: list[str] = []
     failures: list[HistomixError] = []
-    with progress_bars(progress) as report:
+    with contextlib.ExitStack() as stack:
+        report = stack.enter_context(progress_bars(progress))
+        files = None if out is None else stack.enter_context(TidyFiles(out))
         for number, source in enumerate(sources, start=1):
             try:
                 composition, name, facts = _read(source, names)
-                rows = pd.DataFrame(map_rows(composition, rule, in_scope_only))
+                rows = pd.DataFrame(map_rows(composition, rule, in_scope_only, pairs_by_fragment))
             except HistomixError as error:
                 failures.append(error)
                 report("cohort", number, len(sources))
                 continue
             heads.setdefault(str(composition.head.get("digest")), name)
-            sides[name] = composition.cell_px * composition.mpp
-            words[name] = slide_words(composition, name)
-            good_for = good_for or composition.reading.good_for
-            patient = facts if facts and pattern is None else patient_of(name, patients, pattern)
-            if name in parts:
+            if name in sides:
                 where = source if isinstance(source, Path) else None
                 raise InputError(f"two maps are called {name}", where=where, hint="Rename one of the folders")
-            parts[name] = rows.assign(slide=name, patient=patient)
+            sides[name] = composition.cell_px * composition.mpp
+            words[name] = slide_words(composition, name)
+            if not good_for:
+                good_for = composition.reading.good_for
+                left_out = [] if all_types else types_not_told(good_for)
+            patient = facts if facts and pattern is None else patient_of(name, patients, pattern)
+            tidy = types_told(rows.assign(slide=name, patient=patient), good_for, left_out)
+            tidy = tidy.assign(unit=tidy["measure"].map(_UNITS))[list(COLUMNS)]
+            gathered.add(tidy)
+            if names is not None:
+                tidy = private_frame(tidy, names)
+            if files is not None:
+                files.add(tidy)
+            if files is None or not files.reads_back:
+                kept.append(tidy)
             if rule is not None:
                 tissue, _ = tissue_of(composition, rule, in_scope_only)
                 spots += [{"slide": name, "patient": patient, **spot} for spot in hot_spot_rows(tissue, rule)]
             report("cohort", number, len(sources))
-    if not parts:
-        raise failures[0]
-    if len(heads) > 1:
-        raise InputError(
-            f"the maps are of {len(heads)} heads (first seen in {', '.join(heads.values())}), and do not compare",
-            hint="Predict all slides with one head, or make one table for each",
-        )
-    tidy = pd.concat(list(parts.values()), ignore_index=True)
-    tidy["unit"] = tidy["measure"].map({name: unit for name, (unit, _) in DEFINITIONS.items()})
-    tidy, left_out = types_told(tidy, good_for, all_types)
-    tidy = tidy[list(COLUMNS)]
-    slides, joined = _joined(_wide(tidy), table)
-    for column in WORDS:
-        slides[column] = [words[name][column] for name in slides["slide"]]
-    wanted = ["slide", "patient", "hot_spot", "x_px", "y_px", "tiles", "area_mm2", "b_share", "t_share"]
-    about = _facts(clinical, rule, in_scope_only, next(iter(heads)), sides) | joined
-    about |= {"good_for": good_for, "left_out": left_out, "use": RESEARCH_USE}
-    hot = pd.DataFrame(spots, columns=wanted)
-    if names is not None:
-        tidy, slides, hot = (private_frame(frame, names) for frame in (tidy, slides, hot))
-        about = private_facts(about, names)
-        names.save()
-    tables = CohortTables(tidy, slides, hot, failures, about)
-    return tables if out is None else replace(tables, files=write_cohort(tables, out))
+        if not sides:
+            raise failures[0]
+        if len(heads) > 1:
+            raise InputError(
+                f"the maps are of {len(heads)} heads (first seen in {', '.join(heads.values())}), and do not compare",
+                hint="Predict all slides with one head, or make one table for each",
+            )
+        report("cohort (tables)", 0, 1)
+        slides, joined = _joined(gathered.table(), table)
+        for column in WORDS:
+            slides[column] = [words[name][column] for name in slides["slide"]]
+        wanted = ["slide", "patient", "hot_spot", "x_px", "y_px", "tiles", "area_mm2", "b_share", "t_share"]
+        about = _facts(clinical, rule, in_scope_only, next(iter(heads)), sides) | joined
+        about |= {"good_for": good_for, "left_out": left_out, "use": RESEARCH_USE}
+        hot = pd.DataFrame(spots, columns=wanted)
+        if names is not None:
+            slides, hot = (private_frame(frame, names) for frame in (slides, hot))
+            about = private_facts(about, names)
+            names.save()
+        whole = pd.concat(kept, ignore_index=True) if kept else None
+        n_rows = files.rows if files is not None else 0 if whole is None else len(whole)
+        tables = CohortTables(slides, hot, failures, about, rows=n_rows, in_memory=whole)
+        if files is None:
+            return tables
+        written = files.written | _write_others(tables, Path(files.place))
+        report("cohort (tables)", 1, 1)
+    _remove_others(files.place, written)
+    return replace(tables, files=written)
 
 
 def write_cohort(tables: CohortTables, out: str | os.PathLike[str]) -> dict[str, Path]:
@@ -196,28 +239,39 @@ def write_cohort(tables: CohortTables, out: str | os.PathLike[str]) -> dict[str,
     StorageError
         A file cannot be written.
     """
-    place, written = Path(out), {}
-    named = {"cohort": tables.tidy, "slides": tables.slides}
+    with TidyFiles(out) as files:
+        files.add(tables.tidy)
+        written = files.written | _write_others(tables, files.place)
+    _remove_others(files.place, written)
+    return written
+
+
+def _write_others(tables: CohortTables, place: Path) -> dict[str, Path]:
+    """Write all but the tidy table."""
+    written, named = {}, {"slides": tables.slides}
     if tables.facts.get("tls_like") is not None:
         named["tls_like"] = tables.hot_spots
     for name, table in named.items():
         with atomic_path(place / f"{name}.csv") as temporary:
-            spreadsheet_table(table).to_csv(temporary, index=False, float_format="%.8g", lineterminator="\n")
+            spreadsheet_table(table).to_csv(temporary, index=False, float_format=FLOAT_FORMAT, lineterminator="\n")
         written[name] = place / f"{name}.csv"
     try:
-        for name in ("cohort", "slides"):
-            with atomic_path(place / f"{name}.parquet") as temporary:
-                named[name].to_parquet(temporary, index=False)
-            written[f"{name} (Parquet)"] = place / f"{name}.parquet"
+        with atomic_path(place / "slides.parquet") as temporary:
+            tables.slides.to_parquet(temporary, index=False)
+        written["slides (Parquet)"] = place / "slides.parquet"
     except ImportError:
         logger.info('no Parquet: pyarrow is not installed (pip install "histomix[st]")')
     failures = [str(error) for error in tables.failures]
     if tables.facts.get("anonymised"):
         failures = [type(error).__name__ for error in tables.failures]  # their words name folders
     write_json(place / "manifest.json", {**tables.facts, "csv": SPREADSHEET_NOTE, "failures": failures})
-    for name in set(_TABLES) - {path.name for path in written.values()}:
-        (place / name).unlink(missing_ok=True)  # an earlier run wrote it, of other maps or under other names
     return written
+
+
+def _remove_others(place: Path, written: Mapping[str, Path]) -> None:
+    """Remove what an earlier run wrote, of other maps or under other names."""
+    for name in set(_TABLES) - {path.name for path in written.values()}:
+        (place / name).unlink(missing_ok=True)
 
 
 def _read(source: Path | CompositionMap, names: Pseudonyms | None) -> tuple[CompositionMap, str, str]:
@@ -242,17 +296,6 @@ def _read(source: Path | CompositionMap, names: Pseudonyms | None) -> tuple[Comp
             for region in filter(None, composition.adata.obs["region"].dropna().unique()):
                 names.adopt(str(region))
     return composition, name, patient
-
-
-def _wide(tidy: pd.DataFrame) -> pd.DataFrame:
-    """One row per slide, in the order of the maps; a column for each measure of the whole slide."""
-    whole = tidy[tidy["level"] == "slide"]
-    keys = whole[["measure", "cell_type", "other_type"]].itertuples(index=False)
-    names = pd.Series([":".join(filter(None, key)) for key in keys], index=whole.index)
-    table = whole.assign(name=names).pivot(index="slide", columns="name", values="value")
-    table = table.reindex(index=whole["slide"].unique(), columns=names.unique())
-    table.insert(0, "patient", whole.groupby("slide")["patient"].first())
-    return table.rename_axis(columns=None).reset_index()
 
 
 def _joined(slides: pd.DataFrame, clinical: Clinical | None) -> tuple[pd.DataFrame, dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -33,6 +34,16 @@ def available_memory(root: Path = Path("/")) -> int | None:
     with contextlib.suppress(OSError, psutil.Error):
         rooms.append(int(psutil.virtual_memory().available))
     return min(rooms, default=None)
+
+
+def peak_bytes() -> int | None:
+    """Most memory that this process has held so far; None where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def out_of_memory(error: MemoryError, where: str | os.PathLike[str] | None = None) -> OutOfMemoryError:

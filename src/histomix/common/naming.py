@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Bytes of a file name: file systems allow 255, and suffixes and temporary names are added to it.
 _LONGEST = 120
@@ -115,6 +115,9 @@ def spreadsheet_cell(value: Any) -> Any:
 
 def spreadsheet_table(table: pd.DataFrame) -> pd.DataFrame:
     """A copy in which neither a heading, nor an index, nor a cell of text is a formula; numbers are untouched."""
+    import numpy as np
+    import pandas as pd
+
     safe = table.copy()
     safe.columns = pd.Index([spreadsheet_cell(name) for name in table.columns], name=table.columns.name)
     safe.index = pd.Index([spreadsheet_cell(name) for name in table.index], name=table.index.name)

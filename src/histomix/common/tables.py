@@ -16,6 +16,7 @@ import pandas as pd
 
 from ..errors import InputError, LabelError, MissingExtraError, SectionError, missing_of
 from ..provenance import refuse_pipe
+from . import words
 
 _SEPARATORS = ("\t", ",", ";")
 _MAX_HEADER = 1 << 26  # a first line of 26 k genes has 0.3 MB
@@ -61,6 +62,21 @@ def decode(content: bytes, path: Path, error: type[InputError] = SectionError) -
 def _lines(text: str) -> str:
     """The text with one kind of line end: Windows ends lines with two characters, old Macs with the other one."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def csv_rows(text: str, path: Path, error: type[InputError] = SectionError) -> list[list[str]]:
+    """Rows of a CSV, cells as text without outer spaces; lines without a cell are left out.
+
+    Raises
+    ------
+    InputError
+        An ``error``: a quote lacks its partner, or a cell is longer than any cell.
+    """
+    try:
+        rows = list(csv.reader(io.StringIO(_lines(text))))
+    except csv.Error as reason:
+        raise error(f"cannot be read as CSV ({reason})", where=path, hint="Copy or save the file again") from reason
+    return [[cell.strip() for cell in row] for row in rows if row]
 
 
 def separator(header: str) -> str:
@@ -172,11 +188,26 @@ def read_columns(path: Path, names: Sequence[str]) -> pd.DataFrame:
 
 def _parse(path: Path, error: type[InputError], **options: Any) -> pd.DataFrame:
     text = _lines(decode(read_bytes(path, error), path, error))
+    _require_last_row(text, path, error)
     try:
         table: pd.DataFrame = pd.read_csv(io.StringIO(text), sep=separator(text.partition("\n")[0]), **options)
         return table
     except ValueError as reason:  # of pandas' errors too
         raise error(f"cannot be read as a table ({reason})", where=path, hint="Save it as CSV or TSV") from reason
+
+
+def _require_last_row(text: str, path: Path, error: type[InputError]) -> None:
+    """Refuse a table that ends within a row: what it had after that row is lost too, and pandas fills up the cells."""
+    whole = text.rstrip("\n ")  # no tab: the last cell may be blank
+    header, _, rows = whole.partition("\n")
+    first, last = rows.partition("\n")[0], rows.rpartition("\n")[2]
+    mark = separator(header)
+    if '"' not in first + last and last.count(mark) < first.count(mark):
+        raise error(
+            f"ends within a row: the last has {last.count(mark) + 1} cells, and the first {first.count(mark) + 1}",
+            where=path,
+            hint="Copy it again, or take that row out",
+        )
 
 
 def _read_parquet(path: Path, names: Sequence[str] | None, error: type[InputError]) -> pd.DataFrame:
@@ -196,8 +227,8 @@ def _read_parquet(path: Path, names: Sequence[str] | None, error: type[InputErro
         raise _no_parquet(path, reason, error) from reason
 
 
-def _no_parquet(path: Path, reason: Exception, error: type[InputError]) -> InputError:
-    return error(f"cannot be read as Parquet ({reason})", where=path, hint="Copy it again")
+def _no_parquet(path: Path, error: Exception, kind: type[InputError]) -> InputError:
+    return kind(f"cannot be read as Parquet ({words.reason(error)})", where=path, hint="Copy it again")
 
 
 def numbers(table: pd.DataFrame, column: str, path: Path) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 #: On every page, picture and export of a prediction.
 RESEARCH_USE = "Research use only: an estimate, no diagnosis."
 #: What predictions of a cell type are good for, as cards, maps and tables say it.
@@ -10,6 +12,8 @@ BETWEEN, WITHIN, NEITHER, NOT_KNOWN = "between slides", "within a slide only", "
 NOT_TOLD, OUT_OF_SCOPE, NOT_READ = "not told", "out of scope", "not read"
 #: All of these, which no group may be called.
 NO_ANSWERS = (NOT_TOLD, OUT_OF_SCOPE, NOT_READ)
+# As libraries pass on the errors of those below them: "Couldn't deserialize thrift: TProtocolException: Invalid data".
+_NAME_OF_AN_ERROR = re.compile(r"\b\w*[a-z](Error|Exception): ")
 _FEW = ("no", "one", "two", "three", "four")
 
 
@@ -29,7 +33,7 @@ def reason(error: BaseException) -> str:
         return f"{error.args[0]!r} is missing" if error.args else "something is missing"
     if isinstance(error, TypeError | AttributeError | IndexError):
         return "a value in it is of another kind than it must be"
-    lines = str(error).strip().splitlines()
+    lines = _NAME_OF_AN_ERROR.sub("", str(error)).strip().splitlines()
     return lines[0].rstrip(".") if lines else "without a reason"
 
 

@@ -3,60 +3,24 @@
 from __future__ import annotations
 
 import re
-import shutil
-import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
 
-from ..common.geometry.pitch import spot_pitch
-from ..common.naming import visible
-from ..common.transfer.digests import check_digest, note_digest
+from ..common.transfer.digests import check_digest
 from ..common.transfer.download import RemoteFile
-from ..common.transfer.remote_names import check_names, local_path
-from ..errors import DownloadError, InputError, MissingDownloadError, RefusedDownloadError, UnknownNameError
+from ..common.transfer.remote_names import check_names
+from ..errors import DownloadError, MissingDownloadError, RefusedDownloadError, UnknownNameError
 from ..provenance import parse_json
+from .breast import STNet, Wu2021Visium
+from .lung import Hist2CellLung
+from .public import MOST_FILES, MOST_LISTING, Bring, PublicCohort, Row, legacy_mpp, unpack
 
-Row = dict[str, Any]
-#: Brings one file: (file, folder) -> path.
-Bring = Callable[[RemoteFile, Path], Path]
-
-#: Distance between neighbouring spots of legacy Spatial Transcriptomics (Stahl et al., Science 353:78, 2016).
-_LEGACY_PITCH_UM = 200.0
 _HER2ST_COMMIT = "179d9db111a1da4f02ee2e864f12b55290ac83c1"
 _TENX = "https://cf.10xgenomics.com/samples/spatial-exp"
 #: What 10x calls the full-resolution image, by version of Space Ranger, the likelier first.
 _TENX_IMAGES = ("image.tif", "tissue_image.tif", "tissue_image.btf", "image.btf")
 _HEST = "MahmoodLab/hest"
-#: More than any of these cohorts has: bytes and files of a listing, and of an archive of Space Ranger's small files.
-_MOST_LISTING, _MOST_FILES, _MOST_UNPACKED = 64 << 20, 5000, 4 << 30
-
-
-class PublicCohort(Protocol):
-    """A public cohort by name."""
-
-    @property
-    def name(self) -> str:
-        """How it is asked for."""
-
-    @property
-    def title(self) -> str:
-        """What it is."""
-
-    @property
-    def licence(self) -> str:
-        """What using it asks for."""
-
-    @property
-    def citation(self) -> str:
-        """How its authors ask to be named."""
-
-    def bring(self, folder: Path, bring: Bring) -> list[Row]:
-        """Bring all files into a folder; the rows of the cohort sheet, paths relative to the folder."""
-
-    def by_hand(self) -> Sequence[str]:
-        """What to download by hand, and where to put it in the folder, one line each."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +48,7 @@ class Her2st:
             r"data/ST-cnts/\w+\.tsv\.gz|data/ST-spotfiles/\w+_selection\.tsv|data/ST-imgs/\w/\w+/[^/]+\.jpg"
             r"|res/ST-deconv/props/major/\w+/W[^/]*\.tsv\.gz"
         )
-        listing = bring(RemoteFile("files.json", self.listing, most_bytes=_MOST_LISTING), folder)
+        listing = bring(RemoteFile("files.json", self.listing, most_bytes=MOST_LISTING), folder)
         try:
             tree = parse_json(listing.read_text())["tree"]
             blobs = {str(entry["path"]): str(entry["sha"]) for entry in tree if entry["type"] == "blob"}
@@ -94,7 +58,7 @@ class Her2st:
                 "is not a listing of the repository", where=self.listing, hint="Run the same command again"
             ) from error
         paths = [path for path in blobs if wanted.fullmatch(path)]
-        if len(paths) > _MOST_FILES:
+        if len(paths) > MOST_FILES:
             raise DownloadError(f"lists {len(paths)} files", where=self.listing, hint="Do not trust this server")
         check_names(paths, where=self.listing)  # refused here, before any of them is fetched
         for path in paths:
@@ -102,17 +66,20 @@ class Her2st:
         return self.rows(folder)
 
     def rows(self, folder: Path) -> list[Row]:
-        """Rows of the sheet, from what the folder holds."""
+        """Rows of the sheet, from what the folder holds: as in the repository, or ``spots``, ``counts``, ``images``."""
         rows = []
-        for spots in sorted(folder.glob("data/ST-spotfiles/*_selection.tsv")):
+        flat = (folder / "spots").is_dir()
+        for spots in sorted(folder.glob(f"{'spots' if flat else 'data/ST-spotfiles'}/*_selection.tsv")):
             section = spots.name.removesuffix("_selection.tsv")
-            images = sorted(folder.glob(f"data/ST-imgs/{section[0]}/{section}/*.jpg"))
+            images = sorted(
+                folder.glob(f"images/{section}.jpg" if flat else f"data/ST-imgs/{section[0]}/{section}/*.jpg")
+            )
             labels = sorted(folder.glob(f"res/ST-deconv/props/major/{section}/W*.tsv.gz"))
             row = {
                 "section": section,
                 "donor": section[0],
                 "spots": spots.relative_to(folder),
-                "counts": f"data/ST-cnts/{section}.tsv.gz",
+                "counts": f"counts/{section}.tsv.gz" if flat else f"data/ST-cnts/{section}.tsv.gz",
                 "image": images[0].relative_to(folder) if images else "",
                 "mpp": f"{_mpp_of_legacy_spots(spots):.4f}",
                 "tissue": "breast",
@@ -154,10 +121,19 @@ class TenX:
         if (folder / outs / "spatial").is_dir():
             check_digest(folder / outs / "spatial")
         else:
-            _unpack(bring(self._file(f"{self.sample}/spatial.tar.gz", "spatial.tar.gz"), folder), folder / outs)
+            unpack(bring(self._file(f"{self.sample}/spatial.tar.gz", "spatial.tar.gz"), folder), folder / outs)
         counts = "filtered_feature_bc_matrix.h5"
         bring(self._file(f"{outs}/{counts}", counts), folder)
-        image = self._image(folder, bring)
+        self._image(folder, bring)
+        return self.rows(folder)
+
+    def rows(self, folder: Path) -> list[Row]:
+        """The row of the sample."""
+        outs = f"{self.sample}/outs"
+        places = [folder / self.sample / name for name in _TENX_IMAGES]
+        image = next((place for place in places if place.is_file()), None)
+        if image is None or not (folder / outs / "spatial").is_dir():
+            return []
         donor = re.sub(r"_Section_\d+$", "", self.sample)
         row = {"section": self.sample, "donor": donor, "spots": outs, "image": image.relative_to(folder)}
         return [{**row, "format": "visium"}]
@@ -210,6 +186,13 @@ class Hest:
         files = [part.format(self.sample) for part in self.parts]
         for path in files:
             bring(RemoteFile(path, f"{self.page}/resolve/main/{path}"), folder)
+        return self.rows(folder)
+
+    def rows(self, folder: Path) -> list[Row]:
+        """The row of the sample."""
+        files = [part.format(self.sample) for part in self.parts]
+        if not all((folder / path).is_file() for path in files):
+            return []
         try:
             facts = dict(parse_json((folder / files[0]).read_text()))
         except (OSError, ValueError, TypeError) as error:
@@ -233,7 +216,7 @@ class Hest:
 
 
 #: Cohorts that need no further detail.
-COHORTS: dict[str, PublicCohort] = {"her2st": Her2st()}
+COHORTS: dict[str, PublicCohort] = {one.name: one for one in (Her2st(), STNet(), Wu2021Visium(), Hist2CellLung())}
 #: Patterns of the other names, for a message.
 PATTERNS = ("10x:SAMPLE[@VERSION] (such as 10x:V1_Breast_Cancer_Block_A_Section_1)", "hest:ID (such as hest:TENX95)")
 
@@ -262,45 +245,5 @@ def _mpp_of_legacy_spots(path: Path) -> float:
     import pandas as pd
 
     table = pd.read_csv(path, sep="\t")
-    pitch = spot_pitch(table[["pixel_x", "pixel_y"]].to_numpy(float), table[["new_x", "new_y"]].to_numpy(float))
-    if pitch is None:
-        raise DownloadError("has too few spots to find the um per px", where=path, hint="Remove it, and fetch again")
-    return _LEGACY_PITCH_UM / pitch.px
-
-
-def _unpack(archive: Path, target: Path) -> None:
-    """Unpack a tar with a folder ``spatial`` in it, whole or not at all: files and folders, no links."""
-    partial = target / ".unpacking"
-    taken = {"files": 0, "bytes": 0}
-
-    def plain(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
-        if not (member.isfile() or member.isdir()):
-            raise tarfile.ReadError(f"{visible(member.name)!r} is a link or a device")
-        name = member.name.removeprefix("./").rstrip("/") or "."
-        if name != ".":
-            local_path(folder, name, where=str(archive))
-        taken["files"] += 1
-        taken["bytes"] += member.size
-        if taken["files"] > _MOST_FILES or taken["bytes"] > _MOST_UNPACKED:
-            raise tarfile.ReadError("it is larger than any of its kind")
-        return tarfile.data_filter(member, folder)
-
-    if partial.is_symlink():  # of somebody who would have the files written elsewhere
-        partial.unlink()
-    shutil.rmtree(partial, ignore_errors=True)  # of a run that was interrupted
-    try:
-        with tarfile.open(archive) as files:
-            files.extractall(partial, filter=plain)
-    except InputError:
-        archive.unlink()
-        raise
-    except (tarfile.TarError, EOFError, OSError) as error:
-        archive.unlink()
-        raise DownloadError(
-            f"cannot be unpacked ({error})", where=archive, hint="Run the same command again"
-        ) from error
-    spatial = next(partial.rglob("spatial"), None)
-    if spatial is None:
-        raise DownloadError("holds no folder spatial", where=archive, hint="Check that this is a Visium sample")
-    spatial.replace(target / "spatial")
-    note_digest(target / "spatial")
+    places = [table[list(names)].to_numpy(float) for names in (("pixel_x", "pixel_y"), ("new_x", "new_y"))]
+    return legacy_mpp(places[0], places[1], path)

@@ -16,7 +16,8 @@ from ..common.transfer.download import RemoteFile, download
 from ..errors import DownloadError, MissingDownloadError, RefusedDownloadError
 from ..progress import Progress, progress_bars
 from ..provenance import atomic_path, write_json
-from .catalogue import Hest, PublicCohort, public_cohort
+from .catalogue import Hest, public_cohort
+from .public import PublicCohort
 
 SHEET = "sheet.csv"
 _FIRST = ("section", "donor", "spots", "image")
@@ -40,8 +41,9 @@ def fetch_cohort(
     Parameters
     ----------
     name
-        ``"her2st"``; ``"10x:SAMPLE"`` or ``"10x:SAMPLE@VERSION"``, a Visium sample of 10x Genomics and the version of
-        Space Ranger in its address; or ``"hest:ID"``, a sample of HEST-1k.
+        ``"her2st"``, ``"stnet"``, ``"wu2021-visium"`` or ``"hist2cell-lung"``; ``"10x:SAMPLE"`` or
+        ``"10x:SAMPLE@VERSION"``, a Visium sample of 10x Genomics and the version of Space Ranger in its address; or
+        ``"hest:ID"``, a sample of HEST-1k.
     out
         Folder of the cohort; None: ``<name>`` in the cache (see `histomix.common.cache`).
     token
@@ -67,6 +69,12 @@ def fetch_cohort(
         aiohttp is not installed.
     StorageError
         Something cannot be written, the disk has no room for it, or others may have filled the cache.
+
+    Examples
+    --------
+    It downloads.
+
+    >>> sheet = hm.fetch_cohort("her2st")  # doctest: +SKIP
     """
     cohort = public_cohort(name)
     folder = Path(out) if out is not None else cache_folder(name.replace(":", "-").replace("@", "-"))
@@ -84,7 +92,7 @@ def fetch_cohort(
             hint = "Run the same command again to go on"
         raise DownloadError(f"{error.what}{_instead(cohort, folder)}", where=error.where, hint=hint) from error
     sheet = folder / SHEET
-    _write_sheet(sheet, rows)
+    write_sheet(sheet, rows)
     facts = {key: getattr(cohort, key) for key in ("name", "title", "licence", "citation")}
     write_json(folder / "cohort.json", {**facts, "sections": len(rows)})
     _log.info("%s. Licence: %s. Please cite: %s", cohort.title, cohort.licence, cohort.citation)
@@ -103,7 +111,8 @@ def _instead(cohort: PublicCohort, folder: Path) -> str:
     return f".\nThe files can also be downloaded by hand and put into {folder}:{lines}\n"
 
 
-def _write_sheet(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+def write_sheet(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write the sheet of a cohort from its rows; the same columns stand first in every one."""
     columns = [*_FIRST, *dict.fromkeys(key for row in rows for key in row if key not in _FIRST)]
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, columns, restval="")

@@ -9,13 +9,14 @@ from .engine import embed_tiles, embed_tiles_together
 from .features import FeatureSource, feature_blocks, feature_folders, feature_manifest, read_features
 from .identity import encoder_facts, encoder_identity, require_same_encoder
 from .imports import import_features
-from .lazyslide import add_to_wsidata
+from .lazyslide import LazySlideEncoder, add_to_wsidata
 from .other_scales import scale_sample
 from .restaining import stain_shifts
 from .slide_features import slide_features, slide_features_together
 
 __all__ = [
     "FeatureSource",
+    "LazySlideEncoder",
     "add_to_wsidata",
     "embed",
     "embed_tiles",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from ..common.storage.locks import folder_lock
 from ..errors import EncoderError, FeatureError, HistomixError, MissingExtraError, ScaleWarning, StorageError
-from ..progress import Progress, progress_bars
+from ..progress import Progress, part_of, progress_bars
 from ..provenance import atomic_path
 from ..slides import Slide, TissueMask, tiles_at_spots, tissue_mask
 from ..spots import Cohort, Section, render_overlay
@@ -27,10 +27,10 @@ from .restaining import embed_stain_shifts
 from .target import EncoderSource, Target, Work
 
 if TYPE_CHECKING:
-    from anndata import AnnData
-
     from ..encoders import Encoder
     from ..encoders.runtimes import Runtime
+    from .by_section import Features
+    from .features import SectionFeatures
 
 _LOG = logging.getLogger(__name__)
 #: Errors that would meet the next section too.
@@ -40,7 +40,7 @@ _Weights = _Path | Sequence[_Path] | Mapping[str, _Path] | None
 
 
 @overload
-def embed(
+def embed(  # type: ignore[overload-overlap]  # a str is a sequence of str too
     cohort: Cohort | str | os.PathLike[str],
     encoder: str | Encoder = "builtin",
     weights: _Weights = None,
@@ -55,7 +55,7 @@ def embed(
     runtime: Runtime = "auto",
     trust_code: bool = False,
     verify: bool = False,
-) -> dict[str, AnnData]: ...
+) -> Features | SectionFeatures: ...
 @overload
 def embed(
     cohort: Cohort | str | os.PathLike[str],
@@ -72,7 +72,7 @@ def embed(
     runtime: Runtime = "auto",
     trust_code: bool = False,
     verify: bool = False,
-) -> dict[str, dict[str, AnnData]]: ...
+) -> dict[str, Features | SectionFeatures]: ...
 def embed(
     cohort: Cohort | str | os.PathLike[str],
     encoder: str | Encoder | Sequence[str | Encoder] = "builtin",
@@ -88,7 +88,7 @@ def embed(
     runtime: Runtime = "auto",
     trust_code: bool = False,
     verify: bool = False,
-) -> dict[str, AnnData] | dict[str, dict[str, AnnData]]:
+) -> Features | SectionFeatures | dict[str, Features | SectionFeatures]:
     """Embed the tile at every spot of a cohort with one or several frozen encoders.
 
     With ``out``, work is stored as it proceeds: the same call goes on where an earlier one stopped, and keeps
@@ -119,7 +119,7 @@ def embed(
         Refuse a section whose spots do not lie on the tissue of its slide.
     progress
         Bars in a terminal or notebook; False for none, or a function that is told ``"embed <section>"``, tiles done and
-        tiles in all.
+        tiles in all, and, of several sections, ``"embed (sections)"``.
     fov_um
         Width of the tile around each spot, such as the spot's diameter; None takes each encoder's own (px x mpp).
         The encoder gets the same px at another um per px.
@@ -133,9 +133,9 @@ def embed(
 
     Returns
     -------
-    dict
+    mapping
         Section -> features, in the order of the cohort; for a list of encoders, encoder -> section -> features.
-        See `feature_manifest` for what they carry.
+        See `feature_manifest` for what they carry. Those of a folder ``out`` are read when they are asked for.
 
     Raises
     ------
@@ -150,6 +150,12 @@ def embed(
         ``fov_um`` is not a positive number.
     StorageError
         Something cannot be written; finished sections and shards are intact.
+
+    Examples
+    --------
+    >>> features = hm.embed("sheet.csv", out="features", progress=False)  # what is up to date is kept
+    >>> features["P1S1"].n_vars == hm.cards()[0].dim
+    True
     """
     check_dtype(dtype)
     check_batch_size(batch_size)
@@ -176,7 +182,7 @@ def embed(
         report = stack.enter_context(progress_bars(progress))
         _Run(list(targets.values()), batch_size, check_alignment, report).embed(sections)
     names = sections.names
-    features = {name: {section: target.features[section] for section in names} for name, target in targets.items()}
+    features = {name: target.result(names) for name, target in targets.items()}
     return features if several else next(iter(features.values()))
 
 
@@ -232,9 +238,11 @@ class _Run:
             target.source.load()
         for target in busy:
             target.write_manifest(self.failed)
-        for name, works in pending.items():
-            with self._attempt(name):
-                self._embed(works)
+        with part_of(self.progress, "embed (sections)", len(pending)) as one_more:
+            for name, works in pending.items():
+                with self._attempt(name):
+                    self._embed(works)
+                one_more()
         for target in self.targets:
             target.write_manifest(self.failed)
         if self.failed:
@@ -298,7 +306,7 @@ class _Run:
         drawn = None
         for folder in filter(None, folders):
             (folder / "overlays").mkdir(exist_ok=True)
-            path = folder / "overlays" / f"{section.name}.png"
+            path = folder / "overlays" / f"{section.name}.jpg"
             if drawn is None:
                 drawn = render_overlay(section, path, slide, mask=mask, alignment=alignment)
             else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,13 @@ import numpy as np
 import pandas as pd
 
 from ..common.formats import refuse_newer
+from ..common.storage.facts import facts_in, read_facts, stored_facts
 from ..common.storage.h5ad import read_h5ad, write_h5ad
 from ..common.strangers.hdf5 import check_hdf5
 from ..common.words import reason
 from ..errors import FeatureError, InputError, MissingFeatureError
-from ..provenance import atomic_path, digest_bytes, digest_json, parse_json, read_json
+from ..provenance import atomic_path, digest_bytes, digest_json, read_json
+from .by_section import Features, features_card
 from .identity import encoder_identity, require_same_encoder
 from .other_scales import scale_sample
 from .restaining import stain_shifts
@@ -54,7 +56,7 @@ def build_features(X: np.ndarray, tiles: pd.DataFrame, manifest: Mapping[str, An
     features = ad.AnnData(X=X, obs=obs)
     features.obsm["spatial"] = obs[["x_px", "y_px"]].to_numpy()
     facts = {"format": LAYOUT, **manifest, "content_digest": _digest(features)}
-    features.uns["manifest"] = json.dumps(facts, allow_nan=False)
+    features.uns["manifest"] = stored_facts(facts)
     return features
 
 
@@ -89,12 +91,12 @@ def feature_manifest(features: ad.AnnData) -> dict[str, Any]:
     if "manifest" not in features.uns:
         raise FeatureError("the table has no manifest, so it does not hold features of histomix", hint=hint)
     try:
-        manifest: dict[str, Any] = parse_json(str(features.uns["manifest"]))
+        manifest: dict[str, Any] = read_facts(features.uns["manifest"])
         encoder_identity(manifest)
         _ = manifest["section"], manifest["identity"]
     except (ValueError, KeyError, TypeError) as error:
         raise FeatureError(
-            f"the manifest of the features is incomplete or not JSON ({reason(error)})", hint=hint
+            f"the manifest of the features is incomplete or damaged ({reason(error)})", hint=hint
         ) from error
     refuse_newer(manifest, LAYOUT, "the features were", None, FeatureError)
     return manifest
@@ -137,7 +139,7 @@ def read_manifests(folder: Path) -> dict[str, dict[str, Any]]:
         try:
             check_hdf5(path, FeatureError)
             with h5py.File(path) as file:
-                manifest = parse_json(file["uns/manifest"].asstr()[()])
+                manifest = facts_in(file["uns/manifest"])
             encoder_identity(manifest)
         except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError):
             continue
@@ -173,6 +175,11 @@ def read_features(folder: str | os.PathLike[str]) -> dict[str, ad.AnnData]:
     FeatureError
         The folder holds no features; a file is damaged or contradicts its manifest; two files are of different encoders
         or tiles; or a file is outdated, because embedding it again failed. The message names the file.
+
+    Examples
+    --------
+    >>> hm.read_features("features")["P1S1"].n_vars == hm.cards()[0].dim
+    True
     """
     folder = Path(folder)
     paths = sorted(folder.glob("*.h5ad"))
@@ -188,17 +195,52 @@ def read_features(folder: str | os.PathLike[str]) -> dict[str, ad.AnnData]:
         if wanted.get(path.stem, manifest["identity"]) != manifest["identity"]:
             what = "the features are outdated: the slide, the spots or the settings changed, and embedding again failed"
             raise FeatureError(what, where=path, hint="Run the embed command again, or remove the file")
-    return features
+    return Features(features)
+
+
+class SectionFeatures(Mapping[str, ad.AnnData]):
+    """Section -> features in a folder, read and verified each time they are asked for: memory holds none of them.
+
+    Parameters
+    ----------
+    folder
+        Where they are stored.
+    shapes
+        Tiles and features of each section, in the order of the cohort.
+    """
+
+    def __init__(self, folder: Path, shapes: Mapping[str, tuple[int, int]]) -> None:
+        self.folder, self.shapes = folder, dict(shapes)
+
+    def __getitem__(self, section: str) -> ad.AnnData:
+        if section not in self.shapes:
+            raise KeyError(section)
+        return read_feature_file(self.folder / f"{section}.h5ad")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def _repr_html_(self) -> str:
+        return features_card(self, self.shapes)
 
 
 def feature_blocks(source: FeatureSource) -> list[Mapping[str, ad.AnnData]]:
-    """Features by section, one mapping for each encoder. Raises as `read_features`, where a folder was given."""
-    if isinstance(source, str | os.PathLike):
-        return [read_features(source)]
+    """Features by section, one mapping for each encoder, in memory. Raises as `read_features` does of a folder."""
+    if isinstance(source, str | os.PathLike | SectionFeatures):
+        return [_held(source)]
     if isinstance(source, Mapping):
-        several = [block for block in source.values() if isinstance(block, Mapping)]
+        several = [_held(block) for block in source.values() if isinstance(block, Mapping)]
         return several or [source]
-    return [block if isinstance(block, Mapping) else read_features(block) for block in source]
+    return [_held(block) for block in source]
+
+
+def _held(block: Mapping[str, ad.AnnData] | _Folder) -> Mapping[str, ad.AnnData]:
+    if isinstance(block, SectionFeatures):  # several things are asked of each section
+        return dict(block)
+    return block if isinstance(block, Mapping) else read_features(block)
 
 
 def feature_folders(source: FeatureSource) -> list[_Folder]:

@@ -156,10 +156,21 @@ def require_same_encoder(
         raise FeatureError(
             f"the features are not of the same encoder and tile as those {expected_by}: {differences}",
             where=where,
-            hint="Embed all sections again with one encoder, in a new folder",
+            hint=encoder_hint(expected, actual, "Embed all sections again with one encoder, in a new folder"),
         )
     if expected != actual:
         _LOG.info("%s: that its weights are those %s is stated, not verified", where, expected_by)
+
+
+def encoder_hint(expected: Mapping[str, Any], actual: Mapping[str, Any], hint: str) -> str:
+    """What mends a difference between two `encoder_identity`; ``hint``, unless one is an earlier built-in encoder."""
+    same = all(expected[name] == actual.get(name) for name in ("encoder", "views", "size_px", "mpp"))
+    if not same or expected["encoder"] != "builtin":
+        return hint
+    return (
+        "The built-in encoder is not the same in all versions of histomix: embed again into a new folder, and train "
+        "heads on those features; or stay with the version that made what you have"
+    )
 
 
 _LOG = logging.getLogger(__name__)

@@ -132,7 +132,7 @@ def _prepared(images: np.ndarray, readable: np.ndarray, prepare: Callable[[np.nd
 #: Larger batches are no faster: a CPU is busy from 16 on, a GPU from 256 on.
 LARGEST = {"cpu": 64, "cuda": 256}
 # Memory of a batch inside a model, as a multiple of its normalised images. The widest networks in use (ViT-g/14, the
-# first maps of a DenseNet) need about 40.
+# first maps of a small one) need about 40.
 _ACTIVATIONS = 64
 _FRACTION_OF_FREE = 0.25
 _UNKNOWN = 16

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,9 @@ from ..provenance import digest_json, fingerprint
 from ..slides import TileSpec
 from ..slides.files import content_digest
 from ..spots import Section
+from .by_section import Features
 from .features import (
+    SectionFeatures,
     build_features,
     feature_manifest,
     read_feature_file,
@@ -29,7 +31,14 @@ from .features import (
     write_features,
     write_overview,
 )
-from .identity import encoder_differences, encoder_facts, encoder_identity, features_identity, library_versions
+from .identity import (
+    encoder_differences,
+    encoder_facts,
+    encoder_hint,
+    encoder_identity,
+    features_identity,
+    library_versions,
+)
 from .other_scales import FACTORS
 from .other_scales import KEY as SCALES
 from .restaining import KEY as SHIFTS
@@ -73,6 +82,7 @@ class Target:
     dtype: str
     verify: bool = False
     features: dict[str, AnnData] = field(default_factory=dict)
+    shapes: dict[str, tuple[int, int]] = field(default_factory=dict)
     kept: list[str] = field(default_factory=list)
     wanted: dict[str, str | None] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
@@ -90,11 +100,12 @@ class Target:
         self.stored = {} if self.folder is None else read_manifests(self.folder)
         wanted = encoder_identity({"encoder": self.facts, "tile": self.spec.to_dict()})
         for name, manifest in self.stored.items():
-            if differences := encoder_differences(wanted, encoder_identity(manifest)):
+            stored = encoder_identity(manifest)
+            if differences := encoder_differences(wanted, stored):
                 raise FeatureError(
                     f"the folder holds features of another encoder or tile ({name}.h5ad: {differences})",
                     where=self.folder,
-                    hint="Choose another --out, or remove the old features first",
+                    hint=encoder_hint(wanted, stored, "Choose another --out, or remove the old features first"),
                 )
 
     @property
@@ -129,9 +140,21 @@ class Target:
             work.scaled, work.shifts = table.uns.get(SCALES), table.uns.get(SHIFTS)
             return False
         remove_shards(self.folder / ".shards" / name)
-        self.features[name] = table
+        self._note(name, table)
         self.kept.append(name)
         return True
+
+    def _note(self, name: str, table: AnnData) -> None:
+        """Keep what the overview tells of a section; the features themselves only where they are stored nowhere."""
+        self.shapes[name], self.stored[name] = table.shape, feature_manifest(table)
+        if self.folder is None:
+            self.features[name] = table
+
+    def result(self, sections: Sequence[str]) -> Features | SectionFeatures:
+        """Features by section, in their order."""
+        if self.folder is None:
+            return Features((name, self.features[name]) for name in sections)
+        return SectionFeatures(self.folder, {name: self.shapes[name] for name in sections})
 
     def finish(self, work: Work, tiles: pd.DataFrame, values: np.ndarray, seen: Mapping[str, Any]) -> None:
         """Build and store the features of a section; ``seen`` is what reading its slide told."""
@@ -154,23 +177,24 @@ class Target:
         if self.folder is not None:
             write_features(self.folder / f"{name}.h5ad", features)
             remove_shards(self.folder / ".shards" / name)
-        self.features[name] = features
+        self._note(name, features)
 
     def write_manifest(self, failed: Mapping[str, HistomixError]) -> None:
         """Write the folder's manifest, before work too: what is ``wanted`` tells outdated files after a failure."""
         if self.folder is None:
             return
-        manifests = {**self.stored, **{name: feature_manifest(table) for name, table in self.features.items()}}
         overview = {
             "encoder": self.facts,
             "tile": self.spec.to_dict(),
             "dtype": self.dtype,
             "request": self.source.request,
-            "embedded": [name for name in self.features if name not in self.kept],
+            "embedded": [name for name in self.shapes if name not in self.kept],
             "kept": self.kept,
             "failed": {name: str(error) for name, error in failed.items()},
             "wanted": self.wanted,
-            "sections": {name: {key: manifests[name].get(key) for key in _OVERVIEW} for name in sorted(manifests)},
+            "sections": {
+                name: {key: facts.get(key) for key in _OVERVIEW} for name, facts in sorted(self.stored.items())
+            },
             "versions": library_versions(),
         }
         write_overview(self.folder, overview)

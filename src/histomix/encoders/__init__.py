@@ -2,6 +2,7 @@
 
 from .card import Encoder, EncoderCard
 from .cards import card, cards
+from .golden import GoldenCheck, check_golden
 from .installation import Installation, doctor
 from .load import Availability, availability, load_encoder
 from .user import Registered, register_encoder
@@ -10,11 +11,13 @@ __all__ = [
     "Availability",
     "Encoder",
     "EncoderCard",
+    "GoldenCheck",
     "Installation",
     "Registered",
     "availability",
     "card",
     "cards",
+    "check_golden",
     "doctor",
     "load_encoder",
     "register_encoder",

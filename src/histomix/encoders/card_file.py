@@ -113,6 +113,8 @@ def _channels(values: list[float]) -> tuple[float, float, float]:
 
 
 def _faults(facts: dict[str, Any]) -> list[str]:
+    from ..slides.tiles import MAX_MPP
+
     known = {**_REQUIRED, **_OPTIONAL}
     faults = [f"{name} is missing" for name in _REQUIRED if name not in facts]
     faults += [f"{name} is not known" for name in facts if name not in known]
@@ -124,7 +126,7 @@ def _faults(facts: dict[str, Any]) -> list[str]:
             numbers = [one for one in value if isinstance(one, int | float) and not isinstance(one, bool)]
             wrong = len(value) != 3 or len(numbers) != 3 or (name == "std" and min(numbers) <= 0)
         elif name in ("size_px", "mpp", "dim") and not wrong:
-            wrong = not 0 < value < float("inf")
+            wrong = not 0 < value < float("inf") or (name == "mpp" and value > MAX_MPP)
         elif name == "views" and not wrong:
             wrong = value not in (1, 4, 8)
         if name in known and wrong:

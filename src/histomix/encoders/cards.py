@@ -10,22 +10,38 @@ from .card import EncoderCard
 from .catalogue import known_cards
 from .user import registered
 
+#: What lazyslide-models calls our encoders, where it is another name.
+_ZOO_NAMES = {
+    "conch-v1.5": "conch_v1.5",
+    "lunit-s16": "lunit-dino-s16",
+    "lunit-s8": "lunit-dino-s8",
+    "midnight-12k": "midnight",
+    "phikon-v2": "phikonv2",
+    "prov-gigapath": "gigapath",
+    "uni2-h": "uni2",
+}
 #: Names that people also use.
 _ALIASES = {
     "conch-v1": "conch",
     "conchv1": "conch",
     "conchv1.5": "conch-v1.5",
     "conch-v15": "conch-v1.5",
-    "gigapath": "prov-gigapath",
-    "midnight": "midnight-12k",
     "midnight12k": "midnight-12k",
-    "phikonv2": "phikon-v2",
     "resnet50": "resnet50-imagenet",
-    "uni2": "uni2-h",
+    **{zoo.replace("_", "-"): name for name, zoo in _ZOO_NAMES.items()},
 }
 _CARD_FILES = (".yaml", ".yml", ".json")
 #: In front of the name of a lazyslide model.
 ZOO = "zoo:"
+
+
+def zoo_name(name: str) -> str:
+    """What lazyslide-models calls an encoder of ours, after which LazySlide names its features; else the name itself.
+
+    >>> zoo_name("uni2-h"), zoo_name("zoo:chief"), zoo_name("builtin")
+    ('uni2', 'chief', 'builtin')
+    """
+    return _ZOO_NAMES.get(name, name.removeprefix(ZOO))
 
 
 def cards() -> list[EncoderCard]:
@@ -33,6 +49,11 @@ def cards() -> list[EncoderCard]:
 
     A histomix card stands before a registered one of the same name. The models of lazyslide-models, ``zoo:NAME``, are
     not listed.
+
+    Examples
+    --------
+    >>> [card.name for card in hm.cards()][:3]
+    ['builtin', 'uni', 'uni2-h']
     """
     known = known_cards()
     return [*known.values(), *(entry.card for name, entry in registered().items() if name not in known)]

@@ -7,9 +7,11 @@ import os
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..errors import InputError
 from ..extras import EXTRAS, mending, python_version, requirements, shortfalls, unavailable
 from ..provenance import versions
 from .cards import cards
+from .golden import KNOWN, GoldenCheck, check_golden
 from .load import Availability, availability
 
 if TYPE_CHECKING:
@@ -53,6 +55,8 @@ class Installation:
         CPU threads.
     extras, encoders
         By name. No extras are known where histomix runs from its sources and was never installed.
+    golden
+        By encoder, where golden pairs were asked for.
     """
 
     installed: dict[str, str]
@@ -63,6 +67,7 @@ class Installation:
     threads: int | None
     extras: dict[str, Extra] = field(default_factory=dict)
     encoders: dict[str, Availability] = field(default_factory=dict)
+    golden: dict[str, GoldenCheck] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """For a program."""
@@ -76,6 +81,7 @@ class Installation:
                 name: {"loadable": one.loadable, "reason": one.reason, "hint": one.hint}
                 for name, one in self.encoders.items()
             },
+            **({"golden": {name: one.to_dict() for name, one in self.golden.items()}} if self.golden else {}),
         }
 
     def text(self) -> str:
@@ -93,6 +99,8 @@ class Installation:
             lines.append(_line(name, "ready" if state.loadable else state.reason))
             if not state.loadable:
                 lines.append(_line("", f"  -> {state.hint}"))
+        if self.golden:
+            lines += ["", *(one.text() for one in self.golden.values())]
         return "\n".join(lines)
 
     def _extras(self) -> list[str]:
@@ -110,19 +118,40 @@ class Installation:
         return [*lines, *([_line("", f'  -> pip install "histomix[{",".join(wanted)}]"')] if wanted else [])]
 
 
-def doctor(encoder: str | None = None) -> Installation:
+def doctor(
+    encoder: str | None = None,
+    *,
+    golden: bool = False,
+    weights: str | os.PathLike[str] | None = None,
+    pair: str | os.PathLike[str] | None = None,
+) -> Installation:
     """Say what is installed, which encoders can load now, and for each that cannot the one step that mends it.
 
     Parameters
     ----------
     encoder
         Only this encoder: a name, a card file or ``zoo:NAME``; None: all that are known.
+    golden
+        Run the golden pair of the encoder (of every one that has a published pair): whether the weights on this machine
+        are what they claim to be. See `histomix.encoders.golden.check_golden`.
+    weights, pair
+        Local weights, and a folder with a pair, for ``golden``.
 
     Raises
     ------
     EncoderError
         There is no encoder of that name.
+    InputError
+        A pair cannot be read; or weights or a pair were given without naming the encoder.
+
+    Examples
+    --------
+    >>> found = hm.doctor("builtin")
     """
+    if not (golden and encoder) and (weights is not None or pair is not None):
+        raise InputError(
+            "weights and a pair are of one encoder", hint="Name it: histomix doctor --encoder NAME --golden"
+        )
     core = requirements()
     missing = shortfalls(core)
     words = " ".join(f'"{one.name}{one.specifier}"' for one in core if one.name in missing)
@@ -137,6 +166,7 @@ def doctor(encoder: str | None = None) -> Installation:
         threads=os.cpu_count(),
         extras={name: _extra(name) for name in EXTRAS} if core else {},
         encoders={name: availability(name) for name in names},
+        golden={name: check_golden(name, weights, pair) for name in (names if encoder else KNOWN)} if golden else {},
     )
 
 

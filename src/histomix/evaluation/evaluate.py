@@ -122,6 +122,12 @@ def evaluate(
     LabelError
         The truth has other cell types than the labels, covers no spot, or is in proportions while labels count cells;
         or two cohorts have labels that do not fit together.
+
+    Examples
+    --------
+    >>> scores = hm.evaluate("sheet.csv", "features", "labels", ["ridge"], spatial=False, nuclei=False, progress=False)
+    >>> scores.summary["protocol"], scores.summary["n_donors"]
+    ('donor', 3)
     """
     if out is not None:
         check_folder(out)

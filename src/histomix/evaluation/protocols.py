@@ -13,6 +13,7 @@ from ..common.metrics import Array
 from ..errors import InputError
 from ..heads import TrainingSet
 from ..heads.trust.levels import across_slides, good_for
+from ..progress import tell
 from .baselines import NUCLEI, ORACLE, nuclei_of_rows, nuclei_predictions, section_mean
 from .data import EvaluationData
 from .fit_folds import LABEL, MEAN, Fits, fit_folds
@@ -112,7 +113,8 @@ def score_folds(
     """
     parts = []
     for target, (observed, predicted) in scored.items():
-        for name, values in predicted.items():
+        for done, (name, values) in enumerate(predicted.items(), start=1):
+            tell(f"scores against {target} (heads)", done - 1, len(predicted))
             for fold in folds:
                 rows = fold.test[np.isfinite(observed[fold.test]).all(axis=1)]
                 section, donor = training.section[rows], training.donor[rows]
@@ -124,6 +126,7 @@ def score_folds(
                 levels = slide_errors(observed[rows], values[rows], constant, section, donor, types)
                 part = pd.concat([part, levels], ignore_index=True)
                 parts.append(part.assign(head=name, protocol=protocol, fold=fold.name, target=target))
+            tell(f"scores against {target} (heads)", done, len(predicted))
     table = pd.concat([part for part in parts if len(part)], ignore_index=True)
     return table[COLUMNS].astype({"value": np.float64, "n_spots": np.int64})
 

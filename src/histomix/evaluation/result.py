@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..common.words import counted
 from ..errors import InputError, MissingFileError
 from ..provenance import atomic_path, read_json, write_json
 from .folds import ORTHOGONAL, PROTOCOLS
@@ -101,8 +102,8 @@ class Evaluation:
             for head, row in self.table(target).iterrows():
                 rows.append([f"{head}{words}", row["pearson"], row["interval"], row["rmse"], row["n_types"]])
         lead = (
-            f"{facts['protocol']} folds ({facts['protocol_means']}): {facts['n_donors']} donors, {facts['n_sections']} "
-            f"sections, {facts['n_spots']:,} spots"
+            f"{facts['protocol']} folds ({facts['protocol_means']}): {counted(facts['n_donors'], 'donor')}, "
+            f"{counted(facts['n_sections'], 'section')}, {counted(facts['n_spots'], 'spot')}"
         )
         cautions = [one["message"] for one in facts.get("audit") or [] if one["severity"] != "note"]
         listed = [("unit", facts["unit"]), ("audit", "; ".join(cautions)), ("notes", "; ".join(facts["notes"]))]
@@ -166,6 +167,11 @@ def read_evaluation(folder: str | os.PathLike[str]) -> Evaluation:
     ------
     InputError
         A file is absent or damaged; the message names it.
+
+    Examples
+    --------
+    >>> hm.read_evaluation("evaluation").summary["n_donors"]
+    3
     """
     path = Path(folder)
     hint = "Run histomix evaluate again"

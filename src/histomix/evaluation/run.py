@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..abundance import Abundance
 from ..common.metrics import RULES, Array
-from ..progress import Progress
+from ..progress import Progress, tell
 from ..provenance import versions
 from .baselines import NUCLEI, ORACLE, count_in_tiles
 from .data import CohortData, EvaluationData, evaluation_data, positions, slide_scales, truth_rows
@@ -152,6 +152,7 @@ def _facts(
     ceiling, notes = summarise_ceiling(rows[0], len(sections))
     if ceiling is not None:
         ceiling["shares"] = shares_of_ceiling(first.metrics, rows[0])
+    tell("groups of cell types", 0, 1)
     heads = list(first.fits.predicted)
     shown = next((name for name in reversed(heads) if name not in BASELINES), heads[-1])
     source = "user" if coarse is not None else "labels"
@@ -170,7 +171,10 @@ def _facts(
         )
         rows.append(table.assign(protocol=first.protocol, target="label")[COLUMNS])
         grouped = summarise_groups(table, coarse, source, seed)
+    tell("groups of cell types", 1, 1)
+    tell("batch effects", 0, 1)
     probe = batch_effect_probe(training.X[tested], section, donor, xy_um, seed)
+    tell("batch effects", 1, 1)
     truths = 0 if known is None else int(np.isfinite(known[tested]).all(axis=1).sum())
     with_truth = [] if known is None else [s for s in sections if np.isfinite(known[training.section == s]).any()]
     ranked = [*heads, NUCLEI]

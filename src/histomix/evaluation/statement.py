@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..common.words import counted
 from .baselines import NUCLEI
 from .result import Evaluation
 from .scores.ceiling import ceiling_words
@@ -78,8 +79,9 @@ def _data(evaluations: Mapping[str, Evaluation]) -> list[str]:
         facts = evaluation.summary
         title = _TITLES.get(facts["protocol"], facts["protocol"])
         counts = (
-            f"{len(facts['folds'])} folds, {facts['n_donors']} donors, {facts['n_sections']} sections, "
-            f"{facts['n_spots']:,} spots, {len(facts['cell_types'])} cell types in {facts['unit']}"
+            f"{counted(len(facts['folds']), 'fold')}, {counted(facts['n_donors'], 'donor')}, "
+            f"{counted(facts['n_sections'], 'section')}, {counted(facts['n_spots'], 'spot')}, "
+            f"{counted(len(facts['cell_types']), 'cell type')} in {facts['unit']}"
         )
         lines.append(f"- **{name}**: {title}: {facts['protocol_means']}. {counts}.")
         ceilings[_sentence(ceiling_words(facts.get("ceiling")))] = None

@@ -6,7 +6,7 @@ import gzip
 import json
 import os
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +23,13 @@ from ..errors import HistomixError, InputError, MissingExtraError, UnknownNameEr
 from ..maps import CompositionMap, MapSource, find_maps
 from ..maps.anonymise import private_map
 from ..maps.composition import composition_geojson, composition_table
+from ..maps.scverse import to_scverse
 from ..progress import Progress, progress_bars
 from ..provenance import atomic_path
 from .heatmap import write_heatmap
-from .scverse import to_scverse
 from .spatial_data import write_spatialdata
+
+Also = Collection[str]
 
 
 def export_maps(
@@ -35,6 +37,7 @@ def export_maps(
     to: str,
     out: str | os.PathLike[str],
     *,
+    also: Also = (),
     anonymise: bool = False,
     pseudonym_key: str | os.PathLike[str] | None = None,
     progress: Progress | bool = True,
@@ -45,7 +48,7 @@ def export_maps(
     ----------
     maps
         Maps, their folders, or folders of such; one or several.
-    to, out, anonymise, pseudonym_key
+    to, out, also, anonymise, pseudonym_key
         As for `export_map`.
     progress
         Bars in a terminal or notebook; False for none, or a function that is told how many maps are done.
@@ -60,10 +63,16 @@ def export_maps(
     Raises
     ------
     InputError
-        The format is unknown, a folder holds no map, two maps have one name, or names would stand beside pseudonyms in
-        ``out``.
+        The format is unknown or has no such thing to add, a folder holds no map, two maps have one name, or names
+        would stand beside pseudonyms in ``out``.
+
+    Examples
+    --------
+    >>> written, failures = hm.export_maps("maps", "csv", "exported")
+    >>> [path.name for path in written]
+    ['patient-9.csv']
     """
-    _check_format(to)
+    _check_format(to, also)
     given = as_list(maps)
     sources = find_maps(given)
     _check_names(sources)
@@ -73,7 +82,7 @@ def export_maps(
     with progress_bars(progress) as report:
         for number, source in enumerate(sources, start=1):
             try:
-                written.append(_export(source, to, Path(out), names))
+                written.append(_export(source, to, also, Path(out), names))
             except HistomixError as error:
                 failures.append(error)
             report("export", number, len(sources))
@@ -85,6 +94,7 @@ def export_map(
     to: str,
     out: str | os.PathLike[str],
     *,
+    also: Also = (),
     anonymise: bool = False,
     pseudonym_key: str | os.PathLike[str] | None = None,
 ) -> Path:
@@ -98,6 +108,9 @@ def export_map(
         The format.
     out
         Folder to write to.
+    also
+        What to add, of `EXTRAS`: ``intervals`` and ``novelty`` as channels of an OME-TIFF; ``words`` at each tile of
+        GeoJSON (its answer, and why it is out of scope), which QuPath keeps from 0.6 on and 0.5 logs as errors.
     anonymise
         Name slide, patient and regions by pseudonyms, and leave out what is no part of a map.
     pseudonym_key
@@ -106,16 +119,17 @@ def export_map(
     Raises
     ------
     InputError
-        The format is unknown, or the map cannot be written in it; or names would stand beside pseudonyms in ``out``.
+        The format is unknown or has no such thing to add, or the map cannot be written in it; or names would stand
+        beside pseudonyms in ``out``.
     MissingExtraError
         A library that the format needs is not installed.
     StorageError
         The file cannot be written.
     """
-    _check_format(to)
+    _check_format(to, also)
     source = Path(one) if isinstance(one, str | os.PathLike) else CompositionMap.of(one)
     names = _names(anonymise, pseudonym_key, out, paths_among([one]), [source])
-    return _export(source, to, Path(out), names)
+    return _export(source, to, also, Path(out), names)
 
 
 def _names(
@@ -136,9 +150,14 @@ def _names(
     return names
 
 
-def _check_format(to: str) -> None:
+def _check_format(to: str, also: Also) -> None:
     if to not in FORMATS:
         raise UnknownNameError(f"there is no format {to!r}", hint=f"Choose one of: {', '.join(FORMATS)}")
+    known = EXTRAS.get(to, ())
+    for one in also:
+        if one not in known:
+            hint = f"It may have: {', '.join(known)}" if known else "Leave it out"
+            raise UnknownNameError(f"{to} has no {one!r} to add", hint=hint)
 
 
 def _check_names(sources: Sequence[Path | CompositionMap]) -> None:
@@ -155,7 +174,7 @@ def _check_names(sources: Sequence[Path | CompositionMap]) -> None:
             )
 
 
-def _export(source: Path | CompositionMap, to: str, out: Path, names: Pseudonyms | None) -> Path:
+def _export(source: Path | CompositionMap, to: str, also: Also, out: Path, names: Pseudonyms | None) -> Path:
     suffix, write = FORMATS[to]
     one = CompositionMap.of(source)
     name = one.folder_name or one.name
@@ -164,7 +183,7 @@ def _export(source: Path | CompositionMap, to: str, out: Path, names: Pseudonyms
         name = one.name
         names.save()
     path = out / f"{safe_file_name(name)}{suffix}"
-    write(path, one)
+    write(path, one, also)
     return path
 
 
@@ -185,18 +204,22 @@ def _kept_features(one: CompositionMap) -> AnnData | None:
     return features
 
 
-def _anndata(path: Path, one: CompositionMap) -> None:
+def _anndata(path: Path, one: CompositionMap, also: Also) -> None:
     with atomic_path(path) as temporary:
         write_h5ad(temporary, to_scverse(one, one.preview()), compression="gzip")
 
 
-def _with_use(one: CompositionMap) -> pd.DataFrame:
-    """The map as a table that says in its last column what it is for: a table is handed on without its folder."""
-    return composition_table(one).assign(use=RESEARCH_USE)
+def _whole_table(one: CompositionMap) -> pd.DataFrame:
+    """The map with the ends of its intervals, as ``<type> lower`` and ``<type> upper``.
+
+    Its last column says what it is for: a table is handed on without its folder.
+    """
+    bounds = [table.add_suffix(f" {end}") for end, table in one.bounds.items()]
+    return pd.concat([composition_table(one), *bounds], axis=1).assign(use=RESEARCH_USE).rename_axis("spot")
 
 
-def _parquet(path: Path, one: CompositionMap) -> None:
-    table = _with_use(one)
+def _parquet(path: Path, one: CompositionMap, also: Also) -> None:
+    table = _whole_table(one)
     try:
         with atomic_path(path) as temporary:
             table.to_parquet(temporary)
@@ -204,39 +227,39 @@ def _parquet(path: Path, one: CompositionMap) -> None:
         raise MissingExtraError("pyarrow", "st", "writing Parquet") from error
 
 
-def _csv(path: Path, one: CompositionMap) -> None:
+def _csv(path: Path, one: CompositionMap, also: Also) -> None:
     """A table for a spreadsheet: numbers as they are, and no name that would be run as a formula."""
-    table = spreadsheet_table(_with_use(one))
+    table = spreadsheet_table(_whole_table(one))
     with atomic_path(path) as temporary:
         # The mark of byte order tells a spreadsheet that names are in UTF-8.
         table.to_csv(temporary, index=True, float_format="%.6g", encoding="utf-8-sig", lineterminator="\n")
 
 
-def _geojson(path: Path, one: CompositionMap) -> None:
-    data = json.dumps(composition_geojson(one), allow_nan=False).encode()
+def _geojson(path: Path, one: CompositionMap, also: Also) -> None:
+    data = json.dumps(composition_geojson(one, metadata="words" in also), allow_nan=False).encode()
     with atomic_path(path) as temporary:
         # No time stamp: the same map gives the same bytes.
         temporary.write_bytes(gzip.compress(data, mtime=0))
 
 
-def _geojson_zip(path: Path, one: CompositionMap) -> None:
-    """What QuPath opens as it is: it unpacks zip archives, and no gzip."""
-    data = json.dumps(composition_geojson(one), allow_nan=False).encode()
+def _geojson_zip(path: Path, one: CompositionMap, also: Also) -> None:
+    """For programs that unpack zip archives and no gzip."""
+    data = json.dumps(composition_geojson(one, metadata="words" in also), allow_nan=False).encode()
     entry = zipfile.ZipInfo(path.name.removesuffix(".zip"), (1980, 1, 1, 0, 0, 0))
     entry.compress_type = zipfile.ZIP_DEFLATED
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         archive.writestr(entry, data)
 
 
-def _heatmap(path: Path, one: CompositionMap) -> None:
-    write_heatmap(path, one)
+def _heatmap(path: Path, one: CompositionMap, also: Also) -> None:
+    write_heatmap(path, one, intervals="intervals" in also, novelty="novelty" in also)
 
 
-def _spatialdata(path: Path, one: CompositionMap) -> None:
+def _spatialdata(path: Path, one: CompositionMap, also: Also) -> None:
     write_spatialdata(path, one, one.preview(), _kept_features(one))
 
 
-_Write = Callable[[Path, CompositionMap], None]
+_Write = Callable[[Path, CompositionMap, Also], None]
 #: Format -> suffix of its file, and what writes it.
 FORMATS: dict[str, tuple[str, _Write]] = {
     "spatialdata": (".zarr", _spatialdata),
@@ -247,3 +270,5 @@ FORMATS: dict[str, tuple[str, _Write]] = {
     "geojson.gz": (".geojson.gz", _geojson),
     "geojson.zip": (".geojson.zip", _geojson_zip),
 }
+#: What a format may hold besides, by request: channels of an OME-TIFF, and words at each tile in QuPath.
+EXTRAS = {"ome-tiff": ("intervals", "novelty"), "geojson.gz": ("words",), "geojson.zip": ("words",)}

@@ -9,7 +9,9 @@ import pandas as pd
 from anndata import AnnData
 
 from ..common.naming import key_name
-from ..errors import FeatureError, HeadError, MissingExtraError
+from ..embedding.lazyslide import place_tiles
+from ..encoders.cards import zoo_name
+from ..errors import FeatureError, HeadError
 from ..heads import Head
 from ..maps import CompositionMap
 
@@ -36,7 +38,7 @@ class LazySlideHead:
     name
         That of the head; the result is stored as ``<name>_<tile_key>``.
     features_model_name
-        The encoder whose features LazySlide takes where no ``feature_key`` is given.
+        The encoder whose features LazySlide takes where no ``feature_key`` is given, by its name there.
     needs_coords, whole_slide
         Whether the head looks around its tiles.
     """
@@ -53,7 +55,7 @@ class LazySlideHead:
         self.model = head
         self.mpp = mpp
         self.name = key_name(head.card["name"])
-        self.features_model_name = str(encoders[0]["name"])
+        self.features_model_name = zoo_name(str(encoders[0]["name"]))
         self.whole_slide = bool(head.context_um) or head.estimator.needs_positions
         self.needs_coords = self.whole_slide
 
@@ -116,7 +118,8 @@ def add_composition_to_wsidata(composition: AnnData | CompositionMap, wsi: Any, 
     -------
     Name of the table, ``<head>_<tile_key>``: tiles x cell types, with the layers ``lower`` and ``upper`` of a
     calibrated head; ``lazyslide.pl.tiles(wsi, feature_key=<name>, color=<cell type>)`` draws it. ``novelty``,
-    ``in_scope`` and ``read_ok`` are columns of ``wsi.shapes[tile_key]``.
+    ``in_scope`` and ``read_ok`` are columns of ``wsi.shapes[tile_key]``, and so are ``x_px`` and ``y_px``, the centres:
+    the tiles are moved onto a lattice that LazySlide draws (see `histomix.embedding.lazyslide.place_tiles`).
 
     Raises
     ------
@@ -124,26 +127,19 @@ def add_composition_to_wsidata(composition: AnnData | CompositionMap, wsi: Any, 
         The slide has another size than the one that was predicted.
     MissingExtraError
         The library wsidata is not installed.
+
+    Examples
+    --------
+    It needs the extra ``zoo`` and a slide that is open in wsidata.
+
+    >>> hm.add_composition_to_wsidata(composition, wsi)  # doctest: +SKIP
     """
-    try:
-        from wsidata import TileSpec
-        from wsidata.io import add_features, add_tiles
-    except ImportError as error:
-        raise MissingExtraError("wsidata", "zoo", "handing maps to LazySlide") from error
     one = CompositionMap.of(composition)
-    slide, tile, obs = one.slide, one.tile, one.adata.obs
-    height, width = (int(side) for side in wsi.properties.shape[:2])
-    if (width, height) != (slide["width_px"], slide["height_px"]):
-        raise FeatureError(
-            f"the slide has {width} x {height} px, and the map is of one with "
-            f"{slide['width_px']} x {slide['height_px']} px ({slide['file']})",
-            hint="Open the slide that was predicted",
-        )
-    side, downsample = tile["size_px"], tile["mpp"] / slide["mpp"]
-    stride = max(1, round(one.cell_px / downsample))
-    spec = TileSpec(side, side, stride, stride, tile["mpp"], ops_downsample=downsample, base_downsample=downsample)
-    corners = one.xy_px - side * downsample / 2
-    add_tiles(wsi, tile_key, corners, spec, [0] * len(one))
+    obs = one.adata.obs
+    pitch_px = None if one.at_spots else one.cell_px
+    place_tiles(wsi, tile_key, one.xy_px, one.slide, one.tile, "the map is of", pitch_px)
+    from wsidata.io import add_features
+
     for name in ("novelty", "in_scope", "read_ok", "tissue", "region", "fragment", "answer"):
         if name in obs:
             wsi.shapes[tile_key][name] = obs[name].to_numpy()

@@ -12,16 +12,18 @@ from anndata import AnnData
 
 from ..common.naming import key_name
 from ..common.words import RESEARCH_USE
+from ..embedding.lazyslide import drawn_tile
 from ..errors import InputError, MissingExtraError
 from ..maps import CompositionMap
+from ..maps.scverse import add_scverse
 from ..provenance import atomic_path
-from .scverse import dominant_types
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 TILES, TABLE, IMAGE = "tiles", "composition", "thumbnail"
-_SYSTEM = "global"
+#: Coordinate systems: level-0 px, and um.
+PIXELS, MICROMETRES = "global", "micrometres"
 #: Facts that tell which slide the tiles are of, whose pixels stay where they are.
 _SLIDE = ("file", "fingerprint", "mpp", "width_px", "height_px", "bounds_px")
 
@@ -44,9 +46,11 @@ def to_spatialdata(
     -------
     SpatialData
         Shapes ``tiles`` (squares, or circles where spots were predicted), table ``composition`` that annotates them,
-        image ``thumbnail`` and table ``features`` where given. The coordinate system ``global`` is level-0 px.
+        image ``thumbnail`` and table ``features`` where given. The coordinate system ``global`` is level-0 px,
+        ``micrometres`` is um, which programs that draw a scale bar are to be given.
         ``attrs["histomix"]`` refers to the slide (file, fingerprint, mpp, size), names the unit and the head, and
-        says what the numbers are for.
+        says what the numbers are for; ``attrs["tile_spec"]`` is for LazySlide (`add_composition_to_wsidata` hands it
+        a map in whole px, which it draws exactly).
 
     Raises
     ------
@@ -66,7 +70,8 @@ def to_spatialdata(
     one = CompositionMap.of(composition)
     xy_px, half, slide = one.xy_px, one.cell_px / 2, one.slide
     numbers = np.arange(len(one))
-    system = {_SYSTEM: Identity()}
+    to_um = Scale([one.mpp, one.mpp], axes=("x", "y"))
+    systems = {PIXELS: Identity(), MICROMETRES: to_um}
     if one.at_spots:
         frame = geopandas.GeoDataFrame({"radius": half}, geometry=shapely.points(xy_px), index=numbers)
     else:
@@ -79,10 +84,16 @@ def to_spatialdata(
             np.moveaxis(thumbnail, -1, 0),
             dims=("c", "y", "x"),
             c_coords=["r", "g", "b"],
-            transformations={_SYSTEM: Scale(scale, axes=("x", "y"))},
+            transformations={
+                PIXELS: Scale(scale, axes=("x", "y")),
+                MICROMETRES: Scale([one.mpp * side for side in scale], axes=("x", "y")),
+            },
         )
-    table = _annotating(one.adata)
-    table.obs["dominant_type"] = dominant_types(one)
+    marked = one.adata.copy()
+    add_scverse(marked)
+    del marked.uns["spatial"], marked.obs["library_id"]  # squidpy's own; here the picture is an element
+    _drop_unused_types(marked)
+    table = _annotating(marked)
     tables = {TABLE: TableModel.parse(table, region=TILES, region_key="region", instance_key="tile")}
     if features is not None:
         if not features.obs_names.equals(one.adata.obs_names):
@@ -93,13 +104,15 @@ def to_spatialdata(
         tables["features"] = TableModel.parse(
             _annotating(features), region=TILES, region_key="region", instance_key="tile"
         )
-    shapes = {TILES: ShapesModel.parse(frame, transformations=system)}
+    shapes = {TILES: ShapesModel.parse(frame, transformations=systems)}
     reference = {name: slide[name] for name in _SLIDE if name in slide}
     reading = one.reading
     words = {"use": RESEARCH_USE, "statement": reading.statement, "refers_to": reading.refers_to}
     words |= {"calibrated_on": reading.calibrated_on}
     told = {name: word for name, word in words.items() if word}
-    attrs = {"histomix": {"slide": reference, "unit": one.unit, "head": one.head.get("name"), **told}}
+    attrs: dict[str, Any] = {"histomix": {"slide": reference, "unit": one.unit, "head": one.head.get("name"), **told}}
+    # What LazySlide must know of the tiles of a store that it opens.
+    attrs["tile_spec"] = {TILES: drawn_tile(one.cell_px, one.mpp)}
     return spatialdata.SpatialData(images=images, shapes=shapes, tables=tables, attrs=attrs)
 
 
@@ -126,6 +139,15 @@ def write_spatialdata(
         shutil.rmtree(temporary, ignore_errors=True)
         data.write(temporary)
     return place
+
+
+def _drop_unused_types(table: AnnData) -> None:
+    """Keep the types that occur, with their colours: spatialdata-plot 0.4 gives the colours to these, in order."""
+    dominant = table.obs["dominant_type"].cat
+    colours = dict(zip(dominant.categories, table.uns["dominant_type_colors"], strict=True))
+    table.obs["dominant_type"] = dominant.remove_unused_categories()
+    kept = table.obs["dominant_type"].cat.categories
+    table.uns["dominant_type_colors"] = np.array([colours[name] for name in kept], dtype=object)
 
 
 def _annotating(source: AnnData) -> AnnData:

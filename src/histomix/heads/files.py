@@ -12,7 +12,7 @@ from ..common.formats import refuse_newer
 from ..common.words import reason
 from ..embedding import encoder_identity
 from ..errors import HeadError, MissingHeadError, UnknownHeadError
-from ..provenance import digest_bytes, digest_json
+from ..provenance import digest_bytes, digest_json, refuse_pipe
 from .cards.card import FORMAT
 from .cards.schema import card_fault
 from .registry import HEADS
@@ -72,6 +72,7 @@ def read_arrays(path: Path, digest: str | None) -> dict[str, np.ndarray]:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
+    refuse_pipe(path, HeadError)
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:

@@ -243,9 +243,20 @@ def load_head(folder: str | os.PathLike[str]) -> Head:
     ------
     HeadError
         A file is missing or changed, or the head is of a kind or format that this version does not know.
+
+    Examples
+    --------
+    >>> hm.load_head("head").card["unit"]
+    'proportion'
     """
-    folder = Path(folder)
+    source, folder = os.fspath(folder), Path(folder)
     if not (folder / CARD).is_file():
+        if folder.suffix.lower() == ".zip" or str(source).startswith("hf:"):
+            raise MissingHeadError(
+                "is a head to be taken first: its licence is shown, and its files are checked",
+                where=source,
+                hint=f"Take it with: histomix head pull {source} --out HEAD, and give that folder",
+            )
         what = f"the folder holds no head ({CARD} is missing)" if folder.is_dir() else "there is no such folder"
         raise MissingHeadError(
             what, where=folder, hint="Make a head with: histomix train SHEET --features FEATURES --out HEAD"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -27,7 +29,7 @@ from .head import Head, check_place, seal
 from .inner_folds import held_out_kind, held_out_predictions, inner_groups
 from .registry import DEFAULT, HEADS, make_estimator
 from .trust.intervals import LEVEL, Intervals, calibrate
-from .trust.levels import held_out_levels
+from .trust.levels import answered_unit, held_out_levels
 from .trust.novelty import NoveltyModel
 from .trust.scale import ScaleModel, fit_scale
 
@@ -43,6 +45,8 @@ class Scored(Protocol):
     def summary(self) -> Mapping[str, Any]:
         """Protocol, rules and mean scores."""
 
+
+_log = logging.getLogger(__name__)
 
 NOT_CALIBRATED = "The head's predictions have no intervals: {}."
 
@@ -66,7 +70,9 @@ def train(
 
     Hyper-parameters are chosen on inner splits of these sections: by donor (of three or more), else by section, else
     by strips of the one section. The same inputs, seed and thread count give the same head. With ``out``, the fits that
-    are finished when a run is killed are kept beside it, and the same call goes on from them.
+    are finished when a run is killed are kept beside it, and the same call goes on from them. A head that counts cells
+    and does not tell their totals on held-out donors answers in relative abundance, with a warning and a note in its
+    card (`heads.trust.levels.answered_unit`).
 
     Parameters
     ----------
@@ -86,7 +92,7 @@ def train(
     tissue
         Tissues that the head is for; those of the sheet when left out.
     progress
-        Bars in a terminal or notebook; False for none, or a function that is told when training begins and ends.
+        Bars in a terminal or notebook; False for none, or a function that is told of its five steps, and of epochs.
     scores
         An evaluation, its ``summary`` or its folder, of which the scores of this head go into the card; or scores with
         their protocol. Without, the card carries the score of the inner splits.
@@ -125,6 +131,12 @@ def train(
         Another process writes to ``out``.
     StorageError
         ``out`` cannot be written.
+
+    Examples
+    --------
+    >>> head = hm.train("sheet.csv", "features", "labels", head="ridge", progress=False)
+    >>> head.card["training"]["n_donors"]
+    3
     """
     if out is not None:  # found wanting before the work, not after it
         check_place(out)
@@ -147,31 +159,40 @@ def train(
     names = [row.tissue for row in cohort.rows] if tissue is None else [tissue] if isinstance(tissue, str) else tissue
     tree, source = tree_of(hierarchy, training, tables)
     with unfinished_work(out, "a head") as work, progress_bars(progress) as report:
-        report(f"train {kind}", 0, 1)
+        report(f"train {kind}", 0, 5)
         groups = inner_groups(training.section, training.donor, training.xy_um)
         damping = training.stain_damping() if damp_stain else None
         seen = training.damped(damping).X
         estimator.fit(seen, training.Y, groups=groups, positions=training.positions)
+        report(f"train {kind}", 1, 5)
         scale_model = _scale_model(training, blocks[0])
         intervals, inner, levels, notes = None, None, None, [NOT_CALIBRATED.format("none were asked for")]
         held_out = answers = None
         if level is not None:
             held_out, spread = held_out_predictions(estimator, seen, training.Y, groups, training.positions)
             apart = _held_apart(training)
+            report(f"train {kind}", 2, 5)
             inner = inner_scores(training, held_out, apart)
             levels = held_out_levels(training, held_out, level, seed)
             answers = held_out_answers(training, held_out, tree, source, seed)
-            intervals, notes = _calibrated(training, held_out, spread, level, apart)
+            unit, why = answered_unit(training.unit, levels)
+            intervals, notes = _calibrated(replace(training, unit=unit), held_out, spread, level, apart)
+            if why:
+                _log.warning("%s", why)
+                notes.append(why)
+                estimator.set_params(unit=unit)
+        report(f"train {kind}", 3, 5)
         novelty_model = NoveltyModel().fit(training.X, groups, held_out, training.Y)
+        report(f"train {kind}", 4, 5)
         stability = crop_stability(estimator, seen, training.Y, training.positions, seed)
-        report(f"train {kind}", 1, 1)
+        report(f"train {kind}", 5, 5)
         say_recalled(work, "fits")
         if carried is None:
             carried = inner
         elif "scores" in carried and "protocol_means" in carried:
             carried = evaluation_scores(carried, kind, training)
         card = make_card(
-            training,
+            replace(training, unit=estimator.unit),
             tables,
             kind,
             estimator,

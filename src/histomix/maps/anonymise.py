@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
 from ..common.anonymity.nameless import nameless_keys, nameless_manifest
 from ..common.anonymity.pseudonyms import Pseudonyms
+from ..common.storage.facts import stored_facts
 from .composition import PLACE_COLUMNS, STATE_COLUMNS
 from .map import BOUNDS, CompositionMap
+from .scverse import add_scverse, thumbnail_of
 
 #: What a map consists of; whatever else is in the file may hold anything, and is left out.
 _OBS = (*PLACE_COLUMNS, *STATE_COLUMNS, "in_focus", "answer_lower", "answer_upper")
@@ -44,7 +44,9 @@ def private_map(one: CompositionMap, names: Pseudonyms) -> CompositionMap:
         if layer in composition.layers:
             table.layers[layer] = composition.layers[layer]
     table.obsm["spatial"] = np.asarray(composition.obsm["spatial"])
-    table.uns["manifest"] = json.dumps(manifest)
+    table.uns["manifest"] = stored_facts(manifest)
+    if "spatial" in composition.uns:
+        add_scverse(table, thumbnail_of(one.preview()))
     return CompositionMap(table, one.file)
 
 

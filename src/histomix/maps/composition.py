@@ -21,6 +21,8 @@ STATE_COLUMNS = ("novelty", "in_scope", "tissue", "read_ok", "region", "fragment
 #: The class of a tile out of scope in QuPath, which leaves classes that end with an asterisk out of its counts.
 OUT_OF_SCOPE = "Out of scope*"
 _GREY = (150, 150, 150)
+#: Of a tile in GeoJSON without its composition, and of one number with the name of a cell type.
+_TILE_BYTES, _NUMBER_BYTES = 400, 30
 #: UUIDs of tiles are derived from the slide's fingerprint, so that the same tile has the same id in every run.
 _NAMESPACE = uuid.UUID("6f3f1c52-6a0e-5d0c-9d63-0d7cf0a5a9b1")
 
@@ -41,15 +43,23 @@ def composition_table(composition: AnnData | CompositionMap) -> pd.DataFrame:
     return table
 
 
-def composition_geojson(composition: AnnData | CompositionMap) -> dict[str, Any]:
+def composition_geojson(composition: AnnData | CompositionMap, *, metadata: bool = False) -> dict[str, Any]:
     """A composition map as a QuPath FeatureCollection of tile objects.
 
     Coordinates are level-0 px relative to the slide's bounds, as QuPath counts them. Each tile carries its composition
     as measurements (with ``<type> lower`` and ``<type> upper`` of a calibrated head) and is classified by its dominant
-    cell type; its metadata says what it is for, and its ``answer``. A tile out of scope has the grey class
-    `OUT_OF_SCOPE` instead, the measurement ``in scope`` of 0 and words in its metadata, one out of focus ``in focus``
-    of 0 and words; an unreadable tile carries no measurements. ``tissue_areas_mm2`` of the collection has what became
-    of the slide's tissue.
+    cell type. A tile out of scope has the grey class `OUT_OF_SCOPE` instead and the measurement ``in scope`` of 0, one
+    out of focus ``in focus`` of 0; an unreadable tile carries no measurements. The collection says in ``use`` what it
+    is for, in ``intervals`` whom few intervals were calibrated on, and in ``tissue_areas_mm2`` what became of the
+    slide's tissue.
+
+    Parameters
+    ----------
+    composition
+        The map.
+    metadata
+        Give each tile words too: its ``answer``, and why it is out of scope or focus. QuPath 0.6 keeps them; 0.5 logs
+        an error for each tile that has some.
     """
     one = CompositionMap.of(composition)
     slide, half, types = one.slide, one.cell_px / 2, one.cell_types
@@ -59,7 +69,6 @@ def composition_geojson(composition: AnnData | CompositionMap) -> dict[str, Any]
     bounds = {name: table.to_numpy(float) for name, table in one.bounds.items()}
     novelty, in_scope, in_focus, obs = one.novelty, one.in_scope, one.in_focus, one.adata.obs
     answer = one.answer
-    told = {"use": RESEARCH_USE} | ({"intervals": caution} if bounds and (caution := one.reading.caution) else {})
     features = []
     for row, (key, x, y) in enumerate(zip(obs.index, obs["x_px"], obs["y_px"], strict=True)):
         x0, x1, y0, y1 = (
@@ -73,16 +82,18 @@ def composition_geojson(composition: AnnData | CompositionMap) -> dict[str, Any]
                 measurements |= _numbers([f"{name} {bound}" for name in types], array[row])
             if np.isfinite(novelty[row]):
                 measurements["novelty"] = round(float(novelty[row]), 4)
-            properties["metadata"] = {**told} if answer is None else {**told, "answer": str(answer[row])}
+            words = {} if answer is None else {"answer": str(answer[row])}
             properties["classification"] = {"name": dominant, "color": colours[dominant]}
             if not in_scope[row]:
                 measurements["in scope"] = 0
-                properties["metadata"]["scope"] = "out of scope: unlike the tiles that the head was trained on"
+                words["scope"] = "out of scope: unlike the tiles that the head was trained on"
                 properties["classification"] = {"name": OUT_OF_SCOPE, "color": list(_GREY)}
             if not in_focus[row]:
                 measurements["in focus"] = 0
-                properties["metadata"]["focus"] = "out of focus: predicted from blurred pixels"
+                words["focus"] = "out of focus: predicted from blurred pixels"
             properties["measurements"] = measurements
+            if metadata and words:
+                properties["metadata"] = words
         features.append(
             {
                 "type": "Feature",
@@ -91,13 +102,22 @@ def composition_geojson(composition: AnnData | CompositionMap) -> dict[str, Any]
                 "properties": properties,
             }
         )
-    return {"type": "FeatureCollection", "features": features, **areas_member(one)}
+    return {"type": "FeatureCollection", "features": features, **collection_facts(one)}
 
 
-def areas_member(one: CompositionMap) -> dict[str, Any]:
-    """What a FeatureCollection says of the slide's tissue; nothing for an older map."""
-    areas = {name: round(area, 6) for name, area in one.areas_mm2.items()}
-    return {"tissue_areas_mm2": areas} if areas else {}
+def collection_facts(one: CompositionMap) -> dict[str, Any]:
+    """What a FeatureCollection says of all its tiles and of the slide's tissue; QuPath passes it over."""
+    facts: dict[str, Any] = {"use": RESEARCH_USE}
+    if one.bounds and one.reading.caution:
+        facts["intervals"] = one.reading.caution
+    if areas := {name: round(area, 6) for name, area in one.areas_mm2.items()}:
+        facts["tissue_areas_mm2"] = areas
+    return facts
+
+
+def geojson_bytes(n_tiles: int, n_types: int, intervals: bool) -> int:
+    """About how large a map is as GeoJSON: each number stands there with its name."""
+    return n_tiles * (_TILE_BYTES + _NUMBER_BYTES * n_types * (3 if intervals else 1))
 
 
 def _numbers(names: list[str], values: np.ndarray) -> dict[str, float]:

@@ -10,19 +10,20 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from PIL import Image
 
 from ..common.anonymity.nameless import file_stem
 from ..common.formats import MAP_FORMAT, refuse_newer
+from ..common.storage.facts import read_facts
 from ..common.storage.h5ad import read_h5ad
 from ..common.strangers.hdf5 import absent_parts
 from ..common.words import NOT_KNOWN, NOT_TOLD, RESEARCH_USE
 from ..errors import MapError, MissingMapError
-from ..provenance import parse_json, read_json
+from ..provenance import read_json
 from .areas import AREAS_FILE, read_areas
 from .checks import check_map
 from .describe import CompositionDescription, describe
 from .reading import Reading, reading_of
+from .tissue import PREVIEW_FILE, read_picture
 
 MAP_FILE = "composition.h5ad"
 #: Layers that hold the ends of intervals.
@@ -304,7 +305,7 @@ class CompositionMap:
 
     def preview(self) -> np.ndarray | None:
         """The slide at low resolution, uint8 (height, width, 3), where it lies beside the map."""
-        return self._picture("preview.jpg")
+        return self._picture(PREVIEW_FILE)
 
     def tissue(self) -> np.ndarray | None:
         """The slide with its tissue outlined, uint8 (height, width, 3), where it lies beside the map."""
@@ -340,23 +341,17 @@ class CompositionMap:
 
     def _picture(self, name: str) -> np.ndarray | None:
         path = self._beside(name)
-        if path is None:
-            return None
-        try:
-            with Image.open(path) as image:
-                return np.asarray(image.convert("RGB"))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise MapError(f"cannot be read as a picture ({error})", where=path, hint=_AGAIN) from error
+        return None if path is None else read_picture(path)
 
 
 def _manifest(adata: AnnData, where: str) -> dict[str, Any]:
     """The facts of a map. Raises as `CompositionMap`."""
     try:
-        manifest = parse_json(str(adata.uns["manifest"]))
+        manifest = read_facts(adata.uns["manifest"])
     except KeyError as error:
         raise MapError("is no composition map: it has no manifest", where=where, hint=_AGAIN) from error
     except ValueError as error:
-        what = f"is damaged or no composition map (its manifest is not JSON: {error})"
+        what = f"is damaged or no composition map (its manifest cannot be read: {error})"
         raise MapError(what, where=where, hint=_AGAIN) from error
     if not isinstance(manifest, Mapping):
         raise MapError("is no composition map: its manifest is no list of facts", where=where, hint=_AGAIN)

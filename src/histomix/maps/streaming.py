@@ -15,11 +15,15 @@ from PIL import Image
 
 from ..common.storage.h5ad import GrowingH5ad
 from ..provenance import atomic_path
-from .composition import areas_member, composition_geojson, composition_table
+from .composition import collection_facts, composition_geojson, composition_table
 from .map import MAP_FILE, CompositionMap
+from .tissue import PREVIEW_FILE
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+#: The map for QuPath, as text and packed.
+GEOJSON_FILES = ("tiles.geojson", "tiles.geojson.gz")
 
 
 @contextlib.contextmanager
@@ -43,7 +47,7 @@ def composition_writer(folder: str | os.PathLike[str], compress: bool = False) -
     """
     place = Path(folder)
     with contextlib.ExitStack() as files, contextlib.ExitStack() as streams:
-        names = ("composition.csv", "tiles.geojson.gz" if compress else "tiles.geojson", MAP_FILE)
+        names = ("composition.csv", GEOJSON_FILES[compress], MAP_FILE)
         csv, geojson, h5ad = (files.enter_context(atomic_path(place / name)) for name in names)
         table = streams.enter_context(csv.open("w", encoding="utf-8", newline=""))
         collection = streams.enter_context(_text(geojson, compress))
@@ -61,13 +65,15 @@ def composition_writer(folder: str | os.PathLike[str], compress: bool = False) -
                 collection.write(",\n" if rows else "\n")
                 collection.write(json.dumps(feature, allow_nan=False))
                 rows += 1
-            told.update(areas_member(one))
+            told.update(collection_facts(one))
             store.append(block)
 
         yield append
         rest = "".join(f", {json.dumps(name)}: {json.dumps(value)}" for name, value in told.items())
         collection.write(f"\n]{rest}}}\n")
         store.finish()
+    # An earlier run may have written the other.
+    (place / GEOJSON_FILES[not compress]).unlink(missing_ok=True)
 
 
 def write_composition(
@@ -88,9 +94,14 @@ def write_composition(
     ------
     StorageError
         The folder cannot be written, or the disk is full.
+
+    Examples
+    --------
+    >>> composition = hm.predict("slides/patient-9.tif", "head", progress=False)
+    >>> hm.write_composition("one-map", composition)
     """
     if preview is not None:
-        with atomic_path(Path(folder) / "preview.jpg") as temporary:
+        with atomic_path(Path(folder) / PREVIEW_FILE) as temporary:
             Image.fromarray(preview).save(temporary, quality=88)
     with composition_writer(folder) as append:
         append(CompositionMap.of(composition).adata)

@@ -8,17 +8,41 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..errors import MapError
 from ..provenance import atomic_path
 from ..slides import Slide, TissueMask
 
-#: Scale of ``preview.jpg``, um per px, and its longest side: a larger slide is shown coarser.
-PREVIEW_UM = 8.0
-PREVIEW_PX = 4096
+#: The finest scale of ``preview.jpg``, um per px, and its longest side: a larger slide is shown coarser.
+PREVIEW_UM = 2.0
+PREVIEW_PX = 2000
+PREVIEW_FILE = "preview.jpg"
 LONGEST_PX = 1600
 _EDGE = (0, 140, 90)
 _FADED = 0.55
 # Where around a pixel of the outline the tissue ends.
 _AROUND = ((-2, 0), (2, 0), (0, -2), (0, 2), (-1, -1), (1, 1), (-1, 1), (1, -1))
+
+
+def preview_pixels(slide: Slide) -> np.ndarray:
+    """The whole slide, uint8 (height, width, 3), as `PREVIEW_UM` and `PREVIEW_PX` say (SlideReadError as reading)."""
+    longest_um = max(slide.width_px, slide.height_px) * slide.mpp
+    return slide.thumbnail(max(PREVIEW_UM, slide.mpp, longest_um / PREVIEW_PX))
+
+
+def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
+    """A picture beside a map, uint8 (height, width, 3).
+
+    Raises
+    ------
+    MapError
+        The file is damaged or no picture.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        hint = "Run predict again for this slide"
+        raise MapError(f"cannot be read as a picture ({error})", where=path, hint=hint) from error
 
 
 def write_previews(folder: Path, slide: Slide, mask: TissueMask) -> None:
@@ -31,9 +55,8 @@ def write_previews(folder: Path, slide: Slide, mask: TissueMask) -> None:
     StorageError
         A file cannot be written.
     """
-    longest_um = max(slide.width_px, slide.height_px) * slide.mpp
-    pixels = slide.thumbnail(max(PREVIEW_UM, slide.mpp, longest_um / PREVIEW_PX))
-    with atomic_path(folder / "preview.jpg") as temporary:
+    pixels = preview_pixels(slide)
+    with atomic_path(folder / PREVIEW_FILE) as temporary:
         Image.fromarray(pixels).save(temporary, quality=88)
     write_tissue_preview(folder / "tissue.png", pixels, mask.mask)
 

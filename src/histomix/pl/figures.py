@@ -94,15 +94,21 @@ def draw_scale_bar(axes: Axes, canvas: Canvas, frame: tuple[float, float, float,
 
 
 def draw_marks(
-    axes: Axes, canvas: Canvas, xy_px: np.ndarray, colours: np.ndarray, outside: np.ndarray | None = None
+    axes: Axes,
+    canvas: Canvas,
+    xy_px: np.ndarray,
+    colours: np.ndarray,
+    outside: np.ndarray | None = None,
+    alpha: float = 1.0,
 ) -> None:
     """Spots or tiles at their true size; those ``outside`` the scope, bool (n,), are faded and hatched.
 
-    ``colours`` is RGBA, one row each.
+    ``colours`` is RGBA, one row each; ``alpha`` their opacity.
     """
     xy, size = xy_px * canvas.scale, canvas.mark_px * canvas.scale
+    colours = colours.copy()
+    colours[:, 3] *= alpha
     if outside is not None and outside.any():
-        colours = colours.copy()
         colours[outside, 3] *= _OUTSIDE_ALPHA
     marks: Collection
     if canvas.round_marks:

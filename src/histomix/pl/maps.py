@@ -51,6 +51,7 @@ def composition(
     vmin: float | None = None,
     vmax: float | None = None,
     cmap: str | None = None,
+    alpha: float = 1.0,
     title: str | Sequence[str] | None = None,
     ncols: int = 4,
     scale_bar: bool = True,
@@ -79,6 +80,8 @@ def composition(
         Ends of the colour scale; 0 and the 99th percentile of each panel when left out.
     cmap
         A matplotlib colour map; viridis when left out.
+    alpha
+        Opacity of the tiles, above 0 and at most 1: below 1 the H&E, then in its full colours, shows through.
     title
         Words over the panels; the names when left out.
     ncols
@@ -97,8 +100,9 @@ def composition(
     Raises
     ------
     InputError
-        A name is neither a cell type nor a numeric column, or there is no such layer.
+        A name is neither a cell type nor a numeric column, there is no such layer, or ``alpha`` is none.
     """
+    _check_alpha(alpha)
     alone, given = isinstance(color, str), CompositionMap.of(adata)
     adata = given.adata
     if color is None:
@@ -116,8 +120,8 @@ def composition(
         values = _values(adata, name, layer)
         norm = abundance_norm(pd.Series(values[~outside] if not outside.all() else values))
         norm = Normalize(norm.vmin if vmin is None else vmin, norm.vmax if vmax is None else vmax, clip=True)
-        draw_slide(axes, canvas, frame, faded=True)
-        draw_marks(axes, canvas, xy_px, value_colours(values, norm, cmap), outside)
+        draw_slide(axes, canvas, frame, faded=alpha == 1)
+        draw_marks(axes, canvas, xy_px, value_colours(values, norm, cmap), outside, alpha)
         axes.set_title(plain_text(titles[place] if place < len(titles) else name), fontsize=10, color=INK)
         axes.set_xlabel(words.get(name, ""), fontsize=7, color=QUIET)
         _bar(axes, norm, cmap)
@@ -126,12 +130,18 @@ def composition(
     return finish(panels[0] if alone else panels, save, show)
 
 
+def _check_alpha(alpha: float) -> None:
+    if not 0 < alpha <= 1:
+        raise InputError(f"alpha is {alpha}, and opacity is above 0 and at most 1", hint="Give 1 for opaque tiles")
+
+
 def dominant(
     adata: AnnData | CompositionMap | str | os.PathLike[str],
     color: Sequence[str] | None = None,
     *,
     img: np.ndarray | None = None,
     palette: dict[str, Any] | None = None,
+    alpha: float = 1.0,
     title: str = "most abundant cell type",
     legend: bool = True,
     scale_bar: bool = True,
@@ -143,7 +153,7 @@ def dominant(
 
     Parameters
     ----------
-    adata, img, scale_bar, ax, show, save
+    adata, img, alpha, scale_bar, ax, show, save
         As for `composition`.
     color
         The cell types to choose among; all when left out.
@@ -156,6 +166,7 @@ def dominant(
     """
     from matplotlib.colors import to_rgb
 
+    _check_alpha(alpha)
     given = CompositionMap.of(adata)
     adata = given.adata
     types = [str(name) for name in (adata.var_names if color is None else color)]
@@ -166,8 +177,8 @@ def dominant(
     frame = crop_to(canvas, xy_px)
     aspect = (frame[3] - frame[2]) / (frame[1] - frame[0])
     axes = new_axes(ax, 1.35 * SIDE + (1.6 if legend else 0), 1.35 * SIDE * aspect + 0.3)
-    draw_slide(axes, canvas, frame, faded=True)
-    draw_marks(axes, canvas, xy_px, dominant_colours(table, colours), outside)
+    draw_slide(axes, canvas, frame, faded=alpha == 1)
+    draw_marks(axes, canvas, xy_px, dominant_colours(table, colours), outside, alpha)
     if ax is None:
         draw_footnote(axes, map_notes(given))
     if scale_bar:

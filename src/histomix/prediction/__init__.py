@@ -2,12 +2,12 @@
 
 from ..heads import IN_SCOPE_PERCENTILE
 from .encoders import Model, load_head_encoders
+from .inputs.sources import passed_over, slide_jobs
 from .job import Settings, SlideJob, SlideResult
 from .plan import Chunk, Plan
 from .predict import predict
 from .run import SlideRun
 from .slides import predict_slides
-from .sources import slide_jobs
 
 __all__ = [
     "IN_SCOPE_PERCENTILE",
@@ -19,6 +19,7 @@ __all__ = [
     "SlideResult",
     "SlideRun",
     "load_head_encoders",
+    "passed_over",
     "predict",
     "predict_slides",
     "slide_jobs",

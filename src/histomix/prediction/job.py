@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -11,18 +11,21 @@ from typing import Any, Self
 from ..common.anonymity.pseudonyms import Seal
 from ..common.transfer.addresses import check_address
 from ..embedding.imports.slide_tiles import FeatureFiles
-from ..errors import HistomixError
+from ..errors import HistomixError, InputError
 from ..maps.areas import AREAS_FILE
+from ..maps.map import MAP_FILE
+from ..maps.streaming import GEOJSON_FILES
+from ..maps.tissue import PREVIEW_FILE
 from ..provenance import digest_file, digest_json
 from ..slides import is_remote, redact_url, remote_name
 
 #: Raised when the same inputs give other maps, so that older ones are made again; and when they give other features.
-FORMAT = 2
+FORMAT = 3
 FEATURES_FORMAT = 1
 #: Tiles encoded at once. Never found from the free memory: the same command gives the same bytes everywhere.
 BATCH_SIZE = 32
-#: What a finished slide's folder holds, besides ``status.json``.
-FILES = ("composition.h5ad", "composition.csv", "tiles.geojson", "preview.jpg", "tissue.png", AREAS_FILE)
+#: What a finished slide's folder holds, besides ``status.json`` and one of `GEOJSON_FILES`.
+FILES = (MAP_FILE, "composition.csv", PREVIEW_FILE, "tissue.png", AREAS_FILE)
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class SlideJob:
         The folder of its results.
     mpp
         Um per px of level 0; None: as the slide says.
+    mpp_serves
+        Whether ``mpp`` only serves where the slide does not say its own: one that says another fails.
     name
         The slide's name in tables; that of its folder where left out.
     facts
@@ -63,6 +68,7 @@ class SlideJob:
     local: Path | None = None
     seal: Seal | None = None
     verify: bool = False
+    mpp_serves: bool = False
 
     def __post_init__(self) -> None:
         if is_remote(self.slide):
@@ -95,6 +101,22 @@ class SlideJob:
     def work(self) -> Path:
         """The folder of unfinished work."""
         return self.folder / ".work"
+
+
+def check_places(at: object, stride_um: float | None) -> None:
+    """Refuse to predict at given places and on a grid at once.
+
+    Raises
+    ------
+    InputError
+        Both are asked for.
+    """
+    if at is not None and stride_um is not None:
+        raise InputError(
+            "the places of a spots file lie where they lie: there is no stride between them",
+            where=at if isinstance(at, str | os.PathLike) else None,
+            hint="Leave out --stride-um, or leave out --at for a grid",
+        )
 
 
 @dataclass(frozen=True)
@@ -152,7 +174,8 @@ class Settings:
         batch_size: int | None = None,
         **others: Any,
     ) -> Self:
-        """Settings with the digests of the files that they name."""
+        """Settings with the digests of the files that they name; InputError where places are asked for in two ways."""
+        check_places(at, others.get("stride_um"))
         return cls(
             head=head,
             at=None if at is None else os.fspath(at),
@@ -176,10 +199,14 @@ class Settings:
         """Digest of everything but the slide that decides what a map holds."""
         return digest_json({"format": FORMAT, "head": self.head, "gzip": self.gzip, **self.positions})
 
-    @property
-    def files(self) -> tuple[str, ...]:
-        """Names of the files of a finished slide."""
-        return tuple(f"{name}.gz" if self.gzip and name.endswith(".geojson") else name for name in FILES)
+    def files_of(self, names: Collection[str]) -> tuple[str, ...]:
+        """The names of the files of a finished slide; none where one is absent from ``names``.
+
+        A large GeoJSON is packed though it was not asked for.
+        """
+        packed = GEOJSON_FILES[1] in names or self.gzip
+        wanted = (*FILES, GEOJSON_FILES[packed])
+        return wanted if set(wanted) <= set(names) else ()
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,24 +12,32 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
+from ..common.storage.facts import stored_facts
 from ..common.words import RESEARCH_USE
 from ..maps.areas import AREAS_FILE, BLUR, DAMAGED, OUT_OF_SCOPE, READ, areas_mm2, write_areas
+from ..maps.composition import geojson_bytes
 from ..maps.reading import calibrated_on, refers_to, type_facts
+from ..maps.scverse import add_scverse, thumbnail_of
 from ..maps.streaming import composition_writer
+from ..maps.tissue import PREVIEW_FILE, read_picture
 from ..maps.units import label_area_um2, unit_facts
 from ..slides.focus import OUT_OF_FOCUS
 from .answers import answer_columns, answer_facts
 from .areas import final_areas
 from .chunks import disk_array, release, sharpness_beside
-from .plan import Plan, manifest_text
+from .plan import Plan, manifest_of
 from .remarks import remarks_of
 
 if TYPE_CHECKING:
     from ..heads import Head
     from ..heads.answers.rule import AnswerRule
 
+logger = logging.getLogger(__name__)
+
 #: Rows that a head is applied to at once, and that the outputs are written by.
 BLOCK = 4096
+#: About 3,000 tiles of 80 cell types with intervals.
+LARGE_GEOJSON = 20_000_000
 COMBINED, DENSITY = "super_resolved", "density per mm2"
 
 #: Makes an array of a name, shape and dtype: in memory, or on disk.
@@ -207,7 +216,7 @@ def describe(
     name: str | None = None,
     facts: Any = None,
     anonymised: str | None = None,
-) -> str:
+) -> dict[str, Any]:
     """The manifest of a map: what it was made of, its unit and areas, and how much of it is in scope.
 
     Parameters
@@ -236,7 +245,7 @@ def describe(
     more["tissue_areas"] = {**plan.facts["tissue_areas"], "mm2": dict(areas)}
     if anonymised is not None:
         more["anonymised"] = anonymised
-    return manifest_text(plan, head, more)
+    return manifest_of(plan, head, more)
 
 
 def write_map(
@@ -256,7 +265,7 @@ def write_map(
     plan, head
         The tiles, and the head.
     gzip
-        Compress the GeoJSON.
+        Compress the GeoJSON, which one of more than `LARGE_GEOJSON` bytes is in any case.
     named
         What `describe` is told of the slide.
 
@@ -283,8 +292,11 @@ def write_map(
     areas = areas_mm2(raster, mpp)
     manifest = describe(plan, maps, head, areas, **named)
     unreadable = in_scope = 0
-    with composition_writer(folder, gzip) as append:
-        for block in blocks(plan, maps, head, manifest):
+    size = geojson_bytes(len(plan), len(head.card["cell_types"]), maps.lower is not None)
+    if size > LARGE_GEOJSON and not gzip:
+        logger.info("tiles.geojson would take about %s; it is written as tiles.geojson.gz", f"{size / 1e6:.0f} MB")
+    with composition_writer(folder, gzip or size > LARGE_GEOJSON) as append:
+        for block in blocks(plan, maps, head, manifest, thumbnail_of(read_picture(folder / PREVIEW_FILE))):
             append(block)
             unreadable += int((~block.obs["read_ok"]).sum())
             in_scope += int(block.obs["in_scope"].sum())
@@ -301,8 +313,18 @@ def write_map(
     }
 
 
-def blocks(plan: Plan, maps: Maps, head: Head, manifest: str, size: int | None = BLOCK) -> Iterator[ad.AnnData]:
-    """The composition map in the order of its outputs, ``size`` tiles at a time (None: all at once)."""
+def blocks(
+    plan: Plan,
+    maps: Maps,
+    head: Head,
+    manifest: Mapping[str, Any],
+    thumbnail: np.ndarray | None = None,
+    size: int | None = BLOCK,
+) -> Iterator[ad.AnnData]:
+    """The composition map in the order of its outputs, ``size`` tiles at a time (None: all at once).
+
+    ``thumbnail`` is a picture of the slide that goes into the map.
+    """
     density_of_um2 = label_area_um2(head)
     types, rule = type_facts(head.card), head.answer_rule
     place = np.asarray(plan.tiles["place"])
@@ -311,7 +333,9 @@ def blocks(plan: Plan, maps: Maps, head: Head, manifest: str, size: int | None =
     size = size or max(1, len(plan))
     for start in range(0, len(plan), size):
         rows = np.arange(start, min(start + size, len(plan))) if order is None else order[start : start + size]
-        yield _block(plan, maps, types, rule, manifest, density_of_um2, rows)
+        block = _block(plan, maps, types, rule, manifest, density_of_um2, rows)
+        add_scverse(block, thumbnail)
+        yield block
 
 
 def _block(
@@ -319,7 +343,7 @@ def _block(
     maps: Maps,
     types: pd.DataFrame,
     rule: AnswerRule | None,
-    manifest: str,
+    manifest: Mapping[str, Any],
     density_of_um2: float | None,
     rows: np.ndarray,
 ) -> ad.AnnData:
@@ -336,7 +360,7 @@ def _block(
         obs["region"] = pd.Categorical.from_codes(some["region"], categories=regions)
     if rule is not None:
         obs |= answer_columns(rule, maps.values[rows], obs["read_ok"], obs["in_scope"], obs.get("in_focus"))
-    table = pd.DataFrame(obs, index=pd.Index(plan.names(rows), name="spot" if plan.at_spots else "key"))
+    table = pd.DataFrame(obs, index=pd.Index(plan.names(rows), name="spot"))
     block = ad.AnnData(np.array(maps.values[rows]), obs=table, var=types.copy())
     for name, layer in (("lower", maps.lower), ("upper", maps.upper), (COMBINED, maps.combined)):
         if layer is not None:
@@ -344,5 +368,5 @@ def _block(
     if density_of_um2 is not None:
         block.layers[DENSITY] = (block.X * (1e6 / density_of_um2)).astype(np.float32)
     block.obsm["spatial"] = table[["x_px", "y_px"]].to_numpy(float)
-    block.uns["manifest"] = manifest
+    block.uns["manifest"] = stored_facts(manifest)
     return block

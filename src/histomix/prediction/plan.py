@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import itertools
-import json
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -108,7 +108,7 @@ class Plan:
 
         some = self.tiles[chunk.start : chunk.stop]
         columns = {name: np.array(some[name], float) for name in ("x_px", "y_px", "tissue")}
-        return pd.DataFrame(columns, index=pd.Index(self.names(np.arange(chunk.start, chunk.stop)), name="key"))
+        return pd.DataFrame(columns, index=pd.Index(self.names(np.arange(chunk.start, chunk.stop)), name="spot"))
 
     @property
     def chunks(self) -> list[Chunk]:
@@ -347,12 +347,12 @@ def _no_tissue(slide: Slide, spec: TileSpec, mask: TissueMask, readable: TissueM
     )
 
 
-def manifest_of(plan: Plan, head: Head) -> dict[str, Any]:
-    """What the map says of itself."""
+def manifest_of(plan: Plan, head: Head, more: Mapping[str, Any]) -> dict[str, Any]:
+    """What the map says of itself, with ``more``; without donors where that says that the map is anonymised."""
     names = ("name", "digest", "head", "encoders", "encoder_licences", "tissue")
     # Of the training only what is asked of a map: how much it was, and whether a donor had a part in it.
     training = {name: value for name, value in head.card["training"].items() if name in (*TRAINING_COUNTS, "donors")}
-    return {
+    facts = {
         "format": MAP_FORMAT,
         **{name: plan.facts[name] for name in ("slide", "tile", "places", "cell_px", "grid", "regions", "fragments")},
         **{name: plan.facts[name] for name in ("tissue_mm2", "tissue_areas")},
@@ -360,10 +360,6 @@ def manifest_of(plan: Plan, head: Head) -> dict[str, Any]:
         "head": {**{name: head.card[name] for name in names if name in head.card}, "training": training},
         "calibration": head.card.get("calibration"),
         **({"features": plan.facts["features"]} if "features" in plan.facts else {}),
+        **more,
     }
-
-
-def manifest_text(plan: Plan, head: Head, more: dict[str, Any]) -> str:
-    """`manifest_of` as JSON, without donors where ``more`` says that the map is anonymised."""
-    manifest = {**manifest_of(plan, head), **more}
-    return json.dumps(nameless_manifest(manifest) if "anonymised" in more else manifest)
+    return nameless_manifest(facts) if "anonymised" in more else facts

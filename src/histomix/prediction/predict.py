@@ -19,6 +19,8 @@ from ..embedding.imports.slide_tiles import names_of_slide
 from ..errors import ScaleWarning
 from ..heads import Head
 from ..maps.areas import areas_mm2
+from ..maps.scverse import thumbnail_of
+from ..maps.tissue import preview_pixels
 from ..progress import Progress, progress_bars
 from ..slides import Slide, open_slide
 from ..slides.files import slide_digest
@@ -27,7 +29,7 @@ from .anonymise import nameless_spots, region_names
 from .chunks import check_encoders, embed_chunk
 from .encoders import load_head_encoders
 from .foreign import files_of_features, plan_features
-from .job import Settings
+from .job import Settings, check_places
 from .maps import apply_head, areas_of, blocks, describe
 from .plan import bounded_mask, plan_tiles
 
@@ -107,9 +109,11 @@ def predict(
         of the tile on tissue), ``novelty`` (percentile among held-out training tiles, 0 to 1), ``in_scope``,
         ``read_ok``, ``in_focus`` (where the pixels can tell), ``fragment`` (of tissue, from 1, left to right) and, of a
         head that gives them, ``answer`` (a cell type or a group, only as fine as can be told, or why there is none)
-        with ``answer_lower`` and ``answer_upper``, the interval of its share of the cells;
-        places are in ``obsm["spatial"]`` too and the facts of the run as JSON in ``uns["manifest"]``, what became of
-        the tissue in mm2 among them (``tissue_areas``). A tile that could not be read is NaN with ``read_ok`` false. A
+        with ``answer_lower`` and ``answer_upper``, the interval of its share of the cells, and ``dominant_type``;
+        places are in ``obsm["spatial"]`` too and the facts of the run in ``uns["manifest"]``, which
+        `CompositionMap.manifest` reads: what became of the tissue in mm2 (``tissue_areas``) is among them.
+        ``uns["spatial"]`` has a picture of the slide, as scanpy and squidpy look for it. A tile that could not
+        be read is NaN with ``read_ok`` false. A
         calibrated head adds the layers ``lower`` and ``upper``. Of a head that counts cells, numbers are cells in the
         area of a training spot, whatever the tile or the stride; the layer ``density per mm2`` has them per mm2, and
         ``area`` in the manifest says all the areas.
@@ -122,12 +126,21 @@ def predict(
         The head cannot be loaded, the slide is far too coarse for it, or its encoder is not the one loaded here, or
         not the one (or its pooling, tile or scale) of ``features``.
     InputError
-        The spots or regions cannot be read.
+        The spots or regions cannot be read, or places are asked for together with a stride.
 
     See Also
     --------
     histomix.predict_slides : Many slides to folders, which is what ``histomix predict`` does.
+
+    Examples
+    --------
+    >>> composition = hm.predict("slides/patient-9.tif", "head", progress=False)
+    >>> composition.var_names.tolist()[:2]
+    ['Cancer epithelial', 'Normal epithelial']
+    >>> sorted(composition.layers)
+    ['lower', 'upper']
     """
+    check_places(at, stride_um)
     trained = Head.of(head)
     files = files_of_features(features, encoder, tile_um, origin, scale, stride_um)
     loaded: list[Encoder] = []
@@ -150,6 +163,7 @@ def predict(
         stack.enter_context(warnings.catch_warnings())
         # Said once in words by the plan, instead of once per tile by the reading threads.
         warnings.simplefilter("ignore", ScaleWarning)
+        preview = preview_pixels(opened)
         digest, file, sharp = slide_digest(opened.path)["digest"], opened.name, None
         if files is not None:
             mask = bounded_mask(opened)
@@ -171,4 +185,4 @@ def predict(
         names.save()
     areas = areas_mm2(areas_of(plan, maps), plan.facts["tissue_areas"]["mpp"])
     manifest = describe(plan, maps, trained, areas, name=name, anonymised=key)
-    return next(blocks(plan, maps, trained, manifest, size=None))
+    return next(blocks(plan, maps, trained, manifest, thumbnail_of(preview), size=None))

@@ -19,7 +19,7 @@ from ..errors import HistomixError, InputError, ScaleWarning, SlideError, Storag
 from ..maps.tissue import write_previews
 from ..progress import Progress, silent
 from ..provenance import atomic_path, digest_json, remove_abandoned
-from ..slides import Slide, SlideCache, is_remote, open_slide
+from ..slides import Slide, SlideCache, is_remote
 from ..slides.files import slide_digest
 from ..spots import read_spots
 from .anonymise import nameless_spots
@@ -37,10 +37,11 @@ from .chunks import (
 )
 from .encoders import Model
 from .foreign import plan_features
+from .inputs.opening import opened
+from .inputs.remote import remote_facts
 from .job import FORMAT, Settings, SlideJob, SlideResult
 from .maps import write_map
 from .plan import Chunk, Plan, bounded_mask, plan_tiles
-from .remote import remote_facts
 from .status import Status, known_state, sealed_state
 
 _LOG = logging.getLogger(__name__)
@@ -137,7 +138,7 @@ class SlideRun:
             with contextlib.suppress(StorageError):  # how far it is may be lost; the features may not
                 self.status.progress(done, total)
 
-        with open_slide(self.job.path, self.job.mpp) as slide:
+        with opened(self.job) as slide:
             for chunk in self.plan(slide):
                 self.embed(chunk, slide, told)
         result = self.finish()
@@ -207,14 +208,14 @@ class SlideRun:
         with contextlib.ExitStack() as stack:
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore", ScaleWarning)
-            opened = stack.enter_context(open_slide(job.path, job.mpp)) if slide is None else slide
-            mask = bounded_mask(opened)
-            write_previews(job.folder, opened, mask)
+            here = stack.enter_context(opened(job)) if slide is None else slide
+            mask = bounded_mask(here)
+            write_previews(job.folder, here, mask)
             if settings.features is None:
-                plan = plan_tiles(opened, self.model.head, settings, spots, mask, state["digest"])
+                plan = plan_tiles(here, self.model.head, settings, spots, mask, state["digest"])
             else:
                 names = names_of_slide(Path(job.file_name), None if job.seal is not None else job.name)
-                plan, vectors = plan_features(opened, self.model.head, settings, names, mask, spots, state["digest"])
+                plan, vectors = plan_features(here, self.model.head, settings, names, mask, spots, state["digest"])
         plan.facts["slide"]["file"] = job.shown_file
         plan.facts["state"] = sealed_state(job, state)
         if vectors is not None:
@@ -266,9 +267,9 @@ class SlideRun:
         encoders = self.model.encoders()
         check_encoders(head, encoders)
         self._check_slide(plan)
-        with contextlib.nullcontext(slide) if slide is not None else open_slide(job.path, job.mpp) as opened:
+        with contextlib.nullcontext(slide) if slide is not None else opened(job) as here:
             values = embed_chunk(
-                opened,
+                here,
                 plan,
                 chunk,
                 encoders,
@@ -387,7 +388,7 @@ class SlideRun:
 
     @cached_property
     def remote(self) -> dict[str, Any] | None:
-        """What the store says of a remote slide, see `histomix.prediction.remote.remote_facts`; it is asked once."""
+        """What the store says of a remote slide (`histomix.prediction.inputs.remote.remote_facts`); asked once."""
         return remote_facts(self.job, self.cache)
 
     def kept_remotely(self) -> SlideResult | None:

@@ -17,16 +17,16 @@ from ..common.words import RESEARCH_USE
 from ..errors import HeadError
 from ..heads import Head
 from ..maps.reading import interval_caution, type_facts, words_by_type
-from ..progress import Progress, progress_bars
+from ..progress import Progress, part_of, progress_bars
 from ..spots import read_spots
 from .anonymise import anonymous_jobs, region_names, remove_names
 from .chunks import kept_folders
 from .cluster.cluster import predict_with_dask
 from .encoders import Model, load_head_encoders
 from .foreign import files_of_features
+from .inputs.sources import slide_jobs
 from .job import Settings, SlideJob, SlideResult
 from .run import SlideRun
-from .sources import slide_jobs
 from .status import Status
 
 logger = logging.getLogger(__name__)
@@ -60,6 +60,7 @@ def predict_slides(
     anonymise: bool = False,
     pseudonym_key: str | os.PathLike[str] | None = None,
     verify: bool = False,
+    force_mpp: bool = False,
     progress: Progress | bool = True,
 ) -> list[SlideResult]:
     """Predict every slide into a folder of its own under ``out``.
@@ -69,7 +70,7 @@ def predict_slides(
     Parameters
     ----------
     slides
-        Slides, folders of slides, and sheets, one or several; see `histomix.prediction.sources.slide_jobs`.
+        Slides, folders of slides, and sheets, one or several; see `histomix.prediction.inputs.sources.slide_jobs`.
     head
         A trained head, or its folder; processes and clusters need the folder.
     keep_features
@@ -102,6 +103,9 @@ def predict_slides(
     verify
         Read slides whole (remote ones: fetch them) to see whether they are still the same, though neither their sizes
         nor their times have changed.
+    force_mpp
+        Take ``mpp`` for slides that say another one, too. Without it ``mpp`` is for those that say none, and a slide
+        whose own differs by over 2 % fails.
 
     Returns
     -------
@@ -124,11 +128,17 @@ def predict_slides(
         Another run writes to ``out``.
     ClusterError
         The scheduler cannot be reached, or is gone; the same call goes on where it stopped.
+
+    Examples
+    --------
+    >>> (result,) = hm.predict_slides("slides", "head", "maps", progress=False)  # what is up to date is kept
+    >>> result.error is None
+    True
     """
     on_cluster = workers is not None or scheduler is not None
     if on_cluster and isinstance(head, Head):
         raise HeadError("other processes cannot see a head in memory", hint="Save it, and give its folder")
-    named = jobs = slide_jobs(as_list(slides), out, mpp)
+    named = jobs = slide_jobs(as_list(slides), out, mpp, force_mpp)
     if at is not None:
         read_spots(at)  # refused here, before any work
     if regions is not None:
@@ -180,7 +190,12 @@ def predict_slides(
                 threads=threads,
                 progress=report,
             )
-        return [SlideRun(job, settings, model).run(report) for job in jobs]
+        results = []
+        with part_of(report, "predict (slides)", len(jobs)) as one_more:
+            for job in jobs:
+                results.append(SlideRun(job, settings, model).run(report))
+                one_more()
+        return results
 
 
 def say_of_head(head: Head) -> None:

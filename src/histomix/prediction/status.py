@@ -70,12 +70,12 @@ class Status:
             return False
         if (digests.get("head"), digests.get("settings")) != (self.settings.head, self.settings.identity):
             return False
-        if told.get("mpp_given") != self.job.mpp or not set(self.settings.files) <= set(sizes):
+        if told.get("mpp_given") != self.job.mpp or not self.settings.files_of(sizes):
             return False
         if not _tells_counts(told):
             return False
         contents = told.get("file_digests")
-        if not isinstance(contents, dict) or not set(self.settings.files) <= set(contents):
+        if not isinstance(contents, dict) or not self.settings.files_of(contents):
             return False
         files = {name: self.job.folder / name for name in sizes}
         if not all(file.is_file() and file.stat().st_size == sizes[name] for name, file in files.items()):
@@ -157,7 +157,8 @@ class Status:
             The status cannot be written.
         """
         state = slide_digest(self.job.path)
-        places = {name: self.job.folder / name for name in self.settings.files}
+        there = [path.name for path in self.job.folder.iterdir()]
+        places = {name: self.job.folder / name for name in self.settings.files_of(there)}
         sizes = {name: place.stat().st_size for name, place in places.items()}
         contents = {name: digest_file(place) for name, place in places.items()}
         digests = {**self.facts["digests"], "slide": state["digest"]}
@@ -226,7 +227,7 @@ def _tells_counts(told: Mapping[str, Any]) -> bool:
 def _digest_or_none(path: Path) -> str | None:
     try:
         return digest_file(path)
-    except OSError:
+    except (OSError, InputError):
         return None
 
 

@@ -40,6 +40,7 @@ def private_inputs(sources: ReportInputs, names: Pseudonyms) -> ReportInputs:
         labels=[_labels(one) for one in sources.labels],
         heads=[private_card(one, names) for one in sources.heads],
         maps=[_map(one, names) for one in sources.maps],
+        failed=[(names.slide(name), _FAILED) for name, _ in sources.failed],
         orthogonals=[_score(one, names) for one in sources.orthogonals],
     )
 

@@ -28,6 +28,8 @@ def headline_facts(sources: ReportInputs) -> dict[str, Any]:
     if sources.maps:
         tiles.append(_slides(sources.maps))
         lines += _out_of_scope(sources.maps)
+    if sources.failed:
+        tiles.append(_tile(counted(len(sources.failed), "slide"), "could not be predicted", "#failed", "bad"))
     for card in sources.heads[:1]:
         encoders = " + ".join(str(one.get("name")) for one in card.get("encoders", []))
         text = f"head on {encoders}, {len(card.get('cell_types', []))} cell types"

@@ -20,6 +20,7 @@ from ..evaluation import Evaluation, read_evaluation
 from ..heads import Head
 from ..maps import CompositionMap, MapSource
 from ..maps.find import maps_in
+from ..maps.map import MAP_FILE
 from ..pl.figures import Canvas
 from ..provenance import read_json
 
@@ -36,7 +37,7 @@ class SlideMap:
 
 @dataclass
 class ReportInputs:
-    """Everything a report can show, by kind."""
+    """Everything a report can show, by kind; ``failed`` are slides without a map, each with the reason."""
 
     evaluations: list[Evaluation] = field(default_factory=list)
     canvases: dict[str, Canvas] = field(default_factory=dict)
@@ -44,6 +45,7 @@ class ReportInputs:
     labels: list[dict[str, Any]] = field(default_factory=list)
     heads: list[dict[str, Any]] = field(default_factory=list)
     maps: list[SlideMap] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)
     viewers: list[Path] = field(default_factory=list)
     orthogonals: list[dict[str, Any]] = field(default_factory=list)
 
@@ -68,7 +70,8 @@ def report_inputs(results: Sequence[ReportSource]) -> ReportInputs:
         folder = Path(source)
         if not folder.is_dir():
             raise MissingFileError("there is no such folder", where=folder, hint="Give folders made by the other verbs")
-        maps = maps_in(folder)
+        maps, failed = maps_in(folder), _failed_in(folder)
+        sources.failed += failed
         if (folder / "summary.json").is_file():
             facts = read_json(folder / "summary.json", hint="Run histomix evaluate again")
             if "orthogonal" in facts:
@@ -77,7 +80,7 @@ def report_inputs(results: Sequence[ReportSource]) -> ReportInputs:
                 sources.evaluations.append(read_evaluation(folder))
         elif (folder / "card.json").is_file():
             sources.heads.append(read_json(folder / "card.json"))
-        elif maps:
+        elif maps or failed:
             sources.maps += [_slide_map(CompositionMap.open(path), path.name) for path in maps]
         elif any(folder.glob("*.h5ad")):
             _add_features(sources, folder)
@@ -92,6 +95,16 @@ def report_inputs(results: Sequence[ReportSource]) -> ReportInputs:
                 hint="Give folders made by label, embed, train, evaluate, predict or view",
             )
     return sources
+
+
+def _failed_in(folder: Path) -> list[tuple[str, str]]:
+    """Slides of a folder of maps that could not be predicted, each with the reason that its status gives."""
+    found = []
+    for file in sorted(folder.glob("*/status.json")):
+        facts = {} if (file.parent / MAP_FILE).is_file() else read_json(file)
+        if facts.get("state") == "failed":
+            found.append((file.parent.name, str(facts.get("reason") or "no reason was noted")))
+    return found
 
 
 def _add_object(sources: ReportInputs, source: AnnData | CompositionMap | Evaluation | Head) -> None:

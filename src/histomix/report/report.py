@@ -65,7 +65,7 @@ def write_report(
     out
         Folder of the page; an earlier report there is replaced.
     title, lead
-        Words at the top of the page.
+        Words at the top of the page; each line of ``lead`` is a paragraph.
     anonymise
         Name sections, slides, donors and regions by pseudonyms, and leave out file names, paths and links to viewers.
         The pictures show what they show.
@@ -85,6 +85,11 @@ def write_report(
         A folder is absent, damaged or of no known kind; or ``out`` holds files that no report wrote.
     StorageError
         The page cannot be written.
+
+    Examples
+    --------
+    >>> hm.write_report(["head"], "report-of-head", progress=False).name
+    'index.html'
     """
     _check_folder(Path(out))
     given = as_list(results)
@@ -109,6 +114,7 @@ def write_report(
                 headline_facts=headline_facts(sources),
                 evaluations=evaluations,
                 maps=[slide_view(one, draw) for one in sources.maps],
+                failed=[{"name": name, "reason": reason} for name, reason in sources.failed],
                 orthogonals=[orthogonal_view(one, draw) for one in sources.orthogonals],
                 viewers=[{"name": path.parent.name, "href": _link(path, Path(out))} for path in sources.viewers],
                 statement=statement_blocks(_statement(sources)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 import zipfile
+import zlib
 from collections.abc import Container, Iterable
 from pathlib import Path
 
@@ -113,7 +114,7 @@ class ZipSource:
                     if most < 0:
                         raise HeadError(f"the entry {name!r} is larger than declared", where=self.where, hint=_HINT)
                     yield block
-        except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError) as error:
             raise HeadError(f"the entry {name!r} is damaged ({error})", where=self.where, hint=_HINT) from error
 
     def _open(self) -> zipfile.ZipFile:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..common.anonymity.pseudonyms import open_pseudonyms
 from ..common.transfer.remote_names import local_paths
-from ..errors import HeadError, InputError, MissingFileError
-from ..heads import Head, head_readme, load_head, private_card
-from ..provenance import atomic_path, json_text, write_json
+from ..errors import HeadError, InputError, MissingFileError, UnknownHeadError
+from ..provenance import atomic_path, json_text, read_json, write_json
 from .archive import FolderSource, ZipSource, write_zip
+from .catalogue import ListedHead, find_head, is_name, list_heads, pulled
+from .ready import check_licence, fetched, own_place
 from .repository import HubSource, parse_address, upload
 from .trust import AGAIN, CARD, MOST_BYTES, README, SOURCE, SUFFIXES, HeadFacts, check_listing, read_card, wanted
+
+if TYPE_CHECKING:
+    from ..heads import Head
 
 _HUB = "hf://"
 Source = FolderSource | ZipSource | HubSource
@@ -63,7 +68,13 @@ def push_head(
         The hub cannot be reached, or refuses.
     StorageError
         The archive or folder cannot be written.
+
+    Examples
+    --------
+    >>> place = hm.push_head("head", "shared.zip")
     """
+    from ..heads import head_readme, load_head, private_card
+
     folder, text = Path(head), os.fspath(target)
     load_head(folder)
     # The card of a stranger may name other files than a head's, and those of its reader would go out with it.
@@ -124,12 +135,13 @@ def head_facts(
     revision: str | None = None,
     max_bytes: int = MOST_BYTES,
     endpoint: str | None = None,
+    catalogue: Sequence[str | os.PathLike[str]] = (),
 ) -> HeadFacts:
     """What a head says of itself: licence, tissue, intended use, limits and digest; of a hub only its card is fetched.
 
     Parameters
     ----------
-    source, revision, max_bytes, endpoint
+    source, revision, max_bytes, endpoint, catalogue
         As for `pull_head`.
 
     Returns
@@ -142,19 +154,28 @@ def head_facts(
         It is no head, too large, or holds anything else.
     InputError, DownloadError
         There is no such source, or the hub cannot be reached.
+
+    Examples
+    --------
+    >>> facts = hm.head_facts("head.zip")
+    >>> facts.to_dict()["name"]
+    'average-builtin'
     """
-    return _checked_facts(open_source(source, revision, endpoint), max_bytes)[0]
+    with tempfile.TemporaryDirectory() as folder:
+        place, _ = _named_source(source, revision, endpoint, catalogue, Path(folder))
+        return _checked_facts(place, max_bytes)[0]
 
 
 def pull_head(
     source: str | os.PathLike[str],
-    out: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
     *,
     accept: Callable[[HeadFacts], bool] | bool = False,
     revision: str | None = None,
     digest: str | None = None,
     max_bytes: int = MOST_BYTES,
     endpoint: str | None = None,
+    catalogue: Sequence[str | os.PathLike[str]] = (),
 ) -> Head:
     """Take a head from elsewhere, after its licence was accepted; every file is checked against the card's sha256.
 
@@ -164,9 +185,11 @@ def pull_head(
     Parameters
     ----------
     source
-        ``hf://OWNER/NAME[@REVISION]``, a zip archive or a folder.
+        ``hf://OWNER/NAME[@REVISION]``, a zip archive, a folder, or the name of a head in a catalogue (see
+        `list_heads`).
     out
-        A new folder, or that of an earlier head, which is replaced.
+        A new folder, or that of an earlier head, which is replaced; of a name None: into the cache, where
+        ``histomix predict --head NAME`` finds it.
     accept
         Whether you accept the licence (see `head_facts`); or a function that is told the facts before anything but the
         card is fetched, and answers that.
@@ -178,33 +201,84 @@ def pull_head(
         Allowed of all files together.
     endpoint
         Address of a mirror of the hub.
+    catalogue
+        Files or addresses of catalogues beside the package's own.
 
     Raises
     ------
     HeadError
-        The head is not whole, not the one of ``digest``, too large, or holds anything else.
+        The head is not whole, not the one of ``digest`` or of its catalogue, too large, or holds anything else; or its
+        card has another encoder or licence than the catalogue.
     InputError
-        The licence was not accepted, or there is no such source.
+        The licence was not accepted, there is no such source, or ``out`` is left out.
     DownloadError
         The hub cannot be reached.
     StorageError
         The folder cannot be written.
+
+    Examples
+    --------
+    >>> head = hm.pull_head("head.zip", "pulled-head", accept=True)
+    >>> head.card["unit"]
+    'proportion'
     """
-    target = Path(out)
-    _check_target(target)
-    place = open_source(source, revision, endpoint)
-    facts, names = _checked_facts(place, max_bytes)
-    if digest is not None and facts.card["digest"] != digest:
-        raise HeadError(
-            f"is another head: its digest is {facts.card['digest']}, not {digest}",
-            where=facts.source,
-            hint="Ask its maker for the head, or for its digest",
+    with tempfile.TemporaryDirectory() as folder:
+        place, entry = _named_source(source, revision, endpoint, catalogue, Path(folder))
+        if out is None and entry is None:
+            raise InputError("no folder was named for the head", hint="Name one with --out")
+        target = own_place(entry.name) if out is None and entry is not None else Path(str(out))
+        _check_target(target)
+        facts, names = _checked_facts(place, max_bytes)
+        for wanted_digest in (digest, entry.digest if entry else None):
+            if wanted_digest is not None and facts.card["digest"] != wanted_digest:
+                raise HeadError(
+                    f"is another head: its digest is {facts.card['digest']}, not {wanted_digest}",
+                    where=facts.source,
+                    hint="Ask its maker for the head, or for its digest",
+                )
+        if entry is not None:
+            check_licence(entry, facts.card, facts.source)
+        if not (accept if isinstance(accept, bool) else accept(facts)):
+            raise InputError("the licence was not accepted; nothing was taken", where=facts.source)
+        return _take(place, facts, names, target, max_bytes)
+
+
+def head_folder(head: str | os.PathLike[str]) -> Path:
+    """The folder of a head that is named by its path, or by its name in a catalogue.
+
+    A head of the package is unpacked into the cache on its first use. One of another catalogue must have been pulled,
+    since its licence has to be accepted.
+
+    Raises
+    ------
+    InputError
+        The name is that of no head here.
+    """
+    text = os.fspath(head)
+    if not is_name(text):
+        return Path(text)
+    here = pulled(text)
+    ours = next((one for one in list_heads() if one.name == text), None)
+    if ours is None:
+        if here is not None:
+            return here
+        raise UnknownHeadError(
+            f"there is no folder {text!r}, and no head of that name was pulled",
+            hint=f"Give a head's folder, or first run: histomix head pull {text} --catalogue CATALOGUE",
         )
-    if not (accept if isinstance(accept, bool) else accept(facts)):
-        raise InputError("the licence was not accepted; nothing was taken", where=facts.source)
+    if here is None or read_json(here / "card.json").get("digest") != ours.digest:
+        here = own_place(text)
+        pull_head(text, here, accept=True)
+    return here
+
+
+def _take(place: Source, facts: HeadFacts, names: Sequence[str], target: Path, max_bytes: int) -> Head:
+    """Fetch, load and check the files of a head whose licence was accepted."""
     with atomic_path(target) as temporary:
         temporary.mkdir()
         place.fetch(names, temporary, max_bytes)
+        from ..heads import load_head  # of a card alone nothing is loaded
+
         try:
             head = load_head(temporary)
         except HeadError as error:
@@ -218,6 +292,21 @@ def pull_head(
             )
         write_json(temporary / SOURCE, facts.to_dict())
     return head
+
+
+def _named_source(
+    source: str | os.PathLike[str],
+    revision: str | None,
+    endpoint: str | None,
+    catalogue: Sequence[str | os.PathLike[str]],
+    folder: Path,
+) -> tuple[Source, ListedHead | None]:
+    """The head at an address, a path or a name; of a name also what its catalogue says of it."""
+    text = os.fspath(source)
+    if not is_name(text) or text.endswith(".zip"):
+        return open_source(source, revision, endpoint), None
+    entry = find_head(text, *catalogue)
+    return open_source(fetched(entry, folder), revision, endpoint), entry
 
 
 def _checked_facts(place: Source, max_bytes: int) -> tuple[HeadFacts, list[str]]:

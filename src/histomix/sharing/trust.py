@@ -12,7 +12,7 @@ from ..common.transfer.remote_names import check_names
 from ..errors import HeadError, InputError, MissingHeadError
 from ..heads.cards.answers import answer_lines
 from ..heads.cards.schema import card_fault
-from ..heads.cards.text import EncoderTerms, card_terms, encoder_terms, level_lines
+from ..heads.cards.text import EncoderTerms, card_summary, card_terms, encoder_terms, level_lines
 from ..provenance import digest_json, parse_json
 
 CARD, README, SOURCE = "card.json", "README.md", "source.json"
@@ -57,7 +57,9 @@ class HeadFacts:
             f"{card.get('name', 'head')} from {self.source}" + (f", commit {self.revision}" if self.revision else "")
         ]
         lines.append(f"  {self.n_bytes / 1e6:,.1f} MB, {card.get('digest')}")
-        lines += [f"  {line}" for line in [*card_terms(card), *level_lines(card), *answer_lines(card)]]
+        lines += [
+            f"  {line}" for line in [*card_summary(card), *card_terms(card), *level_lines(card), *answer_lines(card)]
+        ]
         return "\n".join(visible(line, 10_000) for line in lines)
 
     def to_dict(self) -> dict[str, Any]:

@@ -29,8 +29,8 @@ def dicom_series(folder: Path) -> dict[str, list[Path]]:
     series: dict[str, list[tuple[int, Path]]] = {}
     for path in sorted(folder.glob("*.dcm")):
         if path.is_file():
-            uid, pixels = _facts(path, *_state(path))
-            series.setdefault(uid or "", []).append((-pixels, path))
+            uid, pixels, is_level = _facts(path, *_state(path))
+            series.setdefault(uid or "", []).append((-pixels * is_level, path))
     return {uid: [path for _, path in sorted(files)] for uid, files in series.items() if uid or len(series) == 1}
 
 
@@ -40,11 +40,12 @@ def same_series(path: Path) -> list[Path]:
     return [path, *(file for file in files if file != path)]
 
 
-def check_sparse(path: Path) -> None:
-    """Refuse a DICOM slide that leaves out tiles and does not say where each of the others is.
+def check_series(path: Path) -> None:
+    """Refuse a DICOM slide without its finest level, or that leaves out tiles and does not say where the others are.
 
-    Such a slide has tiles of glass left out; of tiles whose place is lost, libdicom makes glass as well, or ends the
-    process. Every file of the series is looked at, since OpenSlide opens them all.
+    A label or an overview is smaller than the slide: where it is larger, the levels are coarse ones. A slide that
+    leaves out tiles has tiles of glass left out; of tiles whose place is lost, libdicom makes glass as well, or ends
+    the process. Every file of the series is looked at, since OpenSlide opens them all.
 
     Raises
     ------
@@ -53,7 +54,17 @@ def check_sparse(path: Path) -> None:
     """
     if not _is_dicom(path):
         return
-    for file in same_series(path):
+    files = same_series(path)
+    facts = [_facts(file, *_state(file)) for file in files]
+    finest = max((pixels for _, pixels, is_level in facts if is_level), default=0)
+    for file, (_, pixels, is_level) in zip(files, facts, strict=True):
+        if finest and not is_level and pixels > finest:
+            raise SlideError(
+                "is called a label or an overview, and is larger than every level of the slide",
+                where=file,
+                hint="Copy all files of the slide again, the finest level among them",
+            )
+    for file in files:
         placed, frames = _places(file, *_state(file))
         if placed is not None and placed != frames:
             raise SlideError(
@@ -118,15 +129,15 @@ def _state(path: Path) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=4096)
-def _facts(path: Path, size: int, mtime_ns: int) -> tuple[str | None, int]:
-    """Series of a file, and how many pixels of the slide it holds: 0 for a label, an overview or a thumbnail."""
+def _facts(path: Path, size: int, mtime_ns: int) -> tuple[str | None, int, bool]:
+    """Series of a file, its number of pixels, and whether it is a level: no label, overview or thumbnail."""
     import pydicom
 
     try:
         data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
     except (pydicom.errors.InvalidDicomError, EOFError, *DECODE_ERRORS):
-        return None, 0  # whatever is wrong with it, OpenSlide says it
+        return None, 0, False  # whatever is wrong with it, OpenSlide says it
     kinds = [str(one) for one in data.get("ImageType", None) or ()]
     pixels = int(data.get("TotalPixelMatrixColumns", 0) or 0) * int(data.get("TotalPixelMatrixRows", 0) or 0)
     uid = data.get("SeriesInstanceUID", None)
-    return None if uid is None else str(uid), pixels if "VOLUME" in kinds else 0
+    return None if uid is None else str(uid), pixels, "VOLUME" in kinds

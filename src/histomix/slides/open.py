@@ -32,13 +32,12 @@ from .readers.tiff_rules import (
 )
 from .readers.zarr import is_image_group, open_spatialdata_image
 from .slide import Reader, Slide
+from .tiles import MAX_MPP
 
 logger = logging.getLogger(__name__)
 
 #: Scales that differ by more than this share are held to be different scales.
 MPP_TOLERANCE = 0.05
-#: No microscope scan is coarser than this.
-MAX_MPP = 100.0
 #: Um per px of an objective of 1x, roughly.
 _MPP_OF_1X = 10.0
 _GENERIC = "generic-tiff"
@@ -69,6 +68,12 @@ def open_slide(path: str | os.PathLike[str], mpp: float | None = None) -> Slide:
     SlideError
         The file is absent, empty, damaged, of no known format, or the picture of a label; its scale is unknown, differs
         between x and y by over 5 %, or is not between 0 and 100 um per pixel.
+
+    Examples
+    --------
+    >>> with hm.open_slide("slides/patient-9.tif") as slide:
+    ...     slide.mpp, slide.read(0, 0, 100, 100, 1.0).shape
+    (0.5, (50, 50, 3))
     """
     path = Path(path)
     refuse_pipe(path, SlideError)

@@ -61,6 +61,13 @@ class _Plan:
         return pixels if self.scale == 1 else resample(pixels, self.rows, self.columns)
 
 
+def _credible(mpp_xy: tuple[float, float] | None) -> float | None:
+    """The scale of square pixels that a file tells, um per px."""
+    if mpp_xy is None or not all(0 < value < math.inf for value in mpp_xy) or max(mpp_xy) > 1.05 * min(mpp_xy):
+        return None
+    return (mpp_xy[0] + mpp_xy[1]) / 2
+
+
 class Slide:
     """An open slide of known scale; make one with `open_slide`. Reads may come from several threads at once.
 
@@ -72,6 +79,8 @@ class Slide:
         Size of level 0.
     mpp, mpp_source
         um per level-0 pixel, and who said so: ``"given"`` or ``"file"``.
+    mpp_of_file
+        What the file says, whatever was given; None where it says nothing that can be believed.
     reader
         ``"openslide"``, ``"tifffile"``, ``"array"`` or ``"zarr"``.
     bounds_px
@@ -84,6 +93,7 @@ class Slide:
         self.width_px, self.height_px = reader.size_px
         self.mpp = mpp
         self.mpp_source = mpp_source
+        self.mpp_of_file = _credible(reader.mpp_xy)
         self.reader = reader.name
         self.bounds_px = reader.bounds_px
         self._reader: Reader | None = reader
@@ -196,8 +206,26 @@ class Slide:
         return _Plan(level, scale, axis_taps(left, scale, width), axis_taps(top, scale, height))
 
     def thumbnail(self, mpp: float) -> np.ndarray:
-        """The whole of level 0 at ``mpp``, uint8 RGB; at least 1 x 1 px."""
+        """The whole of level 0, uint8 RGB.
+
+        Parameters
+        ----------
+        mpp
+            um per px of the picture: 8 is a common overview. It is no width in px.
+
+        Raises
+        ------
+        SlideError
+            At that scale nothing of the slide is left: the picture would have less than 2 px.
+        """
         self._check_scale(mpp)
+        if max(self.width_px, self.height_px) * self.mpp < 1.5 * mpp:
+            wide_um = self.width_px * self.mpp
+            raise SlideError(
+                f"is {wide_um:,.0f} um wide and has no 2 px at {mpp:g} um per px, which a thumbnail is asked for by",
+                where=self.path,
+                hint=f"Give um per px, not px: thumbnail({wide_um / 1000:.2g}) is 1,000 px wide",
+            )
         width, height = (max(1, round(side * self.mpp / mpp)) for side in (self.width_px, self.height_px))
         return self.read(0, 0, width, height, mpp)
 

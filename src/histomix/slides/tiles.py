@@ -15,6 +15,8 @@ from ..errors import InputError
 from .slide import Slide
 from .tissue import TissueMask, tissue_mask
 
+#: No microscope scan is coarser than this, um per px.
+MAX_MPP = 100.0
 _STRIP_TILES = 8
 # Places of a grid that are looked up on the tissue mask at once.
 _GRID_POSITIONS = 1 << 16
@@ -44,6 +46,8 @@ class TileSpec:
         for name, value in (("mpp", self.mpp), ("stride_um", self.stride_um)):
             if not (value is None and name == "stride_um") and not (value is not None and 0 < value < math.inf):
                 raise InputError(f"the {name} of a tile must be a positive number, not {value!r}")
+        if self.mpp > MAX_MPP:
+            raise InputError(f"the mpp of a tile must be at most {MAX_MPP:g} um per px, not {self.mpp!r}")
 
     @property
     def size_um(self) -> float:
@@ -85,7 +89,7 @@ def tiles_at_spots(
     InputError
         Positions are not (n, 2) finite numbers, or keys are not n unique names.
     """
-    index = pd.Index(keys, name="key")
+    index = pd.Index(keys, name="spot")
     try:
         centres = np.asarray(xy_px, dtype=float)
     except (TypeError, ValueError) as error:
@@ -120,7 +124,7 @@ def tiles_on_grid(
     grid = grid_positions(slide, spec, tissue_mask(slide) if mask is None else mask, min_tissue)
     names = pd.Series(grid.column.astype(str)) + "x" + pd.Series(grid.row.astype(str))
     table = {"x_px": grid.x_px, "y_px": grid.y_px, "tissue": grid.tissue}
-    return pd.DataFrame(table, index=pd.Index(names.astype(object), name="key"))
+    return pd.DataFrame(table, index=pd.Index(names.astype(object), name="spot"))
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,26 +14,29 @@ from ..common import tables
 from ..common.naming import safe_file_name
 from ..common.strangers.annotated import gene_count
 from ..common.words import counted
-from ..errors import HistomixError, MapError, MissingSectionError, SectionError, SheetError, SlideError
-from ..provenance import read_json, refuse_pipe
+from ..errors import HistomixError, InputError, MapError, MissingSectionError, SectionError, SheetError, SlideError
+from ..provenance import atomic_path, read_json, refuse_pipe
+from .beside import image_of, is_table, tables_of
+from .donor_names import guess_donors
 from .formats import Description, check_options, find_format, split_location
 from .formats.tenx.matrix import open_h5, read_barcodes
-from .readers import detect_format
+from .readers import detect_format, read_spots
 from .sheet import OPTIONAL, REQUIRED, read_sheet
+from .sheet_text import csv_text
 from .single_cells import describe_single_cells
 
 #: Suffixes of slides and of flat images that Space Ranger and others are fed with.
 _IMAGES = (".tif", ".tiff", ".btf", ".svs", ".ndpi", ".jpg", ".jpeg", ".png", ".mrxs", ".scn", ".vms", ".bif", ".dcm")
-#: Pictures that Space Ranger writes: reduced copies and controls.
-_BYPRODUCT = re.compile(r"tissue_(hires|lowres)_image|detected_tissue|aligned_|cytassist_image|spatial_enrichment")
 _MAX_ENTRIES = 200
 _UNUSABLE = "it cannot be used"
 _NOT = "that cannot be used"
 _SEVERAL = "a folder of several things that histomix knows"
 _NO_OPTIONS: Mapping[str, str] = {}
+#: What formats say of sections without counts.
+_NO_COUNTS = re.compile(r"\bcounts\b")
 #: Folders whose names say nothing of the section in them.
-_OF_SPACE_RANGER = ("outs", "spatial", "binned_outputs", "segmented_outputs", "st")
-_FILLED_BY_USER = "the donor (patient) of the section, which folds need: fill it in"
+OF_SPACE_RANGER = ("outs", "spatial", "binned_outputs", "segmented_outputs", "st")
+_CHECKED_BY_USER = "certainty on donors (patients), by which folds are made; guessed and to be checked: "
 
 
 @dataclass(frozen=True)
@@ -50,16 +51,17 @@ class Inspection:
     rows: tuple[Mapping[str, str], ...] = ()
     usable: bool = True
 
-    def sheet(self) -> str:
-        """The rows as a CSV sheet with its header, empty text where there are none. Paths are absolute."""
-        if not self.rows:
-            return ""
-        columns = [*REQUIRED, *(name for name in OPTIONAL if any(row.get(name) for row in self.rows))]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        return text.getvalue()
+    def sheet(self, folder: Path | None = None) -> str:
+        """The rows as a CSV sheet with its header, empty text where there are none.
+
+        Paths are relative to the ``folder`` that the sheet will be in; absolute without.
+        """
+        return csv_text(self.rows, columns_of(self.rows), folder) if self.rows else ""
+
+
+def columns_of(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """The columns of a sheet of these rows: what is required, and what any of them has."""
+    return [*REQUIRED, *(name for name in OPTIONAL if any(row.get(name) for row in rows))]
 
 
 def inspect_data(path: str | os.PathLike[str]) -> Inspection:
@@ -74,6 +76,11 @@ def inspect_data(path: str | os.PathLike[str]) -> Inspection:
     ------
     InputError
         There is no such file, it is of no known kind, or it is damaged; the message says what was found in it.
+
+    Examples
+    --------
+    >>> hm.inspect_data("slides/patient-9.tif").description.what
+    'an image of a slide'
     """
     place, options = split_location(os.fspath(path))
     if not place.exists():
@@ -86,22 +93,51 @@ def inspect_data(path: str | os.PathLike[str]) -> Inspection:
     if inspection is None and place.is_dir():
         inspection = _folder(place)
     if inspection is not None:
-        return inspection
+        return _with_donors(inspection)
     detect_format(place)  # raises, with what was found
     raise SectionError("is of no known kind", where=place, hint="Name the spots file or the slide itself")
+
+
+def write_rows(inspection: Inspection, out: str | os.PathLike[str]) -> None:
+    """Write the rows of an inspection as a cohort sheet; paths become relative to it.
+
+    Raises
+    ------
+    InputError
+        There is no section, or ``out`` is there already: an earlier sheet may have been mended by hand.
+    StorageError
+        It cannot be written.
+    """
+    if not inspection.rows:
+        raise SectionError(
+            f"is {inspection.description.what}, no section, so there is no row of a sheet",
+            where=inspection.path,
+            hint="Name the spots of a section, or run histomix init on the folder of your data",
+        )
+    new_sheet(out, inspection.sheet(Path(out).parent))
+
+
+def new_sheet(out: str | os.PathLike[str], text: str) -> None:
+    """Write a sheet where there is none. Raises InputError and StorageError as `write_rows`."""
+    if Path(out).exists():
+        raise InputError(
+            "is there already, and may have been mended by hand", where=out, hint="Choose another --out, or remove it"
+        )
+    with atomic_path(out) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _other_image(path: Path) -> Inspection | None:
     """A picture of a kind that is no slide's here: its facts say so."""
     from ..slides import image_kind
 
-    if _is_image(path) or not path.is_file() or image_kind(path) is None:
+    if is_image(path) or not path.is_file() or image_kind(path) is None:
         return None
     return Inspection(path, Description(f"an image file {_NOT}", (), _image_facts(path)), usable=False)
 
 
 def _inspection(path: Path, options: Mapping[str, str] = _NO_OPTIONS) -> Inspection | None:
-    for describe in (_result, _cohort_sheet, _matrix, describe_single_cells):
+    for describe in (describe_result, _cohort_sheet, _matrix, describe_single_cells):
         description = describe(path)
         if description is not None:
             return Inspection(path, description, usable=_NOT not in description.what)
@@ -114,24 +150,59 @@ def _inspection(path: Path, options: Mapping[str, str] = _NO_OPTIONS) -> Inspect
 
 
 def _section(path: Path, described: Description) -> Inspection:
-    missing = [*described.missing]
+    return section_of(path, described, images_near(path), _tables_near(path))
+
+
+def _with_donors(inspection: Inspection) -> Inspection:
+    """The rows with donors guessed from their names, where their format does not tell them."""
+    unknown = {row["section"]: "" for row in inspection.rows if not row["donor"]}
+    if not unknown:
+        return inspection
+    guess = guess_donors(unknown)
+    rows = tuple({**row, "donor": row["donor"] or guess.donors[row["section"]]} for row in inspection.rows)
+    missing = (*inspection.description.missing, f"{_CHECKED_BY_USER}{guess.words}")
+    return dataclasses.replace(
+        inspection, rows=rows, description=dataclasses.replace(inspection.description, missing=missing)
+    )
+
+
+def section_of(path: Path, described: Description, images: Sequence[Path], files: Sequence[Path]) -> Inspection:
+    """A section with what belongs to it by its name: its image, counts and labels; the donor where its format tells.
+
+    Parameters
+    ----------
+    path, described
+        The section, and what its format says of it.
+    images, files
+        Images, and tables, that may be its own.
+    """
+    missing, contents = [*described.missing], [*described.contents]
     row = {"section": section_name(path), "donor": "", "image": "", **described.row}
     row["spots"] = _absolute(row.get("spots", str(path)))
     if row["image"]:
         row["image"] = _absolute(row["image"])
-        described = dataclasses.replace(described, contents=(*described.contents, *_image_facts(Path(row["image"]))))
+        contents += _image_facts(Path(row["image"]))
     else:
-        images = _images_near(path)
-        if len(images) == 1:
-            row["image"] = _absolute(str(images[0]))
+        found = image_of(row["section"], images)
+        if len(found) == 1:
+            row["image"] = _absolute(str(found[0]))
             missing = [text for text in missing if "image" not in text.split("(")[0]]
-            facts = (f"an image beside it: {images[0].name}", *_image_facts(images[0]))
-            described = dataclasses.replace(described, contents=(*described.contents, *facts))
-        elif images:
-            names = ", ".join(image.name for image in images[:6])
-            missing.append(f"which image is this section's: there are {len(images)} beside it ({names})")
-    missing.append(_FILLED_BY_USER)
-    return Inspection(path, dataclasses.replace(described, missing=tuple(missing)), (row,))
+            contents += [f"an image beside it: {found[0].name}", *_image_facts(found[0])]
+        elif found:
+            names = ", ".join(image.name for image in found[:6])
+            missing.append(f"which image is this section's: there are {len(found)} beside it ({names})")
+    without = any(_NO_COUNTS.search(text) for text in missing)
+    beside = tables_of(row["section"], read_spots(row["spots"]).index, files) if files and without else None
+    if beside is not None:
+        missing += beside.unsure
+        if beside.counts is not None:
+            row["counts"] = _absolute(str(beside.counts))
+            missing = [text for text in missing if not _NO_COUNTS.search(text)]
+            contents.append(f"counts beside it: {beside.counts.name}")
+        if beside.labels is not None:
+            row |= {"labels": _absolute(str(beside.labels)), "label_unit": beside.label_unit or ""}
+            contents.append(f"labels beside it: {beside.labels.name} ({beside.label_unit})")
+    return Inspection(path, dataclasses.replace(described, contents=tuple(contents), missing=tuple(missing)), (row,))
 
 
 def section_name(path: Path) -> str:
@@ -151,18 +222,24 @@ def _absolute(location: str) -> str:
     return str(Path(place).resolve()) + mark + options
 
 
-def _images_near(path: Path) -> list[Path]:
+def images_near(path: Path) -> list[Path]:
+    """Images in the folder of a section, and in that of its Space Ranger output."""
     folder = path if path.is_dir() and path.suffix != ".zarr" else path.parent
     folders = [folder]
     if path.is_dir() and folder.name in ("outs", "spatial", "binned_outputs", "segmented_outputs"):
         folders.append(folder.parent)
-    images = [item for place in folders for item in sorted(place.iterdir())[:_MAX_ENTRIES] if _is_image(item)]
-    images = [item for item in images if not _BYPRODUCT.search(item.name)]
-    named = [item for item in images if item.stem in re.split(r"[_-]", section_name(path))]
-    return named if len(named) == 1 else images
+    return [item for place in folders for item in sorted(place.iterdir())[:_MAX_ENTRIES] if is_image(item)]
 
 
-def _is_image(path: Path) -> bool:
+def _tables_near(path: Path) -> list[Path]:
+    """Tables beside a spots file; what lies in the folder of another platform's section is read by its format."""
+    if path.is_dir():
+        return []
+    return [item for item in sorted(path.parent.iterdir())[:_MAX_ENTRIES] if is_table(item) and item != path]
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file is an image by its name."""
     return path.suffix.lower() in _IMAGES and path.is_file()
 
 
@@ -181,7 +258,7 @@ def _image_facts(path: Path) -> tuple[str, ...]:
 
 
 def _image(path: Path) -> Description | None:
-    if not _is_image(path):
+    if not is_image(path):
         return None
     facts = _image_facts(path)
     if facts[0].startswith(_UNUSABLE):
@@ -238,7 +315,7 @@ def _cohort_sheet(path: Path) -> Description | None:
     return Description("a cohort sheet", tuple(contents), tuple(missing))
 
 
-def _result(path: Path) -> Description | None:
+def describe_result(path: Path) -> Description | None:
     """Folders that histomix writes, by the JSON file that each has."""
     if not path.is_dir():
         return None
@@ -306,13 +383,11 @@ def _folder(path: Path, depth: int = 2) -> Inspection | None:
         if what == _SEVERAL:
             inner = Counter(line.partition(": ")[2] for line in inspection.description.contents)
             what = ", ".join(f"{number} x {kind}" for kind, number in inner.items()) or "nothing that can be used"
-            missing += [f"{item.name}/{line}" for line in inspection.description.missing if line != _FILLED_BY_USER]
+            missing += [f"{item.name}/{line}" for line in inspection.description.missing]
         if inspection.usable:
             contents.append(f"{item.name}: {what}")
         else:
             missing.append(f"{item.name}: {what}: {'; '.join(inspection.description.missing)}")
     if not (contents or missing):
         return None
-    if rows:
-        missing.append(_FILLED_BY_USER)
     return Inspection(path, Description(_SEVERAL, tuple(contents), tuple(missing)), tuple(rows), bool(contents))

@@ -189,6 +189,11 @@ def read_cohort(path: str | os.PathLike[str]) -> Cohort:
     ------
     SheetError
         With every fault of the sheet, each naming its row and column.
+
+    Examples
+    --------
+    >>> list(hm.read_cohort("sheet.csv").names)
+    ['P1S1', 'P2S1', 'P3S1']
     """
     return Cohort(Path(path), read_sheet(Path(path)))
 

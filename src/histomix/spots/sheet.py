@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..common.naming import file_key, file_name_fault
 from ..common.paths import exists, path_in_table
+from ..common.units import LABEL_UNITS
 from ..errors import InputError, SectionError, SheetError
 from ..provenance import refuse_pipe
 from .formats import KNOWN, check_options, load_format, readable, split_location
@@ -18,9 +19,6 @@ from .sheet_text import Entry, read_text
 
 REQUIRED = ("section", "donor", "spots", "image")
 OPTIONAL = ("mpp", "labels", "label_unit", "counts", "tissue", "site", "spot_diameter_um", "spot_pitch_um", "format")
-#: Units of labels: numbers of cells; shares that sum to 1; amounts whose totals are no cells, only their ratios count.
-CELLS, PROPORTION, RELATIVE = "cells per spot", "proportion", "relative abundance"
-LABEL_UNITS = (CELLS, PROPORTION, RELATIVE)
 
 _NUMBERS = ("mpp", "spot_diameter_um", "spot_pitch_um")
 #: No slide is coarser, and no spot is wider than a slide is long.

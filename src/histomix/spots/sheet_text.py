@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Collection
+import os
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,10 @@ import yaml
 from ..common.yaml_text import compose, line_of
 from ..errors import InputError, MissingSheetError, SheetError
 from ..provenance import refuse_pipe
+
+#: A line of a CSV sheet that begins with this is a remark. A section of such a name stands in quotes.
+REMARK = "#"
+_PATHS = ("spots", "image", "counts", "labels")
 
 
 @dataclass
@@ -51,16 +56,19 @@ def read_text(path: Path, known: Collection[str]) -> SheetText:
 
 
 def _read_csv(content: str, path: Path, known: Collection[str]) -> SheetText:
-    header = content.partition("\n")[0]
+    # A remark is a line that begins with #, and counts as a row: rows are numbered as a spreadsheet shows them.
+    kept = ["\n" if line.startswith(REMARK) else line for line in io.StringIO(content, newline="")]
+    header = next((line for line in kept if line.strip()), "")
     delimiter = max(",;\t", key=lambda mark: len({*known} & {name.strip(' "\r') for name in header.split(mark)}))
     try:
-        lines = list(csv.reader(io.StringIO(content, newline=""), delimiter=delimiter))
+        lines = list(csv.reader(kept, delimiter=delimiter))
     except csv.Error as error:
         raise SheetError([f"it cannot be read as CSV ({error}); a quote may lack its partner"], where=path) from error
-    text = SheetText(columns=[name.strip() for name in lines[0]] if lines else [])
+    first = next((number for number, line in enumerate(lines) if any(line)), 0)
+    text = SheetText(columns=[name.strip() for name in lines[first]] if lines else [])
     for name in sorted({name for name in text.columns if name and text.columns.count(name) > 1}):
-        text.faults.append(f"row 1, column '{name}': the column occurs more than once")
-    for number, line in enumerate(lines[1:], start=2):
+        text.faults.append(f"row {first + 1}, column '{name}': the column occurs more than once")
+    for number, line in enumerate(lines[first + 1 :], start=first + 2):
         cells = [cell.strip() for cell in line]
         if not any(cells):
             continue
@@ -101,3 +109,38 @@ def _read_yaml(content: str, path: Path) -> SheetText:
                 text.columns.append(name)
         text.entries.append(Entry(place, cells))
     return text
+
+
+def csv_text(
+    rows: Iterable[Mapping[str, str]], columns: Collection[str], folder: Path | None = None, header: bool = True
+) -> str:
+    """Rows of a sheet as CSV.
+
+    Parameters
+    ----------
+    rows
+        Cells by column, with absolute paths; what has no column is left out.
+    columns
+        Names and order of the columns.
+    folder
+        Where the sheet will be: paths become relative to it. None leaves them absolute.
+    header
+        Whether the names stand above.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), restval="", extrasaction="ignore", lineterminator="\n")
+    if header:
+        writer.writeheader()
+    writer.writerows(rows if folder is None else (_relative(row, folder) for row in rows))
+    return text.getvalue()
+
+
+def _relative(row: Mapping[str, str], folder: Path) -> dict[str, str]:
+    return {name: _from(value, folder) if name in _PATHS and value else value for name, value in row.items()}
+
+
+def _from(location: str, folder: Path) -> str:
+    try:
+        return Path(os.path.relpath(location, folder.resolve())).as_posix()
+    except ValueError:  # on another drive of Windows there is no way from one to the other
+        return location

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ import pandas as pd
 
 from ..common.geometry.pitch import nearest_pitch
 from ..common.paths import as_list
-from ..common.words import whole_percent
+from ..common.words import counted, whole_percent
 from ..errors import InputError, MissingFileError, UnknownNameError
 from ..evaluation import Evaluation, read_evaluation
 from ..maps import CompositionMap, MapSource
@@ -38,15 +37,23 @@ _STORE = ".zarr"
 class _Images:
     """Where slides are, by file name and by section."""
 
-    files: dict[str, Path] = field(default_factory=dict)
+    files: dict[str, list[Path]] = field(default_factory=dict)
     sections: dict[str, tuple[Path, float | None]] = field(default_factory=dict)
     prints: dict[Path, str] = field(default_factory=dict)
 
+    def add(self, path: Path) -> None:
+        """Know of one more slide; another of its name is told from it by its content."""
+        known = self.files.setdefault(path.name, [])
+        if path not in known:
+            known.append(path)
+
     def open(self, name: str, mpp: float | None, digest: str | None, wanted_by: str) -> Slide:
         """Open a slide by its file name, or by its content where it has none; it must be the one that was predicted."""
-        path = self.files.get(name)
-        if path is None and digest is not None:
-            path = next((file for file in self.files.values() if self._print(file) == digest), None)
+        named = self.files.get(name, [])
+        path = named[0] if named else None
+        if digest is not None and (len(named) != 1 or self._print(named[0]) != digest):
+            others = named or [file for files in self.files.values() for file in files]
+            path = next((file for file in others if self._print(file) == digest), path)
         if path is None:
             raise MissingFileError(f"the slide {name} was not found", where=wanted_by, hint=_HINT)
         if digest is not None and self._print(path) != digest:
@@ -92,12 +99,12 @@ def viewer_slides(
     for given in map(Path, as_list(slides)):
         if not given.exists():
             raise MissingFileError("there is no such slide or folder", where=given, hint="Check --slides")
-        paths = [given] if _is_slide(given) else sorted(path for path in given.iterdir() if _is_slide(path))
-        images.files |= {path.name: path for path in paths}
+        for path in [given] if _is_slide(given) else _slides_in(given):
+            images.add(path)
     for row in () if cohort is None else Cohort.of(cohort).rows:
         if row.image is not None:
             images.sections[row.section] = (Path(row.image), row.mpp)
-            images.files.setdefault(Path(row.image).name, Path(row.image))
+            images.add(Path(row.image))
     with contextlib.ExitStack() as stack:
         views: list[ViewerSlide] = []
         for source in as_list(results):
@@ -139,13 +146,26 @@ def _is_slide(path: Path) -> bool:
     return path.is_file() or path.suffix == _STORE or any(path.glob("*.dcm"))
 
 
+def _slides_in(folder: Path) -> list[Path]:
+    """Files and slides of a folder, at any depth; the inside of a slide that is a folder is no other slide."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if _is_slide(path):
+            found.append(path)
+        elif path.is_dir():
+            found += _slides_in(path)
+    return found
+
+
 def _map(one: CompositionMap, images: _Images, folder: Path | None = None) -> ViewerSlide:
     facts, head = one.slide, one.head
     slide = images.open(facts["file"], facts["mpp"], facts["fingerprint"], str(folder or one.where))
     training = head.get("training", {})
     words = f"Head {head['name']}"
     if training:
-        words += f", trained on {training['n_spots']} spots of {training['n_donors']} donors"
+        words += f", trained on {counted(training['n_spots'], 'spot')} of {counted(training['n_donors'], 'donor')}"
     readable = one.read_ok
     notes = [] if readable.all() else [f"{(~readable).sum()} tiles could not be read."]
     scope = float(one.in_scope[readable].mean()) if readable.any() else 0.0
@@ -188,5 +208,5 @@ def _spots(predicted: pd.DataFrame, places: pd.DataFrame, slide: Slide, facts: M
     table.obsm["spatial"] = xy_px
     # Spots are drawn a little smaller than the usual distance to the nearest one.
     pitch = nearest_pitch(xy_px) if len(xy_px) > 1 else 100 / slide.mpp
-    table.uns["manifest"] = json.dumps({"unit": facts["unit"], "places": "spots", "cell_px": 0.85 * pitch})
+    table.uns["manifest"] = {"unit": facts["unit"], "places": "spots", "cell_px": 0.85 * pitch}
     return table

@@ -90,6 +90,12 @@ def write_viewer(
         A slide cannot be read.
     StorageError
         The folder cannot be written.
+
+    Examples
+    --------
+    >>> viewer = hm.write_viewer("maps", "viewer-of-maps", slides="slides", progress=False)
+    >>> viewer.page.name
+    'index.html'
     """
     given = as_list(results)
     if not given:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pydicom
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import JPEGBaseline8Bit
+from pydicom.uid import JPEG2000, JPEGBaseline8Bit
 
 from .. import commands
 from ..case import EITHER, ERROR, RIGHT, UNTOLD, Case, Damage, Role, cases_of
@@ -23,8 +24,16 @@ TILE = 64
 _SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 
 
-def write(path: Path, pixels: np.ndarray, series: str = "1.2.3.4", instance: int = 1, mpp: float = MPP) -> None:
-    """One level of a slide, tiles of baseline JPEG in the order of the matrix."""
+def write(
+    path: Path,
+    pixels: np.ndarray,
+    series: str = "1.2.3.4",
+    instance: int = 1,
+    mpp: float = MPP,
+    *,
+    jpeg2000: bool = False,
+) -> None:
+    """One level of a slide, tiles of baseline JPEG (or of JPEG 2000) in the order of the matrix."""
     height, width = pixels.shape[:2]
     frames = []
     for y in range(0, height, TILE):
@@ -32,19 +41,18 @@ def write(path: Path, pixels: np.ndarray, series: str = "1.2.3.4", instance: int
             tile = np.full((TILE, TILE, 3), 255, np.uint8)
             part = pixels[y : y + TILE, x : x + TILE]
             tile[: part.shape[0], : part.shape[1]] = part
-            stream = io.BytesIO()
-            Image.fromarray(tile).save(stream, "JPEG", quality=92, subsampling=1)
-            frames.append(stream.getvalue())
+            frames.append(_coded(tile, jpeg2000))
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = _SLIDE, JPEGBaseline8Bit
+    meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = _SLIDE, JPEG2000 if jpeg2000 else JPEGBaseline8Bit
     meta.MediaStorageSOPInstanceUID = f"{series}.{instance}"
     data = Dataset()
     data.file_meta = meta
+    colours = "YBR_ICT" if jpeg2000 else "YBR_FULL_422"
     facts: dict[str, Any] = {
         "SOPClassUID": _SLIDE, "SOPInstanceUID": f"{series}.{instance}", "StudyInstanceUID": "1.2.3",
         "SeriesInstanceUID": series, "FrameOfReferenceUID": "1.2.9", "Modality": "SM", "PatientID": "p",
         "ImageType": ["ORIGINAL", "PRIMARY", "VOLUME", "NONE" if mpp == MPP else "RESAMPLED"], "SamplesPerPixel": 3,
-        "PhotometricInterpretation": "YBR_FULL_422", "PlanarConfiguration": 0, "Rows": TILE, "Columns": TILE,
+        "PhotometricInterpretation": colours, "PlanarConfiguration": 0, "Rows": TILE, "Columns": TILE,
         "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelRepresentation": 0, "NumberOfFrames": len(frames),
         "TotalPixelMatrixColumns": width, "TotalPixelMatrixRows": height, "DimensionOrganizationType": "TILED_FULL",
         "ImagedVolumeWidth": width * mpp / 1000, "ImagedVolumeHeight": height * mpp / 1000, "InstanceNumber": instance,
@@ -60,11 +68,21 @@ def write(path: Path, pixels: np.ndarray, series: str = "1.2.3.4", instance: int
     data.save_as(path, enforce_file_format=True)
 
 
-def _role(name: str, target: str, file: str) -> Role:
+def _coded(tile: np.ndarray, jpeg2000: bool) -> bytes:
+    if jpeg2000:
+        import imagecodecs
+
+        return bytes(imagecodecs.jpeg2k_encode(tile, level=40, codecformat="j2k"))
+    stream = io.BytesIO()
+    Image.fromarray(tile).save(stream, "JPEG", quality=92, subsampling=1)
+    return stream.getvalue()
+
+
+def _role(name: str, target: str, file: str, *, jpeg2000: bool = False) -> Role:
     def make(room: Path, materials: Materials) -> None:
         (room / "slide").mkdir()
-        write(room / "slide" / "a.dcm", materials.pixels())
-        write(room / "slide" / "b.dcm", materials.pixels()[::4, ::4], instance=2, mpp=4 * MPP)
+        write(room / "slide" / "a.dcm", materials.pixels(), jpeg2000=jpeg2000)
+        write(room / "slide" / "b.dcm", materials.pixels()[::4, ::4], instance=2, mpp=4 * MPP, jpeg2000=jpeg2000)
 
     return Role(
         name,
@@ -107,7 +125,7 @@ def _frame(change: of_bytes.Bytes) -> Damage:
 
     def apply(path: Path, rng: np.random.Generator) -> None:
         data = path.read_bytes()
-        starts = [place for place in range(len(data)) if data.startswith(b"\xff\xd8\xff\xe0", place)]
+        starts = [found.start() for found in re.finditer(rb"\xff\xd8\xff\xe0|\xff\x4f\xff\x51", data)]
         first, last = starts[1], starts[2] - 8
         path.write_bytes(data[:first] + change(data[first:last], rng).ljust(last - first, b"\0") + data[last:])
 
@@ -159,6 +177,8 @@ def cases() -> Iterator[Case]:
     yield from cases_of(
         _role("dicom-file", "slide/a.dcm", "slide/a.dcm"), [*headers, *frames, *of_bytes.BROKEN, *of_bytes.LOST]
     )
+    role = _role("dicom-jpeg2000", "slide/a.dcm", "slide/a.dcm", jpeg2000=True)
+    yield from cases_of(role, [*frames, ("frame-end-lost", _frame(of_bytes.zeros(0.6, 1)), EITHER)])
     other = {"SeriesInstanceUID": "9.9", "SOPInstanceUID": "9.9.1"}
     folder: list[tuple[str, Damage, str]] = [
         ("text-beside", _beside(lambda folder: (folder / "notes.txt").write_text("a")), RIGHT),

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from .. import commands, inputs
-from ..case import EITHER, ERROR, UNTOLD, Case, Damage, Role, cases_of
+from ..case import EITHER, ERROR, TOLD, UNTOLD, Case, Damage, Role, cases_of
 from ..damage import of_bytes, of_hdf5, of_json, of_text
 
 OUTS = "sample/outs"
@@ -87,6 +87,21 @@ def _tenx() -> list[tuple[str, Damage, str]]:
     ]
 
 
+def _counts(column: int) -> list[tuple[str, Damage, str]]:
+    """Damages of a table of counts, whose last column is one gene of many: nobody can tell that it was there."""
+    damages = of_text.table(column)
+    return [(name, damage, UNTOLD if name == "column-lost" else expect) for name, damage, expect in damages]
+
+
+def _of_cells(damages: list[tuple[str, Damage, str]]) -> list[tuple[str, Damage, str]]:
+    """Damages of a table of cells, which are counted: fewer cells are told, and half a table is a table."""
+    expected = {EITHER: TOLD}
+    return [
+        (name, damage, UNTOLD if name == "half-the-rows" else expected.get(expect, expect))
+        for name, damage, expect in damages
+    ]
+
+
 _FACTORS = [("spot_diameter_fullres",), ("tissue_hires_scalef",), ("fiducial_diameter_fullres",)]
 
 
@@ -97,7 +112,7 @@ def cases() -> Iterator[Case]:
     yield from cases_of(
         _role("st-selection", inputs.st, "a_selection.tsv", "a_selection.tsv", **st), of_text.table(-2, -3)
     )
-    yield from cases_of(_role("st-counts", inputs.st, "counts.tsv", "a_selection.tsv", **st), of_text.table(1))
+    yield from cases_of(_role("st-counts", inputs.st, "counts.tsv", "a_selection.tsv", **st), _counts(1))
     for version, positions, matrix in (
         ("1", "tissue_positions_list.csv", "mtx-v2"),
         ("2", "tissue_positions.csv", "h5"),
@@ -108,7 +123,11 @@ def cases() -> Iterator[Case]:
     factors = f"{OUTS}/spatial/scalefactors_json.json"
     yield from cases_of(
         _role("visium-factors", visium, factors, OUTS),
-        [*of_json.document(*_FACTORS[:1]), *of_json.values(*_FACTORS[1:])],
+        # Without scale factors the pitch of the spots tells the scale, and labels do not follow it.
+        [
+            (name, damage, EITHER if name == "absent" else expect)
+            for name, damage, expect in [*of_json.document(*_FACTORS[:1]), *of_json.values(*_FACTORS[1:])]
+        ],
     )
     yield from cases_of(
         _role("visium-matrix", visium, f"{OUTS}/filtered_feature_bc_matrix.h5", OUTS),
@@ -136,7 +155,7 @@ def cases() -> Iterator[Case]:
             f"xenium-{kind}", inputs.xenium(kind), f"xenium/{file}", "xenium#types=types.csv", "--method", "cells"
         )
         damages = _columns(("x_centroid",), "cell_id") if kind == "parquet" else of_text.table(1)
-        yield from cases_of(role, [*damages, *of_bytes.BROKEN])
+        yield from cases_of(role, _of_cells([*damages, *of_bytes.BROKEN]))
     xenium = inputs.xenium("csv")
     for file, damages in (
         ("experiment.xenium", of_json.document(("pixel_size",))),
@@ -164,7 +183,7 @@ def cases() -> Iterator[Case]:
     )
     table = {"counts": "counts.csv", **scale}
     yield from cases_of(_role("csv-spots", inputs.csv, "spots.csv", "spots.csv", **table), of_text.table(1))
-    yield from cases_of(_role("csv-counts", inputs.csv, "counts.csv", "spots.csv", **table), of_text.table(2))
+    yield from cases_of(_role("csv-counts", inputs.csv, "counts.csv", "spots.csv", **table), _counts(2))
     beads, locations = "Puck_MappedDGEForR.csv", "Puck_BeadLocationsForR.csv"
     for file in (locations, beads):
         role = _role(f"slideseq-{file[5:10]}", inputs.beads, file, f"{locations}#mpp=0.65", format="slideseq")
@@ -173,8 +192,7 @@ def cases() -> Iterator[Case]:
         role = _role(f"stnet-{file[:5]}", inputs.stnet, file, "spots_BT1_C1.csv.gz", format="stnet")
         yield from cases_of(role, [*of_text.SAME, *of_text.OTHER, *of_bytes.BROKEN])
     plain = {"format": "cells", "mpp": "0.5"}
-    yield from cases_of(
-        _role("cells", inputs.cell_table, "cells.csv", "cells.csv", "--method", "cells", **plain), of_text.table(1)
-    )
+    role = _role("cells", inputs.cell_table, "cells.csv", "cells.csv", "--method", "cells", **plain)
+    yield from cases_of(role, _of_cells(of_text.table(1)))
     role = _inspected("segmented", inputs.segmented, f"{SEGMENTED}/cell_segmentations.geojson", SEGMENTED)
     yield from cases_of(role, [(name, damage, UNTOLD) for name, damage, _ in [*of_json.WHOLE, *of_bytes.LOST]])

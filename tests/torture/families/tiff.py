@@ -242,6 +242,10 @@ def cases() -> Iterator[Case]:
                 continue
             damages = data_damages(codec)
             yield from cases_of(_role(f"tiff-{codec or 'raw'}-{layout}", codec, layout), damages)
+    # OpenSlide itself decodes the tiles of this scanner.
+    aperio = {"description": "Aperio Image Library\r\n448x224 (64x64) J2K/KDU Q=30|AppMag = 20|MPP = 0.5"}
+    role = _role("tiff-aperio-jpeg2000", "aperio_jp2000_rgb", "tiles", **aperio)
+    yield from cases_of(role, data_damages("jpeg2000"))
     for codec in ("jpeg", "zlib"):
         yield from cases_of(_role(f"tiff-{codec}-table", codec, "pyramid"), _tables())
         role = _role(f"tiff-{codec}-header", codec, "tiles", beside=True)

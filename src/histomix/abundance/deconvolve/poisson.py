@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
-from threadpoolctl import threadpool_limits
 
 from ...errors import InputError
+from ...progress import Progress, silent
 from .checks import check_counts, check_signatures
-from .poisson_fit import Calibration, Single, calibrate, multiplicative_updates, nth
+from .climb import workers
+from .poisson_fit import calibrate
 
 Array = NDArray[np.float64]
 
-#: Elements of counts worked on at once (2 MB): the working set stays in the processor's cache.
-_BLOCK = 1 << 19
+#: Weights of genes worked on at once (8 MB), spots times genes.
+_BLOCK = 1 << 21
 
 
 def poisson_deconvolve(
@@ -26,6 +25,7 @@ def poisson_deconvolve(
     seed: int = 0,
     gene_weights: bool = True,
     updates: int | None = None,
+    threads: int | None = None,
 ) -> Array:
     """Weights of cell types from the counts of the spots of one section.
 
@@ -61,6 +61,8 @@ def poisson_deconvolve(
     updates
         This many updates instead of those that held-out counts choose. Without gene weights, many updates reach the
         maximum likelihood.
+    threads
+        CPU threads; None: one for each core. They change no bit.
 
     Returns
     -------
@@ -80,16 +82,7 @@ def poisson_deconvolve(
     .. [2] L. B. Lucy, Astron. J. 79, 745 (1974).
     .. [3] R. W. M. Wedderburn, Biometrika 61, 439 (1974).
     """
-    table, signature, filled = _prepare(counts, signatures, updates)
-    weights = np.zeros((table.shape[0], signature.shape[1]))
-    # One thread: on products as slim as these, several only wait for each other (20 times slower on busy cores).
-    with threadpool_limits(1, user_api="blas"):
-        model = calibrate(table[filled], signature, seed, gene_weights, updates)
-        for rows, block in _blocks(table, filled):
-            weights[rows] = nth(
-                multiplicative_updates(block, model.signatures, _gene_weighting(block, model)), model.updates
-            )
-    return weights
+    return _estimate(counts, signatures, 0, seed, False, gene_weights, updates, threads, silent, "")[0]
 
 
 def poisson_spread(
@@ -101,6 +94,7 @@ def poisson_spread(
     proportions: bool = True,
     gene_weights: bool = True,
     updates: int | None = None,
+    threads: int | None = None,
 ) -> Array:
     """Standard deviation of what `poisson_deconvolve` finds, by resampling the genes.
 
@@ -116,7 +110,7 @@ def poisson_spread(
 
     Parameters
     ----------
-    counts, signatures, seed, gene_weights, updates
+    counts, signatures, seed, gene_weights, updates, threads
         As for `poisson_deconvolve`.
     n_boot
         Draws; the relative error of a standard deviation from n of them is about ``1 / sqrt(2 n - 2)``.
@@ -141,25 +135,65 @@ def poisson_spread(
     """
     if n_boot < 2:
         raise InputError(f"{n_boot} draws have no spread", hint="Use 2 or more")
+    return _estimate(counts, signatures, n_boot, seed, proportions, gene_weights, updates, threads, silent, "")[1]
+
+
+def poisson_labels(
+    counts: ArrayLike | sparse.csr_matrix,
+    signatures: ArrayLike,
+    *,
+    n_boot: int = 8,
+    seed: int = 0,
+    proportions: bool = True,
+    threads: int | None = None,
+    progress: Progress = silent,
+    task: str = "poisson",
+) -> tuple[Array, Array]:
+    """What `poisson_deconvolve` and `poisson_spread` find, of one calibration; ``task`` is told in spots."""
+    return _estimate(counts, signatures, n_boot, seed, proportions, True, None, threads, progress, task)
+
+
+def _estimate(
+    counts: ArrayLike | sparse.csr_matrix,
+    signatures: ArrayLike,
+    n_boot: int,
+    seed: int,
+    proportions: bool,
+    gene_weights: bool,
+    updates: int | None,
+    threads: int | None,
+    progress: Progress,
+    task: str,
+) -> tuple[Array, Array]:
     table, signature, filled = _prepare(counts, signatures, updates)
-    spread = np.zeros((table.shape[0], signature.shape[1]))
+    weights, spread = (np.zeros((table.shape[0], signature.shape[1])) for _ in range(2))
+    parts = np.ones((n_boot + 1, len(signature)), dtype=bool)
     rng = np.random.default_rng([seed, 1])
-    halves = [np.sort(rng.permutation(len(signature))[: (len(signature) + 1) // 2]) for _ in range(n_boot)]
-    with threadpool_limits(1, user_api="blas"):
-        model = calibrate(table[filled], signature, seed, gene_weights, updates)
-        for rows, block in _blocks(table, filled):
-            gene_weighting = _gene_weighting(block, model)
-            paths = (
-                multiplicative_updates(
-                    block[:, half], model.signatures[half], None if gene_weighting is None else gene_weighting[:, half]
-                )
-                for half in halves
-            )
-            estimates = np.stack([nth(path, model.updates) for path in paths]).astype(np.float64)
+    for part in parts[1:]:
+        part[rng.permutation(len(signature))[(len(signature) + 1) // 2 :]] = False
+    size = max(1, _BLOCK // max(1, len(signature)))
+    blocks = [filled[start : start + size] for start in range(0, len(filled), size)]
+    with workers(threads) as share_out:
+        model = calibrate(table[filled], signature, seed, gene_weights, updates, share_out)
+
+        def fit(rows: NDArray[np.intp]) -> tuple[Array, Array | None]:
+            spots = model.spots(table[rows].astype(np.float32), parts)
+            first, *draws = (one.climb(model.updates).astype(np.float64) for one in spots)
+            if not draws:
+                return first, None
+            found = np.stack(draws)
             if proportions:
-                estimates /= np.maximum(estimates.sum(axis=2, keepdims=True), np.finfo(np.float64).tiny)
-            spread[rows] = estimates.std(axis=0, ddof=1)
-    return spread
+                found /= np.maximum(found.sum(axis=2, keepdims=True), np.finfo(np.float64).tiny)
+            return first, found.std(axis=0, ddof=1)
+
+        done = 0
+        for rows, (first, sd) in zip(blocks, share_out(fit, blocks), strict=True):
+            weights[rows] = first
+            if sd is not None:
+                spread[rows] = sd
+            done += len(rows)
+            progress(task, done, len(filled))
+    return weights, spread
 
 
 def _prepare(
@@ -172,16 +206,6 @@ def _prepare(
     signature = check_signatures(signatures, table.shape[1])
     used = signature.any(axis=1)
     table, signature = table[:, np.flatnonzero(used)], signature[used]
+    table.sum_duplicates()
+    table.eliminate_zeros()
     return table, signature, np.flatnonzero(np.asarray(table.sum(axis=1)).ravel())
-
-
-def _blocks(table: sparse.csr_matrix, filled: NDArray[np.intp]) -> Iterator[tuple[NDArray[np.intp], Single]]:
-    """Rows with counts, and these counts, a few at a time."""
-    size = max(1, _BLOCK // max(1, table.shape[1]))
-    for start in range(0, len(filled), size):
-        rows = filled[start : start + size]
-        yield rows, table[rows].toarray().astype(np.float32)
-
-
-def _gene_weighting(counts: Single, model: Calibration) -> Single | None:
-    return model.gene_weighting(counts) if model.dispersion.any() else None

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import islice, pairwise
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from .climb import TINY, Map, Single, Spots, padded, row_of_each
 from .reliability import thin
 
 Array = NDArray[np.float64]
-#: Single precision is ample for a few hundred updates, and twice as fast.
-Single = NDArray[np.float32]
 
 #: Updates of the first, unweighted fit, whose expected counts set the weights of genes.
 PILOT = 15
@@ -27,9 +25,10 @@ GAIN = 0.01
 MOST_SPOTS, FEWEST_SPOTS = 500, 30
 #: Spots to judge the stop by; fewer are thinned again and again until there are half as many.
 _TRIAL_SPOTS = 200
+#: Updates between two looks at the held-out counts of all spots.
+_TRIAL_UPDATES = 12
 #: Counts that a gene's scale is shrunk to 1 by.
 _PRIOR_COUNTS = 10.0
-_TINY = 1e-30
 
 _log = logging.getLogger(__name__)
 
@@ -52,87 +51,135 @@ class Calibration:
     dispersion: Single
     updates: int
 
-    def gene_weighting(self, counts: Single) -> Single:
-        """Weight of each gene in each spot: the share of Poisson noise in the variance that is expected of it."""
-        expected = nth(multiplicative_updates(counts, self.signatures), PILOT) @ self.signatures.T
-        expected *= self.dispersion
+    def spots(self, counts: sparse.csr_matrix, parts: NDArray[np.bool_] | None = None) -> list[Spots]:
+        """Spots as they are to be fitted, once in each part of the genes.
+
+        A gene counts in a spot with the share of Poisson noise in the variance that is expected of it there.
+
+        Parameters
+        ----------
+        counts
+            In single precision, shape (n_spots, n_genes).
+        parts
+            Which genes have a part, shape (n_parts, n_genes); None: one part, of all.
+        """
+        if parts is None:
+            parts = np.ones((1, counts.shape[1]), dtype=bool)
+        # Part by part, so that what is found in one does not depend, to the bit, on which others there are.
+        plain = [
+            Spots.of(_only(counts, part), self.signatures, part.astype(np.float32) @ self.signatures) for part in parts
+        ]
+        wild = np.flatnonzero(self.dispersion)
+        if not len(wild):
+            return plain
+        expected = Spots.of(counts, self.signatures).climb(PILOT) @ self.signatures[wild].T
+        expected *= self.dispersion[wild]
         expected += 1
-        weights: Single = np.reciprocal(expected, out=expected)
-        return weights
-
-
-def multiplicative_updates(
-    counts: Single, signatures: Single, gene_weighting: Single | None = None
-) -> Iterator[Single]:
-    """Weights (n_spots, n_types) after each multiplicative update, without end, from equal counts for all types.
-
-    ``gene_weighting`` (n_spots, n_genes) weighs the log-likelihood of each count.
-    """
-    depth = np.maximum(signatures.sum(axis=0), _TINY)
-    weighted, total = (
-        (counts, depth) if gene_weighting is None else (counts * gene_weighting, gene_weighting @ signatures)
-    )
-    total = np.maximum(total, _TINY)
-    weights = counts.sum(axis=1, keepdims=True) / (len(depth) * depth)
-    while True:
-        mean = weights @ signatures.T
-        np.maximum(mean, _TINY, out=mean)
-        weights = weights * (np.divide(weighted, mean, out=mean) @ signatures) / total
-        yield weights
-
-
-def nth(path: Iterator[Single], updates: int) -> Single:
-    """Where a path stands after some updates (1 or more)."""
-    return next(islice(path, updates - 1, None))
+        weighting = np.reciprocal(expected, out=expected)
+        # Genes without over-dispersion count in full, in every spot.
+        totals = [
+            weighting @ (self.signatures[wild] * part[wild, None])
+            + (part & (self.dispersion == 0)).astype(np.float32) @ self.signatures
+            for part in parts
+        ]
+        place = np.full(counts.shape[1], -1)
+        place[wild] = np.arange(len(wild))
+        return [
+            replace(one, counts=_weighed(one.counts, weighting, place), total=total)
+            for one, total in zip(plain, totals, strict=True)
+        ]
 
 
 def calibrate(
-    counts: sparse.csr_matrix, signatures: Array, seed: int, gene_weights: bool, updates: int | None
+    counts: sparse.csr_matrix,
+    signatures: Array,
+    seed: int,
+    gene_weights: bool,
+    updates: int | None,
+    share_out: Map = map,
 ) -> Calibration:
     """Learn gene scales, over-dispersion and the number of updates from spots that all have counts."""
     rng = np.random.default_rng(seed)
     counts = counts[rng.permutation(counts.shape[0])[:MOST_SPOTS]]
-    dense = counts.toarray().astype(np.float32)
     single = signatures.astype(np.float32)
     model = Calibration(single, np.zeros(len(single), dtype=np.float32), updates or MOST_UPDATES)
-    if gene_weights and len(dense) >= FEWEST_SPOTS:
-        model = _weigh_genes(dense, model)
-    return model if updates is not None or not len(dense) else replace(model, updates=_stop(counts, dense, model, rng))
+    if gene_weights and counts.shape[0] >= FEWEST_SPOTS:
+        model = _weigh_genes(counts.astype(np.float32), model, share_out)
+    if updates is not None or not counts.shape[0]:
+        return model
+    return replace(model, updates=_stop(counts, model, rng, share_out))
 
 
-def _weigh_genes(counts: Single, plain: Calibration) -> Calibration:
-    fitted = nth(multiplicative_updates(counts, plain.signatures), PILOT) @ plain.signatures.T
-    pool, pooled_fit = counts.sum(axis=0, dtype=np.float64), fitted.sum(axis=0, dtype=np.float64)
+def _weigh_genes(counts: sparse.csr_matrix, plain: Calibration, share_out: Map) -> Calibration:
+    fitted = Spots.of(counts, plain.signatures).climb(PILOT, share_out) @ plain.signatures.T
+    pool, pooled_fit = (np.asarray(table.sum(axis=0, dtype=np.float64)).ravel() for table in (counts, fitted))
     scale = (pool + _PRIOR_COUNTS) / (pooled_fit + _PRIOR_COUNTS)
     fitted *= scale.astype(np.float32)
-    excess = ((counts - fitted) ** 2 - fitted).sum(axis=0, dtype=np.float64)
-    excess /= np.maximum((fitted**2).sum(axis=0, dtype=np.float64), _TINY)
+    squares = (fitted**2).sum(axis=0, dtype=np.float64)
+    fitted_at = fitted[row_of_each(counts), counts.indices]
+    # The sum of (counts - fitted) ** 2 - fitted is that where all counts are 0, and what changes where they are not.
+    change = ((counts.data - fitted_at) ** 2).astype(np.float64) - fitted_at**2
+    excess = squares - fitted.sum(axis=0, dtype=np.float64)
+    excess += np.bincount(counts.indices, change, minlength=len(excess))
+    excess /= np.maximum(squares, TINY)
     # The root takes half of a gene's misfit for its capture, and leaves half to what the tissue expresses.
     half_way = np.sqrt(scale).astype(np.float32)[:, None]
     return replace(plain, signatures=plain.signatures * half_way, dispersion=np.maximum(excess, 0).astype(np.float32))
 
 
-def _stop(counts: sparse.csr_matrix, dense: Single, model: Calibration, rng: np.random.Generator) -> int:
+def _stop(counts: sparse.csr_matrix, model: Calibration, rng: np.random.Generator, share_out: Map) -> int:
     """Twice the updates on one half of the molecules after which the likelihood of the other hardly rises, or falls."""
-    counts, dense = counts[:_TRIAL_SPOTS], dense[:_TRIAL_SPOTS]
-    times = -(-_TRIAL_SPOTS // (2 * len(dense)))
-    gene_weighting = np.tile(model.gene_weighting(dense), (times, 1))
+    counts = counts[:_TRIAL_SPOTS]
+    times = -(-_TRIAL_SPOTS // (2 * counts.shape[0]))
+    whole = model.spots(counts.astype(np.float32))[0]
+    # What each count weighs, at the places of the counts.
+    share = whole.counts.copy()
+    share.data = whole.counts.data / counts.data.astype(np.float32)
     half = sparse.vstack([thin(counts, 0.5, rng) for _ in range(times)], format="csr")
     rest = sparse.vstack([counts] * times, format="csr") - half
     rest.eliminate_zeros()
-    spots, genes = rest.nonzero()
-    held = np.asarray(rest[spots, genes]).ravel() * gene_weighting[spots, genes]
-    total = gene_weighting @ model.signatures
-
-    def level(weights: Single) -> float:
-        mean = (weights @ model.signatures.T)[spots, genes].astype(np.float64)
-        return float(held @ np.log(np.maximum(mean, _TINY)) - np.einsum("nk,nk->", weights, total, dtype=np.float64))
-
-    path = islice(
-        multiplicative_updates(half.toarray().astype(np.float32), model.signatures, gene_weighting), model.updates
+    share = sparse.vstack([share] * times, format="csr")
+    spots = replace(
+        Spots.of(half.astype(np.float32), model.signatures),
+        counts=half.multiply(share).tocsr().astype(np.float32),
+        total=np.tile(whole.total, (times, 1)),
     )
-    for done, (before, after) in enumerate(pairwise(map(level, path)), start=1):
-        if after - before < GAIN * len(gene_weighting):
-            return min(2 * done, model.updates)
+    held = rest.multiply(share).tocsr().astype(np.float32)
+    weights, levels = spots.start.copy(), np.zeros(0)
+
+    def climb(rows: NDArray[np.intp], updates: int) -> Array:
+        """Climb on with a few spots; the log-likelihood of what they did not see, after each update."""
+        group = spots.group(rows)
+        genes, unseen = padded(held, rows, int(np.diff(held.indptr)[rows].max()))
+        signatures, reached = model.signatures[genes], np.empty(updates)
+        for number in range(updates):
+            weights[rows] = found = group.update(weights[rows])
+            mean = np.matmul(signatures, found[:, :, None])[:, :, 0].astype(np.float64)
+            reached[number] = (unseen * np.log(np.maximum(mean, TINY))).sum()
+            reached[number] -= np.einsum("nk,nk->", found, spots.total[rows], dtype=np.float64)
+        return reached
+
+    while len(levels) < model.updates:
+        more = partial(climb, updates=min(_TRIAL_UPDATES, model.updates - len(levels)))
+        levels = np.append(levels, sum(share_out(more, spots.few())))
+        little = np.flatnonzero(np.diff(levels) < GAIN * len(weights))
+        if len(little):
+            return int(min(2 * (little[0] + 1), model.updates))
     _log.info("the held-out likelihood still rises after %d updates: stopped there", model.updates)
     return model.updates
+
+
+def _only(counts: sparse.csr_matrix, part: NDArray[np.bool_]) -> sparse.csr_matrix:
+    """Counts of some genes, the others 0."""
+    if part.all():
+        return counts
+    kept = part[counts.indices]
+    before = np.concatenate([[0], np.cumsum(kept)])
+    return sparse.csr_matrix((counts.data[kept], counts.indices[kept], before[counts.indptr]), counts.shape)
+
+
+def _weighed(counts: sparse.csr_matrix, weighting: Single, place: NDArray[np.intp]) -> sparse.csr_matrix:
+    """Counts times the weights of genes; ``place`` is the column of a gene among the weights, or -1."""
+    at = place[counts.indices]
+    weight = np.where(at >= 0, weighting[row_of_each(counts), at], np.float32(1))
+    return sparse.csr_matrix((counts.data * weight, counts.indices, counts.indptr), counts.shape)

@@ -55,7 +55,8 @@ def read_regions(path: str | os.PathLike[str], *, named_only: bool = False, hint
     """Read polygons and multipolygons with their holes and names.
 
     A region's name is its ``name``, else its class, else ``region N`` by its place in the file; regions of one name
-    are one region. Lines and points are passed over.
+    are one region. Lines and points are passed over, and so are cores of a tissue microarray that QuPath says are
+    missing; the others are called as in its grid (``A-1``).
 
     Parameters
     ----------
@@ -76,6 +77,8 @@ def read_regions(path: str | os.PathLike[str], *, named_only: bool = False, hint
     named: dict[str, list[Geometry]] = {}
     group: dict[str, str] = {}
     for number, properties, shape in read_polygons(Path(path), hint):
+        if properties.get("isMissing") is True:
+            continue
         own = str(class_of(properties) or "").strip()
         name = str(properties.get("name") or "").strip() or own
         if name or not named_only:
@@ -118,7 +121,8 @@ def read_polygons(path: Path, hint: str = _HINT) -> Iterator[tuple[int, Mapping[
         try:
             shape = _shape(geometry if isinstance(geometry, Mapping) else {})
         except (TypeError, ValueError) as error:
-            raise InputError(f"feature {number} is no polygon of numbers ({error})", where=path, hint=hint) from error
+            reason = "its rings are not lists of x and y" if isinstance(error, TypeError) else error
+            raise InputError(f"feature {number} is no polygon of numbers ({reason})", where=path, hint=hint) from error
         if shape is not None:
             yield number, properties if isinstance(properties, Mapping) else {}, shape
 

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ...progress import tell
 from ..metrics import MIN_SPOTS, Array, pearson, unit_deviations
 from .toroidal_null import random_shifts
 
 #: Shifts tried, fewer where a cohort is large, and the work (shifts x spots x types) that they may cost.
 MOST_SHIFTS, FEWEST_SHIFTS, _WORK = 999, 199, 2e9
+#: A sum of squares, of deviations of length 1, that is taken from a difference; less is computed with more care.
+_CANCELLED = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +85,7 @@ def section_null(
     real = np.full((len(names), observed.shape[1]), np.nan)
     null = np.zeros((len(names), shifts, observed.shape[1]))
     for number, name in enumerate(names):
+        tell("maps moved apart (sections)", number, len(names))
         rows = section == name
         r = pearson(observed[rows], predicted[rows])
         if rows.sum() < MIN_SPOTS or not np.isfinite(r).any():
@@ -90,6 +94,7 @@ def section_null(
         null[number] = np.where(
             np.isfinite(r), _shifted(observed[rows], predicted[rows], xy_um[rows], shifts, rng), 0.0
         )
+    tell("maps moved apart (sections)", len(names), len(names))
     return SectionNull(names, real, null)
 
 
@@ -109,5 +114,15 @@ def shift_null(
 def _shifted(observed: Array, predicted: Array, xy: Array, shifts: int, rng: np.random.Generator) -> Array:
     """Correlation after each shift, ``(shifts, n_types)``."""
     unit = unit_deviations(observed)
-    moved = (unit_deviations(predicted[source]) for source in random_shifts(xy, shifts, rng))
-    return np.stack([(unit * deviation).sum(axis=0) for deviation in moved])
+    scaled = unit_deviations(predicted)
+    varies = scaled.any(axis=0)
+    found = np.empty((shifts, observed.shape[1]))
+    for number, source in enumerate(random_shifts(xy, shifts, rng)):
+        moved = scaled[source]
+        square = np.einsum("nk,nk->k", moved, moved) - moved.sum(axis=0) ** 2 / len(moved)
+        # The labels' deviations add up to 0, so that the mean of what is moved drops out.
+        found[number] = np.einsum("nk,nk->k", unit, moved) / np.sqrt(np.maximum(square, _CANCELLED))
+        few = varies & (square <= _CANCELLED)  # little is left of a map, or nothing
+        if few.any():
+            found[number, few] = (unit[:, few] * unit_deviations(moved[:, few])).sum(axis=0)
+    return found

@@ -38,4 +38,4 @@ def random_shifts(xy: ArrayLike, count: int, seed: int | np.random.Generator = 0
         mirror, shift = rng.integers(2, size=2).astype(bool), rng.random(2) * box
         moved = np.mod(np.where(mirror, -at, at) + shift, box)
         moved[moved >= box] = 0.0  # rounding may give the box itself, which is off the torus
-        yield np.asarray(tree.query(moved)[1])
+        yield np.asarray(tree.query(moved, workers=-1)[1])

@@ -125,6 +125,8 @@ def _words(error: BaseException, url: str) -> str:
     secrets = [url, urlsplit(url).query, urlsplit(url).netloc.rpartition("@")[0]]
     for secret in filter(None, secrets):
         text = text.replace(secret, "...")
+    # aiohttp shows the error below as Python would: <ContentLengthError: 400, message='Not enough data ...'>
+    text = re.sub(r"<\w+: \d+, message=(['\"])(.*?)\1.*?>", r"\2", text)
     # Anything that looks like a signed address of somewhere else (a redirect), or a user of a proxy, goes too.
     text = re.sub(r"//[^/@\s]*@", "//...@", text)
     return re.sub(r"\?[^\s'\"),]+", "?...", text)[:300]

@@ -84,6 +84,12 @@ def make_phantom(
         A parameter is out of range, or the folder holds something else than this phantom.
     StorageError
         The disk is full or the folder cannot be written.
+
+    Examples
+    --------
+    >>> sheet = hm.make_phantom("tiny", donors=1, sections_per_donor=1, size_um=(400, 400), progress=False)
+    >>> sheet.name
+    'sheet.csv'
     """
     parameters = Parameters(
         int(seed),

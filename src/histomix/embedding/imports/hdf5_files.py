@@ -55,9 +55,9 @@ def read(path: Path, _encoder: str | None = None) -> Part:
                 facts,
                 convention,
             )
+    except FeatureError:
+        raise
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, FeatureError):
-            raise
         raise FeatureError(f"it is damaged, or no HDF5 ({error})", where=path, hint=_WHOLE) from error
 
 

@@ -124,6 +124,12 @@ def import_features(
         A format needs a library that is not installed.
     StorageError
         Something cannot be written.
+
+    Examples
+    --------
+    It needs features of another program.
+
+    >>> features = hm.import_features("trident", "sheet.csv", "features-trident")  # doctest: +SKIP
     """
     stated = TileFacts(encoder=encoder, mpp=mpp, tile_um=tile_um, origin=origin, scale=scale)
     sections = Cohort.of(cohort)

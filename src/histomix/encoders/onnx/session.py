@@ -6,6 +6,7 @@ Its telemetry is off: ``ORT_DISABLE_TELEMETRY`` stands in the environment before
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,9 @@ class OnnxSession:
             raise self._refused(error) from error
 
     def _refused(self, error: Exception) -> EncoderError:
-        reason = next(reversed(str(error).strip().splitlines()), type(error).__name__)
+        text = next(reversed(str(error).strip().splitlines()), type(error).__name__)
+        # What stands before the words is for those who write ONNX Runtime: "[ONNXRuntimeError] : 7 : FAIL : ...".
+        reason = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
         return EncoderError(f"{self._what} cannot be used ({reason})", where=self._where, hint=self._hint)
 
 

@@ -17,7 +17,8 @@ _log = logging.getLogger(__name__)
 
 #: A test tile is a near copy of a training tile when it is nearer to it than this share of the usual distance between
 #: nearest tiles within its own section, and of its own distance to those. With the built-in encoder a tile saved again
-#: as JPEG lies at .07 (quality 90) or .43 (quality 60, moved by one pixel); tiles of other donors at .75 at least.
+#: as JPEG lies at .10 (quality 90) or .32 (quality 60, moved by one pixel); tiles of other sections of the same patient
+#: at .85 at least, of other donors at 1.2.
 NEAR = 0.5
 #: Near copies of fewer tiles of a section than this are not told: two empty tiles may well be alike.
 LEAST_TILES, LEAST_SHARE = 3, 0.02

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from ...common.tables import column_names, read_columns
+from ...common.tables import column_names, numbers, read_columns
 from ...errors import InputError, MissingFileError, SectionError
 from ...spots.formats import check_options, find_format, split_location
 from ...spots.formats.cells.tables import PLAIN
@@ -19,6 +20,8 @@ from ...spots.pseudo_spots import COUNTS_KEY, MAX_UNASSIGNED, assigned, cells_in
 
 #: Columns, in lower case, that may hold the type of a cell.
 _TYPES = ("cell_type", "celltype", "cell_types", "cell type", "type", "annotation", "group", "cluster")
+#: Sides of a slide beside it, beyond which nothing was measured.
+_FAR = 10
 _HINT = "Give a table with x_px, y_px (or x_um, y_um) and cell_type, one row per cell, or the folder of a platform"
 
 
@@ -61,7 +64,7 @@ def read_cells(path: str | os.PathLike[str], mpp: float) -> tuple[pd.DataFrame, 
     Raises
     ------
     InputError
-        The file is absent, or has no cells with places and types.
+        The file is absent, has no cells with types, or a coordinate that is no number.
     """
     place, options = split_location(os.fspath(path))
     if not place.exists():
@@ -128,6 +131,28 @@ def cells_in_tiles(
     return TileCells(counts[kept], int(named.sum()), int((named & inside).sum()), tuple(notes))
 
 
+def check_near(xy_px: NDArray[np.float64], size_px: Sequence[float], what: str, where: str) -> None:
+    """Refuse places (n, 2) that are nowhere near a slide: they are no places, but a mark or a slip.
+
+    A table may hold more than the slide shows, so what lies a few slides off is left to be counted nowhere.
+
+    Raises
+    ------
+    InputError
+        A place lies more than ten sides of the slide beside it.
+    """
+    size = np.asarray(size_px, dtype=np.float64)
+    far = ((xy_px < -_FAR * size) | (xy_px > (1 + _FAR) * size)).any(axis=1)
+    if far.any():
+        x, y = xy_px[np.argmax(far)]
+        raise InputError(
+            f"{int(far.sum()):,} of its {what} lie nowhere near the slide of {size[0]:.0f} x {size[1]:.0f} px "
+            f"(the first at {x:.6g}, {y:.6g} px)",
+            where=where,
+            hint="Correct them or take them out; places are in level-0 px of this slide",
+        )
+
+
 def _plain(path: Path, mpp: float, type_column: str | None) -> tuple[pd.DataFrame, list[str]] | None:
     """A plain table; None where it has not the columns of one."""
     present = column_names(path)
@@ -138,18 +163,14 @@ def _plain(path: Path, mpp: float, type_column: str | None) -> tuple[pd.DataFram
         return None
     table = read_columns(path, [layout.x, layout.y, column])
     scale = 1.0 if layout.unit == "image px" else 1.0 / mpp
-    numbers = {
-        axis: pd.to_numeric(table[name], errors="coerce").astype(np.float64) * scale
-        for axis, name in (("x_px", layout.x), ("y_px", layout.y))
-    }
-    cells = pd.DataFrame({**numbers, "cell_type": assigned(table[column])})
-    placed = np.isfinite(cells[["x_px", "y_px"]].to_numpy()).all(axis=1)
-    if not placed.any():
-        raise InputError("has no cell with a place", where=path, hint=_HINT)
-    notes = [] if placed.all() else [f"{int((~placed).sum()):,} cells without coordinates are dropped"]
+    places = {axis: numbers(table, name, path) * scale for axis, name in (("x_px", layout.x), ("y_px", layout.y))}
+    cells = pd.DataFrame({**places, "cell_type": assigned(table[column])})
+    # Two cells of one type lie in one place only where a row was written twice.
+    again = cells.duplicated().to_numpy()
+    notes = [f"{int(again.sum()):,} rows repeat another and are dropped"] if again.any() else []
     if layout.unit != "image px":
         notes.append(f"{layout.x}, {layout.y} are taken as um from the slide's corner")
-    return cells[placed].reset_index(drop=True), notes
+    return cells[~again].reset_index(drop=True), notes
 
 
 def _platform(path: Path, options: dict[str, str]) -> tuple[pd.DataFrame, list[str]]:

@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 
 from ...common.geometry.polygons import Region, region_at
 from ...common.geometry.polygons import read_regions as polygon_regions
-from ...common.tables import column_names, read_columns
+from ...common.tables import column_names, numbers, read_columns
 from ...errors import InputError, MissingFileError
 
 Array = NDArray[np.float64]
@@ -138,7 +138,13 @@ def read_regions(path: str | os.PathLike[str]) -> Regions:
         keys.append(dict(zip(spelled, names, strict=True)))
     xy, placed = np.zeros((0, 2)), np.zeros(len(names), dtype=bool)
     if pair is not None:
-        columns = [pd.to_numeric(table[lower[name]], errors="coerce").to_numpy(np.float64) for name in pair]
+        # Beside keys, places are a second way to find a spot, and may be lacking.
+        columns = [
+            pd.to_numeric(table[lower[name]], errors="coerce").to_numpy(np.float64)
+            if keys
+            else numbers(table, lower[name], place)
+            for name in pair
+        ]
         both = np.stack(columns, axis=1)
         placed = np.isfinite(both).all(axis=1)
         xy = both[placed]

@@ -13,6 +13,7 @@ from ...common.metrics import auroc
 from ...errors import InputError
 from ..spatial.domains import DOMAINS, composition_domains, partition_agreement
 from .blocks import block_interval
+from .read_regions import Regions
 
 
 def score_regions(
@@ -21,8 +22,8 @@ def score_regions(
     expect: Mapping[str, Sequence[str]],
     blocks: NDArray[np.intp],
     seed: int,
-    where: str,
-    classes: Mapping[str, str] | None = None,
+    where: str | None,
+    drawn: Regions,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """AUROC of declared types in their regions, of every type in every region, and the agreement of domains.
 
@@ -39,9 +40,9 @@ def score_regions(
     seed
         Of intervals and clusters.
     where
-        What errors name.
-    classes
-        Class of each region that has one: ``expect`` may name it for its regions.
+        The map, for errors.
+    drawn
+        The regions: ``expect`` may name the class of some for them.
 
     Returns
     -------
@@ -63,13 +64,15 @@ def score_regions(
     rows: list[dict[str, Any]] = []
     expected: list[dict[str, Any]] = []
     for label, types in expect.items():
-        chosen = [region for one in label.split(",") for region in _of_class(one.strip(), groups.index, classes or {})]
-        for what, given, there in (("region", chosen, groups.index), ("cell type", types, values.columns)):
+        chosen = [region for one in label.split(",") for region in _of_class(one.strip(), groups.index, drawn.classes)]
+        for what, given, there, file in (
+            ("region", chosen, groups.index, drawn.source), ("cell type", types, values.columns, where)
+        ):  # fmt: skip
             odd = [one for one in given if one not in there]
             if odd or not given:
                 raise InputError(
                     f"there is no {what} {odd[0] if odd else ''!r}; there are {', '.join(map(str, there))}",
-                    where=where,
+                    where=file,
                     hint="Spell regions and cell types as the files do, as in 'invasive cancer=Epithelial'",
                 )
         present = np.isin(inside.astype(str), chosen)

@@ -24,7 +24,7 @@ from ..scores.bootstrap import summarise
 from ..scores.scoring import score
 from ..spatial.summary import add_spatial
 from .blocks import BLOCKS, block_interval, block_of
-from .cells import cells_in_tiles, read_cells
+from .cells import cells_in_tiles, check_near, read_cells
 from .read_regions import read_regions
 from .regions import score_regions
 
@@ -103,6 +103,12 @@ def score_map(
     InputError
         Nothing was given to score against, a file cannot be used, no cell type or tile is shared, or a region or type
         of ``expect`` does not exist.
+
+    Examples
+    --------
+    >>> score = hm.score_map("maps/patient-9", cells="cells.csv.gz")
+    >>> score.summary["protocol"]
+    'orthogonal'
     """
     if cells is None and regions is None:
         raise InputError("there is nothing to score the map against", hint="Give cells, regions or both")
@@ -115,6 +121,7 @@ def score_map(
     if not read_ok.any():
         raise InputError("holds no tile that could be read", where=where, hint="Predict the slide again")
     mpp, unit = one.mpp, one.unit
+    size_px = tuple(float(manifest["slide"].get(side, np.inf)) for side in ("width_px", "height_px"))
     relative = unit == RELATIVE and cells is not None
     if relative:
         unit = PROPORTION
@@ -136,6 +143,7 @@ def score_map(
         # The map's values answer for its tiles, however densely they lie.
         count_um = size_um or one.tile_um
         annotated, more = read_cells(cells, mpp)
+        check_near(annotated[["x_px", "y_px"]].to_numpy(), size_px, "cells", os.fspath(cells))
         counted = cells_in_tiles(annotated, positions, count_um / mpp, min_cells=min_cells)
         notes += [*more, *counted.notes]
         truth = _mapped(counted.counts.astype(np.float64), vocabulary, os.fspath(cells))
@@ -164,8 +172,9 @@ def score_map(
     if regions is not None:
         bounds = tuple(manifest["slide"].get("bounds_px", (0.0, 0.0)))[:2]
         drawn = read_regions(regions)
+        check_near(drawn.positions_px, size_px, "places", os.fspath(regions))
         names = drawn.at(values.index, positions.to_numpy(), side_um / mpp / 2, bounds)
-        part, found_rows = score_regions(values, names, expect or {}, blocks, seed, where, drawn.classes)
+        part, found_rows = score_regions(values, names, expect or {}, blocks, seed, where, drawn)
         notes += part.pop("notes")
         facts["regions"] = {"file": _file(regions), **part}
         metrics.append(found_rows.assign(section=name, donor=donor or "", head=MAP))

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ...abundance import Abundance
+from ...common.words import counted
 from ...heads import TrainingSet
 from ..folds import Fold
 
@@ -105,7 +106,7 @@ def ceiling_words(ceiling: Mapping[str, Any] | None) -> str:
     if ceiling is None:
         return "ceiling unknown: the labels carry no reliability"
     return (
-        f"ceiling: mean reliability of the labels {ceiling['mean']:.3f} ({ceiling['n_types']} types, "
-        f"{ceiling['n_sections']} sections), so even a perfect prediction has a mean Pearson of {ceiling['bound']:.3f} "
-        "at most"
+        f"ceiling: mean reliability of the labels {ceiling['mean']:.3f} ({counted(ceiling['n_types'], 'type')}, "
+        f"{counted(ceiling['n_sections'], 'section')}), so even a perfect prediction has a mean Pearson of "
+        f"{ceiling['bound']:.3f} at most"
     )

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ...common.metrics import Array
-from ...heads import CompositionRegressor, TrainingSet, calibrate, held_out_kind
+from ...heads import CompositionRegressor, TrainingSet, calibrate_levels, held_out_kind
 from ..folds import Fold
 
 #: Levels of the curve, and the one whose coverage and width stand in the table.
@@ -74,8 +74,8 @@ class IntervalScores:
         names, sections = self._sections(fold)
         shape = (len(names), len(training.cell_types))
         found = {"coverage": np.empty(shape), "width": np.empty(shape), "curve": np.empty((len(names), len(LEVELS)))}
-        for column, level in enumerate(LEVELS):
-            intervals = calibrate(training.Y[rows], held_out, spread, groups, level, training.unit, kind, n_donors)
+        fitted = calibrate_levels(training.Y[rows], held_out, spread, groups, LEVELS, training.unit, kind, n_donors)
+        for column, (level, intervals) in enumerate(zip(LEVELS, fitted, strict=True)):
             lower, upper = intervals.bounds(values, at_test)
             inside = (training.Y[test] >= lower) & (training.Y[test] <= upper)
             for number, section in enumerate(names):

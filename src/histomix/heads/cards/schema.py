@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ...abundance import UNITS
 from ...common.naming import OWN_COLUMNS
+from ...common.units import LABEL_UNITS
 
 #: A name of a cell type or an encoder is a line, not a text.
 _LONGEST_NAME = 1000
@@ -59,7 +59,10 @@ _CARD: dict[str, tuple[_Test, str]] = {
     "format": (_whole(10**6), "a whole number"),
     "histomix": (_text, "text"),
     "name": (_text, "text"),
-    "unit": (lambda value: value in UNITS if isinstance(value, str) else False, f"one of {', '.join(UNITS)}"),
+    "unit": (
+        lambda value: value in LABEL_UNITS if isinstance(value, str) else False,
+        f"one of {', '.join(LABEL_UNITS)}",
+    ),
     "cell_types": (
         lambda value: _names(value) and not OWN_COLUMNS.intersection(value),
         "a list of different names, none of them of a column of a map",
@@ -72,6 +75,7 @@ _CARD: dict[str, tuple[_Test, str]] = {
 }
 _OPTIONAL: dict[str, tuple[_Test, str]] = {
     "encoder_licences": (_or_none(_tables), "a list of licences"),
+    "licences": (_or_none(_table), "a table of licences"),
     "context_um": (lambda value: _number(value) and value >= 0, "a number from 0 on"),
     "scores": (_or_none(_table), "a table of scores"),
     "levels": (_or_none(_table), "a table"),

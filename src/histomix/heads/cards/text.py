@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ...common.units import RELATIVE
 from ...common.words import counted
 from .answers import answer_words, answers_of
 from .levels import Levels, levels_of
@@ -50,9 +51,40 @@ def card_terms(card: Mapping[str, Any]) -> list[str]:
         f"licence of the encoder {one.encoder}: {one.licence} ({_TERMS[one.commercial_use]})"
         for one in encoder_terms(card)
     ]
+    lines += [f"licence of the {what}: {words}" for what, words in _licences(card)]
     tissue = card.get("tissue")
     lines.append(f"tissue: {', '.join(tissue) if isinstance(tissue, list) else tissue}")
     return lines + [card[name] for name in ("intended_use", "limits") if card.get(name)]
+
+
+def card_summary(card: Mapping[str, Any]) -> list[str]:
+    """What a head is, in lines: cell types and their unit, what it sees of a slide, its training, and its score."""
+    types = [str(name) for name in card.get("cell_types") or []]
+    lines = [f"{counted(len(types), 'cell type')}, in {card.get('unit')}: {_names(types)}"]
+    tiles = [
+        f"{one.get('name')}, {one.get('size_px')} px at {one.get('mpp')} um per px"
+        for one in card.get("encoders") or []
+    ]
+    lines.append(f"tile: {'; '.join(tiles)}")
+    training = card.get("training") or {}
+    counts = [
+        counted(training[f"n_{noun}s"], noun) for noun in ("donor", "section", "spot") if f"n_{noun}s" in training
+    ]
+    lines.append(f"trained on {', '.join(counts)}")
+    scores = card.get("scores") or {}
+    mean = (scores.get("pearson") or {}).get("mean")
+    if mean is not None:
+        lines.append(f"score: mean Pearson {mean:.2f} with the labels, {scores.get('protocol')}")
+    return lines
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
+
+
+def _licences(card: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Licences of the training data and of the labels, where the card has them."""
+    return [(str(what), str(words)) for what, words in (card.get("licences") or {}).items()]
 
 
 def card_markdown(card: Mapping[str, Any], *, names: bool = True) -> str:
@@ -83,7 +115,8 @@ def card_markdown(card: Mapping[str, Any], *, names: bool = True) -> str:
     absent = training.get("cell_types_without_labels")
     if absent:
         parts.append(f"Absent from training and never predicted: {_listed(absent, len(absent))}.")
-    parts += ["## Training data", _training(training, names), "## What it sees", _sees(card)]
+    licences = "".join(f"\n- Licence of the {plain(what)}: {plain(words)}" for what, words in _licences(card))
+    parts += ["## Training data", _training(training, names) + licences, "## What it sees", _sees(card)]
     parts += [
         "## Scores",
         _scores(card.get("scores")),
@@ -267,10 +300,10 @@ def _levels(card: Mapping[str, Any]) -> str:
         "but places within a slide are told."
     )
     text += "\n\n" + markdown_table([*head, f"{levels.level:.0%} of slides within"], rows)
-    return text + _totals(card["levels"].get("totals"))
+    return text + _totals(card["levels"].get("totals"), card["unit"])
 
 
-def _totals(facts: Mapping[str, Any] | None) -> str:
+def _totals(facts: Mapping[str, Any] | None, unit: str) -> str:
     """How well the number of cells in a spot is told."""
     numbers = [(facts or {}).get(name) for name in ("rmse", "rmse_constant", "least", "most")]
     if not facts or not all(isinstance(one, int | float) for one in numbers):
@@ -282,6 +315,8 @@ def _totals(facts: Mapping[str, Any] | None) -> str:
     )
     if facts.get("told") is True:
         return text + "So totals are told as well as by the training mean, or better."
+    if unit == RELATIVE:
+        return text + "So totals of a new slide are not told, and the head answers in relative abundance."
     return text + "So totals of a new slide are not told: read its numbers relative to each other, not as cells."
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ...common.metrics import within_sections
+from ...progress import tell
 from ..neighbourhood import WORTH
 from .network import Layers, Loss, Recipe, averaged, epochs, forward, in_step, one_thread
 
@@ -87,11 +88,13 @@ class Ensemble:
         with in_step(len(runs), sum(sizes)) as each:
             while len(curve) < max_epochs and len(curve) - self.n_epochs.max() <= patience:
                 results = list(each(step, range(len(runs))))
+                tell("epochs", len(curve) + 1, max_epochs)
                 curve.append(np.average([losses for _, losses in results], axis=0, weights=sizes).tolist())
                 for view in range(self.n_views):
                     if curve[-1][view] == min(row[view] for row in curve) and curve[-1][view] < np.inf:
                         self._best[view] = [_copy(self._of_view(layers, view)) for layers, _ in results]
                         self.n_epochs[view] = len(curve)
+        tell("epochs", max_epochs, max_epochs)
         self.curve = np.array(curve)
 
     def choose_views(

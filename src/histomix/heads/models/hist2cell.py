@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ...errors import HeadError
+from ...progress import tell
 from ..base import CompositionRegressor, to_unit
 from ..inner_folds import inner_splits
 from ..neighbourhood import Positions, spot_pitch_um
@@ -193,7 +194,8 @@ class Hist2CellRegressor(CompositionRegressor):
             )
             steps = -(-len(X) // self.batch_size) * epochs
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-            for _ in range(epochs):
+            for epoch in range(epochs):
+                tell("epochs", epoch, epochs)
                 network.train()
                 order = rng.permutation(len(X))
                 for start in range(0, len(X), self.batch_size):
@@ -210,6 +212,7 @@ class Hist2CellRegressor(CompositionRegressor):
                     schedule.step()
                 if watch is not None and watch(network):
                     break
+        tell("epochs", epochs, epochs)
         return network
 
     def _centres(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from ...errors import HeadError
+from ...progress import tell
 from ..base import CompositionRegressor, to_unit
 from ..inner_folds import inner_splits
 from ..neighbourhood import Positions
@@ -190,11 +191,13 @@ class Sun2025Regressor(CompositionRegressor):
         with in_step(len(networks), len(X)) as each:
             while len(curve) < most and (self.epochs or len(curve) - self.n_epochs_ <= self.patience):
                 losses = list(each(_Network.step, networks))
+                tell("epochs", len(curve) + 1, most)
                 curve.append(float(np.average(losses, weights=sizes)) if any(sizes) else 0.0)
                 if self.epochs or curve[-1] == min(curve):
                     self.n_epochs_ = len(curve)
                     for network in networks:
                         network.keep()
+        tell("epochs", most, most)
         if self.epochs is None:
             self.inner_loss_ = np.array(curve)
             self.held_out_ = np.full(Y.shape, np.nan)

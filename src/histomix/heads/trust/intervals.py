@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -16,7 +16,8 @@ LEVEL = 0.9
 #: The error's variance is never taken below this share of its mean: a tile is not certain because it is predicted as 0.
 _FLOOR = 0.01
 #: Factors on intervals that were calibrated on sections of one donor, of two: they make them hold other donors of a
-#: phantom (eight donors, ridge: 1.9 and 2.0 at levels of .8 and .9, 1.65 and 1.75 with two).
+#: phantom (eight donors, ridge, an earlier built-in encoder: 1.9 and 2.0 at levels of .8 and .9, 1.65 and 1.75 with
+#: two; of the present one less would do).
 WIDENED = {1: 2.0, 2: 1.7}
 WIDENED_BY = "the spread between donors of the phantom"
 #: Scores at which a cell type's distributions are compared, at most; what lies between is rounded up.
@@ -151,8 +152,23 @@ def calibrate(
     HeadError
         The level is out of range, or fewer than two groups have held-out predictions.
     """
-    if not 0.5 <= level <= 0.99:
-        raise HeadError(f"the level of an interval must be from 0.5 to 0.99; it is {level!r}")
+    return calibrate_levels(Y, held_out, spread, groups, (level,), unit, kind, n_donors)[0]
+
+
+def calibrate_levels(
+    Y: np.ndarray,
+    held_out: np.ndarray,
+    spread: np.ndarray | None,
+    groups: np.ndarray,
+    levels: Sequence[float],
+    unit: str = "proportion",
+    kind: str = "donor",
+    n_donors: int = 1,
+) -> list[Intervals]:
+    """What `calibrate` makes at each of some levels, at the cost of one: only the multipliers differ."""
+    for level in levels:
+        if not 0.5 <= level <= 0.99:
+            raise HeadError(f"the level of an interval must be from 0.5 to 0.99; it is {level!r}")
     known = np.isfinite(held_out).all(axis=1)
     if spread is not None:
         known &= np.isfinite(spread).all(axis=1)
@@ -168,9 +184,31 @@ def calibrate(
     variance = _fit_variance(np.square(observed - values), values, width_of, row_weight)
     expected = expected_error(variance, values, width_of)
     score = np.divide(np.abs(observed - values), expected, out=np.zeros_like(expected), where=expected > 0)
-    quantiles = [group_quantile(score[:, column], group, len(names), level) for column in range(score.shape[1])]
-    multiplier = np.array([quantile for quantile, _ in quantiles])
-    left_out = np.stack([coverage for _, coverage in quantiles], axis=1)
+    quantiles = [group_quantiles(column, group, len(names), levels) for column in score.T]
+    made = []
+    for number, level in enumerate(levels):
+        multiplier = np.array([of_type[number][0] for of_type in quantiles])
+        left_out = np.stack([of_type[number][1] for of_type in quantiles], axis=1)
+        made.append(
+            _intervals(variance, multiplier, left_out, level, names, values, width_of, row_weight, unit, kind, n_donors)
+        )
+    return made
+
+
+def _intervals(
+    variance: np.ndarray,
+    multiplier: np.ndarray,
+    left_out: np.ndarray,
+    level: float,
+    names: np.ndarray,
+    values: np.ndarray,
+    width_of: np.ndarray | None,
+    row_weight: np.ndarray,
+    unit: str,
+    kind: str,
+    n_donors: int,
+) -> Intervals:
+    """Intervals of one level, and their facts."""
     widened = WIDENED.get(n_donors) if kind == "section" else None
     unnamed = Intervals(variance, multiplier * (widened or 1.0), unit)
     lower, upper = unnamed.bounds(values, width_of)
@@ -213,19 +251,29 @@ def group_quantile(score: np.ndarray, group: np.ndarray, n_groups: int, level: f
     level
         The share.
     """
+    return group_quantiles(score, group, n_groups, (level,))[0]
+
+
+def group_quantiles(
+    score: np.ndarray, group: np.ndarray, n_groups: int, levels: Sequence[float]
+) -> list[tuple[float, np.ndarray]]:
+    """What `group_quantile` gives at each of some levels, with all that they share done once."""
     ordered = np.sort(score)
     if len(ordered) > _GRID:
         ordered = ordered[np.unique(np.linspace(0, len(ordered) - 1, _GRID).round().astype(int))]
-    below = np.stack(
-        [
-            np.searchsorted(np.sort(score[group == one]), ordered, side="right") / (group == one).sum()
-            for one in range(n_groups)
-        ]
-    )
-    coverage = np.empty(n_groups)
+    by_group = np.split(score[np.argsort(group, kind="stable")], np.cumsum(np.bincount(group, minlength=n_groups))[:-1])
+    below = np.stack([np.searchsorted(np.sort(own), ordered, side="right") / len(own) for own in by_group])
+    # What is left of sum and least without one group.
+    total, worst = below.sum(axis=0), below.argmin(axis=0)
+    least, next_least = np.partition(below, 1, axis=0)[:2]
+    found, coverage = [], np.empty((len(levels), n_groups))
     for one in range(n_groups):
-        coverage[one] = below[one, _first(np.delete(below, one, axis=0), level)]
-    return float(ordered[_first(below, level)]), coverage
+        others = total - below[one] + np.where(worst == one, next_least, least)
+        for number, level in enumerate(levels):
+            coverage[number, one] = below[one, _first(others, n_groups, level)]
+    for number, level in enumerate(levels):
+        found.append((float(ordered[_first(total + least, n_groups + 1, level)]), coverage[number]))
+    return found
 
 
 def expected_error(variance: np.ndarray, values: np.ndarray, spread: np.ndarray | None) -> np.ndarray:
@@ -263,10 +311,9 @@ def _fit_variance(
     return result
 
 
-def _first(below: np.ndarray, level: float) -> int:
-    """First score at which groups, and one more as bad as the worst of them, have the level on average."""
-    coverage = (below.sum(axis=0) + below.min(axis=0)) / (len(below) + 1)
-    return int(np.argmax(coverage >= level - 1e-12))  # the last one is 1
+def _first(below: np.ndarray, count: int, level: float) -> int:
+    """First score at which groups, and one more as bad as the worst of them (``count`` in all), have the level."""
+    return int(np.argmax(below / count >= level - 1e-12))  # the last one is 1
 
 
 def _round(value: float) -> float:

@@ -11,6 +11,7 @@ from scipy.stats import rankdata
 
 from ...common.metrics import Array, pearson_by_section, slide_means, spearman, spread_kept
 from ...common.resampling import interval_of, mean_and_interval, resample_weights
+from ...common.units import CELLS, RELATIVE
 from ...common.words import BETWEEN, NEITHER, WITHIN
 from ..dataset import TrainingSet
 from ..inner_folds import MIN_DONORS, held_out_kind, inner_groups, inner_splits
@@ -75,7 +76,7 @@ def held_out_levels(
     halves: list[float | None] = [None] * len(types)
     if kind == "donor" and len(donors) >= MIN_DONORS:
         halves = [_rounded(group_quantile(values, group, len(donors), level)[0]) for values in error.T]
-    counted = training.unit == "cells per spot"
+    counted = training.unit == CELLS
     return {
         **({"totals": held_out_totals(observed, predicted, constant[known], training.donor[known])} if counted else {}),
         "protocol": f"held-out {kind}",
@@ -132,6 +133,31 @@ def held_out_totals(
         "most": _rounded(max(ratios, default=None)),
         "told": bool(rmse <= without),
     }
+
+
+def answered_unit(unit: str, levels: Mapping[str, Any] | None) -> tuple[str, str]:
+    """The unit that a head answers in, and the sentence that says why it is not that of its labels, or "".
+
+    A head that counts cells, and tells the totals of donors that it has not seen worse than the training mean does,
+    answers in relative abundance. Fewer than `MIN_DONORS` donors do not show that: the unit stays.
+
+    Parameters
+    ----------
+    unit
+        Of the labels.
+    levels
+        What `held_out_levels` found.
+    """
+    totals = (levels or {}).get("totals")
+    if unit != CELLS or levels is None or not totals or totals["told"]:
+        return unit, ""
+    if not levels["donors_unseen"] or levels["n_donors"] < MIN_DONORS:
+        return unit, ""
+    return RELATIVE, (
+        f"The labels are {CELLS}, but of donors that it had not seen the head told the cells in a spot with an error "
+        f"of {totals['rmse']:.3g}, and the training mean with {totals['rmse_constant']:.3g} ({levels['n_donors']} "
+        f"donors held out in turn): so it answers in {RELATIVE}, whose totals are no numbers of cells."
+    )
 
 
 def across_slides(

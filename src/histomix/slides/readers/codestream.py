@@ -15,8 +15,10 @@ _NO_CODE = re.compile(rb"\xff[\x90\x93-\xff]")
 _RIFF_HEADER = 12
 
 
-def check_jpeg2000(data: bytes) -> None:
+def check_jpeg2000(data: bytes, *, ends: bool = True) -> None:
     """Refuse a JPEG 2000 stream that is cut, has a hole, or whose parts do not follow each other to its end.
+
+    Without ``ends`` it need not say where it ends, as its encoder never does.
 
     Raises
     ------
@@ -26,11 +28,14 @@ def check_jpeg2000(data: bytes) -> None:
     start = data.find(_START)
     if start < 0 or (start and not data.startswith(b"\0\0\0\x0cjP  ")):
         raise ValueError("not a JPEG 2000 stream")
-    stream = data[start:].rstrip(b"\0")
-    if not stream.endswith(_END):
+    stream = data[start:]
+    filled = stream.rstrip(b"\0")
+    if ends and not filled.endswith(_END):
         raise ValueError("its JPEG 2000 stream ends early")
-    place, end = _after_segments(stream, 2, _PART), len(stream) - len(_END)
-    while place < end:
+    # Zeros after the last part fill up the file; without a mark of the end they may be of the part.
+    last = len(filled) - len(_END) if ends else len(filled)
+    place, end = _after_segments(stream, 2, _PART), last if ends else len(stream)
+    while place < last:
         if not stream.startswith(_PART, place):
             raise ValueError("a part of its JPEG 2000 stream is not where the one before it ends")
         (length,) = struct.unpack_from(">I", stream, place + 6)
@@ -39,6 +44,11 @@ def check_jpeg2000(data: bytes) -> None:
         if stop > end or first > stop or _NO_CODE.search(stream, first, stop) or _HOLE.search(stream, first, stop):
             raise ValueError("its JPEG 2000 stream has bytes that are no code")
         place = stop
+
+
+def has_end(data: bytes) -> bool | None:
+    """Whether a JPEG 2000 stream says where it ends; None where it is no such stream."""
+    return data.rstrip(b"\0").endswith(_END) if _START in data else None
 
 
 def check_webp(data: bytes) -> None:

@@ -12,10 +12,11 @@ import openslide
 from PIL import Image
 
 from ...errors import SlideError, SlideReadError
-from ..dicom import check_sparse, is_ycbcr_called_rgb
+from ..dicom import check_series, is_ycbcr_called_rgb
 from ..files import named_files
 from ..resample import on_white
 from .empty import check_white
+from .jpeg2000_tiles import open_jpeg2000_tiles
 from .jpeg_tiles import open_jpeg_tiles
 from .tiff_rules import DAMAGED, PRINT_MPP, TiffFacts, is_level
 
@@ -42,7 +43,7 @@ class OpenSlideReader:
         self._path = path
         facts = facts or TiffFacts()
         named_files(path)
-        check_sparse(path)
+        check_series(path)
         self._handle: openslide.OpenSlide | None = self._open()
         self.size_px = self._handle.dimensions
         properties = self._handle.properties
@@ -62,6 +63,9 @@ class OpenSlideReader:
         self.power = _power(properties)
         plain = properties.get(openslide.PROPERTY_NAME_VENDOR) in _PLAIN_TILES
         self._tiles = open_jpeg_tiles(path, self._sizes) if plain else None
+        vendor = properties.get(openslide.PROPERTY_NAME_VENDOR, "")
+        coded = (*_PLAIN_TILES, "dicom")
+        self._jpeg2000 = open_jpeg2000_tiles(path, self._sizes, self.downsamples, vendor) if vendor in coded else None
         self._empty = [facts.empty.get(size) for size in self._sizes]
         self._sparse = properties.get(openslide.PROPERTY_NAME_VENDOR) in _SPARSE
         # The header of a DICOM may contradict the markers of its JPEG frames: libdicom believes the header.
@@ -92,6 +96,8 @@ class OpenSlideReader:
         """Free the file."""
         if self._tiles is not None:
             self._tiles.close()
+        if self._jpeg2000 is not None:
+            self._jpeg2000.close()
         # A thread may still read: the handle is freed when its last user lets go of it.
         self._handle = None
 
@@ -103,6 +109,8 @@ class OpenSlideReader:
         pixels = tiles.read(level, x, y, width, height) if tiles is not None and handle is not None else None
         if pixels is not None:
             return pixels
+        if self._jpeg2000 is not None and handle is not None:
+            self._jpeg2000.check(level, x, y, width, height)
         region = self._region(level, x, y, width, height)
         return on_white(_from_ycbcr(region) if self._ycbcr else region)
 

@@ -36,6 +36,8 @@ _UM_PER_UNIT = {
     **dict.fromkeys(("µm", "μm", "um", "micron", "microns", "micrometer", "\\u00b5m"), 1.0),
     **{"nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "inch": 25_400.0},
 }
+_OME_PIXELS, _OME_PLANES = re.compile(r"<(?:\w+:)?Pixels\b[^>]*>"), re.compile(r"""\bSize[ZCT]\s*=\s*["'](\d{1,18})""")
+_MOST_PLANES = 1 << 20
 _OFFSETS, _COUNTS = {True: 324, False: 273}, {True: 325, False: 279}
 
 
@@ -47,8 +49,11 @@ def slide_series(tif: tifffile.TiffFile) -> Any:
     ValueError
         There is none.
     SlideError
-        Its pixels are those of another file, which OME and others may name anywhere on this computer.
+        It speaks of images that it does not hold, or its pixels are those of another file, which OME and others may
+        name anywhere on this computer.
     """
+    if tif.is_ome:
+        _check_planes(tif)
     largest = max(tif.series, key=lambda series: int(series.keyframe.imagewidth) * int(series.keyframe.imagelength))
     if any(page is not None and page.parent is not tif for level in largest.levels for page in level.pages):
         raise SlideError(
@@ -57,6 +62,18 @@ def slide_series(tif: tifffile.TiffFile) -> Any:
             hint="Export the slide as one file",
         )
     return largest
+
+
+def _check_planes(tif: tifffile.TiffFile) -> None:
+    """Refuse OME metadata of more planes than a slide can have, before tifffile makes a list of them all."""
+    for pixels in _OME_PIXELS.findall(tif.ome_metadata or ""):
+        planes = math.prod(int(size) for size in _OME_PLANES.findall(pixels))
+        if planes > _MOST_PLANES:
+            raise SlideError(
+                f"its OME metadata speaks of {planes:,} planes, and the file holds {len(tif.pages):,}",
+                where=tif.filehandle.path,
+                hint=DAMAGED,
+            )
 
 
 def slide_levels(tif: tifffile.TiffFile) -> list[Any]:

@@ -197,7 +197,7 @@ class SlideCache:
             digest = digest or sidecar_digest(store, url, self.retry.silence_s)
             remotes = {file: remote_stat(store, address, self.retry) for file, address in files.items()}
             total = sum(remote.size or 0 for remote in remotes.values())
-            self._make_room(entry, total)
+            self._make_room(url, entry, total)
             done = 0
             for file, address in files.items():
                 target = paths[file]
@@ -231,17 +231,17 @@ class SlideCache:
             temporary.write_text(json.dumps(facts))
             temporary.replace(entry.note)
 
-    def _too_large(self, where: str | Path, size: str = "") -> StorageError:
+    def _too_large(self, where: str, size: str = "") -> StorageError:
         return StorageError(
             f"the slide{size} is larger than the cache may be ({self.limit_bytes / 2**30:.3g} GB)",
             where=where,
             hint="Allow the cache more space",
         )
 
-    def _make_room(self, entry: CacheEntry, need: int) -> None:
+    def _make_room(self, url: str, entry: CacheEntry, need: int) -> None:
         """Promise space to a slide, and remove what was used longest ago until there is that much."""
         if need > self.limit_bytes:
-            raise self._too_large(self.folder, f" ({need / 2**30:.3g} GB)")
+            raise self._too_large(redact_url(url), f" ({need / 2**30:.3g} GB)")
         waited, step = 0.0, 0.5
         while True:
             with Lock(self.folder / "room.lock"):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-from .pieces import areas_um2
+from .pieces import areas_um2, pixels
 
 # A septum is thinner than this, and darker than what lies around it by this density of green or by so many times the
 # noise of a pixel. Its colour shows in the mean of many only (JPEG keeps little of the colour of thin lines): so much
@@ -84,11 +84,13 @@ def find_fat(planes: Sequence[np.ndarray], glass: Sequence[float], tissue: np.nd
 
 def _stain(planes: Sequence[np.ndarray], glass: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     """Density of stain (0 for grey), and of green."""
-    red, green, blue = (
+    densities = (
         -np.log10(np.clip(plane * np.float32(1 / shade), 1 / 255, 1))
         for plane, shade in zip(planes, glass, strict=True)
     )
-    return green - np.minimum(red, blue), green
+    red, green = next(densities), next(densities)
+    least = np.minimum(red, next(densities), out=red)
+    return green - least, green
 
 
 def _septa(density: np.ndarray, clear: np.ndarray, mpp: float) -> np.ndarray:
@@ -97,7 +99,7 @@ def _septa(density: np.ndarray, clear: np.ndarray, mpp: float) -> np.ndarray:
     threshold = max(_SEPTUM_DENSITY, _ABOVE_NOISE * _noise(density, clear))
     septa = (thin > threshold) & clear
     lines, _ = ndimage.label(septa, np.ones((3, 3)))
-    long = np.bincount(lines.ravel()) >= max(2, round(_SEPTUM_LENGTH_UM / mpp))
+    long = pixels(lines) >= max(2, round(_SEPTUM_LENGTH_UM / mpp))
     long[0] = False
     return np.asarray(long[lines])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
 
 _BACKGROUND_CHROMA = 15
@@ -9,16 +11,34 @@ _BACKGROUND_LIGHT = 90
 _LEAST_BACKGROUND = 0.005
 
 
-def background(planes: list[np.ndarray]) -> list[float]:
-    """Colour of the empty glass: the lightest frequent shade of grey; white where there is hardly any."""
-    light, chroma = strongest_and_chroma(planes)
-    neutral = (chroma <= _BACKGROUND_CHROMA) & (light >= _BACKGROUND_LIGHT)
-    shades = np.histogram(light[neutral], bins=32, range=(0, 256))[0]
-    if shades.sum() < _LEAST_BACKGROUND * light.size:
+def background(bands: Callable[[], Iterable[list[np.ndarray]]]) -> list[float]:
+    """Colour of the empty glass: the lightest frequent shade of grey; white where there is hardly any.
+
+    Parameters
+    ----------
+    bands
+        Gives the image, red, green and blue of some rows at a time; called twice.
+    """
+    shades, size = np.zeros(32, dtype=np.int64), 0
+    for planes in bands():
+        light, neutral = _neutral(planes)
+        shades += np.histogram(light[neutral], bins=32, range=(0, 256))[0]
+        size += light.size
+    if shades.sum() < _LEAST_BACKGROUND * size:
         return [255.0] * 3
     shade = np.flatnonzero(shades >= 0.2 * shades.max())[-1]
-    glass = neutral & (light // 8 == shade)
-    return [float(np.median(plane[glass])) for plane in planes]
+    parts = []
+    for planes in bands():
+        light, neutral = _neutral(planes)
+        glass = neutral & (light // 8 == shade)
+        parts.append([plane[glass] for plane in planes])
+    return [float(np.median(np.concatenate(values))) for values in zip(*parts, strict=True)]
+
+
+def _neutral(planes: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """How light pixels are, and which are light and grey."""
+    light, chroma = strongest_and_chroma(planes)
+    return light, (chroma <= _BACKGROUND_CHROMA) & (light >= _BACKGROUND_LIGHT)
 
 
 def strongest_and_chroma(planes: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

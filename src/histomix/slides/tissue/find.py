@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 from scipy import ndimage
 
@@ -28,6 +30,8 @@ _BLACK_PEN_LIGHT = 60.0
 _BLACK_PEN_CHROMA = 20.0
 _PEN_MARGIN_UM = 24.0
 _MIN_PEN_UM2 = 20_000.0
+# Rows of the mask that are looked at together.
+_BAND = 256
 # Stained specks smaller than this are dust, not tissue that was dropped.
 _MIN_SPECK_UM2 = 1_000.0
 
@@ -66,13 +70,10 @@ def tissue_mask(
         )
     mpp = max(mpp, slide.mpp)
     rgb = slide.thumbnail(mpp)
-    sharp = [rgb[..., channel].astype(np.float32) for channel in range(3)]
-    smooth = [ndimage.uniform_filter(plane, 3, mode="nearest") for plane in sharp]
-    glass = background(smooth)
-    stained, pen = _stained(smooth, glass, mpp)
+    glass = background(lambda: (planes for _, planes in _smooth(rgb)))
+    stained, pen = _stained(rgb, glass, mpp)
     tissue = fill_holes(drop_small(stained, min_fragment_um2, mpp, keep_at_edge=True), max_hole_um2, mpp)
-    for plane, shade in zip(sharp, glass, strict=True):
-        plane[pen] = shade
+    sharp = _Planes(rgb, pen, glass)
     fat = find_fat(sharp, glass, tissue, mpp) & ~pen
     mask = fill_holes(tissue | fat, max_hole_um2, mpp) if fat.any() else tissue
     kinds = np.where(tissue, TISSUE, np.where(mask, FAT, 0)).astype(np.uint8)
@@ -84,20 +85,55 @@ def tissue_mask(
     return TissueMask(mask, mpp, kinds, float(pen.sum()) * mpp**2 / 1e6)
 
 
-def _stained(planes: list[np.ndarray], glass: list[float], mpp: float) -> tuple[np.ndarray, np.ndarray]:
+class _Planes(Sequence[np.ndarray]):
+    """Red, green and blue, float32, made when they are asked for; glass where there is pen."""
+
+    def __init__(self, rgb: np.ndarray, pen: np.ndarray, glass: Sequence[float]) -> None:
+        self.rgb, self.pen, self.glass = rgb, pen, glass
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, channel: int) -> np.ndarray:  # type: ignore[override]
+        if not 0 <= channel < 3:
+            raise IndexError(channel)
+        plane = self.rgb[..., channel].astype(np.float32)
+        plane[self.pen] = self.glass[channel]
+        return plane
+
+
+def _smooth(rgb: np.ndarray) -> Iterator[tuple[slice, list[np.ndarray]]]:
+    """Red, green and blue, each the mean of 3 x 3 pixels, a band of rows at a time."""
+    height = len(rgb)
+    for start in range(0, height, _BAND):
+        stop = min(start + _BAND, height)
+        # One row more at either side, as the mean wants.
+        first, last = max(start - 1, 0), min(stop + 1, height)
+        planes = [
+            ndimage.uniform_filter(rgb[first:last, :, channel].astype(np.float32), 3, mode="nearest")
+            for channel in range(3)
+        ]
+        yield slice(start, stop), [plane[start - first : stop - first] for plane in planes]
+
+
+def _stained(rgb: np.ndarray, glass: list[float], mpp: float) -> tuple[np.ndarray, np.ndarray]:
     """Where stain is, and where pen is with its margin."""
-    red, green, blue = (np.minimum(plane * (255 / shade), 255) for plane, shade in zip(planes, glass, strict=True))
-    strongest, chroma = strongest_and_chroma([red, green, blue])
-    saturation = chroma / np.maximum(strongest, 1)
-    degrees = hue(red, green, blue, strongest, chroma)
-    density = -np.log10(np.maximum(green, 1) / 255)
-    pen = within(degrees, _GREEN_PEN_HUE) & (saturation > _GREEN_PEN_SATURATION)
-    pen |= within(degrees, _BLUE_PEN_HUE) & (saturation > _BLUE_PEN_SATURATION)
-    pen |= (strongest < _BLACK_PEN_LIGHT) & (chroma < _BLACK_PEN_CHROMA)
+    density = np.empty(rgb.shape[:2], np.float32)
+    coloured, pen = np.empty(rgb.shape[:2], bool), np.empty(rgb.shape[:2], bool)
+    for rows, planes in _smooth(rgb):
+        red, green, blue = (np.minimum(plane * (255 / shade), 255) for plane, shade in zip(planes, glass, strict=True))
+        strongest, chroma = strongest_and_chroma([red, green, blue])
+        saturation = chroma / np.maximum(strongest, 1)
+        degrees = hue(red, green, blue, strongest, chroma)
+        density[rows] = -np.log10(np.maximum(green, 1) / 255)
+        pen[rows] = within(degrees, _GREEN_PEN_HUE) & (saturation > _GREEN_PEN_SATURATION)
+        pen[rows] |= within(degrees, _BLUE_PEN_HUE) & (saturation > _BLUE_PEN_SATURATION)
+        pen[rows] |= (strongest < _BLACK_PEN_LIGHT) & (chroma < _BLACK_PEN_CHROMA)
+        coloured[rows] = (chroma >= _MIN_CHROMA) & ~within(degrees, _NOT_TISSUE_HUE)
     pen = drop_small(pen, _MIN_PEN_UM2, mpp)
     if pen.any():
         pen = ndimage.maximum_filter(pen, 2 * round(_PEN_MARGIN_UM / mpp) + 1)
-    stained = (chroma >= _MIN_CHROMA) & ~within(degrees, _NOT_TISSUE_HUE) & ~pen
+    stained = coloured & ~pen
     threshold = np.clip(otsu(np.where(stained, density, 0)), *_DENSITY_RANGE)
     return stained & (density > threshold), pen
 

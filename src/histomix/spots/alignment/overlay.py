@@ -32,7 +32,7 @@ _BEYOND = 0.5  # of the image's sides: how far beyond it spots are drawn
 _OUTLINE = "#1a1a1a"
 _BARS_UM = (50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 _SUFFIXES = (".png", ".jpg", ".jpeg")
-_QUALITY = 90
+_QUALITY = 80
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,6 +24,10 @@ _ID_COLUMNS = ("cell_id", "barcode", "cell", "entityid", "id", "")
 #: With fewer of the cells than this in the table of types, the two are taken for different sections.
 _MIN_TYPED = 0.5
 _EXAMPLES = 3
+#: What tables write where there is no number.
+_GAPS = ("", "nan", "na", "n/a", "none", "null", "<na>")
+#: No centroid lies so far from the corner, in um or px.
+_MOST_PLACE = 1e9
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ def read_cells(path: Path, layout: Layout, type_column: str | None = None) -> Ce
     Raises
     ------
     SectionError
-        Columns are missing, an id occurs more than once, or no cell has a place.
+        Columns are missing, an id occurs more than once, a coordinate is text, or no cell has a place.
     MissingExtraError
         A Parquet file needs pyarrow.
     """
@@ -120,18 +124,33 @@ def read_cells(path: Path, layout: Layout, type_column: str | None = None) -> Ce
     for name in ids[1:]:
         keys = keys + "_" + _text(table[name])
     cells = pd.DataFrame(
-        {axis: pd.to_numeric(table[name], errors="coerce") for axis, name in (("x", layout.x), ("y", layout.y))}
+        {axis: _numbers_and_gaps(table[name], path) for axis, name in (("x", layout.x), ("y", layout.y))}
     ).astype(np.float64)
     cells["cell_type"] = assigned(_text(table[types])) if types else None
     cells.index = pd.Index(keys, name="cell_id")
     return checked(Cells(cells, layout.unit, layout.pixel_um), path)
 
 
+def _numbers_and_gaps(column: pd.Series, path: Path) -> pd.Series:
+    """Numbers of a column, NaN where it says nothing; other text is damage."""
+    values = pd.to_numeric(column, errors="coerce")
+    wrong = np.flatnonzero(values.isna() & ~column.astype(str).str.strip().str.lower().isin(_GAPS))
+    if len(wrong):
+        raise SectionError(
+            f"row {wrong[0] + 2}, column '{column.name}': '{column.iloc[wrong[0]]}' is not a number "
+            f"({counted(len(wrong), 'such row')})",
+            where=path,
+            hint="Correct the rows or take them out",
+        )
+    return values
+
+
 def checked(cells: Cells, path: Path) -> Cells:
     """Cells with unique ids and finite places; those without a place are dropped, and said."""
     if not cells.table.index.is_unique:
         require_unique(cells.table.index, path)
-    placed = np.isfinite(cells.table[["x", "y"]].to_numpy()).all(axis=1)
+    # Of NaN, no comparison is true.
+    placed = (np.abs(cells.table[["x", "y"]].to_numpy()) < _MOST_PLACE).all(axis=1)
     if not placed.any():
         raise SectionError("has no cell with a place", where=path, hint="Check that the file is whole")
     if placed.all():

@@ -69,7 +69,7 @@ def is_raw(path: Path) -> bool:
 
 def _matrix_folders(folder: Path) -> list[Path]:
     folders = [folder, *sorted(item for item in folder.iterdir() if item.is_dir())] if folder.is_dir() else []
-    return [place for place in folders if _part(place, "matrix.mtx") is not None]
+    return [place for place in folders if any(_part(place, name) for name in ("matrix.mtx", "barcodes.tsv"))]
 
 
 def _part(folder: Path, *names: str) -> Path | None:
@@ -231,7 +231,12 @@ class H5Matrix:
         if len(indices) and (indices.min() < 0 or indices.max() >= self.width):
             raise ValueError("it counts features that it does not list")
         indptr = self._indptr[start : stop + 1] - first
-        return sparse.csr_matrix((data, indices, indptr), shape=(stop - start, self.width))
+        rows = sparse.csr_matrix((data, indices, indptr), shape=(stop - start, self.width))
+        # Of two numbers for one feature of a barcode, scipy would show the sum.
+        rows.sum_duplicates()
+        if rows.nnz < len(indices):
+            raise ValueError("it counts a feature of one barcode more than once")
+        return rows
 
     def blocks(self, values: int) -> Iterator[tuple[int, int]]:
         """Runs of barcodes (start, stop) of about ``values`` stored counts each, and never more barcodes than that."""
@@ -259,7 +264,7 @@ def _unique(barcodes: pd.Index, path: Path) -> pd.Index:
 def _needed(folder: Path, *names: str) -> Path:
     path = _part(folder, *names)
     if path is None:
-        raise SectionError(f"has a matrix.mtx but no {names[0]}", where=folder, hint=_DAMAGED)
+        raise SectionError(f"lacks its {names[0]}", where=folder, hint=_DAMAGED)
     return path
 
 
@@ -282,7 +287,10 @@ def _read_mtx(folder: Path) -> tuple[pd.Index, pd.DataFrame, sparse.csr_matrix]:
     if "type" not in features:
         features["type"] = GENE_EXPRESSION
     try:
-        matrix = sparse.csr_matrix(mmread(matrix_path).T, dtype=np.float32)
+        stored = mmread(matrix_path)
+        matrix = sparse.csr_matrix(stored.T, dtype=np.float32)
+        if sparse.issparse(stored) and matrix.nnz < stored.nnz:
+            raise ValueError("it counts a feature of one barcode more than once")
     except (OSError, EOFError, ValueError, TypeError, zlib.error) as error:
         raise SectionError(f"cannot be read as Matrix Market ({error})", where=matrix_path, hint=_DAMAGED) from error
     if matrix.shape != (len(barcodes), len(features)):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -15,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from ....common import tables
-from ....common.words import counted
+from ....common.words import counted, reason
 from ....errors import HistomixError, MissingExtraError, MissingSectionError, SectionError
-from ....provenance import parse_json
+from ....provenance import parse_json, refuse_pipe
 from ...counts import match_barcodes
 from ..base import spots_only
 from .matrix import find_matrix, is_raw, read_barcodes, read_matrix
@@ -96,7 +94,7 @@ def bin_size(path: Path) -> int | None:
     """
     try:
         first = next(position_batches(path, 1))["barcode"].iloc[0] if path.suffix == ".parquet" else _first_cell(path)
-    except (HistomixError, StopIteration, IndexError, OSError):
+    except (HistomixError, StopIteration, IndexError, OSError, zlib.error):
         return None
     named = _BIN.match(str(first))
     return int(named[1]) if named else None
@@ -155,6 +153,7 @@ def position_batches(path: Path, rows: int = _BATCH) -> Iterator[pd.DataFrame]:
         import pyarrow.parquet as pq
     except ImportError as error:
         raise MissingExtraError("pyarrow", "st", "reading positions in parquet") from error
+    refuse_pipe(path, SectionError)
     try:
         # Mapping the file would count its pages as memory of the program.
         with pq.ParquetFile(path, memory_map=False, pre_buffer=False) as stored:
@@ -172,13 +171,11 @@ def position_batches(path: Path, rows: int = _BATCH) -> Iterator[pd.DataFrame]:
     except FileNotFoundError as error:
         raise MissingSectionError("there is no such file", where=path, hint="Check the path") from error
     except (OSError, pa.ArrowException) as error:
-        raise SectionError(f"cannot be read as parquet ({error})", where=path, hint=_AGAIN) from error
+        raise SectionError(f"cannot be read as parquet ({reason(error)})", where=path, hint=_AGAIN) from error
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    text = tables.decode(tables.read_bytes(path), path)
-    rows = list(csv.reader(io.StringIO(text)))
-    rows = [[cell.strip() for cell in row] for row in rows if row]
+    rows = tables.csv_rows(tables.decode(tables.read_bytes(path), path), path)
     if not rows:
         raise SectionError("holds no spots", where=path, hint=_AGAIN)
     # The name of the file does not tell whether there is a header: people rename it.
@@ -187,6 +184,8 @@ def _read_csv(path: Path) -> pd.DataFrame:
     missing = [name for name in COLUMNS if name not in names]
     if missing:
         raise SectionError(f"lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}", where=path, hint=_AGAIN)
+    if twins := [name for name in COLUMNS if names.count(name) > 1]:
+        raise SectionError(f"has the column {twins[0]} more than once", where=path, hint=_AGAIN)
     first = 2 if header else 1
     for number, row in enumerate(rows[1:] if header else rows, start=first):
         if len(row) != len(names):

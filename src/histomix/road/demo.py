@@ -1,4 +1,4 @@
-"""The whole road in one call: labels, features, evaluation, a head, a map, a viewer and the report."""
+"""The road on a cohort that comes with the program or is public: `histomix demo`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from .errors import InputError, UnknownNameError
-from .progress import Progress, progress_bars
-from .provenance import atomic_path
+from ..common.words import counted
+from ..errors import InputError, UnknownNameError
+from ..progress import Progress, progress_bars
+from ..provenance import atomic_path
+from .summary import closing_text
+from .walk import Road, walk
 
 if TYPE_CHECKING:
-    from .abundance import Abundance
+    from ..abundance import Abundance
 
 DATA_VARIABLE = "HISTOMIX_DATA"
 #: Half a tile of the built-in encoder: a map in which glands and follicles have a shape.
@@ -79,7 +82,7 @@ def demo(
     Parameters
     ----------
     out
-        Folder for everything: ``labels/``, ``features/``, ``evaluation/``, ``head/``, ``map/``, ``viewer/`` and
+        Folder for everything: ``labels/``, ``features/``, ``evaluation/``, ``head/``, ``maps/``, ``viewer/`` and
         ``report/``.
     cohort
         ``"her2st"`` (sections C2, C3 and C4 of one patient, in the folder that the environment variable HISTOMIX_DATA
@@ -99,6 +102,12 @@ def demo(
     ------
     InputError
         ``cohort`` is unknown, or her2st was asked for and is not there.
+
+    Examples
+    --------
+    It takes minutes.
+
+    >>> result = hm.demo("demo", cohort="phantom")  # doctest: +SKIP
     """
     with progress_bars(progress) as report:
         return _demo(Path(out), cohort, seed, threads, report, say)
@@ -107,72 +116,36 @@ def demo(
 def _demo(
     folder: Path, cohort: str, seed: int, threads: int | None, progress: Progress, say: Callable[[str], None]
 ) -> DemoResult:
-    from .abundance import label
-    from .embedding import embed
-    from .evaluation import evaluate
-    from .heads import train
-    from .prediction import predict_slides
-    from .report import write_report
-    from .spots import read_cohort
-    from .viewer import write_viewer
+    from ..spots import read_cohort
 
     started = time.perf_counter()
     chosen = _choose(folder, cohort, seed, progress)
     sections = read_cohort(chosen.sheet)
-    say(f"cohort: {chosen.name}, {len(sections)} sections of {len(set(sections.donors.values()))} donors")
-
-    labels = label(sections, reference=chosen.reference, out=folder / "labels", seed=seed, progress=progress)
-    say(f"labels: {sum(len(one.values) for one in labels.values()):,} spots, by Poisson deconvolution of their counts")
-    features = embed(sections, out=folder / "features", threads=threads, progress=progress)
-    say(f"features: {next(iter(features.values())).n_vars} per tile, from the built-in encoder")
-    scores = evaluate(
-        sections,
-        features,
-        labels,
-        folds=chosen.folds,
-        truth=chosen.truth,
-        out=folder / "evaluation",
-        seed=seed,
-        progress=progress,
-        features_folders=[folder / "features"],
-    )
-    say("\n" + scores.text() + "\n")
-    training = sections.subset([name for name in sections.names if name not in chosen.held_out])
-    train(training, features, labels, seed=seed, out=folder / "head", progress=progress, scores=scores)
+    donors = counted(len(set(sections.donors.values())), "donor")
+    say(f"cohort: {chosen.name}, {counted(len(sections), 'section')} of {donors}")
     mapped = next(row for row in sections.rows if row.section == chosen.held_out[0])
     slides = [] if mapped.image is None else [mapped.image]
-    say(f"head: trained on {', '.join(training.names)}")
-    results = predict_slides(
-        slides,
-        folder / "head",
-        folder / "map",
+    road = Road(
+        cohort=sections,
+        method="poisson",
+        reference=chosen.reference,
+        folds=chosen.folds,
+        held_out=chosen.held_out,
+        slides=slides,
+        files=slides,
         mpp=mapped.mpp,
         stride_um=_MAP_STRIDE_UM,
-        threads=threads,
-        progress=progress,
-    )
-    for result in results:
-        if result.error is not None:
-            raise result.error
-        say(f"map: {result.tiles:,} tiles of {result.slide}, which the head has not seen")
-    viewer = write_viewer(
-        [folder / "map", folder / "evaluation"],
-        folder / "viewer",
-        cohort=sections,
-        title=chosen.title,
-        progress=progress,
-    )
-    say(f"viewer: {viewer.page}, {len(viewer.slides)} slides")
-    report = write_report(
-        [folder / name for name in ("evaluation", "labels", "features", "head", "map", "viewer")],
-        folder / "report",
+        truth=chosen.truth,
         title=chosen.title,
         lead=chosen.lead,
-        progress=progress,
     )
+    done = walk(road, folder, seed, threads, progress, say)
+    for result in done.results:
+        if result.error is not None:
+            raise result.error
     seconds = round(time.perf_counter() - started, 1)
-    say(f"done in {seconds:.0f} s")
-    return DemoResult(report, chosen.name, seconds, scores.summary)
+    say(f"done in {seconds:.0f} s\n\n{closing_text(done.words, done.report, done.viewer)}")
+    return DemoResult(done.report, chosen.name, seconds, done.scores.summary)
 
 
 def _choose(folder: Path, cohort: str, seed: int, progress: Progress) -> DemoCohort:
@@ -228,7 +201,7 @@ def _her2st(folder: Path, data: Path) -> DemoCohort:
 
 
 def _phantom(folder: Path, seed: int, progress: Progress) -> DemoCohort:
-    from .datasets import make_phantom, phantom_truth
+    from ..datasets import make_phantom, phantom_truth
 
     sheet = make_phantom(folder / "phantom", seed=seed, progress=progress)
     donors = pd.read_csv(sheet, dtype=str).groupby("donor", sort=True)["section"].agg(list)

@@ -8,24 +8,34 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..common.naming import file_key, safe_file_name
-from ..common.paths import path_in_table
-from ..common.transfer.addresses import check_address, redact_url
-from ..common.transfer.remote_names import remote_name
-from ..errors import HeadError, InputError
-from ..slides.dicom import dicom_series
-from ..slides.files import SUFFIXES
-from .job import SlideJob
+from ...common.naming import file_key, safe_file_name
+from ...common.paths import path_in_table
+from ...common.transfer.addresses import check_address, redact_url
+from ...common.transfer.remote_names import remote_name
+from ...errors import HeadError, InputError
+from ...slides.dicom import dicom_series
+from ...slides.files import SUFFIXES
+from ..job import SlideJob
 
 _SHEETS = (".csv", ".tsv")
 _FLAT = (".png", ".jpg", ".jpeg")
 # What may lie in the folder of a DICOM slide without being a slide of its own.
 _NO_SLIDE = (*_FLAT, ".dcm")
 _REMOTE = "://"
+#: Pictures and slides that other programs know.
+_OTHERS = (
+    *(".vsi", ".ets", ".qptiff", ".lif", ".isyntax", ".i2syntax", ".sdpc", ".mds", ".kfb", ".tmap", ".nd2", ".lsm"),
+    *(".jp2", ".bmp", ".gif", ".webp", ".heic"),
+)
+_BESIDE = "a JPEG or PNG beside other slides is taken for a picture of one of them; named itself, it is predicted"
+_NOT_READ = "a kind of image that is not read; export it as TIFF"
 
 
 def slide_jobs(
-    slides: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], mpp: float | None = None
+    slides: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    mpp: float | None = None,
+    force_mpp: bool = False,
 ) -> list[SlideJob]:
     """The jobs of what a user named.
 
@@ -38,7 +48,9 @@ def slide_jobs(
     out
         Folder of the results, one folder a slide.
     mpp
-        Um per px of level 0 of every slide; a sheet's own values go before it.
+        Um per px of level 0 of slides that do not say it; a sheet's own values go before it.
+    force_mpp
+        Take ``mpp`` for slides that say another one, too, which would else fail.
 
     Raises
     ------
@@ -61,7 +73,8 @@ def slide_jobs(
         else:
             entries.append((text, mpp, path.name if path.is_dir() and path.suffix != ".zarr" else path.stem, ()))
     jobs = [
-        SlideJob(slide, Path(out) / safe_file_name(name), scale, name, facts) for slide, scale, name, facts in entries
+        SlideJob(slide, Path(out) / safe_file_name(name), scale, name, facts, mpp_serves=scale is mpp and not force_mpp)
+        for slide, scale, name, facts in entries
     ]
     folders: dict[str, SlideJob] = {}
     for job in jobs:
@@ -75,18 +88,36 @@ def slide_jobs(
     return jobs
 
 
-def find_slides(folder: Path, above: frozenset[Path] = frozenset()) -> list[Path]:
-    """Slides in a folder, at any depth, in the order of their names.
-
-    Files with the suffix of a slide, OME-Zarr images, and DICOM files, of which each series is one slide. The pixel
-    folder beside a MIRAX slide is not entered, hidden folders are not, and flat PNG and JPEG images count only in a
-    folder without other slides, where they are no pictures of those. A link back to a folder ``above`` is not followed.
+def passed_over(slides: Sequence[str | os.PathLike[str]]) -> list[tuple[Path, str]]:
+    """Pictures in the folders of what a user named that are not predicted, each with the reason.
 
     Raises
     ------
     InputError
         A folder cannot be read.
     """
+    folders = [path for path in map(Path, slides) if _REMOTE not in str(path) and path.is_dir()]
+    return [one for folder in folders for one in _sorted_out(folder)[1]]
+
+
+def find_slides(folder: Path) -> list[Path]:
+    """Slides in a folder, at any depth, in the order of their names.
+
+    Files with the suffix of a slide, OME-Zarr images, and DICOM files, of which each series is one slide. The pixel
+    folder beside a MIRAX slide is not entered, hidden folders are not, and flat PNG and JPEG images count only in a
+    folder without other slides, where they are no pictures of those. A link back to a folder above is not followed.
+    `passed_over` tells what is left out.
+
+    Raises
+    ------
+    InputError
+        A folder cannot be read.
+    """
+    return _sorted_out(folder)[0]
+
+
+def _sorted_out(folder: Path, above: frozenset[Path] = frozenset()) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """Slides in a folder, and pictures that are none, with the reason."""
     try:
         entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
         above |= {folder.resolve()}
@@ -95,7 +126,7 @@ def find_slides(folder: Path, above: frozenset[Path] = frozenset()) -> list[Path
             f"cannot be read ({error.strerror or error})", where=folder, hint="Check its permissions"
         ) from error
     if _is_slide_folder(folder):
-        return [folder]
+        return [folder], [(path, _BESIDE) for path in entries if path.suffix.lower() in _FLAT]
     pixels = {path.with_suffix("") for path in entries if path.suffix.lower() == ".mrxs"}
     files = [path for path in entries if path.is_file() and path.suffix.lower() in SUFFIXES]
     # Of a DICOM series one file stands for all.
@@ -104,10 +135,14 @@ def find_slides(folder: Path, above: frozenset[Path] = frozenset()) -> list[Path
         files = [path for path in files if path.suffix.lower() != ".dcm" or path in first]
     whole = [path for path in files if path.suffix.lower() not in _FLAT]
     slides = list(whole or files)
+    left = [(path, _BESIDE) for path in files if path not in slides]
+    left += [(path, _NOT_READ) for path in entries if path.is_file() and path.suffix.lower() in _OTHERS]
     for path in entries:
         if path.is_dir() and path not in pixels and path.resolve() not in above:
-            slides += find_slides(path, above)
-    return slides
+            more, others = _sorted_out(path, above)
+            slides += more
+            left += others
+    return slides, left
 
 
 def _search(folder: Path) -> list[tuple[Path, str]]:
@@ -142,7 +177,7 @@ def _is_slide_folder(path: Path) -> bool:
 
 
 def _sheet(path: Path, mpp: float | None) -> list[tuple[str, float | None, str, tuple[tuple[str, str], ...]]]:
-    from ..common.tables import read_table
+    from ...common.tables import read_table
 
     table = read_table(path, InputError, empty_ok=True)
     if "slide" not in table:

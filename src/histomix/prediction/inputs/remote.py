@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..common.transfer.store import Store, remote_stat
-from ..slides import SlideCache, is_remote, redact_url
-from .job import SlideJob
+from ...common.transfer.store import Store, remote_stat
+from ...slides import SlideCache, is_remote, redact_url
+from ..job import SlideJob
 
 
 def remote_facts(job: SlideJob, cache: SlideCache | None = None) -> dict[str, Any] | None:

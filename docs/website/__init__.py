@@ -1,0 +1,1 @@
+"""What the site has beyond the Markdown pages: parts that are generated from the program."""

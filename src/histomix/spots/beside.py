@@ -1,0 +1,168 @@
+"""What lies beside a section, by name: its image, its counts and its labels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..common import tables
+from ..common.naming import file_key
+from ..common.units import PROPORTION
+from ..errors import SectionError
+from .counts import match_barcodes, read_keys
+
+#: Endings of tables, which may follow another: A1.tsv.gz.
+_TABLES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
+_MATRIX = ".h5"
+#: Pictures that Space Ranger writes: reduced copies and controls.
+_BYPRODUCT = re.compile(r"tissue_(hires|lowres)_image|detected_tissue|aligned_|cytassist_image|spatial_enrichment")
+#: Words in the names of pictures that are no slide but a piece or a copy of one.
+_COPY = re.compile(r"thumb|lowres|hires|preview|overview|label|macro|mask", re.IGNORECASE)
+#: A table of more columns is of genes, of fewer of cell types.
+_MOST_TYPES = 200
+#: Share of the spots that a table must have to be theirs.
+_SHARED = 0.5
+_SUM_TOLERANCE = 0.02
+
+
+def stem_of(path: Path) -> str:
+    """The name of a file without its endings: ``A1`` of ``A1.tsv.gz``."""
+    name = path.name
+    for ending in (*_TABLES, ".ome.tif", ".ome.tiff"):
+        if name.lower().endswith(ending):
+            return name[: -len(ending)]
+    return path.stem
+
+
+def named_after(files: Iterable[Path], section: str) -> list[Path]:
+    """The files that belong to a section by their names.
+
+    Those of the very name; else those whose name has it at an end (``A1_counts.tsv``, ``HE_A1.jpg``); else those whose
+    name is a word of the section's (``MOB1.jpg`` of ``alignment_table_MOB1``).
+    """
+    wanted = file_key(section)
+    stems = {path: file_key(stem_of(path)) for path in files}
+    bare = {path: file_key(re.sub(r"[^\w-]+", "_", stem).strip("_")) for path, stem in stems.items()}
+    words = [file_key(word) for word in re.split(r"[_-]", section)]
+    rules = (
+        lambda path: wanted in (stems[path], bare[path]),
+        lambda path: (
+            re.match(rf"{re.escape(wanted)}[_. -]", stems[path])
+            or re.search(rf"[_. -]{re.escape(wanted)}$", stems[path])
+        ),
+        lambda path: stems[path] in words,
+    )
+    for rule in rules:
+        found = [path for path in stems if rule(path)]
+        if found:
+            return found
+    return []
+
+
+def image_of(section: str, images: Iterable[Path]) -> list[Path]:
+    """The images that may be a section's: one where names tell, else all that are no by-products of Space Ranger."""
+    there = [image for image in images if is_slide(image)]
+    named = named_after(there, section)
+    if len(named) > 1:
+        named = [image for image in named if not _COPY.search(image.stem)] or named
+    if len(named) > 1:  # copies of one picture in several folders: the largest is the slide
+        sizes = sorted(named, key=lambda image: image.stat().st_size)
+        if {file_key(image.name) for image in named} == {file_key(named[0].name)}:
+            named = sizes[-1:]
+    return named if len(named) == 1 else there
+
+
+def is_slide(image: Path) -> bool:
+    """Whether an image may be the one that spots were placed on, and is none of Space Ranger's by-products."""
+    return not _BYPRODUCT.search(image.name)
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file may be one of counts or labels, by its name."""
+    return path.name.lower().endswith((*_TABLES, _MATRIX))
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Tables that lie beside a section and are of its spots.
+
+    Parameters
+    ----------
+    counts, labels
+        Each where there is just one.
+    label_unit
+        Of the labels, where their rows tell it.
+    unsure
+        Sentences on tables of which several may be meant.
+    """
+
+    counts: Path | None = None
+    labels: Path | None = None
+    label_unit: str | None = None
+    unsure: tuple[str, ...] = ()
+
+
+def tables_of(section: str, spots: pd.Index, files: Iterable[Path]) -> Beside:
+    """Find the counts and labels of a section among files, by their names and then by the keys of its spots."""
+    kinds: dict[str, list[Path]] = {"counts": [], "labels": []}
+    for path in named_after([path for path in files if is_table(path)], section):
+        kind = _kind(path)
+        if kind is not None and _is_of(path, spots):
+            kinds[kind].append(path)
+    unsure = tuple(
+        f"which of {len(found)} tables are its {kind}: {', '.join(str(path) for path in found)}"
+        for kind, found in kinds.items()
+        if len(found) > 1
+    )
+    counts, labels = (found[0] if len(found) == 1 else None for found in kinds.values())
+    unit = None if labels is None else _unit(labels)
+    if labels is not None and unit is None:
+        unsure += (f"the unit of the labels in {labels}, whose rows do not sum to 1",)
+        labels = None
+    return Beside(counts, labels, unit, unsure)
+
+
+def _kind(path: Path) -> str | None:
+    """``"counts"`` of whole numbers in many columns, ``"labels"`` of other numbers in few, else None."""
+    if path.name.lower().endswith(_MATRIX):
+        return "counts"
+    columns = tables.columns_or_none(path) or []
+    if len(columns) < 3:
+        return None
+    try:
+        values = _head(path)
+    except (SectionError, ValueError):
+        return None
+    if values is None or (values < 0).any():
+        return None
+    if not (values == np.round(values)).all():
+        return "labels" if len(columns) <= _MOST_TYPES else None
+    return "counts" if len(columns) > 20 else None
+
+
+def _head(path: Path, rows: int = 20) -> np.ndarray | None:
+    """The numbers of the first rows of a table, None where it holds anything else."""
+    first = pd.read_csv(path, sep=None, engine="python", index_col=0, nrows=rows)
+    numbers = first.select_dtypes("number")
+    if numbers.shape != first.shape or not first.size or numbers.isna().to_numpy().any():
+        return None
+    return numbers.to_numpy(float)
+
+
+def _is_of(path: Path, spots: pd.Index) -> bool:
+    try:
+        rows, _ = match_barcodes(spots, read_keys(path))
+    except SectionError:
+        return False
+    return len(rows) > 0 and float((rows >= 0).mean()) >= _SHARED
+
+
+def _unit(path: Path) -> str | None:
+    values = _head(path)
+    sums = np.zeros(1) if values is None else values.sum(axis=1)
+    return PROPORTION if (abs(sums - 1) < _SUM_TOLERANCE).all() else None

@@ -1,0 +1,233 @@
+"""``init`` and ``inspect --out``: sheets that work as written, and say what was guessed and is missing."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from PIL import Image
+from typer.testing import CliRunner
+
+import histomix as hm
+from histomix.cli.app import app
+from histomix.errors import InputError
+from histomix.spots.donor_names import guess_donors
+
+from .conftest import Job
+from .ranger_files import make_outs
+
+RUN = CliRunner()
+
+
+def selection(path: Path, side: int = 5) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = ["x\ty\tpixel_x\tpixel_y"]
+    lines += [f"{x}\t{y}\t{x * 290}\t{y * 290}" for x in range(side) for y in range(side)]
+    path.write_text("\n".join(lines), encoding="utf-8")
+
+
+def counts(path: Path, side: int = 5) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    keys = [f"{x}x{y}" for x in range(side) for y in range(side)]
+    table = pd.DataFrame(rng.poisson(2, (len(keys), 40)), index=keys, columns=[f"G{n}" for n in range(40)])
+    table.to_csv(path, sep="\t")
+
+
+def shares(path: Path, side: int = 5) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    keys = [f"{x}x{y}" for x in range(side) for y in range(side)]
+    values = np.random.default_rng(1).dirichlet(np.ones(4), len(keys))
+    pd.DataFrame(values, index=keys, columns=["T", "B", "M", "E"]).to_csv(path)
+
+
+def image(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (64, 48), "white").save(path)
+
+
+@pytest.fixture
+def legacy(tmp_path: Path) -> Path:
+    """Legacy ST in folders by kind: two sections of A, one of B without an image, and an annotation of A1."""
+    root = tmp_path / "mine"
+    for name in ("A1", "A2", "B1"):
+        selection(root / "spots" / f"{name}_selection.tsv")
+        counts(root / "counts" / f"{name}.tsv.gz")
+    for name in ("A1", "A2"):
+        image(root / "images" / f"{name}.jpg")
+    (root / "pathologist").mkdir()
+    lines = (root / "spots" / "A1_selection.tsv").read_text().splitlines()
+    labelled = [lines[0] + "\tlabel", *(f"{line}\tcancer" for line in lines[1:])]
+    (root / "pathologist" / "A1_labeled_coordinates.tsv").write_text("\n".join(labelled))
+    return root
+
+
+def test_a_sheet_of_files_in_folders_by_kind(legacy: Path, tmp_path: Path) -> None:
+    draft = hm.draft_sheet(legacy, tmp_path / "sheet.csv")
+    assert [(row["section"], row["donor"], row["mpp"]) for row in draft.rows] == [
+        ("A1", "A", "0.69"),
+        ("A2", "A", "0.69"),
+    ]
+    cohort = hm.read_cohort(tmp_path / "sheet.csv")
+    first = cohort.section("A1")
+    assert first.adata.shape == (25, 40) and first.image == tmp_path / "mine" / "images" / "A1.jpg"
+    text = (tmp_path / "sheet.csv").read_text()
+    assert str(tmp_path) not in text and "mine/counts/A2.tsv.gz" in text
+    assert [(row["section"], why) for row, why in draft.lacking] == [("B1", "its image (full resolution)")]
+    assert "# B1, missing: its image" in text and "#B1,B1,mine/spots/B1_selection.tsv,," in text.replace(
+        "#B1,B,", "#B1,B1,"
+    )
+    assert any("donors by the beginnings of the names (A: A1, A2" in guess for guess in draft.guesses)
+    assert any("um per px by the pitch" in guess for guess in draft.guesses) and "# guessed: " in text
+    assert any("A1_labeled_coordinates" in one for one in draft.passed_over)
+
+
+def test_a_remark_that_is_filled_in_counts(legacy: Path, tmp_path: Path) -> None:
+    sheet = tmp_path / "sheet.csv"
+    hm.draft_sheet(legacy, sheet)
+    image(legacy / "images" / "late.jpg")
+    text = (
+        sheet.read_text().replace("#B1,", "B1,").replace("B1_selection.tsv,,", "B1_selection.tsv,mine/images/late.jpg,")
+    )
+    sheet.write_text(text)
+    assert hm.read_cohort(sheet).names == ["A1", "A2", "B1"]
+
+
+def test_labels_beside_the_spots_are_found_with_their_unit(legacy: Path, tmp_path: Path) -> None:
+    for name in ("A1", "A2"):
+        shares(legacy / "proportions" / f"{name}.csv")
+    draft = hm.draft_sheet(legacy, tmp_path / "sheet.csv")
+    assert {(Path(row["labels"]).name, row["label_unit"]) for row in draft.rows} == {
+        ("A1.csv", "proportion"), ("A2.csv", "proportion")
+    }  # fmt: skip
+    assert set(hm.label(tmp_path / "sheet.csv", method="table")) == {"A1", "A2"}
+    shares(legacy / "other" / "A1.csv")  # two tables of one name: a person must choose
+    draft = hm.draft_sheet(legacy, tmp_path / "second.csv")
+    assert not draft.rows[0].get("labels")
+
+
+def test_counts_of_another_section_are_not_taken(legacy: Path, tmp_path: Path) -> None:
+    counts(legacy / "counts" / "A1.tsv.gz", side=3)
+    with gzip.open(legacy / "counts" / "A1.tsv.gz", "rt") as file:
+        assert len(file.readlines()) == 10
+    draft = hm.draft_sheet(legacy, tmp_path / "sheet.csv")
+    assert "counts" not in draft.rows[0] and draft.rows[1]["counts"].endswith("A2.tsv.gz")
+
+
+def test_space_ranger_folders_of_patients(tmp_path: Path) -> None:
+    for patient, sections in (("patient1", ("rep1", "rep2")), ("patient2", ("rep1",))):
+        for section in sections:
+            made = make_outs(tmp_path / "made").outs.parent
+            (tmp_path / "cohort" / patient).mkdir(parents=True, exist_ok=True)
+            made.rename(tmp_path / "cohort" / patient / section)
+            image(tmp_path / "cohort" / patient / section / "he.tif")
+    draft = hm.draft_sheet(tmp_path / "cohort", tmp_path / "sheet.csv")
+    assert [(row["section"], row["donor"]) for row in draft.rows] == [
+        ("patient1_rep1", "patient1"), ("patient1_rep2", "patient1"), ("patient2_rep1", "patient2")
+    ]  # fmt: skip
+    assert {Path(row["image"]).parent.name for row in draft.rows} == {"rep1", "rep2"}
+    assert hm.read_cohort(tmp_path / "sheet.csv").donors["patient2_rep1"] == "patient2"
+
+
+def test_a_section_without_a_scale_waits_for_it(tmp_path: Path) -> None:
+    AnnData(np.ones((30, 4), np.float32), obsm={"spatial": np.random.default_rng(0).random((30, 2))}).write_h5ad(
+        tmp_path / "S.h5ad"
+    )
+    image(tmp_path / "S.png")
+    draft = hm.draft_sheet(tmp_path, tmp_path / "sheet.csv")
+    ((_, why),) = draft.lacking
+    assert not draft.rows and why == "um per px of S.png (column mpp), which its file does not say"
+    header, remark, waiting = (tmp_path / "sheet.csv").read_text().splitlines()[:3]
+    assert header == "section,donor,spots,image,format,mpp" or "mpp" in header.split(",")
+    assert remark.startswith("# S, missing") and waiting.startswith("#S,S,S.h5ad,S.png,")
+    with pytest.raises(InputError, match="there are no sections in it"):
+        hm.read_cohort(tmp_path / "sheet.csv")
+
+
+def test_the_sheet_of_the_phantom(job: Job, tmp_path: Path) -> None:
+    draft = hm.draft_sheet(job.sheet.parent, tmp_path / "sheet.csv")
+    drafted, made = hm.read_cohort(tmp_path / "sheet.csv"), hm.read_cohort(job.sheet)
+    assert drafted.donors == made.donors and not draft.lacking
+    for name in made.names:
+        one, other = drafted.section(name), made.section(name)
+        assert one.image and one.image.resolve() == other.image and (one.spots_px == other.spots_px).all()
+
+
+def test_a_sheet_is_never_replaced_and_a_folder_without_sections_is_refused(legacy: Path, tmp_path: Path) -> None:
+    sheet = tmp_path / "sheet.csv"
+    sheet.write_text("mended by hand")
+    result = RUN.invoke(app, ["init", str(legacy), "--out", str(sheet)])
+    assert result.exit_code == 2 and "is there already" in result.stderr and sheet.read_text() == "mended by hand"
+    result = RUN.invoke(app, ["init", str(legacy / "images"), "--out", str(tmp_path / "other.csv")])
+    assert result.exit_code == 2 and "holds no section" in result.stderr and "2 images" in result.stderr
+    assert not (tmp_path / "other.csv").exists()
+
+
+def test_init_says_what_comes_next(legacy: Path, tmp_path: Path) -> None:
+    result = RUN.invoke(app, ["init", str(legacy), "--out", str(tmp_path / "sheet.csv")])
+    assert result.exit_code == 0, result.output
+    assert "2 sections of 1 donor" in result.stdout and "Guessed, to be checked:" in result.stdout
+    assert f"Next: histomix run {tmp_path / 'sheet.csv'} --reference REFERENCE --out run" in result.stdout
+    told = json.loads(RUN.invoke(app, ["init", str(legacy), "--out", str(tmp_path / "b.csv"), "--json"]).stdout)
+    assert told["ok"] and len(told["rows"]) == 2 and told["lacking"][0]["row"]["section"] == "B1"
+
+
+@pytest.mark.parametrize(
+    ("names", "donors"),
+    [
+        (["A1", "A2", "B1", "D1", "D2"], ["A", "A", "B", "D", "D"]),
+        (["P1S1", "P1S2", "P2S1"], ["P1", "P1", "P2"]),
+        (["patient1", "patient2"], ["patient1", "patient2"]),
+        (["P1", "P2", "P3"], ["P1", "P2", "P3"]),
+        (["patientA_1", "patientA_2", "patientB_1"], ["patientA", "patientA", "patientB"]),
+        (["V1_Breast_Section_1", "V1_Breast_Section_2", "V2_Lung_Section_1"], ["V1_Breast", "V1_Breast", "V2_Lung"]),
+        (["NCBI856", "NCBI858"], ["NCBI856", "NCBI858"]),
+        (["section_1", "section_2"], ["one", "one"]),
+        (["kidney", "lung"], ["kidney", "lung"]),
+        (["MOB1", "MOB2", "MOB3"], ["MOB", "MOB", "MOB"]),
+    ],
+)
+def test_donors_by_names(names: list[str], donors: list[str]) -> None:
+    guess = guess_donors(dict.fromkeys(names, ""))
+    assert [guess.donors[name] for name in names] == donors and guess.words
+
+
+def test_the_row_of_inspect_works_as_written(legacy: Path, tmp_path: Path) -> None:
+    for kind in ("counts", "images"):
+        for path in (legacy / kind).iterdir():
+            path.rename(legacy / "spots" / path.name)
+    sheet = tmp_path / "sheet.csv"
+    result = RUN.invoke(app, ["inspect", str(legacy / "spots" / "A1_selection.tsv"), "--out", str(sheet)])
+    assert result.exit_code == 0, result.output
+    assert sheet.read_text().strip() in result.stdout
+    assert (
+        sheet.read_text().splitlines()[1]
+        == "A1,A,mine/spots/A1_selection.tsv,mine/spots/A1.jpg,0.69,mine/spots/A1.tsv.gz,st"
+    )
+    assert hm.read_cohort(sheet).section("A1").adata.shape == (25, 40)
+    result = RUN.invoke(app, ["inspect", str(legacy / "spots" / "A1.jpg"), "--out", str(tmp_path / "b.csv")])
+    assert result.exit_code == 2 and "no section" in result.stderr
+
+
+def test_of_two_images_the_one_of_the_same_name_is_taken(tmp_path: Path) -> None:
+    AnnData(np.ones((3, 4), np.float32), obsm={"spatial": np.ones((3, 2))}).write_h5ad(tmp_path / "patientA_1.h5ad")
+    for name in ("patientA_1.tif", "patientA_2.tif"):
+        image(tmp_path / name)
+    (row,) = hm.inspect_data(tmp_path / "patientA_1.h5ad").rows
+    assert Path(row["image"]).name == "patientA_1.tif" and row["donor"] == "patientA"
+
+
+def test_remarks_of_a_sheet_are_passed_over_and_rows_keep_their_numbers(tmp_path: Path) -> None:
+    selection(tmp_path / "a.tsv")
+    sheet = tmp_path / "sheet.csv"
+    sheet.write_text('# "an open quote\nsection,donor,spots,image\n#B,,b.tsv,\nA,P,a.tsv,\nC,,a.tsv,\n')
+    with pytest.raises(InputError, match="row 5, column 'donor': is empty") as caught:
+        hm.read_cohort(sheet)
+    assert "1 fault" in str(caught.value)
+    sheet.write_text(sheet.read_text().replace("C,,", "C,Q,"))
+    assert hm.read_cohort(sheet).names == ["A", "C"]
