@@ -103,6 +103,19 @@ def slide2vec(folder: Path, tiles: Tiles, encoder: str, mpp: float, *, format: s
     return folder
 
 
+def slide2vec_1(folder: Path, tiles: Tiles) -> Path:
+    """``features`` and ``coordinates`` of slide2vec 1, whose places are records."""
+    for name in ("features", "coordinates"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    torch.save(torch.from_numpy(tiles.vectors), folder / "features" / f"{tiles.name}.pt")
+    fields = [("x", "<i8"), ("y", "<i8"), ("tile_size_resized", "<i8"), ("tile_size_lv0", "<i8")]
+    places = np.zeros(len(tiles.vectors), fields)
+    places["x"], places["y"] = tiles.corners.T
+    places["tile_size_lv0"] = int(tiles.side)
+    np.save(folder / "coordinates" / f"{tiles.name}.npy", places)
+    return folder
+
+
 def hest_bench(path: Path, tiles: Tiles) -> Path:
     """``<sample>.h5`` of HEST-bench: barcodes tell which spot a row is of."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -44,7 +44,9 @@ def test_every_block_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.Monke
 def test_each_verb_that_the_page_names_is_one() -> None:
     text = (DOCS / "agent.md").read_text(encoding="utf-8")
     known = {command.name for command in app.registered_commands} | {"head"}
-    named = set(re.findall(r"(?:^|`)histomix ([a-z-]+)", text, flags=re.MULTILINE))
+    shell = "\n".join(block for language, block in BLOCK.findall(text) if language == "sh")
+    named = set(re.findall(r"^histomix ([a-z-]+)", shell, flags=re.MULTILINE))
+    named |= set(re.findall(r"`histomix ([a-z][a-z-]*)", BLOCK.sub("", text)))
     assert {"embed", "predict"} <= named <= known
 
 

@@ -28,7 +28,7 @@ from histomix.errors import FeatureError, InputError, MissingFeatureError, Unkno
 
 from .conftest import Job
 from .extras import extra_module
-from .foreign_features import Tiles, clam, hest_bench, places_table, slide2vec, trident
+from .foreign_features import Tiles, clam, hest_bench, places_table, slide2vec, slide2vec_1, trident
 
 Write = Callable[[Path, Tiles], list[Path]]
 STATED_ALL = {"encoder": "builtin", "tile_um": 112.0, "origin": "centre", "scale": 1.0}
@@ -107,6 +107,7 @@ FORMATS: dict[str, tuple[Write, dict[str, Any]]] = {
     "CLAM pt": (lambda folder, tiles: [clam(folder, tiles, pt=True)], {}),
     "slide2vec pt": (lambda folder, tiles: [slide2vec(folder, tiles, "builtin", 0.5, format="pt")], {}),
     "slide2vec npz": (lambda folder, tiles: [slide2vec(folder, tiles, "builtin", 0.5, format="npz")], {}),
+    "slide2vec 1": (lambda folder, tiles: [slide2vec_1(folder, tiles)], {}),
     "HEST-bench": (lambda folder, tiles: [hest_bench(folder / f"{tiles.name}.h5", tiles)], {"tile_um": 112.0}),
     "npy": (_npy, STATED_ALL),
     "npz": (_npz, STATED_ALL),
@@ -136,7 +137,9 @@ def test_every_format_gives_the_numbers_of_our_own_store(
         assert theirs["encoder"]["name"] == "builtin" and theirs["encoder"]["digest"].startswith(STATED)
         told = theirs["imported"]
         assert told["matched"] == table.n_obs and told["unmatched"] == 0
-        assert ("encoder" in told["read"]) == format.startswith("slide2vec") and "encoder" in told["stated"]
+        assert ("encoder" in told["read"]) == (format in ("slide2vec pt", "slide2vec npz")) and "encoder" in told[
+            "stated"
+        ]
         assert told["distance_um"] is None or told["distance_um"]["max"] < 1.0
 
 
@@ -195,6 +198,18 @@ def test_spots_without_a_tile_are_left_out_and_counted(job: Job, tiles: dict[str
     assert told["distance_um"]["median"] == pytest.approx(6.0) and told["tolerance_um"] == 10.0
     with pytest.raises(FeatureError, match=r"only 0 of .* within 2 um; half of them are 6 um"):
         hm.import_features(path, cohort, **STATED_ALL, tolerance_um=2.0)
+
+
+def test_clam_leaves_the_same_features_twice(job: Job, tiles: dict[str, Tiles], tmp_path: Path) -> None:
+    name, one = next(iter(tiles.items()))
+    cohort = hm.read_cohort(job.sheet).subset([name])
+    clam(tmp_path, one.but(vectors=one.vectors.astype(np.float32)), pt=True)
+    clam(tmp_path, one, pt=False)
+    found = hm.import_features(tmp_path, cohort, encoder="builtin")[name]
+    np.testing.assert_array_equal(found.X, one.vectors.astype(np.float32))
+    torch.save(torch.zeros(one.vectors.shape), tmp_path / "pt_files" / f"{one.name}.pt")
+    with pytest.raises(FeatureError, match=r"features of the slide .* twice"):
+        hm.import_features(tmp_path, cohort, encoder="builtin")
 
 
 def _nan(tiles: Tiles) -> Tiles:
@@ -449,3 +464,21 @@ def test_names_of_others_are_known() -> None:
     }
     assert {name: known_name(name) for name in theirs} == theirs
     assert set(theirs.values()) <= {card.name for card in cards()}
+
+
+def test_sections_without_their_slides_are_taken_in_and_trained_on(
+    job: Job, tiles: dict[str, Tiles], tmp_path: Path
+) -> None:
+    """Features and labels are enough: the slides may be where nobody can reach them."""
+    sheet = pd.read_csv(job.sheet)
+    sheet["spots"] = [str(job.sheet.parent / path) for path in sheet["spots"]]
+    sheet["image"] = ""
+    sheet["mpp"] = 0.5
+    sheet.drop(columns=["counts"], errors="ignore").to_csv(tmp_path / "sheet.csv", index=False)
+    for name, one in tiles.items():
+        trident(tmp_path / "theirs" / f"{name}.h5", one.but(name=name))
+    features = hm.import_features(tmp_path / "theirs", tmp_path / "sheet.csv", tmp_path / "features", encoder="builtin")
+    slide = feature_manifest(next(iter(features.values())))["slide"]
+    assert slide["file"] is None and slide["mpp"] == 0.5
+    head = hm.train(tmp_path / "sheet.csv", tmp_path / "features", job.labels, head="ridge")
+    assert "the features of builtin" in head.card["limits"].lower()

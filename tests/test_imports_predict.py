@@ -10,6 +10,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 import torch
 from typer.testing import CliRunner
 
@@ -26,6 +27,7 @@ from histomix.slides import TileSpec
 from histomix.slides.tiles import read_tile, tiles_at_spots, tiles_on_grid
 
 from .conftest import Job, manifest_of
+from .extras import extra_module
 from .foreign_features import Tiles, hest_bench, places_table, trident
 
 RUN = CliRunner()
@@ -293,3 +295,67 @@ def test_features_without_places_cannot_be_laid_on_a_slide(
         job.image, job.head, features=tmp_path, encoder="builtin", tile_um=112, origin="centre", scale=1.0
     )
     assert found.n_obs == len(tiles.keys)
+
+
+def test_a_head_on_two_encoders_takes_features_of_each(
+    job: Job, grid: tuple[Tiles, ad.AnnData], tmp_path: Path, no_encoder: None
+) -> None:
+    tiles, table = grid
+    rng, facts = np.random.default_rng(0), {"patch_size": 224, "target_magnification": 20}
+    cohort, dim = hm.read_cohort(job.sheet), 768
+    for name, features in hm.read_features(job.features).items():
+        keys = np.asarray(features.obs_names, object)
+        vectors = rng.normal(size=(len(keys), dim)).astype(np.float16)
+        trident(
+            tmp_path / "theirs" / f"{name}.h5", Tiles(name, vectors, features.obsm["spatial"], 224.0, keys), **facts
+        )
+    second = hm.import_features(tmp_path / "theirs", cohort, encoder="phikon")
+    head = hm.train(cohort, [hm.read_features(job.features), second], job.labels, head="ridge")
+
+    write_features(tmp_path / f"{tiles.name}.h5ad", table)
+    vectors = rng.normal(size=(len(tiles.keys), dim)).astype(np.float32)
+    turned = tiles.but(vectors=vectors[::-1], centres=tiles.centres[::-1], keys=tiles.keys[::-1])
+    other = trident(tmp_path / f"{tiles.name}.h5", turned, **facts)
+    both = [tmp_path / f"{tiles.name}.h5ad", other]
+    found = hm.predict(job.image, head, features=both, encoder=["builtin", "phikon"])
+    X = np.concatenate([np.asarray(table.X), vectors], axis=1)
+    expected = head.apply(X, np.asarray(table.obsm["spatial"]) * 0.5)
+    np.testing.assert_allclose(np.asarray(found.X), expected.values, atol=1e-5)
+    with pytest.raises(FeatureError, match="features of 1 encoders are given"):
+        hm.predict(job.image, head, features=other, encoder="phikon")
+    other_places = turned.but(centres=turned.centres + 20.0)
+    trident(other, other_places, **facts)
+    with pytest.raises(FeatureError, match="not of the same tiles"):
+        hm.predict(job.image, head, features=both, encoder=["builtin", "phikon"])
+
+
+def test_tiles_that_lazyslide_has_cut_are_read_where_they_lie(job: Job, tmp_path: Path) -> None:
+    zs = extra_module("dev", "lazyslide")
+    from wsidata import open_wsi
+    from wsidata.io import add_features
+
+    with hm.open_slide(job.image) as slide:
+        pixels = slide.read(0, 0, slide.width_px, slide.height_px, slide.mpp)
+    path, store = tmp_path / "slide.tif", tmp_path / "slide.zarr"
+    resolution = {"resolution": (1e4 / 0.5, 1e4 / 0.5), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(path, pixels, tile=(256, 256), photometric="rgb", **resolution)
+    wsi = open_wsi(path, store=str(store))
+    zs.pp.find_tissues(wsi)
+    zs.pp.tile_tissues(wsi, 112, mpp=1.0, overlap=0.25)
+    bounds = wsi.shapes["tiles"].bounds
+    centres = np.stack([bounds["minx"] + bounds["maxx"], bounds["miny"] + bounds["maxy"]], axis=1) / 2
+    table = pd.DataFrame(centres, columns=["x_px", "y_px"]).assign(tissue=1.0)
+    with hm.open_slide(path) as slide:
+        features = slide_features(slide, table, hm.load_encoder("builtin"))
+    add_features(wsi, "builtin_tiles", "tiles", np.asarray(features.X))
+    add_features(wsi, "uni2_tiles", "tiles", np.ones((len(table), 1536), np.float32))
+    wsi.write()
+    found = hm.predict(path, job.head, features=store, encoder="builtin")
+    expected = hm.load_head(job.head).output(features).values
+    rows = [np.flatnonzero(np.abs(centres - place).max(axis=1) < 1.0).item() for place in found.obsm["spatial"]]
+    assert len(rows) > 10
+    np.testing.assert_allclose(np.asarray(found.X), expected[rows], atol=1e-5)
+    told = manifest_of(found)["features"]
+    assert told["format"] == "LazySlide zarr" and {"mpp", "side_px0", "tile_px"} <= set(told["read"])
+    with pytest.raises(FeatureError, match="features of builtin, uni2, none of conch"):
+        hm.predict(path, job.head, features=store, encoder="conch")

@@ -22,7 +22,7 @@ _HDF5, _NPY, _PARQUET, _ZIP, _PICKLE = b"\x89HDF\r\n\x1a\n", b"\x93NUMPY", b"PAR
 _TABLES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz")
 _ZARR = (".zgroup", ".zattrs", "zarr.json")
 _KNOWN = "HDF5 (TRIDENT, CLAM, HEST-bench, h5ad), .pt, .npy, .npz, .parquet, .csv, or Zarr of LazySlide"
-_Reader = Callable[[Path, str | None], Part]
+_Reader = Callable[[Path, str | None], Part | None]
 
 
 def slide_name(path: Path) -> str:

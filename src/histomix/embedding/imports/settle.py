@@ -70,9 +70,13 @@ def settle(tiles: ForeignTiles, stated: TileFacts) -> Settled:
     ):
         if read is not None and given is not None and abs(read - given) > REFUSED * read:
             raise _contradiction(what, read, given, tiles)
-    for what, read, given in (("places", told.origin, stated.origin), ("px of the places", told.scale, stated.scale)):
-        if read is not None and given is not None and not same(read, given):
-            raise _contradiction(what, read, given, tiles)
+    claims: list[tuple[str, Any, Any]] = [
+        ("places", told.origin, stated.origin),
+        ("px of the places", told.scale, stated.scale),
+    ]
+    for what, known, claimed in claims:
+        if known is not None and claimed is not None and not same(known, claimed):
+            raise _contradiction(what, known, claimed, tiles)
     convention = TileFacts(
         **{
             name: value
@@ -98,10 +102,11 @@ def settle(tiles: ForeignTiles, stated: TileFacts) -> Settled:
                     where=where,
                     hint=f"State it with {option}",
                 )
-    groups = [
-        {name: value for name, value in one.told().items() if name in _FACTS} for one in (told, convention, stated)
-    ]
-    return Settled(facts, *groups, card)
+    return Settled(facts, _known(told), _known(convention), _known(stated), card)
+
+
+def _known(facts: TileFacts) -> dict[str, Any]:
+    return {name: value for name, value in facts.told().items() if name in _FACTS}
 
 
 def _contradiction(what: str, read: Any, given: Any, tiles: ForeignTiles) -> FeatureError:
@@ -179,6 +184,9 @@ def settle_tile(settled: Settled, side_um: float, known: TileSpec | None, tiles:
             where=tiles.where,
             hint="Check the um per px of the slide (the sheet's mpp), --tile-um and --mpp",
         )
+    if known is None and spec != own:
+        words = "%s: tiles of %g um in %d px; those that %s was made for have %g um"
+        _LOG.info(words, tiles.where, spec.size_um, spec.size_px, settled.card.name, own.size_um)
     if off > SAID:
         _LOG.warning("%s: its tiles are %.4g um wide, taken for %g um", tiles.where, side_um, spec.size_um)
     return spec

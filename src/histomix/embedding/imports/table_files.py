@@ -42,7 +42,9 @@ def read(path: Path, _encoder: str | None = None) -> Part:
     FeatureError
         The file cannot be read, has neither, or a place or a feature is no number.
     """
-    if path.read_bytes()[:4] == b"PAR1":
+    with path.open("rb") as stream:
+        is_parquet = stream.read(4) == b"PAR1"
+    if is_parquet:
         table, format = _parquet(path), "parquet"
     else:
         table, format = read_table(path, FeatureError), "table"

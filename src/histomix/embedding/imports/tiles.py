@@ -139,9 +139,13 @@ def join_parts(name: str, parts: Sequence[Part]) -> ForeignTiles:
     if not full:
         raise FeatureError(
             "there are places of tiles, and no features of them",
-            where=parts[0].path,
+            where=parts[0].path if parts else None,
             hint="Give the file of the features too; files of one slide have one name, or NAME= before their path",
         )
+    # CLAM leaves the same features as h5 and as pt.
+    full = sorted(full, key=lambda part: part.xy is None)
+    parts = [part for part in parts if part.vectors is None or part is full[0] or not _alike(part, full[0])]
+    full = [part for part in full if part in parts]
     if len(full) > 1:
         names = " and ".join(str(part.path) for part in full[:3])
         raise FeatureError(
@@ -189,6 +193,12 @@ def join_parts(name: str, parts: Sequence[Part]) -> ForeignTiles:
     return ForeignTiles(
         name, paths, " with ".join([main.format, *beside]), vectors, xy, keys, facts, convention, main.manifest
     )
+
+
+def _alike(one: Part, other: Part) -> bool:
+    """Whether two files hold the same features."""
+    first, second = np.asarray(one.vectors), np.asarray(other.vectors)
+    return first.shape == second.shape and np.array_equal(first, second, equal_nan=first.dtype.kind == "f")
 
 
 def _checked(vectors: np.ndarray, where: Path) -> np.ndarray:
