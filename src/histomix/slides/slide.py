@@ -23,6 +23,8 @@ UPSAMPLING_TOLERANCE = 1.05
 _BLOCK_PX = 2048
 # A rectangle whose scale drifts from the stored one by less than this many pixels is copied, not interpolated.
 _DRIFT_PX = 0.1
+#: No overview is as coarse, um per px; who asks a thumbnail by as much means px, most likely.
+_COARSE = 64.0
 
 
 class Reader(Protocol):
@@ -216,10 +218,10 @@ class Slide:
         Raises
         ------
         SlideError
-            At that scale nothing of the slide is left: the picture would have less than 2 px.
+            The scale is coarser than any overview, and nothing of the slide is left at it: a width in px, most likely.
         """
         self._check_scale(mpp)
-        if max(self.width_px, self.height_px) * self.mpp < 1.5 * mpp:
+        if mpp >= _COARSE and max(self.width_px, self.height_px) * self.mpp < 1.5 * mpp:
             wide_um = self.width_px * self.mpp
             raise SlideError(
                 f"is {wide_um:,.0f} um wide and has no 2 px at {mpp:g} um per px, which a thumbnail is asked for by",
