@@ -88,6 +88,7 @@ def _all_are_drawn(wsi: Any, xy_px: np.ndarray, within_px: float, **options: Any
     assert distance.min(axis=0).max() <= within_px and distance.min(axis=1).max() <= within_px
 
 
+@pytest.mark.client("lazyslide", "`zs.pl.tiles` draws every tile of a map, at 0.499, 0.5021, 0.69 and 0.2527 um per px")
 @pytest.mark.parametrize("stride_um", [112.0, 56.0])
 @pytest.mark.parametrize("mpp", SCALES)
 def test_every_tile_of_a_map_is_drawn_in_its_place(mpp: float, stride_um: float, tmp_path: Path) -> None:
@@ -137,6 +138,7 @@ def test_our_names_and_those_of_the_zoo_mean_the_same() -> None:
         assert models[zoo_name(one.name)].encode_dim == one.dim, one.name
 
 
+@pytest.mark.client("lazyslide", "the built-in encoder as its model, and a head on it by `zs.tl.feature_prediction`")
 def test_the_builtin_encoder_and_a_head_on_it_work_inside(job: Job, tmp_path: Path) -> None:
     wsidata, zs = extra_module("zoo", "wsidata"), extra_module("dev", "lazyslide")
     model, side = LazySlideEncoder(load_encoder("builtin")), 112
@@ -164,6 +166,7 @@ def test_tiles_of_another_size_are_refused() -> None:
     assert "tile_tissues(wsi, 112, mpp=1)" in str(refusal.value.hint)
 
 
+@pytest.mark.client("wsidata", "opens the exported SpatialData store, which `zs.pl.tiles` draws")
 @pytest.mark.parametrize("mpp", [*SCALES, 0.5])
 def test_our_own_store_is_drawn_as_it_is(mpp: float, tmp_path: Path) -> None:
     spatialdata, wsidata = extra_module("st", "spatialdata"), extra_module("zoo", "wsidata")

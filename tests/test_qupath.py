@@ -87,6 +87,9 @@ def check_qupath(content: dict[str, Any]) -> None:
     assert len(set(ids)) == len(ids) == len({uuid.UUID(one) for one in ids})
 
 
+@pytest.mark.client(
+    "QuPath", "`tiles.geojson` keeps to its rules; regions and cores of its own come back ([QuPath](qupath.md))"
+)
 def test_the_file_is_what_qupath_documents(composition: ad.AnnData, tmp_path: Path) -> None:
     write_composition(tmp_path, composition)
     content = json.loads((tmp_path / "tiles.geojson").read_text(encoding="utf-8"))
@@ -176,7 +179,7 @@ def groovy() -> list[str]:
 
 
 @pytest.mark.client(
-    "Groovy 4", "parses every script of [QuPath](qupath.md); the one that predicts was run with a stand-in for QuPath"
+    "Groovy", "parses every script of [QuPath](qupath.md); the one that predicts was run with a stand-in for QuPath"
 )
 def test_groovy_parses_the_scripts_of_the_documentation(groovy: list[str], tmp_path: Path) -> None:
     check = "args.each { new groovy.lang.GroovyShell().parse(new File(it)) }; println args.size()"
