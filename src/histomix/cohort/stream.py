@@ -35,13 +35,14 @@ class TidyFiles:
     """
 
     def __init__(self, place: str | os.PathLike[str]) -> None:
-        self.place, self.rows, self.written = Path(place), 0, {}
+        self.place, self.rows = Path(place), 0
+        self.written: dict[str, Path] = {}
         self._stack = contextlib.ExitStack()
         self._parquet: Any = None
 
     def __enter__(self) -> Self:
         self._csv = self._stack.enter_context(atomic_path(self.place / "cohort.csv"))
-        self.written: dict[str, Path] = {"cohort": self.place / "cohort.csv"}
+        self.written["cohort"] = self.place / "cohort.csv"
         if _has_pyarrow():
             self._table = self._stack.enter_context(atomic_path(self.place / "cohort.parquet"))
             self.written["cohort (Parquet)"] = self.place / "cohort.parquet"
