@@ -70,6 +70,7 @@ def embed(
             "trust_code": trust_code,
             "verify": verify,
         }
+        by_encoder: dict[str, Any]
         if len(encoder) == 1:
             by_encoder = {encoder[0]: embed_cohort(sheet, encoder[0], **options)}
         else:

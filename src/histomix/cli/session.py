@@ -199,7 +199,8 @@ def _bars(current: Session) -> Iterator[None]:
     from ..progress import Lines, TerminalBars
 
     live = sys.stderr.isatty() and not current.as_json
-    with TerminalBars() if live else Lines(current.remark) as shown:
+    teller: TerminalBars | Lines = TerminalBars() if live else Lines(current.remark)
+    with teller as shown:
         current._tell = shown
         current._bars = shown if isinstance(shown, TerminalBars) else None
         try:

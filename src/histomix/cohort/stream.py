@@ -42,7 +42,7 @@ class TidyFiles:
 
     def __enter__(self) -> Self:
         self._csv = self._stack.enter_context(atomic_path(self.place / "cohort.csv"))
-        self.written = {"cohort": self.place / "cohort.csv"}
+        self.written["cohort"] = self.place / "cohort.csv"
         if _has_pyarrow():
             self._table = self._stack.enter_context(atomic_path(self.place / "cohort.parquet"))
             self.written["cohort (Parquet)"] = self.place / "cohort.parquet"

@@ -217,9 +217,9 @@ def cohort_tables(
             slides, hot = (private_frame(frame, names) for frame in (slides, hot))
             about = private_facts(about, names)
             names.save()
-        whole = pd.concat(kept, ignore_index=True) if kept else None
-        n_rows = files.rows if files is not None else 0 if whole is None else len(whole)
-        tables = CohortTables(slides, hot, failures, about, rows=n_rows, in_memory=whole)
+        together = pd.concat(kept, ignore_index=True) if kept else None
+        n_rows = files.rows if files is not None else sum(map(len, kept))
+        tables = CohortTables(slides, hot, failures, about, rows=n_rows, in_memory=together)
         if files is None:
             return tables
         written = files.written | _write_others(tables, Path(files.place))
