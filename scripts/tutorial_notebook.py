@@ -31,9 +31,7 @@ head, and a slide of somebody else. The tissue is a phantom, whose every cell is
 ```python
 import histomix as hm
 
-sheet = hm.make_phantom(
-    "tutorial", donors=3, sections_per_donor=1, size_um=(700, 700), progress=False
-)
+sheet = hm.make_phantom("tutorial", donors=3, sections_per_donor=1, size_um=(700, 700), progress=False)
 clinic = hm.make_phantom(
     "clinic", seed=7, donors=1, sections_per_donor=1, size_um=(700, 700), counts=False, progress=False
 )
