@@ -93,15 +93,21 @@ class Runner:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.printed: dict[str, str] = {}
+        self.differences: list[str] = []
 
-    def page(self, page: Path, languages: tuple[str, ...] = RUN, long: bool = False) -> None:
-        """Run the blocks of a page in their order, with the long ones or without; those of Python share their names."""
+    def page(self, page: Path, languages: tuple[str, ...] = RUN, long: bool = False) -> list[str]:
+        """Run the blocks of a page in their order, with the long ones or without; those of Python share their names.
+
+        Returns what the page shows and the blocks do not print.
+        """
+        differences: list[str] = []
         names: dict[str, Any] = {"__name__": "page"}
         for block in blocks_of(page):
             if block.language in languages and block.not_run is None and (long or not block.long):
                 printed = self.block(block, names)
                 if block.output is not None:
-                    compare(block, printed)
+                    differences += compare(block, printed)
+        return differences
 
     def block(self, block: Block, names: dict[str, Any]) -> str:
         """What a block prints, on stdout and stderr. It fails the test where the block does."""
@@ -165,8 +171,9 @@ def run_command(command: str, name: str) -> str:
 _NUMBER = re.compile(r"[-+]?\d[\d,]*\.?\d*|\.\d+")
 
 
-def compare(block: Block, printed: str) -> None:
-    """Each shown line is printed, in this order. Numbers may differ, as they do between processors and versions."""
+def compare(block: Block, printed: str) -> list[str]:
+    """Lines that are shown and not printed, in this order. Numbers may differ, as between processors and versions."""
+    differences = []
     rest = [_plain(line) for line in printed.splitlines()]
     assert block.output is not None
     for line in block.output.splitlines():
@@ -174,8 +181,10 @@ def compare(block: Block, printed: str) -> None:
         if not wanted or wanted == "…":
             continue
         if wanted not in rest:
-            pytest.fail(f"{block.name} shows {line!r}, which is not printed (there):\n{printed}")
-        rest = rest[rest.index(wanted) + 1 :]
+            differences.append(f"{block.name} shows {line!r}, which is not printed (there):\n{printed}")
+        else:
+            rest = rest[rest.index(wanted) + 1 :]
+    return differences
 
 
 def _plain(line: str) -> str:

@@ -184,7 +184,7 @@ def _same(by_verb: Path, by_function: Path) -> None:
     ours, theirs = _files(by_verb), _files(by_function)
     assert list(ours) == list(theirs) and ours
     for name, data in ours.items():
-        if data != theirs[name] and name.endswith(".png"):
+        if data != theirs[name] and name.endswith((".png", ".jpg")):
             # The parts of a figure may be laid out a fraction of a pixel elsewhere.
             pictures = [np.asarray(Image.open(io.BytesIO(one)).convert("RGB"), float) for one in (data, theirs[name])]
             assert pictures[0].shape == pictures[1].shape, name

@@ -62,7 +62,7 @@ class Memory:
     """A cohort of sections in memory."""
 
     def __init__(self, *sections: Section) -> None:
-        self.sheet = Path("sheet.csv")
+        self.sheet, self.rows = Path("sheet.csv"), ()
         self.sections = {section.name: section for section in sections}
 
     @property

@@ -54,7 +54,7 @@ class Memory:
     """A cohort of sections in memory; an exception in place of a section is raised when it is read."""
 
     def __init__(self, *sections: Section, broken: Mapping[str, HistomixError] | None = None) -> None:
-        self.sheet = Path("sheet.csv")
+        self.sheet, self.rows = Path("sheet.csv"), ()
         self.sections: dict[str, Section | HistomixError] = {section.name: section for section in sections}
         self.sections.update(broken or {})
 

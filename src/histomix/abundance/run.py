@@ -173,8 +173,8 @@ class Run:
                 raise
             except HistomixError as error:
                 # What is found in the counts does not know where they came from, or only the row of the sheet.
-                row = next(row for row in self.cohort.rows if row.section == name)
-                if error.where in (None, row.where):
+                row = next((row for row in self.cohort.rows if row.section == name), None)
+                if row is not None and error.where in (None, row.where):
                     error.where = str(row.counts or row.spots)
                 self.failed[name] = error
         together = list(ready)

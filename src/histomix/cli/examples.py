@@ -35,7 +35,11 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     ),
     "doctor": (
         Example("histomix doctor"),
-        Example("histomix doctor --encoder uni2-h", "what is missing for one encoder, and what mends it"),
+        Example(
+            "histomix doctor --encoder uni2-h",
+            "what is missing for one encoder, and what mends it",
+            "exit code 1 where its weights are not",
+        ),
     ),
     "encoders": (Example("histomix encoders"),),
     "fetch": (
@@ -89,6 +93,7 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         Example(
             "histomix plan sheet.csv --features features --labels labels --out plan",
             "what one more donor brings",
+            "needs four donors",
         ),
     ),
     "train": (

@@ -69,7 +69,7 @@ def load_encoder(
 
     Examples
     --------
-    >>> encoder = load_encoder()
+    >>> encoder = hm.load_encoder()
     >>> encoder.tile_spec().size_px == encoder.card.size_px
     True
     """

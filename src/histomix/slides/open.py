@@ -73,7 +73,7 @@ def open_slide(path: str | os.PathLike[str], mpp: float | None = None) -> Slide:
     --------
     >>> with hm.open_slide("slides/patient-9.tif") as slide:
     ...     slide.mpp, slide.read(0, 0, 100, 100, 1.0).shape
-    (0.5, (50, 50, 3))
+    (0.5, (100, 100, 3))
     """
     path = Path(path)
     refuse_pipe(path, SlideError)
