@@ -23,6 +23,8 @@ from histomix.cli.examples import EXAMPLES
 from .pages import DOCS, ROOT, RUN, Runner, all_pages, blocks_of, messages
 from .test_cli_options import verbs
 
+pytestmark = pytest.mark.once
+
 TUTORIAL = DOCS / "tutorial.md"
 #: Pages whose programs take longer than the rest together.
 LONG = {"gallery.md"}

@@ -34,6 +34,8 @@ from histomix.viewer import ViewerSlide, write_viewer, writer
 from .conftest import Job, manifest_of
 from .viewer_page import chromium, composition
 
+pytestmark = pytest.mark.once
+
 #: What runs where it is let; each says by which way.
 PAYLOADS = (
     "<script>owned(`script`)</script>",

@@ -14,6 +14,8 @@ import pytest
 from histomix.common.naming import file_key, file_name_fault
 from histomix.slides import is_remote
 
+pytestmark = pytest.mark.once
+
 _TEXT = (".csv", ".json", ".geojson", ".html", ".js", ".svg", ".txt")
 
 

@@ -46,6 +46,8 @@ from .planted import (
 )
 from .slide_heads import Colours, colour_head
 
+pytestmark = pytest.mark.once
+
 WHOLE = (*NEEDLES, "ROE^RICHARD", "Roe-Richard")
 SMALL: dict[str, Any] = {"width": 900, "height": 800}
 

@@ -224,7 +224,8 @@ def test_every_verb_is_watched() -> None:
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_verb_calls_nobody_that_was_not_named(watched: Watched, verb: str) -> None:
     for seen in watched.seen[verb]:
-        assert seen.code in {0, 2 if verb == "fetch" else 0, 1 if absent(verb) else 0}, watched.said
+        # Two donors are too few to plan by.
+        assert seen.code in {0, 2 if verb in {"fetch", "plan"} else 0, 1 if absent(verb) else 0}, watched.said
         assert not seen.beyond_loopback()
 
 

@@ -21,6 +21,8 @@ from histomix.slides import open_slide
 from .conftest import Job
 from .extras import needs_extra
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def case(data_dir: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Path:

@@ -19,6 +19,8 @@ import histomix as hm
 from .extras import extra_module
 from .test_shared_cases import told
 
+pytestmark = pytest.mark.once
+
 TYPES = ["Tumour", "T cells", "Stroma"]
 
 

@@ -297,7 +297,7 @@ def test_the_pictures_show_the_slide_and_its_tissue(slide: Path, head: Head, tmp
     with Image.open(tmp_path / "A" / "tissue.png") as picture:
         pixels = np.asarray(picture.convert("RGB")).astype(int)
     with Image.open(tmp_path / "A" / "preview.jpg") as preview:
-        assert preview.size == (400, 352)
+        assert preview.size == (400, 350)
     green = (pixels[..., 1] > pixels[..., 0] + 40) & (pixels[..., 1] > pixels[..., 2] + 20)
     columns = np.flatnonzero(green.any(axis=0))
     assert columns.min() == pytest.approx(6, abs=2) and columns.max() == pytest.approx(94, abs=2)

@@ -20,6 +20,8 @@ from .torture.case import NEVER
 from .torture.families import FAMILIES
 from .torture.judge import error_fault, wrong_numbers
 
+pytestmark = pytest.mark.once
+
 #: How many cases: about a minute of one core.
 FEW = 45
 ROOT = Path(__file__).resolve().parent.parent

@@ -22,6 +22,8 @@ from histomix.viewer import ViewerSlide, write_viewer
 from .extras import extra_module
 from .viewer_page import HOSTILE, Built, build, chromium, composition, looking, pixel, settle, shares, until
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:

@@ -163,7 +163,7 @@ def plan(
             share = table["coverage"] / table["coverage"].mean() if table["coverage"].mean() > 0 else 1.0
             table["expected_gain"] = (0.0 if gain is None else float(gain)) * share
     found = Plan(curve, table, failures)
-    return found if out is None else dataclasses.replace(found, page=_write(found, Path(out), head))
+    return found if out is None else dataclasses.replace(found, page=_write(found, Path(out), head, seed))
 
 
 def _slide_features(
@@ -206,14 +206,14 @@ def _slide_features(
     return found, failures
 
 
-def _write(found: Plan, out: Path, head: str) -> Path:
+def _write(found: Plan, out: Path, head: str, seed: int) -> Path:
     tables = {"donors.csv": found.curve.gains, "curve.csv": found.curve.points, "slides.csv": found.slides}
     for name, table in tables.items():
         if len(table):
             with atomic_path(out / name) as temporary:
                 spreadsheet_table(table).to_csv(temporary, index=False, lineterminator="\n")
     rules = {"donors": RULE, **({"slides": SLIDE_RULE} if len(found.slides) else {})}
-    facts = {"head": head, "rules": rules, "failures": [str(one) for one in found.failures]}
+    facts = {"head": head, "seed": seed, "rules": rules, "failures": [str(one) for one in found.failures]}
     records = {
         name.removesuffix(".csv"): table.astype(object).where(table.notna(), None).to_dict("records")
         for name, table in tables.items()

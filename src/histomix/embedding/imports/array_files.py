@@ -93,8 +93,8 @@ def read_pt(path: Path, _encoder: str | None = None) -> Part:
     }
     part = _named(arrays, sorted(map(str, held)), path, "pt")
     told = {"side_px0": held.get("patch_size_level0"), "encoder": held.get("model_name")}
-    facts = TileFacts(**{name: value for name, value in told.items() if isinstance(value, int | float | str)})
-    return Part(path, part.format, part.vectors, part.xy, part.keys, facts)
+    known: dict[str, Any] = {name: value for name, value in told.items() if isinstance(value, int | float | str)}
+    return Part(path, part.format, part.vectors, part.xy, part.keys, TileFacts(**known))
 
 
 def read_meta(path: Path, _encoder: str | None = None) -> Part | None:

@@ -217,7 +217,8 @@ def _in_order(block: SlideTiles, first: SlideTiles, slide: Slide) -> np.ndarray:
             where=slide.path,
             hint="Extract features of the same places with each encoder",
         )
-    return block.vectors[rows]
+    ordered: np.ndarray = block.vectors[rows]
+    return ordered
 
 
 @functools.lru_cache(maxsize=8)

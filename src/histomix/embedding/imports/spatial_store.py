@@ -80,9 +80,9 @@ def _part(store: Any, path: Path, encoder: str | None) -> Part:
             raise FeatureError("the table names tiles that the store has no outline of", where=path, hint=_HINT)
     if len(shapes) != table.n_obs:
         raise FeatureError(f"{table.n_obs} features are of {len(shapes)} tiles", where=path, hint=_HINT)
-    spec, told = specs.get(region) or {}, {"encoder": wanted[0]}
+    spec = specs.get(region) or {}
     corners = shapes.geometry.bounds[["minx", "miny"]].to_numpy()
-    facts = TileFacts(**told, **_of_spec(spec, path), **_of_slide(store.attrs.get("slide_properties") or {}))
+    facts = TileFacts(encoder=wanted[0], **_of_spec(spec, path), **_of_slide(store.attrs.get("slide_properties") or {}))
     keys = np.asarray(shapes["spot"], object) if "spot" in shapes else None
     return Part(
         path, "LazySlide zarr", np.asarray(table.X), corners, keys, facts, TileFacts(origin="corner", scale=1.0)

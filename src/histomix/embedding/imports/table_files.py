@@ -48,8 +48,10 @@ def read(path: Path, _encoder: str | None = None) -> Part:
         table, format = _parquet(path), "parquet"
     else:
         table, format = read_table(path, FeatureError), "table"
-        keep = [name for name in table if str(name).casefold() not in _KEYS]
-        table[keep] = table[keep].apply(lambda column: pd.to_numeric(column, errors="coerce").where(column != "", None))
+        for name in table.columns:
+            if str(name).casefold() not in _KEYS:
+                numbers = pd.Series(pd.to_numeric(table[name], errors="coerce"), index=table.index)
+                table[name] = numbers.where(table[name] != "", None)
     return _part(table, path, format)
 
 
