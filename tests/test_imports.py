@@ -234,9 +234,9 @@ def _twice(tiles: Tiles) -> Tiles:
 #: What is wrong with a file of TRIDENT, and what is said of it.
 BAD: dict[str, tuple[Callable[[Tiles], Tiles], dict[str, Any], str]] = {
     "another dimension": (
-        lambda tiles: tiles.but(vectors=tiles.vectors[:, :768]),
+        lambda tiles: tiles.but(vectors=tiles.vectors[:, :384]),
         {},
-        r"768 features, and builtin gives 1024 \(stages\)",
+        r"384 features, and builtin gives 544 \(stages\)",
     ),
     "NaN": (_nan, {}, "features are NaN in 1 row of .*, the first row 2"),
     "float16 overflow": (_overflown, {}, "infinite in 1 row .* beyond 65,504 were stored as float16"),
@@ -290,7 +290,7 @@ def test_a_grid_whose_places_look_like_centres_is_remarked(
     name, one = next(iter(tiles.items()))
     steps = one.side / 2 + one.side * np.arange(4)
     grid = np.stack(np.meshgrid(steps, steps), axis=2).reshape(-1, 2)
-    np.savez(tmp_path / f"{one.name}.npz", features=np.ones((len(grid), 1024), np.float32), coords=grid)
+    np.savez(tmp_path / f"{one.name}.npz", features=np.ones((len(grid), 544), np.float32), coords=grid)
     stated = {**STATED_ALL, "origin": "corner"}
     hm.import_features(tmp_path, hm.read_cohort(job.sheet).subset([name]), **stated, tolerance_um=200.0)
     assert "look like the centres of a grid" in caplog.text and "56 um" in caplog.text
@@ -445,7 +445,7 @@ def test_the_verb_imports_and_says_what_it_found(
         words.append(f"{name}={tmp_path / f'tiles-of-{name}.npz'}")
     result = CliRunner().invoke(app, words)
     facts = json.loads(result.stdout)
-    assert result.exit_code == 0 and facts["sections"] == list(own) and facts["dim"] == 1024
+    assert result.exit_code == 0 and facts["sections"] == list(own) and facts["dim"] == 544
     assert {one["unmatched"] for one in facts["imported"].values()} == {0}
     overview = json.loads((tmp_path / "features" / "manifest.json").read_text())
     assert overview["imported"] is True and overview["embedded"] == list(own)

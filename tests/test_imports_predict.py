@@ -158,7 +158,7 @@ def test_features_that_the_head_does_not_know_are_refused(
         (path, {"encoder": "builtin", "tile_um": 56}, "side in um: the file says 112"),
     ]
     for name, change, attributes, words in (
-        ("pooling", tiles.but(vectors=tiles.vectors[:, :512]), {}, "512 features, and builtin gives 1024"),
+        ("pooling", tiles.but(vectors=tiles.vectors[:, :512]), {}, "512 features, and builtin gives 544"),
         ("tile", tiles.but(side=448.0), {"patch_size": 224}, "224 um wide, and those asked for 112 um"),
         ("scale", tiles, {"target_magnification": 20, "patch_size": 224, "patch_size_level0": 448}, "224 um wide on"),
         ("slide", tiles.but(name="Other"), {}, "is of the slide Other"),
