@@ -146,6 +146,7 @@ def test_a_cohort_with_a_missing_patient_says_so_in_the_title(server: Server, tm
         done.page.read_text(encoding="utf-8")
     )
     assert done.table["protocol"].str.contains("3 of 8 donors").any()
+    assert done.table["difference"].isna().all() and "not comparable" in done.page.read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -88,6 +88,8 @@ def _group(metric: str, words: str, rows: pd.DataFrame) -> dict[str, Any]:
 def _row(row: Mapping[Any, Any]) -> dict[str, str]:
     there = pd.notna(row["ours"])
     difference = f"{row['difference']:+.3f}".replace("-", "−") if pd.notna(row["difference"]) else ""
+    if not difference and pd.notna(row["ours"]) and _is_number(row["published"]):
+        difference = "not comparable"
     return {
         "name": row["row"],
         "published": row["published"],
@@ -108,3 +110,12 @@ def _cost(row: Mapping[Any, Any]) -> dict[str, Any]:
         "cells": cells,
         "published": published if isinstance(published, str) else "",
     }
+
+
+def _is_number(text: str) -> bool:
+    """Whether a published figure is at hand."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -37,7 +37,8 @@ def study_table(study: Study, scored: Scored, note: str = "") -> pd.DataFrame:
     scored
         Cohort, encoder and evaluation of each.
     note
-        How the run differs from the study, for the column ``protocol``.
+        How the run differs from the study, for the column ``protocol``. Where it does, no difference between the two
+        figures is given: they are not of one protocol.
 
     Returns
     -------
@@ -67,6 +68,8 @@ def study_table(study: Study, scored: Scored, note: str = "") -> pd.DataFrame:
                     rows.append(
                         _row(head, encoder, cohort, metric, entry, one, f"{protocol}{note}", len(study.cohorts))
                     )
+                    if note:
+                        rows[-1]["difference"] = None
     for number, one in enumerate(study.published):
         if number not in used:
             rows.append(_row(one.row, one.encoder, one.cohort, one.metric, None, one, one.source, len(study.cohorts)))
