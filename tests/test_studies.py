@@ -146,7 +146,18 @@ def test_a_cohort_with_a_missing_patient_says_so_in_the_title(server: Server, tm
         done.page.read_text(encoding="utf-8")
     )
     assert done.table["protocol"].str.contains("3 of 8 donors").any()
-    assert done.table["difference"].isna().all() and "not comparable" in done.page.read_text(encoding="utf-8")
+    assert done.table["difference"].isna().all(), "another protocol than the study's"
+
+
+@pytest.mark.parametrize(
+    ("published", "difference", "shown"),
+    [("0.334", None, "not comparable"), ("0.334", 0.17, "+0.170"), ("not at hand", None, ""), ("", None, "")],
+)
+def test_figures_of_unlike_protocols_are_not_compared(published: str, difference: float | None, shown: str) -> None:
+    from histomix.studies.page import _row
+
+    facts = {"row": "hist2cell", "published": published, "source": "", "interval": "", "protocol": "sections"}
+    assert _row({**facts, "ours": 0.504, "difference": difference})["difference"] == shown
 
 
 @pytest.mark.slow
