@@ -3,7 +3,7 @@ class App {
   constructor() {
     this.view = new View();
     this.layer = "type"; this.type = 0; this.map = Object.keys(FACTS.maps)[0]; this.range = "max"; this.beside = "off";
-    this.opacity = 0.75; this.hatching = true; this.tool = "pan"; this.turns = 0; this.shows = 0;
+    this.opacity = 0.4; this.hatching = true; this.tool = "pan"; this.turns = 0; this.shows = 0;
     this.aiming = false; this.cursor = null; this.stage = "#fff";
     this.layers = new Layers(this);
     this.selection = new Selection(this);
