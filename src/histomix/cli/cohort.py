@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..common.words import counted
 from .session import Anonymise, Json, PseudonymKey, Quiet, Threads, session
 
 
@@ -81,7 +82,7 @@ def cohort(
         )
         for failure in tables.failures:
             run.failed(failure)
-        run.say(f"{len(tables.slides)} slides, {tables.rows:,} rows: {out}")
+        run.say(f"{counted(len(tables.slides), 'slide')}, {counted(tables.rows, 'row')}: {out}")
         run.done(
             out=str(out), slides=len(tables.slides), files={name: str(path) for name, path in tables.files.items()}
         )
