@@ -67,7 +67,7 @@ def write_benchmark_page(benchmark: Benchmark, out: str | os.PathLike[str], *, t
             encoder_columns=_ENCODER_COLUMNS,
             encoders=[_encoder(one) for one in summary["encoder_facts"]],
             cost_columns=_COST_COLUMNS,
-            robustness=_robustness_words(summary["robustness"]),
+            robustness=_robustness_words(summary.get("robustness", {})),
             statement=benchmark.statement,
         )
     )
