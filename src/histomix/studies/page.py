@@ -88,7 +88,7 @@ def _group(metric: str, words: str, rows: pd.DataFrame) -> dict[str, Any]:
 def _row(row: Mapping[Any, Any]) -> dict[str, str]:
     there = pd.notna(row["ours"])
     difference = f"{row['difference']:+.3f}".replace("-", "−") if pd.notna(row["difference"]) else ""
-    if not difference and pd.notna(row["ours"]) and _is_number(row["published"]):
+    if not difference and there and _is_number(row["published"]):
         difference = "not comparable"
     return {
         "name": row["row"],
