@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from histomix.cli.app import app
 from histomix.cli.session import session
 
+from .command_line import histomix
 from .conftest import Job
 
 RUN = CliRunner()
@@ -25,13 +26,6 @@ RUN = CliRunner()
 def job(small_job: Job) -> Job:
     """Words, files and exit codes are the same whatever the number of spots."""
     return small_job
-
-
-def histomix(*words: object) -> tuple[int, str, str]:
-    result = RUN.invoke(app, [str(word) for word in words])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout, result.stderr
 
 
 def test_the_whole_job_by_commands(job: Job, tmp_path: Path) -> None:

@@ -7,26 +7,15 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
-from histomix.cli.app import app
-
+from .command_line import histomix
 from .conftest import Job
-
-RUN = CliRunner()
 
 
 @pytest.fixture(scope="module")
 def job(small_job: Job) -> Job:
     """What the command says is the same whatever the number of spots."""
     return small_job
-
-
-def histomix(*words: object) -> tuple[int, str, str]:
-    result = RUN.invoke(app, [str(word) for word in words])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout, result.stderr
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from histomix.cli.session import in_options, session
 from histomix.errors import InputError
 from histomix.prediction import passed_over
 
+from .command_line import histomix
 from .conftest import Job
 from .test_cli_options import VERBS
 
@@ -35,13 +36,6 @@ RUN = CliRunner()
 @pytest.fixture(scope="module")
 def job(small_job: Job) -> Job:
     return small_job
-
-
-def histomix(*words: object) -> tuple[int, str, str]:
-    result = RUN.invoke(app, [str(word) for word in words])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout, result.stderr
 
 
 @pytest.fixture(scope="module")
