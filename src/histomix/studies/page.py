@@ -82,7 +82,15 @@ def write_study_page(
 
 def _group(metric: str, words: str, rows: pd.DataFrame) -> dict[str, Any]:
     ordered = rows.sort_values("ours", ascending=metric == "mae", na_position="last", kind="stable")
-    return {"name": words, "metric": metric, "rows": [_row(row) for row in ordered.to_dict("records")]}
+    found = [_row(row) for row in ordered.to_dict("records")]
+    protocols = {row["protocol"] for row in found if row["ours"]}
+    return {
+        "name": words,
+        "metric": metric,
+        "rows": found,
+        # What all rows of ours share is said once, above them.
+        "protocol": protocols.pop() if len(protocols) == 1 else None,
+    }
 
 
 def _row(row: Mapping[Any, Any]) -> dict[str, str]:
