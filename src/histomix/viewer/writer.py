@@ -1,6 +1,6 @@
 """The viewer: slides, composition and labels in one folder that opens from disk.
 
-The page's own program (``assets/*.js``, about 1,600 lines on the browser's canvas) draws it, without a library. A
+The page's own program (``assets/*.js``, about 1,800 lines on the browser's canvas) draws it, without a library. A
 hundred thousand tiles are one small picture whose pixels are the tiles, made anew for each cell type in a few
 milliseconds and enlarged by the canvas; the slide beneath is a pyramid of JPEGs. Bokeh's picture tiles are those of map
 servers, and nothing of it reads a slide's pyramid from disk; OpenSeadragon does, but comes from npm, and a canvas that
