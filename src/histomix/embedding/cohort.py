@@ -23,6 +23,7 @@ from .engine import check_batch_size, check_dtype, embed_tiles_together
 from .features import read_overview
 from .identity import alignment_facts, slide_facts, write_preview
 from .other_scales import embed_other_scales
+from .precision import embed_precision_shifts
 from .restaining import embed_stain_shifts
 from .target import EncoderSource, Target, Work
 
@@ -290,8 +291,10 @@ class _Run:
             embeddings = [values for values, _ in results]
             scaled = embed_other_scales(slide, tables[0], encoders, works[0].target.dtype, self.batch_size)
             restained = embed_stain_shifts(slide, tables[0], encoders)
-            for work, values, sample, shifts in zip(todo, embeddings, scaled, restained, strict=True):
-                work.values, work.scaled, work.shifts = values, sample, shifts
+            exact = embed_precision_shifts(slide, tables[0], encoders)
+            for work, values, *samples in zip(todo, embeddings, scaled, restained, exact, strict=True):
+                work.values = values
+                work.scaled, work.shifts, work.exact = samples
             for work, tiles, facts in zip(works, tables, seen, strict=True):
                 folder = work.target.folder
                 facts["preview"] = None if folder is None else write_preview(slide, folder, name)
