@@ -118,6 +118,17 @@ def race(contenders: Mapping[str, Encoder]) -> dict[str, float]:
     return best
 
 
+def seconds_a_tile(encoder: Encoder, count: int = 8) -> float:
+    """How long an encoder takes for a tile here, by one small batch after a first tile."""
+    from .onnx.graph import trial_tiles
+
+    tiles = trial_tiles(encoder.tile_spec().size_px)
+    encoder.embed(tiles[:1])
+    start = time.perf_counter()
+    encoder.embed(np.resize(tiles, (count, *tiles.shape[1:])))
+    return (time.perf_counter() - start) / count
+
+
 def _cpu_name() -> str:
     """What Linux calls the CPU; elsewhere `platform` says enough."""
     try:

@@ -75,7 +75,7 @@ def require_precision(
             f"instead of float32, more than the {TOLERATED[precision]:.0%} that are allowed",
             hint=hint,
         )
-    return {"precision": precision, "sd": round(sd, 4), "tolerated": TOLERATED[precision], "n_tiles": len(rows)}
+    return {"precision": precision, "sd": round(sd, 6), "tolerated": TOLERATED[precision], "n_tiles": len(rows)}
 
 
 def _sample(training: TrainingSet, blocks: Sequence[Mapping[str, AnnData]]) -> tuple[np.ndarray, np.ndarray]:
