@@ -35,6 +35,7 @@ from histomix.embedding import (
     read_features,
     require_same_encoder,
 )
+from histomix.embedding.cohort import SAMPLED
 from histomix.embedding.identity import features_identity
 from histomix.embedding.storage import Shards
 from histomix.encoders import load_encoder
@@ -50,9 +51,10 @@ SPOTS = 300  # two shards of 256 at most
 
 @pytest.fixture(autouse=True)
 def no_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the tiles of spots are counted here; samples at other scales and in other stains have tests of their own."""
+    """Only the tiles of spots are counted here; samples and the estimate have tests of their own."""
     monkeypatch.setattr("histomix.embedding.other_scales.SAMPLE", 0)
     monkeypatch.setattr("histomix.embedding.cohort.embed_stain_shifts", lambda *args: [None] * len(args[2]))
+    monkeypatch.setattr("histomix.embedding.cohort._FEW_TILES", 10**6)
 
 
 class FakeEncoder:
@@ -210,6 +212,7 @@ def test_manifest_and_preview_say_what_was_read(cohort: Cohort, tmp_path: Path) 
         "digest": "sha256:fake",
         "dim": 15,
         "views": 1,
+        "precision": "float32",
         "licence": "CC0-1.0",
         "revision": "r1",
         "precision": "float32",
@@ -816,6 +819,7 @@ def test_the_difference_of_two_encoders_is_in_the_message(stored: Path) -> None:
         "digest": "sha256:fake",
         "dim": 15,
         "views": 1,
+        "precision": "float32",
         "size_px": SIZE_PX,
         "mpp": MPP,
     }
@@ -833,3 +837,19 @@ def test_wrong_options_are_refused_before_work(cohort: Cohort, tmp_path: Path) -
     with pytest.raises(EncoderError, match="already loaded"):
         run(cohort, FakeEncoder(), None, weights="weights.pt")
     assert not (tmp_path / "out" / ".lock").exists()
+
+
+def test_a_long_job_says_how_long_it_will_take(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("histomix.embedding.cohort._FEW_TILES", 2 * SPOTS)
+    with caplog.at_level(logging.INFO, logger="histomix"):
+        run(cohort, FakeEncoder(), tmp_path / "soon")
+        assert "will take about" not in caplog.text
+        monkeypatch.setattr("histomix.embedding.cohort.seconds_a_tile", lambda encoder: 1.0)
+        run(cohort, FakeEncoder(), tmp_path / "long")
+    said = 2 * (SPOTS + SAMPLED)
+    assert f"embedding {2 * SPOTS} tiles of 2 sections will take about {said / 60:.0f} min here" in caplog.text
+    caplog.clear()
+    run(cohort, FakeEncoder(), tmp_path / "long")
+    assert "will take about" not in caplog.text  # nothing is left to do

@@ -23,6 +23,7 @@ from ..provenance import atomic_path, digest_bytes, digest_json, read_json
 from .by_section import Features, features_card
 from .identity import encoder_identity, require_same_encoder
 from .other_scales import scale_sample
+from .precision import precision_shifts
 from .restaining import stain_shifts
 
 #: Of the file's layout; raised when an older version would misread it.
@@ -270,6 +271,7 @@ def _problem(features: ad.AnnData, manifest: Mapping[str, Any], section: str) ->
     try:
         scale_sample(features, manifest)
         stain_shifts(features, manifest)
+        precision_shifts(features, manifest)
     except FeatureError as error:
         return error.what
     except (KeyError, TypeError) as error:
