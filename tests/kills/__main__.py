@@ -41,9 +41,8 @@ def main() -> int:
             mine = [one for one in kills if one.verb == verb]
             if mine:
                 redone = sorted(one.redone_s for one in mine)
-                print(
-                    f"{verb:<9} {len(mine)} kills: {redone[len(redone) // 2]:.1f} s done again, at most {redone[-1]:.1f}"
-                )
+                middle, most = redone[len(redone) // 2], redone[-1]
+                print(f"{verb:<9} {len(mine)} kills: {middle:.1f} s done again, at most {most:.1f}")
         wrong = [one for one in kills if one.faults]
         print(f"{len(kills) - len(wrong)} of {len(kills)} ended in the same bytes")
         return 1 if wrong else 0
