@@ -26,7 +26,7 @@ _DRAWN = """app.pyramid.settled
 
 
 def main(demo: Path, target: Path) -> None:
-    """The map of a held-out donor with a selection, and a label beside its prediction, dark."""
+    """The map of a held-out donor with a region, its novelty, and a label beside its prediction, dark."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     page = (demo / "viewer" / "index.html").resolve().as_uri()
     with sync_playwright() as playwright:
@@ -46,6 +46,9 @@ def main(demo: Path, target: Path) -> None:
         )
         light.wait_for_selector("#selected-rows tr")
         _save(light, target)
+        light.evaluate("app.drop(); app.show({layer: 'novelty'})")
+        light.evaluate("document.querySelector('input[name=layer]:checked').scrollIntoView({block: 'center'})")
+        _save(light, target.with_name(f"{target.stem}-novelty{target.suffix}"))
         dark = browser.new_page(**_WINDOW, color_scheme="dark")
         dark.goto(page)
         dark.wait_for_selector("html[data-ready]")
