@@ -227,6 +227,7 @@ def test_regions_are_named_summed_up_and_saved(tab: Any, built: Built) -> None:
         tab.keyboard.press("k")
     assert tab.locator("#regions-rows tr").count() == 2
     assert tab.inner_text("#selection-title") == "Region 2"
+    assert tab.evaluate("document.documentElement.scrollHeight <= innerHeight"), "only the panel scrolls"
     tab.fill("#regions-rows tr:first-child input", "=Tumour </b>")
     tab.locator("#regions-rows tr:first-child input").blur()
     means = []
