@@ -215,7 +215,6 @@ def test_manifest_and_preview_say_what_was_read(cohort: Cohort, tmp_path: Path) 
         "precision": "float32",
         "licence": "CC0-1.0",
         "revision": "r1",
-        "precision": "float32",
     }
     assert manifest["alignment"]["ok"] and manifest["alignment"]["on_tissue"] > 0.9
     assert "histomix" in manifest["versions"]

@@ -349,6 +349,31 @@ def test_half_precision_only_within_its_tolerance(caplog: pytest.LogCaptureFixtu
     assert "(float16)" not in fast.runtime
 
 
+def test_a_batch_that_does_not_fit_is_halved(caplog: pytest.LogCaptureFixture) -> None:
+    original = encoder("attention")
+    forward, room, tried = original.forward, 5, []
+
+    def small(images: torch.Tensor) -> torch.Tensor:
+        tried.append(len(images))
+        if len(images) > room:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return forward(images)
+
+    original.forward = small  # type: ignore[method-assign]
+    fast = TorchRuntime(original, half=False)
+    with caplog.at_level(logging.WARNING, logger="histomix"):
+        found = fast.embed(TILES)
+    assert difference(found, independent("attention", TILES)) < TOLERANCE
+    assert tried == [37, 18, 9, *[4] * 9, 1]
+    assert "does not hold 9 tiles in small: batches of 4 from now on" in caplog.text
+    tried.clear()
+    fast.embed(TILES[:8])
+    assert tried == [4, 4]
+    room = 0
+    with pytest.raises(EncoderError, match="does not hold one tile in small"):
+        fast.embed(TILES[:1])
+
+
 def test_pinned_views_encode_as_tiles_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)  # there may be no GPU here
     fast = PinnedTorchRuntime(encoder(views=4), half=False)

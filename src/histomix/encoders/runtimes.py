@@ -276,7 +276,7 @@ class TorchRuntime(_Wrapped):
     """A torch encoder as torch runs it best; see `optimise`.
 
     Convolutions run on channels-last memory, and half precision is used where it is asked for and features stay within
-    `HALF_TOLERANCE` of float32.
+    `HALF_TOLERANCE` of float32. A batch that the GPU's memory does not hold is halved, and so are all later ones.
     """
 
     def __init__(self, encoder: Any, *, half: bool, threads: int | None = None) -> None:
@@ -288,6 +288,7 @@ class TorchRuntime(_Wrapped):
         self._format = torch.channels_last if _is_convolutional(encoder.model) else torch.contiguous_format
         encoder.model.to(memory_format=self._format)
         self._dtype: torch.dtype | None = None
+        self._largest: int | None = None
         if half:
             self._dtype = self._half_dtype(encoder)
         precision = "float32" if self._dtype is None else str(self._dtype).removeprefix("torch.")
@@ -301,6 +302,35 @@ class TorchRuntime(_Wrapped):
         return mean_of_views(tiles, self.views, self._embed_once)
 
     def _embed_once(self, tiles: np.ndarray) -> np.ndarray:
+        import torch
+
+        found: list[np.ndarray] = []
+        start = 0
+        while start < len(tiles):
+            part = tiles[start : start + (self._largest or len(tiles))]
+            try:
+                found.append(self._forward(part))
+            except torch.cuda.OutOfMemoryError as error:
+                if len(part) == 1:
+                    raise EncoderError(
+                        f"the memory of the {self.device.type} does not hold one tile in {self.card.name}",
+                        hint="Free it (other programs may use it), or load the encoder with device cpu",
+                    ) from error
+                self._largest = len(part) // 2
+                _LOG.warning(
+                    "the memory of the %s does not hold %d tiles in %s: batches of %d from now on",
+                    self.device.type,
+                    len(part),
+                    self.card.name,
+                    self._largest,
+                )
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+                continue
+            start += len(part)
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+    def _forward(self, tiles: np.ndarray) -> np.ndarray:
         import torch
 
         from .torch.base import torch_threads
