@@ -299,9 +299,9 @@ class _Run:
             scaled = embed_other_scales(slide, tables[0], encoders, works[0].target.dtype, self.batch_size)
             restained = embed_stain_shifts(slide, tables[0], encoders)
             exact = embed_precision_shifts(slide, tables[0], encoders)
-            for work, values, *samples in zip(todo, embeddings, scaled, restained, exact, strict=True):
+            for work, values, larger, shifts, moves in zip(todo, embeddings, scaled, restained, exact, strict=True):
                 work.values = values
-                work.scaled, work.shifts, work.exact = samples
+                work.scaled, work.shifts, work.exact = larger, shifts, moves
             for work, tiles, facts in zip(works, tables, seen, strict=True):
                 folder = work.target.folder
                 facts["preview"] = None if folder is None else write_preview(slide, folder, name)

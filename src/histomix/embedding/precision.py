@@ -41,13 +41,15 @@ def embed_precision_shifts(
     float32, and where no tile is on tissue.
     """
     rows = sample_rows(tiles["tissue"].to_numpy(), SAMPLE)
+    places = tiles[["x_px", "y_px"]].to_numpy(float)
     found: list[tuple[np.ndarray, np.ndarray] | None] = []
     for encoder in encoders:
         exact = getattr(encoder, "float32", None)
         images, read = [], []
         for row in rows if exact is not None else ():
             try:
-                images.append(read_tile(slide, *tiles[["x_px", "y_px"]].to_numpy(float)[row], encoder.tile_spec()))
+                x_px, y_px = places[row]
+                images.append(read_tile(slide, x_px, y_px, encoder.tile_spec()))
             except SlideError:
                 continue
             read.append(row)

@@ -99,7 +99,10 @@ def optimise(
         return kind(encoder, half=runtime == "auto", threads=threads)
     if not device.startswith("cpu"):
         raise EncoderError(f"the runtime {runtime} is for CPUs", hint="Load the encoder with device cpu")
-    folder = (lambda: cache_folder("onnx")) if cache is None else (lambda: cache)
+
+    def folder() -> Path:
+        return cache_folder("onnx") if cache is None else cache
+
     make: dict[str, Callable[[], Encoder]]
     if in_torch:
         make = {
@@ -230,6 +233,8 @@ class OnnxRuntime(_Wrapped):
         super().__init__(encoder)
         self._batch = _INT8_BATCH if int8 else _BATCH
         key = digest_json([encoder.digest, FORMAT]).removeprefix("sha256:")[:24]
+
+        self.session: Any = None
 
         def make(path: Path) -> dict[str, float]:
             export_graph(encoder, path)

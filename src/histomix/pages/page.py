@@ -96,9 +96,9 @@ class Drawer:
         settle_layout(figure, MAP_DPI)
         figure.set_facecolor("white")
         canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        drawn = np.asarray(canvas.buffer_rgba())
-        Image.fromarray(drawn[..., :3]).save(self.folder / f"{stem}.png", **FAST_PNG)
+        canvas.draw()  # type: ignore[no-untyped-call]
+        drawn = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+        Image.fromarray(drawn[..., :3]).save(self.folder / f"{stem}.png", **FAST_PNG)  # type: ignore[arg-type]
         Image.fromarray(_dark_cover(figure, drawn[..., :3])).save(self.folder / f"{stem}-over.png", optimize=True)
         self._tell()
         return {"light": f"{stem}.png", "over": f"{stem}-over.png"}
@@ -137,7 +137,7 @@ def _dark_cover(figure: Figure, drawn: np.ndarray) -> np.ndarray:
     """
     slides, scales = np.zeros(drawn.shape[:2], bool), np.zeros(drawn.shape[:2], bool)
     for axes in figure.axes:
-        left, bottom, right, top = axes.get_window_extent().extents.round().astype(int)
+        left, bottom, right, top = np.round(axes.get_window_extent().extents).astype(int)
         place = slice(max(len(drawn) - top, 0), max(len(drawn) - bottom, 0)), slice(max(left, 0), max(right, 0))
         if axes.images:
             slides[place] = True

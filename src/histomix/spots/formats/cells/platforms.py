@@ -273,9 +273,10 @@ def _xenium_pixel(specs: Path) -> tuple[float, tuple[str, ...]]:
         size = read_json(specs, hint=again).get("pixel_size")
     except InputError as error:
         raise SectionError(error.what, where=specs, hint=again) from error
-    if not (type(size) in (int, float) and _PIXEL_UM[0] <= size <= _PIXEL_UM[1]):
+    number = size if isinstance(size, int | float) and not isinstance(size, bool) else np.nan
+    if not _PIXEL_UM[0] <= number <= _PIXEL_UM[1]:
         raise SectionError(f"does not tell the pixel_size in um ({size!r})", where=specs, hint=again)
-    return float(size), ()
+    return float(number), ()
 
 
 FORMATS = (Xenium(), CosMx(), Merscope(), CellTable())
