@@ -76,7 +76,14 @@ def fastest(
             try:
                 made[name] = make[name]()
             except unusable as error:
-                _LOG.info("%s does not run %s: %s", name, encoder.card.name, error)
+                # Nobody asked for less than float32.
+                _LOG.log(
+                    logging.DEBUG if name == "bf16" else logging.INFO,
+                    "%s does not run %s: %s",
+                    name,
+                    encoder.card.name,
+                    error,
+                )
                 return None
         return made[name]
 
@@ -114,7 +121,7 @@ def race(contenders: Mapping[str, Encoder]) -> dict[str, float]:
     times = [{name: seconds(encoder, count) for name, encoder in contenders.items()} for _ in range(ROUNDS)]
     best = {name: min(each[name] for each in times) for name in contenders}
     told = ", ".join(f"{name} {1 / took:.3g}" for name, took in best.items())
-    _LOG.info("tiles a second of %s by runtime: %s", first.card.name, told)
+    _LOG.debug("tiles a second of %s by runtime: %s", first.card.name, told)
     return best
 
 

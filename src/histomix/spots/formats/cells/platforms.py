@@ -273,7 +273,7 @@ def _xenium_pixel(specs: Path) -> tuple[float, tuple[str, ...]]:
         size = read_json(specs, hint=again).get("pixel_size")
     except InputError as error:
         raise SectionError(error.what, where=specs, hint=again) from error
-    number = size if isinstance(size, int | float) and not isinstance(size, bool) else np.nan
+    number = size if isinstance(size, int | float) and not isinstance(size, bool) else float("nan")
     if not _PIXEL_UM[0] <= number <= _PIXEL_UM[1]:
         raise SectionError(f"does not tell the pixel_size in um ({size!r})", where=specs, hint=again)
     return float(number), ()
