@@ -23,6 +23,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import histomix as hm
+from histomix.abundance import read_abundance
 from histomix.common.storage.facts import read_facts
 from histomix.common.storage.locks import folder_lock
 from histomix.embedding import (
@@ -39,10 +41,12 @@ from histomix.embedding.cohort import SAMPLED
 from histomix.embedding.identity import features_identity
 from histomix.embedding.storage import Shards
 from histomix.encoders import load_encoder
-from histomix.errors import EncoderError, FeatureError, ScaleWarning, SlideReadError, StorageError
+from histomix.errors import EncoderError, FeatureError, LabelError, ScaleWarning, SlideReadError, StorageError
 from histomix.provenance import digest_bytes
 from histomix.slides import TileSpec, open_slide, read_tile, tiles_at_spots
 from histomix.spots import Cohort, read_cohort
+
+from .conftest import Job
 
 MPP = 2.0
 SIZE_PX = 8
@@ -809,6 +813,17 @@ def test_a_folder_without_features_is_named(tmp_path: Path) -> None:
         read_features(tmp_path)
     with pytest.raises(FeatureError, match="no such folder"):
         read_features(tmp_path / "absent")
+
+
+def test_labels_and_features_are_told_from_each_other(job: Job, tmp_path: Path) -> None:
+    with pytest.raises(LabelError, match="holds features of tiles, and no labels"):
+        hm.train(job.sheet, job.features, job.features)
+    with pytest.raises(FeatureError, match="holds labels of spots, and no features"):
+        read_features(job.labels)
+    table = next(iter(read_features(job.features).values()))
+    pd.DataFrame(np.asarray(table.X, float), index=table.obs_names).to_csv(tmp_path / "a.csv")
+    with pytest.raises(LabelError, match="no features of tiles"):
+        read_abundance(tmp_path / "a.csv", "proportion")
 
 
 def test_the_difference_of_two_encoders_is_in_the_message(stored: Path) -> None:

@@ -186,6 +186,8 @@ def read_features(folder: str | os.PathLike[str]) -> dict[str, ad.AnnData]:
     paths = sorted(folder.glob("*.h5ad"))
     if not paths:
         what = "the folder holds no features (*.h5ad)" if folder.is_dir() else "there is no such folder"
+        if "unit" in read_overview(folder):
+            what = "the folder holds labels of spots, and no features"
         raise FeatureError(what, where=folder, hint="Make features with: histomix embed SHEET --out FEATURES")
     features = {path.stem: read_feature_file(path) for path in paths}
     manifests = {path: feature_manifest(features[path.stem]) for path in paths}
