@@ -9,7 +9,7 @@ import pytest
 
 from .killing import VERBS, Killing, differences, moments
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")
+pytestmark = [pytest.mark.once, pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")]
 
 
 def test_moments_are_those_of_the_seed_and_of_every_verb() -> None:
