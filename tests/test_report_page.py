@@ -27,7 +27,7 @@ from histomix.common.palette import DARK, GROUND, INK, QUIET
 from histomix.evaluation import read_evaluation
 from histomix.maps import write_composition
 from histomix.pages.page import Drawer, content_policy, darkened
-from histomix.pages.statement import statement_blocks
+from histomix.pages.statement import statement_html
 from histomix.report import write_report
 from histomix.report.panels import evaluation_panels
 from histomix.report.sections import Budget
@@ -208,10 +208,10 @@ def test_many_types_in_many_sections_are_drawn_from_best_to_worst(page: Path) ->
 
 def test_blocks_of_a_statement() -> None:
     text = "# Protocol\n\n## Data\n\n- **a**: one\n- b <i>\n\nWords `x`\nmore."
-    assert statement_blocks(text) == [
-        {"kind": "heading", "text": "Data"},
-        {"kind": "list", "items_": ["a: one", "b <i>"]},
-        {"kind": "paragraph", "text": "Words x more."},
+    assert statement_html(text, 4).splitlines() == [
+        "<h4>Data</h4>",
+        "<ul><li>a: one</li><li>b &lt;i&gt;</li></ul>",
+        "<p>Words x more.</p>",
     ]
 
 

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from .._version import __version__
 from ..pages.page import content_policy, page_environment
-from ..pages.statement import statement_blocks
+from ..pages.statement import statement_html
 from ..pl.scores import number
 from ..provenance import atomic_path
 from .study import COLUMNS, Study
@@ -71,7 +71,7 @@ def write_study_page(
             ],
             cost_columns=list(_COSTS.values()),
             costs=[_cost(row) for row in costs.to_dict("records")],
-            methods=statement_blocks(methods),
+            methods=statement_html(methods),
         )
     )
     with atomic_path(out / PAGE) as folder:
