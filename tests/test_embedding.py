@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 import h5py
@@ -46,7 +46,8 @@ from histomix.provenance import digest_bytes
 from histomix.slides import TileSpec, open_slide, read_tile, tiles_at_spots
 from histomix.spots import Cohort, read_cohort
 
-from .conftest import Job
+if TYPE_CHECKING:
+    from .conftest import Job
 
 MPP = 2.0
 SIZE_PX = 8

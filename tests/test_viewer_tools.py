@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 
+from .extras import extra_module
 from .viewer_page import CELL, HOSTILE, TYPES, Built, build, chromium, looking, pixel, settle, shares, until
 
 SCHEMA = json.loads(Path(__file__).with_name("qupath-0.5.1.schema.json").read_text())
@@ -244,7 +244,7 @@ def test_regions_are_named_summed_up_and_saved(tab: Any, built: Built) -> None:
         assert shares(tab)[name][0] == pytest.approx(100 * means[0][number], abs=0.06)
 
     geojson = json.loads(_downloaded(tab, "#regions-geojson").read_text(encoding="utf-8"))
-    jsonschema.validate(geojson, SCHEMA)
+    extra_module("test", "jsonschema").validate(geojson, SCHEMA)
     first = geojson["features"][0]["properties"]
     assert first["objectType"] == "annotation" and first["classification"]["name"] == first["name"] == "=Tumour </b>"
     assert first["measurements"]["T cells"] == pytest.approx(means[0][0], abs=1e-4)
