@@ -320,7 +320,7 @@ def test_bfloat16_has_an_identity_of_its_own_and_is_followed(tmp_path: Path) -> 
     assert facts == encoder_facts(followed) == encoder_facts(in_place_of(original, "bfloat16"))
     tiles = trial_tiles(original.card.size_px)
     assert 1e-4 < difference(fast.embed(tiles), original.embed(tiles)) < 0.1
-    # Nobody asked for less: features may not move so far.
+    # Nobody asked for less.
     assert encoder_facts(optimise(original, "auto", threads=1, cache=tmp_path)) == encoder_facts(original)
 
 

@@ -76,14 +76,7 @@ def fastest(
             try:
                 made[name] = make[name]()
             except unusable as error:
-                # Nobody asked for less than float32.
-                _LOG.log(
-                    logging.DEBUG if name == "bf16" else logging.INFO,
-                    "%s does not run %s: %s",
-                    name,
-                    encoder.card.name,
-                    error,
-                )
+                _LOG.info("%s does not run %s: %s", name, encoder.card.name, error)
                 return None
         return made[name]
 

@@ -38,9 +38,6 @@ TOLERANCE = 1e-4
 HALF_TOLERANCE = 5e-3
 #: Least cosine of features with those in float32: below it a network is refused, not approximated.
 LEAST_COSINE = {"bfloat16": 0.999, "int8": 0.95}
-#: Of a feature's standard deviation between tiles, so much may move where nobody asked for less than float32: a head's
-#: predictions may move by as much of theirs (`heads.cards.precision`).
-UNASKED = 0.01
 _BATCH = 16
 #: 8-bit ranges are found over all that is encoded at once: alone, a tile does not depend on its neighbours.
 _INT8_BATCH = 1
@@ -66,8 +63,8 @@ def optimise(
         ``"auto"``: half precision on a GPU where features stay within `HALF_TOLERANCE`; on a CPU the fastest of those
         below that are installed, by a short race that is kept in the cache. ``"torch"``, ``"onnx"`` (ONNX Runtime),
         ``"openvino"``: that one, in float32. ``"bf16"``: OpenVINO in bfloat16. ``"int8"``: ONNX Runtime with 8-bit
-        matrix products. In bfloat16 and 8 bits features move, so ``digest`` and ``precision`` do too; of these "auto"
-        takes bfloat16 alone, and only where no feature moves by more than `UNASKED`.
+        matrix products. In bfloat16 and 8 bits features move, so ``digest`` and ``precision`` do too, and "auto" takes
+        neither unless ``precision`` asks for it. A graph of its own (the built-in encoder) it leaves where it is.
     threads
         CPU threads; None takes one for each core.
     cache
@@ -120,17 +117,10 @@ def optimise(
             hint = "Leave the runtime at auto"
             raise EncoderError(f"the encoder {encoder.card.name} brings its own runtime, not {runtime}", hint=hint)
         return make[runtime]()
-    make.pop("int8", None)
     if not in_torch:
-        del make["torch"]
-    if not openvino.is_installed():
-        make.pop("openvino", None)
-        make.pop("bf16", None)
-    elif "bf16" in make:
-        if precision is None:
-            make["bf16"] = lambda: on_openvino(encoder, "bfloat16", threads, folder(), unasked=True)
-        else:
-            del make["bf16"]
+        return encoder
+    for name in ("int8", "bf16", *(() if openvino.is_installed() else ("openvino",))):
+        del make[name]
     return fastest(encoder, make, folder, [threads], _UNUSABLE)
 
 
@@ -152,9 +142,7 @@ def in_place_of(encoder: Any, precision: str) -> Encoder:
     return other  # type: ignore[no-any-return]
 
 
-def on_openvino(
-    encoder: Any, precision: Literal["float32", "bfloat16"], threads: int | None, folder: Path, unasked: bool = False
-) -> Encoder:
+def on_openvino(encoder: Any, precision: Literal["float32", "bfloat16"], threads: int | None, folder: Path) -> Encoder:
     """An encoder on OpenVINO; see `optimise`.
 
     Parameters
@@ -165,8 +153,6 @@ def on_openvino(
         See `histomix.encoders.onnx.openvino.OpenVinoSession`.
     folder
         Of exported graphs and of what was measured.
-    unasked
-        Refuse features that move by more than `UNASKED`.
 
     Raises
     ------
@@ -184,7 +170,7 @@ def on_openvino(
     key = digest_json([encoder.digest, precision, versions("openvino"), openvino.processor()])
     facts = folder / f"{key.removeprefix('sha256:')[:24]}-openvino.json"
     verified = known_facts(facts, lambda: require(compare(fast, encoder), encoder.card.name, precision))
-    require(verified, encoder.card.name, precision, unasked)
+    require(verified, encoder.card.name, precision)
     if precision == "float32":
         fast.runtime = f"OpenVINO on the CPU (float32, within {verified['difference']:.1e} of {_reference(encoder)})"
         return fast  # type: ignore[no-any-return]
@@ -399,10 +385,10 @@ def compare(runtime: Any, encoder: Any) -> dict[str, float]:
     }
 
 
-def require(found: dict[str, float], name: str, precision: str, unasked: bool = False) -> dict[str, float]:
+def require(found: dict[str, float], name: str, precision: str) -> dict[str, float]:
     """What `compare` found; EncoderError where features move by more than a precision allows."""
     if precision in LEAST_COSINE:
-        refused = not found["cosine"] >= LEAST_COSINE[precision] or (unasked and not found["moved"] <= UNASKED)
+        refused = not found["cosine"] >= LEAST_COSINE[precision]
     else:
         refused = not found["difference"] <= (HALF_TOLERANCE if precision == "half" else TOLERANCE)
     if refused:
