@@ -116,7 +116,9 @@ class _Links(HTMLParser):
         self.sources += [str(facts[name]) for name in ("src", "href") if name in facts]
         self.ids += [str(facts["id"])] if "id" in facts else []
         self.targets += [str(facts[name]) for name in ("aria-controls", "aria-labelledby") if name in facts]
-        self.images_without_words += tag == "img" and not facts.get("alt")
+        # A cover of dark pages lies over a map that has words, and says that it has none.
+        cover = facts.get("alt") == "" and "over" in str(facts.get("class")).split()
+        self.images_without_words += tag == "img" and not facts.get("alt") and not cover
 
 
 @pytest.fixture(scope="module")
