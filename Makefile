@@ -17,7 +17,8 @@ $(STAMP): pyproject.toml $(wildcard $(CONSTRAINTS))
 	@# An environment of another Python is no place to install into.
 	@$(BIN)/python -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(VERSION)")' 2>/dev/null || rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e ".[dev]"
+	@# Compiling all of torch ahead takes longer than what is used of it takes later.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c $(CONSTRAINTS) -e ".[dev]"
 	@touch $(STAMP)
 
 demo: install

@@ -4,6 +4,7 @@
 One synthetic slide of phantom tissue (JPEG tiles, 0.25 um/px, levels 1, 4 and 16), the same tiles and the same networks
 for all. In every round each contender runs once, so that a busy machine slows all of them; ratios are taken within a
 round and given as median (lowest to highest). The vision transformer has random weights.
+With --runtimes the bare models alone, on every runtime that is installed.
 """
 
 from __future__ import annotations
@@ -36,8 +37,10 @@ from histomix import make_phantom
 from histomix.embedding import embed, embed_tiles
 from histomix.embedding.reading import find_batch_size
 from histomix.encoders import card, load_encoder
-from histomix.encoders.runtimes import optimise
+from histomix.encoders.onnx.graph import trial_tiles
+from histomix.encoders.runtimes import RUNTIMES, optimise
 from histomix.encoders.torch.base import TorchEncoder
+from histomix.errors import HistomixError
 from histomix.slides import TileSpec, open_slide, read_tile
 from histomix.spots import read_cohort
 
@@ -140,6 +143,60 @@ def contests(threads: int, cache: Path) -> list[Contest]:
         Contest("ViT-S/16, torch", optimise(original, "torch", threads, cache), vit, transform),
         Contest("ViT-S/16, auto", optimise(original, "auto", threads, cache), vit, transform),
     ]
+
+
+def networks(threads: int, large: bool) -> dict[str, Any]:
+    """The built-in network, and vision transformers with random weights: without a runtime."""
+    import timm
+
+    found: dict[str, Any] = {"built-in CNN": load_encoder(threads=threads)}
+    for name, facts in (("ViT-S/16", card("lunit-s16")), *((("ViT-L/16", card("uni")),) if large else ())):
+        torch.manual_seed(0)
+        vit = timm.create_model(facts.architecture, num_classes=0, **facts.arguments).eval().requires_grad_(False)
+        found[name] = TorchEncoder(facts, vit, f"sha256:random {name}", threads=threads, device="cpu")
+    return found
+
+
+def race_runtimes(threads: int, cache: Path, rounds: int, large: bool) -> None:
+    """Print the bare models on every runtime, in turns: seconds of the wall clock, and of the processor."""
+    print("\n| network | runtime | tiles/s | x the first | processor ms a tile | x | cosine with the first |")
+    print("|---|---|---|---|---|---|---|")
+    for name, original in networks(threads, large).items():
+        first = {} if hasattr(original, "session") else {"eager torch": original}
+        makers = {
+            runtime: partial(optimise, original, runtime, threads, cache) for runtime in RUNTIMES if runtime != "auto"
+        }
+        contenders: dict[str, Any] = dict(first)
+        for runtime, make in makers.items():
+            try:
+                contenders[runtime] = make()
+            except HistomixError as error:
+                print(f"| {name} | {runtime} | {error.what} | | | | |")
+        if not first:
+            del contenders["torch"]  # the built-in network is a graph: there is no model in torch
+        side, count = original.card.size_px, {"built-in CNN": 64, "ViT-S/16": 16}.get(name, 2)
+        tiles = np.resize(trial_tiles(side, 8), (count, side, side, 3))
+        wall: dict[str, list[float]] = {runtime: [] for runtime in contenders}
+        used: dict[str, list[float]] = {runtime: [] for runtime in contenders}
+        features = {runtime: encoder.embed(tiles) for runtime, encoder in contenders.items()}
+        for _ in range(rounds):
+            for runtime, encoder in contenders.items():
+                before = time.process_time()
+                wall[runtime].append(timed(partial(encoder.embed, tiles))[0] / count)
+                used[runtime].append((time.process_time() - before) / count)
+        base = next(iter(contenders))
+        for runtime in contenders:
+            a, b = features[runtime], features[base]
+            cosine = ((a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min()
+            ratios = [
+                spread([slow / fast for slow, fast in zip(each[base], each[runtime], strict=True)])
+                for each in (wall, used)
+            ]
+            speed = spread([1 / one for one in wall[runtime]], 1)
+            costs = 1e3 * statistics.median(used[runtime])
+            print(
+                f"| {name} | {runtime} | {speed} | {ratios[0]} | {costs:.1f} | {ratios[1]} | {cosine:.5f} |", flush=True
+            )
 
 
 class PlainTiles(torch.utils.data.Dataset):
@@ -312,6 +369,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="few tiles, two rounds: only to see that it runs")
+    parser.add_argument("--runtimes", action="store_true", help="only the bare models, on every runtime")
+    parser.add_argument("--large", action="store_true", help="with --runtimes: a ViT-L/16 too")
     parser.add_argument("--only", choices=("memory", "resume"), help=argparse.SUPPRESS)
     parser.add_argument("--slide", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--side", type=int, help=argparse.SUPPRESS)
@@ -322,6 +381,10 @@ def main() -> None:
     if options.only:
         measure = measure_memory if options.only == "memory" else measure_resume
         measure(options.slide, options.side, options.count)
+        return
+    if options.runtimes:
+        with tempfile.TemporaryDirectory() as name:
+            race_runtimes(options.threads, Path(name), options.rounds, options.large)
         return
     quick = options.quick
     rounds, side = (2, 4096) if quick else (options.rounds, 12288)

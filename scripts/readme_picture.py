@@ -22,7 +22,8 @@ from histomix.pl.figures import (
     draw_slide,
     value_colours,
 )
-from histomix.report.inputs import gather
+from histomix.pl.scores import shown_head
+from histomix.report.inputs import report_inputs
 
 SECTION, SHOWN = "P2S1", ("Cancer epithelial", "T cells", "Adipocytes")
 
@@ -30,10 +31,10 @@ SECTION, SHOWN = "P2S1", ("Cancer epithelial", "T cells", "Adipocytes")
 def main(demo: Path, target: Path) -> None:
     """One section of a held-out donor: its H&E, the truth, and what was read from the H&E alone."""
     evaluation = read_evaluation(demo / "evaluation")
-    canvas = gather([demo / "features"]).canvases[SECTION]
-    predicted = evaluation.predictions["mlp"][SECTION]
+    canvas = report_inputs([demo / "features"]).canvases[SECTION]
+    predicted = evaluation.predictions[shown_head(evaluation)][SECTION]
     truth = evaluation.truth[SECTION].reindex(predicted.index)
-    places = evaluation.positions[SECTION].loc[predicted.index].to_numpy(float)
+    places = evaluation.positions[SECTION].loc[predicted.index, ["x_px", "y_px"]].to_numpy(float)
     frame = crop_to(canvas, places)
     figure = Figure(figsize=(11, 4.75), layout="constrained")
     axes = figure.subplots(2, 5)

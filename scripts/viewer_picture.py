@@ -20,10 +20,13 @@ SECTION = "P4S1"
 _SHAPE = ((0.20, 0.17), (0.46, 0.13), (0.63, 0.30), (0.55, 0.52), (0.28, 0.46))
 _WINDOW = {"viewport": {"width": 1320, "height": 800}, "reduced_motion": "reduce"}
 _COLOURS = 256
+#: Every picture in view, and every thumbnail that is not out of sight.
+_DRAWN = """app.pyramid.settled
+  && [...document.querySelectorAll('#slides canvas')].slice(0, 6).every((canvas) => canvas.width > 1)"""
 
 
 def main(demo: Path, target: Path) -> None:
-    """The map of a held-out donor with a selection, and a label beside its prediction, dark."""
+    """The map of a held-out donor with a region, its novelty, and a label beside its prediction, dark."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     page = (demo / "viewer" / "index.html").resolve().as_uri()
     with sync_playwright() as playwright:
@@ -37,18 +40,21 @@ def main(demo: Path, target: Path) -> None:
               app.selection.start('lasso', place(shape[0]));
               for (const corner of shape.slice(1)) app.selection.extend(place(corner));
               app.selection.finish();
+              app.regions.keep();
             }""",
             _SHAPE,
         )
         light.wait_for_selector("#selected-rows tr")
         _save(light, target)
+        light.evaluate("app.drop(); app.show({layer: 'novelty'})")
+        light.evaluate("document.querySelector('input[name=layer]:checked').scrollIntoView({block: 'center'})")
+        _save(light, target.with_name(f"{target.stem}-novelty{target.suffix}"))
         dark = browser.new_page(**_WINDOW, color_scheme="dark")
         dark.goto(page)
         dark.wait_for_selector("html[data-ready]")
-        sections = dark.locator("#slide option").all_inner_texts()
-        dark.select_option("#slide", str(len(sections) - 1))
+        dark.click("#slides li >> nth=-1")
         dark.wait_for_selector("#second:visible")
-        dark.evaluate("app.show({layer: 'dominant'}).then(() => app.view.zoom(1.7, app.meta))")
+        dark.evaluate("app.show({layer: 'dominant'}).then(() => app.view.zoom(1.3, app.meta))")
         _save(dark, target.with_name(f"{target.stem}-beside{target.suffix}"))
         browser.close()
 
@@ -56,7 +62,7 @@ def main(demo: Path, target: Path) -> None:
 def _save(tab: Any, target: Path) -> None:
     """A picture with few colours, which is small and looks the same."""
     end = time.monotonic() + 60
-    while not tab.evaluate("app.pyramid.settled") and time.monotonic() < end:
+    while time.monotonic() < end and not tab.evaluate(_DRAWN):
         tab.wait_for_timeout(50)
     tab.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     picture = Image.open(io.BytesIO(tab.screenshot())).convert("RGB")

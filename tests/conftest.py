@@ -65,7 +65,10 @@ def embedded_once() -> Iterator[None]:
     def remembered(self: BuiltinEncoder, tiles: np.ndarray) -> np.ndarray:
         if not _EMBEDDED.used:
             return embed(self, tiles)
-        key = hashlib.blake2b(np.ascontiguousarray(tiles)).digest() + repr(tiles.shape).encode()
+        key = (
+            hashlib.blake2b(np.ascontiguousarray(tiles)).digest()
+            + f"{tiles.shape} {getattr(self, 'precision', None)}".encode()
+        )
         if key not in _EMBEDDED.given:
             _EMBEDDED.given[key] = embed(self, tiles)
         return np.array(_EMBEDDED.given[key])

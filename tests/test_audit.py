@@ -29,6 +29,8 @@ from histomix.evaluation.leakage.duplicates import picture_hash
 from histomix.evaluation.leakage.registration import SectionPoints, fit_pairs
 from histomix.heads import TrainingSet
 
+pytestmark = pytest.mark.once
+
 TYPES = ["T cell", "B cell", "Tumour", "Stroma"]
 DONOR = {"a1": "A", "a2": "A", "b1": "B", "c1": "C", "d1": "D"}
 SPOTS, DIM = 120, 24

@@ -263,6 +263,7 @@ def test_the_page_opens_from_disk_and_escapes_names(found: Benchmark, job: Job, 
     hostile = dataclasses.replace(found, summary={**found.summary, "failures": ["<script>alert(1)</script>"]})
     page = write_benchmark_page(hostile, tmp_path)
     text = page.read_text()
+    assert "<h3>Models and selection</h3>" in text and "## " not in text and "**" not in text
     assert "<script" not in text and "&lt;script&gt;" in text
     assert not re.findall(r'(?:src|href)="(?!#)', text) and "url(" not in text
     assert text.count('class="dot') == len(found.ranking)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -359,6 +360,23 @@ def test_damaged_parquet_and_missing_files_are_named(tmp_path: Path) -> None:
         _read(outs, "xenium")
 
 
+@pytest.mark.parametrize("size", [0, -1, "NaN", 1e300, "true", "null", '"0.2125"'])
+def test_px_of_no_size_are_refused(size: object, tmp_path: Path) -> None:
+    outs = _xenium(tmp_path / "outs", _cells(30))
+    (outs / "experiment.xenium").write_text(f'{{"pixel_size": {size}}}')
+    with pytest.raises(SectionError, match=r"experiment.xenium: does not tell the pixel_size in um"):
+        _read(outs, "xenium")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes of POSIX")
+def test_a_pipe_in_the_place_of_the_specs_is_not_waited_for(tmp_path: Path) -> None:
+    outs = _xenium(tmp_path / "outs", _cells(30))
+    (outs / "experiment.xenium").unlink()
+    os.mkfifo(outs / "experiment.xenium")
+    with pytest.raises(SectionError, match="is a pipe"):
+        _read(outs, "xenium")
+
+
 def test_types_of_other_cells(tmp_path: Path) -> None:
     cells = _cells(40)
     outs = _xenium(tmp_path / "outs", cells)
@@ -373,6 +391,15 @@ def test_types_of_other_cells(tmp_path: Path) -> None:
         _read(outs, "xenium", types="types.csv")
     pd.concat([types, types.iloc[[0]]]).to_csv(outs / "types.csv")
     with pytest.raises(SectionError, match="more than once"):
+        _read(outs, "xenium", types="types.csv")
+    types.to_csv(outs / "types.csv", header=False)
+    with pytest.raises(SectionError, match="has no header: it begins with the cell"):
+        _read(outs, "xenium", types="types.csv")
+    types.to_csv(outs / "types.csv", index=False)
+    with pytest.raises(SectionError, match="has no column of cell ids"):
+        _read(outs, "xenium", types="types.csv")
+    (outs / "types.csv").write_text("")
+    with pytest.raises(SectionError, match="is empty"):
         _read(outs, "xenium", types="types.csv")
     types.assign(other=1).rename(columns={"cell_type": "what"}).to_csv(outs / "types.csv")
     with pytest.raises(SectionError, match="no column of cell types"):

@@ -25,6 +25,8 @@ from histomix.evaluation.scores.paired_tests import adjusted, paired_tests, sign
 from histomix.evaluation.spatial.detectability import detectability
 from histomix.heads import TrainingSet
 
+pytestmark = pytest.mark.once
+
 TYPES = ["T cell", "B cell", "Tumour", "Stroma", "Vessel", "Fat"]
 
 

@@ -17,6 +17,8 @@ from .extras import heads_here
 from .test_head_contract import QUICK
 from .test_head_files import cohort_of, features_of, labels_of
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(scope="module")
 def phantom(job: Job) -> TrainingSet:

@@ -85,7 +85,7 @@ def test_an_extra_that_cannot_be_had_on_this_python_says_so(
 
     del declared["s3fs"], declared["onnx"]
     _, out = doctor()
-    assert "nothing of it has wheels" in out and 'pip install "histomix[onnx]"' in out
+    assert "nothing of it has wheels" in out and 'pip install "histomix[onnx,openvino]"' in out  # both need onnx
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 import h5py
@@ -23,6 +23,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import histomix as hm
+from histomix.abundance import read_abundance
 from histomix.common.storage.facts import read_facts
 from histomix.common.storage.locks import folder_lock
 from histomix.embedding import (
@@ -35,13 +37,17 @@ from histomix.embedding import (
     read_features,
     require_same_encoder,
 )
+from histomix.embedding.cohort import SAMPLED
 from histomix.embedding.identity import features_identity
 from histomix.embedding.storage import Shards
 from histomix.encoders import load_encoder
-from histomix.errors import EncoderError, FeatureError, ScaleWarning, SlideReadError, StorageError
+from histomix.errors import EncoderError, FeatureError, LabelError, ScaleWarning, SlideReadError, StorageError
 from histomix.provenance import digest_bytes
 from histomix.slides import TileSpec, open_slide, read_tile, tiles_at_spots
 from histomix.spots import Cohort, read_cohort
+
+if TYPE_CHECKING:
+    from .conftest import Job
 
 MPP = 2.0
 SIZE_PX = 8
@@ -50,9 +56,10 @@ SPOTS = 300  # two shards of 256 at most
 
 @pytest.fixture(autouse=True)
 def no_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the tiles of spots are counted here; samples at other scales and in other stains have tests of their own."""
+    """Only the tiles of spots are counted here; samples and the estimate have tests of their own."""
     monkeypatch.setattr("histomix.embedding.other_scales.SAMPLE", 0)
     monkeypatch.setattr("histomix.embedding.cohort.embed_stain_shifts", lambda *args: [None] * len(args[2]))
+    monkeypatch.setattr("histomix.embedding.cohort._FEW_TILES", 10**6)
 
 
 class FakeEncoder:
@@ -210,9 +217,9 @@ def test_manifest_and_preview_say_what_was_read(cohort: Cohort, tmp_path: Path) 
         "digest": "sha256:fake",
         "dim": 15,
         "views": 1,
+        "precision": "float32",
         "licence": "CC0-1.0",
         "revision": "r1",
-        "precision": "float32",
     }
     assert manifest["alignment"]["ok"] and manifest["alignment"]["on_tissue"] > 0.9
     assert "histomix" in manifest["versions"]
@@ -809,6 +816,17 @@ def test_a_folder_without_features_is_named(tmp_path: Path) -> None:
         read_features(tmp_path / "absent")
 
 
+def test_labels_and_features_are_told_from_each_other(job: Job, tmp_path: Path) -> None:
+    with pytest.raises(LabelError, match="holds features of tiles, and no labels"):
+        hm.train(job.sheet, job.features, job.features)
+    with pytest.raises(FeatureError, match="holds labels of spots, and no features"):
+        read_features(job.labels)
+    table = next(iter(read_features(job.features).values()))
+    pd.DataFrame(np.asarray(table.X, float), index=table.obs_names).to_csv(tmp_path / "a.csv")
+    with pytest.raises(LabelError, match="no features of tiles"):
+        read_abundance(tmp_path / "a.csv", "proportion")
+
+
 def test_the_difference_of_two_encoders_is_in_the_message(stored: Path) -> None:
     mine = encoder_identity(feature_manifest(read_features(stored)["A"]))
     assert mine == {
@@ -816,6 +834,7 @@ def test_the_difference_of_two_encoders_is_in_the_message(stored: Path) -> None:
         "digest": "sha256:fake",
         "dim": 15,
         "views": 1,
+        "precision": "float32",
         "size_px": SIZE_PX,
         "mpp": MPP,
     }
@@ -833,3 +852,19 @@ def test_wrong_options_are_refused_before_work(cohort: Cohort, tmp_path: Path) -
     with pytest.raises(EncoderError, match="already loaded"):
         run(cohort, FakeEncoder(), None, weights="weights.pt")
     assert not (tmp_path / "out" / ".lock").exists()
+
+
+def test_a_long_job_says_how_long_it_will_take(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("histomix.embedding.cohort._FEW_TILES", 2 * SPOTS)
+    with caplog.at_level(logging.INFO, logger="histomix"):
+        run(cohort, FakeEncoder(), tmp_path / "soon")
+        assert "will take about" not in caplog.text
+        monkeypatch.setattr("histomix.embedding.cohort.seconds_a_tile", lambda encoder: 1.0)
+        run(cohort, FakeEncoder(), tmp_path / "long")
+    said = 2 * (SPOTS + SAMPLED)
+    assert f"embedding {2 * SPOTS} tiles of 2 sections will take about {said / 60:.0f} min here" in caplog.text
+    caplog.clear()
+    run(cohort, FakeEncoder(), tmp_path / "long")
+    assert "will take about" not in caplog.text  # nothing is left to do

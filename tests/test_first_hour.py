@@ -30,6 +30,8 @@ from .command_line import histomix
 from .conftest import Job
 from .test_cli_options import VERBS
 
+pytestmark = pytest.mark.once
+
 RUN = CliRunner()
 
 

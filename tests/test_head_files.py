@@ -193,7 +193,11 @@ def test_what_cannot_be_joined_is_named(job: Any, spoil: Any, error: type[Histom
 def test_a_saved_head_predicts_the_same(job: Any, name: str, unit: str, tmp_path: Path) -> None:
     cohort, features, _ = job
     labels = {section: labels_of(table, unit) for section, table in features.items()}
-    quick = {"mlp": {"hidden": (8, 8), "members": 2, "max_epochs": 3}, "hist2cell": {"epochs": 2}}
+    quick = {
+        "mlp": {"hidden": (8, 8), "members": 2, "max_epochs": 3},
+        "sun2025": {"hidden": (16,) * 6, "learning_rate": 0.001, "dropout": 0.1, "max_epochs": 3},
+        "hist2cell": {"learning_rate": 0.001, "epochs": 2},
+    }
     estimator = make_estimator(name, unit, **quick[name]) if name in quick else name
     head = train(cohort, features, labels, head=estimator, out=tmp_path / "head", scores={"protocol": "donor"})
     again = load_head(tmp_path / "head")

@@ -38,6 +38,8 @@ from .conftest import Job
 from .test_evaluation import COHORT, MakeData, linear, make_data
 from .test_head_files import cohort_of, features_of, labels_of
 
+pytestmark = pytest.mark.once
+
 __all__ = ["make_data"]  # a fixture
 TYPES = ["a", "b"]
 

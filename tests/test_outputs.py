@@ -116,7 +116,9 @@ class _Links(HTMLParser):
         self.sources += [str(facts[name]) for name in ("src", "href") if name in facts]
         self.ids += [str(facts["id"])] if "id" in facts else []
         self.targets += [str(facts[name]) for name in ("aria-controls", "aria-labelledby") if name in facts]
-        self.images_without_words += tag == "img" and not facts.get("alt")
+        # A cover of dark pages lies over a map that has words, and says that it has none.
+        cover = facts.get("alt") == "" and "over" in str(facts.get("class")).split()
+        self.images_without_words += tag == "img" and not facts.get("alt") and not cover
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +143,8 @@ def test_the_report_is_whole_and_loads_nothing_remote(page: tuple[Path, str]) ->
     assert not [link for link in links.sources if re.match(r"(https?:)?//", link)]
     pictures = [link for link in links.sources if not link.startswith("#")]
     assert len(pictures) > 10
-    assert all((path.parent / link).stat().st_size > 1000 for link in pictures)
+    # What a dark page lays over a map is a few shapes.
+    assert all((path.parent / link).stat().st_size > (100 if "-over" in link else 1000) for link in pictures)
     assert set(links.targets) <= set(links.ids)
     assert {link[1:] for link in links.sources if link.startswith("#")} <= set(links.ids)
     assert links.images_without_words == 0

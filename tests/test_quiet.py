@@ -24,7 +24,7 @@ from histomix.cli.export import Format
 from histomix.datasets import catalogue, make_phantom
 
 from .conftest import Job
-from .extras import extra_module
+from .extras import extra_module, needs_extra
 from .fake_hub import Hub, fake_hub
 from .foreign_features import Tiles, trident
 from .watching import Scratch, Seen, strace, watch
@@ -277,6 +277,30 @@ def test_a_python_program_and_its_workers_are_as_quiet(tmp_path: Path) -> None:
     assert not seen.beyond_loopback()
     assert not seen.outside(scratch.tmp)
     assert scratch.files() == set()
+
+
+IN_OPENVINO = """
+import numpy as np
+import histomix as hm
+from histomix.encoders.runtimes import optimise
+
+encoder = optimise(hm.load_encoder(threads=1), "openvino", 1)
+assert encoder.embed(np.zeros((1, 112, 112, 3), np.uint8)).shape == (1, encoder.dim) and "OpenVINO" in encoder.runtime
+"""
+
+
+@needs_extra("openvino", "openvino")
+def test_openvino_is_as_quiet(tmp_path: Path) -> None:
+    """Its import would write the id of a client, and look an address up."""
+    found = importlib.util.find_spec("openvino")
+    assert found is not None and found.origin is not None
+    scratch = Scratch.made(tmp_path / "scratch")
+    place = f"import sys; sys.path.append({str(Path(found.origin).parents[1])!r})"
+    (seen,) = watch(scratch, script=place + IN_OPENVINO)
+    assert seen.code == 0
+    assert not seen.beyond_loopback()
+    assert not seen.outside(scratch.cache, scratch.tmp) - {scratch.cache.parent}
+    assert {path for path in scratch.files() if not path.is_relative_to(scratch.cache)} <= {scratch.cache.parent}
 
 
 def test_workers_of_a_prediction_are_as_quiet(job: Job, tmp_path: Path) -> None:

@@ -16,14 +16,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize, to_rgb
+from matplotlib.figure import Figure
+from PIL import Image
 
 import histomix as hm
 from histomix.abundance import Abundance
-from histomix.common.palette import DARK, INK, QUIET
+from histomix.common.palette import DARK, GROUND, INK, QUIET
 from histomix.evaluation import read_evaluation
 from histomix.maps import write_composition
 from histomix.pages.page import Drawer, content_policy, darkened
-from histomix.pages.statement import statement_blocks
+from histomix.pages.statement import statement_html
 from histomix.report import write_report
 from histomix.report.panels import evaluation_panels
 from histomix.report.sections import Budget
@@ -204,10 +208,10 @@ def test_many_types_in_many_sections_are_drawn_from_best_to_worst(page: Path) ->
 
 def test_blocks_of_a_statement() -> None:
     text = "# Protocol\n\n## Data\n\n- **a**: one\n- b <i>\n\nWords `x`\nmore."
-    assert statement_blocks(text) == [
-        {"kind": "heading", "text": "Data"},
-        {"kind": "list", "items_": ["a: one", "b <i>"]},
-        {"kind": "paragraph", "text": "Words x more."},
+    assert statement_html(text, 4).splitlines() == [
+        "<h4>Data</h4>",
+        "<ul><li>a: one</li><li>b &lt;i&gt;</li></ul>",
+        "<p>Words x more.</p>",
     ]
 
 
@@ -220,6 +224,43 @@ def browser() -> Iterator[Any]:
         found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         yield found
         found.close()
+
+
+def test_a_map_on_a_dark_page_has_its_paper_and_keeps_its_colours(tmp_path: Path) -> None:
+    figure = Figure(figsize=(4, 3), layout="constrained")
+    axes = figure.subplots()
+    picture = axes.imshow(np.full((20, 20, 3), 250, np.uint8))
+    axes.set_title("words", color=INK)
+    bar = figure.colorbar(ScalarMappable(Normalize(-1, 1), "RdBu_r"), ax=axes)
+    paths = Drawer(tmp_path).picture(figure, "map")
+    light, over = (np.asarray(Image.open(tmp_path / paths[name])).astype(int) for name in ("light", "over"))
+    share = over[..., 3:] / 255
+    dark = (light[..., :3] * (1 - share) + over[..., :3] * share).round()
+
+    def middle(part: Any) -> tuple[int, int]:
+        left, bottom, right, top = part.get_window_extent().extents
+        return len(light) - round((bottom + top) / 2), round((left + right) / 2)
+
+    assert (light[2, 2] == 255).all()
+    np.testing.assert_allclose(dark[2, 2], np.array(to_rgb(DARK[GROUND])) * 255, atol=1)
+    assert 180 < dark[middle(picture)].mean() < 220, "the glass of a slide is dimmed"
+    np.testing.assert_array_equal(dark[middle(bar.ax)], light[middle(bar.ax)])
+    left, bottom, right, top = (round(one) for one in axes.title.get_window_extent().extents)
+    words = np.s_[len(light) - top : len(light) - bottom, left:right]
+    assert light[words].min() < 60 < 200 < dark[words].max(), "dark words on paper, light ones on a dark page"
+
+
+def test_cards_and_facts_are_for_people_with_the_record_behind(job: Job, tmp_path: Path) -> None:
+    text = write_report([job.head, job.labels, job.features], tmp_path / "report", progress=False).read_text("utf-8")
+    card = json.loads((job.head / "card.json").read_text())
+    training = card["training"]
+    assert f"{training['n_spots']:,} spots, {training['n_sections']} section" in text
+    records = [json.loads(html.unescape(one)) for one in re.findall(r'<pre class="raw"[^>]*>(.*?)</pre>', text, re.S)]
+    assert records[0]["digest"] == card["digest"] and records[0]["training"]["n_spots"] == training["n_spots"]
+    assert records[1]["method"] and records[2]["encoder"]["name"]
+    assert str(job.head.parent) not in text, "a path may name a person"
+    outside = re.sub(r"<pre.*?</pre>", "", text, flags=re.S)
+    assert "n_features_in" not in outside and "{" not in outside.split("Model card", 2)[-1].split("<script>")[0]
 
 
 @pytest.mark.parametrize("width", [1280, 390])

@@ -20,6 +20,8 @@ from .test_head_contract import lattice
 from .test_head_files import MPP, TYPES, cohort_of, features_of, labels_of
 from .test_heads import simulate
 
+pytestmark = pytest.mark.once
+
 __all__ = ["make_data"]  # a fixture
 SEARCHED = ("ridge", "knn", "pcr", "gbm", "sun2025", "hist2cell")
 QUICK: dict[str, dict[str, Any]] = {

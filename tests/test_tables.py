@@ -11,7 +11,15 @@ import pandas as pd
 import pytest
 
 from histomix.cohort.clinical import read_clinical
-from histomix.common.tables import column_names, header_of, read_columns, read_numbers, read_table, read_values
+from histomix.common.tables import (
+    column_names,
+    header_of,
+    read_columns,
+    read_numbers,
+    read_table,
+    read_values,
+    to_numeric,
+)
 from histomix.errors import InputError, LabelError, MissingFileError, SectionError
 from histomix.evaluation.groups import read_groups
 
@@ -77,3 +85,11 @@ def test_parquet_is_a_table_too(tmp_path: Path) -> None:
     path.write_bytes(b"PAR1")
     with pytest.raises(InputError, match="cannot be read as Parquet"):
         read_clinical(path)
+
+
+@pytest.mark.parametrize("cell", ["0e" + "4" * 64 + ".1", "1e" + "9" * 20, "1e-" + "9" * 400])
+def test_an_exponent_that_no_float_has_is_no_number(cell: str, tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(f"spot,a\ns0,1e3\ns1,{cell}\n", encoding="utf-8")
+    assert np.isnan(to_numeric(read_table(path)["a"]).to_numpy()[1])
+    read_values(path, lambda name: name == "spot")

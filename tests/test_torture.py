@@ -44,7 +44,6 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.slow  # until all families have been run clean once
 @pytest.mark.parametrize("family", FAMILIES)
 def test_no_damage_is_turned_into_data(outcomes: list[dict[str, Any]], family: str) -> None:
     mine = [one for one in outcomes if one["family"] == family]

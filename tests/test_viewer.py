@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 import histomix as hm
-from histomix.common.palette import type_colours
+from histomix.common.palette import TRUST_MAP, type_colours
 from histomix.errors import InputError
 from histomix.viewer import ViewerSlide, write_viewer
 from histomix.viewer.encode import MISSING, packed, script_json
@@ -66,9 +66,7 @@ def tab(browser: Any, built: Built) -> Iterator[Any]:
 
 
 def _colour(value: float, top: float, name: str = "viridis") -> np.ndarray:
-    step = round(255 * min(value / top, 1))
-    # Width and novelty run from pale to dark, without the darkest part.
-    return np.array(matplotlib.colormaps[name](round(255 - 0.82 * step) if name == "magma" else step)[:3]) * 255
+    return np.array(matplotlib.colormaps[name](round(255 * min(value / top, 1)))[:3]) * 255
 
 
 def test_the_overlay_has_the_colour_of_the_value(tab: Any, built: Built) -> None:
@@ -87,8 +85,8 @@ def test_bounds_width_and_novelty_have_layers(tab: Any, built: Built) -> None:
     layers = {
         "lower": (lower, top, "viridis"),
         "upper": (upper, top, "viridis"),
-        "width": (upper - lower, np.nanmax(upper - lower), "magma"),
-        "novelty": (novelty, 1.0, "magma"),
+        "width": (upper - lower, np.nanmax(upper - lower), TRUST_MAP),
+        "novelty": (novelty, 1.0, TRUST_MAP),
     }
     tab.evaluate("app.show({type: 0})")
     for name, (values, most, colours) in layers.items():
@@ -96,7 +94,9 @@ def test_bounds_width_and_novelty_have_layers(tab: Any, built: Built) -> None:
         until(tab, f"app.panes[0].layer === '{name}'")
         for tile in (0, 40, 107):
             assert np.abs(pixel(tab, *positions[tile]) - _colour(values[tile], most, colours)).max() < 4
-    assert "80 % interval" in tab.evaluate("app.show({layer: 'width'}).then(() => app.layers.legend('width').title)")
+    assert "80 % interval" in tab.evaluate(
+        "app.show({layer: 'width'}).then(() => app.layers.legend(app.panes[0]).title)"
+    )
     tab.check("input[name=layer][value=upper]")
     until(tab, "app.panes[0].layer === 'upper'")
     assert "≥" in tab.inner_text("#legend-0"), "bounds above the scale of the values are said to be clipped"
@@ -129,7 +129,7 @@ def test_the_dominant_type_has_its_colour_and_its_share(tab: Any, built: Built) 
         assert np.abs(pixel(tab, *built.grid.obsm["spatial"][tile]) - colours[values[tile].argmax()]).max() < 3
     known = np.isfinite(values).all(axis=1) & built.grid.obs["in_scope"].to_numpy()
     share = np.bincount(values[known].argmax(axis=1), minlength=3) / known.sum()
-    legend = dict(tab.evaluate("app.layers.legend('dominant').entries.map(([name, , part]) => [name, part])"))
+    legend = dict(tab.evaluate("app.layers.legend(app.panes[0]).entries.map(([name, , part]) => [name, part])"))
     assert legend == pytest.approx(dict(zip(TYPES, share, strict=True)))
 
 
@@ -214,7 +214,7 @@ def test_a_lasso_takes_what_is_inside_it(tab: Any, built: Built) -> None:
 
 
 def test_two_panes_show_one_place(tab: Any, built: Built) -> None:
-    tab.select_option("#slide", "1")
+    tab.click("#slide-1")
     tab.wait_for_selector("html[data-ready=s1]")
     assert tab.is_visible("#pane-1")
     tab.evaluate("app.show({type: 0, layer: 'type'})")
@@ -236,7 +236,7 @@ def test_two_panes_show_one_place(tab: Any, built: Built) -> None:
     # The pointer over one pane is marked at the same place of the other.
     before = tab.evaluate("app.panes[1].canvas.toDataURL()")
     tab.mouse.move(*on_screen(tab, 700, 500))
-    until(tab, "app.cursor && app.cursor.pane === 0")
+    until(tab, "app.cursor && app.cursor.pane === app.panes[0]")
     settle(tab)
     assert tab.evaluate("app.panes[1].canvas.toDataURL()") != before
     tab.select_option("#beside", "off")
@@ -254,7 +254,7 @@ def test_the_pointer_reads_values_intervals_and_labels(tab: Any, built: Built) -
     assert f"in scope, novelty {built.grid.obs['novelty'].iloc[40]:.2f}" in text and "80 % interval" in text
     tab.mouse.move(*on_screen(tab, *built.grid.obsm["spatial"][UNREADABLE]))
     until(tab, "document.getElementById('readout').innerText.includes('could not be read')")
-    tab.select_option("#slide", "1")
+    tab.click("#slide-1")
     tab.wait_for_selector("html[data-ready=s1]")
     tab.evaluate("app.data.all()")
     tab.mouse.move(*on_screen(tab, *built.spots.obsm["spatial"][11]))

@@ -162,7 +162,8 @@ def test_axe_finds_nothing_serious(browser: Any, built: Built, theme: str) -> No
             "plain": "0",
             "dominant, a selection and two panes": """app.show({layer: 'dominant', beside: 'width'}).then(() => {
               app.selection.start('rectangle', [100, 100]); app.selection.extend([500, 500]); app.selection.finish();
-              document.getElementById('search').value = 'cells'; app.panel.filter(); })""",
+              app.regions.keep(); document.getElementById('search').value = 'cells'; app.panel.filter(); })""",
+            "a second slide in inks": "app.show({layer: 'channels', besideSlide: 1, threshold: 0.2})",
             "keys": "app.help()",
         }
         for name, code in states.items():
@@ -193,7 +194,7 @@ def test_names_are_text_wherever_they_go(tab: Any) -> None:
     assert tab.title().startswith("Title =cmd()")
     assert tab.locator("img").count() == 0 and tab.locator("script:not([type])").count() == 1
     assert tab.inner_text("#type-1 .name").split() == HOSTILE.split()
-    assert HOSTILE.split()[1] in tab.locator("#slide option").first.inner_text()
+    assert HOSTILE.split()[1] in tab.locator("#slide-0").inner_text()
     tab.evaluate("app.show({type: 1, layer: 'type'})")
     assert "<img" in tab.inner_text("#caption-0")
 

@@ -126,7 +126,7 @@ def test_a_slide_out_of_scope_opens_with_a_statement(browser: Any, page: Path) -
         tab.evaluate("app.setHatching(true)")
         around = [pixel(tab, 650 + step, 650) for step in range(-20, 20)]
         assert np.ptp(np.array(around), axis=0).max() > 60, "hatched over the H&E"
-        tab.select_option("#slide", "0")
+        tab.click("#slide-0")
         until(tab, "app.meta.name === 'inside' && app.layer === 'differs'")
         assert tab.is_hidden("#statement")
 
@@ -141,7 +141,7 @@ def test_what_was_read_has_a_layer_with_its_areas(browser: Any, page: Path) -> N
         under_pen, read = pixel(tab, 35 * 16, 40 * 16), pixel(tab, 58 * 16, 40 * 16)
         assert np.abs(np.array(under_pen[:3]) - REASONS[PEN - 1].colour).max() < 6
         assert np.abs(np.array(read[:3]) - 180).max() < 6, "what is read is left clear"
-        tab.select_option("#slide", "1")
+        tab.click("#slide-1")
         until(tab, "app.meta.name === 'foreign'")
         assert tab.is_hidden("#layers input[value=areas]"), "an older map has no such layer"
 
@@ -154,9 +154,9 @@ def test_words_stand_beside_numbers(browser: Any, page: Path) -> None:
         about = " ".join(tab.locator("#about li").all_inner_texts())
         assert "calibrated on: sections of one patient" in about and "spots 55 µm wide" in about
         assert "rising can be compared between slides" in about.lower()
-        legend = tab.evaluate("app.layers.legend('width').note")
+        legend = tab.evaluate("app.layers.legend({...app.panes[0], layer: 'width'}).note")
         assert legend == "112 µm tiles, learnt from 55 µm spots; intervals calibrated on: sections of one patient"
-        assert "calibrated" not in tab.evaluate("app.layers.legend('type').note")
+        assert "calibrated" not in tab.evaluate("app.layers.legend({...app.panes[0], layer: 'type'}).note")
         assert tab.locator("header").inner_text().count(RESEARCH_USE) == 1
         svg = tab.evaluate("drawFigure(app, DrawingPen).text()")
         for words in (RESEARCH_USE, "calibrated on: sections of one patient", "spots 55 µm wide"):

@@ -15,6 +15,7 @@ EXTRAS = {
     "st": "SpatialData, Parquet, public cohorts",
     "zoo": "encoders of lazyslide-models; LazySlide",
     "onnx": "8-bit encoders",
+    "openvino": "faster encoders on CPUs",
     "baselines": "the head hist2cell",
     "cluster": "many slides on Dask",
     "remote": "slides at s3:// and https://",

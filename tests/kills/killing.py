@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from typing import Any
 
 import histomix as hm
 
-VERBS = ("label", "embed", "train", "evaluate", "predict")
+VERBS = ("label", "embed", "train", "evaluate", "predict", "run")
 #: What tells when and how a result came about, and not what it is.
 _CLOCK = frozenset(
     ("cost", "started", "finished", "queued", "seconds", "owner", "kept", "embedded", "remarks", "predict_seconds")
@@ -34,6 +35,8 @@ class Kill:
         The command.
     after_s, whole_s, again_s
         Seconds until it was killed, that it takes when it is left alone, and that the same command took afterwards.
+    redone_s
+        Seconds of the processor for work that was done twice, starting the program included.
     faults
         In what the result differs from that of the command left alone; empty where it is the same.
     notes
@@ -44,13 +47,9 @@ class Kill:
     after_s: float
     whole_s: float
     again_s: float
+    redone_s: float
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-
-    @property
-    def redone_s(self) -> float:
-        """Seconds of work that were done twice, starting the program included."""
-        return max(0.0, self.after_s + self.again_s - self.whole_s)
 
     def line(self) -> str:
         """One line of the table."""
@@ -62,8 +61,16 @@ class Kill:
         )
 
 
+@dataclass(frozen=True)
+class _Done:
+    code: int
+    said: str
+    wall_s: float
+    cpu_s: float
+
+
 class Killing:
-    """A small phantom, the five commands on it left alone, and the same commands killed.
+    """A small phantom, the commands on it left alone, and the same commands killed.
 
     Parameters
     ----------
@@ -80,50 +87,54 @@ class Killing:
         self.sheet = hm.make_phantom(folder / "phantom", seed=11, donors=donors, size_um=(size_um, size_um))
         self.heads = list(heads)
         self.whole_s: dict[str, float] = {}
+        self._whole_cpu_s: dict[str, float] = {}
 
     def command(self, verb: str, out: Path) -> list[str]:
         """Arguments of one command, on what the commands before it have made."""
         made, sheet = self.folder / "alone", str(self.sheet)
+        reference = ["--reference", str(self.sheet.parent / "reference.csv")]
         ready = ["--features", str(made / "embed"), "--labels", str(made / "label")]
         words = {
-            "label": [sheet, "--reference", str(self.sheet.parent / "reference.csv")],
+            "label": [sheet, *reference],
             "embed": [sheet],
             "train": [sheet, *ready, "--head", self.heads[-1]],
             "evaluate": [sheet, *ready, "--heads", ",".join(self.heads)],
             "predict": [str(self.sheet.parent / "images"), "--head", str(made / "train"), "--stride-um", "60"],
+            "run": [sheet, *reference],
         }
         return [verb, *words[verb], "--out", str(out)]
 
     def leave_alone(self, verbs: Sequence[str] = VERBS) -> None:
         """Give every command once, without killing it."""
         for verb in verbs:
-            process = self._start(verb, self.folder / "alone" / verb)
-            begun = time.monotonic()
-            said = process.communicate()[1]
-            self.whole_s[verb] = time.monotonic() - begun
-            if process.returncode:
-                raise RuntimeError(f"{verb} failed: {said}")
+            done = self._given(verb, self.folder / "alone" / verb)
+            self.whole_s[verb], self._whole_cpu_s[verb] = done.wall_s, done.cpu_s
+            if done.code:
+                raise RuntimeError(f"{verb} failed: {done.said}")
 
     def kill(self, verb: str, fraction: float, name: str) -> Kill:
         """Kill one command after a fraction of its time, give it again, and compare."""
         out = self.folder / name / verb
-        process = self._start(verb, out)
-        begun = time.monotonic()
-        try:
-            process.communicate(timeout=fraction * self.whole_s[verb])
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-        after_s = time.monotonic() - begun
-        again = self._start(verb, out)
-        begun = time.monotonic()
-        said = again.communicate()[1]
-        again_s = time.monotonic() - begun
-        faults = [f"exit {again.returncode}: {said.strip()[-300:]}"] if again.returncode else []
+        killed = self._given(verb, out, fraction * self.whole_s[verb])
+        again = self._given(verb, out)
+        faults = [f"exit {again.code}: {again.said.strip()[-300:]}"] if again.code else []
         faults += differences(self.folder / "alone" / verb, out)
         faults += [f"{path.name} is left beside --out" for path in out.parent.iterdir() if path != out]
-        notes = [line.split(": ", 1)[1] for line in said.splitlines() if line.startswith("note: ") and "kept" in line]
-        return Kill(verb, after_s, self.whole_s[verb], again_s, faults, notes)
+        lines = again.said.splitlines()
+        notes = [line.split(": ", 1)[1] for line in lines if line.startswith("note: ") and "kept" in line]
+        redone = max(0.0, killed.cpu_s + again.cpu_s - self._whole_cpu_s[verb])
+        return Kill(verb, killed.wall_s, self.whole_s[verb], again.wall_s, redone, faults, notes)
+
+    def _given(self, verb: str, out: Path, most_s: float | None = None) -> _Done:
+        """Give a command, and kill it after so many seconds."""
+        begun, cpu = time.monotonic(), _children_s()
+        process = self._start(verb, out)
+        try:
+            said = process.communicate(timeout=most_s)[1]
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            said = process.communicate()[1]
+        return _Done(process.returncode, said, time.monotonic() - begun, _children_s() - cpu)
 
     def _start(self, verb: str, out: Path) -> subprocess.Popen[str]:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -131,6 +142,11 @@ class Killing:
         streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
         environment = {**os.environ, "HISTOMIX_CACHE": str(self.folder / "cache")}
         return subprocess.Popen(command, text=True, env=environment, start_new_session=True, **streams)  # type: ignore[call-overload,no-any-return]
+
+
+def _children_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def moments(seed: int, count: int, verbs: Sequence[str] = VERBS) -> list[tuple[str, float]]:

@@ -9,7 +9,7 @@ import pytest
 
 from .killing import VERBS, Killing, differences, moments
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")
+pytestmark = [pytest.mark.once, pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")]
 
 
 def test_moments_are_those_of_the_seed_and_of_every_verb() -> None:
@@ -29,7 +29,6 @@ def test_what_is_left_or_differs_is_found(tmp_path: Path) -> None:
     assert differences(one, two) == ["sub/table.csv is missing", ".lock is left", "sub/ is left"]
 
 
-@pytest.mark.slow  # until it has been timed
 def test_a_few_kills(tmp_path: Path) -> None:
     killing = Killing(tmp_path, heads=["ridge"], donors=2, size_um=400)
     killing.leave_alone(["label", "embed", "train"])

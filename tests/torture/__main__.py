@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import gc
+import io
 import json
 import os
 import signal
@@ -48,19 +51,30 @@ def table(outcomes: dict[str, list[Outcome]]) -> str:
 
 
 def warm() -> None:
-    """Import what the verbs need, so that each child starts with it."""
+    """Import what the verbs need, and build what they build once, so that each child starts with it."""
     import importlib
+    import pkgutil
 
+    import histomix
+    from histomix.cli.app import app
     from histomix.common.quiet import settle_libraries
 
     settle_libraries()
-    rooms = (
-        "abundance cli.app cohort embedding evaluation export heads maps prediction prediction.run report sharing "
-        "slides.readers.openslide slides.remote spots.inspect"
+    libraries = (
+        "anndata contourpy h5py imagecodecs onnx onnxruntime pandas.io.formats.csvs PIL.GifImagePlugin "
+        "PIL.PpmImagePlugin pyarrow.parquet pydantic.type_adapter pydicom scipy.cluster.vq shapely skimage.color "
+        "skimage.measure._find_contours skimage.measure._regionprops tifffile torch typer._adapters"
     )
-    libraries = "anndata h5py onnx onnxruntime pandas pyarrow pydicom shapely skimage.measure torch"
-    for name in (*(f"histomix.{room}" for room in rooms.split()), *libraries.split()):
+    for name in libraries.split():
         importlib.import_module(name)
+    for room in pkgutil.walk_packages(histomix.__path__, "histomix."):
+        if not room.name.endswith("__main__"):
+            with contextlib.suppress(ImportError):  # rooms of an extra that is not there
+                importlib.import_module(room.name)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+        app(["inspect", "--help"])
+    # What is here is the children's too: the collector need not touch it, which would copy its pages.
+    gc.freeze()
 
 
 def main() -> int:

@@ -161,7 +161,7 @@ def orient_table(values: pd.DataFrame, notes: dict[str, Any], where: Place) -> p
         raise LabelError(
             f"has {values.shape[1]} columns (such as {examples(values.columns)}), which are no cell types",
             where=where,
-            hint="Give spots x cell types: neither counts of genes, nor cell types x spots",
+            hint="Give spots x cell types: no counts of genes, no features of tiles, and not cell types x spots",
         )
     return values
 

@@ -14,7 +14,7 @@ import pandas as pd
 from scipy import sparse
 
 from ..common.strangers.annotated import RAW, X, find_counts, looks_whole
-from ..common.tables import read_numbers
+from ..common.tables import read_numbers, to_numeric
 from ..errors import LabelError
 from ..provenance import digest_bytes, digest_file
 from .abundance import examples
@@ -258,7 +258,7 @@ def average_cells(cells: AnnData, types: pd.Series) -> pd.DataFrame:
 
 def _are_fractions(names: pd.Index) -> bool:
     """Whether all names are numbers, not all of them whole: a row of values, not numbered clusters."""
-    values = pd.to_numeric(pd.Series([str(name) for name in names]), errors="coerce").to_numpy()
+    values = to_numeric(pd.Series([str(name) for name in names])).to_numpy()
     return bool(np.isfinite(values).all() and (values != np.rint(values)).any())
 
 

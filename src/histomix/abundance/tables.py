@@ -173,6 +173,10 @@ def read_labels(folder: str | os.PathLike[str]) -> dict[str, Abundance]:
             where=folder,
             hint=f'Make the labels with `histomix label`, or write {MANIFEST} with {{"unit": "proportion"}}',
         )
+    if "encoder" in manifest and "unit" not in manifest:
+        raise LabelError(
+            "holds features of tiles, and no labels", where=folder, hint="Give a folder that `histomix label` made"
+        )
     unit = check_unit(manifest.get("unit"), folder / MANIFEST)
     listed = manifest.get("sections")
     if not isinstance(listed, dict | list | None) or not all(isinstance(name, str) for name in listed or ()):

@@ -13,6 +13,7 @@ import pandas as pd
 from .._version import __version__
 from ..common.words import counted
 from ..pages.page import content_policy, page_environment
+from ..pages.statement import statement_html
 from ..pl.scores import against, number
 from ..provenance import atomic_path
 from .forest import Axis
@@ -68,7 +69,7 @@ def write_benchmark_page(benchmark: Benchmark, out: str | os.PathLike[str], *, t
             encoders=[_encoder(one) for one in summary["encoder_facts"]],
             cost_columns=_COST_COLUMNS,
             robustness=_robustness_words(summary.get("robustness", {})),
-            statement=benchmark.statement,
+            statement=statement_html(benchmark.statement),
         )
     )
     with atomic_path(Path(out) / PAGE) as folder:

@@ -37,7 +37,7 @@ def embed(
         typer.Option("--fov-um", help="Width of the tile around each spot, um.", show_default="the encoder's"),
     ] = None,
     runtime: Annotated[
-        str, typer.Option("--runtime", help="auto, torch, onnx or int8 (faster vision transformers; features move).")
+        str, typer.Option("--runtime", help="auto, torch, onnx, openvino, or bf16 or int8 (features move).")
     ] = "auto",
     dtype: Annotated[str, typer.Option("--dtype", help="float16 or float32.")] = "float16",
     batch_size: Annotated[

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 ABUNDANCE_MAP = "viridis"
 #: Diverging around 0, told apart without red against green.
 SIGNED_MAP = "RdBu_r"
+#: What a tile may be trusted for, over H&E: greens, which no stain has; pale is sure.
+TRUST_MAP = "YlGn"
 #: Shares from nothing to everything, on paper.
 FRACTION_MAP = "Purples"
 

@@ -22,6 +22,7 @@ _SEPARATORS = ("\t", ",", ";")
 _MAX_HEADER = 1 << 26  # a first line of 26 k genes has 0.3 MB
 _NO_TABLES = (".h5ad", ".h5", ".parquet", ".json", ".zarr", ".tif", ".tiff", ".svs", ".ndpi", ".jpg", ".jpeg", ".png")
 _PARQUET = (".parquet", ".pq")
+_LONG_EXPONENT = r"[eE][+-]?\d{5}"
 
 
 def read_bytes(path: Path, error: type[InputError] = SectionError) -> bytes:
@@ -161,7 +162,9 @@ def read_values(path: Path, is_text: Callable[[str], bool], error: type[InputErr
 def column_names(path: Path) -> list[str]:
     """Column names of a text table or Parquet file; SectionError when it is neither."""
     if path.suffix.lower() not in _PARQUET:
-        return header_of(path)
+        if names := header_of(path):
+            return names
+        raise SectionError("is empty", where=path, hint="Save the table again")
     try:
         import pyarrow
         import pyarrow.parquet
@@ -189,8 +192,10 @@ def read_columns(path: Path, names: Sequence[str]) -> pd.DataFrame:
 def _parse(path: Path, error: type[InputError], **options: Any) -> pd.DataFrame:
     text = _lines(decode(read_bytes(path, error), path, error))
     _require_last_row(text, path, error)
+    # Python's own reading of numbers: pandas' runs out of its memory on exponents beyond an int of C.
+    options = {"sep": separator(text.partition("\n")[0]), "float_precision": "round_trip", **options}
     try:
-        table: pd.DataFrame = pd.read_csv(io.StringIO(text), sep=separator(text.partition("\n")[0]), **options)
+        table: pd.DataFrame = pd.read_csv(io.StringIO(text), **options)
         return table
     except ValueError as reason:  # of pandas' errors too
         raise error(f"cannot be read as a table ({reason})", where=path, hint="Save it as CSV or TSV") from reason
@@ -231,9 +236,19 @@ def _no_parquet(path: Path, error: Exception, kind: type[InputError]) -> InputEr
     return kind(f"cannot be read as Parquet ({words.reason(error)})", where=path, hint="Copy it again")
 
 
+def to_numeric(column: pd.Series) -> pd.Series:
+    """A column as numbers, NaN where a cell is none.
+
+    An exponent that no float has is none either: pandas runs out of its memory on those beyond an int of C.
+    """
+    if column.dtype == object or isinstance(column.dtype, pd.StringDtype):
+        column = column.mask(column.astype(str).str.contains(_LONG_EXPONENT, na=False))
+    return pd.to_numeric(column, errors="coerce")
+
+
 def numbers(table: pd.DataFrame, column: str, path: Path) -> np.ndarray:
     """One column as finite float64 (n,); the error names the first row that is no number (the header is row 1)."""
-    values = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=float)
+    values = to_numeric(table[column]).to_numpy(dtype=float)
     wrong = np.flatnonzero(~np.isfinite(values))
     if len(wrong):
         cell = table[column].iloc[wrong[0]]
@@ -298,7 +313,7 @@ def to_numbers(text: pd.DataFrame, path: Path) -> pd.DataFrame:
         # Not pd.to_numeric, which is off in the last digit: what was written is what is read.
         numbers = text.to_numpy(dtype=np.float64)
     except ValueError:
-        numbers = text.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
+        numbers = text.apply(to_numeric).to_numpy(dtype=np.float64)
     wrong = np.argwhere(~np.isfinite(numbers))
     if len(wrong):
         row, column = wrong[0]

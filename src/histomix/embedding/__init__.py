@@ -11,6 +11,7 @@ from .identity import encoder_facts, encoder_identity, require_same_encoder
 from .imports import import_features
 from .lazyslide import LazySlideEncoder, add_to_wsidata
 from .other_scales import scale_sample
+from .precision import precision_shifts
 from .restaining import stain_shifts
 from .slide_features import slide_features, slide_features_together
 
@@ -27,6 +28,7 @@ __all__ = [
     "feature_folders",
     "feature_manifest",
     "import_features",
+    "precision_shifts",
     "read_features",
     "require_current",
     "require_same_encoder",

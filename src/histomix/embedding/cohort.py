@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from ..common.storage.locks import folder_lock
+from ..common.words import counted
+from ..encoders.racing import seconds_a_tile
 from ..errors import EncoderError, FeatureError, HistomixError, MissingExtraError, ScaleWarning, StorageError
-from ..progress import Progress, part_of, progress_bars
+from ..progress import Progress, duration, part_of, progress_bars
 from ..provenance import atomic_path
 from ..slides import Slide, TissueMask, tiles_at_spots, tissue_mask
 from ..spots import Cohort, Section, render_overlay
@@ -22,8 +24,9 @@ from ..spots import check_alignment as alignment_of
 from .engine import check_batch_size, check_dtype, embed_tiles_together
 from .features import read_overview
 from .identity import alignment_facts, slide_facts, write_preview
-from .other_scales import embed_other_scales
-from .restaining import embed_stain_shifts
+from .other_scales import FACTORS, SAMPLE, embed_other_scales
+from .precision import embed_precision_shifts
+from .restaining import MOST, VERSIONS, embed_stain_shifts
 from .target import EncoderSource, Target, Work
 
 if TYPE_CHECKING:
@@ -35,6 +38,10 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 #: Errors that would meet the next section too.
 _FATAL = (StorageError, MissingExtraError)
+#: A job of fewer tiles, or one that takes less, begins without an estimate.
+_FEW_TILES, _SOON_S = 500, 10.0
+#: Tiles of a section that are embedded besides: other scales, other stains.
+SAMPLED = SAMPLE * len(FACTORS) + MOST * (1 + VERSIONS)
 _Path = str | os.PathLike[str]
 _Weights = _Path | Sequence[_Path] | Mapping[str, _Path] | None
 
@@ -238,6 +245,7 @@ class _Run:
             target.source.load()
         for target in busy:
             target.write_manifest(self.failed)
+        _say_estimate(pending)
         with part_of(self.progress, "embed (sections)", len(pending)) as one_more:
             for name, works in pending.items():
                 with self._attempt(name):
@@ -290,8 +298,10 @@ class _Run:
             embeddings = [values for values, _ in results]
             scaled = embed_other_scales(slide, tables[0], encoders, works[0].target.dtype, self.batch_size)
             restained = embed_stain_shifts(slide, tables[0], encoders)
-            for work, values, sample, shifts in zip(todo, embeddings, scaled, restained, strict=True):
-                work.values, work.scaled, work.shifts = values, sample, shifts
+            exact = embed_precision_shifts(slide, tables[0], encoders)
+            for work, values, larger, shifts, moves in zip(todo, embeddings, scaled, restained, exact, strict=True):
+                work.values = values
+                work.scaled, work.shifts, work.exact = larger, shifts, moves
             for work, tiles, facts in zip(works, tables, seen, strict=True):
                 folder = work.target.folder
                 facts["preview"] = None if folder is None else write_preview(slide, folder, name)
@@ -315,6 +325,21 @@ class _Run:
             if not alignment.ok:
                 _LOG.warning("the spots of section %s on its image: %s", section.name, path)
         return alignment_facts(alignment.require())
+
+
+def _say_estimate(pending: Mapping[str, Sequence[Work]]) -> None:
+    """How long all of it will take, before it starts; of a job that is soon over nothing."""
+    spots = sum(len(works[0].section.keys) for works in pending.values())
+    if spots < _FEW_TILES:
+        return
+    seconds = 0.0
+    for target in {id(work.target): work.target for works in pending.values() for work in works}.values():
+        todo = [work for works in pending.values() for work in works if work.target is target and work.values is None]
+        tiles = sum(len(work.section.keys) + SAMPLED for work in todo)
+        seconds += tiles * seconds_a_tile(target.encoder) if tiles else 0.0
+    if seconds >= _SOON_S:
+        words = f"{counted(spots, 'tile')} of {counted(len(pending), 'section')}"
+        _LOG.info("embedding %s will take about %s here", words, duration(seconds))
 
 
 def _failure(failed: Mapping[str, HistomixError], cohort: Cohort) -> FeatureError:

@@ -23,6 +23,7 @@ from ..provenance import atomic_path, digest_bytes, digest_json, read_json
 from .by_section import Features, features_card
 from .identity import encoder_identity, require_same_encoder
 from .other_scales import scale_sample
+from .precision import precision_shifts
 from .restaining import stain_shifts
 
 #: Of the file's layout; raised when an older version would misread it.
@@ -185,6 +186,8 @@ def read_features(folder: str | os.PathLike[str]) -> dict[str, ad.AnnData]:
     paths = sorted(folder.glob("*.h5ad"))
     if not paths:
         what = "the folder holds no features (*.h5ad)" if folder.is_dir() else "there is no such folder"
+        if "unit" in read_overview(folder):
+            what = "the folder holds labels of spots, and no features"
         raise FeatureError(what, where=folder, hint="Make features with: histomix embed SHEET --out FEATURES")
     features = {path.stem: read_feature_file(path) for path in paths}
     manifests = {path: feature_manifest(features[path.stem]) for path in paths}
@@ -270,6 +273,7 @@ def _problem(features: ad.AnnData, manifest: Mapping[str, Any], section: str) ->
     try:
         scale_sample(features, manifest)
         stain_shifts(features, manifest)
+        precision_shifts(features, manifest)
     except FeatureError as error:
         return error.what
     except (KeyError, TypeError) as error:

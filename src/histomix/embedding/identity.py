@@ -109,10 +109,11 @@ def encoder_identity(manifest: Mapping[str, Any]) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``encoder`` (its name), ``digest``, ``dim``, ``views``, ``size_px`` and ``mpp``.
+        ``encoder`` (its name), ``digest``, ``dim``, ``views``, ``precision``, ``size_px`` and ``mpp``.
     """
     encoder, tile = manifest["encoder"], manifest["tile"]
     names = {"encoder": encoder["name"], "digest": encoder["digest"], "dim": encoder["dim"], "views": encoder["views"]}
+    names["precision"] = encoder.get("precision", "float32")
     return {**names, "size_px": tile["size_px"], "mpp": tile["mpp"]}
 
 
@@ -231,7 +232,7 @@ def alignment_facts(alignment: Alignment) -> dict[str, Any]:
 
 def library_versions() -> dict[str, str]:
     """Versions of what decodes, encodes and stores."""
-    return versions("numpy", "pillow", "tifffile", "openslide-python", "onnxruntime", "torch", "timm")
+    return versions("numpy", "pillow", "tifffile", "openslide-python", "onnxruntime", "openvino", "torch", "timm")
 
 
 def _plain(value: Any) -> Any:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: Where the shifts are kept in the features of a section, and what its manifest calls them.
 KEY = "stain_shifts"
 #: Tiles of a section that are looked at: a tenth of its spots, within these bounds.
-_FEWEST, _MOST, _EVERY = 4, 16, 10
+_FEWEST, MOST, _EVERY = 4, 16, 10
 #: Each is embedded in so many other stains.
 VERSIONS = 4
 #: Spread of the logarithm of how much of each stain a tissue took up, of stain on everything, of the scanner's response
@@ -75,7 +75,7 @@ def embed_stain_shifts(slide: Slide, tiles: pd.DataFrame, encoders: Sequence[Enc
     if not encoders:
         return []
     encoders = [_one_view(encoder) for encoder in encoders]
-    rows = sample_rows(tiles["tissue"].to_numpy(), max(_FEWEST, min(_MOST, len(tiles) // _EVERY)))
+    rows = sample_rows(tiles["tissue"].to_numpy(), max(_FEWEST, min(MOST, len(tiles) // _EVERY)))
     rng = np.random.default_rng(0)
     shifts: list[list[np.ndarray]] = [[] for _ in encoders]
     for row in rows:

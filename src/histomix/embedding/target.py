@@ -41,6 +41,8 @@ from .identity import (
 )
 from .other_scales import FACTORS
 from .other_scales import KEY as SCALES
+from .precision import KEY as EXACT
+from .precision import precision_shifts
 from .restaining import KEY as SHIFTS
 from .samples import sample_facts
 from .storage import remove_shards
@@ -62,7 +64,8 @@ class Work:
     """A section to embed for one target; ``values`` are its embeddings where they are known already.
 
     ``shifts`` are those of a sample in other stains (`histomix.embedding.restaining`).
-    ``scaled`` is the sample at other scales (`histomix.embedding.other_scales`).
+    ``scaled`` is the sample at other scales (`histomix.embedding.other_scales`), ``exact`` that in float32
+    (`histomix.embedding.precision`).
     """
 
     target: Target
@@ -71,6 +74,7 @@ class Work:
     values: np.ndarray | None = None
     scaled: np.ndarray | None = None
     shifts: np.ndarray | None = None
+    exact: tuple[np.ndarray, np.ndarray] | None = None
 
 
 @dataclass
@@ -138,6 +142,7 @@ class Target:
         if need_alignment and feature_manifest(table)["alignment"] is None:
             work.values = table.X
             work.scaled, work.shifts = table.uns.get(SCALES), table.uns.get(SHIFTS)
+            work.exact = precision_shifts(table, feature_manifest(table))
             return False
         remove_shards(self.folder / ".shards" / name)
         self._note(name, table)
@@ -171,9 +176,11 @@ class Target:
             **seen,
             SCALES: sample_facts(work.scaled, factors=list(FACTORS)),
             SHIFTS: sample_facts(work.shifts),
+            **({EXACT: sample_facts(work.exact[1], at=work.exact[0].tolist())} if work.exact else {}),
         }
         features = build_features(values, tiles, manifest)
-        features.uns |= {key: one for key, one in ((SCALES, work.scaled), (SHIFTS, work.shifts)) if one is not None}
+        samples = {SCALES: work.scaled, SHIFTS: work.shifts, EXACT: work.exact and work.exact[1]}
+        features.uns |= {key: one for key, one in samples.items() if one is not None}
         if self.folder is not None:
             write_features(self.folder / f"{name}.h5ad", features)
             remove_shards(self.folder / ".shards" / name)
@@ -250,6 +257,7 @@ class EncoderSource:
         self._ready: Encoder | None = None
         self.request: dict[str, Any] | None = None
         self._known: Mapping[str, Any] = {}
+        self._precision: str | None = None
         if self._name is not None:
             self.request = _request(self._name, weights)
             if self.request is not None:
@@ -259,7 +267,11 @@ class EncoderSource:
             raise EncoderError("weights were given with an encoder that is already loaded", hint=hint)
 
     def recognise(self, recorded: Mapping[str, Any]) -> None:
-        """Believe what the last run on a folder wrote to its ``manifest.json``, if it was of the same request."""
+        """Believe what the last run on a folder wrote to its ``manifest.json``, if it was of the same request.
+
+        The precision of the features that are there is followed, whatever would be chosen for new ones.
+        """
+        self._precision = (recorded.get("encoder") or {}).get("precision")
         if self.request is not None and recorded.get("request") == self.request:
             self._known = {"encoder": recorded["encoder"], "tile": recorded["tile"]}
 
@@ -296,7 +308,7 @@ class EncoderSource:
                 encoder = load_encoder(
                     self._name or "builtin", self._weights, self._threads, trust_code=self._trust_code
                 )
-            fast = optimise(encoder, self._runtime, threads=self._threads)
+            fast = optimise(encoder, self._runtime, threads=self._threads, precision=self._precision)
             self._ready = with_field_of_view(fast, self._fov_um)
             if self._known and encoder_facts(self._ready) != self._known["encoder"]:
                 what = f"the encoder {self._name} is not the one that the folder's manifest.json recorded for it"

@@ -242,7 +242,7 @@ class OnnxEncoder:
         self.dim = card.dim
         self.views = views
         self.digest = digest
-        self._session = OnnxSession(path, threads, what=f"the model of {card.name}", hint=_AS_EXPECTED)
+        self.session = OnnxSession(path, threads, what=f"the model of {card.name}", hint=_AS_EXPECTED)
         self._scale = (1.0 / (255.0 * np.asarray(card.std))).astype(np.float32)
         self._offset = (-np.asarray(card.mean) / np.asarray(card.std)).astype(np.float32)
 
@@ -267,6 +267,6 @@ class OnnxEncoder:
 
     def _embed_once(self, tiles: np.ndarray) -> np.ndarray:
         images = (tiles * self._scale + self._offset).transpose(0, 3, 1, 2)
-        embeddings = self._session.run(images)
+        embeddings = self.session.run(images)
         check_output(embeddings, len(tiles), self.card)
         return embeddings

@@ -1,14 +1,15 @@
-"""What runs an encoder: torch, ONNX Runtime, or 8-bit integers.
+"""What runs an encoder: torch, ONNX Runtime or OpenVINO, in float32 or in less.
 
-On two quiet cores ONNX Runtime was 4 to 6 times as fast as torch for small convolutional networks and 1.08 times for
-ViT-S/16; 8-bit products were 1.7 to 2.9 times as fast for vision transformers. bfloat16 is slower than float32 on CPUs
-without AMX, and is never used there. Whatever runs, features stay within a stated tolerance of torch in float32, or the
-encoder has another identity.
+Which is the fastest depends on the model and the machine, so it is measured, once a machine. Those that compute in
+float32 give features within `TOLERANCE` of torch's and stand for each other; what moves features further has another
+identity, which the features and the heads that are made of them carry.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -16,9 +17,11 @@ import numpy as np
 
 from ..common.cache import cache_folder
 from ..errors import EncoderError, MissingExtraError, StorageError
-from ..provenance import digest_json
+from ..provenance import digest_json, versions
 from .card import Encoder, EncoderCard
+from .onnx import openvino
 from .onnx.session import OnnxSession
+from .racing import fastest, known_facts
 from .views import check_tiles, mean_of_views, view
 
 if TYPE_CHECKING:
@@ -26,80 +29,159 @@ if TYPE_CHECKING:
 
     from ..slides import TileSpec
 
-Runtime = Literal["auto", "torch", "onnx", "int8"]
+Runtime = Literal["auto", "torch", "onnx", "openvino", "bf16", "int8"]
 RUNTIMES: tuple[str, ...] = get_args(Runtime)
+#: Precision of features -> the runtime that computes in it.
+PRECISIONS: dict[str, Runtime] = {"float32": "auto", "bfloat16": "bf16", "int8": "int8"}
 #: Largest relative difference of features (L2, per tile) from torch in float32, in float32 and in half precision.
 TOLERANCE = 1e-4
 HALF_TOLERANCE = 5e-3
-#: Least cosine of 8-bit features with those of torch in float32: below it a network is refused, not approximated.
-INT8_COSINE = 0.95
-#: Larger models gain nothing from ONNX Runtime that is worth a second copy of their weights on disk.
-_LARGEST_AUTO = 100e6
-#: A graph file holds at most 2 GiB.
-_LARGEST_GRAPH = 450e6
+#: Least cosine of features with those in float32: below it a network is refused, not approximated.
+LEAST_COSINE = {"bfloat16": 0.999, "int8": 0.95}
 _BATCH = 16
 #: 8-bit ranges are found over all that is encoded at once: alone, a tile does not depend on its neighbours.
 _INT8_BATCH = 1
 _LOG = logging.getLogger(__name__)
+#: What one runtime may fail with, so that another is taken.
+_UNUSABLE = (EncoderError, MissingExtraError, StorageError)
 
 
 def optimise(
-    encoder: Encoder, runtime: Runtime = "auto", threads: int | None = None, cache: Path | None = None
+    encoder: Encoder,
+    runtime: Runtime = "auto",
+    threads: int | None = None,
+    cache: Path | None = None,
+    precision: str | None = None,
 ) -> Encoder:
     """The same encoder on the runtime that suits it and this machine.
 
     Parameters
     ----------
     encoder
-        A loaded encoder. One without a torch model (the built-in one, one of the user's) brings its own runtime.
+        A loaded encoder. One without a torch model or an ONNX graph brings its own runtime.
     runtime
-        ``"auto"``: half precision on a GPU where features stay within `HALF_TOLERANCE`; on a CPU ONNX Runtime for
-        models of less than 100 million parameters where the library onnx is installed, else torch. ``"torch"``:
-        float32 in torch. ``"onnx"``: ONNX Runtime.
-        ``"int8"``: ONNX Runtime with 8-bit matrix products; features move, so ``digest`` and ``precision`` do too.
+        ``"auto"``: half precision on a GPU where features stay within `HALF_TOLERANCE`; on a CPU the fastest of those
+        below that are installed, by a short race that is kept in the cache. ``"torch"``, ``"onnx"`` (ONNX Runtime),
+        ``"openvino"``: that one, in float32. ``"bf16"``: OpenVINO in bfloat16. ``"int8"``: ONNX Runtime with 8-bit
+        matrix products. In bfloat16 and 8 bits features move, so ``digest`` and ``precision`` do too, and "auto" takes
+        neither unless ``precision`` asks for it. A graph of its own (the built-in encoder) it leaves where it is.
     threads
         CPU threads; None takes one for each core.
     cache
-        Folder for exported graphs; None takes ``onnx`` in the cache (see `histomix.common.cache`).
+        Folder for exported graphs and what was measured; None takes ``onnx`` in the cache (`histomix.common.cache`).
+    precision
+        What features must be computed in with "auto", since a head or others' features are: "float32", "bfloat16" or
+        "int8". None: as it chooses.
 
     Returns
     -------
-    An encoder with the same card, whose ``runtime`` says in words what runs it.
+    An encoder with the same card, whose ``runtime`` says in words what runs it. In another precision its ``float32`` is
+    the encoder without it.
 
     Raises
     ------
     EncoderError
-        The runtime is unknown, or cannot run this encoder ("auto" falls back to torch, with a note in the log).
+        The runtime is unknown, or cannot run this encoder ("auto" falls back to another, with a note in the log).
     MissingExtraError
-        ``"onnx"`` or ``"int8"`` without the library onnx.
+        A runtime whose libraries are not installed.
     """
     if runtime not in RUNTIMES:
         raise EncoderError(f"there is no runtime {runtime!r}", hint=f"Choose one of {', '.join(RUNTIMES)}")
-    if not all(hasattr(encoder, name) for name in ("model", "preprocess", "forward")):
-        if runtime in ("onnx", "int8"):
+    if runtime == "auto" and precision is not None:
+        runtime = PRECISIONS.get(precision, "auto")
+    in_torch = all(hasattr(encoder, name) for name in ("model", "preprocess", "forward"))
+    device = str(getattr(encoder, "device", "cpu"))
+    if in_torch and (runtime == "torch" or (runtime == "auto" and not device.startswith("cpu"))):
+        kind = PinnedTorchRuntime if device.startswith("cuda") else TorchRuntime
+        return kind(encoder, half=runtime == "auto", threads=threads)
+    if not device.startswith("cpu"):
+        raise EncoderError(f"the runtime {runtime} is for CPUs", hint="Load the encoder with device cpu")
+
+    def folder() -> Path:
+        return cache_folder("onnx") if cache is None else cache
+
+    make: dict[str, Callable[[], Encoder]]
+    if in_torch:
+        make = {
+            "torch": lambda: TorchRuntime(encoder, half=False, threads=threads),
+            "onnx": lambda: OnnxRuntime(encoder, int8=False, threads=threads, cache=folder()),
+            "int8": lambda: OnnxRuntime(encoder, int8=True, threads=threads, cache=folder()),
+        }
+    else:
+        make = {"torch": lambda: encoder, "onnx": lambda: encoder}
+    if in_torch or hasattr(encoder, "session"):
+        make["openvino"] = lambda: on_openvino(encoder, "float32", threads, folder())
+        make["bf16"] = lambda: on_openvino(encoder, "bfloat16", threads, folder())
+    if runtime != "auto":
+        if runtime not in make:
             hint = "Leave the runtime at auto"
             raise EncoderError(f"the encoder {encoder.card.name} brings its own runtime, not {runtime}", hint=hint)
+        return make[runtime]()
+    if not in_torch:
         return encoder
-    count = sum(parameter.numel() for parameter in encoder.model.parameters())  # type: ignore[attr-defined]
-    on_cpu = str(getattr(encoder, "device", "cpu")).startswith("cpu")
-    if runtime == "torch" or (runtime == "auto" and not (on_cpu and count < _LARGEST_AUTO)):
-        half = runtime == "auto" and not on_cpu
-        on_cuda = str(getattr(encoder, "device", "cpu")).startswith("cuda")
-        return (PinnedTorchRuntime if on_cuda else TorchRuntime)(encoder, half=half, threads=threads)
-    if not on_cpu:
-        raise EncoderError(f"the runtime {runtime} is for CPUs", hint="Load the encoder with device cpu")
-    if count > _LARGEST_GRAPH:
-        raise EncoderError(
-            f"{encoder.card.name} has {count / 1e6:.0f} million parameters, more than a graph file can hold",
-            hint="Use the runtime torch",
-        )
-    try:
-        return OnnxRuntime(encoder, int8=runtime == "int8", threads=threads, cache=cache)
-    except (EncoderError, MissingExtraError, StorageError) as error:
-        if runtime != "auto":
-            raise
-        _LOG.info("torch runs %s: %s", encoder.card.name, error)
-        return TorchRuntime(encoder, half=False, threads=threads)
+    for name in ("int8", "bf16", *(() if openvino.is_installed() else ("openvino",))):
+        del make[name]
+    return fastest(encoder, make, folder, [threads], _UNUSABLE)
+
+
+def precision_digest(encoder: Encoder, precision: str) -> str:
+    """Digest of an encoder in another precision than float32."""
+    facts = {"encoder": encoder.digest, "precision": precision}
+    if precision == "int8":
+        from .onnx.graph import FORMAT
+
+        facts["format"] = FORMAT  # type: ignore[assignment]
+    return digest_json(facts)
+
+
+def in_place_of(encoder: Any, precision: str) -> Encoder:
+    """An encoder in float32 that passes for itself in another precision, for heads that are moved little by it."""
+    other = copy.copy(encoder)
+    other.digest, other.precision = precision_digest(encoder, precision), precision
+    other.runtime = f"{getattr(encoder, 'runtime', 'float32')}, in place of {precision}"
+    return other  # type: ignore[no-any-return]
+
+
+def on_openvino(encoder: Any, precision: Literal["float32", "bfloat16"], threads: int | None, folder: Path) -> Encoder:
+    """An encoder on OpenVINO; see `optimise`.
+
+    Parameters
+    ----------
+    encoder
+        One with an ONNX graph, or with a torch model that is exported.
+    precision, threads
+        See `histomix.encoders.onnx.openvino.OpenVinoSession`.
+    folder
+        Of exported graphs and of what was measured.
+
+    Raises
+    ------
+    EncoderError
+        OpenVINO cannot run it, or its features move by more than is allowed.
+    MissingExtraError
+        OpenVINO is not installed, or the library that exports torch models is not.
+    """
+    if hasattr(encoder, "session"):
+        fast, graph = copy.copy(encoder), encoder.session.graph
+    else:
+        fast = OnnxRuntime(encoder, int8=False, threads=threads, cache=folder, open_session=None)
+        graph = fast.graph
+    fast.session = openvino.OpenVinoSession(graph, threads, precision)
+    key = digest_json([encoder.digest, precision, versions("openvino"), openvino.processor()])
+    facts = folder / f"{key.removeprefix('sha256:')[:24]}-openvino.json"
+    verified = known_facts(facts, lambda: require(compare(fast, encoder), encoder.card.name, precision))
+    require(verified, encoder.card.name, precision)
+    if precision == "float32":
+        fast.runtime = f"OpenVINO on the CPU (float32, within {verified['difference']:.1e} of {_reference(encoder)})"
+        return fast  # type: ignore[no-any-return]
+    fast.precision, fast.digest = precision, precision_digest(encoder, precision)
+    fast.float32 = encoder
+    fast.runtime = f"OpenVINO on the CPU ({precision}, cosine {verified['cosine']:.5f} with float32)"
+    return fast  # type: ignore[no-any-return]
+
+
+def _reference(encoder: Any) -> str:
+    return "ONNX Runtime" if hasattr(encoder, "session") else "torch"
 
 
 class _Wrapped:
@@ -118,38 +200,49 @@ class _Wrapped:
 
 
 class OnnxRuntime(_Wrapped):
-    """A torch encoder run by ONNX Runtime on the CPU; see `optimise`."""
+    """A torch encoder run by ONNX Runtime on the CPU; see `optimise`.
 
-    def __init__(self, encoder: Any, *, int8: bool, threads: int | None, cache: Path | None) -> None:
+    Without ``open_session`` its ``graph`` is made and verified, and whoever asked for it brings the ``session``.
+    """
+
+    def __init__(
+        self,
+        encoder: Any,
+        *,
+        int8: bool,
+        threads: int | None,
+        cache: Path,
+        open_session: Callable[[Path, int | None], Any] | None = OnnxSession,
+    ) -> None:
         from .onnx.graph import FORMAT, export_graph, kept_graph, quantise_graph
 
         super().__init__(encoder)
         self._batch = _INT8_BATCH if int8 else _BATCH
-        folder = cache_folder("onnx") if cache is None else cache
         key = digest_json([encoder.digest, FORMAT]).removeprefix("sha256:")[:24]
+
+        self.session: Any = None
 
         def make(path: Path) -> dict[str, float]:
             export_graph(encoder, path)
-            self._session = OnnxSession(path, threads)
-            return _verify(self, encoder, TOLERANCE)
+            self.session = OnnxSession(path, threads)
+            return require(compare(self, encoder), self.card.name, "float32")
 
         def make_int8(path: Path) -> dict[str, float]:
             float_path = path.with_name("float32.onnx")
             export_graph(encoder, float_path)
             quantise_graph(float_path, path)
             float_path.unlink()
-            self._session = OnnxSession(path, threads)
-            return _verify(self, encoder, None)
+            self.session = OnnxSession(path, threads)
+            return require(compare(self, encoder), self.card.name, "int8")
 
         if int8:
-            graph, verified = kept_graph(folder / f"{key}-int8.onnx", make_int8)
-            self.precision = "int8"
-            self.digest = digest_json({"encoder": encoder.digest, "precision": "int8", "format": FORMAT})
+            self.graph, verified = kept_graph(cache / f"{key}-int8.onnx", make_int8)
+            self.digest, self.precision, self.float32 = precision_digest(encoder, "int8"), "int8", encoder
             state = f"8-bit products, cosine {verified['cosine']:.4f} with float32"
         else:
-            graph, verified = kept_graph(folder / f"{key}.onnx", make)
+            self.graph, verified = kept_graph(cache / f"{key}.onnx", make)
             state = f"float32, within {verified['difference']:.1e} of torch"
-        self._session = OnnxSession(graph, threads)
+        self.session = None if open_session is None else open_session(self.graph, threads)
         self.runtime = f"ONNX Runtime on the CPU ({state})"
 
     def embed(self, tiles: np.ndarray) -> np.ndarray:
@@ -166,14 +259,15 @@ class OnnxRuntime(_Wrapped):
         return np.concatenate(embeddings) if embeddings else np.empty((0, self.dim), dtype=np.float32)
 
     def _embed_once(self, tiles: np.ndarray) -> np.ndarray:
-        return self._session.run(tiles)
+        embedding: np.ndarray = self.session.run(tiles)
+        return embedding
 
 
 class TorchRuntime(_Wrapped):
     """A torch encoder as torch runs it best; see `optimise`.
 
     Convolutions run on channels-last memory, and half precision is used where it is asked for and features stay within
-    `HALF_TOLERANCE` of float32.
+    `HALF_TOLERANCE` of float32. A batch that the GPU's memory does not hold is halved, and so are all later ones.
     """
 
     def __init__(self, encoder: Any, *, half: bool, threads: int | None = None) -> None:
@@ -185,6 +279,7 @@ class TorchRuntime(_Wrapped):
         self._format = torch.channels_last if _is_convolutional(encoder.model) else torch.contiguous_format
         encoder.model.to(memory_format=self._format)
         self._dtype: torch.dtype | None = None
+        self._largest: int | None = None
         if half:
             self._dtype = self._half_dtype(encoder)
         precision = "float32" if self._dtype is None else str(self._dtype).removeprefix("torch.")
@@ -198,6 +293,35 @@ class TorchRuntime(_Wrapped):
         return mean_of_views(tiles, self.views, self._embed_once)
 
     def _embed_once(self, tiles: np.ndarray) -> np.ndarray:
+        import torch
+
+        found: list[np.ndarray] = []
+        start = 0
+        while start < len(tiles):
+            part = tiles[start : start + (self._largest or len(tiles))]
+            try:
+                found.append(self._forward(part))
+            except torch.cuda.OutOfMemoryError as error:
+                if len(part) == 1:
+                    raise EncoderError(
+                        f"the memory of the {self.device.type} does not hold one tile in {self.card.name}",
+                        hint="Free it (other programs may use it), or load the encoder with device cpu",
+                    ) from error
+                self._largest = len(part) // 2
+                _LOG.warning(
+                    "the memory of the %s does not hold %d tiles in %s: batches of %d from now on",
+                    self.device.type,
+                    len(part),
+                    self.card.name,
+                    self._largest,
+                )
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+                continue
+            start += len(part)
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+    def _forward(self, tiles: np.ndarray) -> np.ndarray:
         import torch
 
         from .torch.base import torch_threads
@@ -215,7 +339,7 @@ class TorchRuntime(_Wrapped):
         for dtype in (torch.float16, torch.bfloat16):
             self._dtype = dtype
             try:
-                _verify(self, encoder, HALF_TOLERANCE)
+                require(compare(self, encoder), self.card.name, "half")
             except EncoderError as error:
                 _LOG.info("%s; not used", error.what)
                 continue
@@ -238,32 +362,42 @@ class PinnedTorchRuntime(TorchRuntime):
         return mean
 
 
-def _verify(runtime: Any, encoder: Any, tolerance: float | None) -> dict[str, float]:
-    """Compare a runtime with the encoder itself.
+def compare(runtime: Any, encoder: Any) -> dict[str, float]:
+    """How far a runtime's features of some tiles are from those of the encoder itself.
 
     Returns
     -------
-    ``difference`` (largest relative L2 difference of a tile's features) and ``cosine`` (least of a tile).
-
-    Raises
-    ------
-    EncoderError
-        Features differ by more than ``tolerance``, or where that is None have a cosine below `INT8_COSINE`.
+    dict
+        ``difference``: largest relative L2 difference of a tile; ``cosine``: least of a tile; ``moved``: root of the
+        mean squared difference of a feature over its standard deviation between tiles, the median of features.
     """
     from .onnx.graph import trial_tiles
 
     tiles = trial_tiles(encoder.card.size_px)
     a, b = (np.asarray(each.embed(tiles), dtype=np.float64) for each in (runtime, encoder))
     size_a, size_b = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
-    difference = float((np.linalg.norm(a - b, axis=1) / size_b).max())
-    cosine = float(((a * b).sum(axis=1) / (size_a * size_b)).min())
-    if not (difference <= tolerance if tolerance is not None else cosine >= INT8_COSINE):
+    varies = b.std(axis=0) > 0
+    moved = np.sqrt(np.square(a - b).mean(axis=0))[varies] / b.std(axis=0)[varies]
+    return {
+        "difference": float((np.linalg.norm(a - b, axis=1) / size_b).max()),
+        "cosine": float(((a * b).sum(axis=1) / (size_a * size_b)).min()),
+        "moved": float(np.median(moved)) if varies.any() else 0.0,
+    }
+
+
+def require(found: dict[str, float], name: str, precision: str) -> dict[str, float]:
+    """What `compare` found; EncoderError where features move by more than a precision allows."""
+    if precision in LEAST_COSINE:
+        refused = not found["cosine"] >= LEAST_COSINE[precision]
+    else:
+        refused = not found["difference"] <= (HALF_TOLERANCE if precision == "half" else TOLERANCE)
+    if refused:
         raise EncoderError(
-            f"the faster runtime moves the features of {encoder.card.name} (difference {difference:.2g}, "
-            f"cosine {cosine:.4f})",
+            f"the faster runtime moves the features of {name} (difference {found['difference']:.2g}, cosine "
+            f"{found['cosine']:.4f}, {found['moved']:.1%} of what they differ between tiles)",
             hint="Use the runtime torch",
         )
-    return {"difference": difference, "cosine": cosine}
+    return found
 
 
 def _is_convolutional(model: torch.nn.Module) -> bool:

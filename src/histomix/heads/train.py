@@ -24,6 +24,7 @@ from .answers.tree import tree_of
 from .base import CompositionRegressor
 from .cards.card import evaluation_scores, inner_scores, make_card
 from .cards.crops import crop_stability
+from .cards.precision import require_precision
 from .dataset import TrainingSet, assemble
 from .head import Head, check_place, seal
 from .inner_folds import held_out_kind, held_out_predictions, inner_groups
@@ -126,7 +127,8 @@ def train(
     InputError
         The folder of ``scores`` holds no evaluation.
     HeadError
-        The head is unknown or cannot be fitted, or ``out`` holds other files.
+        The head is unknown or cannot be fitted, or ``out`` holds other files. Or the features are in less than float32
+        and that moves predictions by more than `heads.cards.precision.TOLERATED`.
     FolderBusyError
         Another process writes to ``out``.
     StorageError
@@ -164,6 +166,7 @@ def train(
         damping = training.stain_damping() if damp_stain else None
         seen = training.damped(damping).X
         estimator.fit(seen, training.Y, groups=groups, positions=training.positions)
+        precision = require_precision(estimator, training, blocks, damping or np.asarray)
         report(f"train {kind}", 1, 5)
         scale_model = _scale_model(training, blocks[0])
         intervals, inner, levels, notes = None, None, None, [NOT_CALIBRATED.format("none were asked for")]
@@ -203,6 +206,7 @@ def train(
             levels=levels,
             answers=answers,
             stability=stability,
+            precision=precision,
             damping=None if damping is None else damping.facts(),
             scale_check=None if scale_model is None else scale_model.facts(),
             notes=notes,

@@ -9,18 +9,28 @@ import re
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from PIL import Image
 
 from ..common.drawing import FAST_PNG, settle_layout
-from ..common.palette import DARK
+from ..common.palette import DARK, GROUND, INK
 from ..common.words import RESEARCH_USE
 from ..progress import Progress, silent
 
 #: Of maps on the page, and of charts kept for slides and papers.
 MAP_DPI, CHART_DPI = 130, 200
 _LONGEST_NAME = 60
+#: Pixels whose channels are closer than this are text, lines or paper, and no colour of a scale.
+_NEUTRAL = 24
+#: What matplotlib labels the axes of a colour bar with.
+_COLOUR_BAR = "<colorbar>"
+#: How much a dark page dims the glass of a slide, of 255.
+_DIMMED = 46
 
 
 def page_environment(room: str) -> Environment:
@@ -81,18 +91,17 @@ class Drawer:
         (folder / "figures").mkdir()
 
     def picture(self, figure: Figure, *names: object) -> dict[str, str]:
-        """Save a map as PNG; ``{"light": path}``."""
+        """Save a map as PNG, and what a dark page lays over it; ``{"light", "over"}: path``."""
         stem = self._stem(names)
         settle_layout(figure, MAP_DPI)
-        figure.savefig(
-            self.folder / f"{stem}.png",
-            dpi=MAP_DPI,
-            facecolor="white",
-            metadata={"Software": None},
-            pil_kwargs=FAST_PNG,
-        )
+        figure.set_facecolor("white")
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()  # type: ignore[no-untyped-call]
+        drawn = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+        Image.fromarray(drawn[..., :3]).save(self.folder / f"{stem}.png", **FAST_PNG)  # type: ignore[arg-type]
+        Image.fromarray(_dark_cover(figure, drawn[..., :3])).save(self.folder / f"{stem}-over.png", optimize=True)
         self._tell()
-        return {"light": f"{stem}.png"}
+        return {"light": f"{stem}.png", "over": f"{stem}-over.png"}
 
     def chart(self, figure: Figure, *names: object) -> dict[str, str]:
         """Save a chart as SVG for a light and a dark page, and as PNG; ``{"light", "dark", "png", "svg"}: path``."""
@@ -112,6 +121,38 @@ class Drawer:
     def _tell(self) -> None:
         self.done += 1
         self.progress("report", self.done, max(self.total, self.done))
+
+
+def _dark_cover(figure: Figure, drawn: np.ndarray) -> np.ndarray:
+    """What makes a map one of a dark page when it lies over it: paper and text in its colours, and slides dimmed.
+
+    The slides themselves are not stored twice.
+
+    Parameters
+    ----------
+    figure
+        The figure, drawn.
+    drawn
+        Its pixels, uint8 (height, width, 3).
+    """
+    slides, scales = np.zeros(drawn.shape[:2], bool), np.zeros(drawn.shape[:2], bool)
+    for axes in figure.axes:
+        left, bottom, right, top = np.round(axes.get_window_extent().extents).astype(int)
+        place = slice(max(len(drawn) - top, 0), max(len(drawn) - bottom, 0)), slice(max(left, 0), max(right, 0))
+        if axes.images:
+            slides[place] = True
+        elif axes.get_label() == _COLOUR_BAR:
+            scales[place] = True
+    cover = np.zeros((*slides.shape, 4), np.uint8)
+    cover[slides, 3] = _DIMMED
+    paper = ~slides & ~scales & (np.ptp(drawn, axis=2) < _NEUTRAL)
+    ink = np.array([to_rgb(DARK[name]) for name in (GROUND, INK)]) * 255
+    darkest = to_rgb(INK)[0] * 255
+    amount = np.clip((255.0 - np.arange(256)) / (255.0 - darkest), 0, 1)[:, None]
+    shades = (ink[0] + amount * (ink[1] - ink[0])).round().astype(np.uint8)
+    cover[paper, :3] = shades[drawn[..., 0][paper]]
+    cover[paper, 3] = 255
+    return cover
 
 
 def svg_text(figure: Figure) -> str:

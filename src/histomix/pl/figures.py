@@ -13,6 +13,7 @@ from matplotlib.collections import Collection, EllipseCollection, LineCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.path import Path
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from ..common.naming import plain_text
@@ -88,9 +89,13 @@ def draw_scale_bar(axes: Axes, canvas: Canvas, frame: tuple[float, float, float,
     width, height = frame[1] - frame[0], frame[3] - frame[2]
     x1, y = frame[1] - 0.04 * width, frame[3] - 0.04 * height
     x0 = x1 - length / canvas.um_per_px
-    axes.plot([x0, x1], [y, y], color=INK, linewidth=2.5, solid_capstyle="butt")
+    # Read on dark marks, too.
+    halo = [withStroke(linewidth=2, foreground="white")]
+    axes.plot([x0, x1], [y, y], color=INK, linewidth=2.5, solid_capstyle="butt", path_effects=halo)
     text = f"{length // 1000} mm" if length >= 1000 else f"{length} µm"
-    axes.text((x0 + x1) / 2, y - 0.015 * height, text, ha="center", va="bottom", fontsize=7, color=INK)
+    axes.text(
+        (x0 + x1) / 2, y - 0.015 * height, text, ha="center", va="bottom", fontsize=7, color=INK, path_effects=halo
+    )
 
 
 def draw_marks(

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ..embedding import with_field_of_view
 from ..encoders import card, load_encoder
-from ..encoders.runtimes import optimise
-from ..errors import EncoderError, HeadError
+from ..encoders.runtimes import in_place_of, optimise
+from ..errors import EncoderError, HeadError, MissingExtraError
 from ..heads import Head
+from ..heads.cards.precision import TOLERATED
 
 if TYPE_CHECKING:
     from ..encoders import Encoder
+
+_LOG = logging.getLogger(__name__)
 
 
 class Model:
@@ -91,11 +95,29 @@ def load_head_encoders(
     loaded = []
     for entry in entries:
         model = _load(entry["name"], files.get(entry["name"]), threads, trust_code)
-        model = optimise(model, "int8" if entry.get("precision") == "int8" else "auto", threads)
+        model = _as_trained(model, entry.get("precision", "float32"), head.card.get("precision") or {}, threads)
         spec = model.tile_spec()
         own = (spec.size_px, spec.mpp) == (entry["size_px"], entry["mpp"])
         loaded.append(model if own else with_field_of_view(model, entry["size_px"] * entry["mpp"]))
     return loaded
+
+
+def _as_trained(model: Encoder, precision: str, moves: Mapping[str, Any], threads: int | None) -> Encoder:
+    """An encoder in the precision of the head's features; in float32 where this machine lacks it and little moves."""
+    try:
+        return optimise(model, "auto", threads, precision=precision)
+    except (EncoderError, MissingExtraError) as error:
+        sd, tolerated = moves.get("sd"), TOLERATED.get(precision, 0.0)
+        if precision not in TOLERATED or not isinstance(sd, int | float) or not sd <= tolerated:
+            raise
+        _LOG.warning(
+            "%s; %s computes in float32 instead of %s, which moves this head's predictions by %.2g %% of their SD",
+            error.what,
+            model.card.name,
+            precision,
+            100 * sd,
+        )
+        return in_place_of(optimise(model, "auto", threads, precision="float32"), precision)
 
 
 def _source(name: str) -> str:

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..common.words import counted
 from ..heads.cards.text import encoder_terms
-from ..pages.facts import fact_rows
-from .panel_parts import plain_table
+from ..pages.facts import fact_rows, fact_words, raw_record
+from ..pl.scores import number
+from .panel_parts import interval_words, plain_table, spaced
 
-_HEAD = ("head", "seed", "tissue", "calibration", "scores", "histomix", "versions", "files")
-_TRAINING = ("n_spots", "n_sections", "n_donors", "donors", "dropped", "cell_types_without_labels")
+#: Metrics on the page, in this order; the record has them all.
+_METRICS = ("pearson", "pearson_within", "spearman", "rmse", "js_composition", "auroc_present")
+_LEFT_OUT = ("dropped", "cell_types_without_labels")
 
 
 def card_view(card: Mapping[str, Any]) -> dict[str, Any]:
     """What a page shows of ``card.json``; fields that a card lacks are left out."""
-    tables = [table for table in (_encoders(card), _training(card)) if table["rows"]]
+    tables = [table for table in (_scores(card), _encoders(card), _training(card)) if table["rows"]]
     digest = str(card.get("digest", ""))
     return {
         "name": str(card.get("name", "head")),
@@ -24,9 +27,52 @@ def card_view(card: Mapping[str, Any]) -> dict[str, Any]:
         "limits": str(card.get("limits", "")),
         "unit": str(card.get("unit", "")),
         "cell_types": [str(name) for name in card.get("cell_types", [])],
-        "rows": [*fact_rows(card, _HEAD), *fact_rows(card.get("training", {}), _TRAINING)],
+        "rows": [(name, words) for name, words in _rows(card) if words],
+        "raw": raw_record(card),
         "tables": tables,
     }
+
+
+def _rows(card: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a reader asks of a head first."""
+    head, training = _mapping(card.get("head")), _mapping(card.get("training"))
+    kind = fact_words(head.get("kind"))
+    parts = _mapping(head.get("parameters")).get("heads")
+    donors = training.get("donors")
+    counts = [
+        counted(training[name], word)
+        for name, word in (("n_spots", "spot"), ("n_sections", "section"), ("n_donors", "donor"))
+        if isinstance(training.get(name), int)
+    ]
+    named = f" ({fact_words(donors)})" if donors and isinstance(donors, list) else ""
+    return [
+        ("head", f"{kind} of {fact_words(parts)}" if parts and kind else kind),
+        ("trained on", f"{', '.join(counts)}{named}" if counts else ""),
+        ("tissue", fact_words(card.get("tissue"))),
+        ("intervals", fact_words(_mapping(card.get("calibration")).get("statement"))),
+        *fact_rows(training, _LEFT_OUT),
+        ("seed", fact_words(card.get("seed"))),
+        ("made with", f"histomix {fact_words(card['histomix'])}" if card.get("histomix") else ""),
+    ]
+
+
+def _scores(card: Mapping[str, Any]) -> dict[str, Any]:
+    """Scores on what was held out, each with its interval."""
+    scores = _mapping(card.get("scores"))
+    rows = []
+    for metric in _METRICS:
+        one = _mapping(scores.get(metric))
+        if "mean" in one:
+            rows.append([spaced(metric), (number(one["mean"]), interval_words(one.get("low"), one.get("high")))])
+    means = fact_words(scores.get("protocol_means")) or fact_words(scores.get("protocol"))
+    donors = scores.get("n_donors")
+    of = f", {counted(donors, 'donor')} in all" if isinstance(donors, int) else ""
+    caption = f"On {means}{of}, mean over cell types, with its interval." if means else ""
+    return {**plain_table(["score", "mean"], rows, caption), "title": "Scores on what was held out"}
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _encoders(card: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..evaluation import Evaluation
 from ..evaluation.statement import protocol_statement
 from ..pages.page import Drawer, content_policy, page_environment
-from ..pages.statement import statement_blocks
+from ..pages.statement import statement_html
 from ..pl.charts import draw_scores
 from ..pl.scores import against, ceiling_of, score_table, score_tiles, shown_head, type_intervals, type_scores
 from ..progress import Progress, progress_bars
@@ -117,7 +117,7 @@ def write_report(
                 failed=[{"name": name, "reason": reason} for name, reason in sources.failed],
                 orthogonals=[orthogonal_view(one, draw) for one in sources.orthogonals],
                 viewers=[{"name": path.parent.name, "href": _link(path, Path(out))} for path in sources.viewers],
-                statement=statement_blocks(_statement(sources)),
+                statement=statement_html(_statement(sources), 4),
                 cards=[card_view(card) for card in sources.heads],
                 groups=run_facts(sources),
             )

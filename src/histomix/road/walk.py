@@ -114,7 +114,7 @@ class _Record:
 
 def walk(road: Road, out: Path, seed: int, threads: int | None, progress: Progress, say: Say) -> Walked:
     """Do every step that is not done; parameters and errors are those of `histomix.run`."""
-    from ..abundance import label
+    from ..abundance import label, read_labels
     from ..embedding import embed
     from ..evaluation import evaluate, read_evaluation
     from ..heads import train
@@ -128,9 +128,11 @@ def walk(road: Road, out: Path, seed: int, threads: int | None, progress: Progre
         return time.perf_counter()
 
     begun = step("labels")
-    labels = label(
-        sections, road.method, road.reference, out / "labels", seed=seed, progress=progress, **road.label_options
-    )
+    folder = out / "labels"
+    label(sections, road.method, road.reference, folder, seed=seed, progress=progress, **road.label_options)
+    # As they stand in the folder, whether they were made now or before: a head's card says where its labels are from.
+    stored = read_labels(folder)
+    labels = {name: stored[name] for name in sections.names}
     say(f"labels: {sum(len(one.values) for one in labels.values()):,} spots, {_of_method(road.method)}")
     record.done("labels", begun)
 

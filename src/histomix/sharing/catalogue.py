@@ -14,6 +14,7 @@ from ..common.cache import cache_root
 from ..common.naming import visible
 from ..common.transfer.addresses import is_address
 from ..common.transfer.download import RemoteFile, download
+from ..common.words import counted
 from ..errors import InputError, UnknownHeadError
 from ..heads.cards.text import encoder_terms
 from ..provenance import digest_file, parse_json
@@ -100,7 +101,8 @@ class ListedHead:
         lines = [
             f"{self.name}: {self.title}",
             f"  {len(self.cell_types)} cell types ({self.unit}): {', '.join(self.cell_types)}",
-            f"  tissue: {', '.join(self.tissue) or 'not declared'}; {self.donors} donors, {self.sections} sections",
+            f"  tissue: {', '.join(self.tissue) or 'not declared'}; {_counted(self.donors, 'donor')}, "
+            f"{_counted(self.sections, 'section')}",
             f"  encoder {self.licence}; "
             + "; ".join(f"licence of the {what}: {words}" for what, words in self.licences.items()),
             *(f"  {protocol}: {_words(scores)}" for protocol, scores in self.scores.items()),
@@ -273,6 +275,10 @@ def _texts(values: Sequence[Any]) -> tuple[str, ...]:
     if isinstance(values, str):
         raise ValueError("a text stands where a list is due")
     return tuple(str(value) for value in values)
+
+
+def _counted(number: int | None, noun: str) -> str:
+    return f"{noun}s not told" if number is None else counted(number, noun)
 
 
 def _words(scores: Mapping[str, Mapping[str, Any]]) -> str:

@@ -147,9 +147,9 @@ def _kind(path: Path) -> str | None:
 
 def _head(path: Path, rows: int = 20) -> np.ndarray | None:
     """The numbers of the first rows of a table, None where it holds anything else."""
-    first = pd.read_csv(path, sep=None, engine="python", index_col=0, nrows=rows)
-    numbers = first.select_dtypes("number")
-    if numbers.shape != first.shape or not first.size or numbers.isna().to_numpy().any():
+    first = pd.read_csv(path, sep=None, engine="python", index_col=0, nrows=rows, dtype=str)
+    numbers = first.apply(tables.to_numeric)
+    if not first.size or numbers.isna().to_numpy().any():
         return None
     return numbers.to_numpy(float)
 

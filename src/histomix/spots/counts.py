@@ -149,8 +149,8 @@ def _parse_integers(lines: _Lines) -> sparse.csr_matrix:
 
 def _parse_numbers(lines: _Lines, path: Path) -> sparse.csr_matrix:
     text = tables.decode(b"\n".join(lines.values), path)
-    table = pd.read_csv(io.StringIO(text), sep=lines.separator.decode(), header=None)
-    values = table.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
+    table = pd.read_csv(io.StringIO(text), sep=lines.separator.decode(), header=None, float_precision="round_trip")
+    values = table.apply(tables.to_numeric).to_numpy(dtype=np.float64)
     wrong = np.argwhere(~(np.isfinite(values) & (values >= 0)))
     if len(wrong):
         row, column = wrong[0]

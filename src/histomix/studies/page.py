@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from .._version import __version__
 from ..pages.page import content_policy, page_environment
-from ..pages.statement import statement_blocks
+from ..pages.statement import statement_html
 from ..pl.scores import number
 from ..provenance import atomic_path
 from .study import COLUMNS, Study
@@ -71,7 +71,7 @@ def write_study_page(
             ],
             cost_columns=list(_COSTS.values()),
             costs=[_cost(row) for row in costs.to_dict("records")],
-            methods=statement_blocks(methods),
+            methods=statement_html(methods),
         )
     )
     with atomic_path(out / PAGE) as folder:
@@ -82,7 +82,15 @@ def write_study_page(
 
 def _group(metric: str, words: str, rows: pd.DataFrame) -> dict[str, Any]:
     ordered = rows.sort_values("ours", ascending=metric == "mae", na_position="last", kind="stable")
-    return {"name": words, "metric": metric, "rows": [_row(row) for row in ordered.to_dict("records")]}
+    found = [_row(row) for row in ordered.to_dict("records")]
+    protocols = {row["protocol"] for row in found if row["ours"]}
+    return {
+        "name": words,
+        "metric": metric,
+        "rows": found,
+        # What all rows of ours share is said once, above them.
+        "protocol": protocols.pop() if len(protocols) == 1 else None,
+    }
 
 
 def _row(row: Mapping[Any, Any]) -> dict[str, str]:

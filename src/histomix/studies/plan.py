@@ -32,8 +32,8 @@ from ..provenance import atomic_path, require_writable, write_json
 from ..slides import open_slide
 from ..slides.tiles import TileSpec, tiles_on_grid
 from .donor_curve import MEAN, RULE, DonorCurve, donor_curve, n_fits, require_donors
+from .next_slide import GAIN_OF_SCORE, slide_scores
 from .next_slide import RULE as SLIDE_RULE
-from .next_slide import slide_scores
 
 if TYPE_CHECKING:
     from ..spots import Cohort
@@ -52,8 +52,8 @@ class Plan:
     curve
         What one more donor brings, see `histomix.studies.donor_curve.DonorCurve`.
     slides
-        slide, tiles, coverage, disagreement, spread, score, expected_gain (mean over cell types), the best first; empty
-        where no slides were given.
+        slide, tiles, coverage, disagreement, variety, score, expected_gain (mean over cell types), the best first;
+        empty where no slides were given.
     failures
         Slides that could not be read.
     page
@@ -161,8 +161,8 @@ def plan(
             seen, failures = _slide_features(training, as_list(slides), mpp, weights, threads, report)
             table = slide_scores(training, seen, estimator, seed)
             gain = curve.gains.loc[curve.gains["cell_type"] == MEAN, "gain"].iloc[0]
-            # In proportion to what the slides cover; their mean is the gain of a donor drawn at random.
-            share = table["coverage"] / table["coverage"].mean() if table["coverage"].mean() > 0 else 1.0
+            # Scores have the mean 0, so the mean of the slides is the gain of a donor drawn at random.
+            share = (1 + GAIN_OF_SCORE * table["score"]).clip(lower=0.0)
             table["expected_gain"] = (0.0 if gain is None else float(gain)) * share
     found = Plan(curve, table, failures)
     return found if out is None else dataclasses.replace(found, page=_write(found, Path(out), head, seed))

@@ -17,6 +17,7 @@ from ..benchmark.parts import BenchmarkCohort
 from ..benchmark.result import Benchmark
 from ..common.memory import peak_bytes
 from ..common.naming import safe_file_name, spreadsheet_table
+from ..common.words import counted
 from ..errors import HistomixError, InputError
 from ..evaluation.result import read_evaluation
 from ..heads import DEFAULT, head_name, train
@@ -308,8 +309,8 @@ def _costs(study: Study, bench: Benchmark, labelling: Mapping[str, float | None]
 
 def _methods(study: Study, missing: Sequence[str], members: Sequence[BenchmarkCohort], bench: Benchmark) -> str:
     cohorts = "; ".join(
-        f"{one.name}: {len(set(one.cohort.donors.values()))} donors, {len(one.cohort.names)} sections, labels by "
-        f"{_method(one.labels)}"
+        f"{one.name}: {counted(len(set(one.cohort.donors.values())), 'donor')}, "
+        f"{counted(len(one.cohort.names), 'section')}, labels by {_method(one.labels)}"
         for one in members
     )
     lines = [f"# {study.title}", f"After {study.source}. {study.about.strip()}", f"Run here: {cohorts}."]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..common.words import counted
 from ..evaluation.result import Evaluation
 from ..heads import head_name
 from .study import COLUMNS, Published, Study
@@ -52,7 +53,8 @@ def study_table(study: Study, scored: Scored, note: str = "") -> pd.DataFrame:
         summary = evaluation.summary
         protocol = _WORDS.get(summary["protocol"], summary["protocol"])
         protocol += (
-            f", {summary['n_donors']} donors, {summary['n_sections']} sections, {len(summary['cell_types'])} types"
+            f", {counted(summary['n_donors'], 'donor')}, {counted(summary['n_sections'], 'section')}, "
+            f"{counted(len(summary['cell_types']), 'type')}"
         )
         for head, entries in summary["scores"]["label"].items():
             if head in summary.get("oracles", ()):  # knows the answer

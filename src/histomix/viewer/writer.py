@@ -1,6 +1,6 @@
 """The viewer: slides, composition and labels in one folder that opens from disk.
 
-The page's own program (``assets/*.js``, about 1,200 lines on the browser's canvas) draws it, without a library. A
+The page's own program (``assets/*.js``, about 1,800 lines on the browser's canvas) draws it, without a library. A
 hundred thousand tiles are one small picture whose pixels are the tiles, made anew for each cell type in a few
 milliseconds and enlarged by the canvas; the slide beneath is a pyramid of JPEGs. Bokeh's picture tiles are those of map
 servers, and nothing of it reads a slide's pyramid from disk; OpenSeadragon does, but comes from npm, and a canvas that
@@ -25,7 +25,7 @@ import pandas as pd
 from .._version import __version__
 from ..common.anonymity.nameless import Renaming, nameless_keys
 from ..common.anonymity.pseudonyms import Pseudonyms
-from ..common.palette import SIGNED_MAP, type_colours
+from ..common.palette import SIGNED_MAP, TRUST_MAP, type_colours
 from ..common.words import RESEARCH_USE
 from ..errors import InputError
 from ..maps import CompositionMap
@@ -47,7 +47,8 @@ if TYPE_CHECKING:
 VIEW_MPP = 0.5
 COLOUR_MAPS = ("viridis", "cividis", "magma")
 _SCRIPTS = (
-    *("core", "pyramid", "colours", "overlay", "pane", "selection", "readout", "export", "overview", "panel", "main"),
+    *("core", "pyramid", "colours", "overlay", "scene", "pane", "selection", "regions", "readout", "export"),
+    *("overview", "slides", "panel", "main"),
 )
 _OURS = {"index.html", "data"}
 NOVELTY_WORDS = "novelty, percentile of held-out training tiles"
@@ -118,6 +119,7 @@ def write_pages(
         facts = {
             **{"title": title, "version": __version__, "slides": metas, "tile_px": TILE_PX, "use": RESEARCH_USE},
             **{"maps": {name: _colour_map(name) for name in COLOUR_MAPS}, "signed": _colour_map(SIGNED_MAP)},
+            "trust": _colour_map(TRUST_MAP),
         }
         (folder / "index.html").write_text(_page(title, facts), encoding="utf-8", errors="replace", newline="\n")
     return place / "index.html"

@@ -10,6 +10,9 @@ from scipy.spatial import cKDTree
 
 from .pitch import nearest_pitch
 
+#: Places that are searched for at once.
+_PLACES = 1 << 15
+
 
 def random_shifts(xy: ArrayLike, count: int, seed: int | np.random.Generator = 0) -> Iterator[NDArray[np.intp]]:
     """Random rigid motions of spots on the torus of their bounding box, ``count`` times (n_spots,).
@@ -34,8 +37,12 @@ def random_shifts(xy: ArrayLike, count: int, seed: int | np.random.Generator = 0
     # One pitch between the last and the first column, as between any others.
     box = np.ptp(positions, axis=0) + (pitch if pitch > 0 else 1.0)
     tree = cKDTree(at, boxsize=box)
-    for _ in range(count):
-        mirror, shift = rng.integers(2, size=2).astype(bool), rng.random(2) * box
-        moved = np.mod(np.where(mirror, -at, at) + shift, box)
-        moved[moved >= box] = 0.0  # rounding may give the box itself, which is off the torus
-        yield np.asarray(tree.query(moved, workers=-1)[1])
+    # Threads are started for each search, which costs more than finding the neighbours of a few hundred spots.
+    at_once = max(1, _PLACES // max(1, len(at)))
+    for first in range(0, count, at_once):
+        moved = np.empty((min(at_once, count - first), *at.shape))
+        for places in moved:
+            mirror, shift = rng.integers(2, size=2).astype(bool), rng.random(2) * box
+            places[:] = np.mod(np.where(mirror, -at, at) + shift, box)
+            places[places >= box] = 0.0  # rounding may give the box itself, which is off the torus
+        yield from np.asarray(tree.query(moved, workers=-1)[1])

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from ...errors import InputError
+from ...provenance import refuse_pipe
 
 _METADATA = (".zarray", ".zmetadata", "zarr.json")
 #: The codec that runs what it decodes; libraries refuse it of late, and older ones obey.
@@ -44,6 +45,7 @@ def check_zarr(path: str | os.PathLike[str], kind: type[InputError] = InputError
 
 def _codecs(file: Path) -> set[str]:
     """Whatever may be the name of a codec in metadata of Zarr, without what stands before a dot."""
+    refuse_pipe(file)
     try:
         waiting = [json.loads(file.read_text(encoding="utf-8"))]
     except (OSError, ValueError, RecursionError):

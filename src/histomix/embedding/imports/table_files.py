@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import sparse
 
 from ...common.storage.h5ad import read_h5ad
-from ...common.tables import read_table
+from ...common.tables import read_table, to_numeric
 from ...errors import FeatureError, MissingExtraError
 from .tiles import Part, TileFacts
 
@@ -50,7 +50,7 @@ def read(path: Path, _encoder: str | None = None) -> Part:
         table, format = read_table(path, FeatureError), "table"
         for name in table.columns:
             if str(name).casefold() not in _KEYS:
-                numbers = pd.Series(pd.to_numeric(table[name], errors="coerce"), index=table.index)
+                numbers = pd.Series(to_numeric(table[name]), index=table.index)
                 table[name] = numbers.where(table[name] != "", None)
     return _part(table, path, format)
 

@@ -76,7 +76,7 @@ class BuiltinEncoder:
         self.views = check_views(CARD.views if views is None else views)
         self.runtime = "ONNX Runtime on the CPU (float32)"
         self.digest = digest_json({"weights": GRAPH_DIGEST, "mpp": CARD.mpp, "views": self.views})
-        self._session = OnnxSession(
+        self.session = OnnxSession(
             read_graph(), threads, what="the built-in encoder's graph", hint="Install histomix again"
         )
 
@@ -100,4 +100,4 @@ class BuiltinEncoder:
         return np.concatenate(embeddings) if embeddings else np.empty((0, self.dim), dtype=np.float32)
 
     def _embed_once(self, tiles: np.ndarray) -> np.ndarray:
-        return self._session.run(tiles)
+        return self.session.run(tiles)

@@ -1,4 +1,7 @@
-"""Torch encoders as ONNX graphs: exported once, kept in the user's cache, run by ONNX Runtime."""
+"""Torch encoders as ONNX graphs: exported once, kept in the user's cache, run by ONNX Runtime or OpenVINO.
+
+A graph file holds 2 GiB at most; the weights of larger models lie beside it in one file of data.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from ...errors import EncoderError, HistomixError, InputError, MissingExtraError
-from ...provenance import atomic_path, digest_file, read_json, write_json
+from ...provenance import atomic_path, digest_file, digest_json, read_json, write_json
 from ..card import EncoderCard
+from .files import model_digests
 
 #: Raised when the same encoder gives another graph, so that older files are made again.
 FORMAT = 1
@@ -38,16 +42,32 @@ def kept_graph(path: Path, make: Callable[[Path], dict[str, float]]) -> tuple[Pa
     facts = path.with_suffix(".json")
     try:
         known = read_json(facts)
-        if known["digest"] == digest_file(path):
+        if known["digest"] == _digest(path):
             return path, known["verified"]
+        _LOG.warning("%s is damaged and is made again", path)
+    except EncoderError:
         _LOG.warning("%s is damaged and is made again", path)
     except (InputError, OSError, KeyError):
         pass  # not made yet, or only half: both are mended by making it
     with atomic_path(path) as temporary:
         verified = make(temporary)
-        digest = digest_file(temporary)
+        digest = _digest(temporary)
+        data = _data_of(temporary)
+        if data.exists():
+            data.replace(_data_of(path))  # first, as the graph is nothing without it
     write_json(facts, {"digest": digest, "verified": verified})
     return path, verified
+
+
+def _digest(path: Path) -> str:
+    """Of a graph, and of its data where it has any."""
+    if not _data_of(path).exists():
+        return digest_file(path)
+    return digest_json(model_digests(path))
+
+
+def _data_of(path: Path) -> Path:
+    return path.with_suffix(".data")
 
 
 def export_graph(encoder: Any, path: Path) -> None:
@@ -93,6 +113,8 @@ def export_graph(encoder: Any, path: Path) -> None:
                 opset_version=_OPSET,
                 dynamo=False,
             )
+            if path.stat().st_size > LARGEST_FILE or len(list(path.parent.iterdir())) > 1:
+                _gather_data(path)
     except HistomixError:
         raise
     except (RuntimeError, ValueError, TypeError, torch.onnx.errors.OnnxExporterError) as error:
@@ -101,6 +123,20 @@ def export_graph(encoder: Any, path: Path) -> None:
             f"{card.name} cannot be exported to ONNX ({reason[0] if reason else type(error).__name__})",
             hint="Use the runtime torch",
         ) from error
+
+
+#: Weights of larger graphs lie beside them. Torch writes those of more than 2 GiB into a file for each tensor.
+LARGEST_FILE = 1 << 30
+
+
+def _gather_data(path: Path) -> None:
+    """Put all weights of a graph, wherever in its folder they are, into one file beside it."""
+    import onnx
+
+    model = onnx.load(path)
+    for other in path.parent.iterdir():
+        other.unlink()
+    onnx.save_model(model, path, save_as_external_data=True, all_tensors_to_one_file=True, location=_data_of(path).name)
 
 
 def quantise_graph(source: Path, target: Path) -> None:

@@ -42,6 +42,7 @@ class OnnxSession:
     ) -> None:
         import onnxruntime
 
+        self.graph = graph
         self._what, self._where, self._hint = what, graph if isinstance(graph, Path) else None, hint
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0

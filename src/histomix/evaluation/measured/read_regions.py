@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 
 from ...common.geometry.polygons import Region, region_at
 from ...common.geometry.polygons import read_regions as polygon_regions
-from ...common.tables import column_names, numbers, read_columns
+from ...common.tables import column_names, numbers, read_columns, to_numeric
 from ...errors import InputError, MissingFileError
 
 Array = NDArray[np.float64]
@@ -133,16 +133,14 @@ def read_regions(path: str | os.PathLike[str]) -> Regions:
     names = table[region].astype(str).str.strip().tolist()
     keys = [dict(zip(table[one].astype(str).str.strip(), names, strict=True)) for one in ids]
     if set(_ARRAY) <= set(lower):
-        rounded = [pd.to_numeric(table[lower[axis]], errors="coerce").round() for axis in _ARRAY]
+        rounded = [to_numeric(table[lower[axis]]).round() for axis in _ARRAY]
         spelled = [f"{x:.0f}x{y:.0f}" for x, y in zip(*rounded, strict=True)]
         keys.append(dict(zip(spelled, names, strict=True)))
     xy, placed = np.zeros((0, 2)), np.zeros(len(names), dtype=bool)
     if pair is not None:
         # Beside keys, places are a second way to find a spot, and may be lacking.
         columns = [
-            pd.to_numeric(table[lower[name]], errors="coerce").to_numpy(np.float64)
-            if keys
-            else numbers(table, lower[name], place)
+            to_numeric(table[lower[name]]).to_numpy(np.float64) if keys else numbers(table, lower[name], place)
             for name in pair
         ]
         both = np.stack(columns, axis=1)

@@ -15,6 +15,7 @@ from ...common.hierarchy import Hierarchy
 from ...common.metrics import Array
 from ...common.resampling import mean_and_interval, resample_weights
 from ...common.words import NO_ANSWERS
+from ...progress import tell
 from ..dataset import TrainingSet
 from ..inner_folds import held_out_kind
 from ..trust.intervals import LEVEL, calibrate
@@ -281,6 +282,7 @@ def _left_out(
     """Each donor (or section) answered by the rule that the others chose."""
     answered, missed, holds = np.zeros(n_groups), np.full(n_groups, np.nan), np.full(n_groups, np.nan)
     for one in range(n_groups):
+        tell("answers (left out)", one, n_groups)
         rule, _ = _chosen(data.part(data.group != one), null, group_of != one)
         part = data.part(data.group == one)
         judged = _judged(rule, part)
@@ -289,6 +291,7 @@ def _left_out(
             missed[one] = share
             told = judged.node >= 0
             holds[one] = _holds(data.hierarchy, judged.node[told], part.true_commonest[told]).mean()
+    tell("answers (left out)", n_groups, n_groups)
     weights = resample_weights(np.arange(n_groups), seed)
     found: dict[str, Any] = {}
     for name, values in (("answered", answered), ("missed", missed), ("holds", holds)):

@@ -28,6 +28,7 @@ _KEPT = (
         "levels",
         "answers",
         "crop_stability",
+        "precision",
         "stain_damping",
         "scale_check",
         "calibration",

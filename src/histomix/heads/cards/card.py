@@ -44,6 +44,7 @@ def make_card(
     levels: Mapping[str, Any] | None = None,
     answers: Mapping[str, Any] | None = None,
     stability: Mapping[str, Any] | None = None,
+    precision: Mapping[str, Any] | None = None,
     damping: Mapping[str, Any] | None = None,
     scale_check: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
@@ -68,6 +69,8 @@ def make_card(
         Which names its tiles may be answered with, see `heads.answers.fit.held_out_answers`.
     stability
         How far predictions move when a slide is cropped, see `heads.cards.crops.crop_stability`.
+    precision
+        How far they move when features are in float32, see `heads.cards.precision.require_precision`.
     damping
         How it looks past the stain, see `heads.stain.StainDamping`.
     scale_check
@@ -101,6 +104,7 @@ def make_card(
         "levels": levels,
         "answers": answers,
         "crop_stability": stability,
+        **({"precision": precision} if precision else {}),
         "stain_damping": damping,
         "scale_check": scale_check,
         "calibration": None if intervals is None else _named(intervals.facts(), training.cell_types),

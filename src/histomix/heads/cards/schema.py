@@ -80,6 +80,7 @@ _OPTIONAL: dict[str, tuple[_Test, str]] = {
     "scores": (_or_none(_table), "a table of scores"),
     "levels": (_or_none(_table), "a table"),
     "crop_stability": (_or_none(_table), "a table"),
+    "precision": (_or_none(_table), "a table"),
     "answers": (_or_none(_table), "a table"),
     "stain_damping": (_or_none(_table), "a table"),
     "scale_check": (_or_none(_table), "a table"),

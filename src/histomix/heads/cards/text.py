@@ -196,6 +196,7 @@ def _sees(card: Mapping[str, Any]) -> str:
         text += f"\n\nIt looks {far if context_um != 0 else 'at each tile alone'}."
     scale = (card.get("scale_check") or {}).get("words")
     text += _damping(card.get("stain_damping")) + _stability(card.get("crop_stability"))
+    text += _precision(card.get("precision"))
     return text + (f" {plain(scale)}" if scale else "")
 
 
@@ -221,6 +222,17 @@ def _stability(facts: Mapping[str, Any] | None) -> str:
     if sd > tolerated:
         text += " Maps of this head depend on how much of a slide is read: compare only slides that were read alike."
     return text
+
+
+def _precision(facts: Mapping[str, Any] | None) -> str:
+    """How far predictions move with features in float32."""
+    numbers = [(facts or {}).get(name) for name in ("sd", "tolerated")]
+    if not facts or not all(isinstance(one, int | float) for one in numbers):
+        return ""
+    return (
+        f" Its features are computed in {plain(facts.get('precision'))}; in float32 its predictions move by "
+        f"{float(numbers[0]):.2%} of their standard deviation ({float(numbers[1]):.0%} are allowed)."  # type: ignore[arg-type]
+    )
 
 
 def _scores(scores: Mapping[str, Any] | None) -> str:

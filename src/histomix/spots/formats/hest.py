@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
+from ...common.tables import to_numeric
 from ...common.words import counted
 from ...errors import SectionError
 from ...provenance import read_json
@@ -152,7 +151,7 @@ def _with_array(adata: AnnData) -> AnnData:
     """Array positions as numbers: HEST stores them as text in some samples."""
     for name in ("array_row", "array_col"):
         if name in adata.obs:
-            adata.obs[name] = pd.to_numeric(adata.obs[name], errors="coerce")
+            adata.obs[name] = to_numeric(adata.obs[name])
     return adata
 
 

@@ -67,9 +67,9 @@ class DrawingPen {
   hatch(x, y, width, height, kind) { this.rect(x, y, width, height, `url(#${kind})`); }
   // The slide is a picture; tiles are shapes, unless there are more than a drawing program would open.
   pane(pane, x, y) {
-    const { app } = pane, { view, data, meta } = app, own = document.createElement("canvas");
+    const { app, view, scene: { data, meta, overlay } } = pane, own = document.createElement("canvas");
     const left = view.x - pane.width / 2 / view.scale, top = view.y - pane.height / 2 / view.scale, half = meta.cell_px / 2 * view.scale;
-    const shapes = [], hatched = [], colourOf = app.layers.colours(pane.layer);
+    const shapes = [], hatched = [], colourOf = app.layers.colours(pane);
     for (let i = 0; colourOf && i < data.n; i++) {
       const across = (data.x[i] - left) * view.scale, down = (data.y[i] - top) * view.scale, colour = colourOf(i);
       if (across < -half || down < -half || across > pane.width + half || down > pane.height + half) continue;
@@ -77,7 +77,7 @@ class DrawingPen {
       const shape = (fill) => (meta.spots ? `<circle cx="${a}" cy="${b}" r="${r}" fill="${fill}"/>`
         : `<rect x="${+(a - r).toFixed(2)}" y="${+(b - r).toFixed(2)}" width="${2 * r}" height="${2 * r}" fill="${fill}"/>`);
       if (colour) shapes.push(shape(css(unpackedColour(colour))));
-      if (app.hatching && app.overlay.stateOf(i)) hatched.push(shape(`url(#${app.overlay.stateOf(i)})`));
+      if (app.hatching && overlay.stateOf(i)) hatched.push(shape(`url(#${overlay.stateOf(i)})`));
     }
     const crisp = meta.spots ? "" : ' shape-rendering="crispEdges"';  // no seams between tiles
     const vector = shapes.length <= DRAWN_AT_MOST && pane.layer !== "areas";
@@ -86,9 +86,13 @@ class DrawingPen {
     this.add(`<svg x="${x}" y="${y}" width="${pane.width}" height="${pane.height}">`);
     this.add(`<image href="${own.toDataURL("image/jpeg", 0.92)}" width="${pane.width}" height="${pane.height}"/>`);
     if (vector) this.add(`<g opacity="${app.opacity}"${crisp}>${shapes.join("")}</g><g>${hatched.join("")}</g>`);
-    const points = app.selection.points.map(([px, py]) => `${((px - left) * view.scale).toFixed(1)},${((py - top) * view.scale).toFixed(1)}`);
-    if (points.length > 2) {
-      for (const [colour, wide] of [["#fff", 4], ["#14141a", 1.8]]) this.add(`<polygon points="${points.join(" ")}" fill="none" stroke="${colour}" stroke-width="${wide}"/>`);
+    const { selection } = app, outlines = app.regions.of(pane.scene).map(({ polygons, colour, name }) => [polygons.flat(), css(colour), name]);
+    if (selection.scene === pane.scene && selection.rows) outlines.push([selection.rings, "#14141a", ""]);
+    for (const [rings, ink, name] of outlines) {
+      const placed = rings.map((ring) => ring.map(([px, py]) => [(px - left) * view.scale, (py - top) * view.scale])), [[first]] = placed;
+      const path = placed.map((ring) => `M${ring.map(([px, py]) => `${px.toFixed(1)},${py.toFixed(1)}`).join("L")}Z`).join("");
+      for (const [colour, wide] of [["#fff", 4.4], [ink, 2]]) this.add(`<path d="${path}" fill="none" stroke="${colour}" stroke-width="${wide}"/>`);
+      if (name) this.text(...first.map((value) => +value.toFixed(1)), name, { weight: 600, fill: "#14141a" });
     }
     const [long, words] = pane.scale(), right = pane.width - 20, bottom = pane.height - 20;
     this.add(`<rect x="${right - long - 10}" y="${bottom - 22}" width="${long + 20}" height="33" rx="7" fill="#fff" fill-opacity=".9"/>`);
@@ -112,6 +116,7 @@ function drawLegend(pen, legend, x, y) {
     });
     if (legend.rest) pen.text(x + 18, y + 28 + 17 * legend.entries.length, legend.rest, { fill: "#5d636c" });
   }
+  if (legend.cut) pen.text(x, y + (legend.map ? 60 : 34 + 17 * legend.entries.length), `Shown: ${legend.cut}`, { size: 11, fill: "#5d636c" });
   legend.marks.forEach(([kind, words], i) => {
     pen.rect(x + 260, y + 18 + 18 * i, 22, 12, "#9aa0aa");
     pen.hatch(x + 260, y + 18 + 18 * i, 22, 12, kind);
@@ -121,15 +126,15 @@ function drawLegend(pen, legend, x, y) {
 
 // The figure: slide and captions above, panes side by side, a legend under each.
 function drawFigure(app, Pen) {
-  const panes = app.visiblePanes(), gap = 16, legends = panes.map((pane) => app.layers.legend(pane.layer));
-  const tall = Math.max(0, ...legends.map((legend) => (!legend ? 0 : legend.map ? 56 : 30 + 17 * (legend.entries.length + (legend.rest ? 1 : 0)))));
+  const panes = app.visiblePanes(), gap = 16, legends = panes.map((pane) => app.layers.legend(pane));
+  const tall = Math.max(0, ...legends.map((legend) => (!legend ? 0 : legend.map ? 64 : 34 + 17 * (legend.entries.length + (legend.rest ? 1 : 0) + (legend.cut ? 1 : 0)))));
   const wide = panes.reduce((sum, pane) => sum + pane.width + gap, gap), high = Math.max(...panes.map((pane) => pane.height));
-  const pen = new Pen(wide, high + tall + 112, `${app.meta.name}: ${panes.map((pane) => app.layers.caption(pane.layer)).join(" | ")}`);
+  const pen = new Pen(wide, high + tall + 112, `${app.meta.name}: ${panes.map((pane) => app.caption(pane)).join(" | ")}`);
   pen.rect(0, 0, wide, high + tall + 112, PAPER);
   pen.text(gap, 26, app.meta.name, { size: 15, weight: 650 });
   let left = gap;
   panes.forEach((pane, number) => {
-    pen.text(left, 48, app.layers.caption(pane.layer), { size: 13 });
+    pen.text(left, 48, app.caption(pane), { size: 13 });
     pen.pane(pane, left, 58);
     drawLegend(pen, legends[number], left, 70 + pane.height);
     left += pane.width + gap;
@@ -141,8 +146,7 @@ function drawFigure(app, Pen) {
 }
 
 async function exportTable(app) {
-  const { meta, data } = app, [layers, ids] = await Promise.all([data.all(), data.load("ids")]);
-  const rows = app.selection.rows || [...Array(data.n).keys()];
+  const { meta, data } = app.selection.scene, { rows } = app.selection, [layers, ids] = await Promise.all([data.all(), data.load("ids")]);
   const parts = [["value", ""], ["lower", "_lower"], ["upper", "_upper"], ["label", "_label"]].filter(([part]) => layers[0][part]);
   const names = meta.types.flatMap((name) => parts.map(([, ending]) => name + ending));
   const lines = [["spot", "x_px", "y_px", ...names, "novelty", "in_scope", "read_ok"].map(cell).join(",")];

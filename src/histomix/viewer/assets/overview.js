@@ -1,15 +1,15 @@
 // The first look: the H&E and the cell types that vary most on the slide, small, in one scale.
 class Overview {
-  constructor(app) { this.app = app; this.thumbs = []; this.top = 0; this.frame = 0; }
+  constructor(app) { this.app = app; this.thumbs = []; this.frame = 0; }
+  get top() { return this.app.scene.top; }
   async open() {
-    const { app } = this, { meta, data } = app, shown = app.layers.has("differs") ? meta.varying : [];
-    this.thumbs = []; this.top = 0;
-    $("overview").hidden = !shown.length;
+    const { app } = this, { scene, meta } = app, shown = app.layers.has("differs");
+    this.thumbs = [];
+    $("overview").hidden = !shown;
     $("thumbs").replaceChildren();
-    if (!shown.length) return;
-    const layers = await Promise.all(shown.map((number) => data.type(number)));
-    if (data !== app.data) return;
-    this.top = usualDifference(layers, meta.means.value, data);
+    if (!shown) return;
+    const layers = await scene.varying();
+    if (scene !== app.scene) return;
     this.thumbs = [this.thumb("H&E", null, null), ...layers.map((layer) => this.thumb(
       meta.types[layer.number], layer.number, app.overlay.picture(colourBySign(layer, meta.means.value[layer.number], this.top))))];
     $("thumbs").append(...this.thumbs.map((thumb) => thumb.button));

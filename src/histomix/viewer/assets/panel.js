@@ -1,3 +1,5 @@
+// What magnification may be chosen: 10× is 1 µm per screen px.
+const STEPS = [0.5, 1, 2, 4, 10, 20, 40];
 // The side panel: layers, cell types, selection; and the legend of each pane.
 class Panel {
   constructor(app) {
@@ -10,9 +12,19 @@ class Panel {
       $("layers").append(label);
     }
     for (const name of Object.keys(FACTS.maps)) $("map").append(element("option", name, { value: name }));
-    this.slides();
+    for (const times of STEPS) $("times").append(element("option", `${times}×`, { value: times }));
+    for (const [name, ink] of Object.entries(INKS)) {
+      const row = element("label", null, { class: "row" }), words = element("span"), select = element("select", null, { id: `ink-${name.toLowerCase()}` });
+      words.append(swatch(ink), ` ${name}`);
+      row.append(words, select);
+      select.addEventListener("change", () => app.show({ channels: [...$("inks").querySelectorAll("select")].map(({ value }) => value), layer: "channels" }));
+      $("inks").append(row);
+    }
     const on = (id, name, act) => $(id).addEventListener(name, act);
-    on("slide", "change", () => app.open(+$("slide").value));
+    on("times", "change", () => app.magnify(+$("times").value));
+    on("threshold", "input", () => app.show({ threshold: $("threshold").value / 100 }));
+    on("beside-slide", "change", () => app.show({ besideSlide: $("beside-slide").value === "" ? null : +$("beside-slide").value }));
+    on("beside-type", "change", () => app.show({ besideType: $("beside-type").value || null }));
     on("map", "change", () => app.show({ map: $("map").value }));
     on("range", "change", () => app.show({ range: $("range").value }));
     on("beside", "change", () => app.show({ beside: $("beside").value }));
@@ -21,15 +33,6 @@ class Panel {
     on("search", "input", () => this.filter());
     on("search", "keydown", (event) => this.searched(event));
     on("type-list", "keydown", (event) => this.listed(event));
-  }
-  // Maps and sections apart, since a slide may be there as both.
-  slides() {
-    const groups = new Map();
-    FACTS.slides.forEach((slide, number) => {
-      if (!groups.has(slide.kind)) groups.set(slide.kind, element("optgroup", null, { label: slide.kind }));
-      groups.get(slide.kind).append(element("option", slide.name, { value: number }));
-    });
-    $("slide").append(...(groups.size > 1 ? groups.values() : [...groups.values()].flatMap((group) => [...group.children])));
   }
   visible() { return this.app.meta.types.map((_, number) => number).filter((number) => !$(`type-${number}`).hidden); }
   listed(event) {
@@ -62,12 +65,16 @@ class Panel {
       item.addEventListener("click", () => app.chooseType(number));
       return item;
     }));
-    const beside = Object.entries({ off: "Off", ...LAYERS }).filter(([name]) => app.layers.has(name));
-    $("beside").replaceChildren(...beside.map(([value, words]) => element("option", words, { value })));
+    const kinds = $("beside-slide"), others = FACTS.slides.map(({ name }, number) => [name, number]).filter(([, number]) => number !== app.scene.number);
+    kinds.replaceChildren(element("option", "the same", { value: "" }), ...others.map(([words, value]) => element("option", words, { value })));
+    kinds.parentElement.hidden = !others.length;
+    this.besides();
+    for (const select of $("inks").querySelectorAll("select")) {
+      select.replaceChildren(element("option", "none", { value: "" }), ...meta.types.map((name) => element("option", name, { value: name })));
+    }
     for (const input of $("layers").querySelectorAll("input")) input.parentElement.hidden = !app.layers.has(input.value);
     $("no-bounds").hidden = meta.has_bounds;
     $("hatch-choice").hidden = !app.overlay.counts.outside && !app.overlay.counts.unread;
-    $("label-head").hidden = !meta.has_label;
     const unit = `${grouped(meta.n)} ${meta.spots ? "spots" : "tiles"}, unit: ${meta.unit}.`;
     $("about-head").textContent = meta.head;
     $("about").replaceChildren(...[unit, ...meta.notes].map((text) => element("li", text)));
@@ -75,6 +82,20 @@ class Panel {
     $("statement").hidden = !meta.statement;
     $("statement").replaceChildren(meta.statement, element("p", "No composition is shown. The layers show what the head says all the same."));
     this.filter();
+  }
+  // What the second pane may show, which follows its slide.
+  besides() {
+    const { app } = this, { meta } = app, other = app.panes[1].scene || app.scene;
+    const named = Object.entries({ off: "Off", same: "the same layer", ...LAYERS }).filter(([name]) => app.layers.has(name, other));
+    $("beside").replaceChildren(...named.map(([value, words]) => element("option", words, { value })));
+    $("beside-type").replaceChildren(element("option", "the same", { value: "" }), ...other.meta.types.map((name) => element("option", name, { value: name })));
+    $("beside-type").parentElement.hidden = meta.types.length < 2;
+  }
+  // The magnification of the pane that the keys move, between the steps to choose.
+  magnified() {
+    const times = $("times"), { times: now } = this.app.aimedPane(), step = STEPS.find((one) => Math.abs(one / now - 1) < 0.005);
+    times.options[0].textContent = `${+now.toPrecision(2)}×`;
+    times.value = step ?? "";
   }
   filter() {
     const wanted = $("search").value.trim().toLowerCase(), { types } = this.app.meta;
@@ -99,17 +120,24 @@ class Panel {
     if (below > list.scrollTop) list.scrollTop = below;
     this.marked();
     $("beside").value = app.beside; $("map").value = app.map; $("range").value = app.range;
+    $("beside-type").value = app.besideType ?? ""; $("beside-slide").value = app.besideSlide ?? "";
+    $("threshold-row").hidden = !app.panes.some((pane) => CUT.includes(pane.layer));
+    $("threshold").value = Math.round(100 * app.threshold);
+    $("threshold-shown").textContent = app.threshold ? `${Math.round(100 * app.threshold)} % of it` : "off";
+    $("inks").hidden = !app.panes.some((pane) => pane.layer === "channels");
+    [...$("inks").querySelectorAll("select")].forEach((select, place) => { select.value = app.channels[place] ?? ""; });
     for (const pane of app.panes) {
-      const words = app.layers.caption(pane.layer);
+      const words = app.caption(pane);
       $(`caption-${pane.number}`).textContent = words;
-      pane.canvas.setAttribute("aria-label", `Slide ${app.meta.name}: ${words}`);
+      pane.canvas.setAttribute("aria-label", `Slide ${pane.scene.meta.name}: ${words}`);
     }
     this.legends();
+    this.regions();
   }
   legends() {
     let before = "";
     for (const pane of this.app.panes) {
-      const legend = this.app.layers.legend(pane.layer), box = $(`legend-${pane.number}`);
+      const legend = pane.scene && this.app.layers.legend(pane), box = $(`legend-${pane.number}`);
       box.hidden = !legend;
       if (legend) box.replaceChildren(...this.legend(legend));
       box.classList.toggle("same", before === (before = JSON.stringify(legend)));
@@ -117,12 +145,15 @@ class Panel {
   }
   legend(legend) {
     const parts = [element("p", legend.title)];
+    if (legend.cut) parts.push(element("p", `shown: ${legend.cut}`, { class: "cut" }));
     if (legend.map) {
       const bar = element("canvas", null, { width: 256, height: 1, "aria-hidden": "true" }), context = bar.getContext("2d");
       legend.map.forEach((colour, i) => { context.fillStyle = css(colour); context.fillRect(i, 0, 1, 1); });
       const ends = element("div", null, { class: "ends" });
       ends.append(...legend.ends.map((words) => element("span", words)));
-      parts.push(bar, ends);
+      const scale = element("div", null, { class: "scale" });
+      scale.append(bar, ends);
+      parts.push(scale);
     } else {
       for (const [name, colour, share, words] of legend.entries) {
         const row = element("div", null, { class: "entry" });
@@ -143,16 +174,19 @@ class Panel {
     return parts;
   }
   async selected() {
-    const { app } = this, { selection, meta } = app;
+    const { app } = this, { selection } = app, { scene, region } = selection;
+    this.regions();
     $("selected").hidden = !selection.rows;
     if (!selection.rows) return;
-    const layers = await app.data.all();
-    if (!selection.rows || meta !== app.meta) return;
-    const { count, unread, outside, means, labels } = selection.means(layers), what = meta.spots ? "spots" : "tiles";
-    const area = count * (meta.cell_px * meta.mpp / 1000) ** 2 * (meta.spots ? Math.PI / 4 : 1);
-    const words = [`${grouped(count)} readable ${what}${outside ? " in scope" : ""}, ${area.toPrecision(3)} mm²`];
+    const { meta } = scene, layers = await scene.data.all();
+    if (!selection.rows || scene !== selection.scene) return;
+    const { count, mm2, unread, outside, means, labels } = scene.means(selection.rows, layers), what = meta.spots ? "spots" : "tiles";
+    const words = [`${grouped(count)} readable ${what}${outside ? " in scope" : ""}, ${mm2.toPrecision(3)} mm²`];
     if (outside) words.push(`${grouped(outside)} out of scope, in no number here`);
     if (unread) words.push(`${grouped(unread)} could not be read`);
+    $("selection-title").textContent = region ? region.name : "Selection";
+    $("keep").hidden = selection.drawing || !!region;
+    $("label-head").hidden = !labels;
     $("selected-text").textContent = `${words.join("; ")}.`;
     const order = meta.types.map((_, number) => number).sort((a, b) => (means[b] || 0) - (means[a] || 0));
     const top = greatest([...means, ...meta.means.value]);
@@ -169,7 +203,34 @@ class Panel {
     }));
     if (!selection.drawing) {
       const strongest = order.slice(0, 3).map((number) => `${meta.types[number]} ${format(means[number], meta.unit)}`);
-      app.say(`Selection: ${words.join("; ")}. ${strongest.join(", ")}`);
+      app.say(`${region ? region.name : "Selection"}: ${words.join("; ")}. ${strongest.join(", ")}`);
     }
   }
+  // The regions of the slide last drawn on, with the mean of the chosen type in each.
+  regions() {
+    const { app } = this, scene = app.drawnOn, list = app.regions.of(scene), { meta, data } = scene;
+    const type = scene === app.scene ? app.type : app.panes[1].type, layer = data.layers.get(type);
+    $("regions-title").textContent = list.length && app.other ? `Regions of ${meta.name}` : "Regions";
+    for (const id of ["regions-geojson", "regions-csv", "regions-table"]) $(id).hidden = !list.length;
+    $("regions-type").textContent = meta.types[type] ?? "";
+    // What is being written in stays.
+    if ($("regions-rows").contains(document.activeElement) && document.activeElement.matches("input") && $("regions-rows").children.length === list.length) {
+      list.forEach((region, place) => { $("regions-rows").children[place].children[2].textContent = this.regionMean(scene, region, layer); });
+      return;
+    }
+    $("regions-rows").replaceChildren(...list.map((region) => {
+      const row = element("tr"), head = element("th", null, { scope: "row" }), actions = element("td");
+      const name = element("input", null, { type: "text", "aria-label": `Name of ${region.name}`, autocomplete: "off", spellcheck: "false", maxlength: 80 });
+      name.value = region.name;
+      name.addEventListener("input", () => { region.name = name.value.trim() || "Region"; app.redraw(); });
+      name.addEventListener("change", () => app.selectionChanged());
+      head.append(swatch(region.colour), name);
+      const button = (words, label, act) => { const made = element("button", words, { type: "button", "aria-label": `${label} ${region.name}` }); made.addEventListener("click", act); return made; };
+      actions.append(button("Look", "Look at", () => app.selection.take(region, scene)), button("×", "Remove", () => app.regions.remove(scene, region)));
+      const { mm2 } = scene.means(region.rows, []);
+      row.append(head, element("td", mm2.toPrecision(2)), element("td", this.regionMean(scene, region, layer)), actions);
+      return row;
+    }));
+  }
+  regionMean(scene, region, layer) { return layer ? format(scene.means(region.rows, [layer]).means[0], scene.meta.unit) : ""; }
 }

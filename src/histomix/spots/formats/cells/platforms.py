@@ -8,9 +8,9 @@ from pathlib import Path
 
 from ....common.strangers.annotated import obs_columns
 from ....common.tables import column_names
-from ....common.words import counted, reason
-from ....errors import MissingExtraError, SectionError
-from ....provenance import parse_json
+from ....common.words import counted
+from ....errors import InputError, MissingExtraError, SectionError
+from ....provenance import read_json
 from ..base import Description, Options, SpotFile
 from ..tenx.matrix import read_matrix
 from .gather import OPTIONS, cell_options, to_spots
@@ -29,6 +29,8 @@ from .tables import (
 
 _XENIUM_FILES = ("cells.parquet", "cells.csv.gz", "cells.csv")
 _XENIUM_SPECS = "experiment.xenium"
+#: No camera of a microscope has larger or smaller px; Xenium's are .2125 um.
+_PIXEL_UM = (0.01, 100)
 _TYPES_MISSING = "cell types: name a table of cell id and cell type after the spots, as in {}#types=cell_types.csv"
 
 
@@ -266,12 +268,15 @@ def _xenium_pixel(specs: Path) -> tuple[float, tuple[str, ...]]:
     default = float(XENIUM.pixel_um or 0)
     if not specs.exists():
         return default, (f"there is no {_XENIUM_SPECS}: its px are taken to be {default} um",)
+    again = "Copy it from the outs folder again"
     try:
-        return float(parse_json(specs.read_text(encoding="utf-8"))["pixel_size"]), ()
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SectionError(
-            f"does not tell the pixel_size ({reason(error)})", where=specs, hint="Copy it from the outs folder again"
-        ) from error
+        size = read_json(specs, hint=again).get("pixel_size")
+    except InputError as error:
+        raise SectionError(error.what, where=specs, hint=again) from error
+    number = size if isinstance(size, int | float) and not isinstance(size, bool) else float("nan")
+    if not _PIXEL_UM[0] <= number <= _PIXEL_UM[1]:
+        raise SectionError(f"does not tell the pixel_size in um ({size!r})", where=specs, hint=again)
+    return float(number), ()
 
 
 FORMATS = (Xenium(), CosMx(), Merscope(), CellTable())

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import sparse
 
 from ....common.strangers.annotated import read_annotated, read_rows
-from ....common.tables import column_names, read_columns
+from ....common.tables import column_names, read_columns, to_numeric
 from ....common.words import counted
 from ....errors import SectionError
 from ...pseudo_spots import assigned
@@ -133,7 +133,7 @@ def read_cells(path: Path, layout: Layout, type_column: str | None = None) -> Ce
 
 def _numbers_and_gaps(column: pd.Series, path: Path) -> pd.Series:
     """Numbers of a column, NaN where it says nothing; other text is damage."""
-    values = pd.to_numeric(column, errors="coerce")
+    values = to_numeric(column)
     wrong = np.flatnonzero(values.isna() & ~column.astype(str).str.strip().str.lower().isin(_GAPS))
     if len(wrong):
         raise SectionError(
@@ -199,6 +199,9 @@ def with_types(cells: Cells, path: Path, type_column: str | None = None) -> Cell
             where=path,
             hint="Name it cell_type, or by the option type_column",
         )
+    if column == key or key in cells.table.index:
+        what = "no column of cell ids" if column == key else f"no header: it begins with the cell {key}"
+        raise SectionError(f"has {what}", where=path, hint="Write the columns cell_id and cell_type, with their names")
     table = read_columns(path, [key, column])
     keys = pd.Index(_text(table[key]))
     if not keys.is_unique:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ....provenance import parse_json
+from ....errors import InputError
+from ....provenance import read_json
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ def find_loupe_alignment(*folders: Path) -> LoupeAlignment | None:
     """The first alignment file of Loupe in these folders; a JSON of another kind is passed over."""
     for path in (path for folder in folders for path in sorted(folder.glob("*.json"))):
         try:
-            values = parse_json(path.read_text(encoding="utf-8"))
+            values = read_json(path)
             spots = values["oligo"]
             rows = [
                 (int(spot["row"]), int(spot["col"]), float(spot["imageX"]), float(spot["imageY"])) for spot in spots
@@ -40,7 +41,7 @@ def find_loupe_alignment(*folders: Path) -> LoupeAlignment | None:
                 matrix = np.linalg.inv(np.array(info["transformImages"], dtype=float).reshape(3, 3))
                 projected = np.column_stack([places, np.ones(len(places))]) @ matrix.T
                 places = projected[:, :2] / projected[:, 2:]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, np.linalg.LinAlgError):
+        except (InputError, ValueError, KeyError, TypeError, AttributeError, np.linalg.LinAlgError):
             continue
         index = pd.MultiIndex.from_tuples([row[:2] for row in rows], names=["array_row", "array_col"])
         slide = "-".join(str(values[key]) for key in ("serialNumber", "area") if key in values)

@@ -195,7 +195,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
     table = pd.DataFrame(rows[1:] if header else rows, columns=names)[list(COLUMNS)]
     numbers = table.copy()
     for name in COLUMNS[1:]:
-        numbers[name] = pd.to_numeric(table[name], errors="coerce")
+        numbers[name] = tables.to_numeric(table[name])
     _require_numbers(numbers, path, first)
     return numbers
 
