@@ -34,7 +34,7 @@ NUCLEI = "nuclei"
 #: would score. It reads the test labels, so it is not to be ranked.
 ORACLE = "section mean (oracle)"
 #: Raised when the same slide gives other counts.
-_FORMAT = 1
+_FORMAT = 2
 
 
 def section_mean(training: TrainingSet, folds: list[Fold]) -> Array:

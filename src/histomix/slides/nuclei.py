@@ -26,14 +26,12 @@ _BLOCK_PX = 1024
 _MARGIN_UM = 32.0
 _SMOOTH_UM = 0.75
 _WINDOW_UM = 50.0
-_MIN_AREA_UM2 = 8.0
-_SPLIT_SMOOTH_UM = 0.6
-_SPLIT_GAP_UM = 2.0
-_LEAST_DEPTH_UM = 0.1
-# Otsu's threshold on stained pixels is held in this range, then lowered: it parts dark nuclei from the rest, and pale
-# (vesicular) nuclei lie below it. The local mean keeps the cytoplasm out.
-_STAINED_OD, _OTSU_RANGE, _OTSU_FRACTION = 0.05, (0.15, 0.6), 0.65
-_SAMPLE_BLOCKS = 8
+#: Scales of the blobs that are nuclei, and of the specks that are not.
+_NUCLEUS_UM, _SPECK_UM = (2.0, 3.0), 1.0
+_GAP_UM = 2.0
+#: Least response of a nucleus, in standard deviations of the density around it, in density, and in the response of a
+#: speck; least density.
+_LEAST_SHARE, _LEAST_RESPONSE, _LEAST_OF_SPECK, _LEAST_DENSITY = 0.6, 0.03, 0.65, 0.1
 
 _log = logging.getLogger(__name__)
 
@@ -126,12 +124,14 @@ def count_nuclei(slide: Slide, xy_px: ArrayLike, diameter_um: float, progress: P
 def find_nuclei(slide: Slide, xy_px: ArrayLike, size_um: float, progress: Progress = silent) -> Nuclei:
     """Find nuclei around some places of an H&E slide, by the stain alone.
 
-    A nucleus is a compact spot of haematoxylin: the optical density of red light, which eosin and blood hardly absorb,
-    above its local mean (50 um) and above a share of Otsu's threshold (1979) for the slide; pieces that touch are
-    parted at the peaks of their distance transform. Counts follow cellularity well enough to tell how many cells a
-    spot holds and to compare spots of one slide. This is not a cell detector: overlapping, out-of-focus and very pale
-    nuclei are missed, dense clumps are under-counted, and dark debris, folds and pen marks are counted. Nothing tells
-    the cell type. Cells whose nucleus is out of the plane of the section are not seen.
+    A nucleus is a blob of haematoxylin: a peak, over places and scales, of the Laplacian of Gaussians (Lindeberg 1998)
+    of the optical density of red light, which eosin and blood hardly absorb. It is as strong as the spread of the
+    density around it (50 um) asks, darker than the mean there, and larger than a speck. Nothing is taken from farther
+    away, so what is counted in one place does not change with what else of the slide is read. Counts follow cellularity
+    well enough to tell how many cells a spot holds and to compare spots of one slide. This is not a cell detector:
+    overlapping, out-of-focus and very pale nuclei are missed, dense clumps are under-counted, and dark debris, folds
+    and pen marks are counted. Nothing tells the cell type. Cells whose nucleus is out of the plane of the section are
+    not seen.
 
     The slide is worked through in blocks of 512 um, so memory does not grow with it.
 
@@ -167,7 +167,6 @@ def find_nuclei(slide: Slide, xy_px: ArrayLike, size_um: float, progress: Progre
     side = _BLOCK_PX * mpp / slide.mpp
     shape = (math.ceil(slide.height_px / side), math.ceil(slide.width_px / side))
     blocks = _blocks_around(xy, size_um / slide.mpp / 2, side, shape)
-    threshold = _threshold(slide, blocks, side, mpp)
     searched = np.zeros(shape, dtype=bool)
     parts: list[np.ndarray] = []
     error: SlideReadError | None = None
@@ -177,7 +176,7 @@ def find_nuclei(slide: Slide, xy_px: ArrayLike, size_um: float, progress: Progre
         except SlideReadError as failure:
             error = failure
         else:
-            parts.append(_centres(density, threshold, mpp) * (mpp / slide.mpp) + (column * side, row * side))
+            parts.append(_centres(density, mpp) * (mpp / slide.mpp) + (column * side, row * side))
             searched[row, column] = True
         progress("nuclei", done, len(blocks))
     if error is not None:
@@ -234,45 +233,45 @@ def _blocks_around(xy: np.ndarray, radius: float, side: float, shape: tuple[int,
 
 
 def _density(slide: Slide, row: int, column: int, side: float, mpp: float) -> np.ndarray:
-    """Optical density of red of a block and its margin, float32."""
-    margin = round(_MARGIN_UM / mpp)
+    """Optical density of red of a block and its margin, float32; the slide is mirrored beyond its edges."""
+    margin, width = round(_MARGIN_UM / mpp), _BLOCK_PX + 2 * round(_MARGIN_UM / mpp)
     corner = np.array([column, row]) * side - margin * mpp / slide.mpp
-    red = slide.read(corner[0], corner[1], _BLOCK_PX + 2 * margin, _BLOCK_PX + 2 * margin, mpp)[..., 0]
-    return np.asarray(_DENSITY_OF[red])
+    red = slide.read(corner[0], corner[1], width, width, mpp)[..., 0]
+    rows, columns = (
+        _mirrored(start * slide.mpp / mpp, length * slide.mpp / mpp, width)
+        for start, length in ((corner[1], slide.height_px), (corner[0], slide.width_px))
+    )
+    return np.asarray(_DENSITY_OF[red[np.ix_(rows, columns)]])
+
+
+def _mirrored(start: float, length: float, width: int) -> np.ndarray:
+    """Which of ``width`` px, the first at ``start``, stands for each; those off 0 to ``length`` are mirrored in."""
+    place = np.arange(width)
+    first, last = max(0, math.ceil(-start)), min(width, max(1, math.floor(length - start))) - 1
+    inside = np.where(place < first, 2 * first - place - 1, np.where(place > last, 2 * last - place + 1, place))
+    return np.clip(inside, first, last)
 
 
 _DENSITY_OF = -np.log10(np.maximum(np.arange(256, dtype=np.float32), 1) / 255)
 
 
-def _threshold(slide: Slide, blocks: np.ndarray, side: float, mpp: float) -> float:
-    """Least density of a nucleus, from evenly spaced blocks."""
-    from skimage.filters import threshold_otsu
-
-    sample = np.unique(np.linspace(0, len(blocks) - 1, min(_SAMPLE_BLOCKS, len(blocks))).round().astype(int))
-    stained = []
-    for row, column in blocks[sample]:
-        try:
-            smooth = ndimage.gaussian_filter(_density(slide, row, column, side, mpp), _SMOOTH_UM / mpp)[::4, ::4]
-        except SlideReadError:
-            continue  # told when the block itself is searched
-        stained.append(smooth[smooth > _STAINED_OD])
-    values = np.concatenate(stained) if stained else np.empty(0)
-    otsu = threshold_otsu(values) if values.size and np.ptp(values) > 0 else 0.0
-    return float(np.clip(otsu, *_OTSU_RANGE)) * _OTSU_FRACTION
-
-
-def _centres(density: np.ndarray, threshold: float, mpp: float) -> np.ndarray:
+def _centres(density: np.ndarray, mpp: float) -> np.ndarray:
     """Centres (m, 2) as x, y in px of the block, without those in its margin."""
     from skimage.feature import peak_local_max
 
+    def response(scale_um: float) -> np.ndarray:
+        sigma = scale_um / mpp
+        return np.asarray(ndimage.gaussian_laplace(density, sigma, truncate=3.0) * -(sigma**2))
+
+    blob = np.maximum(*(response(scale) for scale in _NUCLEUS_UM))
+    gap = max(1, round(_GAP_UM / mpp))
+    peaks = peak_local_max(blob, min_distance=gap, threshold_abs=_LEAST_RESPONSE, exclude_border=False)
+    at = tuple(peaks.T)
     smooth = ndimage.gaussian_filter(density, _SMOOTH_UM / mpp)
-    nuclear = smooth > np.maximum(threshold, ndimage.uniform_filter(density, round(_WINDOW_UM / mpp)))
-    clumps, _ = ndimage.label(ndimage.binary_opening(nuclear))
-    large = np.bincount(clumps.ravel()) * mpp**2 >= _MIN_AREA_UM2
-    large[0] = False
-    depth = ndimage.distance_transform_edt(large[clumps]).astype(np.float32) * mpp
-    depth = ndimage.gaussian_filter(depth, _SPLIT_SMOOTH_UM / mpp)
-    gap = max(1, round(_SPLIT_GAP_UM / mpp))
-    peaks = peak_local_max(depth, min_distance=gap, threshold_abs=_LEAST_DEPTH_UM, exclude_border=False)
-    centres = peaks[:, ::-1] + 0.5 - round(_MARGIN_UM / mpp)
+    window = round(_WINDOW_UM / mpp)
+    mean = ndimage.uniform_filter(smooth, window)[at]
+    spread = np.sqrt(np.maximum(ndimage.uniform_filter(np.square(smooth), window)[at] - mean**2, 0.0))
+    nuclear = (smooth[at] > np.maximum(mean, _LEAST_DENSITY)) & (blob[at] > _LEAST_SHARE * spread)
+    nuclear &= blob[at] > _LEAST_OF_SPECK * response(_SPECK_UM)[at]
+    centres = peaks[nuclear, ::-1] + 0.5 - round(_MARGIN_UM / mpp)
     return np.asarray(centres[((centres >= 0) & (centres < _BLOCK_PX)).all(axis=1)])
