@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,13 +14,14 @@ import pytest
 
 import histomix as hm
 from histomix.common.storage.locks import FolderBusyError
-from histomix.common.storage.unfinished import UnfinishedWork, unfinished_work
+from histomix.common.storage.unfinished import UnfinishedWork, digest_array, unfinished_work
 from histomix.errors import InputError
 from histomix.heads import HEADS, kept_fits, make_estimator
 from histomix.heads.base import CompositionRegressor
 from histomix.heads.neighbourhood import Positions
 
 from .conftest import Job
+from .extras import extra_module
 
 #: Heads that are made of others, or on pixels, keep nothing themselves.
 _KEPT = [
@@ -207,3 +209,56 @@ def test_a_refused_evaluation_leaves_nothing(small_job: Job, tmp_path: Path) -> 
     with pytest.raises(InputError):
         hm.evaluate(small_job.sheet, small_job.features, small_job.labels, ("ridge",), "donors", out=tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+class _Shades:
+    """Tiles of one shade each, which can say what they are."""
+
+    def __init__(self, Y: np.ndarray) -> None:
+        shade = (255 * Y[:, :1, None, None] / Y.max()).astype(np.uint8)
+        self.pixels = np.broadcast_to(shade, (len(Y), 32, 32, 3))
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(self.pixels[rows])
+
+    def identity(self) -> str:
+        return digest_array(self.pixels) or ""
+
+
+def test_a_network_on_pixels_is_trained_on_from_its_last_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: list[str]
+) -> None:
+    extra_module("baselines", "torch_geometric")
+    X, Y, section, positions = _rows()
+    rows = np.r_[:6, 40:46]
+    X, Y, positions = X[rows], Y[rows], Positions(section, positions.xy_um, _Shades(Y))[rows]
+
+    def fit(tiles: Any) -> bytes:
+        head = make_estimator("hist2cell-tiles", epochs=3, batch_size=8)
+        return head.fit(X, Y, positions=dataclasses.replace(positions, tiles=tiles)).predict(X, positions).tobytes()
+
+    trained: list[int] = []
+    keep = kept_fits.KeptEpochs.keep
+
+    def stopped(after: int | None, tiles: Any = positions.tiles) -> bytes:
+        """The predictions of a fit that is stopped after an epoch: what `trained` has is how far it came."""
+        trained.clear()
+
+        def counted(self: kept_fits.KeptEpochs, network: Any, optimiser: Any, schedule: Any, epochs: int) -> None:
+            keep(self, network, optimiser, schedule, epochs)
+            trained.append(epochs)
+            if epochs == after:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(kept_fits.KeptEpochs, "keep", counted)
+        with contextlib.suppress(KeyboardInterrupt), unfinished_work(tmp_path / "out", "a head"):
+            return fit(tiles)
+        return b""
+
+    expected = fit(positions.tiles)
+    assert not stopped(after=2) and trained == [1, 2]
+    assert stopped(after=None) == expected and trained == [3]
+    # Other pixels are other work, and pixels that cannot say what they are keep nothing.
+    stopped(after=1)
+    assert stopped(None, _Shades(1 - Y)) != expected and trained == [1, 2, 3]
+    assert stopped(None, lambda asked: positions.tiles(asked)) == expected and trained == []

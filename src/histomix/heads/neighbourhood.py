@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 from ..common.geometry.pitch import spot_pitch
 from ..common.metrics import within_sections
 from ..errors import HeadError
+from ..provenance import digest_json
 
 _ROWS = 2048
 #: A Gaussian is cut off at this many standard deviations.
@@ -50,11 +51,30 @@ class Positions:
     def __getitem__(self, rows: Any) -> Positions:
         """The places of some rows (a slice, numbers or a mask)."""
         chosen = replace(self, section=self.section[rows], xy_um=self.xy_um[rows])
-        tiles = self.tiles
-        if tiles is None:
+        if self.tiles is None:
             return chosen
-        numbers = np.arange(len(self))[rows]
-        return replace(chosen, tiles=lambda here: tiles(numbers[here]))
+        return replace(chosen, tiles=_SomeTiles(self.tiles, np.arange(len(self))[rows]))
+
+    def tiles_identity(self) -> str | None:
+        """Digest of what decides the pixels; None where their source cannot tell (it has no ``identity``)."""
+        tell = getattr(self.tiles, "identity", None)
+        return None if tell is None else tell()
+
+
+@dataclass(frozen=True, eq=False)
+class _SomeTiles:
+    """The pixels of some rows of others."""
+
+    tiles: Callable[[np.ndarray], np.ndarray]
+    rows: np.ndarray
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        return self.tiles(self.rows[rows])
+
+    def identity(self) -> str | None:
+        tell = getattr(self.tiles, "identity", None)
+        whole = None if tell is None else tell()
+        return None if whole is None else digest_json([whole, self.rows.tolist()])
 
 
 class Neighbourhood:

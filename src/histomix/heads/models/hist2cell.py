@@ -11,6 +11,7 @@ from ...errors import HeadError
 from ...progress import tell
 from ..base import CompositionRegressor, to_unit
 from ..inner_folds import inner_splits
+from ..kept_fits import KeptEpochs
 from ..neighbourhood import Positions, spot_pitch_um
 from .preprocess import standardise
 from .search import Search, settings_to_try
@@ -120,6 +121,12 @@ class Hist2CellRegressor(CompositionRegressor):
         outputs: Tensor = network(torch.from_numpy(inputs), graphs, row_of)
         return outputs
 
+    def _device(self) -> str:
+        """A GPU where there is one, for pixels; on features the processor is as fast, and gives the same everywhere."""
+        import torch
+
+        return "cuda" if self.sees_pixels and torch.cuda.is_available() else "cpu"
+
     def _fit(
         self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, positions: Positions | None
     ) -> None:
@@ -134,7 +141,7 @@ class Hist2CellRegressor(CompositionRegressor):
         chosen = self._searched(X, Y, groups, weight, positions)
         network = self._train(X, Y, weight, positions, chosen["learning_rate"], chosen["epochs"])
         for name, values in _saved(network).items():
-            setattr(self, f"{name}_", values.detach().numpy().copy())
+            setattr(self, f"{name}_", values.detach().cpu().numpy().copy())
 
     def _searched(
         self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, positions: Positions
@@ -180,11 +187,11 @@ class Hist2CellRegressor(CompositionRegressor):
         self.mean_, self.scale_ = (part.astype(np.float32) for part in standardise(X, weight))
         self.pitch_um_ = spot_pitch_um(positions)
         graph = SpotGraph.of(positions, self.pitch_um_)
-        target, importance = (torch.from_numpy(a.astype(np.float32)) for a in (Y, weight))
+        target, importance = (torch.from_numpy(a.astype(np.float32)).to(self._device()) for a in (Y, weight))
         rng = np.random.default_rng(self.seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            network = self._network(Y.shape[1])
+            network = self._network(Y.shape[1]).to(self._device())
             with torch.no_grad():
                 for name, parameter in network.named_parameters():
                     if "heads." in name and name.endswith("bias"):
@@ -194,10 +201,18 @@ class Hist2CellRegressor(CompositionRegressor):
             )
             steps = -(-len(X) // self.batch_size) * epochs
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+            kept = (
+                KeptEpochs.of(self, X, Y, weight, positions, learning_rate=learning_rate, epochs=epochs)
+                if self.sees_pixels  # else all of a fit takes as long as an epoch of those
+                else None
+            )
+            done = kept.recall(network, optimiser, schedule) if kept else 0
             for epoch in range(epochs):
                 tell("epochs", epoch, epochs)
                 network.train()
                 order = rng.permutation(len(X))
+                if epoch < done:
+                    continue
                 for start in range(0, len(X), self.batch_size):
                     centres = order[start : start + self.batch_size]
                     optimiser.zero_grad(set_to_none=True)
@@ -210,6 +225,8 @@ class Hist2CellRegressor(CompositionRegressor):
                     loss.backward()
                     optimiser.step()
                     schedule.step()
+                if kept:
+                    kept.keep(network, optimiser, schedule, epoch + 1)
                 if watch is not None and watch(network):
                     break
         tell("epochs", epochs, epochs)
@@ -230,7 +247,7 @@ class Hist2CellRegressor(CompositionRegressor):
         network = self._network(int(self.present_.sum()))
         own = {name: torch.from_numpy(np.asarray(getattr(self, f"{name}_"))) for name in _saved(network)}
         network.load_state_dict(own, strict=False)
-        return self._read(network, X, self._checked(positions))
+        return self._read(network.to(self._device()), X, self._checked(positions))
 
     def _read(self, network: nn.Module, X: np.ndarray, positions: Positions) -> np.ndarray:
         """What a network predicts, in the unit of the head."""
@@ -244,7 +261,7 @@ class Hist2CellRegressor(CompositionRegressor):
         with torch.no_grad():
             for start in range(0, len(X), self.predict_batch):
                 centres = np.arange(start, min(start + self.predict_batch, len(X)))
-                result[centres] = self._centres(network, X, positions, graph, centres).double().numpy()
+                result[centres] = self._centres(network, X, positions, graph, centres).double().cpu().numpy()
         return to_unit(result, self.unit)
 
     def _checked(self, positions: Positions | None) -> Positions:

@@ -158,11 +158,11 @@ class Hist2CellGraph(nn.Module):
         row_of
             Which row of ``x`` each row of the table is.
         """
-        there = torch.from_numpy(graphs.nodes >= 0)
+        there = torch.from_numpy(graphs.nodes >= 0).to(x.device)
         x = functional.relu(self.project(x)) if isinstance(self.project, nn.Linear) else x
-        nodes = x[torch.from_numpy(row_of[np.maximum(graphs.nodes, 0)])]
+        nodes = x[torch.from_numpy(row_of[np.maximum(graphs.nodes, 0)]).to(x.device)]
         n, s, _ = nodes.shape
-        flat: Tensor = self.graph(nodes.reshape(n * s, -1), torch.from_numpy(graphs.edges))
+        flat: Tensor = self.graph(nodes.reshape(n * s, -1), torch.from_numpy(graphs.edges).to(x.device))
         local = functional.relu(self.norm(flat)).view(n, s, WIDTH)
         wide = local
         for block in self.blocks:
@@ -193,7 +193,8 @@ class Hist2CellTiles(nn.Module):
 
     def encode(self, tiles: np.ndarray) -> Tensor:
         """Features of uint8 tiles ``(m, px, px, 3)``, scaled as ImageNet's."""
-        x = torch.from_numpy(np.ascontiguousarray(tiles)).permute(0, 3, 1, 2).float() / 255
-        mean, spread = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+        device = self.backbone.conv1.weight.device
+        x = torch.from_numpy(np.ascontiguousarray(tiles)).to(device).permute(0, 3, 1, 2).float() / 255
+        mean, spread = (torch.tensor(c, device=device) for c in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
         encoded: Tensor = self.backbone((x - mean[:, None, None]) / spread[:, None, None])
         return encoded
