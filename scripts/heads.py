@@ -24,6 +24,7 @@ from typing import Any
 import pandas as pd
 
 import histomix as hm
+from histomix.heads import DEFAULT
 from histomix.provenance import write_json
 from histomix.sharing import listing, sharing_fault, with_licences
 from histomix.sharing.catalogue import BUNDLED, CATALOGUE, FORMAT
@@ -103,7 +104,7 @@ RECIPES = (
         "Nat Commun 12, 6012 (2021)",
         "Poisson deconvolution with signatures of Wu et al., Nat Genet 53, 1334 (2021)",
         "section",
-        "ridge",
+        DEFAULT,
     ),
     Recipe("monusac", "Nuclei of four organs", monusac, "CC BY-NC-SA 4.0", "CC BY-NC-SA 4.0", "donor", "ridge"),
 )
