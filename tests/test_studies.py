@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +24,7 @@ from histomix.studies import Reproduction, list_studies, read_study
 from histomix.studies.study import COLUMNS
 from histomix.studies.table import NOT_AT_HAND, TABLE
 
+from .kills.killing import differences
 from .published_layouts import her2st, lung, made_sections, stnet
 from .test_fetch import Server, server  # noqa: F401
 
@@ -206,3 +212,57 @@ def test_encoders_of_a_study_that_lack_weights_are_left_out_where_asked(tmp_path
     assert means.encoders == ("uni",)
     with pytest.raises(EncoderError, match="the weights of conch are missing"):
         find_means(study, ["uni+conch"], ["ridge"], "poisson", ["uni"], False, False)
+
+
+#: A file of each step, in their order: fetched, labelled, embedded, evaluated, a head trained and packed, the page.
+_STEPS = (
+    "cache/**/*.jpg",
+    "out/labels/*/*.csv",
+    "out/bench/features/*/*/*.h5ad",
+    "out/bench/.*.unfinished/*",
+    "out/bench/evaluations/*/*/*/metrics.csv",
+    "out/heads/*/card.json",
+    "out/page/index.html",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")
+def test_killed_in_every_step_the_same_command_ends_in_the_same_table(server: Server, tmp_path: Path) -> None:  # noqa: F811
+    reference, sections = made_sections(tmp_path, 3)
+    server.files = her2st(sections, "ABC")
+    program = "import sys; from histomix.cli import main; sys.argv[0] = 'histomix'; main()"
+
+    def start(place: Path) -> subprocess.Popen[bytes]:
+        words = ["reproduce", "sun2025-her2st", "--out", str(place / "out"), "--reference", str(reference)]
+        words += ["--encoder", "builtin", "--heads", "mean,ridge,mlp", "--method", "poisson"]
+        words += ["--mirror", server.url, "--partial", "--publish", "--quiet"]
+        place.mkdir(exist_ok=True)
+        told = (place / "told").open("wb")
+        environment = {**os.environ, "HISTOMIX_CACHE": str(place / "cache")}
+        return subprocess.Popen(
+            [sys.executable, "-c", program, *words], env=environment, stdout=told, stderr=told, start_new_session=True
+        )
+
+    alone, killed = tmp_path / "alone", tmp_path / "killed"
+    assert start(alone).wait() == 0, (alone / "told").read_text()
+    stopped = []
+    for step in _STEPS:
+        process = start(killed)
+        while process.poll() is None and not any(killed.glob(step)):
+            time.sleep(0.02)
+        stopped.append(process.poll() is None)
+        process.kill()
+        process.wait()
+    assert sum(stopped) >= len(_STEPS) - 2, "most of them have to be stopped while they work"
+    assert start(killed).wait() == 0, (killed / "told").read_text()
+    for part in ("labels", "bench/features", "bench/evaluations"):
+        assert differences(alone / "out" / part, killed / "out" / part) == []
+    for name in ("table.csv", "methods.md"):
+        assert (killed / "out" / name).read_bytes() == (alone / "out" / name).read_bytes()
+    (one,), (other,) = ([*(place / "out" / "heads").glob("*.zip")] for place in (alone, killed))
+    with zipfile.ZipFile(one) as expected, zipfile.ZipFile(other) as found:
+        assert expected.namelist() == found.namelist()
+        arrays = [name for name in expected.namelist() if name.endswith(".safetensors")]
+        assert arrays and all(expected.read(name) == found.read(name) for name in arrays)
+    assert not list((killed / "out").rglob("*.unfinished")) and not list((killed / "out").rglob(".partial-*"))
