@@ -291,6 +291,8 @@ def _read(source: Path | CompositionMap, names: Pseudonyms | None) -> tuple[Comp
     facts = {str(key).lower(): str(value) for key, value in said.items()} if isinstance(said, dict) else {}
     patient = next((facts[key] for key in PATIENT_KEYS if facts.get(key)), "")
     name = str(status.get("name") or composition.folder_name or composition.name)
+    if names is None:  # a file's name may be bytes that are no text, which no table holds
+        name = name.encode("utf-8", "replace").decode()
     if names is not None and composition.anonymised:
         for pseudonym in filter(None, (name, patient)):
             names.adopt(pseudonym)

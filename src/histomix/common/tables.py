@@ -236,10 +236,12 @@ def _read_parquet(path: Path, names: Sequence[str] | None, error: type[InputErro
 
 def write_parquet(table: pd.DataFrame, path: Path, *, index: bool | None = None) -> None:
     """Write Parquet, under any name that a file can have; ImportError without pyarrow."""
-    import pyarrow.parquet  # noqa: F401
+    import pyarrow
+    import pyarrow.parquet
 
+    # Neither it nor pandas opens a name that is no UTF-8.
     with path.open("wb") as stream:
-        table.to_parquet(stream, index=index)
+        pyarrow.parquet.write_table(pyarrow.Table.from_pandas(table, preserve_index=index), stream)
 
 
 def _no_parquet(path: Path, error: Exception, kind: type[InputError]) -> InputError:
