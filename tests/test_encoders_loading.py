@@ -151,6 +151,19 @@ def test_digest_follows_what_the_card_says_of_an_embedding(tmp_path: Path) -> No
     assert len(set(digests)) == len(changes) - 1 and digests[-1] == digests[0]
 
 
+def test_whatever_bytes_a_checkpoint_holds_it_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    rng = np.random.default_rng(0)
+    # Orders of the machine that reads pickles, which it obeys until one of them cannot be done.
+    texts = [
+        rng.choice(np.frombuffer(b"(.012}])aeubtRc:\x80\x02X\x8aq r\n", np.uint8), 24).tobytes() for _ in range(300)
+    ]
+    for data in [*texts, *(bytes([one]) * 40 for one in range(256)), b"a:\n a:\n  a:\n"]:
+        path.write_bytes(data)
+        with pytest.raises(EncoderError, match=r"cannot be read|holds no table"):
+            read_weights(path)
+
+
 @pytest.mark.parametrize(
     ("fault", "says"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -370,6 +371,52 @@ def test_cytassist(tmp_path: Path) -> None:
     second = _image(spatial / "cytassist_image.tiff")
     with pytest.raises(SectionError, match="what the CytAssist instrument saw"):
         section(truth, second)
+
+
+_SPOT = '{"row": 0, "col": 0, "imageX": 1, "imageY": 1}'
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (f'{{"oligo": [{_SPOT}, {_SPOT}]}}', "align.json names an array position more than once"),
+        ('{"oligo": []}', "align.json has none of the array positions"),
+        (f'{{"oligo": [{_SPOT.replace("1", "NaN")}]}}', "align.json has none of the array positions"),
+        (f'{{"oligo": [{_SPOT.replace("0", "Infinity")}]}}', None),
+        (f'{{"oligo": [{_SPOT.replace("1", "9" * 400)}]}}', None),
+        (f'{{"oligo": [{_SPOT}], "cytAssistInfo": {{"transformImages": [0, 0, 0, 0, 0, 0, 0, 0, 0]}}}}', None),
+        (f'{{"oligo": [{_SPOT}], "cytAssistInfo": {{"transformImages": [1, 2]}}}}', None),
+        ('{"oligo": "words"}', None),
+        ('{"oligo": {"a": 1}}', None),
+        ("[" * 100_000, None),
+        ('{"oligo":' * 100_000, None),
+        ("pipe", None),
+        ("folder", None),
+        ("a link to itself", None),
+        ("a device", None),
+        ("large", None),
+    ],
+)
+def test_whatever_lies_beside_as_an_alignment_the_section_is_read(tmp_path: Path, text: str, words: str | None) -> None:
+    truth = make_outs(tmp_path)
+    path = truth.outs / "spatial" / "align.json"
+    match text:
+        case "pipe":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case "a link to itself":
+            path.symlink_to(path.name)
+        case "a device":
+            path.symlink_to("/dev/zero")
+        case "large":  # nothing of it is read
+            path.write_text(f'{{"oligo": [{_SPOT}]}}')
+            os.truncate(path, 1 << 36)
+        case _:
+            path.write_text(text)
+    notes = [note for note in read(truth.outs).notes if "align" in note]
+    assert notes == [] if words is None else len(notes) == 1 and words in notes[0]
+    require_equal(read(truth.outs), truth)
 
 
 @pytest.mark.parametrize(

@@ -53,10 +53,16 @@ def fingerprint(path: str | os.PathLike[str]) -> str:
 
     A slide of several GB is told from another in milliseconds, and a touched modification time alone changes nothing.
     A folder (an image in a Zarr store) is identified by the names and fingerprints of the files in it.
+
+    Raises
+    ------
+    InputError
+        It is a pipe, a socket or a device.
     """
     if Path(path).is_dir():
         files = sorted(file for file in Path(path).rglob("*") if file.is_file())
         return digest_json([[file.relative_to(path).as_posix(), fingerprint(file)] for file in files])
+    refuse_pipe(path)
     size = Path(path).stat().st_size
     digest = hashlib.sha256(str(size).encode())
     with open(path, "rb") as stream:
@@ -106,6 +112,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         The disk is full or the folder cannot be written; the temporary has been removed.
     """
     target = Path(path)
+    if target.name in ("", ".."):  # no name that something beside it could have
+        target = target.resolve()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         holder = Path(tempfile.mkdtemp(prefix=_partial_prefix(), dir=target.parent))
@@ -135,6 +143,25 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(holder, ignore_errors=True)
+
+
+def require_folder(path: str | os.PathLike[str]) -> None:
+    """Find out before long work whether ``path`` is a folder, or can become one.
+
+    Raises
+    ------
+    InputError
+        Something else is there, or above it, or no folder can have this name.
+    """
+    hint = "Choose another --out"
+    try:
+        Path(path).lstat()
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be a folder ({getattr(error, 'strerror', error)})", where=path, hint=hint) from error
+    if not Path(path).is_dir():
+        raise InputError("is a file, not a folder", where=path, hint=hint)
 
 
 def require_writable(path: str | os.PathLike[str]) -> None:

@@ -13,6 +13,7 @@ import pandas as pd
 from ..common.hierarchy import Hierarchy, read_hierarchy
 from ..errors import LabelError, UnknownMethodError
 from ..progress import Progress, progress_bars
+from ..provenance import require_folder, require_writable
 from ..spots import Cohort
 from .abundance import Abundance, check_unit
 from .by_section import Labels
@@ -146,7 +147,7 @@ def label(
     SheetError
         The sheet has faults; all are named.
     InputError
-        The hierarchy cannot be read, or is none of the labels' cell types.
+        The hierarchy cannot be read, or is none of the labels' cell types; or ``out`` is a file.
     LabelError
         The method, unit, reference or an option cannot be used; ``out`` holds labels of other sections made in another
         way; or some sections failed: the others are done and stored, and the message names each failure.
@@ -180,6 +181,9 @@ def label(
         (hierarchy, None) if isinstance(hierarchy, Mapping | None) else (read_hierarchy(hierarchy), hierarchy)
     )
     cohort = Cohort.of(cohort)
+    if out is not None:  # found wanting before the work, not after it
+        require_folder(out)
+        require_writable(out)
     if genome is not None:
         cohort = cohort.with_genome(genome)
     if method in READY:

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from ..common.naming import SPREADSHEET_NOTE, spreadsheet_table
+from ..common.tables import write_parquet
 from ..errors import HistomixError
 from ..provenance import atomic_path, write_json
 
@@ -61,7 +62,7 @@ def write_benchmark(benchmark: Benchmark, place: Path) -> None:
             spreadsheet_table(table).to_csv(temporary, index=False, lineterminator="\n")
     if importlib.util.find_spec("pyarrow") is not None:
         with atomic_path((place / TABLE).with_suffix(".parquet")) as temporary:
-            benchmark.table.to_parquet(temporary, index=False)
+            write_parquet(benchmark.table, temporary, index=False)
     with atomic_path(place / STATEMENT) as temporary:
         temporary.write_text(benchmark.statement, encoding="utf-8", newline="\n")
     write_json(place / SUMMARY, {**benchmark.summary, "csv": SPREADSHEET_NOTE})

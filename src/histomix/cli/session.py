@@ -172,13 +172,11 @@ def session(as_json: bool, quiet: bool, threads: int | None = None, *, goes_on: 
         from ..common.memory import out_of_memory
 
         _refuse(current, out_of_memory(error), FAILED)
-    except OSError as error:
-        if error.errno not in _REFUSED_BY_THE_SYSTEM:
+    except (OSError, RuntimeError) as error:
+        refused = _refused_by_the_system(error)
+        if refused is None:
             raise
-        where = error.filename if isinstance(error.filename, str) else None
-        hint = _REFUSED_BY_THE_SYSTEM[error.errno]
-        foreign = InputError(f"cannot be used ({error.strerror})", where=where, hint=hint)
-        _refuse(current, foreign, FAILED if current.started else REFUSED)
+        _refuse(current, refused, FAILED if current.started else REFUSED)
     except KeyboardInterrupt:
         typer.echo(f"interrupted; {_GOES_ON if goes_on else _ANEW}", err=True)
         raise typer.Exit(INTERRUPTED) from None
@@ -188,6 +186,21 @@ def session(as_json: bool, quiet: bool, threads: int | None = None, *, goes_on: 
         theirs.removeHandler(silence)
     if current.failures:
         raise typer.Exit(FAILED)
+
+
+def _refused_by_the_system(error: OSError | RuntimeError) -> InputError | None:
+    """The error of the family for what the system says of a path; None for anything else."""
+    loop = re.match(r"Symlink loop from '(.*)'", str(error))  # what Path.resolve makes of it before Python 3.13
+    if loop is not None:
+        number, what, where = errno.ELOOP, os.strerror(errno.ELOOP), loop[1]
+    elif isinstance(error, OSError) and error.errno in _REFUSED_BY_THE_SYSTEM:
+        number, what = error.errno, error.strerror or "refused"
+        where = error.filename if isinstance(error.filename, str) else None
+    else:
+        return None
+    refused = InputError(f"cannot be used ({what})", where=where, hint=_REFUSED_BY_THE_SYSTEM[number])
+    refused.__cause__ = error
+    return refused
 
 
 @contextlib.contextmanager

@@ -73,7 +73,8 @@ class TidyFiles:
 
             table = pa.Table.from_pandas(rows, preserve_index=False)
             if self._parquet is None:
-                self._parquet = ParquetWriter(self._table, table.schema)
+                stream = self._stack.enter_context(self._table.open("wb"))  # pyarrow opens UTF-8 names only
+                self._parquet = ParquetWriter(stream, table.schema)
             self._parquet.write_table(table.cast(self._parquet.schema))
 
     @property

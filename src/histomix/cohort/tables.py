@@ -17,11 +17,12 @@ from ..common.anonymity.nameless import PATIENT_KEYS
 from ..common.anonymity.pseudonyms import Pseudonyms, open_pseudonyms
 from ..common.naming import SPREADSHEET_NOTE, spreadsheet_table
 from ..common.paths import as_list, paths_among
+from ..common.tables import write_parquet
 from ..common.words import RESEARCH_USE
 from ..errors import HistomixError, InputError
 from ..maps import CompositionMap, MapSource, find_maps
 from ..progress import Progress, progress_bars
-from ..provenance import atomic_path, digest_file, versions, write_json
+from ..provenance import atomic_path, digest_file, require_folder, versions, write_json
 from .anonymise import clinical_columns, private_facts, private_frame
 from .clinical import Clinical, patient_of, read_clinical
 from .hotspots import TlsRule
@@ -166,6 +167,8 @@ def cohort_tables(
     failures: list[HistomixError] = []
     with contextlib.ExitStack() as stack:
         report = stack.enter_context(progress_bars(progress))
+        if out is not None:
+            require_folder(out)
         files = None if out is None else stack.enter_context(TidyFiles(out))
         for number, source in enumerate(sources, start=1):
             try:
@@ -257,7 +260,7 @@ def _write_others(tables: CohortTables, place: Path) -> dict[str, Path]:
         written[name] = place / f"{name}.csv"
     try:
         with atomic_path(place / "slides.parquet") as temporary:
-            tables.slides.to_parquet(temporary, index=False)
+            write_parquet(tables.slides, temporary, index=False)
         written["slides (Parquet)"] = place / "slides.parquet"
     except ImportError:
         logger.info('no Parquet: pyarrow is not installed (pip install "histomix[st]")')
@@ -288,6 +291,8 @@ def _read(source: Path | CompositionMap, names: Pseudonyms | None) -> tuple[Comp
     facts = {str(key).lower(): str(value) for key, value in said.items()} if isinstance(said, dict) else {}
     patient = next((facts[key] for key in PATIENT_KEYS if facts.get(key)), "")
     name = str(status.get("name") or composition.folder_name or composition.name)
+    if names is None:  # a file's name may be bytes that are no text, which no table holds
+        name = name.encode("utf-8", "replace").decode()
     if names is not None and composition.anonymised:
         for pseudonym in filter(None, (name, patient)):
             names.adopt(pseudonym)

@@ -172,7 +172,8 @@ def column_names(path: Path) -> list[str]:
         raise MissingExtraError("pyarrow", "st", "reading Parquet") from reason
     refuse_pipe(path, SectionError)
     try:
-        return list(pyarrow.parquet.read_schema(path).names)
+        with path.open("rb") as stream:
+            return list(pyarrow.parquet.read_schema(stream).names)
     except (OSError, pyarrow.ArrowInvalid) as reason:
         raise _no_parquet(path, reason, SectionError) from reason
 
@@ -224,12 +225,23 @@ def _read_parquet(path: Path, names: Sequence[str] | None, error: type[InputErro
     refuse_pipe(path, error)
     try:
         columns = None if names is None else list(names)
-        table: pd.DataFrame = pyarrow.parquet.read_table(path, columns=columns).to_pandas()
+        with path.open("rb") as stream:  # of a name that is no UTF-8, too, which pyarrow opens none of
+            table: pd.DataFrame = pyarrow.parquet.read_table(stream, columns=columns).to_pandas()
         return table
     except FileNotFoundError as reason:
         raise _unreadable(path, reason, error) from reason
     except (OSError, pyarrow.ArrowInvalid) as reason:
         raise _no_parquet(path, reason, error) from reason
+
+
+def write_parquet(table: pd.DataFrame, path: Path, *, index: bool | None = None) -> None:
+    """Write Parquet, under any name that a file can have; ImportError without pyarrow."""
+    import pyarrow
+    import pyarrow.parquet
+
+    # Neither it nor pandas opens a name that is no UTF-8.
+    with path.open("wb") as stream:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pandas(table, preserve_index=index), stream)
 
 
 def _no_parquet(path: Path, error: Exception, kind: type[InputError]) -> InputError:

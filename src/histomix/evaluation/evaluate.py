@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..abundance import Abundance, labels_of
 from ..common.storage.unfinished import say_recalled, unfinished_work
+from ..errors import InputError
 from ..heads import DEFAULT
 from ..progress import Progress, progress_bars
 from ..provenance import require_writable
@@ -132,6 +133,9 @@ def evaluate(
     if out is not None:
         check_folder(out)
         require_writable(out)
+    if regions is not None and not spatial:
+        what = "regions are compared with spatial domains, which were left out"
+        raise InputError(what, where=regions, hint="Leave the regions out too, or score spatial patterns (the default)")
     data = CohortData.of(cohort, features, labels, features_folders)
     tested = test or data
     if spatial and regions is not None:

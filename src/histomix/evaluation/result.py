@@ -11,7 +11,7 @@ import pandas as pd
 
 from ..common.words import counted
 from ..errors import InputError, MissingFileError
-from ..provenance import atomic_path, read_json, write_json
+from ..provenance import atomic_path, read_json, require_folder, write_json
 from .folds import ORTHOGONAL, PROTOCOLS
 from .scores.ceiling import CEILING
 from .text import in_words
@@ -147,10 +147,9 @@ class Evaluation:
 def check_folder(folder: str | os.PathLike[str]) -> None:
     """Refuse to replace a folder that holds anything an evaluation did not write."""
     path = Path(folder)
+    require_folder(path)
     if not path.exists():
         return
-    if not path.is_dir():
-        raise InputError("is a file, not a folder", where=path, hint="Choose another --out")
     foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in _OURS)
     if foreign:
         raise InputError(

@@ -18,6 +18,7 @@ from ..common.anonymity.pseudonyms import Pseudonyms, open_pseudonyms
 from ..common.naming import file_key, safe_file_name, spreadsheet_table
 from ..common.paths import as_list, paths_among
 from ..common.storage.h5ad import write_h5ad
+from ..common.tables import write_parquet
 from ..common.words import RESEARCH_USE
 from ..errors import HistomixError, InputError, MissingExtraError, UnknownNameError
 from ..maps import CompositionMap, MapSource, find_maps
@@ -25,7 +26,7 @@ from ..maps.anonymise import private_map
 from ..maps.composition import composition_geojson, composition_table
 from ..maps.scverse import to_scverse
 from ..progress import Progress, progress_bars
-from ..provenance import atomic_path
+from ..provenance import atomic_path, require_folder
 from .heatmap import write_heatmap
 from .spatial_data import write_spatialdata
 
@@ -140,6 +141,7 @@ def _names(
     maps: Sequence[Path | CompositionMap],
 ) -> Pseudonyms | None:
     """The pseudonyms of an export, whose folder is marked; what an earlier one wrote under these maps' names goes."""
+    require_folder(out)
     names = open_pseudonyms(anonymise, pseudonym_key, out, folders)
     if names is None:
         refuse_marked(Path(out))
@@ -222,7 +224,7 @@ def _parquet(path: Path, one: CompositionMap, also: Also) -> None:
     table = _whole_table(one)
     try:
         with atomic_path(path) as temporary:
-            table.to_parquet(temporary)
+            write_parquet(table, temporary)
     except ImportError as error:
         raise MissingExtraError("pyarrow", "st", "writing Parquet") from error
 

@@ -137,7 +137,11 @@ def write_spatialdata(
     data = to_spatialdata(composition, thumbnail, features)
     with atomic_path(place) as temporary:
         shutil.rmtree(temporary, ignore_errors=True)
-        data.write(temporary)
+        try:
+            data.write(temporary)
+        except UnicodeEncodeError as error:
+            what = "has a name that is no UTF-8, under which spatialdata writes nothing"
+            raise InputError(what, where=place, hint="Choose another --out") from error
     return place
 
 

@@ -14,7 +14,7 @@ from ..common.words import reason
 from ..embedding import encoder_identity, feature_manifest, require_same_encoder
 from ..errors import FeatureError, HeadError, InputError, MissingHeadError
 from ..notebook import card_html
-from ..provenance import atomic_path, digest_bytes, digest_json, read_json, write_json
+from ..provenance import atomic_path, digest_bytes, digest_json, read_json, require_folder, write_json
 from .answers.rule import AnswerRule, answer_rule
 from .apply import HeadOutput, apply_head, readable_rows
 from .base import CompositionRegressor
@@ -217,7 +217,11 @@ class Head:
 def check_place(folder: str | os.PathLike[str]) -> None:
     """Refuse (HeadError) a place to save to that is a file, or a folder with anything but a head."""
     target = Path(folder)
-    if target.is_file() or (target.is_dir() and not {path.name for path in target.iterdir()} <= FILES):
+    try:
+        require_folder(target)
+    except InputError as error:
+        raise HeadError(error.what, where=error.where, hint=error.hint) from error
+    if target.is_dir() and not {path.name for path in target.iterdir()} <= FILES:
         raise HeadError("the place to save to holds other files", where=target, hint="Name a new folder for the head")
 
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 from ..common.anonymity.pseudonyms import Seal
 from ..common.transfer.addresses import check_address
 from ..embedding.imports.slide_tiles import FeatureFiles
-from ..errors import HistomixError, InputError
+from ..errors import HistomixError, InputError, MissingFileError
 from ..maps.areas import AREAS_FILE
 from ..maps.map import MAP_FILE
 from ..maps.streaming import GEOJSON_FILES
@@ -176,6 +176,10 @@ class Settings:
     ) -> Self:
         """Settings with the digests of the files that they name; InputError where places are asked for in two ways."""
         check_places(at, others.get("stride_um"))
+        if reuse is not None and not Path(reuse).is_dir():
+            raise MissingFileError(
+                "there is no such folder", where=reuse, hint="Give the --out of a run with --keep-features"
+            )
         return cls(
             head=head,
             at=None if at is None else os.fspath(at),

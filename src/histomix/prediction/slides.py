@@ -18,6 +18,7 @@ from ..errors import HeadError
 from ..heads import Head
 from ..maps.reading import interval_caution, type_facts, words_by_type
 from ..progress import Progress, part_of, progress_bars
+from ..provenance import require_folder
 from ..spots import read_spots
 from .anonymise import anonymous_jobs, region_names, remove_names
 from .chunks import kept_folders
@@ -138,6 +139,7 @@ def predict_slides(
     on_cluster = workers is not None or scheduler is not None
     if on_cluster and isinstance(head, Head):
         raise HeadError("other processes cannot see a head in memory", hint="Save it, and give its folder")
+    require_folder(out)
     named = jobs = slide_jobs(as_list(slides), out, mpp, force_mpp)
     if at is not None:
         read_spots(at)  # refused here, before any work

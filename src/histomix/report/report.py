@@ -21,7 +21,7 @@ from ..pages.statement import statement_html
 from ..pl.charts import draw_scores
 from ..pl.scores import against, ceiling_of, score_table, score_tiles, shown_head, type_intervals, type_scores
 from ..progress import Progress, progress_bars
-from ..provenance import atomic_path
+from ..provenance import atomic_path, require_folder
 from .anonymise import private_inputs
 from .headline import headline_facts
 from .inputs import ReportInputs, ReportSource, report_inputs
@@ -137,7 +137,8 @@ def _link(page: Path, out: Path) -> str:
 
 
 def _check_folder(out: Path) -> None:
-    """Refuse to replace a folder that holds anything a report did not write."""
+    """Refuse to replace a file, or a folder that holds anything a report did not write."""
+    require_folder(out)
     foreign = sorted(path.name for path in out.iterdir() if path.name not in _OURS) if out.is_dir() else []
     if foreign:
         raise InputError(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..common.anonymity.pseudonyms import open_pseudonyms
 from ..common.transfer.remote_names import local_paths
 from ..errors import HeadError, InputError, MissingFileError, UnknownHeadError
-from ..provenance import atomic_path, json_text, read_json, write_json
+from ..provenance import atomic_path, json_text, read_json, require_folder, write_json
 from .archive import FolderSource, ZipSource, write_zip
 from .catalogue import ListedHead, find_head, is_name, list_heads, pulled
 from .ready import check_licence, fetched, own_place
@@ -319,12 +319,14 @@ def _checked_facts(place: Source, max_bytes: int) -> tuple[HeadFacts, list[str]]
 
 def _check_target(folder: Path) -> None:
     """Refuse to replace anything but a head."""
+    try:
+        require_folder(folder)
+    except InputError as error:
+        raise HeadError(error.what, where=folder, hint="Name a new folder") from error
     if not folder.exists():
         return
-    foreign: list[Any] = (
-        [folder.name]
-        if not folder.is_dir()
-        else sorted(path.name for path in folder.iterdir() if not path.name.endswith(SUFFIXES) or not path.is_file())
+    foreign: list[Any] = sorted(
+        path.name for path in folder.iterdir() if not path.name.endswith(SUFFIXES) or not path.is_file()
     )
     if not foreign and any(folder.iterdir()) and not (folder / CARD).is_file():
         foreign = sorted(path.name for path in folder.iterdir())

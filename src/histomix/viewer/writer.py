@@ -35,7 +35,7 @@ from ..maps.reading import words_by_type
 from ..maps.varying import varying_types
 from ..pages.page import source_digest
 from ..progress import Progress
-from ..provenance import atomic_path
+from ..provenance import atomic_path, require_folder
 from ..slides import Slide
 from .encode import areas_picture, greatest_of, packed_positions, script_json, write_layer, write_script
 from .pyramid import TILE_PX, pyramid_levels, write_pyramid
@@ -88,8 +88,7 @@ class ViewerSlide:
 def check_viewer_folder(out: str | os.PathLike[str]) -> None:
     """Refuse to replace a file, or a folder that holds anything a viewer did not write."""
     place = Path(out)
-    if place.is_file():
-        raise InputError("is a file, and a viewer is a folder", where=place, hint="Choose a folder as --out")
+    require_folder(place)
     foreign = sorted(path.name for path in place.iterdir() if path.name not in _OURS) if place.is_dir() else []
     if foreign:
         raise InputError(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ...errors import HistomixError, InputError, StorageError
-from ...provenance import atomic_path
+from ...provenance import atomic_path, refuse_pipe
 from ..naming import SPREADSHEET_FORMULA
 from ..storage.locks import Lock
 
@@ -92,7 +92,7 @@ class Pseudonyms:
         StorageError
             It cannot be written.
         """
-        place = Path(file).resolve()
+        place = Path(os.path.realpath(file))  # of a link that leads back to itself too, at which resolve stops
         with _alone(place):
             if place.exists():
                 secret, rows = _read(place)
@@ -248,11 +248,11 @@ def key_file(
     InputError
         The file would lie in the output, or in an input.
     """
-    folders = [Path(folder).resolve() for folder in (out, *inputs)]
+    folders = [Path(os.path.realpath(folder)) for folder in (out, *inputs)]
     own = _beside(folders[0])
     others = [_beside(place) for folder in folders[1:] for place in (folder, folder.parent) if place.name]
     known = next((path for path in (own, *others) if path.is_file()), own)
-    key = known if given is None else Path(given).resolve()
+    key = known if given is None else Path(os.path.realpath(given))
     around = next((folder for folder in folders if folder == key or folder in key.parents), None)
     if around is not None:
         raise InputError(
@@ -283,6 +283,7 @@ def _alone(file: Path) -> Any:
 
 
 def _read(file: Path) -> tuple[bytes, list[tuple[str, str, str]]]:
+    refuse_pipe(file)
     try:
         with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
             table = [tuple(row) for row in csv.reader(stream) if row]

@@ -18,6 +18,7 @@ from typing import Self
 from filelock import SoftFileLock, Timeout, lock_descriptor, unlock_descriptor
 
 from ...errors import FeatureError, StorageError
+from ...provenance import require_folder
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.01, 0.5
 # What a file system answers that has no locks: Lustre mounted without them, NFS without its lock service, some of FUSE.
@@ -266,9 +267,12 @@ def folder_lock(folder: Path, content: str = "features", *, wait: bool = False) 
     ------
     FolderBusyError
         Another process is writing to the folder.
+    InputError
+        A file stands there, or no folder can have this name.
     StorageError
         The folder cannot be made or written.
     """
+    require_folder(folder)
     lock = Lock(folder / ".lock")
     if not lock.acquire(wait):
         raise FolderBusyError(

@@ -15,6 +15,7 @@ import pandas as pd
 from scipy import sparse
 
 from ...errors import HistomixError, InputError, MissingExtraError, missing_of
+from ...provenance import refuse_pipe
 from .hdf5 import check_hdf5
 from .zarr import check_zarr
 
@@ -76,6 +77,7 @@ def gene_count(path: str | os.PathLike[str], kind: type[InputError], what: str, 
 def obs_columns(path: str | os.PathLike[str]) -> tuple[set[str], set[str]]:
     """Names in ``obs`` and in ``obsm``, without reading them; none where the file cannot be looked at."""
     try:
+        refuse_pipe(path)
         with _opened(path) as store:
             return _names(store.get("obs")), _names(store.get("obsm"))
     except (*_DAMAGE, ImportError):

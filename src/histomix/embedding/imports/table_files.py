@@ -63,7 +63,9 @@ def _parquet(path: Path) -> pd.DataFrame:
         raise MissingExtraError("pyarrow", "st", "reading Parquet") from error
     try:
         # Without what pandas wrote of itself, which may name types of anybody's.
-        table: pd.DataFrame = pyarrow.parquet.read_table(path).replace_schema_metadata(None).to_pandas()
+        with path.open("rb") as stream:
+            stored = pyarrow.parquet.read_table(stream)
+        table: pd.DataFrame = stored.replace_schema_metadata(None).to_pandas()
     except (OSError, ValueError, KeyError, TypeError, pyarrow.ArrowException) as error:
         raise FeatureError(f"it is damaged, or no Parquet ({error})", where=path, hint="Copy it again") from error
     return table

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from ...common.naming import visible
@@ -139,16 +139,21 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
             )
         if _is_safetensors(path, start):
             return load_file(path)
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of protocols; what it cannot read is an error
+            state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except EncoderError:
         raise
     except SafetensorError as error:
         raise _damaged(path, str(error)) from error
-    except UnpicklingError as error:
-        # weights_only refuses objects other than tensors with this same error; so do random bytes.
-        raise _damaged(path, "it holds objects other than tensors, or is no weights file") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except (RuntimeError, OSError) as error:
         raise _damaged(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        # What holds objects other than tensors is refused with an error of unpickling; other bytes end the machine
+        # that reads them with any error that Python has.
+        raise _damaged(path, "it holds objects other than tensors, or is no weights file") from error
     while nest := next(
         (name for name in _NESTS if isinstance(state, dict) and isinstance(state.get(name), dict)), None
     ):

@@ -13,6 +13,7 @@ import pandas as pd
 
 from ...abundance import Abundance, Vocabulary, read_vocabulary
 from ...common.metrics import RULES
+from ...common.naming import safe_file_name
 from ...errors import InputError
 from ...maps import CompositionMap
 from ...progress import Progress, progress_bars
@@ -115,7 +116,7 @@ def score_map(
     if expect and regions is None:
         raise InputError("expectations need regions", hint="Give --regions with --expect")
     one = CompositionMap.of(composition)
-    manifest, name, where = one.manifest, one.folder_name or "slide", one.where
+    manifest, name, where = one.manifest, safe_file_name(one.folder_name or "slide"), one.where
     values = one.values()
     read_ok = one.read_ok & np.isfinite(values.to_numpy()).all(axis=1)
     if not read_ok.any():

@@ -11,6 +11,9 @@ import pandas as pd
 from ....errors import InputError
 from ....provenance import read_json
 
+#: An alignment of 5,000 spots has 1 MB: a larger JSON beside a section is something else, and is not read.
+_MOST_BYTES = 1 << 26
+
 
 @dataclass(frozen=True)
 class LoupeAlignment:
@@ -30,6 +33,8 @@ def find_loupe_alignment(*folders: Path) -> LoupeAlignment | None:
     """The first alignment file of Loupe in these folders; a JSON of another kind is passed over."""
     for path in (path for folder in folders for path in sorted(folder.glob("*.json"))):
         try:
+            if path.stat().st_size > _MOST_BYTES:
+                continue
             values = read_json(path)
             spots = values["oligo"]
             rows = [
@@ -39,10 +44,11 @@ def find_loupe_alignment(*folders: Path) -> LoupeAlignment | None:
             info = values.get("cytAssistInfo")
             if info is not None:
                 matrix = np.linalg.inv(np.array(info["transformImages"], dtype=float).reshape(3, 3))
-                projected = np.column_stack([places, np.ones(len(places))]) @ matrix.T
-                places = projected[:, :2] / projected[:, 2:]
-        except (InputError, ValueError, KeyError, TypeError, AttributeError, np.linalg.LinAlgError):
-            continue
+                with np.errstate(all="ignore"):  # places that are none are compared with nothing
+                    projected = np.column_stack([places, np.ones(len(places))]) @ matrix.T
+                    places = projected[:, :2] / projected[:, 2:]
+        except (InputError, ArithmeticError, OSError, ValueError, LookupError, TypeError, AttributeError):
+            continue  # LinAlgError is a ValueError, and a number that no float holds an ArithmeticError
         index = pd.MultiIndex.from_tuples([row[:2] for row in rows], names=["array_row", "array_col"])
         slide = "-".join(str(values[key]) for key in ("serialNumber", "area") if key in values)
         return LoupeAlignment(
@@ -59,13 +65,16 @@ def loupe_notes(positions: pd.DataFrame, folders: tuple[Path, ...], mpp: float, 
     alignment = find_loupe_alignment(*folders)
     if alignment is None:
         return []
+    name = f"{alignment.path.name} ({alignment.slide})" if alignment.slide else alignment.path.name
+    if not alignment.xy_px.index.is_unique:
+        return [f"{name} names an array position more than once, so the spots are not checked against it"]
     placed = alignment.xy_px.reindex(pd.MultiIndex.from_frame(positions[["array_row", "array_col"]]))
     distance_um = np.linalg.norm(placed.to_numpy() - positions[["x_px", "y_px"]].to_numpy(), axis=1) * mpp
     if not np.isfinite(distance_um).any():
-        return [f"{alignment.path.name} ({alignment.slide}) has none of the array positions of this section"]
+        return [f"{name} has none of the array positions of this section"]
     median_um = float(np.nanmedian(distance_um))
     via = "through the CytAssist image " if alignment.cytassist else ""
-    start = f"{alignment.path.name} ({alignment.slide}) places the spots {via}"
+    start = f"{name} places the spots {via}"
     if median_um > tolerance_um:
         return [
             f"{start}{median_um:.0f} um from where the positions do: it is of another image or section, "

@@ -156,7 +156,7 @@ def position_batches(path: Path, rows: int = _BATCH) -> Iterator[pd.DataFrame]:
     refuse_pipe(path, SectionError)
     try:
         # Mapping the file would count its pages as memory of the program.
-        with pq.ParquetFile(path, memory_map=False, pre_buffer=False) as stored:
+        with path.open("rb") as stream, pq.ParquetFile(stream, memory_map=False, pre_buffer=False) as stored:
             missing = [name for name in COLUMNS if name not in stored.schema_arrow.names]
             if missing:
                 raise SectionError(
