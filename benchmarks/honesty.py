@@ -1,7 +1,8 @@
-"""What a head says of itself and of a slide, against what is so: the audit, the scale check, novelty and intervals.
+"""What a head says of itself and of a slide, against what is so, in one Markdown table.
 
-Run on the phantom; where HISTOMIX_DATA is set, on her2st (C2, C3 and C4, one patient) and on MoNuSAC (patients of four
-organs) too. Prints one Markdown table: part, cohort, what, value, n.
+Means of slides beside a constant, novelty and its alarms, the check of um per px, intervals by stratum, what was
+not read against truth, and adjacent levels that the audit finds. Run on the phantom; where HISTOMIX_DATA is set, on
+her2st (C2, C3 and C4, one patient) and on MoNuSAC (patients of four organs) too.
 
     python benchmarks/honesty.py [--quick] [--only audit,scale] [--folder FOLDER]
 
@@ -22,15 +23,18 @@ import numpy as np
 from honesty_audit import audit_rows, patient_rows
 from honesty_novelty import coverage_rows, novelty_rows
 from honesty_scale import scale_rows
+from honesty_slides import area_rows, slide_rows
 
 Row = dict[str, Any]
 #: Parts by their names: each is given the folder, the data (None: not here) and whether to be quick.
 PARTS: dict[str, Callable[[Path, Path | None, bool], Iterator[Row]]] = {
+    "slides": slide_rows,
+    "coverage": coverage_rows,
+    "areas": area_rows,
+    "novelty": novelty_rows,
+    "scale": scale_rows,
     "audit": audit_rows,
     "audit-patients": patient_rows,
-    "scale": scale_rows,
-    "novelty": novelty_rows,
-    "coverage": coverage_rows,
 }
 
 

@@ -218,7 +218,7 @@ def novelty_rows(folder: Path, data: Path | None, quick: bool) -> Iterator[Row]:
     donors = np.unique(training.donor)
     for size in (1, 3) if quick else (1, 3, 4, 7):
         found = []
-        for shift in (0,) if quick else (0, 4):
+        for shift in range(len(donors)) if size == len(donors) - 1 else (0,) if quick else (0, 4):
             chosen = np.roll(donors, shift)[:size]
             head = Trained(training, np.isin(training.donor, chosen))
             sections = [s for s in np.unique(training.section[~np.isin(training.donor, chosen)]) if s.endswith("S2")]
@@ -242,10 +242,11 @@ def novelty_rows(folder: Path, data: Path | None, quick: bool) -> Iterator[Row]:
 
 
 def coverage_rows(folder: Path, _data: Path | None, quick: bool) -> Iterator[Row]:
-    """Rows of the table: intervals calibrated on sections of one or two donors, on other donors."""
+    """Rows of the table: intervals calibrated on sections of one or two donors, or on more donors, on other donors."""
     training, _ = phantom(folder, quick)
     donors = np.unique(training.donor)
-    for size in (1, 2):
+    for size in (1, 2, len(donors) - 1):
+        few = size in WIDENED
         for level in (0.8, 0.9):
             shares: dict[str, list[float]] = {"as calibrated": [], "widened": []}
             strata: dict[str, list[float]] = {"low": [], "middle": [], "high": []}
@@ -253,19 +254,21 @@ def coverage_rows(folder: Path, _data: Path | None, quick: bool) -> Iterator[Row
                 chosen = np.roll(donors, -shift)[:size]
                 here = np.isin(training.donor, chosen)
                 X, Y, section = training.X[here], training.Y[here], training.section[here]
-                estimator = make_estimator("ridge", training.unit).fit(X, Y, groups=section)
-                held_out, spread = held_out_predictions(estimator, X, Y, section)
-                wide = calibrate(Y, held_out, spread, section, level, training.unit, "section", size)
+                group = section if few else training.donor[here]
+                estimator = make_estimator("ridge", training.unit).fit(X, Y, groups=group)
+                held_out, spread = held_out_predictions(estimator, X, Y, group)
+                wide = calibrate(Y, held_out, spread, group, level, training.unit, "section" if few else "donor", size)
                 values, truth, donor = estimator.predict(training.X[~here]), training.Y[~here], training.donor[~here]
-                for name, factor in (("as calibrated", 1 / WIDENED[size]), ("widened", 1.0)):
+                for name, factor in (("as calibrated", 1 / WIDENED.get(size, 1.0)), ("widened", 1.0)):
                     lower, upper = replace(wide, multiplier=wide.multiplier * factor).bounds(values, None)
                     inside = (lower <= truth + 1e-9) & (upper >= truth - 1e-9)
                     shares[name] += [float(inside[donor == one].mean()) for one in np.unique(donor)]
                 rank = values.argsort(axis=0).argsort(axis=0) * 3 // len(values)
                 for number, name in enumerate(strata):
                     strata[name].append(float(inside[rank == number].mean()))
-            who = f"phantom, sections of {size} donor{'s' * (size > 1)}, other donors"
-            for name, found in shares.items():
+            who = f"phantom, {'sections of ' * few}{size} donor{'s' * (size > 1)}, other donors"
+            made = ", widened" if few else ""
+            for name, found in shares.items() if few else [("as calibrated", shares["widened"])]:
                 yield {
                     "cohort": who,
                     "what": f"coverage at {level:g}, {name}",
@@ -274,14 +277,14 @@ def coverage_rows(folder: Path, _data: Path | None, quick: bool) -> Iterator[Row
                 }
             yield {
                 "cohort": who,
-                "what": f"coverage at {level:g}, widened, worst",
+                "what": f"coverage at {level:g}{made}, worst",
                 "value": min(found),
                 "n": len(found),
             }
             for name, parts in strata.items():
                 yield {
                     "cohort": who,
-                    "what": f"coverage at {level:g}, widened, {name} predictions",
+                    "what": f"coverage at {level:g}{made}, {name} predictions",
                     "value": np.mean(parts),
                     "n": len(parts),
                 }

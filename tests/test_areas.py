@@ -214,6 +214,9 @@ def test_a_slide_out_of_focus_is_said_to_be(job: Job, tmp_path: Path) -> None:
         np.testing.assert_array_equal(one.adata.obs["in_focus"].to_numpy()[clear], expected[clear])
         assert told == (name == "all") and one.areas_mm2["blur"] > 0.05
         assert one.read_ok.all()  # they are read all the same
+        # What is blurred looks larger: the um per px alone is not blamed for it.
+        if one.manifest["scale_check"]["told"]:
+            assert ("the focus" in one.reading.scale) == (name == "all")
 
 
 def test_sharpness_follows_blur_alone() -> None:

@@ -282,6 +282,52 @@ def test_a_slide_out_of_scope_says_so_in_the_table(tmp_path: Path, caplog: pytes
     tables = cohort_tables(composition, progress=False)
     (remark,) = tables.slides["remark"]
     assert remark.startswith("37 % of this slide") and "37 % of this slide" in caplog.text
+    assert not any(name.split(":")[0] in ("proportion", "density", "mixing", "tls_like") for name in tables.slides)
+    assert tables.slides["tiles_used"].tolist() == [0] and tables.slides["in_scope_mm2"].tolist() == [
+        pytest.approx(0.3)
+    ]
+    assert "proportion_all:B" in tables.slides
+
+
+def test_a_part_out_of_scope_has_no_composition_and_another_of_the_same_slide_has() -> None:
+    composition = _random()
+    first = np.arange(81) < 40
+    composition.obs["fragment"] = np.where(first, 1, 2)
+    composition.obs["in_scope"] = first
+    rows = map_rows(composition, RULE)
+    parts = {(row["level"], row["part"]) for row in rows if row["measure"] == "proportion"}
+    assert parts == {("fragment", "1")}, "40 of the slide's 81 tiles are less than half"
+    X = composition.X[first].astype(float)
+    of_part = (X / X.sum(axis=1, keepdims=True)).mean(axis=0)
+    assert _value(rows, "proportion", "B", "", "fragment", "1") == pytest.approx(of_part[0])
+    assert _value(rows, "tiles_used", level="fragment", part="2") == 0
+    everything = map_rows(composition, RULE, in_scope_only=False)
+    assert _value(everything, "tiles_used") == 81 and {row["level"] for row in everything} == {"slide", "fragment"}
+    composition.obs["in_scope"] = np.arange(81) < 41
+    assert _value(map_rows(composition), "tiles_used") == 41
+
+
+def test_answers_are_counted_by_their_names_with_the_rate_at_which_they_miss(tmp_path: Path) -> None:
+    composition = _random()
+    answer = np.repeat(["Lymphoid", "B", "not told", "Lymphoid", "out of scope"], [20, 10, 31, 15, 5])
+    composition.obs["answer"] = pd.Categorical(answer)
+    composition.obs["answer_lower"] = composition.obs["answer_upper"] = 0.5
+    composition.obs["in_scope"] = answer != "out of scope"
+    composition.obs["fragment"] = np.where(np.arange(81) < 30, 1, 2)
+    manifest = manifest_of(composition)
+    manifest["answers"] = {"parents": {"B": "Lymphoid", "T": "Lymphoid"}, "fdr": 0.1, "statement": "One in ten misses."}
+    composition.uns["manifest"] = json.dumps(manifest)
+    rows = map_rows(composition)
+    assert _value(rows, "answered_share") == pytest.approx(45 / 76)
+    assert _value(rows, "answer_share", "Lymphoid") == pytest.approx(35 / 76)
+    assert _value(rows, "answer_share", "B", "", "fragment", "1") == pytest.approx(1 / 3)
+    named = {row["cell_type"] for row in rows if row["measure"] == "answer_share"}
+    assert named == {"Lymphoid", "B"}, "of a name that no tile has nothing is said"
+    tables = cohort_tables(composition, tmp_path, progress=False)
+    assert tables.slides["answer_share:Lymphoid"].tolist() == [pytest.approx(35 / 76)]
+    about = json.loads((tmp_path / "manifest.json").read_text())["answers"]
+    assert about == {"fdr": 0.1, "statement": "One in ten misses."}
+    assert cohort_tables(_random(), progress=False).facts["answers"] == {}
 
 
 def test_a_checkerboard_is_mixed_and_two_halves_are_not() -> None:

@@ -68,6 +68,14 @@ def test_estimates_are_the_same_in_any_stretches() -> None:
     assert model.check(np.empty(0)) is None
 
 
+def test_what_is_out_of_focus_looks_larger_and_the_scale_alone_is_not_blamed() -> None:
+    model = _fitted(12)
+    for factor, words in ((2.0, "larger"), (0.5, "smaller")):
+        checks = [model.check(model(_donor(200, factor)), out_of_focus) for out_of_focus in (False, True)]
+        assert all(check is not None and words in check["words"] for check in checks)
+        assert ["the focus" in check["words"] for check in checks if check] == [False, words == "larger"]
+
+
 def test_saved_checks_are_looked_at() -> None:
     model = _fitted(3)
     again = ScaleModel.restored(model.arrays(), _FEATURES, model.facts())

@@ -96,6 +96,14 @@ def test_what_cannot_be_shown_is_refused_with_a_way_out(
     assert not (tmp_path / "viewer").exists()
 
 
+def test_slides_beside_a_dicom_file_are_found(job: Job, made: Path, tmp_path: Path) -> None:
+    (tmp_path / "slides").mkdir()
+    shutil.copy(job.image, tmp_path / "slides" / job.image.name)
+    (tmp_path / "slides" / "other.dcm").write_bytes(b"another slide")
+    with viewer_slides([made / "map"], slides=tmp_path / "slides") as (view,):
+        assert view.slide.path == tmp_path / "slides" / job.image.name
+
+
 def test_a_damaged_map_and_another_slide_are_refused(job: Job, made: Path, tmp_path: Path) -> None:
     name = job.image.stem
     shutil.copytree(made / "map", tmp_path / "map")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -50,6 +51,13 @@ def slide_words(one: CompositionMap, name: str) -> dict[str, str]:
     if reading.statement:
         logger.warning("%s: %s", name, reading.statement)
     return dict(zip(WORDS, (reading.statement, reading.calibrated_on, one.unit, RESEARCH_USE), strict=True))
+
+
+def answer_facts(one: CompositionMap) -> dict[str, Any]:
+    """What answers are: the share of them that may miss (``fdr``) and the ``statement``; {} for a map without them."""
+    if not one.answer_statement:
+        return {}
+    return {"fdr": one.manifest["answers"].get("fdr"), "statement": one.answer_statement}
 
 
 def types_not_told(good_for: Mapping[str, str]) -> list[str]:

@@ -10,8 +10,10 @@ import numpy as np
 from anndata import AnnData
 
 from ..common.geometry.pitch import nearest_pitch
+from ..common.words import NO_ANSWERS
 from ..maps import CompositionMap
 from ..maps.areas import REASONS
+from ..maps.reading import LEAST_IN_SCOPE
 from .hotspots import HotSpots, TlsRule, tls_like
 from .indices import evenness, joins, mixing, morisita_horn, one_hot, shannon
 from .lattice import neighbour_pairs
@@ -22,7 +24,11 @@ NOVEL = 0.95
 #: Measure -> (unit, what it is, formula, source). What a table holds, in the words that go into its manifest.
 DEFINITIONS: dict[str, tuple[str, str]] = {
     "tiles": ("tiles", "tiles of the map"),
-    "tiles_used": ("tiles", "readable tiles in scope (with all_tiles: all), which what has no other word is made of"),
+    "tiles_used": (
+        "tiles",
+        "readable tiles in scope (with all_tiles: all), which what has no other word is made of; none of a slide, "
+        "fragment or region of which less than half is in scope: that has no composition",
+    ),
     "unreadable_share": ("share of tiles", "tiles that could not be read"),
     "in_scope_share": ("share of readable tiles", "tiles no more novel than 99 % of held-out training tiles"),
     "novel_share": ("share of readable tiles", f"tiles more novel than {NOVEL:.0%} of held-out training tiles"),
@@ -50,6 +56,14 @@ DEFINITIONS: dict[str, tuple[str, str]] = {
     ),
     "density_high": ("cells per mm2", "upper end of it"),
     "dominant_share": ("share of tiles", "tiles in which the type has the largest share"),
+    "answered_share": (
+        "share of tiles",
+        "tiles that are answered with a cell type or a group; the rest is not told",
+    ),
+    "answer_share": (
+        "share of tiles",
+        "tiles that are answered with this name, which may be a group of types; no row: with none, which is no absence",
+    ),
     "shannon": ("nats", "-sum p ln p of the mean proportions (Shannon 1948)"),
     "evenness": ("0 to 1", "shannon / ln k (Pielou 1966)"),
     "shannon_tile": ("nats", "mean over tiles of the Shannon entropy of the tile"),
@@ -93,6 +107,8 @@ class Tissue:
         float64 (n,), tissue under each tile.
     pairs
         int64 (pairs, 2).
+    answer
+        str (n,), what each tile is answered with; None for a map without answers.
     hot
         TLS-like hot spots; None where no lineages were declared.
     """
@@ -105,6 +121,7 @@ class Tissue:
     pairs: np.ndarray
     cell_mm: float
     on_grid: bool
+    answer: np.ndarray | None = field(default=None)
     hot: HotSpots | None = field(default=None)
 
     def part(self, rows: np.ndarray) -> Tissue:
@@ -112,10 +129,10 @@ class Tissue:
         place = np.cumsum(rows) - 1
         inside = rows[self.pairs].all(axis=1) if len(self.pairs) else np.zeros(0, bool)
         hot = None if self.hot is None else HotSpots(self.hot.label[rows], len(set(self.hot.label[rows]) - {0}))
-        cells = None if self.cells is None else self.cells[rows]
+        cells, answer = (None if one is None else one[rows] for one in (self.cells, self.answer))
         return Tissue(
             self.types, self.proportions[rows], cells, self.xy_px[rows], self.mm2[rows],
-            place[self.pairs[inside]], self.cell_mm, self.on_grid, hot,
+            place[self.pairs[inside]], self.cell_mm, self.on_grid, answer, hot,
         )  # fmt: skip
 
 
@@ -152,7 +169,15 @@ def map_rows(
     tissue, used = tissue_of(one, rule, in_scope_only)
     all_used = not in_scope_only or bool(one.in_scope[one.read_ok].all())
     every = (tissue, used) if all_used else tissue_of(one, None, False)
-    rows = list(_rows("slide", "", one, np.ones(len(obs), bool), tissue, used, every))
+
+    def rows_of(level: str, part: str, here: np.ndarray, pairs: bool = True) -> Iterator[dict[str, Any]]:
+        some = used & here
+        if in_scope_only and one.in_scope[here & one.read_ok].sum() < LEAST_IN_SCOPE * (here & one.read_ok).sum():
+            some = np.zeros_like(used)  # what is out of scope has no composition
+        whole = every[0].part(here[every[1]]), every[1] & here
+        return _rows(level, part, one, here, tissue.part(some[used]), some, whole, pairs)
+
+    rows = list(rows_of("slide", "", np.ones(len(obs), bool)))
     for level in ("fragment", "region"):
         if level not in obs:
             continue
@@ -164,9 +189,7 @@ def map_rows(
             continue
         for name in present:
             here = (names == name).to_numpy(bool)
-            whole = every[0].part(here[every[1]]), every[1] & here
-            pairs = level == "region" or pairs_by_fragment
-            rows += _rows(level, str(name), one, here, tissue.part(here[used]), used & here, whole, pairs)
+            rows += rows_of(level, str(name), here, level == "region" or pairs_by_fragment)
     return rows
 
 
@@ -186,7 +209,8 @@ def tissue_of(one: CompositionMap, rule: TlsRule | None, in_scope_only: bool) ->
     proportions = values[used] / total[used, None]
     hot = None if rule is None else tls_like(proportions, types, pairs, cell_mm**2, rule)
     counts = values[used] * float(per_cell) if per_cell is not None else None
-    return Tissue(types, proportions, counts, xy, coverage * cell_mm**2, pairs, cell_mm, on_grid, hot), used
+    answer = None if one.answer is None else one.answer[used]
+    return Tissue(types, proportions, counts, xy, coverage * cell_mm**2, pairs, cell_mm, on_grid, answer, hot), used
 
 
 def _rows(
@@ -220,6 +244,7 @@ def _rows(
     for measure, values in (by_type | intervals | of_all).items():
         yield from (row(measure, value, name) for name, value in zip(tissue.types, values, strict=True))
     yield from (row(measure, value) for measure, value in _of_all(tissue).items())
+    yield from (row("answer_share", value, name) for name, value in _answers(tissue).items())
     for measure, table in (_by_pair(tissue) if pairs else {}).items():
         diagonal = measure not in ("morisita_horn", "interface")
         for a, name in enumerate(tissue.types):
@@ -260,11 +285,22 @@ def _of_all(tissue: Tissue) -> dict[str, float]:
     dominant = one_hot(tissue.proportions.argmax(axis=1), len(tissue.types))
     measures = {"shannon": shannon(mean), "evenness": evenness(mean)}
     measures["shannon_tile"] = float(np.mean([shannon(composition) for composition in tissue.proportions]))
+    if tissue.answer is not None:
+        measures["answered_share"] = float(np.mean(~np.isin(tissue.answer, NO_ANSWERS)))
     measures["pairs"] = len(tissue.pairs)
     if len(tissue.pairs):
         observed, expected = joins(dominant, tissue.pairs)
         measures["mixing"], measures["mixing_expected"] = mixing(observed), mixing(expected)
     return measures
+
+
+def _answers(tissue: Tissue) -> dict[str, float]:
+    """Share of the tiles by the name that they are answered with."""
+    if tissue.answer is None:
+        return {}
+    names, counts = np.unique(tissue.answer, return_counts=True)
+    told = zip(names.tolist(), counts.tolist(), strict=True)
+    return {name: count / len(tissue.answer) for name, count in told if name not in NO_ANSWERS}
 
 
 def _by_pair(tissue: Tissue) -> dict[str, np.ndarray]:

@@ -26,7 +26,7 @@ from ..provenance import atomic_path, digest_file, require_folder, versions, wri
 from .anonymise import clinical_columns, private_facts, private_frame
 from .clinical import Clinical, patient_of, read_clinical
 from .hotspots import TlsRule
-from .levels import WORDS, slide_words, types_not_told, types_told
+from .levels import WORDS, answer_facts, slide_words, types_not_told, types_told
 from .measures import DEFINITIONS, hot_spot_rows, map_rows, tissue_of
 from .stream import FLOAT_FORMAT, SlideRows, TidyFiles
 
@@ -164,6 +164,7 @@ def cohort_tables(
     words: dict[str, dict[str, str]] = {}
     good_for: dict[str, str] = {}
     left_out: list[str] = []
+    answers: dict[str, Any] = {}
     failures: list[HistomixError] = []
     with contextlib.ExitStack() as stack:
         report = stack.enter_context(progress_bars(progress))
@@ -184,6 +185,7 @@ def cohort_tables(
                 raise InputError(f"two maps are called {name}", where=where, hint="Rename one of the folders")
             sides[name] = composition.cell_px * composition.mpp
             words[name] = slide_words(composition, name)
+            answers = answers or answer_facts(composition)
             if not good_for:
                 good_for = composition.reading.good_for
                 left_out = [] if all_types else types_not_told(good_for)
@@ -197,7 +199,7 @@ def cohort_tables(
                 files.add(tidy)
             if files is None or not files.reads_back:
                 kept.append(tidy)
-            if rule is not None:
+            if rule is not None and not (in_scope_only and composition.reading.statement):
                 tissue, _ = tissue_of(composition, rule, in_scope_only)
                 spots += [{"slide": name, "patient": patient, **spot} for spot in hot_spot_rows(tissue, rule)]
             report("cohort", number, len(sources))
@@ -214,7 +216,7 @@ def cohort_tables(
             slides[column] = [words[name][column] for name in slides["slide"]]
         wanted = ["slide", "patient", "hot_spot", "x_px", "y_px", "tiles", "area_mm2", "b_share", "t_share"]
         about = _facts(clinical, rule, in_scope_only, next(iter(heads)), sides) | joined
-        about |= {"good_for": good_for, "left_out": left_out, "use": RESEARCH_USE}
+        about |= {"good_for": good_for, "left_out": left_out, "answers": answers, "use": RESEARCH_USE}
         hot = pd.DataFrame(spots, columns=wanted)
         if names is not None:
             slides, hot = (private_frame(frame, names) for frame in (slides, hot))

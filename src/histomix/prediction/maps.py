@@ -116,7 +116,10 @@ def apply_head(head: Head, X: np.ndarray, plan: Plan, make: Make = in_memory, sh
     read_ok = np.isfinite(novelty)
     combined = _combined(plan, values, make) if _overlap(plan) > 1 else None
     blurred = None if sharp is None or np.isnan(sharp).all() else sharp < OUT_OF_FOCUS
-    scale = None if sizes is None or head.scale_model is None else head.scale_model.check(sizes[read_ok])
+    scale = None
+    if sizes is not None and head.scale_model is not None:
+        most_blurred = blurred is not None and bool(2 * blurred[read_ok].sum() > read_ok.sum())
+        scale = head.scale_model.check(sizes[read_ok], most_blurred)
     return Maps(values, bounds.get("lower"), bounds.get("upper"), combined, novelty, read_ok, scope, blurred, scale)
 
 

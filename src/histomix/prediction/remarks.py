@@ -45,6 +45,7 @@ def remarks_of(
     statement = scope_statement(in_scope / readable if readable else float("nan"), head.card.get("tissue"))
     if statement:
         remarks.append(f"{statement}: check the tissue, the stain and the um per px, and do not read its composition")
+    magnified = scale is not None and scale["told"] and scale["factor"] > 1
     if scale is not None and scale["told"]:
         remarks.append(str(scale["words"]))
     if unreadable:
@@ -52,17 +53,17 @@ def remarks_of(
     upsampling = plan.facts["slide"]["upsampling"]
     if upsampling > 1.05:
         remarks.append(f"tiles are interpolated, {upsampling:.2f} times finer than the slide")
-    return remarks + _of_tissue(plan, areas)
+    return remarks + _of_tissue(plan, areas, magnified)
 
 
-def _of_tissue(plan: Plan, areas: Mapping[str, float]) -> list[str]:
+def _of_tissue(plan: Plan, areas: Mapping[str, float], magnified: bool) -> list[str]:
     remarks, total = [], sum(areas.values())
     asked = total - areas["excluded"]
     fat = plan.facts["tissue_areas"]["fat_mm2"]
     if areas["blur"] > 0.5 * (areas["blur"] + areas["read"]):
         remarks.append(
             f"most of what was read is out of focus ({areas['blur']:.3g} of {areas['blur'] + areas['read']:.3g} mm2): "
-            "scan the slide again before its numbers are used"
+            f"{'if the um per px is right, ' if magnified else ''}scan the slide again before its numbers are used"
         )
     if fat > 0.5 * total:
         remarks.append(f"most of the tissue is fat ({fat:.3g} of {total:.3g} mm2)")

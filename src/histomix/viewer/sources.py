@@ -99,7 +99,7 @@ def viewer_slides(
     for given in map(Path, as_list(slides)):
         if not given.exists():
             raise MissingFileError("there is no such slide or folder", where=given, hint="Check --slides")
-        for path in [given] if _is_slide(given) else _slides_in(given):
+        for path in _slides_of(given):
             images.add(path)
     for row in () if cohort is None else Cohort.of(cohort).rows:
         if row.image is not None:
@@ -146,16 +146,12 @@ def _is_slide(path: Path) -> bool:
     return path.is_file() or path.suffix == _STORE or any(path.glob("*.dcm"))
 
 
-def _slides_in(folder: Path) -> list[Path]:
-    """Files and slides of a folder, at any depth; the inside of a slide that is a folder is no other slide."""
-    found = []
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if _is_slide(path):
-            found.append(path)
-        elif path.is_dir():
-            found += _slides_in(path)
+def _slides_of(path: Path) -> list[Path]:
+    """Files and slides at a path, at any depth: a folder with DICOM files is a slide, and may hold others besides."""
+    found = [path] if _is_slide(path) else []
+    if path.is_dir() and path.suffix != _STORE:
+        for inner in sorted(path.iterdir()):
+            found += [] if inner.name.startswith(".") else _slides_of(inner)
     return found
 
 

@@ -52,8 +52,15 @@ class ScaleModel:
         estimates: np.ndarray = np.einsum("nf,f->n", seen, self.weights) + self.offset[0]
         return estimates
 
-    def check(self, estimates: np.ndarray) -> dict[str, Any] | None:
+    def check(self, estimates: np.ndarray, out_of_focus: bool = False) -> dict[str, Any] | None:
         """Judge a slide by the estimates of its readable tiles, ``(n,)``; None without any.
+
+        Parameters
+        ----------
+        estimates
+            What the model gives of them.
+        out_of_focus
+            Whether most of them are out of focus: that makes things look larger too, and is said.
 
         Returns
         -------
@@ -69,6 +76,8 @@ class ScaleModel:
         if told:
             size = f"{factor:.1f} times larger" if factor > 1 else f"{1 / factor:.1f} times smaller"
             words = f"cells look {size} than in training: check the um per px (--mpp)"
+            if out_of_focus and factor > 1:
+                words += ", and the focus, since what is blurred looks larger"
         return {"factor": round(factor, 3), "limit": limit, "told": told, "words": words}
 
     def facts(self) -> dict[str, Any]:
