@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ import pytest
 import histomix
 
 ROOT = Path(__file__).parents[1]
+#: What fills two screens of the site, measured on its pages in a window of 1,400 x 900 px.
+TWO_SCREENS = 650
 PAGES = sorted((ROOT / "docs" / "development").rglob("*.md"))
 DECISIONS = [page for page in PAGES if re.match(r"\d\d-", page.name)]
 PACKAGE = Path(histomix.__file__).parent
@@ -52,3 +56,18 @@ def test_decisions_are_numbered_listed_and_say_what_was_rejected() -> None:
         assert f"[{lines[0][6:]}]({page.name})" in listed
         for part in ("Context", "Decision", "Rejected", "Consequences"):
             assert any(line.startswith(f"**{part}") for line in lines), f"{page.name} has no {part}"
+
+
+@pytest.mark.parametrize("page", [*sorted((ROOT / "docs").glob("*.md")), *PAGES], ids=lambda page: page.name)
+def test_a_page_over_two_screens_has_a_picture(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)\s]+)\)", text)
+    assert all((page.parent / name).is_file() for name in pictures)
+    long = len(text.split()) > TWO_SCREENS or "<!-- generated: verbs -->" in text or "toctree: api" in text
+    assert pictures or not long or page.parent.name == "decisions"
+
+
+def test_the_diagrams_are_what_their_boxes_say() -> None:
+    script = ROOT / "scripts" / "diagrams.py"
+    done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

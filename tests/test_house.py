@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import graphlib
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -143,3 +144,15 @@ def test_the_drawing_is_the_house() -> None:
     script = Path(__file__).parents[1] / "scripts" / "house.py"
     done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_counts_in_sentences_have_a_thousands_separator() -> None:
+    """``1,635 spots``, in every message: a number of things that may be many is written with ``:,``."""
+    counts = r"(len\([^{}]*\)|[^{}]*\.(sum\(\)|n_obs)|[^{}]*n_(spots|tiles|cells)['\]]*)"
+    loose = re.compile(rf"\{{{counts}\}} (of (its )?\{{[^{{}}]*\}} )?(predicted )?(spots|tiles|cells|nuclei|rows)\b")
+    found = [
+        f"{path.relative_to(PACKAGE)}: {match[0]}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for match in loose.finditer(path.read_text(encoding="utf-8"))
+    ]
+    assert not found

@@ -125,6 +125,20 @@ def test_slides_are_chosen_from_thumbnails(tab: Any) -> None:
     until(tab, "app.scene.number === 0")
 
 
+def test_the_slide_of_the_second_pane_is_chosen_from_thumbnails(tab: Any) -> None:
+    until(tab, "document.querySelector('#beside-slide-1 canvas').width > 1")
+    assert tab.get_attribute("#beside-slide-0", "aria-selected") == "true", "it has the slide of the first"
+    tab.evaluate("app.show({layer: 'differs'})")
+    tab.focus("#beside-slides")
+    tab.keyboard.press("ArrowRight")
+    until(tab, "app.panes[1].scene.number === 1 && app.panes[1].picture")
+    assert tab.get_attribute("#beside-slides", "aria-activedescendant") == "beside-slide-1"
+    assert tab.get_attribute("#slides", "aria-activedescendant") == "slide-0", "the first pane keeps its own"
+    assert tab.evaluate("app.panes[1].layer") == "type", "a slide without a first look shows what there is of the type"
+    tab.keyboard.press("Home")
+    until(tab, "!app.other && app.besideSlide === null")
+
+
 def test_a_threshold_leaves_what_is_above_it(tab: Any, built: Built) -> None:
     values, positions = np.asarray(built.grid.X)[:, 0], built.grid.obsm["spatial"]
     known = _inside(built, (0, 0), (9e9, 9e9))
@@ -180,7 +194,7 @@ def test_each_pane_has_a_type_of_its_own(tab: Any, built: Built) -> None:
 
 
 def test_a_second_slide_stands_beside_at_one_magnification(tab: Any, built: Built) -> None:
-    tab.select_option("#beside-slide", "1")
+    tab.click("#beside-slide-1")
     until(tab, "app.other && app.panes[1].picture && app.panes[1].scene.number === 1")
     settle(tab)
     assert tab.inner_text("#caption-1") == "spots: T cells, predicted"
@@ -215,7 +229,7 @@ def test_a_second_slide_stands_beside_at_one_magnification(tab: Any, built: Buil
     inside = (positions < 900).all(axis=1)
     text = tab.inner_text("#selected-text")
     assert text.startswith(f"{(inside & built.spots.obs['in_scope'].to_numpy()).sum()} readable spots")
-    tab.select_option("#beside-slide", "")
+    tab.click("#beside-slide-0")
     until(tab, "!app.other && app.panes[1].scene === app.scene")
     assert tab.is_hidden("#selected"), "what was drawn on the slide goes with it"
 

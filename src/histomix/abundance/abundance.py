@@ -186,7 +186,7 @@ def join_spots(
         turned = keys.isin(abundance.values.columns).any()
         raise LabelError(
             f"none of the {len(index)} labels (such as {examples(index)}) "
-            f"belongs to one of the {len(keys)} spots (such as {examples(keys)})",
+            f"belongs to one of the {len(keys):,} spots (such as {examples(keys)})",
             where=place,
             hint="Turn the table: rows are spots, columns are cell types" if turned else "Use the same keys in both",
         )
@@ -303,7 +303,7 @@ def _check_sums(total: pd.Series, where: str | None) -> None:
     if off.any():
         spot, spot_total = total.index[off][0], total[off].iloc[0]
         raise LabelError(
-            f"the proportions of spot '{spot}' sum to {spot_total:.4g}, not 1 ({off.sum()} of {len(off)} spots)",
+            f"the proportions of spot '{spot}' sum to {spot_total:.4g}, not 1 ({off.sum():,} of {len(off):,} spots)",
             where=where,
             hint='Declare "cells per spot" if that is what these are; weights that only lack the division by their '
             "total (RCTD) are divided by a vocabulary with `renormalise: true`",

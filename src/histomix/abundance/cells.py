@@ -49,7 +49,7 @@ def nuclei_at_spots(section: Section) -> NDArray[np.float64]:
     nuclei = nuclei[np.isfinite(nuclei)]
     if not len(nuclei) or np.median(nuclei) == 0:
         raise LabelError(
-            f"nuclei were found under {(nuclei > 0).sum()} of {len(section.keys)} spots",
+            f"nuclei were found under {(nuclei > 0).sum():,} of {len(section.keys):,} spots",
             where=section.image,
             hint="Check image and mpp, or give cells_per_spot as a number",
         )

@@ -89,7 +89,7 @@ def match_section(adata: AnnData, signatures: Signatures, min_genes: int | None 
         if len(turned.in_section) > n_shared:
             raise LabelError(
                 f"has the genes in its columns ({len(turned.in_section)} of them are in the section) and "
-                f"{len(reference)} rows, such as {examples(reference)}",
+                f"{len(reference):,} rows, such as {examples(reference)}",
                 where=signatures.source,
                 hint="Turn the table: one row per gene, one column per cell type",
             )

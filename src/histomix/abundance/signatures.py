@@ -215,7 +215,8 @@ def read_cells(path: Path, cell_type_key: str | None, layer: str | None = None) 
     key = cell_type_key or _CELL_TYPE_KEY
     if key not in adata.obs:
         raise LabelError(
-            f"has {adata.n_obs} rows and no column '{key}' in obs (it has: {', '.join(map(str, adata.obs)) or 'none'})",
+            f"has {adata.n_obs:,} rows and no column '{key}' in obs "
+            f"(it has: {', '.join(map(str, adata.obs)) or 'none'})",
             where=path,
             hint="Name the column of cell types with --cell-type-key (in Python cell_type_key)",
         )

@@ -76,5 +76,5 @@ def _differences(section: Section, table: AnnData, slide: dict[str, Any]) -> lis
     if "spatial" in table.obsm and shared.any():
         moved = np.abs(np.asarray(table.obsm["spatial"], float)[shared] - section.spots_px[places[shared]]).max(axis=1)
         if (moved > _SAME_PX).any():
-            differences.append(f"at other places ({int((moved > _SAME_PX).sum())} of {int(shared.sum())} spots)")
+            differences.append(f"at other places ({int((moved > _SAME_PX).sum()):,} of {int(shared.sum()):,} spots)")
     return differences

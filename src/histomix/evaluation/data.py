@@ -304,6 +304,6 @@ def truth_rows(truth: Mapping[str, Abundance], training: TrainingSet) -> tuple[A
     notes = []
     if missing:
         why = f", {empty} of them because they hold no cells" if empty else ""
-        notes.append(f"{missing} of {len(known)} spots have no truth{why}; scores against the truth leave them out")
+        notes.append(f"{missing:,} of {len(known):,} spots have no truth{why}; scores against the truth leave them out")
         _log.warning("%s", notes[0])
     return known, notes

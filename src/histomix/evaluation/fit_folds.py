@@ -187,7 +187,7 @@ def _fit_fold(
         what = f"the prediction has shape {values.shape}, not {expected}"
         if values.shape == expected:
             bad = int((~np.isfinite(values)).any(axis=1).sum())
-            what = f"{bad} of {len(values)} predicted spots are not finite"
+            what = f"{bad:,} of {len(values):,} predicted spots are not finite"
         raise HeadError(what, where=f"head {name}, fold {fold.name}", hint="Check the head; nothing was scored")
     measured = None if intervals is None else intervals.measure(estimator, training, fold, values)
     return FoldFit(values, cost, getattr(estimator, "search_", None), measured)

@@ -32,8 +32,8 @@ def in_words(facts: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> st
     """
     lines = [
         f"{facts['protocol']} folds ({facts['protocol_means']}): {counted(len(facts['folds']), 'fold')}, "
-        f"{counted(facts['n_donors'], 'donor')}, {counted(facts['n_sections'], 'section')}, {facts['n_spots']} spots, "
-        f"{counted(len(facts['cell_types']), 'cell type')}; {facts['unit']}"
+        f"{counted(facts['n_donors'], 'donor')}, {counted(facts['n_sections'], 'section')}, "
+        f"{counted(facts['n_spots'], 'spot')}, {counted(len(facts['cell_types']), 'cell type')}; {facts['unit']}"
     ]
     for target, table in tables.items():
         lines += ["", f"against the {'labels' if target == 'label' else 'truth'}", _format(table)]

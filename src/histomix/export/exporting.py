@@ -199,7 +199,7 @@ def _kept_features(one: CompositionMap) -> AnnData | None:
     except (OSError, ValueError) as error:
         raise InputError(f"cannot be read as an array ({error})", where=path, hint="Predict the slide again") from error
     if values.shape[:1] != (len(one),):
-        what = f"has {len(values)} rows for a map of {len(one)} tiles"
+        what = f"has {len(values):,} rows for a map of {len(one):,} tiles"
         raise InputError(what, where=path, hint="Predict the slide again")
     features = AnnData(np.asarray(values, dtype=np.float32), obs=one.adata.obs[["x_px", "y_px"]].copy())
     features.obsm["spatial"] = one.xy_px

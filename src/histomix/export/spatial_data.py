@@ -98,7 +98,7 @@ def to_spatialdata(
     if features is not None:
         if not features.obs_names.equals(one.adata.obs_names):
             raise InputError(
-                f"the features are of {features.n_obs} tiles that are not the {len(one)} of the map",
+                f"the features are of {features.n_obs:,} tiles that are not the {len(one):,} of the map",
                 hint="Give the features that the map was predicted from",
             )
         tables["features"] = TableModel.parse(

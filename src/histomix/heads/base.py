@@ -103,7 +103,7 @@ class CompositionRegressor(NeighbourhoodMixin, RegressorMixin, BaseEstimator):  
         X, Y = matrix(X, "X"), abundances(y, self.unit)
         if len(X) != len(Y):
             raise HeadError(
-                f"X has {len(X)} rows and y has {len(Y)}", hint="Give one row of labels per row of features"
+                f"X has {len(X):,} rows and y has {len(Y)}", hint="Give one row of labels per row of features"
             )
         weight = (
             np.ones(len(X)) if sample_weight is None else column(sample_weight, "sample_weight", len(X)).astype(float)

@@ -50,7 +50,7 @@ def matrix(values: Any, name: str, rows: int = 1, first: int = 0) -> np.ndarray:
     if not finite.all():
         bad = first + int(np.flatnonzero(~finite)[0])
         raise HeadError(
-            f"{name} holds NaN or infinite values in {(~finite).sum()} of {len(array)} rows (first: row {bad})"
+            f"{name} holds NaN or infinite values in {(~finite).sum():,} of {len(array):,} rows (first: row {bad})"
         )
     return np.asarray(array)
 
@@ -69,13 +69,13 @@ def abundances(y: Any, unit: str) -> np.ndarray:
     if unit not in UNITS:
         raise HeadError(f"the unit is {unit!r}", hint=f"Choose one of: {', '.join(UNITS)}")
     if (Y < 0).any():
-        raise HeadError(f"y holds negative abundances in {(Y < 0).any(axis=1).sum()} of {len(Y)} rows")
+        raise HeadError(f"y holds negative abundances in {(Y < 0).any(axis=1).sum():,} of {len(Y):,} rows")
     if unit == "proportion":
         off = np.abs(Y.sum(axis=1) - 1) > SUM_TOLERANCE
         if off.any():
             first = int(np.flatnonzero(off)[0])
             raise HeadError(
-                f"the unit is proportion, but {off.sum()} of {len(Y)} rows of y do not sum to 1 "
+                f"the unit is proportion, but {off.sum():,} of {len(Y):,} rows of y do not sum to 1 "
                 f"(first: row {first}, sum {Y[first].sum():.4g})",
                 hint="Divide each row by its sum, or say unit='cells per spot'",
             )

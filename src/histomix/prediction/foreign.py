@@ -103,7 +103,7 @@ def plan_features(
             kept &= region_at(regions, xy_px) >= 0
         if not kept.any():
             raise SlideError(
-                f"none of the {len(kept)} tiles that have features is on tissue"
+                f"none of the {len(kept):,} tiles that have features is on tissue"
                 + ("" if settings.regions is None else " in the regions"),
                 where=slide.path,
                 hint="Check that the features are of this slide, and --origin and --scaled",

@@ -49,7 +49,7 @@ def remarks_of(
     if scale is not None and scale["told"]:
         remarks.append(str(scale["words"]))
     if unreadable:
-        remarks.append(f"{unreadable} of {len(plan)} tiles could not be read")
+        remarks.append(f"{unreadable:,} of {len(plan):,} tiles could not be read")
     upsampling = plan.facts["slide"]["upsampling"]
     if upsampling > 1.05:
         remarks.append(f"tiles are interpolated, {upsampling:.2f} times finer than the slide")

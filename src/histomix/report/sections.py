@@ -111,7 +111,7 @@ def section_view(
     facts: dict[str, Any] = {
         "id": place,
         "name": name,
-        "caption": f"{name}, donor {_donor(evaluation, name)}: {len(label)} spots and the most abundant type of each",
+        "caption": f"{name}, donor {_donor(evaluation, name)}: {len(label):,} spots and the most abundant type of each",
         "figure": None,
         "pairs": [],
     }

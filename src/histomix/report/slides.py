@@ -84,7 +84,7 @@ def _notes(one: SlideMap) -> list[str]:
         notes.append(f"This map is of an earlier run: the last attempt on this slide failed. {one.failure}")
     unread = int((~composition.read_ok).sum())
     if unread:
-        notes.append(f"{unread} of {len(composition)} tiles could not be read; they are left blank.")
+        notes.append(f"{unread:,} of {len(composition):,} tiles could not be read; they are left blank.")
     if not reading.statement and reading.in_scope_share < _CARE:
         notes.append(
             f"Only {whole_percent(reading.in_scope_share)} of the tiles look like the training tissue; the others are "

@@ -56,7 +56,7 @@ class HeadFacts:
         lines = [
             f"{card.get('name', 'head')} from {self.source}" + (f", commit {self.revision}" if self.revision else "")
         ]
-        lines.append(f"  {self.n_bytes / 1e6:,.1f} MB, {card.get('digest')}")
+        lines.append(f"  {self.n_bytes / 1e6:,.1f} MB, card {card.get('digest')}")
         lines += [
             f"  {line}" for line in [*card_summary(card), *card_terms(card), *level_lines(card), *answer_lines(card)]
         ]

@@ -96,7 +96,7 @@ def tiles_at_spots(
         raise InputError(f"the positions of the spots are not numbers ({error})", where=slide.path) from error
     if centres.shape != (len(index), 2) or not np.isfinite(centres).all():
         raise InputError(
-            f"{len(index)} spots need as many finite positions (x, y); found an array of {centres.shape}",
+            f"{len(index):,} spots need as many finite positions (x, y); found an array of {centres.shape}",
             where=slide.path,
         )
     if not index.is_unique:

@@ -121,7 +121,7 @@ def _refuse_far_places(adata: AnnData, path: Path) -> None:
     if far.any():
         x, y = xy_px[far][0]
         raise SectionError(
-            f"has {far.sum()} spots where no image is: '{adata.obs_names[far][0]}' lies at x={x:g}, y={y:g}",
+            f"has {far.sum():,} spots where no image is: '{adata.obs_names[far][0]}' lies at x={x:g}, y={y:g}",
             where=path,
             hint="Mend their places, in px of the image, or remove them",
         )
@@ -174,10 +174,10 @@ def _mismatch(
         return SectionError(
             "is genes x spots: its columns are the spots", where=counts_path, hint="Transpose it to spots x genes"
         )
-    matched = "none" if not counted.any() else f"only {counted.sum()}"
+    matched = "none" if not counted.any() else f"only {counted.sum():,}"
     ours, theirs = (", ".join(map(str, index[:_EXAMPLES])) for index in (spots, keys))
     return SectionError(
-        f"{matched} of its {len(spots)} spots are in the counts {counts_path}: "
+        f"{matched} of its {len(spots):,} spots are in the counts {counts_path}: "
         f"the spots are called {ours}, those of the counts {theirs}",
         where=spots_path,
         hint="Give the counts of this section, with the same spot keys",

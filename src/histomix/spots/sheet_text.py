@@ -74,7 +74,7 @@ def _read_csv(content: str, path: Path, known: Collection[str]) -> SheetText:
             continue
         if any(cells[len(text.columns) :]):
             text.faults.append(
-                f"row {number}: has {len(cells)} cells for {len(text.columns)} columns; quote cells that hold a comma"
+                f"row {number}: has {len(cells):,} cells for {len(text.columns)} columns; quote cells that hold a comma"
             )
         text.entries.append(Entry(f"row {number}", dict(zip(text.columns, cells, strict=False))))
     return text

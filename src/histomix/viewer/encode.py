@@ -29,6 +29,23 @@ def packed(values: np.ndarray, greatest: float) -> str:
     return base64.b64encode(scaled.tobytes()).decode()
 
 
+def packed_codes(codes: np.ndarray, kinds: int) -> str:
+    """Whole numbers below ``kinds``, base64: a byte each where they fit, else two; NaN becomes the greatest."""
+    kind = "u1" if kinds < 255 else "<u2"
+    whole = np.where(np.isfinite(codes), codes, np.iinfo(kind).max)
+    return base64.b64encode(whole.astype(kind).tobytes()).decode()
+
+
+def packed_bytes(values: np.ndarray) -> str:
+    """uint8 as base64."""
+    return base64.b64encode(values.tobytes()).decode()
+
+
+def packed_flags(flags: np.ndarray) -> str:
+    """A bit each, the first of a byte its highest, base64."""
+    return packed_bytes(np.packbits(np.asarray(flags, bool)))
+
+
 def packed_positions(values: np.ndarray) -> str:
     """Positions, level-0 px, as 32-bit floats (little endian), base64."""
     return base64.b64encode(np.ascontiguousarray(values, dtype="<f4").tobytes()).decode()

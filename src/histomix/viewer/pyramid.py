@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ..slides import Slide
-from .encode import write_script
+from .encode import packed_flags, write_script
 
 TILE_PX = 512
 _QUALITY = 82
@@ -78,7 +78,7 @@ def write_pyramid(slide: Slide, folder: Path, key: str, levels: list[Level], wro
                 here[row * level.columns + column] = True
             done += 1
             wrote(done)
-        present.append(base64.b64encode(np.packbits(here).tobytes()).decode())
+        present.append(packed_flags(here))
     return present
 
 

@@ -163,7 +163,7 @@ def _map(one: CompositionMap, images: _Images, folder: Path | None = None) -> Vi
     if training:
         words += f", trained on {counted(training['n_spots'], 'spot')} of {counted(training['n_donors'], 'donor')}"
     readable = one.read_ok
-    notes = [] if readable.all() else [f"{(~readable).sum()} tiles could not be read."]
+    notes = [] if readable.all() else [f"{counted(int((~readable).sum()), 'tile')} could not be read."]
     scope = float(one.in_scope[readable].mean()) if readable.any() else 0.0
     notes.append(f"{whole_percent(scope)} of the readable tiles are in scope of the head; the others are in no number.")
     if one.areas_mm2:

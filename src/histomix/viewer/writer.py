@@ -37,7 +37,8 @@ from ..pages.page import source_digest
 from ..progress import Progress
 from ..provenance import atomic_path, require_folder
 from ..slides import Slide
-from .encode import areas_picture, greatest_of, packed_positions, script_json, write_layer, write_script
+from .encode import areas_picture, script_json, write_script
+from .layers import Numbers, write_overview, write_places, write_state, write_type
 from .pyramid import TILE_PX, pyramid_levels, write_pyramid
 
 if TYPE_CHECKING:
@@ -150,32 +151,24 @@ def _write_slide(one: ViewerSlide, key: str, data: Path, mpp: float, progress: P
         slide, folder / "tiles", f"{key}/tiles", levels, lambda done: progress(f"view {one.name}", done, total)
     )
     obs, types = composition.adata.obs, composition.cell_types
-    values = composition.values().to_numpy(float)
-    colours = type_colours(types)
+    colours, reading = type_colours(types), composition.reading
     label = None if one.label is None else one.label.reindex(index=obs.index, columns=types).to_numpy(float)
-    bounds = {name: table.to_numpy(float) for name, table in composition.bounds.items()}
-    tops = [_write_type(folder, key, number, values, bounds, label) for number in range(len(types))]
-    state = {
-        "novelty": composition.novelty,
-        "in_scope": composition.in_scope.astype(float),
-        "read_ok": composition.read_ok.astype(float),
-        "dominant": _dominant(values),
-        "label_dominant": np.full(len(obs), np.nan) if label is None else _dominant(label),
-    }
-    answers, state["answer"] = _answers(composition)
-    # Codes of types are told from "none" by the missing mark, so every array of the state has the scale of the codes.
-    write_layer(folder, key, "state", state, float(max(len(types), len(answers), 2)))
-    write_script(folder, key, "places", packed_positions(composition.xy_px))
-    write_script(folder, key, "ids", [str(name) for name in obs.index])
-    raster = one.areas if composition.areas_mm2 else None
-    if raster is not None:
-        write_script(folder, key, "areas", areas_picture(raster))
-    reading = composition.reading
-    told = [*one.notes, answers_sentence(composition), *reading.notes, words_by_type(reading.good_for)]
+    values = composition.values().to_numpy(float)
     means = {
         "value": [None] * len(types) if reading.statement else _means(values[reading.used]),
         "label": None if label is None else _means(label),
     }
+    bounds = {name: table.to_numpy(float) for name, table in composition.bounds.items()}
+    numbers = Numbers(values, bounds, label, np.asarray(composition.in_scope, bool), means["value"] or [])
+    varying = [types.index(name) for name in varying_types(composition).shown] if label is None else []
+    tops = [write_type(folder, key, number, numbers) for number in range(len(types))]
+    differs_top = write_overview(folder, key, numbers, varying)
+    answers = write_state(folder, key, composition, numbers)
+    write_places(folder, key, composition)
+    raster = one.areas if composition.areas_mm2 else None
+    if raster is not None:
+        write_script(folder, key, "areas", areas_picture(raster))
+    told = [*one.notes, answers_sentence(composition), *reading.notes, words_by_type(reading.good_for)]
     return {
         "key": key,
         "name": one.name,
@@ -183,7 +176,8 @@ def _write_slide(one: ViewerSlide, key: str, data: Path, mpp: float, progress: P
         "head": one.head,
         "notes": [str(note) for note in told if note],
         "statement": reading.statement,
-        "varying": [types.index(name) for name in varying_types(composition).shown] if label is None else [],
+        "varying": varying,
+        "differs_top": differs_top,
         "good_for": [reading.good_for[name] for name in types],
         "refers_to": reading.refers_to,
         "refers_short": reading.refers_short,
@@ -205,7 +199,7 @@ def _write_slide(one: ViewerSlide, key: str, data: Path, mpp: float, progress: P
         "has_bounds": len(bounds) == 2,
         "has_label": label is not None,
         "has_scope": "in_scope" in obs,
-        "has_novelty": bool(np.isfinite(state["novelty"]).any()),
+        "has_novelty": bool(np.isfinite(np.asarray(composition.novelty, float)).any()),
         "interval_words": _interval_words(composition),
         "novelty_words": NOVELTY_WORDS,
         "top": max(tops, default=1.0),
@@ -228,43 +222,11 @@ def _raster_px(composition: CompositionMap, raster: np.ndarray) -> list[float]:
     return [raster.shape[1] * scale, raster.shape[0] * scale]
 
 
-def _write_type(
-    folder: Path, key: str, number: int, values: np.ndarray, bounds: Mapping[str, np.ndarray], label: np.ndarray | None
-) -> float:
-    """Write one cell type; the top of its scale is returned."""
-    arrays = {"value": values[:, number], **{name: table[:, number] for name, table in bounds.items()}}
-    arrays |= {} if label is None else {"label": label[:, number]}
-    read = [arrays[name] for name in ("value", "label") if name in arrays]
-    known = np.concatenate([one[np.isfinite(one)] for one in read])
-    top = greatest_of(*read)
-    scales = {"top": top, "usual": float(np.percentile(known, 99)) if known.size else top}
-    scales["usual"] = scales["usual"] if scales["usual"] > 0 else top
-    if len(bounds) == 2:
-        scales["width"] = greatest_of(arrays["upper"] - arrays["lower"])
-    write_layer(folder, key, f"type{number}", arrays, greatest_of(*arrays.values()), scales)
-    return top
-
-
 def _interval_words(composition: CompositionMap) -> str:
     """What the intervals are, with their level where the map says it."""
     facts = composition.manifest.get("calibration") or composition.head.get("calibration") or {}
     level = facts.get("level")
     return f"{100 * level:g} % interval" if isinstance(level, int | float) else "interval"
-
-
-def _dominant(values: np.ndarray) -> np.ndarray:
-    known = np.isfinite(values).all(axis=1)
-    dominant = np.full(len(values), np.nan)
-    dominant[known] = values[known].argmax(axis=1)
-    return dominant
-
-
-def _answers(composition: CompositionMap) -> tuple[list[str], np.ndarray]:
-    """The words that tiles are answered with, and the number of each tile's; NaN in a map without answers."""
-    if composition.answer is None:
-        return [], np.full(len(composition), np.nan)
-    words, codes = np.unique(composition.answer, return_inverse=True)
-    return [str(word) for word in words], codes.astype(float)
 
 
 def _means(values: np.ndarray) -> list[float]:

@@ -105,7 +105,7 @@ def fit_spots(
     needed, available = memory_needed(n_spots, n_genes, signature.shape[1]), available_memory()
     if available is not None and needed > available:
         raise InputError(
-            f"cell2location on {n_spots} spots x {n_genes} genes needs about {needed / 1e9:.2g} GB of memory, and "
+            f"cell2location on {n_spots:,} spots x {n_genes:,} genes needs about {needed / 1e9:.2g} GB of memory, and "
             f"{available / 1e9:.2g} GB are available",
             hint='Use fewer genes (n_genes), or fit sections one by one (fit="section")',
         )

@@ -48,7 +48,7 @@ def check_counts(counts: ArrayLike | sparse.csr_matrix, integers: bool = True) -
         (data != np.rint(data), "fractions"),
     ):
         if wrong.any() and (integers or kind != "fractions"):
-            raise LabelError(f"{wrong.sum()} of the counts are {kind} (such as {data[wrong][0]:.6g})", hint=_RAW)
+            raise LabelError(f"{wrong.sum():,} of the counts are {kind} (such as {data[wrong][0]:.6g})", hint=_RAW)
     return table
 
 

@@ -139,7 +139,7 @@ def _transfer(
                     done += len(chunk)
                     progress(done, told.size or done)
             if told.size is not None and done < told.size:
-                raise ConnectionError(f"{done} of {told.size} bytes arrived")
+                raise ConnectionError(f"{done:,} of {told.size:,} bytes arrived")
             return told
         except HistomixError:
             raise

@@ -79,7 +79,7 @@ def _part(store: Any, path: Path, encoder: str | None) -> Part:
         if shapes.geometry.isna().any():
             raise FeatureError("the table names tiles that the store has no outline of", where=path, hint=_HINT)
     if len(shapes) != table.n_obs:
-        raise FeatureError(f"{table.n_obs} features are of {len(shapes)} tiles", where=path, hint=_HINT)
+        raise FeatureError(f"{table.n_obs} features are of {len(shapes):,} tiles", where=path, hint=_HINT)
     spec = specs.get(region) or {}
     corners = shapes.geometry.bounds[["minx", "miny"]].to_numpy()
     facts = TileFacts(encoder=wanted[0], **_of_spec(spec, path), **_of_slide(store.attrs.get("slide_properties") or {}))

@@ -295,7 +295,7 @@ class _Import:
         if len(found.rows) < _FEWEST_MATCHED * len(spots_px):
             far = nearest(centres, tiles.vectors, spots_px, mpp, np.inf).distance_um
             raise FeatureError(
-                f"only {len(found.rows)} of {len(spots_px)} spots have a tile within "
+                f"only {len(found.rows):,} of {len(spots_px):,} spots have a tile within "
                 f"{self._tolerance(section, side_px0 * mpp):.4g} um; half of them are {np.median(far):.4g} um or more "
                 "from the nearest",
                 where=tiles.where,
@@ -423,7 +423,7 @@ def _no_slide(mpp: float) -> dict[str, Any]:
 def _require_most(section: Section, tiles: ForeignTiles, count: int, what: str) -> None:
     if count < _FEWEST_MATCHED * len(section.keys):
         raise FeatureError(
-            f"only {count} of {len(section.keys)} spots of section {section.name} have the {what}",
+            f"only {count:,} of {len(section.keys):,} spots of section {section.name} have the {what}",
             where=tiles.where,
             hint="Give the features of this very section",
         )

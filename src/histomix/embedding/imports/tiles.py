@@ -219,7 +219,7 @@ def _checked(vectors: np.ndarray, where: Path) -> np.ndarray:
     if not finite.all():
         rows = np.flatnonzero(~finite.all(axis=1))
         held = np.isnan(vectors[rows]).any(axis=1)
-        shown = f"{counted(len(rows), 'row')} of {len(vectors)}, the first row {rows[0]}"
+        shown = f"{counted(len(rows), 'row')} of {len(vectors):,}, the first row {rows[0]}"
         if held.any():
             raise FeatureError(f"features are NaN in {shown}", where=where, hint=f"{_EXTRACT_AGAIN} of these tiles")
         if vectors.dtype == np.float16:
@@ -245,7 +245,7 @@ def _places(xy: np.ndarray, where: Path) -> np.ndarray:
     if len(unique) < len(places):
         x, y = unique[counts > 1][0]
         raise FeatureError(
-            f"{counted(int((counts > 1).sum()), 'place')} of {len(unique)} come more than once (x {x:g}, y {y:g})",
+            f"{counted(int((counts > 1).sum()), 'place')} of {len(unique):,} come more than once (x {x:g}, y {y:g})",
             where=where,
             hint="Remove the copies: a tile has one row",
         )

@@ -116,7 +116,7 @@ def cells_in_tiles(
         for count, why in (
             (int((~measured).sum()), "have no cell within reach and count as not measured"),
             (int((measured & untyped).sum()), "are left out: over half of their cells have no type"),
-            (int(few.sum()), f"are left out: they hold fewer than {min_cells} cells"),
+            (int(few.sum()), f"are left out: they hold fewer than {min_cells:,} cells"),
         )
         if count
     ]

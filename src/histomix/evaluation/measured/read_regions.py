@@ -91,7 +91,7 @@ class Regions:
             names[near] = np.array(self.names, dtype=object)[nearest[near]]
         if not _any(names):
             raise InputError(
-                f"none of the {len(keys)} spots (such as {keys[0] if len(keys) else '-'}) lies in a region",
+                f"none of the {len(keys):,} spots (such as {keys[0] if len(keys) else '-'}) lies in a region",
                 where=self.source,
                 hint="Give the regions of this section, with the same keys or in level-0 px of the same image",
             )

@@ -68,7 +68,7 @@ def score(
         bad = int((~np.isfinite(values)).any(axis=1).sum())
         if bad:
             raise InputError(
-                f"{bad} of {len(y)} spots have {what} values that are not finite", hint="Mend or drop them"
+                f"{bad:,} of {len(y):,} spots have {what} values that are not finite", hint="Mend or drop them"
             )
     types = [str(name) for name in cell_types]
     parts: list[pd.DataFrame] = []

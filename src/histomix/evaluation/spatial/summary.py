@@ -181,7 +181,7 @@ class _Section:
         alone = self.weights.alone
         if not alone:
             return []
-        return [f"section {self.name}: {alone} of {len(self.values)} spots have no neighbour at this length scale"]
+        return [f"section {self.name}: {alone:,} of {len(self.values):,} spots have no neighbour at this length scale"]
 
     def prediction(self, head: str) -> Array | None:
         """Values of a head at the spots of the labels; None where it has not predicted them all."""

@@ -25,7 +25,7 @@ def outside_text(xy_px: np.ndarray, size_px: tuple[int, int]) -> str:
     negative = int((xy_px < 0).any(axis=1).sum())
     tail = f"; {negative} have negative coordinates" if negative else ""
     return (
-        f"{out.sum()} of {len(xy_px)} spots ({out.mean():.1%}) lie outside the image of "
+        f"{out.sum():,} of {len(xy_px):,} spots ({out.mean():.1%}) lie outside the image of "
         f"{size_px[0]} x {size_px[1]} px: {', '.join(parts)}, up to {far_px:.0f} px away{tail}"
     )
 

@@ -19,9 +19,9 @@ function colourByValue(values, top, map, least = 0) {
 }
 // More or less than a mean; pale where an interval holds the mean.
 const PALE = 0.7;
+const paler = (colour) => colour.map((part) => Math.round(part + PALE * (255 - part)));
 function colourBySign(layer, mean, top, least = 0) {
-  const table = Uint32Array.from(FACTS.signed, packedColour);
-  const pale = Uint32Array.from(FACTS.signed, (colour) => packedColour(colour.map((part) => Math.round(part + PALE * (255 - part)))));
+  const table = Uint32Array.from(FACTS.signed, packedColour), pale = Uint32Array.from(FACTS.signed, (colour) => packedColour(paler(colour)));
   return (i) => {
     const value = layer.value[i];
     if (Number.isNaN(value) || Math.abs(value - mean) < least) return 0;
@@ -29,16 +29,15 @@ function colourBySign(layer, mean, top, least = 0) {
     return (unsure ? pale : table)[Math.max(0, Math.min(255, Math.round(127.5 + 127.5 * (value - mean) / top)))];
   };
 }
-// 99th percentile of the differences from the mean, over the tiles in scope.
-function usualDifference(layers, means, data) {
-  const found = [];
-  for (const layer of layers) {
-    for (let i = 0; i < data.n; i++) {
-      if (data.in_scope[i] > 0.5 && !Number.isNaN(layer.value[i])) found.push(Math.abs(layer.value[i] - means[layer.number]));
-    }
+// The same in the few steps of the overview: sure ones, then as many unsure, then none.
+const SMALL_STEPS = 127;
+function colourBySmall(codes) {
+  const table = new Uint32Array(256);
+  for (let step = 0; step < SMALL_STEPS; step++) {
+    const colour = FACTS.signed[Math.round(255 * step / (SMALL_STEPS - 1))];
+    table[step] = packedColour(colour); table[step + SMALL_STEPS] = packedColour(paler(colour));
   }
-  const sorted = Float32Array.from(found).sort();
-  return sorted[Math.floor(0.99 * (sorted.length - 1))] || 1;
+  return (i) => table[codes[i]];
 }
 function colourByCode(codes, colours) {
   const table = Uint32Array.from(colours, packedColour);
@@ -119,9 +118,8 @@ class Layers {
   // The scale of the overview, so that all types that vary compare; a type beyond it has its own.
   differsTop(at) {
     return this.top(at, ({ scene, type }) => {
-      const layer = scene.data.layers.get(type), { meta, data } = scene;
-      if (!layer) return 0;
-      return meta.varying.includes(type) && scene.top ? scene.top : layer.usualDifference ||= usualDifference([layer], meta.means.value, data);
+      const { meta } = scene;
+      return meta.varying.includes(type) ? meta.differs_top : scene.data.layers.get(type)?.differs ?? 0;
     });
   }
   caption({ layer, type, scene }) {
@@ -200,7 +198,13 @@ const HATCHES = {
   },
   unread: { step: 6, lines: [["rgb(255,255,255)", 0.75, 6, "M0,3 L6,3"], ["rgb(60,60,70)", 0.95, 1, "M0,0 L6,6 M6,0 L0,6"]] },
 };
+const HATCHED = new Map();
 function hatchPattern(context, kind, ratio) {
+  const name = `${kind} ${ratio}`;
+  if (!HATCHED.has(name)) HATCHED.set(name, hatchCell(kind, ratio));
+  return context.createPattern(HATCHED.get(name), "repeat");
+}
+function hatchCell(kind, ratio) {
   const { step, lines } = HATCHES[kind], cell = document.createElement("canvas");
   cell.width = cell.height = step * ratio;
   const own = cell.getContext("2d");
@@ -209,5 +213,5 @@ function hatchPattern(context, kind, ratio) {
     own.strokeStyle = colour; own.globalAlpha = alpha; own.lineWidth = wide;
     own.stroke(new Path2D(path));
   }
-  return context.createPattern(cell, "repeat");
+  return cell;
 }

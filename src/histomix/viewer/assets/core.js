@@ -46,6 +46,17 @@ function unpacked(text, max) {
   return values;
 }
 
+// Whole numbers of a byte or two, the greatest for "none"; and one bit for each tile.
+function codesOf(text, kinds) {
+  const bytes = bytesOf(text), codes = kinds < 255 ? bytes : new Uint16Array(bytes.buffer), none = kinds < 255 ? 255 : 65535;
+  return Float32Array.from(codes, (code) => (code === none ? NaN : code));
+}
+function flagsOf(text, n) {
+  const bytes = bytesOf(text), flags = new Uint8Array(n);
+  for (let i = 0; i < n; i++) flags[i] = bytes[i >> 3] >> (7 - (i & 7)) & 1;
+  return flags;
+}
+
 // One slide's numbers, loaded as they are asked for.
 class SlideData {
   constructor(meta) {
@@ -60,15 +71,17 @@ class SlideData {
       .then((bitmap) => ({ bitmap, size_px: this.meta.areas_px }));
   }
   load(name) { return HX.load(`${this.meta.key}/${name}`, `data/${this.meta.key}/${name}.js`); }
-  async open() {
+  open() { return this.opened ||= this.read(); }
+  async read() {
     const [places, state] = await Promise.all([this.load("places"), this.load("state")]);
     const xy = new Float32Array(bytesOf(places).buffer);
     this.n = xy.length / 2;
     this.x = new Float32Array(this.n); this.y = new Float32Array(this.n);
     for (let i = 0; i < this.n; i++) { this.x[i] = xy[2 * i]; this.y[i] = xy[2 * i + 1]; }
-    for (const name of ["novelty", "in_scope", "read_ok", "dominant", "label_dominant", "answer"]) {
-      this[name] = unpacked(state[name], state.max);
-    }
+    this.novelty = unpacked(state.novelty, state.novelty_max);
+    for (const [name, text] of Object.entries(state.flags)) this[name] = flagsOf(text, this.n);
+    const none = new Float32Array(this.n).fill(NaN), kinds = Math.max(this.meta.types.length, this.meta.answers.length);
+    for (const name of ["dominant", "label_dominant", "answer"]) this[name] = name in state.codes ? codesOf(state.codes[name], kinds) : none;
     return this;
   }
   type(number) {
@@ -80,13 +93,22 @@ class SlideData {
     return this.coming.get(number);
   }
   unpack(number, found) {
-    const layer = { number, top: found.top, usual: found.usual, widthTop: found.width };
+    const layer = { number, top: found.top, usual: found.usual, differs: found.differs, widthTop: found.width };
     for (const part of ["value", "lower", "upper", "label"]) {
       layer[part] = part in found ? unpacked(found[part], found.max) : null;
     }
-    if (layer.lower) layer.width = layer.upper.map((value, i) => value - layer.lower[i]);
+    // Asked for when it is shown.
+    Object.defineProperty(layer, "width", { get() { return this.widths ||= this.lower && this.upper.map((value, i) => value - this.lower[i]); } });
     this.layers.set(number, layer);
     return layer;
+  }
+  // A byte for each tile and type that varies: see the overview.
+  small() { return this.smalls ||= this.load("overview").then((found) => found.map(bytesOf)); }
+  // What a first view needs, read while the program sets itself up; whoever waits for it is told what failed.
+  early() {
+    const { varying } = this.meta;
+    for (const part of [this.open(), ...(varying.length ? [this.type(varying[0]), this.small()] : [])]) part.catch(() => {});
+    return this;
   }
   // One after the other, so that moving and switching stay smooth while the rest comes in.
   async all() {
@@ -118,4 +140,5 @@ function format(value, unit, digits = 1) {
 }
 const signed = (value, unit) => `${value > 0 ? "+" : value < 0 ? "−" : ""}${format(Math.abs(value), unit)}`;
 const greatest = (values) => Math.max(0, ...values.filter((value) => !Number.isNaN(value))) || 1;
-const grouped = (number) => number.toLocaleString("en");
+// By hand: the browser's own way reads its tables of languages first, 20 ms of a first view.
+const grouped = (number) => String(number).replace(/\B(?=(\d{3})+$)/g, ",");

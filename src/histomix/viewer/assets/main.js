@@ -14,7 +14,11 @@ class App {
     this.readout = new Readout(this);
     this.overview = new Overview(this);
     this.panel = new Panel(this);
-    this.slides = new Slides(this);
+    // The second pane has the slide of the first until another is chosen for it.
+    this.slides = [
+      new Slides(this, $("slides"), { choose: (number) => this.open(number), chosen: () => this.scene?.number }),
+      new Slides(this, $("beside-slides"), { choose: (number) => this.show({ besideSlide: number === this.scene?.number ? null : number }), chosen: () => this.besideSlide ?? this.scene?.number }),
+    ];
     this.panes = [0, 1].map((number) => new Pane($(`pane-${number}`), this.view, this, number));
     this.minimaps = this.panes.map((pane, number) => new Minimap(this, pane, number));
     this.aimed = this.panes[0];
@@ -29,16 +33,16 @@ class App {
   get drawnOn() { return this.panes.find((pane) => pane.scene && pane.scene === this.selection.scene)?.scene || this.scene; }
   visiblePanes() { return this.panes ? this.panes.slice(0, this.beside === "off" ? 1 : 2) : []; }
   redraw() { this.panes.forEach((pane) => pane.redraw()); }
-  pictured(scene) { this.redraw(); if (scene === this.scene) this.overview.redraw(); this.minimaps.forEach((map) => map.redraw()); }
+  pictured(scene) { this.redraw(); if (scene === this.scene) this.overview.redraw(true); this.minimaps.forEach((map) => map.redraw()); }
   status(text) { $("status").textContent = text; }
   say(text) { $("said").textContent = text; }
   caption(pane) { return (this.other ? `${pane.scene.meta.name}: ` : "") + this.layers.caption(pane); }
 
-  async open(number) {
+  async open(number, begun) {
     const turn = ++this.turns;
     this.status(`Loading ${FACTS.slides[number].name}`);
     try {
-      const scene = await Scene.open(number, this), { meta, data } = scene;
+      const scene = await Scene.open(number, this, begun), { meta, data } = scene;
       if (turn !== this.turns) return;
       const before = this.meta, same = before ? meta.types.indexOf(before.types[this.type]) : -1;
       if (this.scene && this.scene !== this.other) this.scene.close();
@@ -59,7 +63,6 @@ class App {
       if (this.besideSlide === null) { this.beside = meta.has_label ? "label" : "off"; this.besideType = null; }
       $("second").hidden = this.beside === "off";
       this.panel.opened();
-      this.slides.shown(number);
       this.fit("map");
       await this.overview.open();
       await this.show({});
@@ -69,7 +72,7 @@ class App {
       document.documentElement.dataset.ready = meta.key;
       // The other types come when the view stands, and then the thumbnails.
       const later = window.requestIdleCallback || ((act) => setTimeout(act, 300));
-      later(() => { if (data === this.data) data.all().catch((error) => this.status(error.message)).then(() => this.slides.begin()); }, { timeout: 3000 });
+      later(() => { if (data === this.data) data.all().catch((error) => this.status(error.message)).then(() => this.slides.forEach((slides) => slides.begin())); }, { timeout: 3000 });
     } catch (error) { this.status(`${FACTS.slides[number].name}: ${error.message}`); }
   }
   // What varies most, else what there is most of.
@@ -92,7 +95,6 @@ class App {
         return [type, ...inks].filter((number) => number >= 0).map((number) => scene.data.type(number));
       }));
       if (turn !== this.shows) return;
-      if (other !== this.scene && other.meta.varying.length && this.panes[1].layer === "differs") await other.varying();
       for (const pane of this.panes) {
         const areas = pane.layer === "areas" ? await pane.scene.data.areas() : null;
         if (turn !== this.shows) return;
@@ -120,6 +122,7 @@ class App {
     Object.assign(first, { scene: this.scene, layer: this.layer, type: this.type });
     const type = other.meta.types.indexOf(this.besideType ?? this.meta.types[this.type]), twin = { type: "label", differs: "label", dominant: "label_dominant" }[this.layer];
     let layer = this.beside === "off" ? "none" : this.beside === "same" ? this.layer : this.beside === "label" && twin ? twin : this.beside;
+    if (layer === "differs" && !this.layers.has(layer, other)) layer = "type";  // its map has no such first look
     if (!this.layers.has(layer, other) || (type < 0 && OF_TYPE.includes(layer))) layer = "none";
     if (second.scene !== other) second.picture = null;  // it is of another slide
     Object.assign(second, { scene: other, layer, type, view: other === this.scene ? this.view : this.otherView });
@@ -242,18 +245,19 @@ class App {
     const action = (onSlide && moves[event.key]) || ($("single").checked && letters[event.key]);
     if (action) { event.preventDefault(); action(); }
   }
-  // A link may name the slide: index.html#slide=P4S1
-  linked() {
-    const wanted = new URLSearchParams(location.hash.slice(1)).get("slide");
-    return Math.max(0, FACTS.slides.findIndex((slide) => slide.name === wanted));
-  }
 }
 
+// A link may name the slide: index.html#slide=P4S1
+function linked() {
+  const wanted = new URLSearchParams(location.hash.slice(1)).get("slide");
+  return Math.max(0, FACTS.slides.findIndex((slide) => slide.name === wanted));
+}
+const begun = new SlideData(FACTS.slides[linked()]).early();
 const app = new App();
 app.setTheme(window.matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
 app.setOpacity(app.opacity);
 document.addEventListener("keydown", (event) => app.key(event));
-window.addEventListener("hashchange", () => app.open(app.linked()));
+window.addEventListener("hashchange", () => app.open(linked()));
 const clicks = {
   "tool-pan": () => app.setTool("pan"), "tool-rectangle": () => app.setTool("rectangle"), "tool-lasso": () => app.setTool("lasso"),
   "zoom-in": () => app.zoom(1.6), "zoom-out": () => app.zoom(1 / 1.6), "zoom-fit": () => app.fit(), keep: () => app.regions.keep(),
@@ -279,4 +283,4 @@ $("regions-file").addEventListener("change", async ({ target }) => {
   target.value = "";
   app.selectionChanged();
 });
-app.open(app.linked());
+app.open(linked(), begun);

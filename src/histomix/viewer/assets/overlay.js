@@ -29,13 +29,12 @@ class Overlay {
       this.before[i] = this.lastOf(place);
       if (this.last instanceof Map) this.last.set(place, i + 1); else this.last[place] = i + 1;
     }
-    this.stateOf = (i) => (data.read_ok[i] < 0.5 ? "unread" : data.in_scope[i] < 0.5 ? "outside" : "");
+    this.stateOf = (i) => (data.read_ok[i] ? (data.in_scope[i] ? "" : "outside") : "unread");
     this.counts = { outside: 0, unread: 0 };
     this.boxes = { outside: [Infinity, Infinity, -Infinity, -Infinity], unread: [Infinity, Infinity, -Infinity, -Infinity] };
     for (let i = 0; i < n; i++) {
-      const kind = this.stateOf(i);
-      if (!kind) continue;
-      const box = this.boxes[kind];
+      if (data.read_ok[i] && data.in_scope[i]) continue;
+      const kind = this.stateOf(i), box = this.boxes[kind];
       this.counts[kind]++;
       box[0] = Math.min(box[0], x[i]); box[1] = Math.min(box[1], y[i]); box[2] = Math.max(box[2], x[i]); box[3] = Math.max(box[3], y[i]);
     }
@@ -123,26 +122,31 @@ class Overlay {
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.drawImage(sheet, 0, 0);
   }
-  // Hatching is a pattern in screen px, cut out by the mask of the tiles, where there are any in view.
-  hatch(context, transform, view, ratio) {
-    const layer = this.layer ||= document.createElement("canvas"), [scale, , , , e, f] = transform, half = this.cell / 2;
-    if (layer.width !== view.width || layer.height !== view.height) { layer.width = view.width; layer.height = view.height; }
-    const own = layer.getContext("2d");
+  // Hatching is a pattern in screen px, cut out by the mask of the tiles, where there are any in view. kept: what was
+  // made for the same view before, for the next colours on it.
+  hatch(context, transform, view, ratio, kept = {}) {
+    const [scale, , , , e, f] = transform, half = this.cell / 2, place = [this.data.meta.key, ...transform, view.width, view.height].join();
     for (const [kind, mask] of Object.entries(this.masks)) {
       const [x0, y0, x1, y1] = this.boxes[kind];
       const left = Math.max(0, Math.floor((x0 - half) * scale + e)), top = Math.max(0, Math.floor((y0 - half) * scale + f));
       const wide = Math.min(view.width, Math.ceil((x1 + half) * scale + e)) - left;
       const high = Math.min(view.height, Math.ceil((y1 + half) * scale + f)) - top;
       if (wide <= 0 || high <= 0) continue;
-      own.setTransform(1, 0, 0, 1, 0, 0);
-      own.globalCompositeOperation = "source-over";
-      own.clearRect(left, top, wide, high);
-      own.setTransform(...transform);
-      this.draw(own, mask, 1, view);
-      own.setTransform(1, 0, 0, 1, 0, 0);
-      own.globalCompositeOperation = "source-in";
-      own.fillStyle = hatchPattern(own, kind, ratio);
-      own.fillRect(left, top, wide, high);
+      const one = kept[kind] ||= { layer: document.createElement("canvas"), place: "" }, { layer } = one;
+      if (one.place !== place) {
+        one.place = place;
+        if (layer.width !== view.width || layer.height !== view.height) { layer.width = view.width; layer.height = view.height; }
+        const own = layer.getContext("2d");
+        own.setTransform(1, 0, 0, 1, 0, 0);
+        own.globalCompositeOperation = "source-over";
+        own.clearRect(left, top, wide, high);
+        own.setTransform(...transform);
+        this.draw(own, mask, 1, view);
+        own.setTransform(1, 0, 0, 1, 0, 0);
+        own.globalCompositeOperation = "source-in";
+        own.fillStyle = hatchPattern(own, kind, ratio);
+        own.fillRect(left, top, wide, high);
+      }
       context.drawImage(layer, left, top, wide, high, left, top, wide, high);
     }
   }

@@ -1,17 +1,17 @@
 // The first look: the H&E and the cell types that vary most on the slide, small, in one scale.
 class Overview {
-  constructor(app) { this.app = app; this.thumbs = []; this.frame = 0; }
-  get top() { return this.app.scene.top; }
+  constructor(app) { this.app = app; this.thumbs = []; this.frame = 0; this.stale = false; }
+  get top() { return this.app.meta.differs_top; }
   async open() {
     const { app } = this, { scene, meta } = app, shown = app.layers.has("differs");
     this.thumbs = [];
     $("overview").hidden = !shown;
     $("thumbs").replaceChildren();
     if (!shown) return;
-    const layers = await scene.varying();
+    const small = await scene.data.small();
     if (scene !== app.scene) return;
-    this.thumbs = [this.thumb("H&E", null, null), ...layers.map((layer) => this.thumb(
-      meta.types[layer.number], layer.number, app.overlay.picture(colourBySign(layer, meta.means.value[layer.number], this.top))))];
+    this.thumbs = [this.thumb("H&E", null, null), ...meta.varying.map((number, place) => this.thumb(
+      meta.types[number], number, app.overlay.picture(colourBySmall(small[place]))))];
     $("thumbs").append(...this.thumbs.map((thumb) => thumb.button));
     const context = $("overview-bar").getContext("2d");
     FACTS.signed.forEach((colour, i) => { context.fillStyle = css(colour); context.fillRect(i, 0, 1, 1); });
@@ -33,13 +33,16 @@ class Overview {
       button.setAttribute("aria-pressed", number === null ? layer === "none" : layer === "differs" && type === number);
     }
   }
-  redraw() {
-    this.frame ||= requestAnimationFrame(() => { this.frame = 0; this.draw(); });
+  // Only what changed: pictures of the slide come one by one, and only the H&E shows them.
+  redraw(pictures = false) {
+    this.stale ||= !pictures;
+    this.frame ||= requestAnimationFrame(() => { this.frame = 0; this.draw(this.stale); this.stale = false; });
   }
-  draw() {
-    const { app } = this, ratio = window.devicePixelRatio || 1;
-    for (const { canvas, picture } of this.thumbs) {
-      const [x0, y0, x1, y1] = app.overlay.box, width = Math.round(canvas.clientWidth * ratio);
+  draw(all) {
+    const { app } = this, ratio = window.devicePixelRatio || 1, drawn = all ? this.thumbs : this.thumbs.slice(0, 1);
+    const widths = drawn.map(({ canvas }) => Math.round(canvas.clientWidth * ratio));
+    for (const [place, { canvas, picture }] of drawn.entries()) {
+      const [x0, y0, x1, y1] = app.overlay.box, width = widths[place];
       const scale = width / (x1 - x0), height = Math.round(Math.min(1.4, (y1 - y0) / (x1 - x0)) * width);
       if (!width) continue;
       canvas.width = width; canvas.height = height;

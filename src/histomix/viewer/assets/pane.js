@@ -20,7 +20,7 @@ class View {
 class Pane {
   constructor(canvas, view, app, number) {
     this.canvas = canvas; this.view = view; this.app = app; this.number = number;
-    this.frame = 0; this.picture = null; this.pointers = new Map(); this.layer = "none"; this.type = 0; this.scene = null;
+    this.frame = 0; this.picture = null; this.hatches = {}; this.pointers = new Map(); this.layer = "none"; this.type = 0; this.scene = null;
     new ResizeObserver(() => this.resize()).observe(canvas);
     const on = (name, act, options) => canvas.addEventListener(name, act, options);
     on("wheel", (event) => this.wheel(event), { passive: false });
@@ -66,7 +66,7 @@ class Pane {
     scene.pyramid.draw(context, view);
     if (overlay && this.picture) scene.overlay.draw(context, this.picture, app.opacity, view);
     context.setTransform(1, 0, 0, 1, 0, 0);
-    if (overlay && (this.picture || scene.meta.statement) && app.hatching) scene.overlay.hatch(context, this.transform(ratio), view, ratio);
+    if (overlay && (this.picture || scene.meta.statement) && app.hatching) scene.overlay.hatch(context, this.transform(ratio), view, ratio, this.hatches);
     if (!marks) return;
     app.regions.draw(context, this.transform(ratio), ratio, scene);
     app.selection.draw(context, this.transform(ratio), ratio, scene);

@@ -23,7 +23,6 @@ class Panel {
     const on = (id, name, act) => $(id).addEventListener(name, act);
     on("times", "change", () => app.magnify(+$("times").value));
     on("threshold", "input", () => app.show({ threshold: $("threshold").value / 100 }));
-    on("beside-slide", "change", () => app.show({ besideSlide: $("beside-slide").value === "" ? null : +$("beside-slide").value }));
     on("beside-type", "change", () => app.show({ besideType: $("beside-type").value || null }));
     on("map", "change", () => app.show({ map: $("map").value }));
     on("range", "change", () => app.show({ range: $("range").value }));
@@ -65,9 +64,6 @@ class Panel {
       item.addEventListener("click", () => app.chooseType(number));
       return item;
     }));
-    const kinds = $("beside-slide"), others = FACTS.slides.map(({ name }, number) => [name, number]).filter(([, number]) => number !== app.scene.number);
-    kinds.replaceChildren(element("option", "the same", { value: "" }), ...others.map(([words, value]) => element("option", words, { value })));
-    kinds.parentElement.hidden = !others.length;
     this.besides();
     for (const select of $("inks").querySelectorAll("select")) {
       select.replaceChildren(element("option", "none", { value: "" }), ...meta.types.map((name) => element("option", name, { value: name })));
@@ -120,7 +116,8 @@ class Panel {
     if (below > list.scrollTop) list.scrollTop = below;
     this.marked();
     $("beside").value = app.beside; $("map").value = app.map; $("range").value = app.range;
-    $("beside-type").value = app.besideType ?? ""; $("beside-slide").value = app.besideSlide ?? "";
+    $("beside-type").value = app.besideType ?? "";
+    app.slides.forEach((slides) => slides.shown());
     $("threshold-row").hidden = !app.panes.some((pane) => CUT.includes(pane.layer));
     $("threshold").value = Math.round(100 * app.threshold);
     $("threshold-shown").textContent = app.threshold ? `${Math.round(100 * app.threshold)} % of it` : "off";

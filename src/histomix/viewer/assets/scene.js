@@ -1,19 +1,12 @@
 // One slide as it is shown: its numbers, where its tiles are, its pictures, and the scale of what varies on it.
 class Scene {
-  static async open(number, app) {
-    const data = await new SlideData(FACTS.slides[number]).open();
-    return new Scene(number, data, app);
+  static async open(number, app, data = new SlideData(FACTS.slides[number])) {
+    return new Scene(number, await data.open(), app);
   }
   constructor(number, data, app) {
-    this.number = number; this.data = data; this.meta = data.meta; this.top = 0;
+    this.number = number; this.data = data; this.meta = data.meta;
     this.overlay = new Overlay(data);
     this.pyramid = new Pyramid(this.meta, () => app.pictured(this));
-  }
-  // The types that vary, and the scale in which they compare.
-  async varying() {
-    const layers = await Promise.all(this.meta.varying.map((number) => this.data.type(number)));
-    this.top ||= layers.length ? usualDifference(layers, this.meta.means.value, this.data) : 0;
-    return layers;
   }
   close() { this.pyramid.close(); }
   // Mean of each type over the readable tiles of rows that are in scope; layers in the order of the types.

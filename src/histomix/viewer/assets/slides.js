@@ -1,46 +1,52 @@
-// The slides as thumbnails, which come as they are looked for; and the whole of a slide with the window on it.
+// Slides as thumbnails, which come as they are looked for: a list for each pane.
 class Slides {
-  constructor(app) {
-    this.app = app; this.list = $("slides");
-    $("slides-part").hidden = FACTS.slides.length < 2;
+  // choose: told the number of the slide that was asked for; chosen: the number of the one that is shown.
+  constructor(app, list, { choose, chosen }) {
+    this.app = app; this.list = list; this.choose = choose; this.chosen = chosen;
+    this.part = list.closest(".slides-part");
+    this.part.hidden = FACTS.slides.length < 2;
     const kinds = new Set(FACTS.slides.map(({ kind }) => kind)).size > 1;
     const seen = new IntersectionObserver((entries) => entries.filter((entry) => entry.isIntersecting).forEach(({ target }) => {
       seen.unobserve(target);
       this.paint(target.querySelector("canvas"), FACTS.slides[+target.dataset.number]);
-    }), { root: this.list, rootMargin: "80px" });
+    }), { root: list, rootMargin: "80px" });
     FACTS.slides.forEach((slide, number) => {
-      const item = element("li", null, { role: "option", id: `slide-${number}`, "data-number": number, "aria-selected": "false", title: slide.name });
+      const item = element("li", null, { role: "option", id: this.name(number), "data-number": number, "aria-selected": "false", title: slide.name });
       item.append(element("canvas", null, { width: 1, height: 1, "aria-hidden": "true" }), element("span", slide.name, { class: "name" }));
       if (kinds) item.append(element("small", slide.kind));
-      item.addEventListener("click", () => app.open(number));
-      this.list.append(item);
+      item.addEventListener("click", () => choose(number));
+      list.append(item);
     });
-    this.list.addEventListener("keydown", (event) => this.key(event));
-    this.begin = () => { if (!$("slides-part").hidden) for (const item of this.list.children) seen.observe(item); this.begin = () => {}; };
+    list.addEventListener("keydown", (event) => this.key(event));
+    this.begin = () => { if (!this.part.hidden) for (const item of list.children) seen.observe(item); this.begin = () => {}; };
   }
+  name(number) { return `${this.list.id.slice(0, -1)}-${number}`; }
   // The coarsest picture of the slide, which is one.
   async paint(canvas, meta) {
-    const level = meta.levels.length - 1, name = `${meta.key}/tiles/${level}_0_0`;
-    if (!(bytesOf(meta.levels[level].tiles)[0] & 128)) return;  // all white
     try {
-      const picture = await createImageBitmap(new Blob([bytesOf(await HX.load(name, `data/${name}.js`))], { type: "image/jpeg" }));
+      const picture = await Slides.picture(meta);
+      if (!picture) return;  // all white
       const scale = Math.min(1, 160 / Math.max(picture.width, picture.height));
       canvas.width = Math.max(1, picture.width * scale); canvas.height = Math.max(1, picture.height * scale);
       canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);
-      picture.close();
     } catch (error) { this.app.status(error.message); }
   }
+  static picture(meta) {
+    const level = meta.levels.length - 1, name = `${meta.key}/tiles/${level}_0_0`;
+    if (!(bytesOf(meta.levels[level].tiles)[0] & 128)) return null;
+    return meta.small ||= HX.load(name, `data/${name}.js`).then((text) => createImageBitmap(new Blob([bytesOf(text)], { type: "image/jpeg" })));
+  }
   key(event) {
-    const last = FACTS.slides.length - 1, at = this.app.scene?.number ?? 0, across = Math.max(1, Math.round(this.list.clientWidth / this.list.children[0].offsetWidth));
+    const last = FACTS.slides.length - 1, at = this.chosen() ?? 0, across = Math.max(1, Math.round(this.list.clientWidth / this.list.children[0].offsetWidth));
     const to = { ArrowRight: at + 1, ArrowLeft: at - 1, ArrowDown: at + across, ArrowUp: at - across, Home: 0, End: last }[event.key];
     if (to === undefined) return;
     event.preventDefault();
-    if (to >= 0 && to <= last && to !== at) this.app.open(to);
+    if (to >= 0 && to <= last && to !== at) this.choose(to);
   }
-  shown(number) {
-    for (const item of this.list.children) item.setAttribute("aria-selected", +item.dataset.number === number);
-    this.list.setAttribute("aria-activedescendant", `slide-${number}`);
-    const item = $(`slide-${number}`), { list } = this;
+  shown() {
+    const { list } = this, number = this.chosen(), item = $(this.name(number));
+    for (const one of list.children) one.setAttribute("aria-selected", one === item);
+    list.setAttribute("aria-activedescendant", item.id);
     list.scrollTop = Math.max(item.offsetTop + item.offsetHeight - list.clientHeight, Math.min(list.scrollTop, item.offsetTop));
   }
 }

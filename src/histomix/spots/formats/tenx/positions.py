@@ -189,7 +189,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
     first = 2 if header else 1
     for number, row in enumerate(rows[1:] if header else rows, start=first):
         if len(row) != len(names):
-            raise SectionError(f"row {number} has {len(row)} cells, not {len(names)}", where=path, hint=_AGAIN)
+            raise SectionError(f"row {number} has {len(row):,} cells, not {len(names)}", where=path, hint=_AGAIN)
     if len(rows) == int(header):
         raise SectionError("has a header but no rows", where=path, hint=_AGAIN)
     table = pd.DataFrame(rows[1:] if header else rows, columns=names)[list(COLUMNS)]
