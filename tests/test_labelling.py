@@ -82,7 +82,7 @@ def test_label_writes_what_it_returns_and_then_keeps_it(tmp_path: Path, caplog: 
     assert [step for step in seen if step[0] == "label"] == [("label", done, 2) for done in range(3)]
     assert ("label A", 39, 39) in seen and ("reliability of B", 3, 3) in seen
     expected = shares(np.delete(poisson_deconvolve(counts, signatures), 7, axis=0))
-    np.testing.assert_allclose(labels["A"].values, expected, atol=1e-12)
+    np.testing.assert_allclose(labels["A"].values, expected, atol=1e-6)  # single precision
     assert "7x1" not in labels["A"].values.index
     assert np.corrcoef(labels["A"].values["T"], np.delete(shares(truth)[:, 0], 7))[0, 1] > 0.9
     for name, table in read_labels(tmp_path).items():
@@ -185,8 +185,8 @@ def test_cells_per_spot_need_a_declared_scale_and_share_it(tmp_path: Path, caplo
     assert totals.median() == pytest.approx(12)
     # One scale for the whole cohort: ratios of totals between sections stay those of the weights.
     weights = np.vstack([poisson_deconvolve(part, signatures) for part in (counts[:25], counts[25:])])
-    np.testing.assert_allclose(totals / totals.iloc[0], weights.sum(axis=1) / weights[0].sum(), rtol=1e-6)
-    np.testing.assert_allclose(labels["A"].proportions().values, shares(weights[:25]), atol=1e-9)
+    np.testing.assert_allclose(totals / totals.iloc[0], weights.sum(axis=1) / weights[0].sum(), rtol=1e-5)
+    np.testing.assert_allclose(labels["A"].proportions().values, shares(weights[:25]), atol=1e-6)
 
     assert kept(tmp_path, caplog, cohort, "poisson", reference, **settings) == 0
     assert kept(tmp_path, caplog, cohort, "poisson", reference, **settings) == 2

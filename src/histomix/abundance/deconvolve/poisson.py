@@ -149,7 +149,11 @@ def poisson_labels(
     progress: Progress = silent,
     task: str = "poisson",
 ) -> tuple[Array, Array]:
-    """What `poisson_deconvolve` and `poisson_spread` find, of one calibration; ``task`` is told in spots."""
+    """What `poisson_deconvolve` and `poisson_spread` find, of one calibration; ``task`` is told in spots.
+
+    The fit and its draws are one product of matrices, so that weights differ from those of `poisson_deconvolve` by
+    roundings of single precision.
+    """
     return _estimate(counts, signatures, n_boot, seed, proportions, True, None, threads, progress, task)
 
 
@@ -178,13 +182,13 @@ def _estimate(
 
         def fit(rows: NDArray[np.intp]) -> tuple[Array, Array | None]:
             spots = model.spots(table[rows].astype(np.float32), parts)
-            first, *draws = (one.climb(model.updates).astype(np.float64) for one in spots)
-            if not draws:
+            found = spots.climb(model.updates).astype(np.float64)
+            first, draws = found[:, 0], found[:, 1:]
+            if not n_boot:
                 return first, None
-            found = np.stack(draws)
             if proportions:
-                found /= np.maximum(found.sum(axis=2, keepdims=True), np.finfo(np.float64).tiny)
-            return first, found.std(axis=0, ddof=1)
+                draws /= np.maximum(draws.sum(axis=2, keepdims=True), np.finfo(np.float64).tiny)
+            return first, draws.std(axis=1, ddof=1)
 
         done = 0
         for rows, (first, sd) in zip(blocks, share_out(fit, blocks), strict=True):

@@ -51,8 +51,8 @@ class Calibration:
     dispersion: Single
     updates: int
 
-    def spots(self, counts: sparse.csr_matrix, parts: NDArray[np.bool_] | None = None) -> list[Spots]:
-        """Spots as they are to be fitted, once in each part of the genes.
+    def spots(self, counts: sparse.csr_matrix, parts: NDArray[np.bool_] | None = None) -> Spots:
+        """Spots as they are to be fitted.
 
         A gene counts in a spot with the share of Poisson noise in the variance that is expected of it there.
 
@@ -63,31 +63,23 @@ class Calibration:
         parts
             Which genes have a part, shape (n_parts, n_genes); None: one part, of all.
         """
-        if parts is None:
-            parts = np.ones((1, counts.shape[1]), dtype=bool)
-        # Part by part, so that what is found in one does not depend, to the bit, on which others there are.
-        plain = [
-            Spots.of(_only(counts, part), self.signatures, part.astype(np.float32) @ self.signatures) for part in parts
-        ]
+        plain = Spots.of(counts, self.signatures, parts)
         wild = np.flatnonzero(self.dispersion)
         if not len(wild):
             return plain
-        expected = Spots.of(counts, self.signatures).climb(PILOT) @ self.signatures[wild].T
+        expected = Spots.of(counts, self.signatures).climb(PILOT)[:, 0] @ self.signatures[wild].T
         expected *= self.dispersion[wild]
         expected += 1
         weighting = np.reciprocal(expected, out=expected)
         # Genes without over-dispersion count in full, in every spot.
-        totals = [
+        total = [
             weighting @ (self.signatures[wild] * part[wild, None])
             + (part & (self.dispersion == 0)).astype(np.float32) @ self.signatures
-            for part in parts
+            for part in plain.parts
         ]
         place = np.full(counts.shape[1], -1)
         place[wild] = np.arange(len(wild))
-        return [
-            replace(one, counts=_weighed(one.counts, weighting, place), total=total)
-            for one, total in zip(plain, totals, strict=True)
-        ]
+        return replace(plain, counts=_weighed(counts, weighting, place), total=np.stack(total, axis=1))
 
 
 def calibrate(
@@ -111,7 +103,7 @@ def calibrate(
 
 
 def _weigh_genes(counts: sparse.csr_matrix, plain: Calibration, share_out: Map) -> Calibration:
-    fitted = Spots.of(counts, plain.signatures).climb(PILOT, share_out) @ plain.signatures.T
+    fitted = Spots.of(counts, plain.signatures).climb(PILOT, share_out)[:, 0] @ plain.signatures.T
     pool, pooled_fit = (np.asarray(table.sum(axis=0, dtype=np.float64)).ravel() for table in (counts, fitted))
     scale = (pool + _PRIOR_COUNTS) / (pooled_fit + _PRIOR_COUNTS)
     fitted *= scale.astype(np.float32)
@@ -131,7 +123,7 @@ def _stop(counts: sparse.csr_matrix, model: Calibration, rng: np.random.Generato
     """Twice the updates on one half of the molecules after which the likelihood of the other hardly rises, or falls."""
     counts = counts[:_TRIAL_SPOTS]
     times = -(-_TRIAL_SPOTS // (2 * counts.shape[0]))
-    whole = model.spots(counts.astype(np.float32))[0]
+    whole = model.spots(counts.astype(np.float32))
     # What each count weighs, at the places of the counts.
     share = whole.counts.copy()
     share.data = whole.counts.data / counts.data.astype(np.float32)
@@ -142,7 +134,7 @@ def _stop(counts: sparse.csr_matrix, model: Calibration, rng: np.random.Generato
     spots = replace(
         Spots.of(half.astype(np.float32), model.signatures),
         counts=half.multiply(share).tocsr().astype(np.float32),
-        total=np.tile(whole.total, (times, 1)),
+        total=np.tile(whole.total, (times, 1, 1)),
     )
     held = rest.multiply(share).tocsr().astype(np.float32)
     weights, levels = spots.start.copy(), np.zeros(0)
@@ -151,12 +143,12 @@ def _stop(counts: sparse.csr_matrix, model: Calibration, rng: np.random.Generato
         """Climb on with a few spots; the log-likelihood of what they did not see, after each update."""
         group = spots.group(rows)
         genes, unseen = padded(held, rows, int(np.diff(held.indptr)[rows].max()))
-        signatures, reached = model.signatures[genes], np.empty(updates)
+        signatures, reached = np.ascontiguousarray(model.signatures[genes].transpose(0, 2, 1)), np.empty(updates)
         for number in range(updates):
             weights[rows] = found = group.update(weights[rows])
-            mean = np.matmul(signatures, found[:, :, None])[:, :, 0].astype(np.float64)
+            mean = np.matmul(found, signatures)[:, 0].astype(np.float64)
             reached[number] = (unseen * np.log(np.maximum(mean, TINY))).sum()
-            reached[number] -= np.einsum("nk,nk->", found, spots.total[rows], dtype=np.float64)
+            reached[number] -= np.einsum("npk,npk->", found, spots.total[rows], dtype=np.float64)
         return reached
 
     while len(levels) < model.updates:
@@ -167,15 +159,6 @@ def _stop(counts: sparse.csr_matrix, model: Calibration, rng: np.random.Generato
             return int(min(2 * (little[0] + 1), model.updates))
     _log.info("the held-out likelihood still rises after %d updates: stopped there", model.updates)
     return model.updates
-
-
-def _only(counts: sparse.csr_matrix, part: NDArray[np.bool_]) -> sparse.csr_matrix:
-    """Counts of some genes, the others 0."""
-    if part.all():
-        return counts
-    kept = part[counts.indices]
-    before = np.concatenate([[0], np.cumsum(kept)])
-    return sparse.csr_matrix((counts.data[kept], counts.indices[kept], before[counts.indptr]), counts.shape)
 
 
 def _weighed(counts: sparse.csr_matrix, weighting: Single, place: NDArray[np.intp]) -> sparse.csr_matrix:
