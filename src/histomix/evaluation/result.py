@@ -11,7 +11,7 @@ import pandas as pd
 
 from ..common.words import counted
 from ..errors import InputError, MissingFileError
-from ..provenance import atomic_path, read_json, require_folder, write_json
+from ..provenance import atomic_path, read_json, refuse_pipe, require_folder, write_json
 from .folds import ORTHOGONAL, PROTOCOLS
 from .scores.ceiling import CEILING
 from .text import in_words
@@ -212,6 +212,7 @@ def read_evaluation(folder: str | os.PathLike[str]) -> Evaluation:
 def _read_csv(path: Path, text: list[str]) -> pd.DataFrame:
     """Read a table in which only numbers may be empty: "NA" is a fine name for a donor."""
     hint = "Run histomix evaluate again"
+    refuse_pipe(path)
     try:
         table = pd.read_csv(
             path,

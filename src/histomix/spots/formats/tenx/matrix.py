@@ -171,7 +171,7 @@ class H5Matrix:
         listed = self._group["features"].get("genome") if "features" in self._group else None
         self._genome_of = None if listed is None else _text(listed[:])
         own = [] if self._genome_of is None else sorted(set(self._genome_of) - {""})
-        self.genomes = groups if self._apart else own
+        self.genomes = own if "features" in self._group else groups
         self._genome = genome
         self.barcodes = self._group["barcodes"]
         self._indptr = self._group["indptr"][:].astype(np.int64)
@@ -217,7 +217,7 @@ class H5Matrix:
                 where=self._path,
                 hint=f"Name one: with --genome, or after the spots in the sheet, as in outs#genome={self.genomes[0]}",
             )
-        if self._genome is not None and len(self.genomes) > 1 and self._genome not in self.genomes:
+        if self._genome is not None and self.genomes and self._genome not in self.genomes:
             raise SectionError(
                 f"has no genome '{self._genome}' (it has: {several})", where=self._path, hint="Name one of these"
             )
