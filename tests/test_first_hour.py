@@ -51,6 +51,7 @@ def slides(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "cut.tif").write_bytes(job.image.read_bytes()[:20_000])
     Image.new("RGB", (64, 48), "white").save(folder / "label.jpg")
     (folder / "scan.vsi").write_bytes(b"II*\0")
+    (folder / "gone.tif").symlink_to(folder / "nowhere.tif")
     return folder
 
 
@@ -68,11 +69,12 @@ def test_predict_says_what_became_of_every_file_of_a_folder(
     slides: Path, maps: tuple[Path, str, dict[str, Any]]
 ) -> None:
     _, said, told = maps
-    assert "found 3, done 2, failed 1, passed over 2" in said
+    assert "found 3, done 2, failed 1, passed over 3" in said
     assert "passed over: label.jpg (a JPEG or PNG beside other slides" in said and "scan.vsi (a kind of image" in said
     assert (told["found"], told["failed"]) == (3, 1)
-    assert {Path(one["path"]).name for one in told["passed_over"]} == {"label.jpg", "scan.vsi"}
-    assert [path.name for path, _ in passed_over([slides])] == ["label.jpg", "scan.vsi"]
+    assert "gone.tif (a link to a file that is not there)" in said
+    assert {Path(one["path"]).name for one in told["passed_over"]} == {"label.jpg", "gone.tif", "scan.vsi"}
+    assert [path.name for path, _ in passed_over([slides])] == ["label.jpg", "gone.tif", "scan.vsi"]
 
 
 def test_the_viewer_finds_slides_at_any_depth_and_tells_two_of_one_name_apart(
@@ -99,6 +101,7 @@ def test_a_scale_for_slides_without_one_does_not_go_before_a_slide_s_own(job: Jo
     code, said, told = histomix(*words)
     assert code == 1 and "flat.png" in said and (tmp_path / "maps" / "flat" / "composition.csv").is_file()
     assert "says that it has 0.5 um per px, and 0.69 was given" in told and "--force-mpp" in told
+    assert "is taken" not in told, "no warning that a refused scale would be used"
     code, said, _ = histomix(*words, "--force-mpp")
     assert code == 0 and "found 2, done 2" in said
     sheet = tmp_path / "sheet.csv"
@@ -117,6 +120,21 @@ def test_a_head_in_an_archive_is_taken_first(job: Job, tmp_path: Path) -> None:
     assert re.search(r"tile: builtin, \d+ px at [0-9.]+ um per px", said)
     assert "trained on 2 donors, 2 sections, " in said
     assert "score: mean Pearson " in said
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("hf://lab/head", "histomix head pull hf://lab/head --out HEAD"),
+        ("https://lab.org/head.zip", "histomix head pull https://lab.org/head.zip --out HEAD"),
+        ("{head}/card.json", "is a file of a head, and a head is a folder. Give its folder: {head}."),
+        ("{head}/weights.safetensors", "Give its folder: {head}."),
+    ],
+)
+def test_what_is_no_folder_of_a_head_is_told(given: str, told: str, job: Job, tmp_path: Path) -> None:
+    head = given.format(head=job.head)
+    code, _, said = histomix("predict", job.image, "--head", head, "--out", tmp_path / "maps")
+    assert code == 2 and told.format(head=job.head) in " ".join(said.split())
 
 
 @pytest.mark.parametrize("cells", [150, 360])

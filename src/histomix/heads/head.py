@@ -240,6 +240,15 @@ def seal(
     return {**complete, "digest": digest_json(complete)}
 
 
+def head_elsewhere(source: str) -> MissingHeadError:
+    """The error where an archive or an address is given for a head's folder."""
+    return MissingHeadError(
+        "is a head to be taken first: its licence is shown, and its files are checked",
+        where=source,
+        hint=f"Take it with: histomix head pull {source} --out HEAD, and give that folder",
+    )
+
+
 def load_head(folder: str | os.PathLike[str]) -> Head:
     """Load a head that `Head.save` wrote.
 
@@ -255,12 +264,12 @@ def load_head(folder: str | os.PathLike[str]) -> Head:
     """
     source, folder = os.fspath(folder), Path(folder)
     if not (folder / CARD).is_file():
-        if folder.suffix.lower() == ".zip" or str(source).startswith("hf:"):
+        if folder.is_file() and (folder.parent / CARD).is_file():
             raise MissingHeadError(
-                "is a head to be taken first: its licence is shown, and its files are checked",
-                where=source,
-                hint=f"Take it with: histomix head pull {source} --out HEAD, and give that folder",
+                "is a file of a head, and a head is a folder", where=folder, hint=f"Give its folder: {folder.parent}"
             )
+        if folder.suffix.lower() == ".zip" or source.startswith("hf:"):
+            raise head_elsewhere(source)
         what = f"the folder holds no head ({CARD} is missing)" if folder.is_dir() else "there is no such folder"
         raise MissingHeadError(
             what, where=folder, hint="Make a head with: histomix train SHEET --features FEATURES --out HEAD"

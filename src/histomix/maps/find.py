@@ -18,8 +18,14 @@ MapSource: TypeAlias = str | os.PathLike[str] | AnnData | CompositionMap
 
 
 def maps_in(folder: Path) -> list[Path]:
-    """Folders with a composition map: this one, or else those in it."""
-    return [folder] if (folder / MAP_FILE).is_file() else sorted(path.parent for path in folder.glob(f"*/{MAP_FILE}"))
+    """Folders with a composition map: this one, or else those in it, or else those at any depth."""
+    if (folder / MAP_FILE).is_file():
+        return [folder]
+    return sorted(path.parent for path in folder.glob(f"*/{MAP_FILE}")) or sorted(
+        path.parent
+        for path in folder.rglob(MAP_FILE)
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
 
 
 def find_maps(sources: MapSource | Sequence[MapSource]) -> list[Path | CompositionMap]:

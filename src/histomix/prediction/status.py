@@ -28,7 +28,19 @@ _NAMELESS = (
     "mpp_given",
     *("areas_mm2", "remote", "owner"),
 )
+#: Where a slide lies, from the folder of its map; what has no names leaves it out.
+PLACE = "path"
 WITHHELD = "not kept, since the words of an error may name the slide: the same command says them again"
+
+
+def _place(job: SlideJob) -> dict[str, str]:
+    """Where the slide is: its address, or its path from the folder of its map, for those who look at the two together."""
+    if is_remote(job.slide):
+        return {"source": job.source}
+    try:
+        return {PLACE: Path(os.path.relpath(job.slide, job.folder)).as_posix()}
+    except ValueError:  # another drive
+        return {PLACE: os.path.abspath(job.slide)}
 
 
 class Status:
@@ -48,7 +60,7 @@ class Status:
         job, settings = self.job, self.settings
         facts: dict[str, Any] = {
             "slide": job.shown_file,
-            **({"source": job.source} if is_remote(job.slide) else {}),
+            **_place(job),
             "name": job.name,
             "facts": dict(job.facts),
             "digests": {"head": settings.head, "settings": settings.identity, "slide": None},

@@ -255,6 +255,10 @@ def head_folder(head: str | os.PathLike[str]) -> Path:
         The name is that of no head here.
     """
     text = os.fspath(head)
+    if "://" in text:  # which a path would not keep
+        from ..heads.head import head_elsewhere
+
+        raise head_elsewhere(text)
     if not is_name(text):
         return Path(text)
     here = pulled(text)

@@ -75,10 +75,15 @@ def open_slide(path: str | os.PathLike[str], mpp: float | None = None) -> Slide:
     ...     slide.mpp, slide.read(0, 0, 100, 100, 1.0).shape
     (0.5, (100, 100, 3))
     """
+    return open_at(path, mpp)
+
+
+def open_at(path: str | os.PathLike[str], mpp: float | None, *, warns: bool = True) -> Slide:
+    """`open_slide`, without its warning for those who refuse a scale that is not the file's."""
     path = Path(path)
     refuse_pipe(path, SlideError)
     if path.is_dir():
-        return _with_scale(path, _folder_reader(path), mpp)
+        return _with_scale(path, _folder_reader(path), mpp, warns)
     try:
         size = path.stat().st_size
         with path.open("rb"):
@@ -88,12 +93,12 @@ def open_slide(path: str | os.PathLike[str], mpp: float | None = None) -> Slide:
         raise kind(f"cannot be opened ({error.strerror})", where=path, hint="Check the path") from error
     if size == 0:
         raise SlideError("is empty (0 bytes)", where=path, hint="Copy or export it again")
-    return _with_scale(path, _reader(path), mpp)
+    return _with_scale(path, _reader(path), mpp, warns)
 
 
-def _with_scale(path: Path, reader: Reader, mpp: float | None) -> Slide:
+def _with_scale(path: Path, reader: Reader, mpp: float | None, warns: bool) -> Slide:
     try:
-        value, source = _scale(path, mpp, reader.mpp_xy, getattr(reader, "power", None))
+        value, source = _scale(path, mpp, reader.mpp_xy, getattr(reader, "power", None), warns)
     except SlideError:
         reader.close()
         raise
@@ -221,7 +226,7 @@ def _no_slide(path: Path) -> SlideError:
 
 
 def _scale(
-    path: Path, given: float | None, in_file: tuple[float, float] | None, power: float | None
+    path: Path, given: float | None, in_file: tuple[float, float] | None, power: float | None, warns: bool
 ) -> tuple[float, str]:
     """The mpp to use, and where it comes from; the objective's power serves for a hint only."""
     if given is not None and not 0 < given <= MAX_MPP:
@@ -237,7 +242,7 @@ def _scale(
     credible = min(x, y) > 0 and max(x, y) <= MAX_MPP and math.isfinite(x + y)
     square = credible and max(x, y) <= min(x, y) * (1 + MPP_TOLERANCE)
     if given is not None:
-        if not square or not 1 / (1 + MPP_TOLERANCE) <= given / ((x + y) / 2) <= 1 + MPP_TOLERANCE:
+        if warns and not (square and 1 / (1 + MPP_TOLERANCE) <= given / ((x + y) / 2) <= 1 + MPP_TOLERANCE):
             logger.warning("%s: mpp is given as %g, the file says %g x %g; the given one is taken", path, given, x, y)
         return float(given), "given"
     if not credible:

@@ -22,6 +22,8 @@ from ..maps import CompositionMap, MapSource
 from ..maps.areas import areas_sentence
 from ..maps.find import maps_in
 from ..pl.scores import shown_head
+from ..prediction.inputs.sources import is_slide_folder
+from ..prediction.status import PLACE, read_status
 from ..provenance import fingerprint
 from ..slides import Slide, open_slide
 from ..spots import Cohort
@@ -29,8 +31,6 @@ from .writer import ViewerSlide
 
 _HINT = "Name its file, or the folder it is in, with --slides; or its cohort sheet with --sheet"
 _SHEET = "Name the cohort sheet that has this section and its image with --sheet"
-#: What a folder that is one slide ends with; any other folder is one of slides.
-_STORE = ".zarr"
 
 
 @dataclass
@@ -99,7 +99,7 @@ def viewer_slides(
     for given in map(Path, as_list(slides)):
         if not given.exists():
             raise MissingFileError("there is no such slide or folder", where=given, hint="Check --slides")
-        for path in _slides_of(given):
+        for path in [given] if is_slide(given) else _slides_in(given):
             images.add(path)
     for row in () if cohort is None else Cohort.of(cohort).rows:
         if row.image is not None:
@@ -141,22 +141,37 @@ def _views(source: MapSource | Evaluation, images: _Images, head: str | None) ->
         )
 
 
-def _is_slide(path: Path) -> bool:
-    """A file, or a folder that is one slide: a store, or the files of a DICOM series."""
-    return path.is_file() or path.suffix == _STORE or any(path.glob("*.dcm"))
+def is_slide(path: Path) -> bool:
+    """A file, or a folder that is one slide, as `histomix.predict_slides` has it."""
+    return path.is_file() or (path.is_dir() and is_slide_folder(path))
 
 
-def _slides_of(path: Path) -> list[Path]:
-    """Files and slides at a path, at any depth: a folder with DICOM files is a slide, and may hold others besides."""
-    found = [path] if _is_slide(path) else []
-    if path.is_dir() and path.suffix != _STORE:
-        for inner in sorted(path.iterdir()):
-            found += [] if inner.name.startswith(".") else _slides_of(inner)
+def _slides_in(folder: Path) -> list[Path]:
+    """Files and slides of a folder, at any depth; the inside of a slide that is a folder is no other slide."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if is_slide(path):
+            found.append(path)
+        elif path.is_dir():
+            found += _slides_in(path)
     return found
+
+
+def _predicted_at(folder: Path) -> Path | None:
+    """Where the slide of a map was when it was predicted, if it still is there."""
+    told = read_status(folder).get(PLACE)
+    if not isinstance(told, str):
+        return None
+    path = Path(os.path.normpath(folder / told))
+    return path if path.exists() else None
 
 
 def _map(one: CompositionMap, images: _Images, folder: Path | None = None) -> ViewerSlide:
     facts, head = one.slide, one.head
+    if folder is not None and (there := _predicted_at(folder)) is not None:
+        images.add(there)
     slide = images.open(facts["file"], facts["mpp"], facts["fingerprint"], str(folder or one.where))
     training = head.get("training", {})
     words = f"Head {head['name']}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ...errors import SlideError
-from ...slides import Slide, open_slide
+from ...slides import Slide
+from ...slides.open import open_at
 from ..job import SlideJob
 
 #: A given scale that differs from the slide's own by more than this share is another one.
@@ -18,7 +19,7 @@ def opened(job: SlideJob) -> Slide:
     SlideError
         It cannot be opened; or it says another scale than the one that was given for slides without one.
     """
-    slide = open_slide(job.path, job.mpp)
+    slide = open_at(job.path, job.mpp, warns=not job.mpp_serves)
     said = slide.mpp_of_file
     if job.mpp is not None and job.mpp_serves and said is not None:
         low, high = sorted((job.mpp, said))

@@ -28,6 +28,7 @@ _OTHERS = (
     *(".jp2", ".bmp", ".gif", ".webp", ".heic"),
 )
 _BESIDE = "a JPEG or PNG beside other slides is taken for a picture of one of them; named itself, it is predicted"
+_NO_TARGET = "a link to a file that is not there"
 _NOT_READ = "a kind of image that is not read; export it as TIFF"
 
 
@@ -68,7 +69,7 @@ def slide_jobs(
             entries.append((text, mpp, _stem(text), ()))
         elif path.suffix.lower() in _SHEETS:
             entries += _sheet(path, mpp)
-        elif path.is_dir() and not _is_slide_folder(path):
+        elif path.is_dir() and not is_slide_folder(path):
             entries += [(str(slide), mpp, name, ()) for slide, name in _search(path)]
         else:
             entries.append((text, mpp, path.name if path.is_dir() and path.suffix != ".zarr" else path.stem, ()))
@@ -125,7 +126,7 @@ def _sorted_out(folder: Path, above: frozenset[Path] = frozenset()) -> tuple[lis
         raise InputError(
             f"cannot be read ({error.strerror or error})", where=folder, hint="Check its permissions"
         ) from error
-    if _is_slide_folder(folder):
+    if is_slide_folder(folder):
         return [folder], [(path, _BESIDE) for path in entries if path.suffix.lower() in _FLAT]
     pixels = {path.with_suffix("") for path in entries if path.suffix.lower() == ".mrxs"}
     files = [path for path in entries if path.is_file() and path.suffix.lower() in SUFFIXES]
@@ -136,6 +137,7 @@ def _sorted_out(folder: Path, above: frozenset[Path] = frozenset()) -> tuple[lis
     whole = [path for path in files if path.suffix.lower() not in _FLAT]
     slides = list(whole or files)
     left = [(path, _BESIDE) for path in files if path not in slides]
+    left += [(path, _NO_TARGET) for path in entries if path.suffix.lower() in SUFFIXES and not path.exists()]
     left += [(path, _NOT_READ) for path in entries if path.is_file() and path.suffix.lower() in _OTHERS]
     for path in entries:
         if path.is_dir() and path not in pixels and path.resolve() not in above:
@@ -166,7 +168,7 @@ def _search(folder: Path) -> list[tuple[Path, str]]:
     ]
 
 
-def _is_slide_folder(path: Path) -> bool:
+def is_slide_folder(path: Path) -> bool:
     """Whether a folder is itself a slide: an image of OME-Zarr, or the DICOM files of one series and no other slide."""
     if path.suffix.lower() == ".zarr" or (path / "zarr.json").is_file() or (path / ".zattrs").is_file():
         return True
