@@ -5,7 +5,9 @@
 
 Networks have random weights. Of float32, float16 and bfloat16, each plain and compiled, the fastest whose least cosine
 with float32 is .999 at least is *chosen*. The engine is timed as `histomix.encoders.runtimes.optimise` runs it, which
-names its precision in the manifest of features. Everything measured is printed as JSON; what is at work, on stderr.
+names its precision in the manifest of features. `hist2cell-tiles` is trained on C2 and C3 of her2st for as many epochs
+as fit, and reads C4 (one patient: optimistic); without HISTOMIX_DATA, or with --tiny, on a phantom. Everything measured
+is printed as JSON; what is at work, on stderr.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import sys
 import tempfile
 import time
@@ -25,7 +28,10 @@ import big_slide
 import numpy as np
 import torch
 from embedding import MPP, Contest, positions, run_loader, write_slide
+from heads import her2st
 
+import histomix as hm
+from histomix.common.metrics import pearson_by_section
 from histomix.embedding import embed_tiles
 from histomix.encoders import card
 from histomix.encoders.onnx.graph import trial_tiles
@@ -33,7 +39,7 @@ from histomix.encoders.runtimes import optimise
 from histomix.encoders.torch.architectures import create_model
 from histomix.encoders.torch.base import TorchEncoder
 from histomix.encoders.torch.timm import pool
-from histomix.heads import make_estimator
+from histomix.heads import assemble, make_estimator
 from histomix.slides import open_slide, read_tile
 
 NETWORKS, TINY = ("uni2-h", "virchow2", "h-optimus-1", "lunit-s16"), ("lunit-s16",)
@@ -164,6 +170,49 @@ def training(rows: int, features: int, types: int) -> dict[str, Any]:
     return {"rows": rows, "features": features, "types": types, "seconds": times}
 
 
+def hist2cell(folder: Path, tiny: bool, most_seconds: float) -> dict[str, Any] | None:
+    """Hist2Cell on pixels for as many of its 20 epochs as fit, the last section held out; None without its library."""
+    if importlib.util.find_spec("torch_geometric") is None:
+        return None
+    data = os.environ.get("HISTOMIX_DATA")
+    if data and not tiny:
+        cohort = her2st(folder, Path(data).resolve() / "her2st")
+        labels = hm.label(cohort, method="table", progress=False)
+    else:
+        area = (400.0, 400.0) if tiny else (1500.0, 1500.0)
+        place = folder / "hist2cell"
+        cohort = hm.read_cohort(
+            hm.make_phantom(place, donors=2 if tiny else 3, sections_per_donor=1, size_um=area, progress=False)
+        )
+        labels = hm.label(cohort, reference=place / "reference.csv", progress=False)
+    rows = assemble(cohort, hm.embed(cohort, progress=False), labels)
+    held = rows.section == np.unique(rows.section)[-1]
+    train, test = np.flatnonzero(~held), np.flatnonzero(held)
+    head: Any = make_estimator("hist2cell-tiles", rows.unit, epochs=1 if tiny else 20)
+    head.n_features_in_, head.present_ = rows.X.shape[1], np.ones(rows.Y.shape[1], dtype=bool)
+    begun, ends = time.perf_counter(), []
+
+    def watch(network: Any) -> bool:
+        ends.append(time.perf_counter() - begun)
+        return ends[-1] + ends[-1] / len(ends) > most_seconds
+
+    network = head._train(
+        rows.X[train], rows.Y[train], np.ones(len(train)), rows.positions[train], 1e-4, head.epochs, watch
+    )
+    start = time.perf_counter()
+    found = pearson_by_section(
+        rows.Y[test], head._read(network, rows.X[test], rows.positions[test]), rows.section[test]
+    )
+    return {
+        "spots": len(train),
+        "epochs": len(ends),
+        "of_epochs": head.epochs,
+        "seconds_an_epoch": ends[-1] / len(ends),
+        "seconds_to_read_the_section_held_out": time.perf_counter() - start,
+        "pearson": float(np.mean(np.nan_to_num(found))),
+    }
+
+
 def say(what: str) -> None:
     """Tell what is at work."""
     print(f"{time.strftime('%X')} {what}", file=sys.stderr, flush=True)
@@ -200,6 +249,8 @@ def measure(tiny: bool, folder: Path) -> dict[str, Any]:
     found["slide"] = big_slide.measure(2048 if tiny else 40_000, None, folder)
     say("training")
     found["training"] = training(*((400, 32, 4) if tiny else (50_000, 1536, 80)))
+    say("hist2cell-tiles")
+    found["hist2cell-tiles"] = hist2cell(folder, tiny, 60)
     return found
 
 

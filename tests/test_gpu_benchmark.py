@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -26,3 +27,8 @@ def test_the_benchmark_of_a_gpu_runs_on_a_cpu(tmp_path: Path) -> None:
     assert network["engine"]["tiles_per_second"] > 0 and network["engine"]["of_the_bare_model"] > 0
     assert found["slide"]["tiles"] > 0 and set(found["training"]["seconds"]) == {"ridge", "mlp"}
     assert found["reading"]["1 processes"] > 0
+    deep = found["hist2cell-tiles"]
+    if importlib.util.find_spec("torch_geometric") is None:
+        assert deep is None
+    else:
+        assert deep["epochs"] == deep["of_epochs"] == 1 and deep["spots"] > 5 and -1 < deep["pearson"] < 1

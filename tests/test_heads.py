@@ -401,6 +401,19 @@ def test_ridge_of_proportions_is_only_clipped() -> None:
 # kNN
 
 
+@pytest.mark.parametrize(("n_spots", "k"), [(5, 5), (90, 7), (1000, 7), (1003, 100)])
+def test_the_nearest_are_those_of_a_full_sort_also_where_spots_are_equal(n_spots: int, k: int) -> None:
+    from histomix.heads.models.knn import _largest
+
+    values = np.random.default_rng(0).integers(0, 40, (20, n_spots)).astype(np.float32)
+    values[0] = 3  # all alike
+    values[1] += np.arange(n_spots)  # the largest side by side
+    expected = np.argsort(-values, axis=1, kind="stable")[:, :k]
+    columns, found = _largest(values, k)
+    np.testing.assert_array_equal(columns, expected)
+    np.testing.assert_array_equal(found, np.take_along_axis(values, expected, axis=1))
+
+
 def test_knn_is_scikit_learns_on_the_same_components() -> None:
     X, Y, _ = simulate("cells per spot")
     ours = make_estimator("knn", "cells per spot", n_neighbors=7, n_components=6).fit(X, Y)

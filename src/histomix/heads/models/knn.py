@@ -110,20 +110,18 @@ class KNNRegressor(CompositionRegressor):
         spots = self.spots_.astype(np.float32)
         result = np.empty((len(counts), len(X), self.labels_.shape[1]))
         k = min(max(counts), len(spots))
-        places = np.minimum(counts, k) - 1
+        places = np.minimum(counts, k)
         for start in range(0, len(X), 512):
             here = slice(start, start + 512)
-            cosine = self._embed(X[here]) @ spots.T
-            nearest = np.argpartition(cosine, -k, axis=1)[:, -k:]
-            if len(counts) > 1:
-                order = np.argsort(-np.take_along_axis(cosine, nearest, axis=1), axis=1, kind="stable")
-                nearest = np.take_along_axis(nearest, order, axis=1)
+            nearest, cosine = _largest(self._embed(X[here]) @ spots.T, k)
             # The floor keeps a spot that was in training from being its own only neighbour by an infinite weight.
-            distance = np.sqrt(np.maximum(2 - 2 * np.take_along_axis(cosine, nearest, axis=1), 1e-4))
-            share = self.weight_[nearest] / distance
-            for number, place in enumerate(places):
-                part = share[:, : place + 1] / share[:, : place + 1].sum(axis=1, keepdims=True)
-                result[number, here] = np.einsum("nk,nkt->nt", part, self.labels_[nearest[:, : place + 1]])
+            share = self.weight_[nearest] / np.sqrt(np.maximum(2 - 2 * cosine, 1e-4))
+            total, weight, done = 0.0, 0.0, 0
+            for number in np.argsort(places, kind="stable"):
+                more = slice(done, places[number])
+                total = total + np.einsum("nk,nkt->nt", share[:, more], self.labels_[nearest[:, more]])
+                weight = weight + share[:, more].sum(axis=1, keepdims=True)
+                result[number, here], done = total / weight, places[number]
         return result / result.sum(axis=2, keepdims=True) if self.unit == "proportion" else result
 
     def _embed(self, X: np.ndarray) -> np.ndarray:
@@ -145,3 +143,26 @@ class KNNRegressor(CompositionRegressor):
         """Set what `fitted` returned; raises what `CompositionRegressor.restore` does."""
         # A head of before 2.1 has the number among its parameters alone.
         return super().restore(arrays, {"n_neighbors_": self.n_neighbors, **numbers})
+
+
+def _largest(values: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Columns and values of the k largest of each row, the largest first, and of equal ones the first.
+
+    The k-th largest of the maxima of blocks is a bound that k values reach and few more: to look for these takes a
+    quarter of the time of parting all values.
+    """
+    n, m = values.shape
+    block = m // (4 * k)
+    if block > 1:
+        maxima = values[:, : m // block * block].reshape(n, -1, block).max(axis=2)
+        bound = np.partition(maxima, -k, axis=1)[:, -k]
+        row, column = np.divmod(np.flatnonzero(values >= bound[:, None]), m)
+        found = np.bincount(row, minlength=n)
+        place = np.arange(len(row)) - (np.cumsum(found) - found)[row]
+        columns = np.zeros((n, found.max()), dtype=np.intp)
+        few = np.full(columns.shape, -np.inf, dtype=values.dtype)
+        columns[row, place], few[row, place] = column, values[row, column]
+    else:
+        columns, few = np.broadcast_to(np.arange(m), values.shape), values
+    order = np.argsort(-few, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(columns, order, axis=1), np.take_along_axis(few, order, axis=1)
