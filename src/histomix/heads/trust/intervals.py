@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -20,6 +20,9 @@ _FLOOR = 0.01
 #: two; of the present one less would do).
 WIDENED = {1: 2.0, 2: 1.7}
 WIDENED_BY = "the spread between donors of the phantom"
+#: Predictions of a type are calibrated in so many strata, from low to high: a multiplier for all of them together held
+#: the low ones too often and the high ones too seldom. A donor counts in a stratum where so many of its spots are.
+_STRATA, _LEAST_SPOTS = 3, 10
 #: Scores at which a cell type's distributions are compared, at most; what lies between is rounded up.
 _GRID = 4096
 
@@ -34,7 +37,9 @@ class Intervals:
         Coefficients of the expected squared error of each type: constant, per predicted value, per squared spread of
         the committee, and the least value it takes; non-negative float64 ``(4, n_types)``.
     multiplier
-        Half the width of an interval over the expected error, float64 ``(n_types,)``.
+        Half the width of an interval over the expected error, float64 ``(n_strata, n_types)``.
+    edges
+        Greatest prediction of every stratum but the last, float64 ``(n_strata - 1, n_types)``.
     unit
         "proportion" (ends lie in 0 to 1) or "cells per spot" (not below 0).
     described
@@ -43,6 +48,7 @@ class Intervals:
 
     variance: np.ndarray
     multiplier: np.ndarray
+    edges: np.ndarray
     unit: str
     described: dict[str, Any] = field(default_factory=dict)
 
@@ -67,7 +73,8 @@ class Intervals:
         """
         if spread is None and self.needs_spread:
             raise HeadError("the intervals depend on the spread of a committee, and none was given")
-        half = self.multiplier * expected_error(self.variance, values, spread)
+        place = (values[None] > self.edges[:, None]).sum(axis=0)
+        half = np.take_along_axis(self.multiplier, place, axis=0) * expected_error(self.variance, values, spread)
         highest = 1.0 if self.unit == "proportion" else np.inf
         return np.clip(values - half, 0.0, highest), np.clip(values + half, 0.0, highest)
 
@@ -77,7 +84,7 @@ class Intervals:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the fitted arrays."""
-        return {name: np.ascontiguousarray(getattr(self, name)) for name in ("variance", "multiplier")}
+        return {name: np.ascontiguousarray(getattr(self, name)) for name in ("variance", "multiplier", "edges")}
 
     @classmethod
     def restored(cls, arrays: Mapping[str, np.ndarray], unit: str, n_types: int, described: Mapping[str, Any]) -> Self:
@@ -88,14 +95,20 @@ class Intervals:
         HeadError
             An array is missing or unknown, has the wrong shape, or holds negative or infinite values.
         """
-        shapes = {"variance": (4, n_types), "multiplier": (n_types,)}
+        if "edges" not in arrays and "multiplier" in arrays:  # written before there were strata
+            whole = np.atleast_2d(arrays["multiplier"])
+            arrays = {**arrays, "multiplier": whole, "edges": whole[:0]}
+        n_strata = len(arrays["multiplier"]) if "multiplier" in arrays else 1
+        shapes = {"variance": (4, n_types), "multiplier": (n_strata, n_types), "edges": (n_strata - 1, n_types)}
         actual_shapes = {name: array.shape for name, array in arrays.items()}
         if actual_shapes != shapes:
             raise HeadError(f"the arrays of the intervals have shapes {actual_shapes}; expected {shapes}")
         check_saved(arrays)
         if not all((array >= 0).all() for array in arrays.values()):
             raise HeadError("the arrays of the intervals hold negative values")
-        return cls(arrays["variance"], arrays["multiplier"], unit, dict(described))
+        if (np.diff(arrays["edges"], axis=0) < 0).any():
+            raise HeadError("the edges of the intervals' strata do not ascend")
+        return cls(arrays["variance"], arrays["multiplier"], arrays["edges"], unit, dict(described))
 
 
 def calibrate(
@@ -119,6 +132,10 @@ def calibrate(
     guarantee the level itself takes at least ``level / (1 - level)`` donors, and with so few it takes the greatest
     error ever seen. So here the new donor's mass is put where the worst donor's is: intervals are wider the
     fewer and the more different the donors are, and tend to the pooled ones as donors are added.
+
+    All this is done for the low, the middle and the high predictions of a type apart (Mondrian conformal prediction,
+    Vovk, Gammerman and Shafer 2005, Algorithmic Learning in a Random World), so that the level holds in each. Of a
+    stratum in which fewer than two donors have ten spots, it is done for the type as a whole.
 
     Parameters
     ----------
@@ -184,39 +201,70 @@ def calibrate_levels(
     variance = _fit_variance(np.square(observed - values), values, width_of, row_weight)
     expected = expected_error(variance, values, width_of)
     score = np.divide(np.abs(observed - values), expected, out=np.zeros_like(expected), where=expected > 0)
-    quantiles = [group_quantiles(column, group, len(names), levels) for column in score.T]
+    edges = _edges(values, row_weight)
+    strata = [
+        _by_stratum(of_type, (column[:, None] > ends).sum(axis=1), group, len(names), levels)
+        for of_type, column, ends in zip(score.T, values.T, edges.T, strict=True)
+    ]
     made = []
     for number, level in enumerate(levels):
-        multiplier = np.array([of_type[number][0] for of_type in quantiles])
-        left_out = np.stack([of_type[number][1] for of_type in quantiles], axis=1)
-        made.append(
-            _intervals(variance, multiplier, left_out, level, names, values, width_of, row_weight, unit, kind, n_donors)
-        )
+        multiplier = np.stack([of_type[number][0] for of_type in strata], axis=1)
+        left_out = np.stack([of_type[number][1] for of_type in strata], axis=1)
+        whole = Intervals(variance, multiplier, edges, unit)
+        made.append(_described(whole, left_out, level, names, values, width_of, row_weight, kind, n_donors))
     return made
 
 
-def _intervals(
-    variance: np.ndarray,
-    multiplier: np.ndarray,
+def _edges(values: np.ndarray, row_weight: np.ndarray) -> np.ndarray:
+    """Greatest prediction of every stratum but the last, each with an equal share of the weight, by type."""
+    order = np.argsort(values, axis=0, kind="stable")
+    below = np.cumsum(row_weight[order], axis=0)
+    places = [(below < number / _STRATA - 1e-12).sum(axis=0) for number in range(1, _STRATA)]
+    return np.stack([np.take_along_axis(values, np.take_along_axis(order, place[None], 0), 0)[0] for place in places])
+
+
+def _by_stratum(
+    score: np.ndarray, stratum: np.ndarray, group: np.ndarray, n_groups: int, levels: Sequence[float]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Multipliers of each stratum, ``(n_strata,)``, and each group's coverage by the others', for each level."""
+    together = group_quantiles(score, group, n_groups, levels)
+    multiplier = np.repeat([[of_level[0]] for of_level in together], _STRATA, axis=1)
+    inside = np.zeros((len(levels), n_groups))
+    counts = np.bincount(group, minlength=n_groups)
+    for number in range(_STRATA):
+        rows = stratum == number
+        here = np.bincount(group[rows], minlength=n_groups)
+        whole = np.flatnonzero(here >= _LEAST_SPOTS)
+        covered = np.stack([of_level[1] for of_level in together])
+        if len(whole) > 1:
+            rows &= here[group] >= _LEAST_SPOTS
+            found = group_quantiles(score[rows], np.searchsorted(whole, group[rows]), len(whole), levels)
+            multiplier[:, number] = [of_level[0] for of_level in found]
+            covered[:, whole] = [of_level[1] for of_level in found]
+        inside += here * covered
+    return list(zip(multiplier, inside / counts, strict=True))
+
+
+def _described(
+    plain: Intervals,
     left_out: np.ndarray,
     level: float,
     names: np.ndarray,
     values: np.ndarray,
     width_of: np.ndarray | None,
     row_weight: np.ndarray,
-    unit: str,
     kind: str,
     n_donors: int,
 ) -> Intervals:
-    """Intervals of one level, and their facts."""
+    """Intervals of one level, widened where donors are few, with their facts."""
     widened = WIDENED.get(n_donors) if kind == "section" else None
-    unnamed = Intervals(variance, multiplier * (widened or 1.0), unit)
+    unnamed = replace(plain, multiplier=plain.multiplier * (widened or 1.0))
     lower, upper = unnamed.bounds(values, width_of)
     width = row_weight @ (upper - lower)
     facts: dict[str, Any] = {
         "level": level,
         "method": "conformal, every group held out whole and weighted equally, the next one taken to be as bad as the "
-        "worst seen",
+        "worst seen; low, middle and high predictions apart",
         "kind": kind,
         "n_donors": len(names) if kind == "donor" else n_donors,
         "n_groups": len(names),
@@ -232,7 +280,7 @@ def _intervals(
     }
     if widened is not None:
         facts["widened"] = {"factor": widened, "source": WIDENED_BY}
-    return Intervals(variance, unnamed.multiplier, unit, {**facts, "statement": _statement(facts)})
+    return replace(unnamed, described={**facts, "statement": _statement(facts)})
 
 
 def group_quantile(score: np.ndarray, group: np.ndarray, n_groups: int, level: float) -> tuple[float, np.ndarray]:
