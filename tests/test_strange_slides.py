@@ -41,6 +41,12 @@ def _status(folder: Path) -> dict[str, Any]:
     return status
 
 
+def test_a_head_that_cannot_tell_other_tissue_says_so(job: Job, read: dict[str, tuple[dict[str, Any], Path]]) -> None:
+    assert "tiles of another tissue may well be in scope" in hm.load_head(job.head).card["limits"]
+    taught = hm.load_head(read["white"][1].parents[1] / "head").card
+    assert taught["training"]["n_donors"] == 4 and "another tissue" not in taught["limits"]
+
+
 @pytest.mark.parametrize("name", [*MADE, *MADE_OF_TISSUE])
 def test_each_gets_its_sentence_and_none_a_confident_map(
     name: str, read: dict[str, tuple[dict[str, Any], Path]]

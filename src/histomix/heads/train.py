@@ -50,6 +50,11 @@ class Scored(Protocol):
 _log = logging.getLogger(__name__)
 
 NOT_CALIBRATED = "The head's predictions have no intervals: {}."
+#: Measured on the phantom (docs/trust.md): all that is known of scope is how far one donor lies from the other.
+SCOPE_OF_TWO = (
+    "With one section of each of two donors, tiles of another tissue may well be in scope: make sure that a slide is "
+    "of this tissue, or add sections."
+)
 
 
 def train(
@@ -184,6 +189,8 @@ def train(
                 _log.warning("%s", why)
                 notes.append(why)
                 estimator.set_params(unit=unit)
+        if len(np.unique(training.donor)) == len(np.unique(training.section)) == 2:
+            notes.append(SCOPE_OF_TWO)
         report(f"train {kind}", 3, 5)
         novelty_model = NoveltyModel().fit(training.X, groups, held_out, training.Y)
         report(f"train {kind}", 4, 5)
