@@ -34,13 +34,13 @@ WITHHELD = "not kept, since the words of an error may name the slide: the same c
 
 
 def _place(job: SlideJob) -> dict[str, str]:
-    """Where the slide is: its address, or its path from the folder of its map, for those who look at the two together."""
+    """Where the slide is: its address, or its path from the folder of its map, for those who look at both."""
     if is_remote(job.slide):
         return {"source": job.source}
     try:
         return {PLACE: Path(os.path.relpath(job.slide, job.folder)).as_posix()}
     except ValueError:  # another drive
-        return {PLACE: os.path.abspath(job.slide)}
+        return {PLACE: str(Path(job.slide).resolve())}
 
 
 class Status:
