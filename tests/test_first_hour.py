@@ -91,6 +91,13 @@ def test_slides_that_failed_stand_in_the_report(maps: tuple[Path, str, dict[str,
     assert "Not predicted: 1 slide<" in page and "<strong>cut</strong>" not in page and "cut.tif" not in page
 
 
+def test_a_report_is_titled_by_what_it_is_of(job: Job, maps: tuple[Path, str, dict[str, Any]], tmp_path: Path) -> None:
+    assert histomix("report", maps[0], job.head, "--out", tmp_path / "report")[0] == 0
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    (tissue,) = hm.load_head(job.head).card["tissue"]
+    assert f"<title>Cell types of {tissue}, read from H&amp;E: 3 slides</title>" in page
+
+
 def test_a_scale_for_slides_without_one_does_not_go_before_a_slide_s_own(job: Job, tmp_path: Path) -> None:
     flat = tmp_path / "slides" / "flat.png"
     flat.parent.mkdir()
