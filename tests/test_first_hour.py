@@ -91,6 +91,13 @@ def test_slides_that_failed_stand_in_the_report(maps: tuple[Path, str, dict[str,
     assert "Not predicted: 1 slide<" in page and "<strong>cut</strong>" not in page and "cut.tif" not in page
 
 
+def test_a_report_is_titled_by_what_it_is_of(job: Job, maps: tuple[Path, str, dict[str, Any]], tmp_path: Path) -> None:
+    assert histomix("report", maps[0], job.head, "--out", tmp_path / "report")[0] == 0
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    (tissue,) = hm.load_head(job.head).card["tissue"]
+    assert f"<title>Cell types of {tissue}, read from H&amp;E: 3 slides</title>" in page
+
+
 def test_a_scale_for_slides_without_one_does_not_go_before_a_slide_s_own(job: Job, tmp_path: Path) -> None:
     flat = tmp_path / "slides" / "flat.png"
     flat.parent.mkdir()
@@ -156,6 +163,49 @@ def test_counts_given_as_a_reference_are_told(turned: bool, job: Job, tmp_path: 
     ) as caught:
         hm.label(job.sheet, reference=tmp_path / "counts.csv", progress=False)
     assert "it looks like counts" in str(caught.value)
+
+
+def test_counts_with_silent_genes_look_like_counts_too(job: Job, tmp_path: Path) -> None:
+    counts = hm.read_cohort(job.sheet).section("P1S1").adata.to_df()
+    counts.iloc[:, 0] = 0
+    counts.to_csv(tmp_path / "counts.csv")
+    with pytest.raises(InputError, match=r"has keys of spots in its rows .* it looks like counts"):
+        hm.label(job.sheet, reference=tmp_path / "counts.csv", progress=False)
+
+
+def test_cells_that_pass_for_cell_types_are_told(job: Job, tmp_path: Path) -> None:
+    genes = pd.read_csv(job.reference, index_col=0).index
+    counts = np.random.default_rng(0).poisson(1.0, (300, len(genes))).astype(np.float32)
+    names = pd.Index([f"cell_{n}" for n in range(300)])
+    pd.DataFrame(counts.T, genes, names).to_csv(tmp_path / "cells.csv")
+    with pytest.raises(InputError, match=r"300 columns of whole numbers .* looks like single cells"):
+        hm.label(job.sheet, reference=tmp_path / "cells.csv", progress=False)
+    each = AnnData(counts, obs=pd.DataFrame({"cell_type": names}, index=names), var=pd.DataFrame(index=genes))
+    each.write_h5ad(tmp_path / "each.h5ad")
+    with pytest.raises(InputError, match=r"300 cell types for 300 cells .* look like names of cells"):
+        hm.label(job.sheet, reference=tmp_path / "each.h5ad", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("label", "{sheet}", "--reference", "{labels}"), "is a folder, not a table"),
+        (("predict", "{image}", "--head", "{labels}"), "is a folder of labels by histomix, and no head"),
+        (("predict", "{image}", "--head", "{features}"), "is a folder of features by histomix, and no head"),
+        (("report", "{sheet}"), "is a file, and results are in folders"),
+        (("view", "{sheet}"), "is a file, and results are in folders"),
+    ],
+)
+def test_what_is_of_another_kind_says_what_it_is(words: tuple[str, ...], told: str, job: Job, tmp_path: Path) -> None:
+    places = {"sheet": job.sheet, "labels": job.labels, "features": job.features, "image": job.image}
+    code, _, said = histomix(*(word.format(**places) for word in words), "--out", tmp_path / "out")
+    assert code == 2 and told in " ".join(said.split())
+
+
+def test_a_head_in_an_archive_is_inspected(job: Job, tmp_path: Path) -> None:
+    assert histomix("head", "push", job.head, tmp_path / "head.zip")[0] == 0
+    code, said, _ = histomix("inspect", tmp_path / "head.zip")
+    assert code == 0 and f"histomix head pull {tmp_path / 'head.zip'}" in " ".join(said.split())
 
 
 @pytest.mark.parametrize(("goes_on", "words"), [(True, "goes on where it stopped"), (False, "begins anew")])

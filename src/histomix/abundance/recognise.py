@@ -57,6 +57,11 @@ _SPOT_KEY = re.compile(r"X?(\d+(\.\d+)?x\d+(\.\d+)?|[ACGT]{10,}([-.]\d+)?)")
 _MOST_TYPES = 500
 
 
+def spot_keys(names: pd.Index) -> bool:
+    """Whether names are keys of spots or barcodes, as those of counts are, and never those of genes."""
+    return len(names) > 1 and all(_SPOT_KEY.fullmatch(str(name)) for name in names)
+
+
 @dataclass
 class Recognised:
     """Labels found in a file; ``scaled`` when only their shares within a spot have a meaning."""

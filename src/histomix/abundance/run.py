@@ -117,7 +117,8 @@ class Run:
             # What earlier runs with other settings left unfinished.
             shutil.rmtree(self.folder / UNFINISHED, ignore_errors=True)
         rest = "The others are done" if self.folder else "Name a folder with out to keep the others"
-        refuse_failures(self.failed, len(names), hint=f"{rest}; mend these and run again")
+        again = "mend these and run again" if len(self.failed) < len(names) else "Mend these and run again"
+        refuse_failures(self.failed, len(names), hint=again if len(self.failed) == len(names) else f"{rest}; {again}")
         return {name: self.labels[name] for name in names}
 
     @property

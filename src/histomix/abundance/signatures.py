@@ -20,6 +20,7 @@ from ..provenance import digest_bytes, digest_file
 from .abundance import examples
 from .deconvolve.checks import check_counts, says_logarithms
 from .groups import coarser_column
+from .recognise import spot_keys
 from .tables import read_h5ad
 
 if TYPE_CHECKING:
@@ -133,6 +134,13 @@ def set_aside(
     kept = table[~(mitochondrial | silent)]
     empty = kept.columns[kept.eq(0).all(axis=0).to_numpy()]
     if len(empty):
+        if spot_keys(table.index):
+            raise LabelError(
+                f"has keys of spots in its rows (such as {examples(table.index)}): it looks like counts, and a "
+                "reference has cell types",
+                where=source,
+                hint="Give signatures, genes x cell types, or single cells with their types; counts stand in the sheet",
+            )
         raise LabelError(
             f"{len(empty)} cell types have no counts (such as {examples(empty)})",
             where=source,
@@ -190,6 +198,15 @@ def check_reference(table: pd.DataFrame, source: str) -> pd.DataFrame:
             where=source,
             hint="A signature is a mean of raw counts per cell: finite, not negative, not log-transformed or scaled",
         )
+    # Fewer rows are of a table that is turned, and keys of spots in them of counts: both are told further on.
+    genes = len(checked) > _MOST_LIKELY_TYPES and not spot_keys(checked.index)
+    if genes and checked.shape[1] > _MOST_LIKELY_TYPES and looks_whole(values):
+        raise LabelError(
+            f"has {checked.shape[1]:,} columns of whole numbers (such as {examples(checked.columns)}): it looks like "
+            "single cells, and each would be a cell type of its own",
+            where=source,
+            hint="Give the mean of each cell type, or single cells as h5ad with their types in a column of obs",
+        )
     if (why := says_logarithms(values)) is not None:
         raise LabelError(
             f"holds logarithms of counts: {why}",
@@ -245,6 +262,13 @@ def read_cells(path: Path, cell_type_key: str | None, layer: str | None = None) 
     known = types.notna().to_numpy()
     if not known.all():
         _log.info("%s: %d of %d cells have no type: left out", path, (~known).sum(), adata.n_obs)
+    if len(types.cat.categories) > max(_MOST_LIKELY_TYPES, known.sum() / 2):
+        raise LabelError(
+            f"has {len(types.cat.categories):,} cell types for {known.sum():,} cells in obs['{key}'], such as "
+            f"{examples(types.cat.categories)}: these look like names of cells",
+            where=path,
+            hint="Name the column of cell types with --cell-type-key (in Python cell_type_key)",
+        )
     return AnnData(table[known], obs=adata.obs[known].copy(), var=other_names(source.var)), types[known]
 
 

@@ -15,7 +15,9 @@ def report(
         list[Path], typer.Argument(help="Folders made by the other verbs.", show_default=False, metavar="DIR...")
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the page.", show_default=False)],
-    title: Annotated[str, typer.Option("--title", help="Title of the page.")] = "histomix report",
+    title: Annotated[
+        str | None, typer.Option("--title", help="Title of the page.", show_default="tissue, sections and donors")
+    ] = None,
     anonymise: Anonymise = False,
     pseudonym_key: PseudonymKey = None,
     as_json: Json = False,

@@ -46,6 +46,8 @@ def read_bytes(path: Path, error: type[InputError] = SectionError) -> bytes:
 def _unreadable(path: Path, reason: Exception, error: type[InputError]) -> InputError:
     if isinstance(reason, FileNotFoundError):
         return missing_of(error)("there is no such file", where=path, hint="Check the path")
+    if path.is_dir():
+        return error("is a folder, not a table", where=path, hint="Name the file in it")
     return error(f"cannot be read ({reason})", where=path, hint="Fetch or unpack the file again")
 
 

@@ -15,6 +15,7 @@ from ..embedding import encoder_identity, feature_manifest, require_same_encoder
 from ..errors import FeatureError, HeadError, InputError, MissingHeadError
 from ..notebook import card_html
 from ..provenance import atomic_path, digest_bytes, digest_json, read_json, require_folder, write_json
+from ..spots.inspect import describe_result
 from .answers.rule import AnswerRule, answer_rule
 from .apply import HeadOutput, apply_head, readable_rows
 from .base import CompositionRegressor
@@ -271,6 +272,8 @@ def load_head(folder: str | os.PathLike[str]) -> Head:
         if folder.suffix.lower() == ".zip" or source.startswith("hf:"):
             raise head_elsewhere(source)
         what = f"the folder holds no head ({CARD} is missing)" if folder.is_dir() else "there is no such folder"
+        if (other := describe_result(folder)) is not None:
+            what = f"is {other.what}, and no head"
         raise MissingHeadError(
             what, where=folder, hint="Make a head with: histomix train SHEET --features FEATURES --out HEAD"
         )

@@ -34,13 +34,16 @@ WITHHELD = "not kept, since the words of an error may name the slide: the same c
 
 
 def _place(job: SlideJob) -> dict[str, str]:
-    """Where the slide is: its address, or its path from the folder of its map, for those who look at the two together."""
+    """Where the slide is: its address, or its path from the folder of its map where both are in one folder.
+
+    So the viewer finds it, and no way to a file elsewhere on the computer is written.
+    """
     if is_remote(job.slide):
         return {"source": job.source}
-    try:
-        return {PLACE: Path(os.path.relpath(job.slide, job.folder)).as_posix()}
-    except ValueError:  # another drive
-        return {PLACE: os.path.abspath(job.slide)}
+    slide, out = Path(job.slide).absolute(), job.folder.absolute().parent
+    if not slide.is_relative_to(out.parent):
+        return {}
+    return {PLACE: Path(os.path.relpath(slide, job.folder.absolute())).as_posix()}
 
 
 class Status:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,25 @@ from .inputs import ReportInputs, SlideMap
 Tile = dict[str, str]
 #: Slides out of scope that are named at the top.
 _TOLD = 4
+
+
+def report_title(sources: ReportInputs) -> str:
+    """What the page is of: the tissue, where a head says it, and how much of it; of no name, so for pseudonyms too."""
+    tissue = next((words for card in sources.heads if (words := _tissue(card))), "")
+    what = f"Cell types of {tissue}" if tissue else "Cell types"
+    size = ""
+    if sources.evaluations:
+        facts = sources.evaluations[0].summary
+        size = f"{counted(facts['n_sections'], 'section')} of {counted(facts['n_donors'], 'donor')}"
+    elif sources.maps or sources.failed:
+        size = counted(len(sources.maps) + len(sources.failed), "slide")
+    return f"{what}, read from H&E" + (f": {size}" if size else "")
+
+
+def _tissue(card: Mapping[str, Any]) -> str:
+    """The tissue that a card declares, in words; "" where it declares none."""
+    told = card.get("tissue")
+    return "" if told is None or isinstance(told, str) else ", ".join(map(str, told))
 
 
 def headline_facts(sources: ReportInputs) -> dict[str, Any]:

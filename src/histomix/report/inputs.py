@@ -69,7 +69,8 @@ def report_inputs(results: Sequence[ReportSource]) -> ReportInputs:
             continue
         folder = Path(source)
         if not folder.is_dir():
-            raise MissingFileError("there is no such folder", where=folder, hint="Give folders made by the other verbs")
+            what = "is a file, and results are in folders" if folder.exists() else "there is no such folder"
+            raise MissingFileError(what, where=folder, hint="Give folders made by the other verbs")
         maps, failed = maps_in(folder), _failed_in(folder)
         sources.failed += failed
         if (folder / "summary.json").is_file():

@@ -23,7 +23,7 @@ from ..pl.scores import against, ceiling_of, score_table, score_tiles, shown_hea
 from ..progress import Progress, progress_bars
 from ..provenance import atomic_path, require_folder
 from .anonymise import private_inputs
-from .headline import headline_facts
+from .headline import headline_facts, report_title
 from .inputs import ReportInputs, ReportSource, report_inputs
 from .measured import orthogonal_view
 from .model_card import card_view
@@ -49,7 +49,7 @@ def write_report(
     results: ReportSource | Sequence[ReportSource],
     out: str | os.PathLike[str],
     *,
-    title: str = "histomix report",
+    title: str | None = None,
     lead: str = "",
     anonymise: bool = False,
     pseudonym_key: str | os.PathLike[str] | None = None,
@@ -65,7 +65,8 @@ def write_report(
     out
         Folder of the page; an earlier report there is replaced.
     title, lead
-        Words at the top of the page; each line of ``lead`` is a paragraph.
+        Words at the top of the page; each line of ``lead`` is a paragraph. When left out, the title says which tissue,
+        and how many sections, donors or slides.
     anonymise
         Name sections, slides, donors and regions by pseudonyms, and leave out file names, paths and links to viewers.
         The pictures show what they show.
@@ -108,7 +109,7 @@ def write_report(
             .get_template("report.html.j2")
             .render(
                 policy=content_policy("report", "_style.html.j2", "_script.html.j2"),
-                title=title,
+                title=title or report_title(sources),
                 lead=lead,
                 version=__version__,
                 headline_facts=headline_facts(sources),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ..common import tables
 from ..common.naming import safe_file_name
@@ -317,6 +318,8 @@ def _cohort_sheet(path: Path) -> Description | None:
 
 def describe_result(path: Path) -> Description | None:
     """Folders that histomix writes, by the JSON file that each has."""
+    if path.suffix.lower() == ".zip" and path.is_file():
+        return _archive(path)
     if not path.is_dir():
         return None
     if (path / "card.json").is_file() and any(path.glob("*.safetensors")):
@@ -343,6 +346,17 @@ def describe_result(path: Path) -> Description | None:
     return None
 
 
+def _archive(path: Path) -> Description | None:
+    """A head that was handed on as one file."""
+    if not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    if not any(PurePosixPath(name).name == "card.json" for name in names):
+        return None
+    return Description("a head in an archive", (f"for histomix head pull {path}",), ())
+
+
 def _table(path: Path) -> Description | None:
     columns = tables.columns_or_none(path)
     if not columns or len(columns) < 3 or path.suffix.lower() not in (".csv", ".tsv", ".txt", ".gz"):
@@ -358,6 +372,7 @@ def _table(path: Path) -> Description | None:
         (
             f"{rows}{counted(len(columns) - 1, 'column')} ({', '.join(columns[1:6])}, ...)",
             "spots x genes go in the column counts of a cohort sheet, spots x cell types in labels",
+            "genes x cell types are a reference: histomix label --reference",
         ),
         ("the places of its spots: a spots file with the same keys",),
     )

@@ -126,7 +126,8 @@ def _views(source: MapSource | Evaluation, images: _Images, head: str | None) ->
         return
     folder = Path(source)
     if not folder.is_dir():
-        raise MissingFileError("there is no such folder", where=folder, hint="Check the command")
+        what = "is a file, and results are in folders" if folder.exists() else "there is no such folder"
+        raise MissingFileError(what, where=folder, hint="Give folders made by predict or evaluate")
     maps = maps_in(folder)
     if (folder / "summary.json").is_file():
         yield from _sections(read_evaluation(folder), images, head, str(folder))
