@@ -2,7 +2,7 @@
 
     python benchmarks/growth.py [--quick] [--only label,evaluate] [--sizes 3] [--json FILE]
 
-Per verb and size: seconds, seconds of processor time, the largest memory of the process and its children (sampled ten
+Per verb and size: seconds, seconds of processor time, the largest memory of the process and its children (sampled twenty
 times a second), what it left on disk, and the longest time in which it told nothing (neither progress nor a remark; the
 loading of libraries is the first such time, and is told apart). The exponents are those between the smallest and the
 largest size: processor time, memory above that of the smallest, and disk against the items (spots, tiles or maps); 1 is
@@ -246,15 +246,15 @@ _silence = Silence()
 
 
 @contextlib.contextmanager
-def peak_of_tree(found: dict[str, float]) -> Iterator[None]:
+def peak_of_tree(found: dict[str, float], children_only: bool = False) -> Iterator[None]:
     """The largest memory of this process and its children while a block runs, in MiB, beside what there was before."""
     over, me = threading.Event(), psutil.Process()
-    found["before"] = me.memory_info().rss / 2**20
+    found["before"] = 0.0 if children_only else me.memory_info().rss / 2**20
 
     def watch() -> None:
-        while not over.wait(0.1):
+        while not over.wait(0.05):
             total = 0
-            for process in (me, *me.children(recursive=True)):
+            for process in (*([] if children_only else [me]), *me.children(recursive=True)):
                 with contextlib.suppress(psutil.Error):
                     total += process.memory_info().rss
             found["peak"] = max(found.get("peak", found["before"]), total / 2**20)
@@ -278,7 +278,8 @@ def measure(verb: str, size: int) -> dict[str, Any]:
         before = os.times()
         _silence.begin()
         start = time.perf_counter()
-        with peak_of_tree(memory):
+        # A command of its own has a memory of its own.
+        with peak_of_tree(memory, children_only=verb == "head show"):
             run()
         seconds, after = time.perf_counter() - start, os.times()
         _silence.told("the end")
