@@ -2,11 +2,12 @@
 
     python benchmarks/growth.py [--quick] [--only label,evaluate] [--sizes 3] [--json FILE]
 
-Per verb and size: seconds, seconds of processor time, the largest memory of the process and its children (sampled twenty
-times a second), what it left on disk, and the longest time in which it told nothing (neither progress nor a remark; the
-loading of libraries is the first such time, and is told apart). The exponents are those between the smallest and the
-largest size: processor time, memory above that of the smallest, and disk against the items (spots, tiles or maps); 1 is
-in proportion. With --quick the sizes are small, and all is done in two minutes on two quiet cores. Prints Markdown.
+Per verb and size: seconds, seconds of processor time, the largest memory of the process and its children (sampled
+twenty times a second; of a command in a process of its own, that one's alone), what it left on disk, and the longest
+time in which it told nothing (neither progress nor a remark; the loading of libraries is the first such time, and is
+told apart). The exponents are those between the smallest and the largest size: processor time, memory above that of the
+smallest, and disk against the items (spots, tiles or maps); 1 is in proportion. With --quick the sizes are small, and
+all is done in two minutes on two quiet cores. Prints Markdown.
 
 Inputs are generated: counts of `made_sections.py`, features drawn from normal distributions that labels depend on, a
 phantom for what looks at pixels, and maps of random compositions.
@@ -211,7 +212,12 @@ def _maps(folder: Path, count: int, tiles: int, n_types: int) -> Path:
         )
         table = anndata.AnnData(values, obs=obs, var=pd.DataFrame(index=[f"T{one}" for one in range(n_types)]))
         table.obsm["spatial"] = xy
-        facts = {"slide": {"mpp": 0.5}, "places": "grid", "cell_px": 224.0, "unit": "proportion"}
+        facts = {
+            "slide": {"mpp": 0.5, "bounds_px": [0, 0], "fingerprint": "made"},
+            "places": "grid",
+            "cell_px": 224.0,
+            "unit": "proportion",
+        }
         table.uns["manifest"] = json.dumps({**facts, "head": {"digest": "made"}})
         (folder / "maps" / f"M{number}").mkdir(parents=True)
         table.write_h5ad(folder / "maps" / f"M{number}" / "composition.h5ad")
