@@ -63,6 +63,8 @@ def write_big_slide(path: Path, side_px: int = 40_000, square: np.ndarray | None
         What is repeated, uint8 (side, side, 3); its side a multiple of 512 x 16 px.
     """
     square = texture() if square is None else square
+    if side_px < len(square):  # its middle, where there is tissue
+        square = np.roll(square, (side_px - len(square)) // 2, axis=(0, 1))
     with tifffile.TiffWriter(path, bigtiff=True) as tif:
         for factor in FACTORS:
             side, period = -(-side_px // factor), len(square) // factor

@@ -344,6 +344,25 @@ def test_a_spreadsheet_runs_no_name(hostile: ad.AnnData, tmp_path: Path) -> None
     assert list(contract.columns)[2:7] == HOSTILE, "what programs read keeps the names"
 
 
+def test_long_files_are_told_of_in_stretches_that_change_nothing(
+    composition: ad.AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_composition(tmp_path / "slide", composition)
+    whole = {
+        name: export_map(tmp_path / "slide", name, tmp_path / "whole").read_bytes() for name in ("csv", "geojson.gz")
+    }
+    monkeypatch.setattr("histomix.export.exporting._STRETCH", 7)
+    told: list[tuple[str, int, int]] = []
+    for name, expected in whole.items():
+        told.clear()
+        (path,), _ = hm.export_maps(
+            tmp_path / "slide", name, tmp_path / "few", progress=lambda *step: told.append(step)
+        )
+        assert path.read_bytes() == expected
+        tiles = [step[1:] for step in told if step[0] == "tiles of slide"]
+        assert tiles == [(done, len(composition)) for done in [*range(0, len(composition), 7), len(composition)]]
+
+
 def test_hostile_names_pass_through_every_format(hostile: ad.AnnData, thumbnail: np.ndarray, tmp_path: Path) -> None:
     spatialdata = extra_module("st", "spatialdata")
     ome_types = extra_module("st", "ome_types")

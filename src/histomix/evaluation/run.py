@@ -172,9 +172,7 @@ def _facts(
         rows.append(table.assign(protocol=first.protocol, target="label")[COLUMNS])
         grouped = summarise_groups(table, coarse, source, seed)
     tell("groups of cell types", 1, 1)
-    tell("batch effects", 0, 1)
     probe = batch_effect_probe(training.X[tested], section, donor, xy_um, seed)
-    tell("batch effects", 1, 1)
     truths = 0 if known is None else int(np.isfinite(known[tested]).all(axis=1).sum())
     with_truth = [] if known is None else [s for s in sections if np.isfinite(known[training.section == s]).any()]
     ranked = [*heads, NUCLEI]

@@ -6,7 +6,7 @@ import gzip
 import json
 import os
 import zipfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +23,17 @@ from ..common.words import RESEARCH_USE
 from ..errors import HistomixError, InputError, MissingExtraError, UnknownNameError
 from ..maps import CompositionMap, MapSource, find_maps
 from ..maps.anonymise import private_map
-from ..maps.composition import composition_geojson, composition_table
+from ..maps.composition import collection_facts, composition_geojson, composition_table
 from ..maps.scverse import to_scverse
-from ..progress import Progress, progress_bars
+from ..progress import Progress, progress_bars, tell
 from ..provenance import atomic_path, require_folder
 from .heatmap import write_heatmap
 from .spatial_data import write_spatialdata
 
 Also = Collection[str]
+
+#: Tiles that are written before the next word of how far it is, and held as text.
+_STRETCH = 2000
 
 
 def export_maps(
@@ -232,25 +235,53 @@ def _parquet(path: Path, one: CompositionMap, also: Also) -> None:
 def _csv(path: Path, one: CompositionMap, also: Also) -> None:
     """A table for a spreadsheet: numbers as they are, and no name that would be run as a formula."""
     table = spreadsheet_table(_whole_table(one))
-    with atomic_path(path) as temporary:
-        # The mark of byte order tells a spreadsheet that names are in UTF-8.
-        table.to_csv(temporary, index=True, float_format="%.6g", encoding="utf-8-sig", lineterminator="\n")
+    # The mark of byte order tells a spreadsheet that names are in UTF-8.
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8-sig", newline="") as file:
+        for rows in _stretches(one):
+            table.iloc[rows].to_csv(file, header=not rows.start, float_format="%.6g", lineterminator="\n")
 
 
 def _geojson(path: Path, one: CompositionMap, also: Also) -> None:
-    data = json.dumps(composition_geojson(one, metadata="words" in also), allow_nan=False).encode()
-    with atomic_path(path) as temporary:
-        # No time stamp: the same map gives the same bytes.
-        temporary.write_bytes(gzip.compress(data, mtime=0))
+    # No time stamp: the same map gives the same bytes.
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("wb") as file,
+        gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed,
+    ):
+        for text in _collection(one, "words" in also):
+            packed.write(text.encode())
 
 
 def _geojson_zip(path: Path, one: CompositionMap, also: Also) -> None:
     """For programs that unpack zip archives and no gzip."""
-    data = json.dumps(composition_geojson(one, metadata="words" in also), allow_nan=False).encode()
     entry = zipfile.ZipInfo(path.name.removesuffix(".zip"), (1980, 1, 1, 0, 0, 0))
     entry.compress_type = zipfile.ZIP_DEFLATED
-    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        archive.writestr(entry, data)
+    with (
+        atomic_path(path) as temporary,
+        zipfile.ZipFile(temporary, "w") as archive,
+        archive.open(entry, "w", force_zip64=True) as packed,
+    ):
+        for text in _collection(one, "words" in also):
+            packed.write(text.encode())
+
+
+def _collection(one: CompositionMap, words: bool) -> Iterator[str]:
+    """The text of a FeatureCollection, in stretches."""
+    yield '{"type": "FeatureCollection", "features": ['
+    for rows in _stretches(one):
+        features = composition_geojson(CompositionMap(one.adata[rows]), metadata=words)["features"]
+        text = ", ".join(json.dumps(feature, allow_nan=False) for feature in features)
+        yield f", {text}" if rows.start else text
+    rest = "".join(f", {json.dumps(name)}: {json.dumps(value)}" for name, value in collection_facts(one).items())
+    yield f"]{rest}}}"
+
+
+def _stretches(one: CompositionMap) -> Iterator[slice]:
+    """Rows of a map, a stretch at a time, told of."""
+    for start in range(0, max(len(one), 1), _STRETCH):
+        tell(f"tiles of {one.name}", start, len(one))
+        yield slice(start, start + _STRETCH)
+    tell(f"tiles of {one.name}", len(one), len(one))
 
 
 def _heatmap(path: Path, one: CompositionMap, also: Also) -> None:

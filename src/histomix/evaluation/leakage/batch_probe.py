@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...progress import tell
+
 #: Spots that take part, at most and at least of a section, components of the features, strips of a section.
 _ALL_SPOTS, _MOST, _LEAST, _COMPONENTS, _BLOCKS = 6000, 300, 60, 50, 5
 #: From this share of the way from chance to certainty on, batch effects are warned of.
@@ -63,6 +65,7 @@ def batch_effect_probe(
     names, donors, values = section[rows], donor[rows], np.asarray(X[rows], dtype=np.float64)
     told = np.empty(len(rows), dtype=names.dtype)
     for block in range(_BLOCKS):
+        tell("batch effects", block, _BLOCKS)
         test = strip == block
         components = min(_COMPONENTS, values.shape[1], int((~test).sum()) - 1)
         model = make_pipeline(
@@ -72,6 +75,7 @@ def batch_effect_probe(
             LogisticRegression(C=0.1, max_iter=300),
         )
         told[test] = model.fit(values[~test], names[~test]).predict(values[test])
+    tell("batch effects", _BLOCKS, _BLOCKS)
     right = told == names
     accuracy = float(np.mean([right[names == name].mean() for name in np.unique(names)]))
     n = len(chosen)
