@@ -346,6 +346,14 @@ def test_cells_are_not_taken_for_cell_types(tmp_path: Path, n: int) -> None:
         read_reference(path)
 
 
+def test_cells_whose_genes_are_rows_are_called_so(tmp_path: Path) -> None:
+    path = tmp_path / "r.h5ad"
+    for key in (None, "kind"):
+        write_h5ad(path, cells(symbols(), key=key or "cell_type", n=60).T.copy())
+        with pytest.raises(LabelError, match=rf"has the column '{key or 'cell_type'}' in var(.|\n)*adata\.T"):
+            read_reference(path, key)
+
+
 def test_a_reference_of_another_species_is_warned_of(
     tissue: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -455,6 +463,11 @@ def test_a_matrix_of_10x_with_two_genomes(tmp_path: Path) -> None:
     assert list(read_matrix(path, "mm10").var.index) == ["M0", "M1", "M2"]
     with pytest.raises(SectionError, match=r"has no genome 'hg19' \(it has: GRCh38, mm10\)"):
         read_matrix(path, "hg19")
+    with h5py.File(path, "a") as file:
+        del file["mm10"]
+    assert list(read_matrix(path).var.index) == list(read_matrix(path, "GRCh38").var.index) == ["G0", "G1", "G2"]
+    with pytest.raises(SectionError, match=r"has no genome 'mm10' \(it has: GRCh38\)"):
+        read_matrix(path, "mm10")
 
 
 @pytest.mark.parametrize(("stride_um", "count"), [(0.001, "10,240,000,000,000"), (1e-200, "")])

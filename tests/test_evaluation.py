@@ -681,6 +681,35 @@ def test_a_damaged_folder_names_the_file(make_data: MakeData, tmp_path: Path, fi
     assert caught.value.where == str(path)
 
 
+def test_an_edited_evaluation_is_refused_and_an_older_one_is_read(make_data: MakeData, tmp_path: Path) -> None:
+    folder = tmp_path / "eval"
+    found = make_data(COHORT, linear(1.0)).run(out=folder)
+    summary = folder / "summary.json"
+    whole = summary.read_text()
+    for name in found.summary:
+        for value in (None, "words", 1e300, [], {}):
+            facts = json.loads(whole)
+            if name == "cost" or facts[name] == value:
+                continue
+            summary.write_text(json.dumps(facts | {name: value}))
+            with pytest.raises(InputError, match="was changed since it was written") as caught:
+                read_evaluation(folder)
+            assert caught.value.where == str(summary)
+    facts = json.loads(whole)
+    del facts["digest"]
+    summary.write_text(json.dumps(facts))  # as versions before wrote it
+    assert read_evaluation(folder).summary == facts
+    for file in ("predictions/ridge/a1.csv", "labels/a1.csv", "metrics.csv"):
+        table = pd.read_csv(folder / file, dtype=str)
+        for cell in ("many", "inf", "1e999"):
+            table.assign(**{table.columns[-1 if file != "metrics.csv" else 7]: cell}).to_csv(folder / file, index=False)
+            with pytest.raises(InputError, match="something else than numbers") as caught:
+                read_evaluation(folder)
+            assert caught.value.where == str(folder / file)
+        table.to_csv(folder / file, index=False)
+    read_evaluation(folder)
+
+
 def test_the_table_is_numbers_and_asks_for_a_target_it_has(make_data: MakeData) -> None:
     result = make_data(COHORT, linear(1.0)).run()
     table = result.table()

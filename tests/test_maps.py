@@ -167,6 +167,30 @@ def _set(place: str, value: float) -> Callable[[h5py.File], Any]:
     return change
 
 
+def _text(place: str) -> Callable[[h5py.File], Any]:
+    """The values of a column as words."""
+
+    def change(file: h5py.File) -> None:
+        count, parent, name = len(file[place]), *place.rsplit("/", 1)
+        del file[place]
+        file[parent][name] = np.array(["many"] * count, object)
+        file[place].attrs.update({"encoding-type": "string-array", "encoding-version": "0.2.0"})
+
+    return change
+
+
+def _numbers(place: str, value: float) -> Callable[[h5py.File], Any]:
+    """A number in the place of yes or no."""
+
+    def change(file: h5py.File) -> None:
+        count, parent, name = len(file[place]), *place.rsplit("/", 1)
+        del file[place]
+        file[parent][name] = np.full(count, value)
+        file[place].attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+
+    return change
+
+
 def _without(place: str) -> Callable[[h5py.File], Any]:
     def change(file: h5py.File) -> None:
         del file[place]
@@ -190,6 +214,18 @@ def _without(place: str) -> Callable[[h5py.File], Any]:
         (_without("obsm/spatial"), r"lacks the places of its tiles \(obsm\['spatial'\]\)"),
         (_without("obs/y_px"), r"lacks the places of its tiles \(obs\['y_px'\]\)"),
         (_without("X"), "has no table of numbers"),
+        *(
+            (_text(f"obs/{name}"), f"something else than numbers as {name}")
+            for name in ("tissue", "novelty", "fragment")
+        ),
+        *((_set("obs/tissue", value), "a tissue beyond 0 to 1") for value in (-5.0, 1e30, np.inf)),
+        (_set("obs/novelty", np.inf), "a novelty beyond 0 to 100"),
+        (_numbers("obs/fragment", 1e30), "a fragment beyond"),
+        *(
+            (change(f"obs/{name}"), f"neither yes nor no as {name}")
+            for name in ("read_ok", "in_scope", "in_focus")
+            for change in (_text, lambda place: _numbers(place, np.nan), lambda place: _numbers(place, 7.0))
+        ),
     ],
 )
 def test_a_map_with_impossible_numbers_is_refused(folder: Path, change: Callable[..., Any], words: str) -> None:

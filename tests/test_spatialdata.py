@@ -226,6 +226,16 @@ def test_damaged_stores_are_refused(tmp_path: Path) -> None:
     assert find_format(tmp_path) is not load_format("spatialdata")
 
 
+@pytest.mark.parametrize("value", [1_000_000, -1])
+def test_counts_of_genes_that_are_not_there_are_refused(tmp_path: Path, value: int) -> None:
+    import zarr
+
+    path = _store(tmp_path / "s.zarr")
+    zarr.open_group(str(path), mode="r+")["tables/table/X/indices"][0] = value
+    with pytest.raises(SectionError, match=r"no whole sparse matrix|cannot be read as SpatialData"):
+        _read(path, with_counts=True)
+
+
 def test_a_sheet_row_of_a_store_gives_a_section(store: Path) -> None:
     sheet = store.parent / "sheet.csv"
     sheet.write_text("section,donor,spots,image\nS1,D1,visium.zarr#table=table,\n")

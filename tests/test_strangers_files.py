@@ -280,3 +280,25 @@ def test_an_index_of_mirax_names_its_own_files(tmp_path: Path, line: str) -> Non
     (tmp_path / "s" / "Slidedat.ini").write_text(f"[DATAFILE]\r\n{line}\r\n")
     with pytest.raises(SlideError, match="none of its own"):
         named_files(tmp_path / "s.mrxs")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and devices are POSIX")
+@pytest.mark.parametrize("what", ["pipe", "device", "link to itself", "link to nowhere"])
+def test_a_store_with_a_chunk_that_has_no_end_is_refused(what: str, tmp_path: Path) -> None:
+    (tmp_path / "X" / "c").mkdir(parents=True)
+    chunk = tmp_path / "X" / "c" / "0"
+    match what:
+        case "pipe":
+            os.mkfifo(chunk)
+        case "device":
+            chunk.symlink_to("/dev/zero")
+        case "link to itself":
+            chunk.symlink_to("0")
+        case _:
+            chunk.symlink_to("nowhere")
+    if what.startswith("link"):  # whoever reads it is told at once that it is not there
+        check_zarr(tmp_path)
+        return
+    with pytest.raises(SectionError, match="is a pipe, a socket or a device") as caught:
+        check_zarr(tmp_path, SectionError)
+    assert caught.value.where == str(chunk)

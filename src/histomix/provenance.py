@@ -248,6 +248,30 @@ def json_text(value: Mapping[str, Any]) -> str:
     return json.dumps(value, indent=1, default=str, allow_nan=False) + "\n"
 
 
+def sealed(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts with a digest of them; of what they cost (``cost``), which differs from run to run, it knows nothing."""
+    return {**facts, "digest": _digest_but_cost(facts)}
+
+
+def read_sealed(path: str | os.PathLike[str], *, hint: str) -> dict[str, Any]:
+    """Read what `sealed` made, without its digest; facts that have none, as versions before wrote them, as they are.
+
+    Raises
+    ------
+    InputError
+        As `read_json`, or the facts are no longer those that were written.
+    """
+    facts = read_json(path, hint=hint)
+    digest = facts.pop("digest", None)
+    if digest is not None and digest != _digest_but_cost(facts):
+        raise InputError("was changed since it was written", where=path, hint=hint)
+    return facts
+
+
+def _digest_but_cost(facts: Mapping[str, Any]) -> str:
+    return digest_json(json.loads(json_text({name: value for name, value in facts.items() if name != "cost"})))
+
+
 def refuse_pipe(path: str | os.PathLike[str], error: type[InputError] = InputError) -> None:
     """Refuse what is there but no file or folder: a pipe, socket or device may keep its reader waiting without end.
 

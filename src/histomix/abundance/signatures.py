@@ -230,6 +230,12 @@ def read_cells(path: Path, cell_type_key: str | None, layer: str | None = None) 
 
     adata = read_h5ad(path)
     key = cell_type_key or _CELL_TYPE_KEY
+    if key not in adata.obs and key in adata.var:
+        raise LabelError(
+            f"has the column '{key}' in var: its cells are where genes belong",
+            where=path,
+            hint="Turn it (adata.T): cells are rows, genes are columns",
+        )
     if key not in adata.obs:
         raise LabelError(
             f"has {adata.n_obs:,} rows and no column '{key}' in obs "
@@ -308,7 +314,7 @@ def _holds_cells(adata: AnnData) -> bool:
 
     A few hundred cells would else pass for as many cell types.
     """
-    if _CELL_TYPE_KEY in adata.obs or adata.n_obs > _MOST_TYPES or adata.n_obs < 2:
+    if _CELL_TYPE_KEY in (*adata.obs, *adata.var) or adata.n_obs > _MOST_TYPES or adata.n_obs < 2:
         return bool(adata.n_obs > 1)
     grouped = any(
         adata.obs[name].nunique() < adata.n_obs

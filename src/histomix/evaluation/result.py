@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ..common.words import counted
 from ..errors import InputError, MissingFileError
-from ..provenance import atomic_path, read_json, refuse_pipe, require_folder, write_json
+from ..provenance import (
+    atomic_path,
+    read_sealed,
+    refuse_pipe,
+    require_folder,
+    sealed,
+    write_json,
+)
 from .folds import ORTHOGONAL, PROTOCOLS
 from .scores.ceiling import CEILING
 from .text import in_words
@@ -133,7 +142,7 @@ class Evaluation:
             self._write(path / "labels", self.labels)
             if self.truth:
                 self._write(path / "truth", self.truth)
-            write_json(path / "summary.json", self.summary)
+            write_json(path / "summary.json", sealed(self.summary))
 
     def _write(self, folder: Path, tables: Tables) -> None:
         folder.mkdir(parents=True)
@@ -174,11 +183,12 @@ def read_evaluation(folder: str | os.PathLike[str]) -> Evaluation:
     """
     path = Path(folder)
     hint = "Run histomix evaluate again"
-    summary = read_json(path / "summary.json", hint=hint)
+    summary = read_sealed(path / "summary.json", hint=hint)
     missing = {"protocol", "heads", "sections", "cell_types", "scores"} - set(summary)
     if missing or summary["protocol"] not in (*PROTOCOLS, ORTHOGONAL):
         raise InputError("is not the summary of an evaluation", where=path / "summary.json", hint=hint)
     metrics = _read_csv(path / "metrics.csv", _TEXT)
+    _require_numbers(metrics, ["value"], path / "metrics.csv", gaps=True)
     ours = metrics["protocol"] == summary["protocol"]
     columns = [*_COORDINATES, *summary["cell_types"]]
 
@@ -187,6 +197,7 @@ def read_evaluation(folder: str | os.PathLike[str]) -> Evaluation:
         for section, table in by_section.items():
             if list(table.columns) != columns:
                 raise InputError("has other columns than summary.json says", where=place / f"{section}.csv", hint=hint)
+            _require_numbers(table, columns, place / f"{section}.csv")
         return by_section
 
     labels = read_tables(path / "labels", summary["sections"])
@@ -207,6 +218,14 @@ def read_evaluation(folder: str | os.PathLike[str]) -> Evaluation:
         positions={name: table[_COORDINATES] for name, table in labels.items()},
         others=metrics[~ours].reset_index(drop=True),
     )
+
+
+def _require_numbers(table: pd.DataFrame, columns: Sequence[str], path: Path, *, gaps: bool = False) -> None:
+    for name in columns:
+        values = table[name].to_numpy() if name in table else np.array([None])
+        if values.dtype.kind not in "iuf" or not (np.isfinite(values) | (gaps & np.isnan(values))).all():
+            what = f"holds something else than numbers in the column {name}"
+            raise InputError(what, where=path, hint="Run histomix evaluate again")
 
 
 def _read_csv(path: Path, text: list[str]) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from ..common.storage.unfinished import say_recalled, unfinished_work
 from ..embedding import FeatureSource, feature_blocks, feature_manifest, scale_sample
 from ..errors import HeadError, SectionError
 from ..progress import Progress, progress_bars
-from ..provenance import read_json, require_writable
+from ..provenance import read_sealed, require_writable
 from ..spots import Cohort
 from .answers.fit import held_out_answers
 from .answers.tree import tree_of
@@ -229,7 +229,7 @@ def train(
 def _carried(scores: Mapping[str, Any] | Scored | str | os.PathLike[str] | None) -> Mapping[str, Any] | None:
     """Scores as they stand in the summary of an evaluation, or as they were given."""
     if isinstance(scores, str | os.PathLike):
-        return read_json(Path(scores) / "summary.json", hint="Run histomix evaluate again")
+        return read_sealed(Path(scores) / "summary.json", hint="Run histomix evaluate again")
     return scores.summary if isinstance(scores, Scored) else scores
 
 

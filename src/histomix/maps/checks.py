@@ -18,8 +18,15 @@ _AGAIN = "Run predict again for this slide"
 _FARTHEST_PX, _MOST_CELLS = 1e8, 1e6
 #: How far above 1 a proportion may be by rounding.
 _ROUNDING = 1e-3
-#: A percentile of the training's own.
-_MOST_NOVELTY = 100.0
+#: What columns of the tiles may hold, least and most; novelty is a percentile of the training's own.
+_RANGES = {
+    "tissue": (0, 1),
+    "novelty": (0, 100),
+    "fragment": (-1, 2**31),
+    "answer_lower": (-_ROUNDING, _MOST_CELLS),
+    "answer_upper": (-_ROUNDING, _MOST_CELLS),
+}
+_YES_OR_NO = ("read_ok", "in_scope", "in_focus")
 #: Layers with the ends of intervals, in the same unit.
 _BOUNDS = ("lower", "upper")
 
@@ -70,6 +77,7 @@ def check_map(adata: AnnData, manifest: Mapping[str, Any], where: str) -> None:
     if not names.is_unique or any(not str(name).strip() for name in names):
         raise MapError("has cell types of the same name, or of none", where=where, hint=_AGAIN)
     _check_places(adata, where)
+    _check_columns(adata, where)
     _check_values(adata, str(manifest.get("unit", "")), where)
 
 
@@ -84,6 +92,21 @@ def _check_places(adata: AnnData, where: str) -> None:
             raise MapError("has places of tiles that are no pairs of numbers", where=where, hint=_AGAIN)
         if not (np.abs(place) < _FARTHEST_PX).all():  # NaN too
             raise MapError("has places of tiles that are on no slide", where=where, hint=_AGAIN)
+
+
+def _check_columns(adata: AnnData, where: str) -> None:
+    """Numbers in range, NaN where nothing is known; and yes or no."""
+    for name, (least, most) in _RANGES.items():
+        values = np.asarray(adata.obs[name]) if name in adata.obs else np.zeros(0)
+        if values.dtype.kind not in "biuf":
+            raise MapError(f"has something else than numbers as {name} of its tiles", where=where, hint=_AGAIN)
+        if (values < least - _ROUNDING).any() or (values > most + _ROUNDING).any():
+            what = f"has a {name} beyond {least:g} to {most:g} at some of its tiles"
+            raise MapError(what, where=where, hint=_AGAIN)
+    for name in _YES_OR_NO:
+        values = np.asarray(adata.obs[name]) if name in adata.obs else np.zeros(0, bool)
+        if values.dtype.kind not in "biuf" or not np.isin(values, (0, 1)).all():
+            raise MapError(f"has neither yes nor no as {name} at some of its tiles", where=where, hint=_AGAIN)
 
 
 def _check_values(adata: AnnData, unit: str, where: str) -> None:
@@ -108,7 +131,3 @@ def _check_values(adata: AnnData, unit: str, where: str) -> None:
     known = ~np.isnan(values[read])
     if (known.any(axis=0) & ~known.all(axis=0)).any():
         raise MapError("lacks values at tiles that could be read", where=where, hint=_AGAIN)
-    if "novelty" in adata.obs:
-        novelty = np.asarray(adata.obs["novelty"], dtype=float)
-        if (novelty < 0).any() or (novelty > _MOST_NOVELTY).any():
-            raise MapError("has a novelty beyond 0 to 100 at some of its tiles", where=where, hint=_AGAIN)

@@ -22,7 +22,7 @@ from ..maps import CompositionMap, MapSource
 from ..maps.find import maps_in
 from ..maps.map import MAP_FILE
 from ..pl.figures import Canvas
-from ..provenance import read_json
+from ..provenance import read_json, read_sealed
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def report_inputs(results: Sequence[ReportSource]) -> ReportInputs:
         maps, failed = maps_in(folder), _failed_in(folder)
         sources.failed += failed
         if (folder / "summary.json").is_file():
-            facts = read_json(folder / "summary.json", hint="Run histomix evaluate again")
+            facts = read_sealed(folder / "summary.json", hint="Run histomix evaluate again")
             if "orthogonal" in facts:
                 sources.orthogonals.append(facts)
             else:

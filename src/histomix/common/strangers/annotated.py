@@ -46,7 +46,7 @@ def read_annotated(path: str | os.PathLike[str], kind: type[InputError], what: s
 
     with _looked_at(path, kind, what, hint):
         data = anndata.io.read_zarr(path) if Path(path).is_dir() else anndata.read_h5ad(path)
-        _check_sparse(data)
+        check_sparse(data)
     return data
 
 
@@ -59,7 +59,7 @@ def read_rows(path: str | os.PathLike[str], kind: type[InputError], what: str, h
         if all(hasattr(store[name], "keys") for name in names):
             parts = {name: anndata.io.read_elem(store[name]) for name in names}
             data = anndata.AnnData(**{"obs": {}, "obsm": {}, "uns": {}} | parts)
-            _check_sparse(data)
+            check_sparse(data)
             return data
     # Before anndata 0.7 tables were arrays of records, which it reads as a part of the whole only.
     return read_annotated(path, kind, what, hint)
@@ -202,7 +202,7 @@ def _names(part: Any) -> set[str]:
     return set(records or part or ())
 
 
-def _check_sparse(data: AnnData) -> None:
+def check_sparse(data: AnnData) -> None:
     """Refuse sparse matrices that name rows or columns which they do not have.
 
     Nothing else would: arithmetic on them reads and writes beyond their memory, and an index of -1 is the last column.

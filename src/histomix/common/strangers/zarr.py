@@ -1,9 +1,11 @@
-"""Stores of Zarr that strangers made: refused where reading an array would run a program."""
+"""Stores of Zarr that strangers made: refused where reading an array would run a program, or never end."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import InputError
@@ -15,7 +17,7 @@ _PROGRAM = "pickle"
 
 
 def check_zarr(path: str | os.PathLike[str], kind: type[InputError] = InputError) -> None:
-    """Refuse a Zarr store with arrays that are pickled: reading them would run what they hold.
+    """Refuse a Zarr store with arrays that are pickled, which would run what they hold, or with pipes and devices.
 
     Parameters
     ----------
@@ -27,20 +29,32 @@ def check_zarr(path: str | os.PathLike[str], kind: type[InputError] = InputError
     Raises
     ------
     InputError
-        Or ``kind``: the store has such an array.
+        Or ``kind``: the store has such an array, or such a thing in the place of a file.
     """
+    for file in _files(os.fspath(path)):
+        if not file.is_file():
+            refuse_pipe(file.path, kind)  # what leads nowhere is left to the library
+        elif file.name in _METADATA and _PROGRAM in _codecs(Path(file.path)):
+            what = "holds pickled arrays, which are a program that would run with your rights"
+            raise kind(what, where=file.path, hint="Ask for the store without them, as its maker can write it")
+
+
+def _files(folder: str) -> Iterator[os.DirEntry[str]]:
+    """All that is no folder below a folder, links followed, each folder once."""
     walked: set[str] = set()
-    for folder, below, names in os.walk(path, followlinks=True):
-        place = os.path.realpath(folder)
-        if place in walked:  # a link leads back: what is below has been looked at
-            below.clear()
+    waiting = [folder]
+    while waiting:
+        below = waiting.pop()
+        place = os.path.realpath(below)
+        if place in walked:  # a link leads back
             continue
         walked.add(place)
-        for name in _METADATA:
-            file = Path(folder, name)
-            if name in names and _PROGRAM in _codecs(file):
-                what = "holds pickled arrays, which are a program that would run with your rights"
-                raise kind(what, where=file, hint="Ask for the store without them, as its maker can write it")
+        with contextlib.suppress(OSError), os.scandir(below) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    waiting.append(entry.path)
+                else:
+                    yield entry
 
 
 def _codecs(file: Path) -> set[str]:

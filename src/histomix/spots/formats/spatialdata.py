@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import sparse
 
 from ...common.geometry.pitch import spot_pitch
-from ...common.strangers.annotated import is_anndata_zarr
+from ...common.strangers.annotated import check_sparse, is_anndata_zarr
 from ...common.strangers.zarr import check_zarr
 from ...common.words import counted
 from ...errors import MissingExtraError, SectionError
@@ -166,6 +166,10 @@ def _table(store: Any, path: Path, options: Options) -> tuple[AnnData | None, st
             raise SectionError("has neither a table nor shapes", where=path, hint="Store the spots as shapes")
         return None, shapes, pd.Index([])
     table = store.tables[name]
+    try:
+        check_sparse(table)
+    except ValueError as error:
+        raise SectionError(f"the table '{name}': {error}", where=path, hint="Copy or write the store again") from error
     attrs = table.uns.get("spatialdata_attrs") or {}
     regions, region_key, instance_key = (attrs.get(key) for key in ("region", "region_key", "instance_key"))
     if regions is None or region_key not in table.obs or instance_key not in table.obs:
