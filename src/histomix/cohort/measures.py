@@ -60,10 +60,6 @@ DEFINITIONS: dict[str, tuple[str, str]] = {
         "share of tiles",
         "tiles that are answered with a cell type or a group; the rest is not told",
     ),
-    "answer_share": (
-        "share of tiles",
-        "tiles that are answered with this name, which may be a group of types; no row: with none, which is no absence",
-    ),
     "shannon": ("nats", "-sum p ln p of the mean proportions (Shannon 1948)"),
     "evenness": ("0 to 1", "shannon / ln k (Pielou 1966)"),
     "shannon_tile": ("nats", "mean over tiles of the Shannon entropy of the tile"),
@@ -244,7 +240,6 @@ def _rows(
     for measure, values in (by_type | intervals | of_all).items():
         yield from (row(measure, value, name) for name, value in zip(tissue.types, values, strict=True))
     yield from (row(measure, value) for measure, value in _of_all(tissue).items())
-    yield from (row("answer_share", value, name) for name, value in _answers(tissue).items())
     for measure, table in (_by_pair(tissue) if pairs else {}).items():
         diagonal = measure not in ("morisita_horn", "interface")
         for a, name in enumerate(tissue.types):
@@ -292,15 +287,6 @@ def _of_all(tissue: Tissue) -> dict[str, float]:
         observed, expected = joins(dominant, tissue.pairs)
         measures["mixing"], measures["mixing_expected"] = mixing(observed), mixing(expected)
     return measures
-
-
-def _answers(tissue: Tissue) -> dict[str, float]:
-    """Share of the tiles by the name that they are answered with."""
-    if tissue.answer is None:
-        return {}
-    names, counts = np.unique(tissue.answer, return_counts=True)
-    told = zip(names.tolist(), counts.tolist(), strict=True)
-    return {name: count / len(tissue.answer) for name, count in told if name not in NO_ANSWERS}
 
 
 def _by_pair(tissue: Tissue) -> dict[str, np.ndarray]:

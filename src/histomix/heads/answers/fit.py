@@ -171,8 +171,9 @@ def _chosen(data: _HeldOut, null: SectionNull, sections: NDArray[np.bool_]) -> t
         told &= (np.nan_to_num(adjusted[part], nan=1.0) < _ALPHA) & (np.nan_to_num(mean[part], nan=0.0) > 0)
     n_sections = np.isfinite(null.real[sections]).sum(axis=0)
     above = np.quantile(null.null[sections].sum(axis=0), 1 - _ALPHA, axis=0) / np.maximum(n_sections, 1)
-    intervals = calibrate(data.label, data.answer, None, data.group)
-    rule = AnswerRule(data.hierarchy, told, intervals.variance, intervals.multiplier, NARROWEST)
+    # Of one stratum: below, each name's is widened for the tiles that it is the answer of, and these are its highest.
+    intervals = calibrate(data.label, data.answer, None, data.group, strata=1)
+    rule = AnswerRule(data.hierarchy, told, intervals.variance, intervals.multiplier[0], NARROWEST)
     table = {
         "pearson": mean[:n_nodes],
         "null": np.where(n_sections > 0, above, np.nan)[:n_nodes],

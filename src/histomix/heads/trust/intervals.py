@@ -22,7 +22,7 @@ WIDENED = {1: 2.0, 2: 1.7}
 WIDENED_BY = "the spread between donors of the phantom"
 #: Predictions of a type are calibrated in so many strata, from low to high: a multiplier for all of them together held
 #: the low ones too often and the high ones too seldom. A donor counts in a stratum where so many of its spots are.
-_STRATA, _LEAST_SPOTS = 3, 10
+STRATA, _LEAST_SPOTS = 3, 10
 #: Scores at which a cell type's distributions are compared, at most; what lies between is rounded up.
 _GRID = 4096
 
@@ -120,6 +120,7 @@ def calibrate(
     unit: str = "proportion",
     kind: str = "donor",
     n_donors: int = 1,
+    strata: int = STRATA,
 ) -> Intervals:
     """Make intervals from predictions of donors that the predicting fits had not seen.
 
@@ -155,6 +156,8 @@ def calibrate(
         What the groups are: "donor", or "section" where donors are few.
     n_donors
         Of the sections, where groups are those.
+    strata
+        Parts of the predictions of a type, from low to high, that are calibrated apart.
 
     Returns
     -------
@@ -169,7 +172,7 @@ def calibrate(
     HeadError
         The level is out of range, or fewer than two groups have held-out predictions.
     """
-    return calibrate_levels(Y, held_out, spread, groups, (level,), unit, kind, n_donors)[0]
+    return calibrate_levels(Y, held_out, spread, groups, (level,), unit, kind, n_donors, strata)[0]
 
 
 def calibrate_levels(
@@ -181,6 +184,7 @@ def calibrate_levels(
     unit: str = "proportion",
     kind: str = "donor",
     n_donors: int = 1,
+    strata: int = STRATA,
 ) -> list[Intervals]:
     """What `calibrate` makes at each of some levels, at the cost of one: only the multipliers differ."""
     for level in levels:
@@ -201,37 +205,45 @@ def calibrate_levels(
     variance = _fit_variance(np.square(observed - values), values, width_of, row_weight)
     expected = expected_error(variance, values, width_of)
     score = np.divide(np.abs(observed - values), expected, out=np.zeros_like(expected), where=expected > 0)
-    edges = _edges(values, row_weight)
-    strata = [
-        _by_stratum(of_type, (column[:, None] > ends).sum(axis=1), group, len(names), levels)
+    edges = _edges(values, row_weight, strata)
+    by_type = [
+        _by_stratum(of_type, (column[:, None] > ends).sum(axis=1), strata, group, len(names), levels)
         for of_type, column, ends in zip(score.T, values.T, edges.T, strict=True)
     ]
     made = []
     for number, level in enumerate(levels):
-        multiplier = np.stack([of_type[number][0] for of_type in strata], axis=1)
-        left_out = np.stack([of_type[number][1] for of_type in strata], axis=1)
+        multiplier = np.stack([of_type[number][0] for of_type in by_type], axis=1)
+        left_out = np.stack([of_type[number][1] for of_type in by_type], axis=1)
         whole = Intervals(variance, multiplier, edges, unit)
         made.append(_described(whole, left_out, level, names, values, width_of, row_weight, kind, n_donors))
     return made
 
 
-def _edges(values: np.ndarray, row_weight: np.ndarray) -> np.ndarray:
+def _edges(values: np.ndarray, row_weight: np.ndarray, strata: int) -> np.ndarray:
     """Greatest prediction of every stratum but the last, each with an equal share of the weight, by type."""
     order = np.argsort(values, axis=0, kind="stable")
     below = np.cumsum(row_weight[order], axis=0)
-    places = [(below < number / _STRATA - 1e-12).sum(axis=0) for number in range(1, _STRATA)]
-    return np.stack([np.take_along_axis(values, np.take_along_axis(order, place[None], 0), 0)[0] for place in places])
+    edges = np.empty((strata - 1, values.shape[1]))
+    for number in range(1, strata):
+        place = (below < number / strata - 1e-12).sum(axis=0, keepdims=True)
+        edges[number - 1] = np.take_along_axis(values, np.take_along_axis(order, place, axis=0), axis=0)
+    return edges
 
 
 def _by_stratum(
-    score: np.ndarray, stratum: np.ndarray, group: np.ndarray, n_groups: int, levels: Sequence[float]
+    score: np.ndarray,
+    stratum: np.ndarray,
+    strata: int,
+    group: np.ndarray,
+    n_groups: int,
+    levels: Sequence[float],
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Multipliers of each stratum, ``(n_strata,)``, and each group's coverage by the others', for each level."""
     together = group_quantiles(score, group, n_groups, levels)
-    multiplier = np.repeat([[of_level[0]] for of_level in together], _STRATA, axis=1)
+    multiplier = np.repeat([[of_level[0]] for of_level in together], strata, axis=1)
     inside = np.zeros((len(levels), n_groups))
     counts = np.bincount(group, minlength=n_groups)
-    for number in range(_STRATA):
+    for number in range(strata):
         rows = stratum == number
         here = np.bincount(group[rows], minlength=n_groups)
         whole = np.flatnonzero(here >= _LEAST_SPOTS)
