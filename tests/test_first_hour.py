@@ -189,7 +189,7 @@ def test_cells_that_pass_for_cell_types_are_told(job: Job, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("label", "{sheet}", "--reference", "{labels}"), "is a folder, not a table"),
+        (("label", "{sheet}", "--reference", "{labels}"), "is a folder, not a file"),
         (("predict", "{image}", "--head", "{labels}"), "is a folder of labels by histomix, and no head"),
         (("predict", "{image}", "--head", "{features}"), "is a folder of features by histomix, and no head"),
         (("report", "{sheet}"), "is a file, and results are in folders"),

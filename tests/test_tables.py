@@ -22,6 +22,7 @@ from histomix.common.tables import (
 )
 from histomix.errors import InputError, LabelError, MissingFileError, SectionError
 from histomix.evaluation.groups import read_groups
+from histomix.spots.counts import read_counts
 
 from .extras import extra_module
 
@@ -93,3 +94,22 @@ def test_an_exponent_that_no_float_has_is_no_number(cell: str, tmp_path: Path) -
     path.write_text(f"spot,a\ns0,1e3\ns1,{cell}\n", encoding="utf-8")
     assert np.isnan(to_numeric(read_table(path)["a"]).to_numpy()[1])
     read_values(path, lambda name: name == "spot")
+
+
+def test_a_small_file_that_unpacks_to_more_than_the_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("histomix.common.tables.available_memory", lambda: 4 << 20)
+    bomb = tmp_path / "counts.tsv.gz"
+    bomb.write_bytes(gzip.compress(b"spot\tA\n" + b"1x1\t1\n" * (1 << 20)))
+    assert bomb.stat().st_size < 1 << 16
+    with pytest.raises(SectionError, match=r"counts\.tsv\.gz.*more than 0\.0 GiB of text, a quarter of the memory"):
+        read_counts(bomb)
+    plain = tmp_path / "plain.tsv"
+    plain.write_bytes(b"spot\tA\n" + b"1x1\t1\n" * (1 << 18))
+    with pytest.raises(SectionError, match="a quarter of the memory that is free"):
+        read_counts(plain)
+    # Several members one after the other, with zeros behind, are one text.
+    members = tmp_path / "members.tsv.gz"
+    members.write_bytes(gzip.compress(b"spot\tA\n1x1\t1\n") + gzip.compress(b"1x2\t7\n") + bytes(64))
+    assert read_counts(members).matrix.toarray().tolist() == [[1], [7]]

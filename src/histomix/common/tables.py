@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import re
+import sys
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ import pandas as pd
 from ..errors import InputError, LabelError, MissingExtraError, SectionError, missing_of
 from ..provenance import refuse_pipe
 from . import words
+from .memory import available_memory
 
 _SEPARATORS = ("\t", ",", ";")
 _MAX_HEADER = 1 << 26  # a first line of 26 k genes has 0.3 MB
@@ -31,23 +33,48 @@ def read_bytes(path: Path, error: type[InputError] = SectionError) -> bytes:
     Raises
     ------
     InputError
-        An ``error``: the file is absent, unreadable, a pipe, or a truncated or damaged gzip.
+        An ``error``: the file is absent, unreadable, a pipe, a truncated or damaged gzip, or more text than a quarter
+        of the memory that is free: what is made of it takes several times as much.
     """
     refuse_pipe(path, error)
+    free = available_memory()
+    most = sys.maxsize - 1 if free is None else free // 4
     try:
-        content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
+        size = path.stat().st_size
+        content = path.read_bytes() if size <= most else None
+        if content is not None and content[:2] == b"\x1f\x8b":
+            content = _unpacked(content, most)
     except (OSError, EOFError, zlib.error) as reason:
         raise _unreadable(path, reason, error) from reason
+    if content is None:
+        raise error(
+            f"holds more than {most / 2**30:.1f} GiB of text, a quarter of the memory that is free",
+            where=path,
+            hint="Give it more memory, and see whether the file is what it should be",
+        )
     return content.removeprefix(b"\xef\xbb\xbf")
+
+
+def _unpacked(packed: bytes, most: int) -> bytes | None:
+    """What gzip has packed, in one member or several; None where that is more than so many bytes."""
+    parts, left = [], most
+    while packed:
+        member = zlib.decompressobj(wbits=31)
+        parts.append(member.decompress(packed, left + 1))
+        left -= len(parts[-1])
+        if left < 0:
+            return None
+        if not member.eof:
+            raise EOFError("it ends before its last part does")
+        packed = member.unused_data.lstrip(b"\0")
+    return b"".join(parts)
 
 
 def _unreadable(path: Path, reason: Exception, error: type[InputError]) -> InputError:
     if isinstance(reason, FileNotFoundError):
         return missing_of(error)("there is no such file", where=path, hint="Check the path")
     if path.is_dir():
-        return error("is a folder, not a table", where=path, hint="Name the file in it")
+        return error("is a folder, not a file", where=path, hint="Name the file in it")
     return error(f"cannot be read ({reason})", where=path, hint="Fetch or unpack the file again")
 
 
