@@ -447,6 +447,15 @@ def test_one_genome_of_a_xenograft(tissue: Callable[..., Path], bar: str) -> Non
         shares(folder, reference=folder / "r.csv")
 
 
+def test_the_prefix_of_a_genome_that_all_genes_have_is_no_part_of_their_names(tissue: Callable[..., Path]) -> None:
+    folder = tissue(symbols())
+    table().to_csv(folder / "r.csv")
+    plain = shares(folder, reference=folder / "r.csv")
+    for prefix in ("GRCh38_", "GRCh38___"):
+        table().rename(index=lambda gene, prefix=prefix: prefix + gene).to_csv(folder / "prefixed.csv")
+        pd.testing.assert_frame_equal(shares(folder, reference=folder / "prefixed.csv"), plain)
+
+
 def test_a_matrix_of_10x_with_two_genomes(tmp_path: Path) -> None:
     path = tmp_path / "two.h5"
     with h5py.File(path, "w") as file:

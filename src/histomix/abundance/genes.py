@@ -117,8 +117,14 @@ def match_section(adata: AnnData, signatures: Signatures, min_genes: int | None 
 
 
 def _spellings(names: pd.Index, others: pd.DataFrame) -> list[pd.Index]:
-    """The genes by each kind of name; a name that comes again is left empty, so that it stands for its first gene."""
+    """The genes by each kind of name; a name that comes again is left empty, so that it stands for its first gene.
+
+    Names that all have the prefix of one genome are there without it too.
+    """
     kinds = [names, *(pd.Index(others[kind], dtype=object) for kind in others)]
+    for kind in list(kinds):
+        if len(genome := _genomes(kind)) == 1:
+            kinds.append(pd.Index([str(name)[len(genome[0]) :].lstrip("_") for name in kind], dtype=object))
     return [kind if kind.is_unique else pd.Index(kind.where(~kind.duplicated(), "")) for kind in kinds]
 
 
