@@ -41,7 +41,15 @@ from histomix.embedding.cohort import SAMPLED
 from histomix.embedding.identity import features_identity
 from histomix.embedding.storage import Shards
 from histomix.encoders import load_encoder
-from histomix.errors import EncoderError, FeatureError, LabelError, ScaleWarning, SlideReadError, StorageError
+from histomix.errors import (
+    EncoderError,
+    FeatureError,
+    InputError,
+    LabelError,
+    ScaleWarning,
+    SlideReadError,
+    StorageError,
+)
 from histomix.provenance import digest_bytes
 from histomix.slides import TileSpec, open_slide, read_tile, tiles_at_spots
 from histomix.spots import Cohort, read_cohort
@@ -705,7 +713,7 @@ def test_a_file_size_limit_is_a_storage_error(material: Path, tmp_path: Path) ->
 
 def test_a_folder_that_cannot_be_made_is_named(cohort: Cohort, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(StorageError, match="file"):
+    with pytest.raises(InputError, match="cannot be a folder"):
         run(cohort, FakeEncoder(), tmp_path / "file" / "features")
 
 

@@ -498,7 +498,7 @@ def test_saving_replaces_a_head_and_nothing_else(job: Any, saved: Path, tmp_path
     (saved / "notes.txt").write_text("mine")
     (tmp_path / "file").write_text("mine")
     for place in (saved, tmp_path / "file"):
-        with pytest.raises(HeadError, match="holds other files"):
+        with pytest.raises(HeadError, match=r"holds other files|is a file, not a folder"):
             head.save(place)
     assert (saved / "notes.txt").exists() and load_head(saved).card == head.card
     (tmp_path / "empty").mkdir()

@@ -280,8 +280,10 @@ def test_a_table_in_memory_that_is_no_map_is_named(made: Path) -> None:
 
 def test_maps_are_found_in_folders_of_them(folder: Path, tmp_path: Path) -> None:
     assert find_maps([folder, folder.parent]) == [folder, folder]
+    assert find_maps([tmp_path]) == [folder], "at any depth where there is none nearer"
+    (tmp_path / "empty").mkdir()
     with pytest.raises(MapError, match="holds no composition map"):
-        find_maps([tmp_path])
+        find_maps([tmp_path / "empty"])
     for path in (tmp_path, tmp_path / "none", tmp_path / "none.h5ad"):
         with pytest.raises(MissingFileError, match="there is no composition map"):
             hm.CompositionMap.open(path)
