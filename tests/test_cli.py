@@ -165,6 +165,7 @@ def test_help_and_version_from_a_fresh_process() -> None:
     assert version.startswith("histomix ")
 
 
+@pytest.mark.once
 def test_a_hub_encoder_from_a_local_file_beside_the_built_in_one(small_job: Job, tmp_path: Path) -> None:
     """The real architecture, random weights in the hub's format: embed, join with the built-in features, predict."""
     import timm

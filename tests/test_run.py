@@ -60,6 +60,7 @@ def subset(job: Job, folder: Path, sections: int, donor: str | None = None) -> P
     return folder / "sheet.csv"
 
 
+@pytest.mark.once
 def test_the_whole_road_and_again(small_job: Job, tmp_path: Path, quick: list[tuple[str, ...]]) -> None:
     words = ["run", str(small_job.sheet), "--reference", str(small_job.reference), "--out", str(tmp_path / "run")]
     result = RUN.invoke(app, words)
