@@ -202,8 +202,9 @@ def test_every_format_by_its_command(composition: ad.AnnData, thumbnail: np.ndar
     (tmp_path / "tiles.geojson").write_bytes(gzip.decompress((tmp_path / "out" / "slide.geojson.gz").read_bytes()))
     assert len(geopandas.read_file(tmp_path / "tiles.geojson")) == composition.n_obs
     assert ad.read_h5ad(tmp_path / "out" / "slide.h5ad").uns["spatial"]
-    refused = CliRunner().invoke(app, ["export", str(tmp_path), "--to", "parquet", "--out", str(tmp_path / "out")])
-    assert refused.exit_code == 2
+    (tmp_path / "empty").mkdir()
+    nothing = [str(tmp_path / "empty"), "--to", "parquet", "--out", str(tmp_path / "out")]
+    assert CliRunner().invoke(app, ["export", *nothing]).exit_code == 2
 
 
 def test_a_map_of_spots_is_no_raster(job: Job, tmp_path: Path) -> None:
@@ -246,8 +247,10 @@ class TestLazySlide:
             for column, values in expected.items():
                 np.testing.assert_allclose(np.asarray(table[:, column].X).ravel(), values, atol=1e-6)
                 # What LazySlide draws is moved by a quarter of the spots' distance at most, which a head that does not
-                # look around its tiles cannot notice.
-                np.testing.assert_allclose(values, own[column], atol=1e-6 if smooth_um == 0 else 0.1)
+                # look around its tiles cannot notice. The end of an interval jumps where a prediction comes to be among
+                # the low or the high ones.
+                moved = np.abs(np.asarray(values) - own[column]) > (1e-6 if smooth_um == 0 else 0.1)
+                assert moved.mean() <= (0.05 if smooth_um and column.endswith(("lower", "upper")) else 0), column
         plain = wsi.tables["plain"][:, head.card["cell_types"]].X
         assert not np.allclose(plain, wsi.tables["smoothed"][:, head.card["cell_types"]].X)
 
