@@ -330,7 +330,7 @@ def test_bad_input_is_refused_before_a_fit(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr("histomix.abundance.deconvolve.cell2location.available_memory", lambda: 10_000_000)
     many = sparse.csr_matrix(np.tile(counts, (1000, 1)))
-    with pytest.raises(InputError, match=r"30000 spots x 60 genes needs about 0.* GB of memory, and 0.01 GB.*n_genes"):
+    with pytest.raises(InputError, match=r"30,000 spots x 60 genes needs about 0.* GB of memory, and 0.01 GB.*n_genes"):
         fit_spots(many, signatures.to_numpy(), np.zeros(30000, int), np.tile(weights, (1000, 1)), 5, progress=silent)
     assert memory_needed(600, 3000, 9) == pytest.approx(4 * 600 * 3000 * 28, rel=0.1)
 
