@@ -225,6 +225,7 @@ class _Shades:
         return digest_array(self.pixels) or ""
 
 
+@pytest.mark.once
 def test_a_network_on_pixels_is_trained_on_from_its_last_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: list[str]
 ) -> None:
