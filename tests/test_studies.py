@@ -256,8 +256,10 @@ def test_killed_in_every_step_the_same_command_ends_in_the_same_table(server: Se
         process.wait()
     assert sum(stopped) >= len(_STEPS) - 2, "most of them have to be stopped while they work"
     assert start(killed).wait() == 0, (killed / "told").read_text()
-    for part in ("labels/her2st", "bench/features", "bench/evaluations"):
-        assert differences(alone / "out" / part, killed / "out" / part) == []
+    for part in ("labels", "bench/features", "bench/evaluations"):
+        faults = differences(alone / "out" / part, killed / "out" / part)
+        # What a step took is not known of one that was stopped.
+        assert [one for one in faults if not one.endswith("cost.json is missing")] == []
     for name in ("table.csv", "methods.md"):
         assert (killed / "out" / name).read_bytes() == (alone / "out" / name).read_bytes()
     (one,), (other,) = ([*(place / "out" / "heads").glob("*.zip")] for place in (alone, killed))
