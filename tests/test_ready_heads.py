@@ -207,6 +207,11 @@ def test_a_name_of_the_package_cannot_be_taken_over(published: Path) -> None:
         list_heads(_changed(published, name="phantom"))
 
 
+def test_the_same_head_may_be_listed_twice() -> None:
+    """As in what `make heads` writes: the phantom's is in the package too."""
+    assert list_heads(BUNDLED / CATALOGUE) == list_heads()
+
+
 # what may be handed on
 
 

@@ -132,7 +132,7 @@ def list_heads(*catalogues: str | os.PathLike[str]) -> list[ListedHead]:
     Raises
     ------
     InputError
-        A catalogue cannot be read, or lists a name that another one has.
+        A catalogue cannot be read, or lists a name that another one has for other bytes.
     DownloadError
         A catalogue cannot be fetched.
 
@@ -143,6 +143,8 @@ def list_heads(*catalogues: str | os.PathLike[str]) -> list[ListedHead]:
     found: dict[str, ListedHead] = {}
     for place in ("", *(os.fspath(one) for one in catalogues)):
         for one in _read(place):
+            if one.name in found and one.sha256 is not None and one.sha256 == found[one.name].sha256:
+                continue  # the same bytes, listed twice
             if one.name in found:
                 owner = found[one.name].catalogue or "the catalogue of histomix"
                 raise InputError(
