@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from histomix.cli.app import app
 from histomix.errors import InputError
 from histomix.viewer import viewer_slides
+from histomix.viewer.sources import _predicted_at
 
 from .conftest import Job
 
@@ -134,3 +135,12 @@ def test_slides_are_found_where_they_were_predicted(job: Job, tmp_path: Path) ->
         code, out, err = _run("view", tmp_path / place, *more, "--out", tmp_path / "viewer", "--json")
         assert code == 0, err
         assert json.loads(out)["slides"] == [stem, f"second__{stem}"]
+    # The word of a map that came from elsewhere leads to no file beyond the folder above its own.
+    one = tmp_path / "maps" / stem
+    assert _predicted_at(one) == slides / job.image.name
+    for path in ("../../../x/secret.svs", str(job.image)):
+        beyond = tmp_path.parent / "x" / "secret.svs"
+        beyond.parent.mkdir(exist_ok=True)
+        beyond.write_bytes(b"x")
+        (one / "status.json").write_text(json.dumps({**told, "path": path}), encoding="utf-8")
+        assert (one / path).resolve().exists() and _predicted_at(one) is None

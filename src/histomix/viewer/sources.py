@@ -161,12 +161,16 @@ def _slides_in(folder: Path) -> list[Path]:
 
 
 def _predicted_at(folder: Path) -> Path | None:
-    """Where the slide of a map was when it was predicted, if it still is there."""
+    """Where the slide of a map was when it was predicted, if it still is there.
+
+    A map of somebody else leads to no file beyond the folder that slides and maps are in, as none is told of there.
+    """
     told = read_status(folder).get(PLACE)
     if not isinstance(told, str):
         return None
-    path = Path(os.path.normpath(folder / told))
-    return path if path.exists() else None
+    place = folder.absolute()
+    path = Path(os.path.normpath(place / told))
+    return path if path.is_relative_to(place.parent.parent) and path.exists() else None
 
 
 def _map(one: CompositionMap, images: _Images, folder: Path | None = None) -> ViewerSlide:
