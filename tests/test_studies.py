@@ -43,6 +43,19 @@ def _run(name: str, out: Path, **more: Any) -> Reproduction:
     return hm.reproduce(name, out, **words)
 
 
+def _random_weights(name: str, path: Path) -> Path:
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    from histomix.encoders import card
+
+    torch.manual_seed(0)
+    model = timm.create_model(card(name).architecture, num_classes=0, **card(name).arguments)
+    save_file(model.state_dict(), path)
+    return path
+
+
 # the facts
 
 
@@ -173,6 +186,24 @@ def test_her2st_of_8_patients_from_a_mirror_to_the_table(server: Server, tmp_pat
     done = _run("sun2025-her2st", tmp_path / "out", reference=reference, mirror=server.url, partial=True)
     assert not done.failures and done.missing == ["her2st: 28 of 36 sections"]
     assert done.table["protocol"].str.startswith("leave one donor out, 8 donors").any()
+
+
+@pytest.mark.slow
+def test_the_ablation_of_8_patients_and_joined_encoders_from_a_mirror_to_the_table(
+    server: Server,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """One small network at random weights stands for those that were not at hand: alone, and joined."""
+    weights = _random_weights("lunit-s16", tmp_path / "model.safetensors")
+    reference, sections = made_sections(tmp_path, 8, sources=4)
+    server.files = her2st(sections)
+    encoders = ["builtin", "lunit-s16", "builtin+lunit-s16"]
+    words = {"reference": reference, "mirror": server.url, "partial": True, "weights": {"lunit-s16": weights}}
+    done = _run("sun2025-ablation", tmp_path / "out", encoders=encoders, **words)
+    assert not done.failures
+    ours = done.table[done.table["ours"].notna() & done.table["head"].eq("ridge")]
+    assert set(ours["encoder"]) == set(encoders)
+    assert ours["protocol"].str.startswith("leave one donor out, 8 donors").all()
 
 
 @pytest.mark.slow
