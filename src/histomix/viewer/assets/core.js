@@ -78,11 +78,21 @@ class SlideData {
     this.n = xy.length / 2;
     this.x = new Float32Array(this.n); this.y = new Float32Array(this.n);
     for (let i = 0; i < this.n; i++) { this.x[i] = xy[2 * i]; this.y[i] = xy[2 * i + 1]; }
-    this.novelty = unpacked(state.novelty, state.novelty_max);
     for (const [name, text] of Object.entries(state.flags)) this[name] = flagsOf(text, this.n);
-    const none = new Float32Array(this.n).fill(NaN), kinds = Math.max(this.meta.types.length, this.meta.answers.length);
-    for (const name of ["dominant", "label_dominant", "answer"]) this[name] = name in state.codes ? codesOf(state.codes[name], kinds) : none;
+    const kinds = Math.max(this.meta.types.length, this.meta.answers.length);
+    this.whenAsked("novelty", () => unpacked(state.novelty, state.novelty_max));
+    for (const name of ["dominant", "label_dominant", "answer"]) {
+      this.whenAsked(name, () => (name in state.codes ? codesOf(state.codes[name], kinds) : new Float32Array(this.n).fill(NaN)));
+    }
     return this;
+  }
+  // What a first view does not need is unpacked once it is shown or pointed at.
+  whenAsked(name, unpack) {
+    Object.defineProperty(this, name, { configurable: true, get() {
+      const value = unpack();
+      Object.defineProperty(this, name, { value });
+      return value;
+    } });
   }
   type(number) {
     if (!this.coming.has(number)) {

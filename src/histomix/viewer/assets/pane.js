@@ -34,10 +34,10 @@ class Pane {
     on("blur", () => this.app.aim(false));
     this.resize();
   }
-  get width() { return this.canvas.clientWidth; }
-  get height() { return this.canvas.clientHeight; }
+  // The size is read here only, where it may have changed: asked for between two changes of the page, it costs a layout.
   resize() {
     const ratio = window.devicePixelRatio || 1;
+    this.width = this.canvas.clientWidth; this.height = this.canvas.clientHeight;
     this.canvas.width = Math.max(1, Math.round(this.width * ratio));
     this.canvas.height = Math.max(1, Math.round(this.height * ratio));
     // What is fitted stays so when its pane grows or shrinks.
