@@ -2,9 +2,8 @@
 
 A synthetic slide (20,000 x 20,000 px, written as a pyramid) and a map of random compositions with bounds. Each figure
 is the median of several rounds, with the least and the greatest; every round is a new browser page, seen when the map
-and all pictures of the slide in view are drawn; an empty page, opened in the same way before each, tells what of that is
-the browser's own. A switch ends two frames later, when the new colours are on the screen.
-Needs Chromium.
+and all pictures of the slide in view are drawn; an empty page, opened in the same way before each, tells what of that
+is the browser's own. A switch ends two frames later, when the new colours are on the screen. Needs Chromium.
 """
 
 from __future__ import annotations
@@ -141,9 +140,8 @@ def main() -> None:
                 frame.append(tab.evaluate(MOVE))
                 tab.close()
             browser.close()
-        print(
-            f"first view: {spread(first, 'ms')}, an empty page: {spread(empty, 'ms')}; a type not yet loaded: {spread(fresh, 'ms')}"
-        )
+        print(f"first view: {spread(first, 'ms')}, an empty page: {spread(empty, 'ms')}")
+        print(f"a type not yet loaded: {spread(fresh, 'ms')}")
         print(f"switching types: {spread(switch, 'ms')}; a frame while moving: {spread(frame, 'ms')}")
 
 
