@@ -16,10 +16,11 @@ from typer.testing import CliRunner
 import histomix as hm
 from histomix.cli.app import app
 from histomix.errors import InputError
+from histomix.spots.beside import _kind
 from histomix.spots.donor_names import guess_donors
 
 from .conftest import Job
-from .ranger_files import make_outs
+from .ranger_files import SIZE_PX, make_outs
 
 RUN = CliRunner()
 
@@ -46,9 +47,10 @@ def shares(path: Path, side: int = 5) -> None:
     pd.DataFrame(values, index=keys, columns=["T", "B", "M", "E"]).to_csv(path)
 
 
-def image(path: Path) -> None:
+def image(path: Path, size: tuple[int, int] = (1200, 1200)) -> None:
+    """Large enough that the spots lie on it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (64, 48), "white").save(path)
+    Image.new("L", size, "white").save(path)
 
 
 @pytest.fixture
@@ -109,6 +111,41 @@ def test_labels_beside_the_spots_are_found_with_their_unit(legacy: Path, tmp_pat
     shares(legacy / "other" / "A1.csv")  # two tables of one name: a person must choose
     draft = hm.draft_sheet(legacy, tmp_path / "second.csv")
     assert not draft.rows[0].get("labels")
+    (said,) = draft.undecided
+    assert said.startswith("A1: which of 2 tables are its labels: other/*.csv, proportions/*.csv")
+    assert "Left for you to choose" in draft.text() and "A1: which of 2" in draft.text()
+
+
+def test_two_tables_of_the_places_of_one_section_are_one_section(legacy: Path, tmp_path: Path) -> None:
+    """As her2st has them, spots/A1_selection.tsv and clusters/A1.tsv: not one tissue of two donors."""
+    for name in ("A1", "A2", "B1"):
+        lines = (legacy / "spots" / f"{name}_selection.tsv").read_text().splitlines()
+        (legacy / "clusters").mkdir(exist_ok=True)
+        (legacy / "clusters" / f"{name}.tsv").write_text("\n".join(lines[:-2]))
+    draft = hm.draft_sheet(legacy, tmp_path / "sheet.csv")
+    assert [(row["section"], row["donor"], Path(row["spots"]).parent.name) for row in draft.rows] == [
+        ("A1", "A", "spots"), ("A2", "A", "spots")
+    ]  # fmt: skip
+    assert [row["section"] for row, _ in draft.lacking] == ["B1"]
+    assert sum("another table of places" in one for one in draft.passed_over) == 4  # and pathologist/A1
+
+
+def test_an_image_that_the_spots_do_not_lie_on_is_none(legacy: Path, tmp_path: Path) -> None:
+    Image.new("L", (300, 300), "white").save(legacy / "images" / "A2.jpg")  # a reduced copy
+    draft = hm.draft_sheet(legacy, tmp_path / "sheet.csv")
+    assert [row["section"] for row in draft.rows] == ["A1"]
+    (why,) = [why for row, why in draft.lacking if row["section"] == "A2"]
+    assert "the image that its spots were placed on" in why and "16 % of them lie on A2.jpg, 300 x 300 px" in why
+
+
+def test_a_wide_table_is_known_by_its_first_rows(tmp_path: Path) -> None:
+    """The kind of a table with a column for each gene, by its numbers and without pandas, which takes seconds."""
+    rows = ["\t".join(f"G{n}" for n in range(20_000)), *("\t".join([f"{n}x1", *["0"] * 20_000]) for n in range(30))]
+    (tmp_path / "A1.tsv").write_text("\n".join(rows))
+    assert _kind(tmp_path / "A1.tsv") == "counts"
+    (tmp_path / "A2.tsv").write_text("\n".join([*rows[:3], rows[3].replace("\t0\t", "\tNA\t", 1)]))
+    (tmp_path / "A3.tsv").write_text("\n".join([*rows[:3], rows[3] + "\t0"]))
+    assert _kind(tmp_path / "A2.tsv") is None and _kind(tmp_path / "A3.tsv") is None
 
 
 def test_counts_of_another_section_are_not_taken(legacy: Path, tmp_path: Path) -> None:
@@ -125,7 +162,7 @@ def test_space_ranger_folders_of_patients(tmp_path: Path) -> None:
             made = make_outs(tmp_path / "made").outs.parent
             (tmp_path / "cohort" / patient).mkdir(parents=True, exist_ok=True)
             made.rename(tmp_path / "cohort" / patient / section)
-            image(tmp_path / "cohort" / patient / section / "he.tif")
+            image(tmp_path / "cohort" / patient / section / "he.tif", SIZE_PX)
     draft = hm.draft_sheet(tmp_path / "cohort", tmp_path / "sheet.csv")
     assert [(row["section"], row["donor"]) for row in draft.rows] == [
         ("patient1_rep1", "patient1"), ("patient1_rep2", "patient1"), ("patient2_rep1", "patient2")

@@ -23,7 +23,7 @@ def init(
     with session(as_json, quiet) as run:
         from ..spots import draft_sheet
 
-        draft = draft_sheet(folder, out)
+        draft = draft_sheet(folder, out, progress=run.looked)
         run.say(f"{draft.path}: {draft.text()}")
         reference = f" --reference {draft.references[0]}" if draft.references else " --reference REFERENCE"
         labelled = draft.rows and all(row.get("labels") for row in draft.rows)
@@ -35,5 +35,6 @@ def init(
             lacking=[{"row": dict(row), "missing": why} for row, why in draft.lacking],
             guesses=list(draft.guesses),
             references=[str(path) for path in draft.references],
+            undecided=list(draft.undecided),
             passed_over=list(draft.passed_over),
         )

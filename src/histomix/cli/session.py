@@ -83,6 +83,10 @@ class Session:
     def progress(self, task: str, done: int, total: int) -> None:
         """Show how far ``task`` is (see `histomix.progress.Progress`)."""
         self.started = self.started or done > 0
+        self.looked(task, done, total)
+
+    def looked(self, task: str, done: int, total: int) -> None:
+        """Show how far a first look is: nothing is made yet, so that what is found wrong is still refused."""
         if self._tell is not None:
             self._tell(task, done, total)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import gzip
 import io
 import re
@@ -124,14 +125,42 @@ def header_of(path: Path) -> list[str]:
     """
     refuse_pipe(path, SectionError)
     try:
+        state = path.stat()
+    except (OSError, ValueError) as reason:  # ValueError: a name that no file can have
+        raise _unreadable(path, reason, SectionError) from reason
+    return list(_header(path, state.st_ino, state.st_size, state.st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=256)
+def _header(path: Path, *_state: int) -> tuple[str, ...]:
+    """The header of a file as it is; a folder's tables are asked for theirs by one format after the other."""
+    lines = _start(path, 1)
+    return tuple(_names(lines[0])) if lines else ()
+
+
+def first_rows(path: Path, most: int) -> list[list[str]]:
+    """Cells of the first rows below the header of a text table, as text; only its start is read.
+
+    Raises
+    ------
+    SectionError
+        The file is absent, unreadable or damaged, or is no text table.
+    """
+    header, *lines = _start(path, most + 1) or [""]
+    return [_names(line, separator(header)) for line in lines if line.strip()]
+
+
+def _start(path: Path, n_lines: int) -> list[str]:
+    """The first lines of a text file, packed or not."""
+    refuse_pipe(path, SectionError)
+    try:
         with path.open("rb") as stream:
             zipped = stream.read(2) == b"\x1f\x8b"
         with gzip.open(path) if zipped else path.open("rb") as stream:
-            first = stream.readline(_MAX_HEADER)
+            lines = [stream.readline(_MAX_HEADER) for _ in range(n_lines)]
     except (OSError, EOFError, zlib.error) as reason:
         raise _unreadable(path, reason, SectionError) from reason
-    lines = decode(first.removeprefix(b"\xef\xbb\xbf"), path).splitlines()
-    return _names(lines[0]) if lines else []
+    return decode(b"".join(lines).removeprefix(b"\xef\xbb\xbf"), path).splitlines()[:n_lines]
 
 
 def columns_or_none(path: Path) -> list[str] | None:
@@ -142,11 +171,14 @@ def columns_or_none(path: Path) -> list[str] | None:
         return None
 
 
-def _names(header: str) -> list[str]:
+def _names(line: str, mark: str | None = None) -> list[str]:
+    mark = separator(line) if mark is None else mark
+    if '"' not in line:
+        return [name.strip() for name in line.split(mark)]
     try:
-        cells = next(csv.reader([header], delimiter=separator(header)), [])
+        cells = next(csv.reader([line], delimiter=mark), [])
     except csv.Error:  # a name longer than any name
-        cells = header.split(separator(header))
+        cells = line.split(mark)
     return [name.strip().strip('"').strip() for name in cells]
 
 
