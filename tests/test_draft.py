@@ -178,7 +178,7 @@ def test_a_section_without_a_scale_waits_for_it(tmp_path: Path) -> None:
     image(tmp_path / "S.png")
     draft = hm.draft_sheet(tmp_path, tmp_path / "sheet.csv")
     ((_, why),) = draft.lacking
-    assert not draft.rows and why == "um per px of S.png (column mpp), which its file does not say"
+    assert not draft.rows and why == "um per px of its image (column mpp), which the image does not say"
     header, remark, waiting = (tmp_path / "sheet.csv").read_text().splitlines()[:3]
     assert header == "section,donor,spots,image,format,mpp" or "mpp" in header.split(",")
     assert remark.startswith("# S, missing") and waiting.startswith("#S,S,S.h5ad,S.png,")

@@ -191,7 +191,7 @@ def _lacks(row: Row, described: Description) -> list[str]:
         told = [text for text in described.missing if "image" in text.split("(")[0] or "WSI" in text]
         return [next((text for text in told if "which image" in text), "its image (full resolution)")]
     image = Path(row["image"])
-    unscaled = f"um per px of {image.name} (column mpp), which its file does not say"
+    unscaled = "um per px of its image (column mpp), which the image does not say"
     try:
         with open_slide(image) as slide:
             unscaled, size = "", (slide.width_px, slide.height_px)
