@@ -369,18 +369,23 @@ def run_her2st(folder: Path, args: Any) -> None:
     accuracy("her2st C2, C3, C4", cohort, features, hm.label(cohort, method="table"), "section", args)
 
 
-def run_monusac(folder: Path, args: Any) -> None:
-    """MoNuSAC, with patients held out: shares of the nuclei, and their numbers."""
-    data = os.environ.get("HISTOMIX_DATA")
-    if not data:
-        print("\nMoNuSAC: skipped, HISTOMIX_DATA is not set")
-        return
-    cohort = monusac(folder / "monusac", Path(data).resolve() / "monusac")
+def read_monusac(folder: Path) -> tuple[hm.Cohort, Any, dict[str, hm.Abundance], dict[str, hm.Abundance]]:
+    """MoNuSAC's tiles: cohort, features, shares of the nuclei, and their numbers."""
+    cohort = monusac(folder / "monusac", Path(os.environ["HISTOMIX_DATA"]).resolve() / "monusac")
     features = embedded(cohort, folder / "monusac-features", check_alignment=False)  # few tiles, at their image's edge
     counts = hm.label(cohort, method="table")
     shares = {
         name: hm.Abundance(one.values.div(one.values.sum(axis=1), axis=0), "proportion") for name, one in counts.items()
     }
+    return cohort, features, shares, counts
+
+
+def run_monusac(folder: Path, args: Any) -> None:
+    """MoNuSAC, with patients held out: shares of the nuclei, and their numbers."""
+    if not os.environ.get("HISTOMIX_DATA"):
+        print("\nMoNuSAC: skipped, HISTOMIX_DATA is not set")
+        return
+    cohort, features, shares, counts = read_monusac(folder)
     accuracy("MoNuSAC, shares", cohort, features, shares, "donor", args)
     accuracy("MoNuSAC, nuclei in a tile", cohort, features, counts, "donor", args)
 

@@ -1,86 +1,136 @@
 """Intervals and novelty on donors that were not there: coverage, width, and how many foreign tiles are flagged.
 
-Heads are trained on some donors of a phantom cohort of twelve, calibrated on the same, and judged on the others. Where
-HISTOMIX_DATA is set, novelty is fitted on two sections of a her2st patient and asked about the third, about pictures of
-other tissue and stain, and about the third's own tiles with pen, blur and another stain drawn on them.
+Heads are trained on some donors of a phantom cohort of twelve (that of `heads.py --only donors`), calibrated on the
+same, and judged on the others; where HISTOMIX_DATA is set, on patients of MoNuSAC too, each in turn unseen.
+For each level: coverage with an interval that draws donors; the least and greatest of a donor; that of the low,
+middle and high predictions that are calibrated apart; the mean width; and whether the width goes with the error
+(Spearman correlation over the tiles of a donor, mean over types).
 
-Run with a folder to keep the phantom, its labels and its features in: python benchmarks/intervals.py FOLDER [HEAD ...]
+There too, novelty is fitted on two sections of a her2st patient and asked about the third, about pictures of other
+tissue and stain, and about the third's own tiles with pen, blur and another stain drawn on them.
+
+    python benchmarks/intervals.py [FOLDER] [--heads ridge,average] [--draws 4] [--only phantom,monusac,novelty]
+
+What was embedded is kept in FOLDER, and not made again.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
-import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from donors import phantom
+from heads import interval, read_monusac
 from PIL import Image
 
-import histomix as hm
-from histomix.abundance import read_labels
-from histomix.embedding import read_features
+from histomix.common.metrics import spearman
+from histomix.common.resampling import mean_and_interval, resample_weights
 from histomix.encoders import load_encoder
 from histomix.heads import (
     IN_SCOPE_PERCENTILE,
     NoveltyModel,
     TrainingSet,
     assemble,
-    calibrate,
+    calibrate_levels,
     held_out_predictions,
     make_estimator,
 )
+from histomix.heads.trust.intervals import STRATA
 from histomix.slides import TileSpec, open_slide, read_tile
 
-DONORS, LEVEL, DRAWS = 12, 0.9, 4
-HEADS = ("mean", "ridge", "average")
+#: Levels that are calibrated; donors of the phantom that heads are trained on.
+LEVELS, SIZES = (0.8, 0.9), (3, 8)
+HEADS = "mean,ridge,knn,average"
 
 
-def phantom(folder: Path) -> TrainingSet:
-    """Features and labels of twelve donors, made once."""
-    cohort = hm.read_cohort(hm.make_phantom(folder / "phantom", seed=5, donors=DONORS))
-    labels, features = folder / "labels", folder / "features"
-    if not labels.exists():
-        hm.label(cohort, reference=folder / "phantom" / "reference.csv", out=labels)
-    hm.embed(cohort, out=features)
-    return assemble(cohort, read_features(features), read_labels(labels))
-
-
-def coverage(training: TrainingSet, heads: list[str], sizes: tuple[int, ...] = (3, 8)) -> pd.DataFrame:
-    """Coverage and width of intervals on unseen donors, one row per head and number of training donors."""
-    rng, names, rows = np.random.default_rng(0), np.unique(training.donor), []
-    for size in sizes:
-        draws = [rng.choice(names, size, replace=False) for _ in range(DRAWS)]
+def tell(title: str, training: TrainingSet, heads: list[str], draws: dict[str, list[np.ndarray]]) -> None:
+    """Print a table of intervals on donors that were not drawn."""
+    n_donors, n_types = len(np.unique(training.donor)), len(training.cell_types)
+    print(f"\n### Intervals, {title}: {n_donors} donors, {len(training.Y)} spots, {n_types} types\n")
+    names = ("head", "training donors", "level", "coverage of unseen donors", "least, greatest donor")
+    names += ("low, middle, high predictions", "width", "width with error")
+    print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")
+    for size, chosen in draws.items():
         for head in heads:
-            inside: list[float] = []
-            width: list[float] = []
-            for chosen in draws:
-                here = np.isin(training.donor, chosen)
-                seen = training.seen_from(np.flatnonzero(here)).X
-                part = seen[here], training.Y[here], training.donor[here]
-                positions, there = training.positions[here], training.positions[~here]
-                fitted = make_estimator(head, training.unit).fit(*part, positions=positions)
-                held_out, spread = held_out_predictions(fitted, *part, positions)
-                intervals = calibrate(part[1], held_out, spread, part[2], LEVEL, unit=training.unit)
-                values = fitted.predict(seen[~here], there)
-                around = fitted.predict_spread(seen[~here], there) if intervals.needs_spread else None
-                lower, upper = intervals.bounds(values, around)
-                within = ((training.Y[~here] >= lower) & (training.Y[~here] <= upper)).mean(axis=1)
-                inside += [float(within[training.donor[~here] == d].mean()) for d in names if d not in chosen]
-                width.append(float((upper - lower).mean()))
-            rows.append(
-                {
-                    "head": head,
-                    "training donors": size,
-                    "coverage": np.mean(inside),
-                    "least donor": np.min(inside),
-                    "greatest donor": np.max(inside),
-                    "width": np.mean(width),
-                }
-            )
-            print(rows[-1], file=sys.stderr, flush=True)
-    return pd.DataFrame(rows)
+            for level, found in zip(LEVELS, coverage(training, chosen, head), strict=True):
+                names, donor = np.unique(found.pop("donor"), return_inverse=True)
+                weights = resample_weights(donor, 0)
+                shown = {name: mean_and_interval(np.array(values), weights, donor) for name, values in found.items()}
+                by_donor = [np.mean(np.array(found["coverage"])[donor == one]) for one in range(len(names))]
+                strata = "" if head == "mean" else ", ".join(f"{shown[str(one)]['mean']:.2f}" for one in range(STRATA))
+                follows = "" if head == "mean" else interval(shown["follows"])
+                print(
+                    f"| {head} | {size} | {level:g} | {interval(shown['coverage'])} | "
+                    f"{min(by_donor):.2f}, {max(by_donor):.2f} | {strata} | {shown['width']['mean']:.3f} | {follows} |",
+                    flush=True,
+                )
+
+
+def coverage(training: TrainingSet, draws: Iterable[np.ndarray], head: str) -> list[dict[str, list[float]]]:
+    """For each level: an entry of each draw and unseen donor, by what it is."""
+    result: list[dict[str, list[float]]] = [
+        {name: [] for name in ("donor", "coverage", "width", "follows", *map(str, range(STRATA)))} for _ in LEVELS
+    ]
+    for chosen in draws:
+        here = np.isin(training.donor, chosen)
+        X, positions, there = training.seen_from(np.flatnonzero(here)).X, training.positions[here], ~here
+        part = X[here], training.Y[here], training.donor[here]
+        fitted = make_estimator(head, training.unit).fit(*part, positions=positions)
+        held_out, spread = held_out_predictions(fitted, *part, positions)
+        values = fitted.predict(X[there], training.positions[there])
+        around = fitted.predict_spread(X[there], training.positions[there])
+        made = calibrate_levels(part[1], held_out, spread, part[2], LEVELS, unit=training.unit)
+        truth, donor = training.Y[there], training.donor[there]
+        for found, intervals in zip(result, made, strict=True):
+            lower, upper = intervals.bounds(values, around if intervals.needs_spread else None)
+            inside = (truth >= lower - 1e-9) & (truth <= upper + 1e-9)
+            stratum = (values[None] > intervals.edges[:, None]).sum(axis=0)
+            for name in np.unique(donor):
+                own = donor == name
+                found["donor"].append(name)
+                found["coverage"].append(inside[own].mean())
+                found["width"].append((upper - lower)[own].mean())
+                follows = spearman(np.abs(truth - values)[own], (upper - lower)[own])
+                found["follows"].append(follows[np.isfinite(follows)].mean() if np.isfinite(follows).any() else np.nan)
+                for one in range(STRATA):
+                    rows = stratum[own] == one
+                    found[str(one)].append(inside[own][rows].mean() if rows.any() else np.nan)
+    return result
+
+
+def run_phantom(folder: Path, args: argparse.Namespace) -> None:
+    """Some donors of the phantom in training, the others unseen."""
+    training, rng = phantom(folder, args.quick), np.random.default_rng(0)
+    names = np.unique(training.donor)
+    draws = {str(size): [rng.choice(names, size, replace=False) for _ in range(args.draws)] for size in SIZES}
+    tell(f"phantom, Poisson labels, {args.draws} draws of training donors", training, args.heads, draws)
+
+
+def run_monusac(folder: Path, args: argparse.Namespace) -> None:
+    """Each patient of MoNuSAC read by a head of all others."""
+    if not os.environ.get("HISTOMIX_DATA"):
+        print("\nMoNuSAC: skipped, HISTOMIX_DATA is not set")
+        return
+    cohort, features, shares, counts = read_monusac(folder)
+    for title, labels in (("MoNuSAC, shares", shares), ("MoNuSAC, nuclei in a tile", counts)):
+        training = assemble(cohort, features, labels)
+        names = np.unique(training.donor)
+        every = {f"{len(names) - 1}, each in turn": [names[names != one] for one in names]}
+        tell(title, training, args.heads, every)
+
+
+def run_novelty(_folder: Path, _args: argparse.Namespace) -> None:
+    """What novelty says of tiles that are not of its kind."""
+    if not os.environ.get("HISTOMIX_DATA"):
+        print("\nnovelty: skipped, HISTOMIX_DATA is not set")
+        return
+    print("\n### Novelty fitted on her2st C2 and C3\n")
+    print(foreign(Path(os.environ["HISTOMIX_DATA"])).to_string(index=False, float_format="{:.2f}".format))
 
 
 def foreign(data: Path) -> pd.DataFrame:
@@ -137,16 +187,24 @@ def foreign(data: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+PARTS = {"phantom": run_phantom, "monusac": run_monusac, "novelty": run_novelty}
+
+
 def main() -> None:
-    """Print both tables."""
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, help="where what was made is kept")
+    parser.add_argument("--heads", default=HEADS, help="names, with commas between them")
+    parser.add_argument("--draws", type=int, default=4, help="of the phantom's training donors")
+    parser.add_argument("--only", default=",".join(PARTS), help="parts, with commas between them")
+    parser.add_argument("--quick", action="store_true", help="a smaller phantom")
+    args = parser.parse_args()
+    args.heads = args.heads.split(",")
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(temporary)
-        found = coverage(phantom(folder), sys.argv[2:] or list(HEADS))
-        print(f"intervals of level {LEVEL} on unseen donors of the phantom, mean of {DRAWS} draws of training donors")
-        print(found.to_string(index=False, float_format="{:.3f}".format))
-    if os.environ.get("HISTOMIX_DATA"):
-        print("\nnovelty fitted on her2st C2 and C3")
-        print(foreign(Path(os.environ["HISTOMIX_DATA"])).to_string(index=False, float_format="{:.2f}".format))
+        folder = args.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in args.only.split(","):
+            PARTS[name](folder, args)
 
 
 if __name__ == "__main__":

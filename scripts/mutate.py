@@ -46,7 +46,7 @@ class Target:
 
 TARGETS = {
     "metrics": Target(("common/metrics.py",), ("tests/test_metrics.py",)),
-    "intervals": Target(("heads/trust/intervals.py",), ("tests/test_calibration.py",)),
+    "intervals": Target(("heads/trust/intervals.py", "heads/trust/quantiles.py"), ("tests/test_calibration.py",)),
     "pitch": Target(
         ("common/geometry/pitch.py", "common/geometry/toroidal_null.py"),
         ("tests/test_alignment.py", "tests/test_spatial.py", "-k", "test_pitch or a_shift_"),

@@ -11,6 +11,7 @@ from scipy.optimize import nnls
 
 from ...errors import HeadError
 from ..saved import check_saved
+from .quantiles import by_stratum, stratum_edges
 
 LEVEL = 0.9
 #: The error's variance is never taken below this share of its mean: a tile is not certain because it is predicted as 0.
@@ -21,10 +22,8 @@ _FLOOR = 0.01
 WIDENED = {1: 2.0, 2: 1.7}
 WIDENED_BY = "the spread between donors of the phantom"
 #: Predictions of a type are calibrated in so many strata, from low to high: a multiplier for all of them together held
-#: the low ones too often and the high ones too seldom. A donor counts in a stratum where so many of its spots are.
-STRATA, _LEAST_SPOTS = 3, 10
-#: Scores at which a cell type's distributions are compared, at most; what lies between is rounded up.
-_GRID = 4096
+#: the low ones too often and the high ones too seldom.
+STRATA = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,9 +204,9 @@ def calibrate_levels(
     variance = _fit_variance(np.square(observed - values), values, width_of, row_weight)
     expected = expected_error(variance, values, width_of)
     score = np.divide(np.abs(observed - values), expected, out=np.zeros_like(expected), where=expected > 0)
-    edges = _edges(values, row_weight, strata)
+    edges = stratum_edges(values, row_weight, strata)
     by_type = [
-        _by_stratum(of_type, (column[:, None] > ends).sum(axis=1), strata, group, len(names), levels)
+        by_stratum(of_type, (column[:, None] > ends).sum(axis=1), strata, group, len(names), levels)
         for of_type, column, ends in zip(score.T, values.T, edges.T, strict=True)
     ]
     made = []
@@ -217,44 +216,6 @@ def calibrate_levels(
         whole = Intervals(variance, multiplier, edges, unit)
         made.append(_described(whole, left_out, level, names, values, width_of, row_weight, kind, n_donors))
     return made
-
-
-def _edges(values: np.ndarray, row_weight: np.ndarray, strata: int) -> np.ndarray:
-    """Greatest prediction of every stratum but the last, each with an equal share of the weight, by type."""
-    order = np.argsort(values, axis=0, kind="stable")
-    below = np.cumsum(row_weight[order], axis=0)
-    edges = np.empty((strata - 1, values.shape[1]))
-    for number in range(1, strata):
-        place = (below < number / strata - 1e-12).sum(axis=0, keepdims=True)
-        edges[number - 1] = np.take_along_axis(values, np.take_along_axis(order, place, axis=0), axis=0)
-    return edges
-
-
-def _by_stratum(
-    score: np.ndarray,
-    stratum: np.ndarray,
-    strata: int,
-    group: np.ndarray,
-    n_groups: int,
-    levels: Sequence[float],
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Multipliers of each stratum, ``(n_strata,)``, and each group's coverage by the others', for each level."""
-    together = group_quantiles(score, group, n_groups, levels)
-    multiplier = np.repeat([[of_level[0]] for of_level in together], strata, axis=1)
-    inside = np.zeros((len(levels), n_groups))
-    counts = np.bincount(group, minlength=n_groups)
-    for number in range(strata):
-        rows = stratum == number
-        here = np.bincount(group[rows], minlength=n_groups)
-        whole = np.flatnonzero(here >= _LEAST_SPOTS)
-        covered = np.stack([of_level[1] for of_level in together])
-        if len(whole) > 1:
-            rows &= here[group] >= _LEAST_SPOTS
-            found = group_quantiles(score[rows], np.searchsorted(whole, group[rows]), len(whole), levels)
-            multiplier[:, number] = [of_level[0] for of_level in found]
-            covered[:, whole] = [of_level[1] for of_level in found]
-        inside += here * covered
-    return list(zip(multiplier, inside / counts, strict=True))
 
 
 def _described(
@@ -295,47 +256,6 @@ def _described(
     return replace(unnamed, described={**facts, "statement": _statement(facts)})
 
 
-def group_quantile(score: np.ndarray, group: np.ndarray, n_groups: int, level: float) -> tuple[float, np.ndarray]:
-    """The score that holds a share of a new group's, and each group's coverage by the others' score, ``(n_groups,)``.
-
-    Groups weigh equally, and the new one is taken to be as bad as the worst of them; see `calibrate`.
-
-    Parameters
-    ----------
-    score
-        Of each row, ``(n,)``.
-    group
-        Of each row, coded from 0, ``(n,)``.
-    n_groups
-        Number of groups.
-    level
-        The share.
-    """
-    return group_quantiles(score, group, n_groups, (level,))[0]
-
-
-def group_quantiles(
-    score: np.ndarray, group: np.ndarray, n_groups: int, levels: Sequence[float]
-) -> list[tuple[float, np.ndarray]]:
-    """What `group_quantile` gives at each of some levels, with all that they share done once."""
-    ordered = np.sort(score)
-    if len(ordered) > _GRID:
-        ordered = ordered[np.unique(np.linspace(0, len(ordered) - 1, _GRID).round().astype(int))]
-    by_group = np.split(score[np.argsort(group, kind="stable")], np.cumsum(np.bincount(group, minlength=n_groups))[:-1])
-    below = np.stack([np.searchsorted(np.sort(own), ordered, side="right") / len(own) for own in by_group])
-    # What is left of sum and least without one group.
-    total, worst = below.sum(axis=0), below.argmin(axis=0)
-    least, next_least = np.partition(below, 1, axis=0)[:2]
-    found, coverage = [], np.empty((len(levels), n_groups))
-    for one in range(n_groups):
-        others = total - below[one] + np.where(worst == one, next_least, least)
-        for number, level in enumerate(levels):
-            coverage[number, one] = below[one, _first(others, n_groups, level)]
-    for number, level in enumerate(levels):
-        found.append((float(ordered[_first(total + least, n_groups + 1, level)]), coverage[number]))
-    return found
-
-
 def expected_error(variance: np.ndarray, values: np.ndarray, spread: np.ndarray | None) -> np.ndarray:
     """The error to expect of predictions, ``(n, n_types)``, by coefficients as those of `Intervals.variance`."""
     square = variance[0] + variance[1] * np.maximum(values, 0.0)
@@ -369,11 +289,6 @@ def _fit_variance(
             fitted = table @ coefficients
         result[: len(parts), column] = coefficients / np.where(size > 0, size, np.inf)
     return result
-
-
-def _first(below: np.ndarray, count: int, level: float) -> int:
-    """First score at which groups, and one more as bad as the worst of them (``count`` in all), have the level."""
-    return int(np.argmax(below / count >= level - 1e-12))  # the last one is 1
 
 
 def _round(value: float) -> float:

@@ -15,7 +15,8 @@ from ...common.units import CELLS, RELATIVE
 from ...common.words import BETWEEN, NEITHER, WITHIN
 from ..dataset import TrainingSet
 from ..inner_folds import MIN_DONORS, held_out_kind, inner_groups, inner_splits
-from .intervals import LEVEL, group_quantile
+from .intervals import LEVEL
+from .quantiles import group_quantile
 
 #: Metrics over the means of all tested slides.
 ACROSS_METRICS = ("slide_spearman", "spread_kept")
