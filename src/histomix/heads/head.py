@@ -24,6 +24,7 @@ from .dataset import join_blocks, positions_um
 from .files import CARD, FILES, HINT, INTERVALS, NOVELTY, SCALE, STAIN, WEIGHTS, check_card, read_arrays
 from .neighbourhood import Positions
 from .registry import make_estimator
+from .saved import check_told
 from .stain import StainDamping
 from .trust.intervals import Intervals
 from .trust.novelty import NoveltyModel
@@ -158,6 +159,7 @@ class Head:
         if len(rows):
             seen = X[rows] if self.stain_damping is None else self.stain_damping(X[rows])
             values[rows] = self.estimator.predict(seen, None if positions is None else positions[rows])
+            check_told(values[rows], "the cells of a tile")
         return pd.DataFrame(values, index=keys, columns=self.card["cell_types"])
 
     def novelty(self, features: AnnData | Sequence[AnnData]) -> np.ndarray:

@@ -80,7 +80,7 @@ class StainDamping:
         expected = {"take": (n_features, rank), "give": (n_features, rank), "offset": (rank,)}
         if shapes != expected:
             raise HeadError(f"the arrays against the stain have shapes {shapes}; expected {expected}")
-        check_saved(arrays)
+        check_saved(arrays, may_be_empty=expected)
         return cls(arrays["take"], arrays["give"], arrays["offset"], dict(described))
 
 

@@ -11,7 +11,7 @@ from scipy import linalg
 from ...errors import HeadError
 from ..inner_folds import inner_splits
 from ..models.preprocess import standardise, threads_for
-from ..saved import check_saved
+from ..saved import check_saved, check_scale
 from .expected_error import ExpectedError, tile_errors
 
 #: A tile is in scope while it is no more novel than this share of held-out training tiles.
@@ -211,9 +211,8 @@ class NoveltyModel:
         actual_shapes = {name: array.shape for name, array in arrays.items()}
         if actual_shapes != shapes or not all(length.values()):
             raise HeadError(f"the arrays of the novelty score have shapes {actual_shapes}; expected {shapes}")
-        check_saved(arrays)
-        if not (arrays["error_scale"] > 0).all():
-            raise HeadError("the saved array error_scale holds zeros or negative numbers; a scale is above 0")
+        check_saved(arrays, may_be_empty=("error_scale",))
+        check_scale(arrays["error_scale"], "the saved array error_scale")
         if (arrays["shares"] < 0).any() or (arrays["shares"] > 1).any():
             raise HeadError("the saved array shares holds what is no share from 0 to 1")
         if not (arrays["noise"] > 0).all():
