@@ -304,17 +304,19 @@ def load_head(folder: str | os.PathLike[str]) -> Head:
             raise HeadError(
                 f"the arrays are for {estimator.n_features_in_} features, not for those of the card's encoders"
             )
-        novelty_model = NoveltyModel.restored(arrays[NOVELTY], estimator.n_features_in_)
+        novelty_model = NoveltyModel.restored(arrays[NOVELTY], estimator.n_features_in_, len(estimator.present_))
         answer_rule(card)  # refused here, not in the middle of a slide
         intervals = None
         if calibration is not None:
             intervals = Intervals.restored(arrays[INTERVALS], card["unit"], len(card["cell_types"]), calibration)
+            if intervals.needs_spread and type(estimator).predict_spread is CompositionRegressor.predict_spread:
+                raise HeadError("the intervals need the spread of a committee, and the head has none")
         stain_damping = None
         if damped is not None:
             stain_damping = StainDamping.restored(arrays[STAIN], estimator.n_features_in_, damped)
         scale_model = None
         if scale_check is not None:
-            scale_model = ScaleModel.restored(arrays[SCALE], estimator.n_features_in_, scale_check)
+            scale_model = ScaleModel.restored(arrays[SCALE], card["encoders"][0]["dim"], scale_check)
     except HeadError as error:
         raise HeadError(error.what, where=folder, hint=error.hint or HINT) from error
     except TypeError as error:

@@ -18,7 +18,6 @@ from .neighbourhood import (
     with_rings,
 )
 
-
 #: No slide is longer, um.
 _FARTHEST_UM = 1e6
 

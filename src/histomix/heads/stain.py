@@ -76,7 +76,7 @@ class StainDamping:
             An array is missing or unknown, has the wrong shape or type, or holds numbers that cannot be.
         """
         shapes = {name: array.shape for name, array in arrays.items()}
-        rank = int(described.get("directions", 0))
+        rank = described.get("directions", 0)
         expected = {"take": (n_features, rank), "give": (n_features, rank), "offset": (rank,)}
         if shapes != expected:
             raise HeadError(f"the arrays against the stain have shapes {shapes}; expected {expected}")

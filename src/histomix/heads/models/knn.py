@@ -147,6 +147,8 @@ class KNNRegressor(CompositionRegressor):
             raise HeadError("the fitted number n_neighbors_ is 0; a tile has one neighbour at least")
         if (self.weight_ < 0).any() or (self.labels_ < 0).any():
             raise HeadError("the saved array weight_ or labels_ holds negative numbers")
+        if self.unit == "proportion" and self.labels_.max() > 1 + 1e-6:
+            raise HeadError("the saved array labels_ holds what is no proportion")
         return self
 
 

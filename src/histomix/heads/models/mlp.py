@@ -264,7 +264,9 @@ class MLPRegressor(CompositionRegressor):
         super().restore(arrays, numbers)
         views = 1 + len(self.context.rings_um)
         if self.weight_0_.shape[1] != views * self.components_.shape[2] or self.views_.max() >= views:
-            raise HeadError(f"the saved arrays weight_0_ or views_ are not for tiles with {views - 1} rings around them")
+            raise HeadError(
+                f"the saved arrays weight_0_ or views_ are not for tiles with {views - 1} rings around them"
+            )
         if len(self.weight_0_) % (len(self.mean_) * len(self.views_)):
             raise HeadError(f"the saved array weight_0_ has {len(self.weight_0_)} networks for {len(self.mean_)} folds")
         check_scale(self.target_[1], "the second row of the saved array target_")

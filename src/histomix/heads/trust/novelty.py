@@ -191,8 +191,8 @@ class NoveltyModel:
         return {**own, **self.error.arrays()}
 
     @classmethod
-    def restored(cls, arrays: Mapping[str, np.ndarray], n_features: int) -> Self:
-        """Make a model from what `arrays` returned.
+    def restored(cls, arrays: Mapping[str, np.ndarray], n_features: int, n_types: int) -> Self:
+        """Make a model from what `arrays` returned, for a head of so many features and cell types.
 
         Raises
         ------
@@ -205,7 +205,7 @@ class NoveltyModel:
         shapes = {"centre": (n_features,), "scale": (n_features,), "axes": (n_features, rank), "noise": (1,)}
         shapes |= {"prototypes": (length["prototypes"], rank), "quantiles": _QUANTILES.shape}
         shapes |= {"shares": (length["shares"],), "far": (1,), "error_offset": (1,)}
-        types = len(arrays["error_scale"]) if "error_scale" in arrays else 0
+        types = n_types if "error_scale" in arrays and len(arrays["error_scale"]) else 0
         shapes |= {"usual": (3 if types else 2, 2), "error_weights": (2,), "error_scale": (types,)}
         arrays = _of_distance_alone(arrays)
         actual_shapes = {name: array.shape for name, array in arrays.items()}
@@ -217,6 +217,9 @@ class NoveltyModel:
             raise HeadError("the saved array shares holds what is no share from 0 to 1")
         if not (arrays["noise"] > 0).all():
             raise HeadError("the saved array noise holds no variance above 0")
+        check_scale(arrays["usual"][:, 1], "the second column of the saved array usual")
+        if (np.diff(arrays["quantiles"]) < 0).any():
+            raise HeadError("the saved array quantiles does not ascend")
         for name in _ARRAYS:
             setattr(model, name, arrays[name])
         model.error = ExpectedError.restored(arrays)

@@ -90,7 +90,7 @@ class ScaleModel:
 
     @classmethod
     def restored(cls, arrays: Mapping[str, np.ndarray], n_features: int, described: Mapping[str, Any]) -> Self:
-        """Make a model from what `arrays` and `facts` returned.
+        """Make a model from what `arrays` and `facts` returned, for so many features of the head's first encoder.
 
         Raises
         ------
@@ -98,10 +98,9 @@ class ScaleModel:
             An array is missing or unknown, or has the wrong shape or kind; or the limit is no factor above 1.
         """
         shapes = {name: array.shape for name, array in arrays.items()}
-        if set(shapes) != {"weights", "offset"} or shapes["offset"] != (1,) or len(shapes["weights"]) != 1:
-            raise HeadError(f"the arrays of the scale check have shapes {shapes}; expected weights and one offset")
-        if not 0 < shapes["weights"][0] <= n_features:
-            raise HeadError(f"the scale check is of {shapes['weights'][0]} features; the head has {n_features}")
+        expected = {"weights": (n_features,), "offset": (1,)}
+        if shapes != expected:
+            raise HeadError(f"the arrays of the scale check have shapes {shapes}; expected {expected}")
         check_saved(arrays)
         limit = described.get("limit")
         if not isinstance(limit, int | float) or not 1 < limit < math.inf:
