@@ -24,6 +24,8 @@ _PRIOR_SPREAD, _PRIOR_DONORS = 0.15, 2.0
 #: Penalties on the squared weights (of standardised features), and on what the estimate says of donors' means: how much
 #: donors that look alike help depends on the encoder and the cohort. The first where there are too few to choose.
 _PENALTIES = ((0.3, 0.0), (1.0, 3.0), (1.0, 30.0), (10.0, 30.0))
+#: A logarithm of how much larger things look is none beyond this.
+_FARTHEST = 10.0
 #: An estimate that follows the scale by less than this tells nothing.
 _LEAST_SLOPE = 0.3
 
@@ -70,7 +72,8 @@ class ScaleModel:
         """
         if not len(estimates):
             return None
-        factor, limit = math.exp(float(np.mean(estimates))), float(self.described["limit"])
+        mean, limit = float(np.clip(np.mean(estimates), -_FARTHEST, _FARTHEST)), float(self.described["limit"])
+        factor = math.exp(mean)
         told = not 1 / limit <= factor <= limit
         words = ""
         if told:
