@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._version import __version__
-from ..errors import InputError
+from ..errors import InputError, StorageError
 from ..progress import Progress
 from ..provenance import digest_bytes, digest_file, digest_json, read_json, write_json
 from .summary import closing_words
@@ -190,6 +190,9 @@ def walk(road: Road, out: Path, seed: int, threads: int | None, progress: Progre
         threads=threads,
         progress=progress,
     )
+    full = next((one.error for one in results if isinstance(one.error, StorageError)), None)
+    if full is not None:  # nor can what follows be written
+        raise full
     mapped = [one for one in results if one.error is None]
     for one in mapped:
         seen = "" if not road.held_out else ", which the head has not seen"
