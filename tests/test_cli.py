@@ -204,3 +204,8 @@ def test_a_hub_encoder_from_a_local_file_beside_the_built_in_one(small_job: Job,
     )
     code, _, err = histomix(*predict, "--weights", tmp_path, "--weights", tmp_path)
     assert code == 2 and "2 weights were given, and 1" in err
+
+
+def test_the_package_runs_as_a_program() -> None:
+    said = subprocess.run([sys.executable, "-m", "histomix", "predict"], capture_output=True, text=True, check=False)
+    assert said.returncode == 2 and "Usage: histomix predict" in said.stderr

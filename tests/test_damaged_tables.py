@@ -447,6 +447,26 @@ def test_one_genome_of_a_xenograft(tissue: Callable[..., Path], bar: str) -> Non
         shares(folder, reference=folder / "r.csv")
 
 
+def test_a_genome_that_genes_do_not_tell(tissue: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
+    folder = tissue(symbols())
+    table().to_csv(folder / "r.csv")
+    plain = shares(folder, reference=folder / "r.csv")
+    assert "genome" not in caplog.text
+    pd.testing.assert_frame_equal(shares(folder, reference=folder / "r.csv", genome="GRCh38"), plain)
+    assert "S.h5ad: the genes do not say of which genome they are, and all are taken (GRCh38)" in caplog.text
+    stored = ad.read_h5ad(folder / "S.h5ad")
+    stored.var["genome"] = ["GRCh38"] * 50 + ["mm10"] * (stored.n_vars - 50)
+    write_h5ad(folder / "S.h5ad", stored)
+    found = shares(folder, reference=folder / "r.csv", genome="GRCh38")
+    write_h5ad(folder / "S.h5ad", stored[:, :50].copy())
+    pd.testing.assert_frame_equal(shares(folder, reference=folder / "r.csv"), found)
+    with pytest.raises(LabelError, match=r"has no genes of 'mm10' \(GRCh38\)"):
+        shares(folder, reference=folder / "r.csv", genome="mm10")
+    folder = tissue([f"mm10_{gene}" for gene in symbols()])
+    with pytest.raises(LabelError, match=r"has no genes of 'GRCh38' \(prefixes: mm10\)"):
+        shares(folder, reference=folder / "r.csv", genome="GRCh38")
+
+
 def test_the_prefix_of_a_genome_that_all_genes_have_is_no_part_of_their_names(tissue: Callable[..., Path]) -> None:
     folder = tissue(symbols())
     table().to_csv(folder / "r.csv")

@@ -695,8 +695,20 @@ def test_an_edited_evaluation_is_refused_and_an_older_one_is_read(make_data: Mak
             with pytest.raises(InputError, match="was changed since it was written") as caught:
                 read_evaluation(folder)
             assert caught.value.where == str(summary)
-    facts = json.loads(whole)
-    del facts["digest"]
+    summary.write_text(whole)
+    for file in sorted(folder.rglob("*.csv")):
+        text = file.read_text()
+        row = text.splitlines(keepends=True)[-1]
+        for changed in (text.removesuffix(row), text + row, text.replace("1", "2", 1), text.replace("0.", "0.5", 1)):
+            if changed == text:
+                continue
+            file.write_text(changed)
+            with pytest.raises(InputError) as caught:
+                read_evaluation(folder)
+            assert caught.value.where == str(file) and caught.value.hint == "Run histomix evaluate again"
+        file.write_text(text)
+    read_evaluation(folder)
+    facts = {name: value for name, value in json.loads(whole).items() if name not in ("digest", "files")}
     summary.write_text(json.dumps(facts))  # as versions before wrote it
     assert read_evaluation(folder).summary == facts
     for file in ("predictions/ridge/a1.csv", "labels/a1.csv", "metrics.csv"):

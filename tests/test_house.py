@@ -46,6 +46,7 @@ ROOMS = [
     "studies",
     "road",
     "cli",
+    "__main__",
 ]
 
 

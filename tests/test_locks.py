@@ -100,12 +100,13 @@ def test_a_killed_process_leaves_a_free_lock(tmp_path: Path) -> None:
     with SharedLock(out / "x") as x:
         assert not x.alone()
     (out / ".partial-x").mkdir()
+    (out / "pictures" / ".partial-x").mkdir(parents=True)
     other.send_signal(signal.SIGKILL)
     other.wait()
     assert (out / ".lock").exists()
     with folder_lock(out), SharedLock(out / "x") as x:
-        assert x.alone() and not (out / ".partial-x").exists()
-    assert not list(out.iterdir())
+        assert x.alone() and not list(out.rglob(".partial-*"))
+    assert [path.name for path in out.iterdir()] == ["pictures"]
 
 
 def test_a_file_of_any_content_locks_nobody_out(tmp_path: Path) -> None:

@@ -143,18 +143,18 @@ def test_a_score_that_was_saved_before_there_were_errors_is_what_it_was() -> Non
     X, donor = donors(4)
     model = NoveltyModel().fit(X, donor)
     earlier = {name: array for name, array in model.arrays().items() if name != "far" and not name.startswith("error")}
-    np.testing.assert_array_equal(NoveltyModel.restored(earlier, X.shape[1])(X), model(X))
+    np.testing.assert_array_equal(NoveltyModel.restored(earlier, X.shape[1], 3)(X), model(X))
 
 
 def test_a_saved_score_with_errors_is_the_same() -> None:
     X, donor, values, Y = errors(4, 0)
     model = NoveltyModel().fit(X, donor, values, Y)
     arrays = model.arrays()
-    again = NoveltyModel.restored(arrays, X.shape[1])
+    again = NoveltyModel.restored(arrays, X.shape[1], 3)
     assert again.needs_values
     np.testing.assert_array_equal(again(X, values), model(X, values))
     with pytest.raises(HeadError, match="above 0"):
-        NoveltyModel.restored({**arrays, "error_scale": np.zeros(3)}, X.shape[1])
+        NoveltyModel.restored({**arrays, "error_scale": np.zeros(3)}, X.shape[1], 3)
 
 
 def test_a_slide_is_judged_beside_held_out_donors() -> None:
@@ -177,10 +177,10 @@ def test_few_tiles_and_few_groups_are_enough(groups: np.ndarray | None) -> None:
     model = NoveltyModel().fit(X, groups)
     assert np.isfinite(model(X)).all() and flagged(model, X + 50) == 1
     arrays = model.arrays()
-    np.testing.assert_array_equal(NoveltyModel.restored(arrays, 6)(X), model(X))
+    np.testing.assert_array_equal(NoveltyModel.restored(arrays, 6, 3)(X), model(X))
     for name in arrays:
         with pytest.raises(HeadError, match="novelty score have shapes"):
-            NoveltyModel.restored({key: value for key, value in arrays.items() if key != name}, 6)
+            NoveltyModel.restored({key: value for key, value in arrays.items() if key != name}, 6, 3)
 
 
 def test_real_pictures_of_other_kinds_are_flagged(data_dir: Path, tmp_path: Path) -> None:

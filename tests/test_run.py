@@ -85,6 +85,11 @@ def test_the_whole_road_and_again(small_job: Job, tmp_path: Path, quick: list[tu
 
     (tmp_path / "run" / "head" / "card.json").write_text("{}", encoding="utf-8")  # somebody edited it
     assert RUN.invoke(app, words).exit_code == 0 and quick[2:] == [("head",)]
+    weights = tmp_path / "run" / "head" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    labels = tmp_path / "run" / "evaluation" / "labels" / "P1S1.csv"
+    labels.write_text(labels.read_text().replace("1", "2"))
+    assert RUN.invoke(app, words).exit_code == 0 and quick[3:] == [("evaluation", "donor"), ("head",)]
 
 
 def test_slides_that_fail_are_named_and_the_rest_is_done(

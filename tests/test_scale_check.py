@@ -76,6 +76,11 @@ def test_what_is_out_of_focus_looks_larger_and_the_scale_alone_is_not_blamed() -
         assert ["the focus" in check["words"] for check in checks if check] == [False, words == "larger"]
 
 
+def test_a_size_that_cannot_be_is_told() -> None:
+    model = _fitted(3)
+    assert all(model.check(np.full(4, size))["told"] for size in (-1e4, 1e4))  # type: ignore[index]
+
+
 def test_saved_checks_are_looked_at() -> None:
     model = _fitted(3)
     again = ScaleModel.restored(model.arrays(), _FEATURES, model.facts())

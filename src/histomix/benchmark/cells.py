@@ -20,8 +20,8 @@ from ..evaluation.data import CohortData
 from ..evaluation.evaluate import evaluate
 from ..evaluation.result import Evaluation
 from ..progress import Progress
-from ..provenance import digest_json, read_json, versions, write_json
-from .parts import BenchmarkCohort, common_spots, finished, parameters, table_digest
+from ..provenance import digest_json, read_json, sealed, versions, write_json
+from .parts import BenchmarkCohort, common_spots, finished, kept_note, parameters, table_digest
 from .robustness import encoder_robustness
 
 if TYPE_CHECKING:
@@ -176,8 +176,8 @@ class Run:
         if not manifest["kept"]:
             # Only a whole, uninterrupted embedding says what it costs.
             speed = {"seconds": round(seconds, 2), "tiles": tiles, "tiles_per_second": round(tiles / seconds, 2)}
-            write_json(note, speed)
-        self.costs.setdefault(one.name, {})[name] = read_json(note) if note.is_file() else {}
+            write_json(note, sealed(speed))
+        self.costs.setdefault(one.name, {})[name] = kept_note(note)
         self.facts[name] = {**manifest["encoder"], **manifest["tile"]}
         return features
 
@@ -235,11 +235,11 @@ class Run:
         if encoder not in known:
             note = self.out / "evaluations" / ready.one.name / safe_file_name(encoder) / "robustness.json"
             wanted = digest_json(ready.identity(encoder))
-            kept = read_json(note) if note.is_file() else {}
+            kept = kept_note(note)
             if kept.get("identity") != wanted:
                 found = encoder_robustness(ready.one.cohort, ready.blocks(encoder), ready.labels)
                 kept = {"identity": wanted, "found": found}
-                write_json(note, kept)
+                write_json(note, sealed(kept))
             known[encoder] = kept["found"]
         return known[encoder]
 

@@ -16,7 +16,7 @@ from ..common.paths import as_list
 from ..encoders import card
 from ..errors import EncoderError, InputError, LabelError, MissingExtraError
 from ..evaluation.result import Evaluation, read_evaluation
-from ..provenance import digest_json, read_json
+from ..provenance import digest_json, read_json, read_sealed
 from ..spots import Cohort
 
 if TYPE_CHECKING:
@@ -85,6 +85,15 @@ def finished(folder: Path, note: Path, wanted: str) -> Evaluation | None:
     except InputError as error:
         _LOG.warning("%s It is made again", error)
         return None
+
+
+def kept_note(note: Path) -> dict[str, Any]:
+    """What an earlier call noted; nothing where there is no note, or it is damaged."""
+    try:
+        return read_sealed(note, hint="Remove it") if note.is_file() else {}
+    except InputError as error:
+        _LOG.warning("%s It is made again", error)
+        return {}
 
 
 def common_spots(one: BenchmarkCohort, features: Sequence[Mapping[str, AnnData]]) -> tuple[dict[str, Abundance], int]:

@@ -15,6 +15,7 @@ from ..common.words import counted
 from ..errors import InputError, MissingFileError
 from ..provenance import (
     atomic_path,
+    digest_file,
     read_sealed,
     refuse_pipe,
     require_folder,
@@ -27,6 +28,8 @@ from .text import in_words
 
 _OURS = {"metrics.csv", "summary.json", "predictions", "labels", "truth"}
 _COORDINATES = ["x_px", "y_px"]
+#: In ``summary.json`` alone: the digest of each table beside it.
+_FILES = "files"
 _TEXT = ["head", "protocol", "fold", "donor", "section", "cell_type", "metric", "target"]
 
 Tables = dict[str, pd.DataFrame]
@@ -142,7 +145,8 @@ class Evaluation:
             self._write(path / "labels", self.labels)
             if self.truth:
                 self._write(path / "truth", self.truth)
-            write_json(path / "summary.json", sealed(self.summary))
+            tables = {file.relative_to(path).as_posix(): digest_file(file) for file in sorted(path.rglob("*.csv"))}
+            write_json(path / "summary.json", sealed({**self.summary, _FILES: tables}))
 
     def _write(self, folder: Path, tables: Tables) -> None:
         folder.mkdir(parents=True)
@@ -174,7 +178,7 @@ def read_evaluation(folder: str | os.PathLike[str]) -> Evaluation:
     Raises
     ------
     InputError
-        A file is absent or damaged; the message names it.
+        A file is absent, damaged, or not the one that was written; the message names it.
 
     Examples
     --------
@@ -184,16 +188,24 @@ def read_evaluation(folder: str | os.PathLike[str]) -> Evaluation:
     path = Path(folder)
     hint = "Run histomix evaluate again"
     summary = read_sealed(path / "summary.json", hint=hint)
+    digests = summary.pop(_FILES, None)  # of an evaluation by an older version nothing is known
     missing = {"protocol", "heads", "sections", "cell_types", "scores"} - set(summary)
     if missing or summary["protocol"] not in (*PROTOCOLS, ORTHOGONAL):
         raise InputError("is not the summary of an evaluation", where=path / "summary.json", hint=hint)
-    metrics = _read_csv(path / "metrics.csv", _TEXT)
+
+    def read_csv(file: Path, text: list[str]) -> pd.DataFrame:
+        table = _read_csv(file, text)
+        if digests is not None and digests.get(file.relative_to(path).as_posix()) != digest_file(file):
+            raise InputError("was changed since it was written", where=file, hint=hint)
+        return table
+
+    metrics = read_csv(path / "metrics.csv", _TEXT)
     _require_numbers(metrics, ["value"], path / "metrics.csv", gaps=True)
     ours = metrics["protocol"] == summary["protocol"]
     columns = [*_COORDINATES, *summary["cell_types"]]
 
     def read_tables(place: Path, sections: list[str]) -> Tables:
-        by_section = {section: _read_csv(place / f"{section}.csv", ["spot"]).set_index("spot") for section in sections}
+        by_section = {section: read_csv(place / f"{section}.csv", ["spot"]).set_index("spot") for section in sections}
         for section, table in by_section.items():
             if list(table.columns) != columns:
                 raise InputError("has other columns than summary.json says", where=place / f"{section}.csv", hint=hint)

@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import HeadError
 from .models.preprocess import single_thread
 from .neighbourhood import Positions
+from .saved import check_told
 from .stain import Damped, StainDamping
 from .trust.novelty import IN_SCOPE_PERCENTILE, NoveltyModel
 
@@ -106,10 +107,12 @@ def apply_head(
     with single_thread():
         if len(rows):
             predictions = estimator.predict(seen, where)
+            check_told(predictions, "the cells of a tile")
             values[rows] = predictions
             if intervals is not None and lower is not None and upper is not None:
                 spread = estimator.predict_spread(seen, where) if intervals.needs_spread else None
-                lower[rows], upper[rows] = intervals.bounds(predictions, spread)
+                lower[rows], upper[rows] = ends = intervals.bounds(predictions, spread)
+                check_told(np.stack(ends), "the interval of a tile")
         novelty = novelty_of(novelty_model, X, rows, values)
     in_scope = np.nan_to_num(novelty, nan=np.inf) <= IN_SCOPE_PERCENTILE
     log_scale = None if scale_model is None else _in_chunks(lambda table, _: scale_model(table), X, rows)
@@ -127,5 +130,6 @@ def _in_chunks(of: Callable[[np.ndarray, np.ndarray], np.ndarray], X: Any, rows:
     with single_thread():
         for start in range(0, len(rows), _ROWS):
             here = slice(start, min(start + _ROWS, len(rows)))
-            result[rows[here]] = of(seen[here], rows[here])
+            result[rows[here]] = told = of(seen[here], rows[here])
+            check_told(told, "the novelty or scale of a tile")
     return result

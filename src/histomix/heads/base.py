@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -16,7 +16,7 @@ from .kept_fits import fitted_once
 from .look_around import NeighbourhoodMixin
 from .models.preprocess import threads_for
 from .neighbourhood import Positions
-from .saved import check_saved
+from .saved import check_number, check_saved
 
 #: A head of fewer spots than this is refused.
 MIN_SPOTS = 10
@@ -48,8 +48,9 @@ class CompositionRegressor(NeighbourhoodMixin, RegressorMixin, BaseEstimator):  
         The settings that were tried, their inner scores and the choice; see `histomix.heads.models.search`. Not saved.
     """
 
-    #: Numbers, besides `n_features_in_`, that a fitted estimator is saved with.
+    #: Numbers, besides `n_features_in_`, that a fitted estimator is saved with; and which of them are whole.
     _fitted_numbers: ClassVar[tuple[str, ...]] = ()
+    _whole_numbers: ClassVar[tuple[str, ...]] = ()
     #: Fitted arrays that hold whole numbers from 0 on.
     _whole_arrays: ClassVar[tuple[str, ...]] = ()
     #: The head is fitted on the pixels that places give.
@@ -211,7 +212,17 @@ class CompositionRegressor(NeighbourhoodMixin, RegressorMixin, BaseEstimator):  
 
     @abstractmethod
     def _fitted_arrays(self) -> dict[str, tuple[str, ...]]:
-        """Names of the fitted arrays, each with the names of its axes; axes of one name have one length."""
+        """Names of the fitted arrays, each with the names of its axes; axes of one name have one length.
+
+        An axis that is called by a number has that length.
+        """
+
+    def _torch_arrays(self) -> Collection[str]:
+        """Names of the fitted arrays that torch computes with."""
+        return ()
+
+    def _check_parameters(self) -> None:
+        """Raise (HeadError) on parameters that are none of a head of this kind."""
 
     def fitted(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return the fitted arrays and numbers: with the parameters, all that prediction needs."""
@@ -236,13 +247,16 @@ class CompositionRegressor(NeighbourhoodMixin, RegressorMixin, BaseEstimator):  
         wanted = {"present_": ("all types",), **context_arrays, **self._fitted_arrays()}
         if set(arrays) != set(wanted):
             raise HeadError(f"the saved arrays are {sorted(arrays)}, but this kind of head has {sorted(wanted)}")
+        self._check_parameters()
         for name in ("n_features_in_", *numbers_of_context, *self._fitted_numbers):
             value = numbers.get(name)
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise HeadError(f"the fitted number {name} is {value!r}")
+            check_number(name, value, whole=name in ("n_features_in_", *self._whole_numbers))
             setattr(self, name, value)
-        check_saved(arrays, whole=self._whole_arrays, flags=("present_",))
-        rings = arrays["rings_um_"] if self.rings_um == "auto" else self.rings_um
+        kinds = {"whole": self._whole_arrays, "flags": ("present_",), "single": self._torch_arrays()}
+        check_saved(arrays, may_be_empty=("rings_um_",), **kinds)
+        if not arrays["present_"].any():
+            raise HeadError("the saved array present_ has no cell type")
+        rings = np.atleast_1d(arrays["rings_um_"] if self.rings_um == "auto" else self.rings_um)
         lengths = {
             "own features": self.n_features_in_,
             "features": self.n_features_in_ * (1 + len(rings)),
@@ -251,11 +265,13 @@ class CompositionRegressor(NeighbourhoodMixin, RegressorMixin, BaseEstimator):  
         for name, axes in wanted.items():
             array = arrays[name]
             if array.ndim != len(axes) or any(
-                lengths.setdefault(a, n) != n for a, n in zip(axes, array.shape, strict=True)
+                lengths.setdefault(axis, int(axis) if axis.isdigit() else n) != n
+                for axis, n in zip(axes, array.shape, strict=True)
             ):
                 expected = tuple(lengths.get(axis, axis) for axis in axes)
                 raise HeadError(f"the saved array {name} has shape {array.shape}; expected {expected}")
             setattr(self, name, array)
+        self.check_look()
         return self
 
 

@@ -24,6 +24,7 @@ from .dataset import join_blocks, positions_um
 from .files import CARD, FILES, HINT, INTERVALS, NOVELTY, SCALE, STAIN, WEIGHTS, check_card, read_arrays
 from .neighbourhood import Positions
 from .registry import make_estimator
+from .saved import check_told
 from .stain import StainDamping
 from .trust.intervals import Intervals
 from .trust.novelty import NoveltyModel
@@ -158,6 +159,7 @@ class Head:
         if len(rows):
             seen = X[rows] if self.stain_damping is None else self.stain_damping(X[rows])
             values[rows] = self.estimator.predict(seen, None if positions is None else positions[rows])
+            check_told(values[rows], "the cells of a tile")
         return pd.DataFrame(values, index=keys, columns=self.card["cell_types"])
 
     def novelty(self, features: AnnData | Sequence[AnnData]) -> np.ndarray:
@@ -302,17 +304,19 @@ def load_head(folder: str | os.PathLike[str]) -> Head:
             raise HeadError(
                 f"the arrays are for {estimator.n_features_in_} features, not for those of the card's encoders"
             )
-        novelty_model = NoveltyModel.restored(arrays[NOVELTY], estimator.n_features_in_)
+        novelty_model = NoveltyModel.restored(arrays[NOVELTY], estimator.n_features_in_, len(estimator.present_))
         answer_rule(card)  # refused here, not in the middle of a slide
         intervals = None
         if calibration is not None:
             intervals = Intervals.restored(arrays[INTERVALS], card["unit"], len(card["cell_types"]), calibration)
+            if intervals.needs_spread and type(estimator).predict_spread is CompositionRegressor.predict_spread:
+                raise HeadError("the intervals need the spread of a committee, and the head has none")
         stain_damping = None
         if damped is not None:
             stain_damping = StainDamping.restored(arrays[STAIN], estimator.n_features_in_, damped)
         scale_model = None
         if scale_check is not None:
-            scale_model = ScaleModel.restored(arrays[SCALE], estimator.n_features_in_, scale_check)
+            scale_model = ScaleModel.restored(arrays[SCALE], card["encoders"][0]["dim"], scale_check)
     except HeadError as error:
         raise HeadError(error.what, where=folder, hint=error.hint or HINT) from error
     except TypeError as error:

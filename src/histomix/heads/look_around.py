@@ -18,6 +18,9 @@ from .neighbourhood import (
     with_rings,
 )
 
+#: No slide is longer, um.
+_FARTHEST_UM = 1e6
+
 
 class NeighbourhoodMixin:
     """Adds what stands around a tile to its features, and smooths predictions; `CompositionRegressor` calls it."""
@@ -55,6 +58,19 @@ class NeighbourhoodMixin:
     def context_um(self) -> float:
         """How far around a tile the head looks, um from centre to centre; 0 for the tile alone, inf for its slide."""
         return np.inf if self.context.slide else self.reach_um
+
+    def check_look(self) -> None:
+        """Raise (HeadError) on rings and a smoothing that are no lengths on a slide."""
+        try:
+            rings, length = self.context.rings_um, self.context.smooth_um
+        except (TypeError, ValueError):
+            rings, length = (), np.nan
+        if any(not 0 < radius <= _FARTHEST_UM for radius in rings) or sorted(set(rings)) != [*rings]:
+            given = getattr(self, "rings_um_", self.rings_um)
+            raise HeadError(f"rings_um must be positive radii, ascending, on a slide; it is {given!r}")
+        if not 0 <= length <= _FARTHEST_UM:
+            given = getattr(self, "smooth_um_", self.smooth_um)
+            raise HeadError(f"smooth_um must be a non-negative length on a slide; it is {given!r}")
 
     def _start_context(self, X: np.ndarray, positions: Positions | None, kept: np.ndarray) -> None:
         """Set what of the look is not fixed by a parameter; smoothing is chosen after the fit."""
@@ -94,12 +110,9 @@ class NeighbourhoodMixin:
 
     def _neighbourhood(self, positions: Positions | None, n_rows: int) -> Neighbourhood | None:
         """Check that places are there where the head needs them, and find neighbours where it looks for any."""
+        self.check_look()
         rings, length = self.context.rings_um, self.context.smooth_um
         needs_neighbours = bool(rings) or length > 0
-        if any(not 0 < radius < np.inf for radius in rings) or sorted(set(rings)) != [*rings]:
-            raise HeadError(f"rings_um must be positive radii, ascending; it is {self.rings_um!r}")
-        if not 0 <= length < np.inf:
-            raise HeadError(f"smooth_um must be a non-negative length; it is {self.smooth_um!r}")
         if positions is None:
             if needs_neighbours or self.needs_positions or self.context.slide:
                 raise HeadError(

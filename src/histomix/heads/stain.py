@@ -76,11 +76,11 @@ class StainDamping:
             An array is missing or unknown, has the wrong shape or type, or holds numbers that cannot be.
         """
         shapes = {name: array.shape for name, array in arrays.items()}
-        rank = int(described.get("directions", 0))
+        rank = described.get("directions", 0)
         expected = {"take": (n_features, rank), "give": (n_features, rank), "offset": (rank,)}
         if shapes != expected:
             raise HeadError(f"the arrays against the stain have shapes {shapes}; expected {expected}")
-        check_saved(arrays)
+        check_saved(arrays, may_be_empty=expected)
         return cls(arrays["take"], arrays["give"], arrays["offset"], dict(described))
 
 

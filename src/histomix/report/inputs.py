@@ -80,6 +80,7 @@ def report_inputs(results: Sequence[ReportSource]) -> ReportInputs:
             else:
                 sources.evaluations.append(read_evaluation(folder))
         elif (folder / "card.json").is_file():
+            read_sealed(folder / "card.json", hint="Train it again, or restore it from a copy")  # refused where edited
             sources.heads.append(read_json(folder / "card.json"))
         elif maps or failed:
             sources.maps += [_slide_map(CompositionMap.open(path), path.name) for path in maps]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._version import __version__
-from ..errors import InputError
+from ..errors import InputError, StorageError
 from ..progress import Progress
 from ..provenance import digest_bytes, digest_file, digest_json, read_json, write_json
 from .summary import closing_words
@@ -97,16 +97,16 @@ class _Record:
             self.facts = {}
         self.seconds: dict[str, float] = {}
 
-    def is_done(self, step: str, identity: str, file: str) -> bool:
-        """Whether a step was finished with the same inputs, and its file is as it was left."""
+    def is_done(self, step: str, identity: str) -> bool:
+        """Whether a step was finished with the same inputs, and every file of it is as it was left."""
         told = (self.facts.get("steps") or {}).get(step) or {}
-        place = self.path.parent / step / file
-        return told.get("identity") == identity and place.is_file() and told.get("digest") == digest_file(place)
+        place = self.path.parent / step
+        return told.get("identity") == identity and place.is_dir() and told.get("digest") == _digest_folder(place)
 
-    def done(self, step: str, begun: float, identity: str = "", file: str = "") -> None:
-        """Note that a step is finished."""
+    def done(self, step: str, begun: float, identity: str = "") -> None:
+        """Note that a step is finished; one with an identity is not done again while its files stay as they are."""
         self.seconds[step] = round(time.perf_counter() - begun, 1)
-        digest = digest_file(self.path.parent / step / file) if file else ""
+        digest = _digest_folder(self.path.parent / step) if identity else ""
         steps = {**(self.facts.get("steps") or {}), step: {"identity": identity, "digest": digest}}
         self.facts = {**self.facts, "version": __version__, "steps": steps}
         write_json(self.path, self.facts)
@@ -153,7 +153,7 @@ def walk(road: Road, out: Path, seed: int, threads: int | None, progress: Progre
     begun = step("evaluation")
     made_of = [__version__, _identity(labels, features), sections.donors, road.folds, seed, road.truth is None]
     identity = digest_json(made_of)
-    if record.is_done("evaluation", identity, "metrics.csv"):
+    if record.is_done("evaluation", identity):
         scores = read_evaluation(out / "evaluation")
     else:
         scores = evaluate(
@@ -168,15 +168,15 @@ def walk(road: Road, out: Path, seed: int, threads: int | None, progress: Progre
             features_folders=[out / "features"],
         )
     say(f"\n{scores.text()}\n")
-    record.done("evaluation", begun, identity, "metrics.csv")
+    record.done("evaluation", begun, identity)
 
     begun = step("head")
     training = sections.subset([name for name in sections.names if name not in road.held_out])
     identity = digest_json([identity, training.names, [row.tissue for row in training.rows]])
-    if not record.is_done("head", identity, "card.json"):
+    if not record.is_done("head", identity):
         train(training, features, labels, seed=seed, out=out / "head", progress=progress, scores=scores)
     say(f"head: trained on {_listed(training.names)}")
-    record.done("head", begun, identity, "card.json")
+    record.done("head", begun, identity)
 
     begun = step("maps")
     results = predict_slides(
@@ -190,6 +190,9 @@ def walk(road: Road, out: Path, seed: int, threads: int | None, progress: Progre
         threads=threads,
         progress=progress,
     )
+    full = next((one.error for one in results if isinstance(one.error, StorageError)), None)
+    if full is not None:  # nor can what follows be written
+        raise full
     mapped = [one for one in results if one.error is None]
     for one in mapped:
         seen = "" if not road.held_out else ", which the head has not seen"
@@ -223,10 +226,10 @@ def _write_pages(
     made_of = [__version__, digest_file(out / "evaluation" / "metrics.csv"), maps, road.title]
     identity = digest_json(made_of)
     page = out / "viewer" / "index.html"
-    if not record.is_done("viewer", identity, "index.html"):
+    if not record.is_done("viewer", identity):
         write_viewer(shown, out / "viewer", slides=road.files, cohort=road.cohort, title=road.title, progress=progress)
     say(f"viewer: {page}")
-    record.done("viewer", begun, identity, "index.html")
+    record.done("viewer", begun, identity)
 
     begun = time.perf_counter()
     progress("run", STEPS.index("report"), len(STEPS))
@@ -240,6 +243,12 @@ def _write_pages(
     )
     record.done("report", begun)
     return report, page
+
+
+def _digest_folder(folder: Path) -> str:
+    """Digest of all files of a folder but hidden ones, which file managers leave."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith("."))
+    return digest_json({path.relative_to(folder).as_posix(): digest_file(path) for path in files})
 
 
 def _identity(labels: Mapping[str, Abundance], features: Mapping[str, AnnData]) -> str:

@@ -112,7 +112,9 @@ def read_section_spots(
         spots = dataclasses.replace(spots, adata=_join_counts(spots.adata, path, counts, with_counts, genome))
     if genome is None or not spots.adata.n_vars:
         return spots
-    return dataclasses.replace(spots, adata=_of_genome(spots.adata, genome, counts or path))
+    # A matrix of 10x says itself of which genomes its genes are, and its reader has chosen.
+    chosen = counts.suffix == ".h5" if counts is not None else ".tenx." in type(reader).__module__
+    return dataclasses.replace(spots, adata=_of_genome(spots.adata, genome, counts or path, chosen))
 
 
 def _refuse_far_places(adata: AnnData, path: Path) -> None:
@@ -127,19 +129,31 @@ def _refuse_far_places(adata: AnnData, path: Path) -> None:
         )
 
 
-def _of_genome(adata: AnnData, genome: str, path: Path) -> AnnData:
-    """The genes that are marked as those of a genome, without the mark; all where none has any."""
+def _of_genome(adata: AnnData, genome: str, path: Path, chosen: bool) -> AnnData:
+    """The genes of a genome, by a column or by their prefixes, which go; all, and a word, where neither tells."""
     marks = tuple(f"{genome}{bar}" for bar in ("_" * n for n in range(6, 0, -1)))
-    own = [str(name).startswith(marks) for name in adata.var_names]
-    if not any(own):
-        others = {mark[1] for mark in map(_MARKED.match, map(str, adata.var_names)) if mark}
-        if len(others) > 1:
-            listed = ", ".join(sorted(others)[:5])
-            raise SectionError(f"has no genes of '{genome}' (prefixes: {listed})", where=path, hint="Name one of these")
-        return adata
-    chosen = adata[:, own].copy()
-    chosen.var_names = [str(name)[len(genome) :].lstrip("_") for name in chosen.var_names]
-    return chosen
+    marked = np.array([str(name).startswith(marks) for name in adata.var_names], dtype=bool)
+    own, listed = marked, ""
+    if GENOME in adata.var:  # as scanpy reads matrices of 10x
+        column = adata.var[GENOME].astype(str).to_numpy()
+        own, listed = column == genome, ", ".join(sorted(set(column))[:5])
+    elif not marked.any():
+        prefixes = [mark[1] for mark in map(_MARKED.match, map(str, adata.var_names)) if mark]
+        if len(set(prefixes)) > 1 or len(prefixes) == adata.n_vars:
+            listed = "prefixes: " + ", ".join(sorted(set(prefixes))[:5])
+        elif not chosen:
+            _log.warning("%s: the genes do not say of which genome they are, and all are taken (%s)", path, genome)
+            return adata
+    if not own.any():
+        if chosen:
+            return adata
+        raise SectionError(f"has no genes of '{genome}' ({listed})", where=path, hint="Name one of these")
+    found = adata[:, own].copy()
+    found.var_names = [
+        str(name)[len(genome) :].lstrip("_") if one else str(name)
+        for name, one in zip(found.var_names, marked[own], strict=True)
+    ]
+    return found
 
 
 def _join_counts(

@@ -172,7 +172,9 @@ def cases() -> Iterator[Case]:
     yield from cases_of(
         _role("novelty.safetensors"), [*_arrays("axes", "scale", "quantiles", "prototypes", "usual"), *_headers()[:3]]
     )
-    yield from cases_of(_role("intervals.safetensors"), [*_arrays("multiplier", "variance"), *_headers()[:3]])
+    yield from cases_of(_role("intervals.safetensors"), [*_arrays("multiplier", "variance", "edges"), *_headers()[:3]])
+    yield from cases_of(_role("stain.safetensors"), [*_arrays("take", "give", "offset"), *_headers()[:3]])
+    yield from cases_of(_role("scale.safetensors"), [*_arrays("weights", "offset"), *_headers()[:3]])
 
 
 def _nested(depth: int) -> Any:

@@ -18,13 +18,13 @@ from typing import Self
 from filelock import SoftFileLock, Timeout, lock_descriptor, unlock_descriptor
 
 from ...errors import FeatureError, StorageError
-from ...provenance import require_folder
+from ...provenance import remove_abandoned, require_folder
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.01, 0.5
 # What a file system answers that has no locks: Lustre mounted without them, NFS without its lock service, some of FUSE.
 _UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 # Parts of files that a killed process leaves in a folder, see `histomix.provenance.atomic_path`.
-_LEFTOVERS = (".partial-*", "previews/.partial-*", ".shards/*/.partial-*")
+_LEFTOVERS = (".partial-*", ".shards/*/.partial-*")
 
 
 class FolderBusyError(FeatureError):
@@ -283,6 +283,8 @@ def folder_lock(folder: Path, content: str = "features", *, wait: bool = False) 
     try:
         for leftover in [path for pattern in _LEFTOVERS for path in folder.glob(pattern)]:
             shutil.rmtree(leftover, ignore_errors=True)
+        for inner in [path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]:
+            remove_abandoned(inner)  # another process may have the lock of this one
         yield
     finally:
         lock.release()

@@ -76,7 +76,7 @@ _CARD: dict[str, tuple[_Test, str]] = {
 _OPTIONAL: dict[str, tuple[_Test, str]] = {
     "encoder_licences": (_or_none(_tables), "a list of licences"),
     "licences": (_or_none(_table), "a table of licences"),
-    "context_um": (lambda value: _number(value) and value >= 0, "a number from 0 on"),
+    "context_um": (_or_none(lambda value: _number(value) and value >= 0), "a number from 0 on"),
     "scores": (_or_none(_table), "a table of scores"),
     "levels": (_or_none(_table), "a table"),
     "crop_stability": (_or_none(_table), "a table"),

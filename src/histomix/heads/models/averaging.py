@@ -129,4 +129,6 @@ class AverageRegressor(CompositionRegressor):
             except HeadError as error:
                 what = error.what.replace("the saved array ", f"the saved array {name}{_SEPARATOR}")
                 raise HeadError(what, where=error.where, hint=error.hint) from error
+            if len(member.present_) != self.present_.sum() or member.n_features_in_ != self.n_features_in_:
+                raise HeadError(f"the head {name} in it has other cell types or features than the average")
         return self

@@ -53,7 +53,7 @@ class BoostingRegressor(CompositionRegressor):
     depth_ : int, of the deepest tree
     """
 
-    _fitted_numbers = ("depth_",)
+    _fitted_numbers = _whole_numbers = ("depth_",)
     _whole_arrays = ("root_", "column_", "left_", "right_")
 
     def __init__(
@@ -176,4 +176,12 @@ class BoostingRegressor(CompositionRegressor):
         for name, limit in limits.items():
             if getattr(self, name).max(initial=0) >= limit:
                 raise HeadError(f"the saved array {name} points beyond the {limit} there are")
+        if len(self.root_) % len(self.base_):
+            raise HeadError(f"the saved array root_ has {len(self.root_)} trees for {len(self.base_)} cell types")
+        nodes = np.unique(self.root_)
+        for _ in range(min(self.depth_, len(self.value_))):
+            nodes = np.unique(np.concatenate([self.left_[nodes], self.right_[nodes]]))
+        if (self.left_[nodes] != nodes).any() or (self.right_[nodes] != nodes).any():
+            raise HeadError(f"the trees do not end in leaves at the fitted number depth_, which is {self.depth_}")
+        self.depth_ = min(self.depth_, len(self.value_))
         return self

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -130,11 +130,7 @@ class Hist2CellRegressor(CompositionRegressor):
     def _fit(
         self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, weight: np.ndarray, positions: Positions | None
     ) -> None:
-        for name in ("epochs", "batch_size", "predict_batch"):
-            if name == "epochs" and self.epochs is None:
-                continue
-            if not isinstance(getattr(self, name), int | np.integer) or getattr(self, name) < 1:
-                raise HeadError(f"{name} must be a whole number of at least 1; it is {getattr(self, name)!r}")
+        self._check_parameters()
         positions = self._checked(positions)
         if (X[0] == X).all() and positions.tiles is None:
             raise HeadError("the features are the same in every training spot", hint="Check the tiles and the encoder")
@@ -275,17 +271,34 @@ class Hist2CellRegressor(CompositionRegressor):
 
         from .hist2cell_network import Hist2CellGraph, Hist2CellTiles
 
-        with torch.device("meta"):  # names and numbers of axes alone
+        with torch.device("meta"):  # names and shapes alone
             network = Hist2CellGraph(1, 1, project=True) if self._frozen else Hist2CellTiles(1)
         axes: dict[str, tuple[str, ...]] = {"mean_": ("own features",), "scale_": ("own features",)}
         for name, part in _saved(network).items():
-            names = [f"{name} {axis}" for axis in range(part.ndim)]
+            names = [str(length) for length in part.shape]
             if name == "project.weight":
                 names[1] = "own features"
             if name.removeprefix("rest.").startswith("heads."):
                 names[0] = "types"
             axes[f"{name}_"] = tuple(names)
         return axes
+
+    def _torch_arrays(self) -> Collection[str]:
+        return [name for name in self._fitted_arrays() if name not in ("mean_", "scale_")]
+
+    def restore(self, arrays: Mapping[str, np.ndarray], numbers: Mapping[str, Any]) -> Self:
+        """Set what `fitted` returned; raises what `CompositionRegressor.restore` does."""
+        super().restore(arrays, numbers)
+        if not self.pitch_um_:
+            raise HeadError("the fitted number pitch_um_ is 0; a pitch is above 0")
+        return self
+
+    def _check_parameters(self) -> None:
+        for name in ("epochs", "batch_size", "predict_batch"):
+            if name == "epochs" and self.epochs is None:
+                continue
+            if not isinstance(getattr(self, name), int | np.integer) or getattr(self, name) < 1:
+                raise HeadError(f"{name} must be a whole number of at least 1; it is {getattr(self, name)!r}")
 
 
 def _saved(network: nn.Module) -> dict[str, Tensor]:

@@ -44,7 +44,7 @@ class KNNRegressor(CompositionRegressor):
     n_neighbors_ : int
     """
 
-    _fitted_numbers = ("n_neighbors_",)
+    _fitted_numbers = _whole_numbers = ("n_neighbors_",)
 
     def __init__(
         self,
@@ -142,7 +142,14 @@ class KNNRegressor(CompositionRegressor):
     def restore(self, arrays: Mapping[str, np.ndarray], numbers: Mapping[str, Any]) -> Self:
         """Set what `fitted` returned; raises what `CompositionRegressor.restore` does."""
         # A head of before 2.1 has the number among its parameters alone.
-        return super().restore(arrays, {"n_neighbors_": self.n_neighbors, **numbers})
+        super().restore(arrays, {"n_neighbors_": self.n_neighbors, **numbers})
+        if not self.n_neighbors_:
+            raise HeadError("the fitted number n_neighbors_ is 0; a tile has one neighbour at least")
+        if (self.weight_ < 0).any() or (self.labels_ < 0).any():
+            raise HeadError("the saved array weight_ or labels_ holds negative numbers")
+        if self.unit == "proportion" and self.labels_.max() > 1 + 1e-6:
+            raise HeadError("the saved array labels_ holds what is no proportion")
+        return self
 
 
 def _largest(values: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
 import numpy as np
 from sklearn.utils import Tags
@@ -48,7 +49,16 @@ class MeanRegressor(CompositionRegressor):
     def _fitted_arrays(self) -> dict[str, tuple[str, ...]]:
         return {"mean_": ("types",)}
 
+    def restore(self, arrays: Mapping[str, np.ndarray], numbers: Mapping[str, Any]) -> Self:
+        """Set what `fitted` returned; raises what `CompositionRegressor.restore` does."""
+        super().restore(arrays, numbers)
+        if (self.mean_ < 0).any() or (self.unit == "proportion" and abs(self.mean_.sum() - 1) > _ROUNDING):
+            raise HeadError(f"the saved array mean_ holds what is no {self.unit}")
+        return self
 
+
+#: How far the sum of mean proportions may be from 1.
+_ROUNDING = 1e-3
 #: Penalties tried, in units of the mean eigenvalue of the standardised features' Gram matrix.
 ALPHAS = tuple(float(f"{alpha:.3g}") for alpha in np.logspace(-2, 3, 16))
 

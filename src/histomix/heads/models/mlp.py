@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from ...errors import HeadError
 from ..base import CompositionRegressor
 from ..inner_folds import inner_splits
 from ..neighbourhood import Positions
+from ..saved import check_scale
 from .gram import components_without
 from .preprocess import principal_components, rotate
 
@@ -86,7 +88,7 @@ class MLPRegressor(CompositionRegressor):
     weight_i_, bias_i_, gain_i_, shift_i_ : float32 arrays, one row per member, fold after fold and view after view
     """
 
-    _fitted_numbers = ("n_epochs_",)
+    _fitted_numbers = _whole_numbers = ("n_epochs_",)
     _whole_arrays = ("views_",)
 
     def __init__(
@@ -253,6 +255,22 @@ class MLPRegressor(CompositionRegressor):
             "views_": ("views",),
             **layer_axes(len(self.hidden), first="inputs"),
         }
+
+    def _torch_arrays(self) -> Collection[str]:
+        return layer_axes(len(self.hidden))
+
+    def restore(self, arrays: Mapping[str, np.ndarray], numbers: Mapping[str, Any]) -> Self:
+        """Set what `fitted` returned; raises what `CompositionRegressor.restore` does."""
+        super().restore(arrays, numbers)
+        views = 1 + len(self.context.rings_um)
+        if self.weight_0_.shape[1] != views * self.components_.shape[2] or self.views_.max() >= views:
+            raise HeadError(
+                f"the saved arrays weight_0_ or views_ are not for tiles with {views - 1} rings around them"
+            )
+        if len(self.weight_0_) % (len(self.mean_) * len(self.views_)):
+            raise HeadError(f"the saved array weight_0_ has {len(self.weight_0_)} networks for {len(self.mean_)} folds")
+        check_scale(self.target_[1], "the second row of the saved array target_")
+        return self
 
     def _check_parameters(self) -> None:
         counts = {name: getattr(self, name) for name in ("n_components", "members", "batch_size", "max_epochs")}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -13,6 +13,7 @@ from ...progress import tell
 from ..base import CompositionRegressor, to_unit
 from ..inner_folds import inner_splits
 from ..neighbourhood import Positions
+from ..saved import check_scale
 from .mlp import layer_axes
 from .preprocess import standardise, standardise_without
 from .search import Search, crossed, settings_to_try
@@ -76,7 +77,7 @@ class Sun2025Regressor(CompositionRegressor):
     weight_i_, bias_i_ : float32 arrays, with an axis of members, network after network, before the layer's own
     """
 
-    _fitted_numbers = ("n_epochs_",)
+    _fitted_numbers = _whole_numbers = ("n_epochs_",)
     n_epochs_: int
     inner_loss_: np.ndarray
     #: What the paper does not give, and was chosen here; a head's card carries it.
@@ -258,6 +259,9 @@ class Sun2025Regressor(CompositionRegressor):
         of_features, target = ("networks", "features"), ("networks", "2", "types")
         return {"mean_": of_features, "scale_": of_features, "target_": target, **axes}
 
+    def _torch_arrays(self) -> Collection[str]:
+        return layer_axes(len(self.hidden), norm=False)
+
     def restore(self, arrays: Mapping[str, np.ndarray], numbers: Mapping[str, Any]) -> Self:
         """Set what `fitted` returned; raises what `CompositionRegressor.restore` does."""
         super().restore(arrays, numbers)
@@ -265,6 +269,7 @@ class Sun2025Regressor(CompositionRegressor):
             raise HeadError(
                 f"the saved array bias_0_ has {networks} networks; expected {len(self.mean_)} x members={self.members}"
             )
+        check_scale(self.target_[:, 1], "the second row of the saved array target_")
         return self
 
     def _check_parameters(self) -> None:

@@ -102,7 +102,7 @@ class Intervals:
         actual_shapes = {name: array.shape for name, array in arrays.items()}
         if actual_shapes != shapes:
             raise HeadError(f"the arrays of the intervals have shapes {actual_shapes}; expected {shapes}")
-        check_saved(arrays)
+        check_saved(arrays, may_be_empty=("edges",))
         if not all((array >= 0).all() for array in arrays.values()):
             raise HeadError("the arrays of the intervals hold negative values")
         if (np.diff(arrays["edges"], axis=0) < 0).any():

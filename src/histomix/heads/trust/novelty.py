@@ -11,7 +11,7 @@ from scipy import linalg
 from ...errors import HeadError
 from ..inner_folds import inner_splits
 from ..models.preprocess import standardise, threads_for
-from ..saved import check_saved
+from ..saved import check_saved, check_scale
 from .expected_error import ExpectedError, tile_errors
 
 #: A tile is in scope while it is no more novel than this share of held-out training tiles.
@@ -191,8 +191,8 @@ class NoveltyModel:
         return {**own, **self.error.arrays()}
 
     @classmethod
-    def restored(cls, arrays: Mapping[str, np.ndarray], n_features: int) -> Self:
-        """Make a model from what `arrays` returned.
+    def restored(cls, arrays: Mapping[str, np.ndarray], n_features: int, n_types: int) -> Self:
+        """Make a model from what `arrays` returned, for a head of so many features and cell types.
 
         Raises
         ------
@@ -205,19 +205,21 @@ class NoveltyModel:
         shapes = {"centre": (n_features,), "scale": (n_features,), "axes": (n_features, rank), "noise": (1,)}
         shapes |= {"prototypes": (length["prototypes"], rank), "quantiles": _QUANTILES.shape}
         shapes |= {"shares": (length["shares"],), "far": (1,), "error_offset": (1,)}
-        types = len(arrays["error_scale"]) if "error_scale" in arrays else 0
+        types = n_types if "error_scale" in arrays and len(arrays["error_scale"]) else 0
         shapes |= {"usual": (3 if types else 2, 2), "error_weights": (2,), "error_scale": (types,)}
         arrays = _of_distance_alone(arrays)
         actual_shapes = {name: array.shape for name, array in arrays.items()}
         if actual_shapes != shapes or not all(length.values()):
             raise HeadError(f"the arrays of the novelty score have shapes {actual_shapes}; expected {shapes}")
-        check_saved(arrays)
-        if not (arrays["error_scale"] > 0).all():
-            raise HeadError("the saved array error_scale holds zeros or negative numbers; a scale is above 0")
+        check_saved(arrays, may_be_empty=("error_scale",))
+        check_scale(arrays["error_scale"], "the saved array error_scale")
         if (arrays["shares"] < 0).any() or (arrays["shares"] > 1).any():
             raise HeadError("the saved array shares holds what is no share from 0 to 1")
         if not (arrays["noise"] > 0).all():
             raise HeadError("the saved array noise holds no variance above 0")
+        check_scale(arrays["usual"][:, 1], "the second column of the saved array usual")
+        if (np.diff(arrays["quantiles"]) < 0).any():
+            raise HeadError("the saved array quantiles does not ascend")
         for name in _ARRAYS:
             setattr(model, name, arrays[name])
         model.error = ExpectedError.restored(arrays)

@@ -24,6 +24,8 @@ _PRIOR_SPREAD, _PRIOR_DONORS = 0.15, 2.0
 #: Penalties on the squared weights (of standardised features), and on what the estimate says of donors' means: how much
 #: donors that look alike help depends on the encoder and the cohort. The first where there are too few to choose.
 _PENALTIES = ((0.3, 0.0), (1.0, 3.0), (1.0, 30.0), (10.0, 30.0))
+#: A logarithm of how much larger things look is none beyond this.
+_FARTHEST = 10.0
 #: An estimate that follows the scale by less than this tells nothing.
 _LEAST_SLOPE = 0.3
 
@@ -70,7 +72,8 @@ class ScaleModel:
         """
         if not len(estimates):
             return None
-        factor, limit = math.exp(float(np.mean(estimates))), float(self.described["limit"])
+        mean, limit = float(np.clip(np.mean(estimates), -_FARTHEST, _FARTHEST)), float(self.described["limit"])
+        factor = math.exp(mean)
         told = not 1 / limit <= factor <= limit
         words = ""
         if told:
@@ -90,7 +93,7 @@ class ScaleModel:
 
     @classmethod
     def restored(cls, arrays: Mapping[str, np.ndarray], n_features: int, described: Mapping[str, Any]) -> Self:
-        """Make a model from what `arrays` and `facts` returned.
+        """Make a model from what `arrays` and `facts` returned, for so many features of the head's first encoder.
 
         Raises
         ------
@@ -98,10 +101,9 @@ class ScaleModel:
             An array is missing or unknown, or has the wrong shape or kind; or the limit is no factor above 1.
         """
         shapes = {name: array.shape for name, array in arrays.items()}
-        if set(shapes) != {"weights", "offset"} or shapes["offset"] != (1,) or len(shapes["weights"]) != 1:
-            raise HeadError(f"the arrays of the scale check have shapes {shapes}; expected weights and one offset")
-        if not 0 < shapes["weights"][0] <= n_features:
-            raise HeadError(f"the scale check is of {shapes['weights'][0]} features; the head has {n_features}")
+        expected = {"weights": (n_features,), "offset": (1,)}
+        if shapes != expected:
+            raise HeadError(f"the arrays of the scale check have shapes {shapes}; expected {expected}")
         check_saved(arrays)
         limit = described.get("limit")
         if not isinstance(limit, int | float) or not 1 < limit < math.inf:

@@ -1,2 +1,0 @@
-. /tmp/torture/env.sh
-for f in "tests/test_unfinished.py" "tests/test_pseudonyms.py tests/test_locks.py tests/test_house.py tests/test_imports.py" "tests/test_cohort_tables.py" "tests/test_head_files.py tests/test_visium.py" "tests/test_private.py" "tests/test_report_page.py"; do timeout 300 nice -n 1 $PY -m pytest -n 0 -q $f 2>&1 | grep -E "^(FAILED|ERROR|E  )|Error" | head -8; echo "done $f"; done > /tmp/torture/t1.log 2>&1
