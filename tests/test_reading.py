@@ -182,7 +182,9 @@ def test_as_many_types_are_shown_as_vary() -> None:
 
 
 def test_words_by_type_are_one_sentence() -> None:
-    assert words_by_type({"T": "not known"}) == ""
+    assert words_by_type({}) == ""
+    unknown = "Whether any cell type can be compared between slides, or within one, is not known."
+    assert words_by_type({"T": "not known", "B": "not known"}) == unknown
     told = words_by_type({"T": "between slides", "B": "neither", "C": "between slides", "D": "within a slide only"})
     assert told == (
         "T and C can be compared between slides; D can be compared within a slide only; "

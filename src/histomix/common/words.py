@@ -42,6 +42,43 @@ def sentence(words: str) -> str:
     return f"{words[:1].upper()}{words[1:].rstrip('.')}." if words else ""
 
 
+def few_trained_on(n_donors: object, n_sections: object) -> str:
+    """What a head of one or two training donors was trained on: "sections of one patient"; "" of more, or of no counts.
+
+    Parameters
+    ----------
+    n_donors, n_sections
+        That the head was trained on, as its card says it.
+    """
+    if not all(
+        isinstance(count, int) and not isinstance(count, bool) and count > 0 for count in (n_donors, n_sections)
+    ):
+        return ""
+    if n_donors == 1:
+        return "one section" if n_sections == 1 else "sections of one patient"
+    if n_donors == 2:
+        return "one section of each of two patients" if n_sections == 2 else "sections of two patients"
+    return ""
+
+
+def training_limit(n_donors: object, n_sections: object) -> str:
+    """What a head of so few training donors cannot tell, in a sentence; as `few_trained_on`."""
+    few_ones = few_trained_on(n_donors, n_sections)
+    if not few_ones:
+        return ""
+    if n_donors == 1:
+        others = "any other" if n_sections == 1 else "those of another patient"
+        return (
+            f"The head was trained on {few_ones}: how right it is on {others}, and whether its scope holds there, is "
+            "not known."
+        )
+    text = f"The head was trained on {few_ones}: how right it is on a third patient is known from one pair alone."
+    if n_sections == 2:
+        # Measured on the phantom (docs/trust.md): all that is known of scope is how far one donor lies from the other.
+        text += " Tiles of another tissue may well be in scope: make sure that a slide is of this tissue."
+    return text
+
+
 def whole_percent(share: float) -> str:
     """A share in per cent that never says more than it is: ``whole_percent(0.499)`` is ``"49 %"``."""
     if 0 < share < 0.01:

@@ -92,6 +92,8 @@ def _notes(one: SlideMap) -> list[str]:
         )
     if reading.scale:
         notes.append(reading.scale)
+    if reading.limits:
+        notes.append(reading.limits)
     if composition.bounds and reading.caution:
         notes.append(reading.caution)
     answers = answers_sentence(composition)
