@@ -23,6 +23,7 @@ from histomix.pl.varying import map_notes
 
 from .conftest import Job, manifest_of
 from .extras import extra_module
+from .slide_files import PATTERN, write_pyramid
 from .test_reading import made
 
 ONE_PATIENT = {"n_donors": 1, "n_sections": 3, "n_spots": 900}
@@ -92,7 +93,7 @@ def test_every_surface_says_it(tmp_path: Path) -> None:
 def test_a_store_of_spatialdata_says_it() -> None:
     extra_module("st", "spatialdata")
     told = to_spatialdata(_map(ONE_PATIENT)).attrs["histomix"]
-    assert told["limits"] == training_limit(1, 3) and told["scale"][1:-1] == SCALE[1:]
+    assert told["limits"] == training_limit(1, 3) and SCALE[1:] in told["remarks"]
 
 
 def test_a_prediction_says_it_in_its_manifest_and_once_a_run(
@@ -108,3 +109,24 @@ def test_a_prediction_says_it_in_its_manifest_and_once_a_run(
     older = {name: value for name, value in one.manifest.items() if name != "limits"}
     one.adata.uns["manifest"] = json.dumps(older)
     assert CompositionMap(one.adata).reading.limits == limit, "a map of before says it by its head's donors"
+
+
+def test_inspect_says_what_a_head_cannot_tell_and_what_a_map_must_be_read_with(tmp_path: Path) -> None:
+    head, place = tmp_path / "head", tmp_path / "map"
+    for folder, name, facts in (
+        (head, "card.json", {"cell_types": ["T"], "training": ONE_PATIENT}),
+        (place, "status.json", {"state": "done", "remarks": ["0 % of this slide looks like that"]}),
+    ):
+        folder.mkdir()
+        (folder / name).write_text(json.dumps(facts))
+    (head / "arrays.safetensors").touch()
+    write_composition(place, _map(ONE_PATIENT), np.full((10, 1000, 3), 200, np.uint8))
+    assert training_limit(1, 3) in hm.inspect_data(head).description.contents
+    assert "to be read with care: 0 % of this slide looks like that" in hm.inspect_data(place).description.contents
+
+
+def test_inspect_takes_an_overview_for_no_slide(tmp_path: Path) -> None:
+    for mpp in (0.5, 4.0):
+        write_pyramid(tmp_path / "slide.tif", PATTERN, mpp=mpp)
+        words = " ".join(hm.inspect_data(tmp_path / "slide.tif").description.contents)
+        assert ("an overview" in words) == (mpp == 4.0) and ("for histomix predict" in words) == (mpp == 0.5), words

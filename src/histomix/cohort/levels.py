@@ -46,9 +46,9 @@ def slide_intervals(one: CompositionMap, means: Mapping[str, np.ndarray]) -> dic
 
 
 def slide_words(one: CompositionMap, name: str) -> dict[str, str]:
-    """The `WORDS` of a slide; one out of scope, or of a wrong um per px, is said aloud as well."""
+    """The `WORDS` of a slide; one out of scope, or with a wrong um per px or focus, is said aloud as well."""
     reading = one.reading
-    remark = " ".join(filter(None, (reading.statement, reading.scale)))
+    remark = " ".join(filter(None, (reading.statement, *reading.remarks)))
     if remark:
         logger.warning("%s: %s", name, remark)
     told = (remark, reading.calibrated_on, reading.limits, one.unit, RESEARCH_USE)

@@ -50,7 +50,7 @@ def composition_geojson(composition: AnnData | CompositionMap, *, metadata: bool
     as measurements (with ``<type> lower`` and ``<type> upper`` of a calibrated head) and is classified by its dominant
     cell type. A tile out of scope has the grey class `OUT_OF_SCOPE` instead and the measurement ``in scope`` of 0, one
     out of focus ``in focus`` of 0; an unreadable tile carries no measurements. The collection says in ``use`` what it
-    is for, in ``statement`` and ``scale`` that the slide is out of scope or its um per px cannot be right, in
+    is for, in ``statement`` that the slide is out of scope, in ``remarks`` that its um per px or focus is not right, in
     ``limits`` what a head of few training donors cannot tell, in ``intervals`` whom few intervals were calibrated on,
     and in ``tissue_areas_mm2`` what became of the slide's tissue.
 
@@ -109,7 +109,8 @@ def composition_geojson(composition: AnnData | CompositionMap, *, metadata: bool
 def collection_facts(one: CompositionMap) -> dict[str, Any]:
     """What a FeatureCollection says of all its tiles and of the slide's tissue; QuPath passes it over."""
     facts: dict[str, Any] = {"use": RESEARCH_USE}
-    told = {"statement": one.reading.statement, "scale": one.reading.scale, "limits": one.reading.limits}
+    reading = one.reading
+    told = {"statement": reading.statement, "remarks": " ".join(reading.remarks), "limits": reading.limits}
     facts |= {name: words for name, words in told.items() if words}
     if one.bounds and one.reading.caution:
         facts["intervals"] = one.reading.caution

@@ -128,7 +128,7 @@ class CompositionMap:
         told = {
             "statement": reading.statement,
             "intervals": reading.calibrated_on and f"calibrated on {reading.calibrated_on}",
-            "scale": reading.scale,
+            "slide_remarks": " ".join(reading.remarks),
             "limits": reading.limits,
             "numbers": reading.refers_to,
             "use": RESEARCH_USE,

@@ -59,6 +59,8 @@ class Reading:
         What a head of so few training donors cannot tell; else "".
     scale
         What to say where the um per px cannot be right; else "".
+    focus
+        What to say of a slide that is soft or out of focus; else "".
     refers_short
         The same in a few words, for a legend.
     good_for
@@ -76,6 +78,7 @@ class Reading:
     refers_short: str
     limits: str = ""
     scale: str = ""
+    focus: str = ""
     good_for: dict[str, str] = field(default_factory=dict)
     slide_error: dict[str, float] = field(default_factory=dict)
 
@@ -85,9 +88,14 @@ class Reading:
         return int((~self.used).sum())
 
     @property
+    def remarks(self) -> list[str]:
+        """What may be wrong with the slide itself: its um per px, its focus."""
+        return [words for words in (self.scale, self.focus) if words]
+
+    @property
     def notes(self) -> list[str]:
         """Sentences for the small print of a page or a picture, without the statement."""
-        return [words for words in (self.scale, self.refers_to, self.limits, self.caution) if words]
+        return [words for words in (*self.remarks, self.refers_to, self.limits, self.caution) if words]
 
 
 def reading_of(
@@ -111,9 +119,10 @@ def reading_of(
         str(manifest.get("refers_to") or refers_to(manifest)),
         refers_shortly(manifest),
         str(manifest.get("limits") or limits_of(head.get("training"))),
-        sentence(str((manifest.get("scale_check") or {}).get("words") or "")),
-        dict(good_for),
-        dict(slide_error),
+        scale=_words(manifest.get("scale_check")),
+        focus=_words(manifest.get("focus")),
+        good_for=dict(good_for),
+        slide_error=dict(slide_error),
     )
 
 
@@ -200,6 +209,11 @@ def refers_shortly(manifest: Mapping[str, Any]) -> str:
     side_um, _, spot_um = widths
     learnt = f"learnt from {spot_um:.0f} µm spots" if spot_um else ""
     return ", ".join(filter(None, (f"{side_um:.0f} µm tiles", learnt, whom)))
+
+
+def _words(fact: Any) -> str:
+    """The words of a fact of the manifest as a sentence; a map may come from elsewhere."""
+    return sentence(str(fact.get("words") or "")) if isinstance(fact, Mapping) else ""
 
 
 def _widths(manifest: Mapping[str, Any]) -> tuple[float, float, float | None] | None:

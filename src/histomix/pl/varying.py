@@ -48,7 +48,7 @@ def map_notes(one: CompositionMap, *, intervals: bool = False) -> list[str]:
     notes += [
         words
         for words in (
-            *(reading.scale, reading.refers_to, reading.limits),
+            *(*reading.remarks, reading.refers_to, reading.limits),
             reading.caution if intervals and one.bounds else "",
         )
         if words

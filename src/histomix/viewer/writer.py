@@ -182,7 +182,7 @@ def _write_slide(one: ViewerSlide, key: str, data: Path, mpp: float, progress: P
         "refers_to": reading.refers_to,
         "refers_short": reading.refers_short,
         "limits": reading.limits,
-        "scale": reading.scale,
+        "remarks": reading.remarks,
         "calibrated_on": reading.calibrated_on if reading.caution else "",
         "width_px": slide.width_px,
         "height_px": slide.height_px,

@@ -35,6 +35,7 @@ _MANIFEST = (
         "calibrated_on",
         "limits",
         "scale_check",
+        "focus",
         "use",
         "answers",
     ),

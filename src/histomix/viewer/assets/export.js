@@ -140,7 +140,7 @@ function drawFigure(app, Pen) {
   const tall = Math.max(0, ...legends.map((legend) => (!legend ? 0 : legend.map ? 64 : 34 + 17 * (legend.entries.length + (legend.rest ? 1 : 0) + (legend.cut ? 1 : 0)))));
   const wide = panes.reduce((sum, pane) => sum + pane.width + gap, gap), high = Math.max(...panes.map((pane) => pane.height));
   const held = app.meta.calibrated_on && `Intervals are calibrated on: ${app.meta.calibrated_on}.`;
-  const small = [`histomix ${FACTS.version}. ${app.meta.head} ${FACTS.use}`, [app.meta.statement, app.meta.scale, app.meta.refers_to, app.meta.limits, held].filter(Boolean).join(" ")];
+  const small = [`histomix ${FACTS.version}. ${app.meta.head} ${FACTS.use}`, [app.meta.statement, ...app.meta.remarks, app.meta.refers_to, app.meta.limits, held].filter(Boolean).join(" ")];
   const lines = small.flatMap((text) => wrapped(text, Math.max(30, Math.floor((wide - 2 * gap) / SMALL_CHARACTER)))), below = 82 + 15 * lines.length;
   const pen = new Pen(wide, high + tall + below, `${app.meta.name}: ${panes.map((pane) => app.caption(pane)).join(" | ")}`);
   pen.rect(0, 0, wide, high + tall + below, PAPER);
