@@ -14,9 +14,10 @@ import tifffile
 
 import histomix as hm
 from histomix.common.anonymity.pseudonyms import open_pseudonyms
-from histomix.common.words import few_trained_on, training_limit
+from histomix.common.words import MADE_LIMIT, few_trained_on, head_limits, training_limit
 from histomix.export.heatmap import write_heatmap
 from histomix.export.spatial_data import to_spatialdata
+from histomix.heads.cards.text import card_terms
 from histomix.maps import CompositionMap, composition_geojson, write_composition
 from histomix.maps.anonymise import private_map
 from histomix.pl.varying import map_notes
@@ -102,13 +103,18 @@ def test_a_prediction_says_it_in_its_manifest_and_once_a_run(
     limit = training_limit(2, 2)
     card = hm.load_head(job.head).card
     assert limit in card["limits"], "the card of the head and its maps say the same"
+    assert head_limits(card) == [MADE_LIMIT, limit], "and of the phantom's head that it knows no tissue"
+    text = " ".join(card_terms(card))
+    assert text.count(limit) == text.count(MADE_LIMIT) == 1, "said once, whoever says it"
     (result,) = hm.predict_slides([job.image], job.head, tmp_path / "maps", progress=False)
-    assert result.error is None and caplog.text.count(limit) == 1
+    assert result.error is None and caplog.text.count(limit) == caplog.text.count(MADE_LIMIT) == 1
     one = CompositionMap.open(tmp_path / "maps" / "P1S1")
-    assert one.manifest["limits"] == one.reading.limits == limit
+    assert one.manifest["limits"] == one.reading.limits == f"{MADE_LIMIT} {limit}"
     older = {name: value for name, value in one.manifest.items() if name != "limits"}
     one.adata.uns["manifest"] = json.dumps(older)
-    assert CompositionMap(one.adata).reading.limits == limit, "a map of before says it by its head's donors"
+    assert CompositionMap(one.adata).reading.limits == f"{MADE_LIMIT} {limit}", (
+        "a map of before says it by its head's donors"
+    )
 
 
 def test_inspect_says_what_a_head_cannot_tell_and_what_a_map_must_be_read_with(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from ..common.words import (
     counted,
     few,
     few_trained_on,
+    head_limits,
     sentence,
-    training_limit,
     whole_percent,
 )
 from ..spots import RELATIVE
@@ -118,7 +118,7 @@ def reading_of(
         interval_caution(calibration),
         str(manifest.get("refers_to") or refers_to(manifest)),
         refers_shortly(manifest),
-        str(manifest.get("limits") or limits_of(head.get("training"))),
+        str(manifest.get("limits") or " ".join(head_limits(head))),
         scale=_words(manifest.get("scale_check")),
         focus=_words(manifest.get("focus")),
         good_for=dict(good_for),
@@ -154,12 +154,6 @@ def calibrated_on(calibration: Mapping[str, Any] | None) -> str:
         return ""
     patients = f"{few(donors)} patient{'' if donors == 1 else 's'}"
     return f"sections of {patients}" if calibration.get("kind") == "section" else patients
-
-
-def limits_of(training: Mapping[str, Any] | None) -> str:
-    """What a head of few training donors cannot tell, from what its card or a map says of the training; else ""."""
-    facts = training or {}
-    return training_limit(facts.get("n_donors"), facts.get("n_sections"))
 
 
 def interval_caution(calibration: Mapping[str, Any] | None) -> str:

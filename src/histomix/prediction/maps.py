@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 
 from ..common.storage.facts import stored_facts
-from ..common.words import RESEARCH_USE
+from ..common.words import RESEARCH_USE, head_limits
 from ..maps.areas import AREAS_FILE, BLUR, DAMAGED, OUT_OF_SCOPE, READ, areas_mm2, write_areas
 from ..maps.composition import geojson_bytes
-from ..maps.reading import calibrated_on, limits_of, refers_to, type_facts
+from ..maps.reading import calibrated_on, refers_to, type_facts
 from ..maps.scverse import add_scverse, thumbnail_of
 from ..maps.streaming import composition_writer
 from ..maps.tissue import PREVIEW_FILE, read_picture
@@ -248,8 +248,8 @@ def describe(
     more["refers_to"] = refers_to({**plan.facts, **more})
     if head.card.get("calibration"):
         more["calibrated_on"] = calibrated_on(head.card["calibration"])
-    if limits := limits_of(head.card["training"]):
-        more["limits"] = limits
+    if limits := head_limits(head.card):
+        more["limits"] = " ".join(limits)
     if maps.scale is not None:
         more["scale_check"] = maps.scale
     if maps.focus is not None:

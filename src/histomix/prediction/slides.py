@@ -13,10 +13,10 @@ from ..common.anonymity.pseudonyms import open_pseudonyms
 from ..common.geometry.polygons import read_regions
 from ..common.paths import as_list
 from ..common.storage.locks import Lock, folder_lock
-from ..common.words import RESEARCH_USE
+from ..common.words import RESEARCH_USE, head_limits
 from ..errors import HeadError
 from ..heads import Head
-from ..maps.reading import interval_caution, limits_of, type_facts, words_by_type
+from ..maps.reading import interval_caution, type_facts, words_by_type
 from ..progress import Progress, part_of, progress_bars
 from ..provenance import require_folder
 from ..spots import read_spots
@@ -202,7 +202,7 @@ def predict_slides(
 
 def say_of_head(head: Head) -> None:
     """Say once what holds for every slide that the head reads."""
-    for caution in (limits_of(head.card["training"]), interval_caution(head.card.get("calibration"))):
+    for caution in (*head_limits(head.card), interval_caution(head.card.get("calibration"))):
         if caution:
             logger.warning("%s", caution)
     words = words_by_type({str(name): str(word) for name, word in type_facts(head.card)["good_for"].items()})

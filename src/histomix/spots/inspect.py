@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from ..common import tables
 from ..common.naming import safe_file_name
 from ..common.strangers.annotated import gene_count
-from ..common.words import counted, training_limit
+from ..common.words import counted, head_limits
 from ..errors import HistomixError, InputError, MapError, MissingSectionError, SectionError, SheetError, SlideError
 from ..provenance import atomic_path, read_json, refuse_pipe
 from .beside import image_of, is_table, tables_of
@@ -328,17 +328,15 @@ def describe_result(path: Path) -> Description | None:
         return None
     if (path / "card.json").is_file() and any(path.glob("*.safetensors")):
         card = read_json(path / "card.json")
-        types, training = card.get("cell_types") or [], card.get("training")
-        counts = training if isinstance(training, dict) else {}
-        limit = training_limit(counts.get("n_donors"), counts.get("n_sections"))
-        told = (f"predicts {counted(len(types), 'cell type')}", *filter(None, [limit]))
+        types = card.get("cell_types") or []
+        told = (f"predicts {counted(len(types), 'cell type')}", *head_limits(card))
         return Description("a head that histomix trained", told, ())
     if (path / "composition.h5ad").is_file():
         gene_count(path / "composition.h5ad", MapError, "is damaged or no composition map", "Predict the slide again")
         status = read_json(path / "status.json") if (path / "status.json").is_file() else {}
         remarks = status.get("remarks") if isinstance(status, dict) else None
-        told = [f"to be read with care: {one}" for one in remarks] if isinstance(remarks, list) else []
-        return Description("a composition map that histomix predicted", ("composition.h5ad", *told), ())
+        care = [f"to be read with care: {one}" for one in remarks] if isinstance(remarks, list) else []
+        return Description("a composition map that histomix predicted", ("composition.h5ad", *care), ())
     if (path / "summary.json").is_file() and (path / "metrics.csv").is_file():
         return Description("an evaluation by histomix", ("metrics.csv, summary.json",), ())
     if (path / "manifest.json").is_file():
