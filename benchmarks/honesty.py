@@ -1,7 +1,7 @@
 """What a head says of itself and of a slide, against what is so, in one Markdown table.
 
-Means of slides beside a constant, novelty and its alarms, the check of um per px, intervals by stratum, what was
-not read against truth, and adjacent levels that the audit finds. Run on the phantom; where HISTOMIX_DATA is set, on
+Means of slides beside a constant, novelty and its alarms, the checks of um per px and focus, intervals by stratum, what
+was not read against truth, and adjacent levels that the audit finds. Run on the phantom; where HISTOMIX_DATA is set, on
 her2st (C2, C3 and C4, one patient) and on MoNuSAC (patients of four organs) too.
 
     python benchmarks/honesty.py [--quick] [--only audit,scale] [--folder FOLDER]
@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from honesty_audit import audit_rows, patient_rows
+from honesty_focus import focus_rows
 from honesty_novelty import coverage_rows, novelty_rows
 from honesty_scale import scale_rows
 from honesty_slides import area_rows, slide_rows
@@ -33,6 +34,7 @@ PARTS: dict[str, Callable[[Path, Path | None, bool], Iterator[Row]]] = {
     "areas": area_rows,
     "novelty": novelty_rows,
     "scale": scale_rows,
+    "focus": focus_rows,
     "audit": audit_rows,
     "audit-patients": patient_rows,
 }

@@ -13,11 +13,14 @@ import numpy as np
 import pandas as pd
 from heads import embedded, interval, monusac
 from honesty_novelty import her2st, phantom
+from scipy.optimize import brentq
 from tissue import mask_rows
 
 import histomix as hm
+from histomix.common.metrics import slide_means
 from histomix.datasets import phantom_truth
 from histomix.encoders import load_encoder
+from histomix.heads import held_out_predictions, inner_groups, make_estimator
 from histomix.maps import CompositionMap
 
 Row = dict[str, Any]
@@ -73,6 +76,7 @@ def area_rows(folder: Path, data: Path | None, quick: bool) -> Iterator[Row]:
         if not known and row["what"] != "seconds of CPU":
             yield row | {"value": float(row["value"])}
     yield from _adipocytes(folder, place, cohort)
+    yield from _clipped(folder, quick)
 
 
 def _adipocytes(folder: Path, place: Path, cohort: hm.Cohort) -> Iterator[Row]:
@@ -97,3 +101,39 @@ def _adipocytes(folder: Path, place: Path, cohort: hm.Cohort) -> Iterator[Row]:
     yield {"cohort": where, "what": "adipocytes under a tile of the map", "value": read / max(real, 1), "n": real}
     what = "adipocytes counted by the map, over the true number"
     yield {"cohort": where, "what": what, "value": counted / max(real, 1), "n": real}
+
+
+def _clipped(folder: Path, quick: bool) -> Iterator[Row]:
+    """Means of unseen donors' spots over the true ones: as they are, clipped at 0, and with that taken back.
+
+    What is taken back is, of each cell type, what makes the mean of the training donors right when they are held out.
+    """
+    training, _ = phantom(folder, quick)
+    donors, found = np.unique(training.donor), []
+    for half in (donors[::2], donors[1::2]):
+        here = np.isin(training.donor, half)
+        X, Y = training.X[here], training.Y[here]
+        groups = inner_groups(training.section[here], training.donor[here], training.xy_um[here])
+        estimator = make_estimator("ridge", training.unit).fit(X, Y, groups=groups)
+        held_out, _ = held_out_predictions(estimator, X, Y, groups)
+        values, truth = estimator.predict(training.X[~here]), training.Y[~here]
+        less = np.array([_too_much(one, true) for one, true in zip(held_out.T, Y.T, strict=True)])
+        section = training.section[~here]
+        _, mean = slide_means(truth, section)
+        answers = values, np.maximum(values - less, 0)
+        errors = [np.abs(slide_means(one, section)[1] - mean).mean() for one in answers]
+        found.append((np.stack([one.mean(axis=0) / truth.mean(axis=0) for one in answers]), errors, len(mean)))
+    ratios, errors = (np.mean([one[part] for one in found], axis=0) for part in (0, 1))
+    where, n = f"phantom, {len(donors)} unseen donors, heads of the other half", sum(one[2] for one in found)
+    for name, what in enumerate(("as they are", "less what clipping adds")):
+        column = training.cell_types.index("Adipocytes")
+        yield {"cohort": where, "what": f"adipocytes of spots over true, {what}", "value": ratios[name, column], "n": n}
+        yield {"cohort": where, "what": f"error of a slide's mean, {what}", "value": errors[name], "n": n}
+
+
+def _too_much(values: np.ndarray, truth: np.ndarray) -> float:
+    """What is to be taken from values, which stay at 0 at least, for the mean of the truth; 0 where they have less."""
+    if values.mean() <= truth.mean():
+        return 0.0
+    found = brentq(lambda less: float(np.maximum(values - less, 0).mean() - truth.mean()), 0.0, float(values.max()))
+    return float(found)

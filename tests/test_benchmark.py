@@ -16,6 +16,7 @@ import histomix as hm
 from histomix.benchmark import Benchmark, BenchmarkCohort, run_benchmark
 from histomix.benchmark.page import write_benchmark_page
 from histomix.benchmark.parts import common_spots
+from histomix.benchmark.slide_means import METRICS, WORDS, slide_table
 from histomix.encoders import card, register_encoder
 from histomix.encoders import user as user_module
 from histomix.errors import HistomixError, InputError, UnknownHeadError
@@ -116,6 +117,27 @@ def test_the_ranking_is_that_of_the_table(found: Benchmark) -> None:
     same = ranking[(ranking["head"] == "ridge") & ranking["encoder"].isin(["colours", "shades"])]
     assert same["pearson"].nunique() == 1, "two names of one encoder have one score"
     assert same["level_with_best"].nunique() == 1
+
+
+def test_means_of_slides_stand_in_the_ranking_and_on_the_page(found: Benchmark, job: Job, tmp_path: Path) -> None:
+    by_section = found.table[found.table["target"] == "label"].groupby(["metric", "encoder", "head", "section"])
+    means = by_section["value"].mean().groupby(level=[0, 1, 2]).mean()
+    every = sorted(set(found.table["cell_type"]) - {""})
+    rows = found.ranking[found.ranking["encoder"] != ""]
+    assert (rows["slide_mae_low"] < rows["slide_mae"]).all() and (rows["slide_mae"] < rows["slide_mae_high"]).all()
+    for row in rows.to_dict("records"):
+        for metric in ("slide_mae", "slide_mae_constant"):
+            assert row[metric] == pytest.approx(means[metric, row["encoder"], row["head"]])
+        types = [name for column in WORDS for name in filter(None, row[column].split(", "))]
+        assert sorted(types) == every, "a word stands at each type"
+    assert found.page is not None
+    text = found.page.read_text(encoding="utf-8")
+    assert text.count(">Means of slides<") == 1 and f"{rows['slide_mae'].iloc[0]:.3f}<small>" in text
+    # Order and spread take three slides, which this cohort has not: they are not known, and no page says 0.
+    assert rows["slide_spearman"].isna().all() and rows["spread_kept_low"].isna().all()
+    three = dict.fromkeys((f"{metric}{end}" for metric in METRICS for end in ("", "_low", "_high")), 0.25)
+    told = slide_table([{**rows.to_dict("records")[0], **three, "between_slides": "T, B"}])
+    assert told[0][3] == ("0.250", "0.250 to 0.250") and told[0][5] == ("T, B", "")
 
 
 def test_each_encoder_is_shown_with_its_robustness(found: Benchmark) -> None:

@@ -16,6 +16,7 @@ from histomix.common.words import RESEARCH_USE, whole_percent
 from histomix.maps import CompositionMap
 from histomix.maps.reading import calibrated_on, interval_caution, scope_statement, words_by_type
 from histomix.maps.varying import LEAST, MOST, varying_types
+from histomix.prediction.focus import focus_facts
 
 from .conftest import Job, manifest_of
 
@@ -115,6 +116,7 @@ def test_a_prediction_says_it_in_its_own_manifest(job: Job, tmp_path: Path) -> N
     assert manifest["use"] == RESEARCH_USE
     assert manifest["refers_to"].endswith("spots 55 µm wide.") and manifest["area"]["spot_um"] == 55
     assert manifest["calibrated_on"] == "two patients"
+    assert -7 < manifest["focus"]["median"] < 0 and manifest["focus"]["words"] == ""
 
 
 def test_predict_says_it_of_a_slide_unlike_the_training(
@@ -182,7 +184,9 @@ def test_as_many_types_are_shown_as_vary() -> None:
 
 
 def test_words_by_type_are_one_sentence() -> None:
-    assert words_by_type({"T": "not known"}) == ""
+    assert words_by_type({}) == ""
+    unknown = "Whether any cell type can be compared between slides, or within one, is not known."
+    assert words_by_type({"T": "not known", "B": "not known"}) == unknown
     told = words_by_type({"T": "between slides", "B": "neither", "C": "between slides", "D": "within a slide only"})
     assert told == (
         "T and C can be compared between slides; D can be compared within a slide only; "
@@ -190,3 +194,27 @@ def test_words_by_type_are_one_sentence() -> None:
     )
     many = words_by_type({f"t{number}": "between slides" for number in range(9)})
     assert many == "T0, t1, t2 and 6 more types can be compared between slides."
+
+
+@pytest.mark.parametrize(
+    ("sharp", "soft", "words"),
+    [
+        ([-5.0, -6.5, -3.0, -9.0], False, ""),
+        ([-6.7, -6.8, -5.0, -6.9], True, "this slide is soft"),
+        ([-7.2, -8.0, -5.0, -7.1], False, "most of this slide is out of focus"),
+        ([-6.7, np.nan, -6.8, -5.0], True, "this slide is soft"),
+    ],
+)
+def test_a_slide_that_is_soft_says_so(sharp: list[float], soft: bool, words: str) -> None:
+    facts = focus_facts(np.array(sharp), np.array([True, True, True, True]))
+    assert facts is not None and facts["soft"] == soft and facts["words"].startswith(words)
+    assert bool(facts["words"]) == bool(words)
+    reading = CompositionMap(made(focus=facts)).reading
+    assert [words in one.lower() for one in reading.remarks] == [True] * bool(words)
+
+
+def test_the_focus_of_what_cannot_be_measured_is_not_known() -> None:
+    assert focus_facts(None, np.ones(4, bool)) is None
+    assert focus_facts(np.full(4, np.nan), np.ones(4, bool)) is None
+    assert focus_facts(np.array([-6.8, -6.8, -2, -2]), np.array([False, False, True, True]))["words"] == ""
+    assert CompositionMap(made(focus="soft", scale_check=3)).reading.remarks == []

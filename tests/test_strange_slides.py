@@ -42,7 +42,7 @@ def _status(folder: Path) -> dict[str, Any]:
 
 
 def test_a_head_that_cannot_tell_other_tissue_says_so(job: Job, read: dict[str, tuple[dict[str, Any], Path]]) -> None:
-    assert "tiles of another tissue may well be in scope" in hm.load_head(job.head).card["limits"]
+    assert "Tiles of another tissue may well be in scope" in hm.load_head(job.head).card["limits"]
     taught = hm.load_head(read["white"][1].parents[1] / "head").card
     assert taught["training"]["n_donors"] == 4 and "another tissue" not in taught["limits"]
 
@@ -61,5 +61,5 @@ def test_each_gets_its_sentence_and_none_a_confident_map(
     one = CompositionMap.open(folder)
     assert one.reading.statement and np.mean(one.in_scope) < 0.5
     tables = hm.cohort_tables(folder, progress=False)
-    assert tables.slides["remark"].tolist() == [one.reading.statement]
+    assert tables.slides["remark"].tolist() == [" ".join([one.reading.statement, *one.reading.remarks])]
     assert any(column.startswith("proportion:") for column in tables.slides) == (not one.reading.statement)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from PIL import Image
 
 import histomix as hm
-from histomix.common.words import RESEARCH_USE
+from histomix.common.words import RESEARCH_USE, training_limit
 from histomix.maps.areas import PEN, READ, REASONS, areas_mm2
 from histomix.viewer import ViewerSlide, write_viewer
 
@@ -41,7 +42,8 @@ def _table(in_scope: np.ndarray) -> ad.AnnData:
     facts |= {
         "answers": {"parents": {}, "fdr": 0.1, "statement": "One in ten misses."},
         "slide": {"mpp": 0.5}, "tile": {"size_px": 112, "mpp": 1.0}, "area": {"spot_um": 55.0}, "cell_px": CELL,
-        "head": {"tissue": [TISSUE]}, "calibration": {"level": 0.8, "kind": "section", "n_donors": 1},
+        "head": {"tissue": [TISSUE], "training": {"n_donors": 1, "n_sections": 3}},
+        "calibration": {"level": 0.8, "kind": "section", "n_donors": 1},
     }  # fmt: skip
     table.uns["manifest"] = json.dumps(facts)
     return table
@@ -164,12 +166,20 @@ def test_words_stand_beside_numbers(browser: Any, page: Path) -> None:
         assert "calibrated on: sections of one patient" in about and "spots 55 µm wide" in about
         assert "rising can be compared between slides" in about.lower()
         legend = tab.evaluate("app.layers.legend({...app.panes[0], layer: 'width'}).note")
-        assert legend == "112 µm tiles, learnt from 55 µm spots; intervals calibrated on: sections of one patient"
+        learnt = "112 µm tiles, learnt from 55 µm spots, trained on sections of one patient"
+        assert legend == f"{learnt}; intervals calibrated on: sections of one patient"
         assert "calibrated" not in tab.evaluate("app.layers.legend({...app.panes[0], layer: 'type'}).note")
         assert tab.locator("header").inner_text().count(RESEARCH_USE) == 1
-        svg = tab.evaluate("drawFigure(app, DrawingPen).text()")
-        for words in (RESEARCH_USE, "calibrated on: sections of one patient", "spots 55 µm wide"):
-            assert words in svg
+        limit = training_limit(1, 3)
+        assert limit in about and limit.startswith("The head was trained on sections of one patient")
+        svg = ElementTree.fromstring(tab.evaluate("drawFigure(app, DrawingPen).text()"))
+        lines = [text for text in svg.iter("{http://www.w3.org/2000/svg}text") if text.get("font-size") == "10"]
+        small = " ".join(str(line.text) for line in lines)
+        for words in (RESEARCH_USE, "calibrated on: sections of one patient", "spots 55 µm wide", limit):
+            assert words in small
+        # About half its size is a letter wide: no line runs out of the picture.
+        assert max(len(str(line.text)) for line in lines) * 5 < float(str(svg.get("width")))
+        assert max(float(str(line.get("y"))) for line in lines) < float(str(svg.get("height")))
 
 
 def test_the_answer_of_a_tile_is_read_out_and_its_rate_is_told(browser: Any, page: Path) -> None:

@@ -18,6 +18,7 @@ from ..pl.scores import against, number
 from ..provenance import atomic_path
 from .forest import Axis
 from .result import Benchmark
+from .slide_means import HEADINGS, slide_table
 
 PAGE = "page"
 #: What each protocol is worth, in a class of the style and in words.
@@ -68,6 +69,7 @@ def write_benchmark_page(benchmark: Benchmark, out: str | os.PathLike[str], *, t
             encoder_columns=_ENCODER_COLUMNS,
             encoders=[_encoder(one) for one in summary["encoder_facts"]],
             cost_columns=_COST_COLUMNS,
+            slide_columns=HEADINGS,
             robustness=_robustness_words(summary.get("robustness", {})),
             statement=statement_html(benchmark.statement),
         )
@@ -101,6 +103,7 @@ def _group(
         "findings": _findings(records, badge),
         "axis": axis.header(),
         "rows": [_row(row, axis) for row in records],
+        "slides": slide_table(records),
         "families": families,
         "too_few": families and all(one["p"] is None or one["smallest_p"] > 0.05 for one in mine),
         "n_donors": first["n_donors"],

@@ -11,6 +11,7 @@ import pandas as pd
 from ..common.resampling import mean_and_interval, resample_weights
 from ..evaluation.baselines import ORACLE
 from ..evaluation.result import Evaluation
+from .slide_means import slide_columns
 
 #: The score that ranks.
 METRIC = "pearson"
@@ -33,8 +34,9 @@ def rank(cells: Sequence[tuple[str, str, Evaluation]], seed: int) -> pd.DataFram
     DataFrame
         ``cohort, protocol, target, rank, encoder, head``; ``pearson`` with ``low`` and ``high``; ``minus_best`` with
         ``minus_best_low`` and ``minus_best_high``, the paired difference to the first of the table over the same
-        sections; ``level_with_best``: that interval holds 0, so the order of the two is not known; other scores; how
-        many ``n_types``, ``n_sections`` and ``n_donors`` the means run over; seconds of fitting and predicting over all
+        sections; ``level_with_best``: that interval holds 0, so the order of the two is not known; other scores, and
+        those of slides' means with their intervals (`histomix.benchmark.slide_means.slide_columns`); how many
+        ``n_types``, ``n_sections`` and ``n_donors`` the means run over; seconds of fitting and predicting over all
         folds. A head that reads no features (the training mean, say) stands once, with an empty encoder.
     """
     rows: list[dict[str, Any]] = []
@@ -94,6 +96,7 @@ def _rank(members: Sequence[tuple[str, Evaluation]], target: str, seed: int) -> 
                 "minus_best_high": gap_high,
                 "level_with_best": bool(gap_high >= 0) if np.isfinite(gap_high) else None,
                 **{metric: summary[metric]["mean"] for metric in BESIDE if metric in summary},
+                **slide_columns(summary),
                 **{name: summary[METRIC][name] for name in ("n_types", "n_sections", "n_donors")},
                 "fit_seconds": cost.get("fit_seconds"),
                 "predict_seconds": cost.get("predict_seconds"),

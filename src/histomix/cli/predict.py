@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ..common.words import counted
 from .import_features import Level0, Origin, Scaled, TileUm, places_scale
 from .session import Anonymise, Json, PseudonymKey, Quiet, Threads, TrustCode, Verify, session
 
@@ -143,7 +144,7 @@ def predict(
                 run.failed(result.error)
                 continue
             kept = " (kept: nothing has changed)" if result.kept else ""
-            run.say(f"{result.slide}: {result.tiles:,} tiles{kept}: {result.folder}")
+            run.say(f"{result.slide}: {counted(result.tiles, 'tile')}{kept}: {result.folder}")
             for remark in result.remarks:
                 run.remark(f"warning: {result.slide}: {remark}")
         if others or len(results) > 1:

@@ -15,7 +15,7 @@ from ..spots import RELATIVE
 
 logger = logging.getLogger(__name__)
 #: Columns of words at the end of the table of slides.
-WORDS = ("remark", "calibrated_on", "head_unit", "use")
+WORDS = ("remark", "calibrated_on", "limits", "head_unit", "use")
 
 
 def slide_intervals(one: CompositionMap, means: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -46,11 +46,13 @@ def slide_intervals(one: CompositionMap, means: Mapping[str, np.ndarray]) -> dic
 
 
 def slide_words(one: CompositionMap, name: str) -> dict[str, str]:
-    """The `WORDS` of a slide; one out of scope is said aloud as well."""
+    """The `WORDS` of a slide; one out of scope, or with a wrong um per px or focus, is said aloud as well."""
     reading = one.reading
-    if reading.statement:
-        logger.warning("%s: %s", name, reading.statement)
-    return dict(zip(WORDS, (reading.statement, reading.calibrated_on, one.unit, RESEARCH_USE), strict=True))
+    remark = " ".join(filter(None, (reading.statement, *reading.remarks)))
+    if remark:
+        logger.warning("%s: %s", name, remark)
+    told = (remark, reading.calibrated_on, reading.limits, one.unit, RESEARCH_USE)
+    return dict(zip(WORDS, told, strict=True))
 
 
 def answer_facts(one: CompositionMap) -> dict[str, Any]:

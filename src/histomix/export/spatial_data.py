@@ -108,7 +108,7 @@ def to_spatialdata(
     reference = {name: slide[name] for name in _SLIDE if name in slide}
     reading = one.reading
     words = {"use": RESEARCH_USE, "statement": reading.statement, "refers_to": reading.refers_to}
-    words |= {"calibrated_on": reading.calibrated_on}
+    words |= {"calibrated_on": reading.calibrated_on, "limits": reading.limits, "remarks": " ".join(reading.remarks)}
     told = {name: word for name, word in words.items() if word}
     attrs: dict[str, Any] = {"histomix": {"slide": reference, "unit": one.unit, "head": one.head.get("name"), **told}}
     # What LazySlide must know of the tiles of a store that it opens.

@@ -14,6 +14,7 @@ from sklearn.base import clone
 
 from ..abundance import Abundance, labels_of
 from ..common.storage.unfinished import say_recalled, unfinished_work
+from ..common.words import training_limit
 from ..embedding import FeatureSource, feature_blocks, feature_manifest, scale_sample
 from ..errors import HeadError, SectionError
 from ..progress import Progress, progress_bars
@@ -50,11 +51,6 @@ class Scored(Protocol):
 _log = logging.getLogger(__name__)
 
 NOT_CALIBRATED = "The head's predictions have no intervals: {}."
-#: Measured on the phantom (docs/trust.md): all that is known of scope is how far one donor lies from the other.
-SCOPE_OF_TWO = (
-    "With one section of each of two donors, tiles of another tissue may well be in scope: make sure that a slide is "
-    "of this tissue, or add sections."
-)
 
 
 def train(
@@ -189,8 +185,7 @@ def train(
                 _log.warning("%s", why)
                 notes.append(why)
                 estimator.set_params(unit=unit)
-        if len(np.unique(training.donor)) == len(np.unique(training.section)) == 2:
-            notes.append(SCOPE_OF_TWO)
+        notes += filter(None, [training_limit(len(np.unique(training.donor)), len(np.unique(training.section)))])
         report(f"train {kind}", 3, 5)
         novelty_model = NoveltyModel().fit(training.X, groups, held_out, training.Y)
         report(f"train {kind}", 4, 5)

@@ -50,8 +50,9 @@ def composition_geojson(composition: AnnData | CompositionMap, *, metadata: bool
     as measurements (with ``<type> lower`` and ``<type> upper`` of a calibrated head) and is classified by its dominant
     cell type. A tile out of scope has the grey class `OUT_OF_SCOPE` instead and the measurement ``in scope`` of 0, one
     out of focus ``in focus`` of 0; an unreadable tile carries no measurements. The collection says in ``use`` what it
-    is for, in ``intervals`` whom few intervals were calibrated on, and in ``tissue_areas_mm2`` what became of the
-    slide's tissue.
+    is for, in ``statement`` that the slide is out of scope, in ``remarks`` that its um per px or focus is not right, in
+    ``limits`` what a head of few training donors cannot tell, in ``intervals`` whom few intervals were calibrated on,
+    and in ``tissue_areas_mm2`` what became of the slide's tissue.
 
     Parameters
     ----------
@@ -108,6 +109,9 @@ def composition_geojson(composition: AnnData | CompositionMap, *, metadata: bool
 def collection_facts(one: CompositionMap) -> dict[str, Any]:
     """What a FeatureCollection says of all its tiles and of the slide's tissue; QuPath passes it over."""
     facts: dict[str, Any] = {"use": RESEARCH_USE}
+    reading = one.reading
+    told = {"statement": reading.statement, "remarks": " ".join(reading.remarks), "limits": reading.limits}
+    facts |= {name: words for name, words in told.items() if words}
     if one.bounds and one.reading.caution:
         facts["intervals"] = one.reading.caution
     if areas := {name: round(area, 6) for name, area in one.areas_mm2.items()}:

@@ -128,6 +128,8 @@ class CompositionMap:
         told = {
             "statement": reading.statement,
             "intervals": reading.calibrated_on and f"calibrated on {reading.calibrated_on}",
+            "slide_remarks": " ".join(reading.remarks),
+            "limits": reading.limits,
             "numbers": reading.refers_to,
             "use": RESEARCH_USE,
         }

@@ -10,7 +10,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..common.words import BETWEEN, NEITHER, NOT_KNOWN, WITHIN, counted, few, sentence, whole_percent
+from ..common.words import (
+    BETWEEN,
+    NEITHER,
+    NOT_KNOWN,
+    WITHIN,
+    counted,
+    few,
+    few_trained_on,
+    head_limits,
+    sentence,
+    whole_percent,
+)
 from ..spots import RELATIVE
 
 #: A slide with a smaller share of its read tiles in scope has no composition to speak of.
@@ -44,8 +55,12 @@ class Reading:
         What to say beside intervals that tell nothing of other patients; else "".
     refers_to
         What area a number is for, and what the head learnt from, in a sentence; "" where the map does not say it.
+    limits
+        What a head of so few training donors cannot tell; else "".
     scale
         What to say where the um per px cannot be right; else "".
+    focus
+        What to say of a slide that is soft or out of focus; else "".
     refers_short
         The same in a few words, for a legend.
     good_for
@@ -61,7 +76,9 @@ class Reading:
     caution: str
     refers_to: str
     refers_short: str
+    limits: str = ""
     scale: str = ""
+    focus: str = ""
     good_for: dict[str, str] = field(default_factory=dict)
     slide_error: dict[str, float] = field(default_factory=dict)
 
@@ -71,9 +88,14 @@ class Reading:
         return int((~self.used).sum())
 
     @property
+    def remarks(self) -> list[str]:
+        """What may be wrong with the slide itself: its um per px, its focus."""
+        return [words for words in (self.scale, self.focus) if words]
+
+    @property
     def notes(self) -> list[str]:
         """Sentences for the small print of a page or a picture, without the statement."""
-        return [words for words in (self.scale, self.refers_to, self.caution) if words]
+        return [words for words in (*self.remarks, self.refers_to, self.limits, self.caution) if words]
 
 
 def reading_of(
@@ -96,9 +118,11 @@ def reading_of(
         interval_caution(calibration),
         str(manifest.get("refers_to") or refers_to(manifest)),
         refers_shortly(manifest),
-        sentence(str((manifest.get("scale_check") or {}).get("words") or "")),
-        dict(good_for),
-        dict(slide_error),
+        str(manifest.get("limits") or " ".join(head_limits(head))),
+        scale=_words(manifest.get("scale_check")),
+        focus=_words(manifest.get("focus")),
+        good_for=dict(good_for),
+        slide_error=dict(slide_error),
     )
 
 
@@ -170,12 +194,20 @@ def refers_to(manifest: Mapping[str, Any]) -> str:
 
 
 def refers_shortly(manifest: Mapping[str, Any]) -> str:
-    """`refers_to` in a few words, for a legend."""
-    widths = _widths(manifest)
+    """`refers_to` in a few words, and on how few the head was trained, for a legend."""
+    widths, training = _widths(manifest), (manifest.get("head") or {}).get("training") or {}
+    few_ones = few_trained_on(training.get("n_donors"), training.get("n_sections"))
+    whom = f"trained on {few_ones}" if few_ones else ""
     if widths is None:
-        return ""
+        return whom
     side_um, _, spot_um = widths
-    return f"{side_um:.0f} µm tiles" + (f", learnt from {spot_um:.0f} µm spots" if spot_um else "")
+    learnt = f"learnt from {spot_um:.0f} µm spots" if spot_um else ""
+    return ", ".join(filter(None, (f"{side_um:.0f} µm tiles", learnt, whom)))
+
+
+def _words(fact: Any) -> str:
+    """The words of a fact of the manifest as a sentence; a map may come from elsewhere."""
+    return sentence(str(fact.get("words") or "")) if isinstance(fact, Mapping) else ""
 
 
 def _widths(manifest: Mapping[str, Any]) -> tuple[float, float, float | None] | None:
@@ -199,12 +231,14 @@ def type_facts(card: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def words_by_type(good_for: Mapping[str, str]) -> str:
-    """What the cell types are good for, in one sentence; "" where nothing is known of any."""
+    """What the cell types are good for, in one sentence; "" without cell types."""
     groups: dict[str, list[str]] = {}
     for name, word in good_for.items():
         groups.setdefault(word, []).append(name)
-    if set(groups) <= {NOT_KNOWN}:
+    if not groups:
         return ""
+    if set(groups) == {NOT_KNOWN}:
+        return "Whether any cell type can be compared between slides, or within one, is not known."
     parts = [said.format(_listed(groups[word])) for word, said in _SAID.items() if word in groups]
     return sentence("; ".join(parts))
 

@@ -47,7 +47,10 @@ def map_notes(one: CompositionMap, *, intervals: bool = False) -> list[str]:
         notes.append(f"Hatched: out of scope, unlike what the head was trained on ({share} of the tiles).")
     notes += [
         words
-        for words in (reading.scale, reading.refers_to, reading.caution if intervals and one.bounds else "")
+        for words in (
+            *(*reading.remarks, reading.refers_to, reading.limits),
+            reading.caution if intervals and one.bounds else "",
+        )
         if words
     ]
     return [*notes, RESEARCH_USE]

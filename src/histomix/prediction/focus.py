@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..slides import TileSpec
-from ..slides.focus import sharpness
+from ..slides.focus import OUT_OF_FOCUS, SOFT, sharpness
 
 if TYPE_CHECKING:
     from ..encoders import Encoder
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 # Features are finite numbers; this one says that the sharpness is not known.
 _UNKNOWN = 1e6
+SOFT_WORDS = (
+    "this slide is soft, as by a blur of 1 to 1.5 um, though most of its tiles are not out of focus: take a sharper "
+    "scan if there is one"
+)
 
 
 class Focused:
@@ -61,3 +65,28 @@ def split_sharpness(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The embeddings, and the sharpness with NaN where it is not known, of what a `Focused` encoder gave."""
     sharp = values[:, -1].astype(np.float32)
     return values[:, :-1], np.where(sharp < _UNKNOWN / 2, sharp, np.nan)
+
+
+def focus_facts(sharp: np.ndarray | None, read_ok: np.ndarray) -> dict[str, Any] | None:
+    """What a map says of its slide's focus; None where it is not known.
+
+    Parameters
+    ----------
+    sharp
+        Sharpness of the tiles (n,), NaN where it is not known.
+    read_ok
+        Which could be read, bool (n,).
+
+    Returns
+    -------
+    dict
+        ``median`` sharpness; ``soft``: whether the slide is, though most of it is not out of focus; and the ``words``,
+        "" for a slide in focus.
+    """
+    known = np.array([]) if sharp is None else np.asarray(sharp)[read_ok & np.isfinite(sharp)]
+    if not len(known):
+        return None
+    median = float(np.median(known))
+    soft = OUT_OF_FOCUS <= median < SOFT
+    words = "most of this slide is out of focus" if median < OUT_OF_FOCUS else SOFT_WORDS if soft else ""
+    return {"median": round(median, 3), "soft": soft, "words": words}

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..common.storage.facts import stored_facts
-from ..common.words import RESEARCH_USE
+from ..common.words import RESEARCH_USE, head_limits
 from ..maps.areas import AREAS_FILE, BLUR, DAMAGED, OUT_OF_SCOPE, READ, areas_mm2, write_areas
 from ..maps.composition import geojson_bytes
 from ..maps.reading import calibrated_on, refers_to, type_facts
@@ -25,6 +25,7 @@ from ..slides.focus import OUT_OF_FOCUS
 from .answers import answer_columns, answer_facts
 from .areas import final_areas
 from .chunks import disk_array, release, sharpness_beside
+from .focus import focus_facts
 from .plan import Plan, manifest_of
 from .remarks import remarks_of
 
@@ -65,6 +66,8 @@ class Maps:
         bool (n,), out of focus; None where the sharpness is not known.
     scale
         What the head says of the slide's um per px (`histomix.heads.trust.scale`); None where it cannot.
+    focus
+        How sharp the slide is (`histomix.prediction.focus.focus_facts`); None where it is not known.
     """
 
     values: np.ndarray
@@ -76,6 +79,7 @@ class Maps:
     in_scope: np.ndarray
     blurred: np.ndarray | None = None
     scale: dict[str, Any] | None = None
+    focus: dict[str, Any] | None = None
 
 
 def apply_head(head: Head, X: np.ndarray, plan: Plan, make: Make = in_memory, sharp: np.ndarray | None = None) -> Maps:
@@ -120,7 +124,9 @@ def apply_head(head: Head, X: np.ndarray, plan: Plan, make: Make = in_memory, sh
     if sizes is not None and head.scale_model is not None:
         most_blurred = blurred is not None and bool(2 * blurred[read_ok].sum() > read_ok.sum())
         scale = head.scale_model.check(sizes[read_ok], most_blurred)
-    return Maps(values, bounds.get("lower"), bounds.get("upper"), combined, novelty, read_ok, scope, blurred, scale)
+    ends = bounds.get("lower"), bounds.get("upper")
+    focus = focus_facts(sharp, read_ok)
+    return Maps(values, *ends, combined, novelty, read_ok, scope, blurred, scale, focus)
 
 
 def _context_um(head: Head) -> float:
@@ -242,8 +248,12 @@ def describe(
     more["refers_to"] = refers_to({**plan.facts, **more})
     if head.card.get("calibration"):
         more["calibrated_on"] = calibrated_on(head.card["calibration"])
+    if limits := head_limits(head.card):
+        more["limits"] = " ".join(limits)
     if maps.scale is not None:
         more["scale_check"] = maps.scale
+    if maps.focus is not None:
+        more["focus"] = maps.focus
     more |= answer_facts(head.card)
     more["tissue_areas"] = {**plan.facts["tissue_areas"], "mm2": dict(areas)}
     if anonymised is not None:
@@ -312,7 +322,7 @@ def write_map(
         "unreadable_tiles": unreadable,
         "in_scope_tiles": in_scope,
         "areas_mm2": areas,
-        "remarks": remarks_of(plan, head, areas, unreadable, in_scope, maps.scale),
+        "remarks": remarks_of(plan, head, areas, unreadable, in_scope, maps.scale, maps.focus),
     }
 
 

@@ -26,6 +26,7 @@ def remarks_of(
     unreadable: int,
     in_scope: int,
     scale: Mapping[str, Any] | None = None,
+    focus: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Sentences on a slide whose map must be read with care.
 
@@ -39,6 +40,8 @@ def remarks_of(
         How many tiles could not be read, and how many are like those of the training.
     scale
         What the head says of the slide's um per px (`histomix.heads.trust.scale.ScaleModel.check`).
+    focus
+        How sharp the slide is (`histomix.prediction.focus.focus_facts`).
     """
     remarks = []
     readable = len(plan) - unreadable
@@ -48,6 +51,8 @@ def remarks_of(
     magnified = scale is not None and scale["told"] and scale["factor"] > 1
     if scale is not None and scale["told"]:
         remarks.append(str(scale["words"]))
+    if focus is not None and focus["soft"] and not magnified:  # what is magnified is soft by that
+        remarks.append(str(focus["words"]))
     if unreadable:
         remarks.append(f"{unreadable:,} of {len(plan):,} tiles could not be read")
     upsampling = plan.facts["slide"]["upsampling"]

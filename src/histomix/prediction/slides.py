@@ -13,7 +13,7 @@ from ..common.anonymity.pseudonyms import open_pseudonyms
 from ..common.geometry.polygons import read_regions
 from ..common.paths import as_list
 from ..common.storage.locks import Lock, folder_lock
-from ..common.words import RESEARCH_USE
+from ..common.words import RESEARCH_USE, head_limits
 from ..errors import HeadError
 from ..heads import Head
 from ..maps.reading import interval_caution, type_facts, words_by_type
@@ -202,9 +202,9 @@ def predict_slides(
 
 def say_of_head(head: Head) -> None:
     """Say once what holds for every slide that the head reads."""
-    caution = interval_caution(head.card.get("calibration"))
-    if caution:
-        logger.warning("%s", caution)
+    for caution in (*head_limits(head.card), interval_caution(head.card.get("calibration"))):
+        if caution:
+            logger.warning("%s", caution)
     words = words_by_type({str(name): str(word) for name, word in type_facts(head.card)["good_for"].items()})
     if words:
         logger.info("%s", words)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..common.words import counted
-from ..heads.cards.text import encoder_terms
+from ..heads.cards.text import encoder_terms, limits_text
 from ..pages.facts import fact_rows, fact_words, raw_record
 from ..pl.scores import number
 from .panel_parts import interval_words, plain_table, spaced
@@ -24,7 +24,7 @@ def card_view(card: Mapping[str, Any]) -> dict[str, Any]:
         "name": str(card.get("name", "head")),
         "digest": f"{digest[:19]}…" if digest else "",
         "intended_use": str(card.get("intended_use", "")),
-        "limits": str(card.get("limits", "")),
+        "limits": limits_text(card),
         "unit": str(card.get("unit", "")),
         "cell_types": [str(name) for name in card.get("cell_types", [])],
         "rows": [(name, words) for name, words in _rows(card) if words],

@@ -90,8 +90,9 @@ def _notes(one: SlideMap) -> list[str]:
             f"Only {whole_percent(reading.in_scope_share)} of the tiles look like the training tissue; the others are "
             "hatched, and in no number here."
         )
-    if reading.scale:
-        notes.append(reading.scale)
+    notes += reading.remarks
+    if reading.limits:
+        notes.append(reading.limits)
     if composition.bounds and reading.caution:
         notes.append(reading.caution)
     answers = answers_sentence(composition)

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from ..common import tables
 from ..common.naming import safe_file_name
 from ..common.strangers.annotated import gene_count
-from ..common.words import counted
+from ..common.words import counted, head_limits
 from ..errors import HistomixError, InputError, MapError, MissingSectionError, SectionError, SheetError, SlideError
 from ..provenance import atomic_path, read_json, refuse_pipe
 from .beside import image_of, is_table, tables_of
@@ -31,6 +31,9 @@ _IMAGES = (".tif", ".tiff", ".btf", ".svs", ".ndpi", ".jpg", ".jpeg", ".png", ".
 _MAX_ENTRIES = 200
 _UNUSABLE = "it cannot be used"
 _NOT = "that cannot be used"
+#: No nucleus is more than a few pixels wide on what is coarser, um per px.
+_COARSEST = 2.0
+_COARSE = "too coarse for nuclei to be seen: an overview, of which no head should predict (many refuse it)"
 _SEVERAL = "a folder of several things that histomix knows"
 _NO_OPTIONS: Mapping[str, str] = {}
 #: What formats say of sections without counts.
@@ -249,7 +252,8 @@ def _image_facts(path: Path) -> tuple[str, ...]:
 
     try:
         with open_slide(path) as slide:
-            return (f"{slide.width_px:,} x {slide.height_px:,} px at {slide.mpp:.4g} um per px, by the file",)
+            size = f"{slide.width_px:,} x {slide.height_px:,} px at {slide.mpp:.4g} um per px, by the file"
+            return (size, _COARSE) if slide.mpp > _COARSEST else (size,)
     except SlideError as error:
         try:
             with open_slide(path, 1.0) as slide:
@@ -267,7 +271,7 @@ def _image(path: Path) -> Description | None:
     lacks = () if "by the file" in facts[0] else ("its um per px: give --mpp, or the column mpp of a cohort sheet",)
     return Description(
         "an image of a slide",
-        (*facts, "for the column image of a cohort sheet, or for histomix predict"),
+        (*facts, *(() if _COARSE in facts else ("for the column image of a cohort sheet, or for histomix predict",))),
         lacks,
     )
 
@@ -325,10 +329,14 @@ def describe_result(path: Path) -> Description | None:
     if (path / "card.json").is_file() and any(path.glob("*.safetensors")):
         card = read_json(path / "card.json")
         types = card.get("cell_types") or []
-        return Description("a head that histomix trained", (f"predicts {counted(len(types), 'cell type')}",), ())
+        told = (f"predicts {counted(len(types), 'cell type')}", *head_limits(card))
+        return Description("a head that histomix trained", told, ())
     if (path / "composition.h5ad").is_file():
         gene_count(path / "composition.h5ad", MapError, "is damaged or no composition map", "Predict the slide again")
-        return Description("a composition map that histomix predicted", ("composition.h5ad",), ())
+        status = read_json(path / "status.json") if (path / "status.json").is_file() else {}
+        remarks = status.get("remarks") if isinstance(status, dict) else None
+        care = [f"to be read with care: {one}" for one in remarks] if isinstance(remarks, list) else []
+        return Description("a composition map that histomix predicted", ("composition.h5ad", *care), ())
     if (path / "summary.json").is_file() and (path / "metrics.csv").is_file():
         return Description("an evaluation by histomix", ("metrics.csv, summary.json",), ())
     if (path / "manifest.json").is_file():

@@ -181,6 +181,8 @@ def _write_slide(one: ViewerSlide, key: str, data: Path, mpp: float, progress: P
         "good_for": [reading.good_for[name] for name in types],
         "refers_to": reading.refers_to,
         "refers_short": reading.refers_short,
+        "limits": reading.limits,
+        "remarks": reading.remarks,
         "calibrated_on": reading.calibrated_on if reading.caution else "",
         "width_px": slide.width_px,
         "height_px": slide.height_px,

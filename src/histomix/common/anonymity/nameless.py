@@ -25,7 +25,20 @@ _MANIFEST = (
         "head",
         "calibration",
     ),
-    *("facts", "name", "area", "scope", "anonymised", "refers_to", "calibrated_on", "use", "answers"),
+    *(
+        "facts",
+        "name",
+        "area",
+        "scope",
+        "anonymised",
+        "refers_to",
+        "calibrated_on",
+        "limits",
+        "scale_check",
+        "focus",
+        "use",
+        "answers",
+    ),
 )
 _SLIDE = (*("file", "fingerprint", "digest", "width_px", "height_px", "mpp", "mpp_source", "upsampling", "bounds_px"),)
 _HEAD = ("name", "digest", "head", "encoders", "encoder_licences", "tissue", "training")

@@ -17,6 +17,7 @@ from scipy import sparse
 
 from ...abundance import Abundance
 from ...common.storage.h5ad import write_h5ad
+from ...common.words import MADE_TISSUE
 from ...errors import InputError, MissingFileError
 from ...progress import Progress, progress_bars
 from ...provenance import atomic_path, read_json
@@ -204,7 +205,7 @@ def _make_section(
         "spots": f"spots/{name}.h5ad",
         "image": f"images/{name}.tif",
         "mpp": mpp,
-        "tissue": "phantom breast",
+        "tissue": MADE_TISSUE,
         "spot_diameter_um": SPOT_DIAMETER_UM,
         "spot_pitch_um": SPOT_PITCH_UM,
         "format": "h5ad",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ...common.units import RELATIVE
-from ...common.words import counted
+from ...common.words import counted, head_limits
 from .answers import answer_words, answers_of
 from .levels import Levels, levels_of
 
@@ -54,7 +54,13 @@ def card_terms(card: Mapping[str, Any]) -> list[str]:
     lines += [f"licence of the {what}: {words}" for what, words in _licences(card)]
     tissue = card.get("tissue")
     lines.append(f"tissue: {', '.join(tissue) if isinstance(tissue, list) else tissue}")
-    return lines + [card[name] for name in ("intended_use", "limits") if card.get(name)]
+    return lines + [words for words in (card.get("intended_use"), limits_text(card)) if words]
+
+
+def limits_text(card: Mapping[str, Any]) -> str:
+    """The limits of a card, with what must be said of its maps where it does not say it itself."""
+    limits = str(card.get("limits") or "")
+    return " ".join([*(one for one in head_limits(card) if one not in limits), *filter(None, [limits])])
 
 
 def card_summary(card: Mapping[str, Any]) -> list[str]:
@@ -127,7 +133,7 @@ def card_markdown(card: Mapping[str, Any], *, names: bool = True) -> str:
         "## Intervals",
         _calibration(card.get("calibration")),
     ]
-    use, limits = (plain(card[name]) for name in ("intended_use", "limits"))
+    use, limits = plain(card["intended_use"]), plain(limits_text(card))
     parts += ["## Intended use", use, "## Limits", limits, "## Made with", _made_with(card)]
     return "\n\n".join(parts) + "\n"
 

@@ -1,5 +1,5 @@
 // The view as a picture or a drawing, and the numbers of the selection.
-const DRAWN_AT_MOST = 20000, PICTURE_RATIO = 2, PAPER = "#ffffff";
+const DRAWN_AT_MOST = 20000, PICTURE_RATIO = 2, SMALL_CHARACTER = 5.2, PAPER = "#ffffff";
 const FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif";
 function download(name, blob) {
   const link = element("a", null, { download: name, href: URL.createObjectURL(blob) });
@@ -124,13 +124,26 @@ function drawLegend(pen, legend, x, y) {
   });
 }
 
+// Lines of at most so many characters, broken between words.
+function wrapped(text, most) {
+  const lines = [""];
+  for (const word of text.split(" ")) {
+    const last = lines.length - 1, longer = lines[last] ? `${lines[last]} ${word}` : word;
+    if (longer.length <= most || !lines[last]) lines[last] = longer; else lines.push(word);
+  }
+  return lines.filter(Boolean);
+}
+
 // The figure: slide and captions above, panes side by side, a legend under each.
 function drawFigure(app, Pen) {
   const panes = app.visiblePanes(), gap = 16, legends = panes.map((pane) => app.layers.legend(pane));
   const tall = Math.max(0, ...legends.map((legend) => (!legend ? 0 : legend.map ? 64 : 34 + 17 * (legend.entries.length + (legend.rest ? 1 : 0) + (legend.cut ? 1 : 0)))));
   const wide = panes.reduce((sum, pane) => sum + pane.width + gap, gap), high = Math.max(...panes.map((pane) => pane.height));
-  const pen = new Pen(wide, high + tall + 112, `${app.meta.name}: ${panes.map((pane) => app.caption(pane)).join(" | ")}`);
-  pen.rect(0, 0, wide, high + tall + 112, PAPER);
+  const held = app.meta.calibrated_on && `Intervals are calibrated on: ${app.meta.calibrated_on}.`;
+  const small = [`histomix ${FACTS.version}. ${app.meta.head} ${FACTS.use}`, [app.meta.statement, ...app.meta.remarks, app.meta.refers_to, app.meta.limits, held].filter(Boolean).join(" ")];
+  const lines = small.flatMap((text) => wrapped(text, Math.max(30, Math.floor((wide - 2 * gap) / SMALL_CHARACTER)))), below = 82 + 15 * lines.length;
+  const pen = new Pen(wide, high + tall + below, `${app.meta.name}: ${panes.map((pane) => app.caption(pane)).join(" | ")}`);
+  pen.rect(0, 0, wide, high + tall + below, PAPER);
   pen.text(gap, 26, app.meta.name, { size: 15, weight: 650 });
   let left = gap;
   panes.forEach((pane, number) => {
@@ -139,9 +152,7 @@ function drawFigure(app, Pen) {
     drawLegend(pen, legends[number], left, 70 + pane.height);
     left += pane.width + gap;
   });
-  pen.text(gap, high + tall + 86, `histomix ${FACTS.version}. ${app.meta.head} ${FACTS.use}`, { size: 10, fill: "#5d636c" });
-  const held = app.meta.calibrated_on && `Intervals are calibrated on: ${app.meta.calibrated_on}.`;
-  pen.text(gap, high + tall + 101, [app.meta.statement, app.meta.refers_to, held].filter(Boolean).join(" "), { size: 10, fill: "#5d636c" });
+  lines.forEach((words, i) => pen.text(gap, high + tall + 86 + 15 * i, words, { size: 10, fill: "#5d636c" }));
   return pen.blob();
 }
 
