@@ -53,8 +53,24 @@ def test_non_zeros_give_what_dense_tables_give(n_spots: int, depth: float, monke
     ours, sd = poisson_labels(counts, signatures)
     np.testing.assert_allclose(shares(ours), shares(weights), atol=3e-6)
     np.testing.assert_allclose(ours, weights, atol=3e-6 * weights.max())
-    np.testing.assert_allclose(sd, spread, atol=3e-6)
-    assert sd.mean() > 100 * 3e-6
+    assert spread.mean() > 100 * 3e-6
+    # Draws in strides: near, and exactly the same where none is taken.
+    apart = sd / spread - 1
+    assert np.abs(np.mean(apart)) < 0.005
+    assert np.sqrt(np.mean(apart**2)) < 0.03
+    monkeypatch.setattr(climb, "_STEADY", 300)
+    np.testing.assert_allclose(poisson_labels(counts, signatures)[1], spread, atol=3e-6)
+
+
+def test_strides_lead_to_where_single_updates_lead() -> None:
+    for updates in (0, 1, 16, 17, 24, 25, 100, 300):
+        assert sum(climb.strides(updates)) == updates
+    assert len(climb.strides(100)) < 50
+    counts, signatures = section(60, 500, 4000)
+    spots = calibrate(counts, signatures, 0, True, None).spots(counts)
+    steps, in_strides = (shares(spots.climb(100, exact=exact)[:, 0]) for exact in (1, 0))
+    moved = np.abs(shares(spots.climb(50)[:, 0]) - steps).max()
+    assert 0 < np.abs(in_strides - steps).max() < 0.1 * moved
 
 
 def test_neither_threads_nor_other_spots_change_a_bit_and_draws_change_but_roundings(

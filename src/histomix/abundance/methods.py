@@ -17,7 +17,7 @@ from ..errors import LabelError
 from ..progress import Progress
 from .deconvolve.cell2location import Posterior, fit_spots, most_specific_genes
 from .deconvolve.nnls import nnls_deconvolve
-from .deconvolve.poisson import poisson_deconvolve, poisson_labels
+from .deconvolve.poisson import poisson_deconvolve, poisson_in_strides, poisson_labels
 from .deconvolve.reliability import label_reliability, thin
 from .deconvolve.svi import Checkpoint
 from .genes import gene_floor
@@ -29,8 +29,6 @@ Array = NDArray[np.float64]
 
 #: Methods that fit the spots of a section by themselves: counts (spots x genes), signatures (genes x types) -> weights.
 FAST = ("poisson", "nnls")
-#: Splits for a reliability: more steady it by less than sections differ, and cost as much as the labels.
-_SPLITS = 3
 #: The fits of one group of sections: all counts, and two halves of them for a reliability of its own.
 PASSES = ("all counts", "first half", "second half")
 
@@ -52,9 +50,13 @@ class Labels:
         return replace(self, values=self.values * factor, sd=None if self.sd is None else self.sd * factor)
 
 
-def deconvolver(method: str, seed: int, threads: int | None = None) -> Callable[[Any, Any], Array]:
-    """A fast method by its name."""
-    return nnls_deconvolve if method == "nnls" else partial(poisson_deconvolve, seed=seed, threads=threads)
+def deconvolver(
+    method: str, seed: int, threads: int | None = None, *, in_strides: bool = False
+) -> Callable[[Any, Any], Array]:
+    """A fast method by its name; Poisson ``in_strides`` for what has more error than that costs: a reliability."""
+    if method == "nnls":
+        return nnls_deconvolve
+    return partial(poisson_in_strides if in_strides else poisson_deconvolve, seed=seed, threads=threads)
 
 
 def label_fast(
@@ -69,7 +71,6 @@ def label_fast(
     """Labels of one section by a fast method: proportions, or weights whose scale is still to come."""
     filled = _filled(matched)
     counts, signature = matched.counts[filled], signatures.table.to_numpy()[matched.genes]
-    deconvolve = deconvolver(method, seed, threads)
     proportions = unit == "proportion"
     table = partial(pd.DataFrame, index=matched.keys[filled], columns=signatures.table.columns)
     spread = None
@@ -85,14 +86,13 @@ def label_fast(
         )
         spread = table(sd)
     else:
-        weights = deconvolve(counts, signature)
+        weights = deconvolver(method, seed, threads)(counts, signature)
     values = table(weights / weights.sum(axis=1, keepdims=True) if proportions else weights)
     reliability = label_reliability(
         counts,
         signature,
-        deconvolve,
+        deconvolver(method, seed, threads, in_strides=True),
         seed,
-        _SPLITS,
         proportions=proportions,
         progress=progress,
         task=f"reliability of {matched.name}",
@@ -160,10 +160,12 @@ def label_together(
         if options.reliability == "own":
             # The halves were fitted with the other sections, so their results are handed over, one after the other.
             results = iter([_summary(half, options, proportions)[own] for half in halves])
-            deconvolve: Callable[[Any, Any], Array] = partial(_next, results)
-            reliability = label_reliability(counts[number], signature, deconvolve, seed, 1, proportions=proportions)
+            reliability = label_reliability(
+                counts[number], signature, partial(_next, results), seed, 1, proportions=proportions
+            )
         else:
-            reliability = label_reliability(counts[number], signature, fast, seed, _SPLITS, proportions=proportions)
+            deconvolve = deconvolver("poisson", seed, threads, in_strides=True)
+            reliability = label_reliability(counts[number], signature, deconvolve, seed, proportions=proportions)
         table = partial(pd.DataFrame, index=section.keys[rows], columns=signatures.table.columns)
         values = _summary(posterior, options, proportions)[own]
         facts = {

@@ -99,7 +99,8 @@ def poisson_spread(
     """Standard deviation of what `poisson_deconvolve` finds, by resampling the genes.
 
     Each draw repeats the fit with a random half of the genes, with the same gene weights, scales and number of updates:
-    so the spread is that of the estimate, early stopping included. Half-samples [1]_ have the variance of a bootstrap
+    so the spread is that of the estimate, early stopping included. Most updates are made in strides, which moves the
+    spread by 1 % (root mean square; eight draws know it to 27 %). Half-samples [1]_ have the variance of a bootstrap
     (every gene counts 0 or 2 times, variance 1, as in draws with replacement) at half the cost. The spread holds the
     noise of counts and also the misfit between reference and tissue, as far as genes misfit independently of each
     other.
@@ -157,6 +158,13 @@ def poisson_labels(
     return _estimate(counts, signatures, n_boot, seed, proportions, True, None, threads, progress, task)
 
 
+def poisson_in_strides(
+    counts: ArrayLike | sparse.csr_matrix, signatures: ArrayLike, *, seed: int = 0, threads: int | None = None
+) -> Array:
+    """Nearly what `poisson_deconvolve` finds, sooner: for a reliability, which has an error of its own."""
+    return _estimate(counts, signatures, 0, seed, False, True, None, threads, silent, "", exact=0)[0]
+
+
 def _estimate(
     counts: ArrayLike | sparse.csr_matrix,
     signatures: ArrayLike,
@@ -168,6 +176,7 @@ def _estimate(
     threads: int | None,
     progress: Progress,
     task: str,
+    exact: int = 1,
 ) -> tuple[Array, Array]:
     table, signature, filled = _prepare(counts, signatures, updates)
     weights, spread = (np.zeros((table.shape[0], signature.shape[1])) for _ in range(2))
@@ -182,7 +191,7 @@ def _estimate(
 
         def fit(rows: NDArray[np.intp]) -> tuple[Array, Array | None]:
             spots = model.spots(table[rows].astype(np.float32), parts)
-            found = spots.climb(model.updates).astype(np.float64)
+            found = spots.climb(model.updates, exact=exact).astype(np.float64)
             first, draws = found[:, 0], found[:, 1:]
             if not n_boot:
                 return first, None

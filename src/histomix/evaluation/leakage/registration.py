@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft, ndimage
+from scipy import fft, ndimage, sparse
 from scipy.spatial import cKDTree
+
+from ...progress import tell
 
 #: Radius of the larger section of a pair in px of the raster, and the raster's width: room for both, shifted.
 _RADIUS_PX, _CANVAS_PX = 18, 48
@@ -24,6 +27,8 @@ _LEAST_AREA = 0.55
 #: At most so many components stand for the values.
 _COMPONENTS = 6
 _SMOOTH_PX, _COVERED = 0.8, 0.4
+#: Sections that are laid onto one at once.
+_AT_ONCE = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,12 +110,16 @@ def fit_pairs(
             found[pair] = None
         else:
             by_larger.setdefault(large, []).append((small, pair))
-    for large, others in by_larger.items():
+    for done, (large, others) in enumerate(by_larger.items()):
+        tell("sections laid onto each other", done, len(by_larger))
         step_um = ordered[large].step_um
         raster = _raster(ordered[large], step_um)
         poses, energy = _poses(raster), (raster**2).sum(axis=(1, 2))
-        for small, pair in others:
-            found[pair] = _fit(_raster(ordered[small], step_um), poses, energy)
+        for first in range(0, len(others), _AT_ONCE):
+            few = others[first : first + _AT_ONCE]
+            rasters = np.stack([_raster(ordered[small], step_um) for small, _ in few])
+            found |= zip([pair for _, pair in few], _fits(rasters, poses, energy), strict=True)
+    tell("sections laid onto each other", len(by_larger), len(by_larger))
     return found
 
 
@@ -149,33 +158,72 @@ def _raster(section: SectionPoints, step_um: float) -> NDArray[np.float32]:
 
 
 def _poses(raster: NDArray[np.float32]) -> NDArray[np.complex64]:
-    """Fourier transforms of a raster in every orientation, ``(2 x n_angles, channels, ...)``."""
+    """Fourier transforms of a raster in every orientation, ``(frequencies, channels, 2 x n_angles)``."""
+    turned = _turns() @ raster.reshape(len(raster), -1).T
+    turned = turned.reshape(-1, _CANVAS_PX, _CANVAS_PX, len(raster))
+    spectra = fft.rfft2(turned, axes=(1, 2))
+    return np.ascontiguousarray(spectra.reshape(len(turned), -1, len(raster)).transpose(1, 2, 0))
+
+
+@cache
+def _turns() -> sparse.csr_matrix:
+    """What takes a raster's pixels to those of all orientations, interpolated; nothing lies beyond the raster."""
     middle = (_CANVAS_PX - 1) / 2
-    down, right = np.mgrid[:_CANVAS_PX, :_CANVAS_PX] - middle
-    turned = []
-    for mirror, angle in itertools.product((1.0, -1.0), np.deg2rad(_ANGLES)):
-        rows = np.cos(angle) * down - np.sin(angle) * right + middle
-        columns = mirror * (np.sin(angle) * down + np.cos(angle) * right) + middle
-        turned.append([ndimage.map_coordinates(channel, [rows, columns], order=1) for channel in raster])
-    return np.asarray(fft.rfft2(np.asarray(turned, dtype=np.float32)))
+    down, right = (part.ravel() for part in np.mgrid[:_CANVAS_PX, :_CANVAS_PX] - middle)
+    mirror, angle = (part.ravel()[:, None] for part in np.meshgrid([1.0, -1.0], np.deg2rad(_ANGLES), indexing="ij"))
+    rows = (np.cos(angle) * down - np.sin(angle) * right + middle).ravel()
+    columns = (mirror * (np.sin(angle) * down + np.cos(angle) * right) + middle).ravel()
+    inside = (np.minimum(rows, columns) >= 0) & (np.maximum(rows, columns) <= _CANVAS_PX - 1)
+    pixels, corners, weights = np.flatnonzero(inside), [], []
+    for below, beside in itertools.product((0, 1), (0, 1)):
+        top, left = (np.floor(part[inside]).astype(np.intp) for part in (rows, columns))
+        share = np.abs(1 - below - (rows[inside] - top)) * np.abs(1 - beside - (columns[inside] - left))
+        corners.append(np.minimum(top + below, _CANVAS_PX - 1) * _CANVAS_PX + np.minimum(left + beside, _CANVAS_PX - 1))
+        weights.append(share.astype(np.float32))
+    places = (np.tile(pixels, 4), np.concatenate(corners))
+    return sparse.csr_matrix((np.concatenate(weights), places), (len(rows), _CANVAS_PX**2))
 
 
-def _fit(raster: NDArray[np.float32], poses: NDArray[np.complex64], energy: NDArray[np.float32]) -> Fit:
-    """Best of all orientations and shifts (normalised cross-correlation by Fourier transforms)."""
-    transform, own = np.conj(fft.rfft2(raster)), (raster**2).sum(axis=(1, 2))
-    shape = (_CANVAS_PX, _CANVAS_PX)
-    outline = fft.irfft2(transform[0] * poses[:, 0], shape) / np.sqrt(max(own[0] * energy[0], 1.0))
-    scale = float(np.sqrt(own[1:].sum() * energy[1:].sum()))
-    structure = fft.irfft2((transform[1:] * poses[:, 1:]).sum(axis=1), shape) / (scale if scale > 1e-9 else np.inf)
-    total = np.where(_NEAR, outline + structure, -np.inf).reshape(len(poses), -1)
-    best = total.max(axis=1)
-    pose = int(best.argmax())
-    at = int(total[pose].argmax())
-    return Fit(
-        outline=float(outline[pose].flat[at]),
-        structure=float(structure[pose].flat[at]),
-        gap=float(best[pose] - best[_other_orientations(pose)].max()),
-    )
+def _fits(rasters: NDArray[np.float32], poses: NDArray[np.complex64], energy: NDArray[np.float32]) -> Iterator[Fit]:
+    """Best of all orientations and shifts (normalised cross-correlation by Fourier transforms) of some rasters."""
+    own = (rasters**2).sum(axis=(2, 3))
+    transform = np.conj(fft.rfft2(rasters)).reshape(*rasters.shape[:2], -1)
+    scale = np.sqrt(own[:, 1:].sum(axis=1) * energy[1:].sum())
+    transform[:, 0] /= np.sqrt(np.maximum(own[:, 0] * energy[0], 1.0))[:, None]
+    transform[:, 1:] /= np.where(scale > 1e-9, scale, np.inf).astype(np.float32)[:, None, None]
+    # By frequency one product of matrices, and one back to the few shifts that are tried.
+    both = _correlations(np.matmul(np.ascontiguousarray(transform.transpose(2, 0, 1)), poses))
+    for number, total in enumerate(both):
+        best = np.where(_NEAR, total, -np.inf).reshape(len(total), -1)
+        most = best.max(axis=1)
+        pose = int(most.argmax())
+        at = int(best[pose].argmax())
+        alone = transform[number] * poses[:, :, pose].T
+        outline, structure = _correlations(np.stack([alone[0], alone[1:].sum(axis=0)], axis=1)[:, :, None])[:, 0]
+        yield Fit(
+            outline=float(outline.flat[at]),
+            structure=float(structure.flat[at]),
+            gap=float(most[pose] - most[_other_orientations(pose)].max()),
+        )
+
+
+def _correlations(spectra: NDArray[np.complex64]) -> NDArray[np.float32]:
+    """From ``(frequencies, n, n_poses)`` to ``(n, n_poses, shifts, shifts)``."""
+    down, across = _back()
+    rows = down @ spectra.reshape(_CANVAS_PX, -1)
+    values = np.matmul(across, rows.reshape(len(down), across.shape[1], -1)).real
+    return np.asarray(values.reshape(len(down), len(across), *spectra.shape[1:]).transpose(2, 3, 0, 1))
+
+
+@cache
+def _back() -> tuple[NDArray[np.complex64], NDArray[np.complex64]]:
+    """The inverse transform of real values, down and across, to the shifts that are tried."""
+    frequencies = np.arange(_CANVAS_PX)
+    wave = np.exp(2j * np.pi * _SHIFTS[:, None] * frequencies / _CANVAS_PX) / _CANVAS_PX
+    half = _CANVAS_PX // 2 + 1
+    # Of real values each frequency but the first and the last stands for two.
+    twice = np.where((frequencies[:half] == 0) | (frequencies[:half] == half - 1), 1.0, 2.0)
+    return wave.astype(np.complex64), (wave[:, :half] * twice).astype(np.complex64)
 
 
 def _other_orientations(pose: int) -> NDArray[np.bool_]:
@@ -185,11 +233,6 @@ def _other_orientations(pose: int) -> NDArray[np.bool_]:
     return other
 
 
-def _near() -> NDArray[np.bool_]:
-    shift = np.minimum(np.arange(_CANVAS_PX), _CANVAS_PX - np.arange(_CANVAS_PX))
-    near: NDArray[np.bool_] = np.hypot(shift[:, None], shift[None, :]) <= _SHIFT * _RADIUS_PX
-    return near
-
-
-#: Shifts that are tried, by their place in a cyclic correlation.
-_NEAR = _near()
+#: Shifts that are tried, down and across, and which of their pairs are no further than the best may be.
+_SHIFTS = np.arange(-int(_SHIFT * _RADIUS_PX), int(_SHIFT * _RADIUS_PX) + 1)
+_NEAR = np.hypot(_SHIFTS[:, None], _SHIFTS[None, :]) <= _SHIFT * _RADIUS_PX

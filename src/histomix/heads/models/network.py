@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.optim.adamw import adamw
 
 from ...errors import HeadError
 
@@ -154,15 +155,13 @@ def epochs(
         parameter.requires_grad_()
     decayed = [p for name, p in layers.items() if name.startswith("weight")]
     rest = [p for name, p in layers.items() if not name.startswith("weight")]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
+    optimisers = [_AdamW(decayed, recipe.learning_rate, recipe.weight_decay), _AdamW(rest, recipe.learning_rate, 0.0)]
     # Equal batches: a last batch of a few rows would be noise to the Pearson term.
     parts = n_batches(len(x), recipe.batch_size)
     n_rows = min(len(x), parts * MAX_BATCH)
     while True:
         order = torch.rand(recipe.members, len(x), generator=rng).argsort(dim=1)  # each member has its own order
         for rows in order[:, :n_rows].tensor_split(parts, dim=1):
-            optimiser.zero_grad(set_to_none=True)
             live = layers if seen is None else {**layers, "weight_0_": layers["weight_0_"] * seen[:, :, None]}
             value = loss(forward(live, x[rows], recipe.dropout, rng), y[rows], w[rows]).sum()
             if not torch.isfinite(value):
@@ -171,8 +170,41 @@ def epochs(
                     hint="Lower learning_rate, or look for extreme values in the features and labels",
                 )
             value.backward()
-            optimiser.step()
+            for optimiser in optimisers:
+                optimiser.step()
         yield layers
+
+
+class _AdamW:
+    """The fused steps of `torch.optim.AdamW`, without loading torch's compiler as that does (1.4 s and 150 MiB)."""
+
+    def __init__(self, parameters: list[Tensor], learning_rate: float, weight_decay: float) -> None:
+        self.parameters, self.learning_rate, self.weight_decay = parameters, learning_rate, weight_decay
+        self._means, self._squares = ([torch.zeros_like(one) for one in parameters] for _ in range(2))
+        self._steps = [torch.tensor(0.0) for _ in parameters]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move the parameters by their gradients, and forget these."""
+        gradients = [one.grad for one in self.parameters if one.grad is not None]
+        adamw(
+            self.parameters,
+            gradients,
+            self._means,
+            self._squares,
+            [],
+            self._steps,
+            fused=True,
+            lr=self.learning_rate,
+            weight_decay=self.weight_decay,
+            beta1=0.9,
+            beta2=0.999,
+            eps=1e-8,
+            amsgrad=False,
+            maximize=False,
+        )
+        for one in self.parameters:
+            one.grad = None
 
 
 def n_batches(n_rows: int, batch_size: int) -> int:
