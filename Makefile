@@ -25,7 +25,7 @@ demo: install
 	$(BIN)/histomix demo --out demo-out
 
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Thousands of damaged and hostile inputs, each in a process of its own (half an hour on two cores).
 torture: install

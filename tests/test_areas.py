@@ -43,6 +43,8 @@ from histomix.slides.focus import OUT_OF_FOCUS, sharpness
 from .conftest import Job, manifest_of
 from .slide_heads import TYPES, Colours, colour_head, tissue_pixels, tissue_slide
 
+pytestmark = pytest.mark.once
+
 WHITE, PINK, PEN_BLUE = (244, 243, 244), (205, 130, 175), (60, 85, 190)
 
 

@@ -22,6 +22,8 @@ from histomix.spots.donor_names import guess_donors
 from .conftest import Job
 from .ranger_files import SIZE_PX, make_outs
 
+pytestmark = pytest.mark.once
+
 RUN = CliRunner()
 
 

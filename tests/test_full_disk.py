@@ -18,7 +18,7 @@ from histomix.maps.streaming import write_composition
 
 from .conftest import Job
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="file size limits are POSIX")
+pytestmark = [pytest.mark.once, pytest.mark.skipif(os.name != "posix", reason="file size limits are POSIX")]
 
 _EXPORT = """
 import resource, sys

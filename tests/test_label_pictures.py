@@ -23,6 +23,8 @@ from .planted import label_picture, pictures, shows_label
 from .slide_files import block_mean
 from .slide_heads import Colours, colour_head, tissue_pixels
 
+pytestmark = pytest.mark.once
+
 TISSUE = tissue_pixels(width=900, height=800)
 TILED = {"photometric": "rgb", "metadata": None, "tile": (256, 256)}
 SCALE = {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER"}

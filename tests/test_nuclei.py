@@ -13,6 +13,8 @@ from histomix.errors import InputError, ScaleWarning, SlideError, SlideReadError
 from histomix.slides import Slide, count_nuclei, find_nuclei, open_slide
 from histomix.spots import read_cohort
 
+pytestmark = pytest.mark.once
+
 
 class Discs:
     """A reader of a white slide with dark blue discs of 6 um, 20 um apart; every other column of another radius."""

@@ -23,6 +23,8 @@ from histomix.spots.alignment.write import write_spots_csv
 
 from .test_alignment import HEIGHT, MPP, PITCH_PX, WIDTH, Mask, check, moved, section_on, slide_of, tissue
 
+pytestmark = pytest.mark.once
+
 MASK = tissue()
 SECTION = section_on(MASK)
 

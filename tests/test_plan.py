@@ -21,6 +21,8 @@ from histomix.studies.next_slide import slide_scores
 
 from .conftest import Job
 
+pytestmark = pytest.mark.once
+
 
 def made(n_donors: int, shift: float = 0.6, n_spots: int = 30, seed: int = 0) -> TrainingSet:
     """Donors whose features are moved by something that a head can only learn to look past from many of them."""

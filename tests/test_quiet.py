@@ -221,6 +221,7 @@ def test_every_verb_is_watched() -> None:
     assert set(plan) == set(VERBS), "a new verb must be run in plan_of, so that it is watched"
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_verb_calls_nobody_that_was_not_named(watched: Watched, verb: str) -> None:
     for seen in watched.seen[verb]:
@@ -229,6 +230,7 @@ def test_a_verb_calls_nobody_that_was_not_named(watched: Watched, verb: str) -> 
         assert not seen.beyond_loopback()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_verb_writes_to_its_out_and_to_the_cache(watched: Watched, verb: str) -> None:
     scratch = watched.scratch
@@ -238,6 +240,7 @@ def test_a_verb_writes_to_its_out_and_to_the_cache(watched: Watched, verb: str) 
         assert not stray
 
 
+@pytest.mark.once
 def test_nothing_is_left_but_the_results_and_the_cache(watched: Watched, small_job: Job) -> None:
     scratch = watched.scratch
     left = {path for path in scratch.files() if not path.is_relative_to(scratch.cache)}

@@ -36,6 +36,8 @@ from .conftest import Job
 from .extras import extra_module
 from .rich_summary import HOSTILE, enriched
 
+pytestmark = pytest.mark.once
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
