@@ -119,7 +119,7 @@ def test_labels_are_quantiles_with_median_sd_and_reliability(
     assert stored.provenance["fitted_with"] == labels.provenance["fitted_with"] == ["A"]
     with caplog.at_level(logging.INFO, logger="histomix"):
         fitted(cohort, out=tmp_path, max_epochs=30)
-    assert "1 sections unchanged and kept, 0 labelled" in caplog.text
+    assert "1 section unchanged and kept, 0 labelled" in caplog.text
 
     # The same fit: the median as label, and proportions, which come of the median and nothing else.
     assert fitted(cohort, max_epochs=30, summary="median")["A"].values.equals(labels.median)

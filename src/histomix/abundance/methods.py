@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
+from ..common.words import counted
 from ..errors import LabelError
 from ..progress import Progress
 from .deconvolve.cell2location import Posterior, fit_spots, most_specific_genes
@@ -211,7 +212,8 @@ def _common(
 def _filled(matched: MatchedCounts) -> NDArray[np.bool_]:
     filled = matched.filled
     if not filled.all():
-        _log.info("%s: %d spots have no counts in the shared genes: no label", matched.name, (~filled).sum())
+        lost = counted(int((~filled).sum()), "spot")
+        _log.info("%s: no label for %s without counts in the shared genes", matched.name, lost)
     return filled
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..common.words import counted
 from ..errors import HistomixError, InputError, LabelError, MissingExtraError, SlideError, StorageError
 from ..progress import Progress
 from ..provenance import digest_file, digest_json, fingerprint, versions, write_json
@@ -112,7 +113,7 @@ class Run:
         self._write_manifest()
         if self.kept:
             new = len(self.labels) - self.kept
-            _log.info("%s: %d sections unchanged and kept, %d labelled", self.folder, self.kept, new)
+            _log.info("%s: %s unchanged and kept, %d labelled", self.folder, counted(self.kept, "section"), new)
         if self.folder is not None and not self.failed:
             # What earlier runs with other settings left unfinished.
             shutil.rmtree(self.folder / UNFINISHED, ignore_errors=True)

@@ -18,7 +18,7 @@ from ..common.anonymity.pseudonyms import Pseudonyms, open_pseudonyms
 from ..common.naming import SPREADSHEET_NOTE, spreadsheet_table
 from ..common.paths import as_list, paths_among
 from ..common.tables import write_parquet
-from ..common.words import RESEARCH_USE
+from ..common.words import RESEARCH_USE, counted
 from ..errors import HistomixError, InputError
 from ..maps import CompositionMap, MapSource, find_maps
 from ..progress import Progress, progress_bars
@@ -325,7 +325,7 @@ def _joined(slides: pd.DataFrame, clinical: Clinical | None) -> tuple[pd.DataFra
             + ("; --patient-pattern finds the patient in a slide's name" if clinical.by == "patient" else ""),
         )
     if without:
-        logger.warning("no clinical row for %d slides: %s", len(without), ", ".join(without[:5]))
+        logger.warning("no clinical row for %s: %s", counted(len(without), "slide"), ", ".join(without[:5]))
     more = clinical.table.set_index(clinical.key).reindex(own).reset_index(drop=True)
     taken = set(slides.columns)
     more.columns = [f"clinical_{name}" if name in taken else str(name) for name in more.columns]

@@ -139,7 +139,7 @@ def assemble(
             dropped[name] = lost
             level = logging.WARNING if 2 * len(part[0]) < len(labels[name].values) else logging.INFO
             _log.log(
-                level, "section %s: left out %s", name, ", ".join(f"{count} {what}" for what, count in lost.items())
+                level, "section %s: left out %s", name, ", ".join(f"{what} ({count:,})" for what, count in lost.items())
             )
     X, Y, keys, xy_um = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     section = np.repeat(sections, [len(part[0]) for part in parts])

@@ -157,7 +157,7 @@ def _stop(counts: sparse.csr_matrix, model: Calibration, rng: np.random.Generato
         little = np.flatnonzero(np.diff(levels) < GAIN * len(weights))
         if len(little):
             return int(min(2 * (little[0] + 1), model.updates))
-    _log.info("the held-out likelihood still rises after %d updates: stopped there", model.updates)
+    _log.info("the held-out likelihood still rises after update %d: stopped there", model.updates)
     return model.updates
 
 

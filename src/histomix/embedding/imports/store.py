@@ -17,6 +17,7 @@ import pandas as pd
 
 from ...common.paths import as_list
 from ...common.storage.locks import folder_lock
+from ...common.words import counted
 from ...errors import FeatureError, HistomixError, MissingExtraError, ScaleWarning, SectionError, StorageError
 from ...progress import Progress, progress_bars
 from ...provenance import digest_bytes, digest_json
@@ -173,7 +174,7 @@ class _Import:
                 hint="Call a file after the section or its image, or say which it is of: SECTION=PATH",
             )
         if rest := sorted(set(self.files) - names):
-            _LOG.info("%d slides of the files are no sections of the sheet (%s ...)", len(rest), rest[0])
+            _LOG.info("%s of the files in no section of the sheet (%s ...)", counted(len(rest), "slide"), rest[0])
         for number, name in enumerate(cohort.names):
             try:
                 self._section(cohort.section(name, counts=False))

@@ -119,7 +119,8 @@ def fit_pairs(
             few = others[first : first + _AT_ONCE]
             rasters = np.stack([_raster(ordered[small], step_um) for small, _ in few])
             found |= zip([pair for _, pair in few], _fits(rasters, poses, energy), strict=True)
-    tell("sections laid onto each other", len(by_larger), len(by_larger))
+    if by_larger:
+        tell("sections laid onto each other", len(by_larger), len(by_larger))
     return found
 
 
