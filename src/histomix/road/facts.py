@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import HistomixError, InputError, SlideError
 from ..prediction import slide_jobs
+from ..prediction.plan import MAX_UPSAMPLING
 from ..slides import is_remote, open_slide
 from ..spots import Cohort
 
@@ -97,8 +98,17 @@ def road_facts(cohort: Cohort, method: str | None, reference: object | None) -> 
 _MEND = "Mend the sheet, or put a # before the rows to be passed over"
 
 
-def slides_of(slides: Sequence[str | os.PathLike[str]], out: Path, mpp: float | None) -> tuple[SlideFacts, ...]:
-    """Look at slides without spatial transcriptomics: those that cannot be opened say why, and stop nothing.
+def slides_of(
+    slides: Sequence[str | os.PathLike[str]], out: Path, mpp: float | None, read_mpp: float
+) -> tuple[SlideFacts, ...]:
+    """Look at slides without spatial transcriptomics: those that cannot be read say why, and stop nothing.
+
+    Parameters
+    ----------
+    slides, out, mpp
+        As `histomix.predict` takes them.
+    read_mpp
+        um per px at which the encoder reads.
 
     Raises
     ------
@@ -113,7 +123,10 @@ def slides_of(slides: Sequence[str | os.PathLike[str]], out: Path, mpp: float | 
         try:
             with open_slide(job.path, job.mpp) as slide:
                 mm2 = slide.width_px * slide.height_px * slide.mpp**2 / 1e6
-                found.append(SlideFacts(str(job.path), job.name, mm2, job.mpp))
+                coarser, fault = slide.mpp / read_mpp, ""
+                if coarser > MAX_UPSAMPLING:
+                    fault = f"has {slide.mpp:.3g} um per px, {coarser:.0f} times coarser than what the encoder reads"
+                found.append(SlideFacts(str(job.path), job.name, mm2, job.mpp, fault=fault))
         except SlideError as error:
             found.append(SlideFacts(str(job.path), job.name, fault=error.what))
     return tuple(found)

@@ -142,8 +142,8 @@ def run(
     require_writable(folder)
     own = slides is None
     given: list[str | os.PathLike[str]] = [] if slides is None else _listed(slides)
-    seen = facts.slides if own else slides_of(given, folder / "maps", mpp)
     loaded = load_encoder(encoder, weights, threads, trust_code=trust_code)
+    seen = facts.slides if own else slides_of(given, folder / "maps", mpp, loaded.tile_spec().mpp)
     plan = make_plan(
         facts,
         seen,
