@@ -3,8 +3,9 @@
 Heads are trained on some donors of a phantom cohort of twelve (that of `heads.py --only donors`), calibrated on the
 same, and judged on the others; where HISTOMIX_DATA is set, on patients of MoNuSAC too, each in turn unseen.
 For each level: coverage with an interval that draws donors; the least and greatest of a donor; that of the low,
-middle and high predictions that are calibrated apart; the mean width; and whether the width goes with the error
-(Spearman correlation over the tiles of a donor, mean over types).
+middle and high predictions that are calibrated apart; the mean width; whether the width goes with the error (Spearman
+correlation over the tiles of a donor, mean over types); and of slides' means, their error as a share of that of the
+training mean, and how many lie within a card's `slide_error`.
 
 There too, novelty is fitted on two sections of a her2st patient and asked about the third, about pictures of other
 tissue and stain, and about the third's own tiles with pen, blur and another stain drawn on them.
@@ -28,7 +29,7 @@ from donors import phantom
 from heads import interval, read_monusac
 from PIL import Image
 
-from histomix.common.metrics import spearman
+from histomix.common.metrics import slide_means, spearman
 from histomix.common.resampling import mean_and_interval, resample_weights
 from histomix.encoders import load_encoder
 from histomix.heads import (
@@ -41,11 +42,14 @@ from histomix.heads import (
     make_estimator,
 )
 from histomix.heads.trust.intervals import STRATA
+from histomix.heads.trust.quantiles import group_quantile
 from histomix.slides import TileSpec, open_slide, read_tile
 
 #: Levels that are calibrated; donors of the phantom that heads are trained on.
 LEVELS, SIZES = (0.8, 0.9), (3, 8)
 HEADS = "mean,ridge,knn,average"
+#: What is found of each donor; of slides: error of their means, that of the training mean, and share that is held.
+ENTRIES = ("coverage", "width", "follows", "slide", "constant", "slides")
 
 
 def tell(title: str, training: TrainingSet, heads: list[str], draws: dict[str, list[np.ndarray]]) -> None:
@@ -53,7 +57,8 @@ def tell(title: str, training: TrainingSet, heads: list[str], draws: dict[str, l
     n_donors, n_types = len(np.unique(training.donor)), len(training.cell_types)
     print(f"\n### Intervals, {title}: {n_donors} donors, {len(training.Y)} spots, {n_types} types\n")
     names = ("head", "training donors", "level", "coverage of unseen donors", "least, greatest donor")
-    names += ("low, middle, high predictions", "width", "width with error")
+    names += ("low, middle, high predictions", "width", "width with error", "slide means, share of a constant's error")
+    names += ("slide means held",)
     print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")
     for size, chosen in draws.items():
         for head in heads:
@@ -66,7 +71,8 @@ def tell(title: str, training: TrainingSet, heads: list[str], draws: dict[str, l
                 follows = "" if head == "mean" else interval(shown["follows"])
                 print(
                     f"| {head} | {size} | {level:g} | {interval(shown['coverage'])} | "
-                    f"{min(by_donor):.2f}, {max(by_donor):.2f} | {strata} | {shown['width']['mean']:.3f} | {follows} |",
+                    f"{min(by_donor):.2f}, {max(by_donor):.2f} | {strata} | {shown['width']['mean']:.3f} | {follows} | "
+                    f"{np.mean(found['slide']) / np.mean(found['constant']):.2f} | {interval(shown['slides'])} |",
                     flush=True,
                 )
 
@@ -74,7 +80,7 @@ def tell(title: str, training: TrainingSet, heads: list[str], draws: dict[str, l
 def coverage(training: TrainingSet, draws: Iterable[np.ndarray], head: str) -> list[dict[str, list[float]]]:
     """For each level: an entry of each draw and unseen donor, by what it is."""
     result: list[dict[str, list[float]]] = [
-        {name: [] for name in ("donor", "coverage", "width", "follows", *map(str, range(STRATA)))} for _ in LEVELS
+        {name: [] for name in ("donor", *ENTRIES, *map(str, range(STRATA)))} for _ in LEVELS
     ]
     for chosen in draws:
         here = np.isin(training.donor, chosen)
@@ -85,8 +91,13 @@ def coverage(training: TrainingSet, draws: Iterable[np.ndarray], head: str) -> l
         values = fitted.predict(X[there], training.positions[there])
         around = fitted.predict_spread(X[there], training.positions[there])
         made = calibrate_levels(part[1], held_out, spread, part[2], LEVELS, unit=training.unit)
-        truth, donor = training.Y[there], training.donor[there]
-        for found, intervals in zip(result, made, strict=True):
+        truth, donor, section = training.Y[there], training.donor[there], training.section[there]
+        # Means of slides as `histomix.heads.trust.levels` has them.
+        first = np.unique(training.section[here], return_index=True)[1]
+        owners, group = np.unique(part[2][first], return_inverse=True)
+        errors = means_apart(part[1], held_out, training.section[here])
+        for found, intervals, level in zip(result, made, LEVELS, strict=True):
+            half = np.array([group_quantile(of_type, group, len(owners), level)[0] for of_type in errors.T])
             lower, upper = intervals.bounds(values, around if intervals.needs_spread else None)
             inside = (truth >= lower - 1e-9) & (truth <= upper + 1e-9)
             stratum = (values[None] > intervals.edges[:, None]).sum(axis=0)
@@ -95,12 +106,22 @@ def coverage(training: TrainingSet, draws: Iterable[np.ndarray], head: str) -> l
                 found["donor"].append(name)
                 found["coverage"].append(inside[own].mean())
                 found["width"].append((upper - lower)[own].mean())
+                apart = means_apart(truth[own], values[own], section[own])
+                constant = np.tile(part[1].mean(axis=0), (int(own.sum()), 1))
+                found["slide"].append(apart.mean())
+                found["constant"].append(means_apart(truth[own], constant, section[own]).mean())
+                found["slides"].append((apart <= half).mean())
                 follows = spearman(np.abs(truth - values)[own], (upper - lower)[own])
                 found["follows"].append(follows[np.isfinite(follows)].mean() if np.isfinite(follows).any() else np.nan)
                 for one in range(STRATA):
                     rows = stratum[own] == one
                     found[str(one)].append(inside[own][rows].mean() if rows.any() else np.nan)
     return result
+
+
+def means_apart(truth: np.ndarray, values: np.ndarray, section: np.ndarray) -> np.ndarray:
+    """Error of the mean of each slide, (n_slides, n_types)."""
+    return np.abs(slide_means(values, section)[1] - slide_means(truth, section)[1])
 
 
 def run_phantom(folder: Path, args: argparse.Namespace) -> None:

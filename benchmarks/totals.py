@@ -54,7 +54,8 @@ def tell(title: str, training: TrainingSet, heads: list[str], protocol: str) -> 
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for head in heads:
         values, constant = held_out(training, head, protocol)
-        places = np.nanmean(pearson_by_section(training.Y, values, training.section), axis=1)
+        every = pearson_by_section(training.Y, values, training.section)
+        places = np.array([row[np.isfinite(row)].mean() if np.isfinite(row).any() else np.nan for row in every])
         error = np.mean(rmse(training.Y, values)) / np.mean(rmse(training.Y, constant))
         told = held_out_totals(training.Y, values, constant, training.donor)
         ours, true = (table.sum(axis=1, keepdims=True) for table in (values, training.Y))
