@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -469,3 +470,31 @@ class TestJpeg2000ThroughOpenSlide:
         path.write_bytes(data[: offset + count // 2] + bytes(count - count // 2) + data[offset + count :])
         with open_slide(path) as slide, pytest.raises(SlideReadError, match=r"tile at x=64, y=64"):
             slide.read(0, 0, 384, 256, 0.5)
+
+
+@pytest.mark.parametrize("code", [256, 257, 259, 262, 274, 277, 284, 322, 323])
+def test_a_tag_of_one_value_has_one(code: int, tmp_path: Path) -> None:
+    path = tmp_path / "slide.tif"
+    pixels = np.random.default_rng(0).integers(0, 255, (128, 192, 3), np.uint8)
+    tifffile.imwrite(path, pixels, tile=(64, 64), photometric="rgb", extratags=[("Orientation", "H", 1, 1, True)])
+    with tifffile.TiffFile(path) as tif:
+        place = tif.pages.first.tags[code].offset
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<I", data, place + 4, 2)
+    path.write_bytes(data)
+    with pytest.raises(SlideError, match="is damaged"):
+        open_slide(path, mpp=0.5)
+
+
+@pytest.mark.parametrize("place", [3, 5000])
+def test_pixels_lie_neither_in_the_header_nor_in_one_another(place: int, tmp_path: Path) -> None:
+    path = tmp_path / "slide.tif"
+    tifffile.imwrite(path, np.random.default_rng(0).integers(0, 255, (128, 192, 3), np.uint8), rowsperstrip=16)
+    with tifffile.TiffFile(path) as tif:
+        tag = tif.pages.first.tags["StripOffsets"]
+        offset = tag.valueoffset
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<I", data, offset, place)
+    path.write_bytes(data)
+    with pytest.raises(SlideError, match="its pixels lie in"):
+        open_slide(path, mpp=0.5)

@@ -11,6 +11,7 @@ from pathlib import Path
 import openslide
 import tifffile
 
+from ..common.words import reason
 from ..errors import MissingSlideError, SlideError
 from ..provenance import refuse_pipe
 from .dicom import dicom_series
@@ -18,8 +19,10 @@ from .readers.flat import ArrayReader
 from .readers.openslide import OpenSlideReader
 from .readers.tiff import TiffPyramid, suits_tiles
 from .readers.tiff_rules import (
+    DAMAGED,
     DECODE_ERRORS,
     TiffFacts,
+    check_count,
     check_header,
     empty_by_size,
     is_label_page,
@@ -171,6 +174,10 @@ def _plain_tiff(tif: tifffile.TiffFile, path: Path, vendor: str | None) -> tuple
             "%s: holds other images too (%s px); the largest, %d x %d px, is taken for the slide",
             path, sizes, first.imagewidth, first.imagelength,
         )  # fmt: skip
+    # A size that is too small makes another image the largest.
+    for series in tif.series:
+        if 273 in series.keyframe.tags or 324 in series.keyframe.tags:
+            check_count(series.keyframe, path)
     if vendor is None:
         return True, suits_tiles(tif), TiffFacts()
     check_header([first, *(page for page in pages if page.is_tiled)], path)
@@ -212,8 +219,14 @@ def _vendor_tiff(tif: tifffile.TiffFile, path: Path, vendor: str) -> TiffFacts:
 
 
 def _by_tifffile(path: Path) -> Reader:
-    with tifffile.TiffFile(path) as tif:
-        by_tiles = suits_tiles(tif)
+    try:
+        with tifffile.TiffFile(path) as tif:
+            by_tiles = suits_tiles(tif)
+    except SlideError:
+        raise
+    except DECODE_ERRORS as error:
+        what = f"is damaged: its header cannot be read ({reason(error)})"
+        raise SlideError(what, where=path, hint=DAMAGED) from error
     return TiffPyramid(path) if by_tiles else ArrayReader(path)
 
 

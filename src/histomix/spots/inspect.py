@@ -16,7 +16,7 @@ from ..common.naming import safe_file_name
 from ..common.strangers.annotated import gene_count
 from ..common.words import counted, head_limits
 from ..errors import HistomixError, InputError, MapError, MissingSectionError, SectionError, SheetError, SlideError
-from ..provenance import atomic_path, read_json, refuse_pipe
+from ..provenance import atomic_path, read_json, read_sealed, refuse_pipe
 from .beside import image_of, is_table, tables_of
 from .donor_names import guess_donors
 from .formats import Description, check_options, find_format, split_location
@@ -327,7 +327,7 @@ def describe_result(path: Path) -> Description | None:
     if not path.is_dir():
         return None
     if (path / "card.json").is_file() and any(path.glob("*.safetensors")):
-        card = read_json(path / "card.json")
+        card = read_sealed(path / "card.json", hint="Train it again, or restore it from a copy")
         types = card.get("cell_types") or []
         told = (f"predicts {counted(len(types), 'cell type')}", *head_limits(card))
         return Description("a head that histomix trained", told, ())

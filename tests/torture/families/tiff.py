@@ -183,6 +183,8 @@ def _headers() -> list[tuple[str, Damage, str]]:
         ("width-half", tag("ImageWidth", _scaled(0.5)), ERROR),
         ("width-huge", tag("ImageWidth", lambda _value: 2**31 - 1), ERROR),
         ("height-huge", tag("ImageLength", lambda _value: 2**31 - 1), ERROR),
+        ("width-of-two-values", _patched(256, _counted(2)), ERROR),
+        ("height-of-two-values", _patched(257, _counted(2)), ERROR),
         ("width-0", tag("ImageWidth", lambda _value: 0), ERROR),
         ("height-0", tag("ImageLength", lambda _value: 0), ERROR),
         ("tile-width-0", tag("TileWidth", lambda _value: 0), ERROR),
@@ -246,6 +248,7 @@ def cases() -> Iterator[Case]:
     aperio = {"description": "Aperio Image Library\r\n448x224 (64x64) J2K/KDU Q=30|AppMag = 20|MPP = 0.5"}
     role = _role("tiff-aperio-jpeg2000", "aperio_jp2000_rgb", "tiles", **aperio)
     yield from cases_of(role, data_damages("jpeg2000"))
+    yield from cases_of(_role("tiff-raw-table", None, "tiles"), _tables())
     for codec in ("jpeg", "zlib"):
         yield from cases_of(_role(f"tiff-{codec}-table", codec, "pyramid"), _tables())
         role = _role(f"tiff-{codec}-header", codec, "tiles", beside=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import struct
@@ -38,6 +39,9 @@ _UM_PER_UNIT = {
 }
 _OME_PIXELS, _OME_PLANES = re.compile(r"<(?:\w+:)?Pixels\b[^>]*>"), re.compile(r"""\bSize[ZCT]\s*=\s*["'](\d{1,18})""")
 _MOST_PLANES = 1 << 20
+#: Tags of one value: sides, codec, colours, orientation, samples, rows of a strip, planes.
+_SINGLE = (256, 257, 259, 262, 274, 277, 278, 284, 322, 323)
+_HEADER_BYTES = 8
 _OFFSETS, _COUNTS = {True: 324, False: 273}, {True: 325, False: 279}
 
 
@@ -130,6 +134,7 @@ def check_header(pages: Sequence[Any], path: Path) -> None:
         Which header says what.
     """
     for page in pages:
+        _check_single(page, path)
         tile = tuple(int(side) for side in page.tile or ())
         if tile and not 0 < math.prod(tile) <= _MAX_TILE_PX:
             raise SlideError(f"is damaged: its tiles are {tile} px", where=path, hint=DAMAGED)
@@ -145,17 +150,45 @@ def check_header(pages: Sequence[Any], path: Path) -> None:
                 where=path,
                 hint=TO_8_BIT,
             )
-        expected = _segments(page)
-        for what, codes in (("places", _OFFSETS), ("lengths", _COUNTS)):
-            tag = page.tags.get(codes[page.is_tiled])
-            if tag is None or tag.count != expected:
-                raise SlideError(
-                    f"is damaged: an image of {page.imagewidth} x {page.imagelength} px has {expected:,} "
-                    f"{'tiles' if page.is_tiled else 'strips'} by its header, which gives "
-                    f"{0 if tag is None else tag.count:,} {what}",
-                    where=path,
-                    hint=DAMAGED,
-                )
+        check_count(page, path)
+        _check_places(page, path)
+
+
+def check_count(page: Any, path: Path) -> None:
+    """Refuse (SlideError) a page that has not as many tiles or strips as the sizes in its header make."""
+    expected = _segments(page)
+    for what, codes in (("places", _OFFSETS), ("lengths", _COUNTS)):
+        tag = page.tags.get(codes[page.is_tiled])
+        if tag is None or tag.count != expected:
+            raise SlideError(
+                f"is damaged: an image of {page.imagewidth} x {page.imagelength} px has {expected:,} "
+                f"{'tiles' if page.is_tiled else 'strips'} by its header, which gives "
+                f"{0 if tag is None else tag.count:,} {what}",
+                where=path,
+                hint=DAMAGED,
+            )
+
+
+def _check_single(page: Any, path: Path) -> None:
+    """Refuse a header that gives several values where there is one."""
+    for code in _SINGLE:
+        tag = page.tags.get(code)
+        if tag is not None and tag.count != 1:
+            raise SlideError(f"is damaged: its {tag.name} has {tag.count:,} values", where=path, hint=DAMAGED)
+
+
+def _check_places(page: Any, path: Path) -> None:
+    """Refuse pixels that lie in the header of the file, and such as are not compressed and lie in one another.
+
+    The length of compressed ones may be given too large, by those who round it up.
+    """
+    places = sorted({pair for pair in zip(page.dataoffsets, page.databytecounts, strict=True) if 0 not in pair})
+    overlap = page.compression == 1 and any(
+        start + length > after for (start, length), (after, _) in itertools.pairwise(places)
+    )
+    if overlap or (places and places[0][0] < _HEADER_BYTES):
+        what = "its pixels lie in one another" if overlap else "its pixels lie in its header"
+        raise SlideError(f"is damaged: {what}", where=path, hint=DAMAGED)
 
 
 def empty_tiles(page: Any, count: int) -> frozenset[int]:
