@@ -171,6 +171,9 @@ def test_words_stand_beside_numbers(browser: Any, page: Path) -> None:
         assert "calibrated" not in tab.evaluate("app.layers.legend({...app.panes[0], layer: 'type'}).note")
         assert tab.locator("header").inner_text().count(RESEARCH_USE) == 1
         limit = training_limit(1, 3)
+        assert limit in tab.locator("#overview-words").inner_text(), (
+            "beside the first picture, not in the small print alone"
+        )
         assert limit in about and limit.startswith("The head was trained on sections of one patient")
         svg = ElementTree.fromstring(tab.evaluate("drawFigure(app, DrawingPen).text()"))
         lines = [text for text in svg.iter("{http://www.w3.org/2000/svg}text") if text.get("font-size") == "10"]

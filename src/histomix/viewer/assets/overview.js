@@ -18,7 +18,8 @@ class Overview {
     const ends = [signed(-this.top, meta.unit), "the slide's mean", signed(this.top, meta.unit)];
     $("overview-ends").replaceChildren(...ends.map((words) => element("span", words)));
     const held = meta.calibrated_on ? ` Intervals are calibrated on: ${meta.calibrated_on}.` : "";
-    $("overview-words").textContent = meta.has_bounds ? `Pale: the interval of the tile holds the mean.${held}` : "The head has no intervals.";
+    const pale = meta.has_bounds ? `Pale: the interval of the tile holds the mean.${held}` : "The head has no intervals.";
+    $("overview-words").textContent = [pale, ...meta.remarks, meta.limits].filter(Boolean).join(" ");
     this.redraw();
   }
   thumb(name, number, picture) {
