@@ -103,7 +103,9 @@ def test_rows_are_joined_on_spot_keys_and_the_rest_is_counted(job: Any, caplog: 
     with caplog.at_level(logging.INFO):
         training = assemble(cohort, features, labels)
     assert training.dropped == {"A2": {"labels without a tile": 2, "tiles without a label": 3, "unreadable tiles": 1}}
-    assert "section A2: left out labels without a tile (2), tiles without a label (3), unreadable tiles (1)" in caplog.text
+    assert (
+        "section A2: left out labels without a tile (2), tiles without a label (3), unreadable tiles (1)" in caplog.text
+    )
     assert training.cell_types == TYPES and training.unit == "proportion"
     assert training.X.dtype == np.float32 and training.Y.dtype == np.float64
     assert pd.Series(training.section).value_counts().to_dict() == {"A1": 40, "A2": 36, "B1": 40}
