@@ -15,7 +15,7 @@ from ..embedding import encoder_identity, feature_manifest, require_same_encoder
 from ..errors import FeatureError, HeadError, InputError, MissingHeadError
 from ..notebook import card_html
 from ..provenance import atomic_path, digest_bytes, digest_json, read_json, require_folder, write_json
-from ..spots.inspect import describe_result
+from ..spots.describe import describe_result
 from .answers.rule import AnswerRule, answer_rule
 from .apply import HeadOutput, apply_head, readable_rows
 from .base import CompositionRegressor

@@ -15,13 +15,12 @@ from ..common.naming import file_key, safe_file_name
 from ..errors import HistomixError, SlideError
 from ..progress import tell
 from .beside import is_slide, is_table, named_after, stem_of
+from .describe import describe_result, is_image
 from .formats import SHEET_IMAGE, find_format, split_location
 from .formats.base import Description
 from .inspect import (
     OF_SPACE_RANGER,
-    describe_result,
     images_near,
-    is_image,
     section_name,
     section_of,
 )

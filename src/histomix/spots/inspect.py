@@ -5,35 +5,33 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from ..common import tables
 from ..common.naming import safe_file_name
-from ..common.strangers.annotated import gene_count
-from ..common.words import counted, head_limits
-from ..errors import HistomixError, InputError, MapError, MissingSectionError, SectionError, SheetError, SlideError
-from ..provenance import atomic_path, read_json, read_sealed, refuse_pipe
+from ..errors import HistomixError, InputError, MissingSectionError, SectionError
+from ..provenance import atomic_path, refuse_pipe
 from .beside import image_of, is_table, tables_of
+from .describe import (
+    UNFIT,
+    describe_image,
+    describe_matrix,
+    describe_result,
+    describe_sheet,
+    describe_table,
+    image_facts,
+    is_image,
+)
 from .donor_names import guess_donors
 from .formats import Description, check_options, find_format, split_location
-from .formats.tenx.matrix import open_h5, read_barcodes
 from .readers import detect_format, read_spots
-from .sheet import OPTIONAL, REQUIRED, read_sheet
+from .sheet import OPTIONAL, REQUIRED
 from .sheet_text import csv_text
 from .single_cells import describe_single_cells
 
-#: Suffixes of slides and of flat images that Space Ranger and others are fed with.
-_IMAGES = (".tif", ".tiff", ".btf", ".svs", ".ndpi", ".jpg", ".jpeg", ".png", ".mrxs", ".scn", ".vms", ".bif", ".dcm")
 _MAX_ENTRIES = 200
-_UNUSABLE = "it cannot be used"
-_NOT = "that cannot be used"
-#: No nucleus is more than a few pixels wide on what is coarser, um per px.
-_COARSEST = 2.0
-_COARSE = "too coarse for nuclei to be seen: an overview, of which no head should predict (many refuse it)"
 _SEVERAL = "a folder of several things that histomix knows"
 _NO_OPTIONS: Mapping[str, str] = {}
 #: What formats say of sections without counts.
@@ -92,7 +90,7 @@ def inspect_data(path: str | os.PathLike[str]) -> Inspection:
     refuse_pipe(place, SectionError)
     inspection = _other_image(place) or _inspection(place, options)
     if inspection is None:
-        table = _table(place)
+        table = describe_table(place)
         inspection = Inspection(place, table) if table is not None else None
     if inspection is None and place.is_dir():
         inspection = _folder(place)
@@ -137,20 +135,20 @@ def _other_image(path: Path) -> Inspection | None:
 
     if is_image(path) or not path.is_file() or image_kind(path) is None:
         return None
-    return Inspection(path, Description(f"an image file {_NOT}", (), _image_facts(path)), usable=False)
+    return Inspection(path, Description(f"an image file {UNFIT}", (), image_facts(path)), usable=False)
 
 
 def _inspection(path: Path, options: Mapping[str, str] = _NO_OPTIONS) -> Inspection | None:
-    for describe in (describe_result, _cohort_sheet, _matrix, describe_single_cells):
+    for describe in (describe_result, describe_sheet, describe_matrix, describe_single_cells):
         description = describe(path)
         if description is not None:
-            return Inspection(path, description, usable=_NOT not in description.what)
+            return Inspection(path, description, usable=UNFIT not in description.what)
     format = find_format(path)
     if format is not None:
         check_options(format, options, path)
         return _section(path, format.describe(path, options))
-    image = _image(path)
-    return None if image is None else Inspection(path, image, usable=_NOT not in image.what)
+    image = describe_image(path)
+    return None if image is None else Inspection(path, image, usable=UNFIT not in image.what)
 
 
 def _section(path: Path, described: Description) -> Inspection:
@@ -185,13 +183,13 @@ def section_of(path: Path, described: Description, images: Sequence[Path], files
     row["spots"] = _absolute(row.get("spots", str(path)))
     if row["image"]:
         row["image"] = _absolute(row["image"])
-        contents += _image_facts(Path(row["image"]))
+        contents += image_facts(Path(row["image"]))
     else:
         found = image_of(row["section"], images)
         if len(found) == 1:
             row["image"] = _absolute(str(found[0]))
             missing = [text for text in missing if "image" not in text.split("(")[0]]
-            contents += [f"an image beside it: {found[0].name}", *_image_facts(found[0])]
+            contents += [f"an image beside it: {found[0].name}", *image_facts(found[0])]
         elif found:
             names = ", ".join(image.name for image in found[:6])
             missing.append(f"which image is this section's: there are {len(found)} beside it ({names})")
@@ -240,150 +238,6 @@ def _tables_near(path: Path) -> list[Path]:
     if path.is_dir():
         return []
     return [item for item in sorted(path.parent.iterdir())[:_MAX_ENTRIES] if is_table(item) and item != path]
-
-
-def is_image(path: Path) -> bool:
-    """Whether a file is an image by its name."""
-    return path.suffix.lower() in _IMAGES and path.is_file()
-
-
-def _image_facts(path: Path) -> tuple[str, ...]:
-    from ..slides import open_slide
-
-    try:
-        with open_slide(path) as slide:
-            size = f"{slide.width_px:,} x {slide.height_px:,} px at {slide.mpp:.4g} um per px, by the file"
-            return (size, _COARSE) if slide.mpp > _COARSEST else (size,)
-    except SlideError as error:
-        try:
-            with open_slide(path, 1.0) as slide:
-                return (f"{slide.width_px:,} x {slide.height_px:,} px; the file {error.what}",)
-        except SlideError as damage:
-            return (f"{_UNUSABLE}: it {damage.what}" + (f". {damage.hint}" if damage.hint else ""),)
-
-
-def _image(path: Path) -> Description | None:
-    if not is_image(path):
-        return None
-    facts = _image_facts(path)
-    if facts[0].startswith(_UNUSABLE):
-        return Description(f"an image file {_NOT}", (), facts)
-    lacks = () if "by the file" in facts[0] else ("its um per px: give --mpp, or the column mpp of a cohort sheet",)
-    return Description(
-        "an image of a slide",
-        (*facts, *(() if _COARSE in facts else ("for the column image of a cohort sheet, or for histomix predict",))),
-        lacks,
-    )
-
-
-def _matrix(path: Path) -> Description | None:
-    several: list[str] = []
-    if path.suffix == ".h5":
-        with open_h5(path) as stored:
-            size, genes = stored.size, stored.width
-            if len(stored.genomes) > 1:
-                several = [f"genes of the genomes {', '.join(stored.genomes)}: choose one with the option genome"]
-    elif (path.is_dir() and (path / "matrix.mtx").exists()) or (path / "matrix.mtx.gz").exists():
-        size, genes = len(read_barcodes(path)), None
-    else:
-        return None
-    known = counted(size, "barcode") + (f" x {counted(genes, 'feature')}" if genes is not None else "")
-    return Description(
-        "a feature-barcode matrix of 10x Genomics",
-        (known, *several, "an .h5 may stand in the column counts of a cohort sheet"),
-        ("the places of its spots: name the outs folder that holds spatial/ as well",),
-    )
-
-
-def _cohort_sheet(path: Path) -> Description | None:
-    yaml = path.suffix.lower() in (".yaml", ".yml")
-    if path.is_dir() or not (yaml or len({*REQUIRED} & {*(tables.columns_or_none(path) or [])}) >= 3):
-        return None
-    try:
-        rows = read_sheet(path)
-    except SheetError as error:
-        return Description(f"a cohort sheet {_NOT} yet", (), tuple(error.problems))
-    donors = {row.donor for row in rows}
-    formats = sorted({row.format for row in rows})
-    contents = [
-        f"{counted(len(rows), 'section')} of {counted(len(donors), 'donor')}, of the format {', '.join(formats)}"
-    ]
-    missing = []
-    for name, need in (("image", "embed"), ("labels", "train; histomix label makes them from counts"), ("mpp", "")):
-        lacking = sum(getattr(row, name) is None for row in rows)
-        if lacking < len(rows):
-            contents.append(f"{name} for {len(rows) - lacking:,} of them")
-        if lacking and need:
-            missing.append(f"{name} for {counted(lacking, 'section')}, which {need} needs")
-    if len(donors) < 2:
-        missing.append("a second donor: scores are of donors that training has not seen")
-    return Description("a cohort sheet", tuple(contents), tuple(missing))
-
-
-def describe_result(path: Path) -> Description | None:
-    """Folders that histomix writes, by the JSON file that each has."""
-    if path.suffix.lower() == ".zip" and path.is_file():
-        return _archive(path)
-    if not path.is_dir():
-        return None
-    if (path / "card.json").is_file() and any(path.glob("*.safetensors")):
-        card = read_sealed(path / "card.json", hint="Train it again, or restore it from a copy")
-        types = card.get("cell_types") or []
-        told = (f"predicts {counted(len(types), 'cell type')}", *head_limits(card))
-        return Description("a head that histomix trained", told, ())
-    if (path / "composition.h5ad").is_file():
-        gene_count(path / "composition.h5ad", MapError, "is damaged or no composition map", "Predict the slide again")
-        status = read_json(path / "status.json") if (path / "status.json").is_file() else {}
-        remarks = status.get("remarks") if isinstance(status, dict) else None
-        care = [f"to be read with care: {one}" for one in remarks] if isinstance(remarks, list) else []
-        return Description("a composition map that histomix predicted", ("composition.h5ad", *care), ())
-    if (path / "summary.json").is_file() and (path / "metrics.csv").is_file():
-        return Description("an evaluation by histomix", ("metrics.csv, summary.json",), ())
-    if (path / "manifest.json").is_file():
-        manifest = read_json(path / "manifest.json")
-        sections = sorted(file.name.split(".")[0] for file in path.glob("*.h5ad"))
-        if "encoder" in manifest:
-            facts = manifest["encoder"]
-            name = facts.get("name", "?") if isinstance(facts, dict) else facts
-            contents = (f"{counted(len(sections), 'section')} by the encoder {name}",)
-            return Description("a folder of features by histomix", contents, ())
-        labelled = sorted(file.stem for file in path.glob("*.csv") if "." not in file.stem)
-        if "method" in manifest and labelled:
-            contents = (f"{counted(len(labelled), 'section')} by {manifest['method']}",)
-            return Description("a folder of labels by histomix", contents, ())
-    return None
-
-
-def _archive(path: Path) -> Description | None:
-    """A head that was handed on as one file."""
-    if not zipfile.is_zipfile(path):
-        return None
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-    if not any(PurePosixPath(name).name == "card.json" for name in names):
-        return None
-    return Description("a head in an archive", (f"for histomix head pull {path}",), ())
-
-
-def _table(path: Path) -> Description | None:
-    columns = tables.columns_or_none(path)
-    if not columns or len(columns) < 3 or path.suffix.lower() not in (".csv", ".tsv", ".txt", ".gz"):
-        return None
-    table = tables.read_table(path) if len(columns) < 500 else None
-    if table is not None:
-        numeric = table.iloc[:, 1:].apply(lambda column: column.str.fullmatch(r"-?\d+(\.\d*)?([eE][-+]?\d+)?").all())
-        if numeric.mean() < 0.9:
-            return None
-    rows = "" if table is None else f"{counted(len(table), 'row')} x "
-    return Description(
-        "a table of numbers, without places",
-        (
-            f"{rows}{counted(len(columns) - 1, 'column')} ({', '.join(columns[1:6])}, ...)",
-            "spots x genes go in the column counts of a cohort sheet, spots x cell types in labels",
-            "genes x cell types are a reference: histomix label --reference",
-        ),
-        ("the places of its spots: a spots file with the same keys",),
-    )
 
 
 def _folder(path: Path, depth: int = 2) -> Inspection | None:
