@@ -145,8 +145,8 @@ class Evaluation:
             self._write(path / "labels", self.labels)
             if self.truth:
                 self._write(path / "truth", self.truth)
-            tables = {file.relative_to(path).as_posix(): digest_file(file) for file in sorted(path.rglob("*.csv"))}
-            write_json(path / "summary.json", sealed({**self.summary, _FILES: tables}))
+            digests = {file.relative_to(path).as_posix(): digest_file(file) for file in sorted(path.rglob("*.csv"))}
+            write_json(path / "summary.json", sealed({**self.summary, _FILES: digests}))
 
     def _write(self, folder: Path, tables: Tables) -> None:
         folder.mkdir(parents=True)
