@@ -58,7 +58,7 @@ FUNCTIONS = {
     "view": "write_viewer",
 }
 #: What takes long shows how far it is.
-LONG = set(FUNCTIONS) - {"doctor", "encoders", "init", "inspect", "head list", "head pull", "head push", "head show"}
+LONG = set(FUNCTIONS) - {"doctor", "encoders", "inspect", "head list", "head pull", "head push", "head show"}
 ROOT = Path(__file__).parents[1]
 
 
