@@ -23,7 +23,7 @@ def init(
     with session(as_json, quiet) as run:
         from ..spots import draft_sheet
 
-        draft = draft_sheet(folder, out, progress=run.looked)
+        draft = draft_sheet(folder, out, progress=run.progress)
         run.say(f"{draft.path}: {draft.text()}")
         reference = f" --reference {draft.references[0]}" if draft.references else " --reference REFERENCE"
         labelled = draft.rows and all(row.get("labels") for row in draft.rows)

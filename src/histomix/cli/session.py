@@ -27,7 +27,7 @@ FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 #: An argument of Python in a message, with a value: a word in capitals or in quotes. What follows # is of a location.
 _ARGUMENT = re.compile(r"(?<![#;\w.'-])([a-z][a-z_]+)=(\"[^\"]*\"|[A-Z]+\b)")
 #: Work of these names only looks: what is refused after it is refused before anything was done.
-_LOOKS = ("audit",)
+_LOOKS = "look "
 _GOES_ON = "the same command goes on where it stopped"
 _ANEW = "nothing is left half-written; the same command begins anew"
 
@@ -85,10 +85,6 @@ class Session:
     def progress(self, task: str, done: int, total: int) -> None:
         """Show how far ``task`` is (see `histomix.progress.Progress`)."""
         self.started = self.started or (done > 0 and not task.startswith(_LOOKS))
-        self.looked(task, done, total)
-
-    def looked(self, task: str, done: int, total: int) -> None:
-        """Show how far a first look is: nothing is made yet, so that what is found wrong is still refused."""
         if self._tell is not None:
             self._tell(task, done, total)
 

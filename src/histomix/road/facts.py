@@ -123,7 +123,7 @@ def slides_of(
         try:
             with open_slide(job.path, job.mpp) as slide:
                 mm2 = slide.width_px * slide.height_px * slide.mpp**2 / 1e6
-                coarser, fault = slide.mpp / read_mpp, ""
+                coarser, fault = slide.upsampling(read_mpp), ""
                 if coarser > MAX_UPSAMPLING:
                     fault = f"has {slide.mpp:.3g} um per px, {coarser:.0f} times coarser than what the encoder reads"
                 found.append(SlideFacts(str(job.path), job.name, mm2, job.mpp, fault=fault))

@@ -14,6 +14,7 @@ import numpy as np
 from ..common.naming import file_key, safe_file_name
 from ..errors import HistomixError, SlideError
 from ..progress import tell
+from .alignment.extent import outside
 from .beside import is_slide, is_table, named_after, stem_of
 from .describe import describe_result, is_image
 from .formats import SHEET_IMAGE, find_format, split_location
@@ -88,12 +89,12 @@ class Found:
         owners = {image: file_key(stem_of(image)) for image in self.images}
         own = {file_key(name) for name in names}
         for number, (path, described) in enumerate(self.described):
-            tell("sections", number, len(self.described))
+            tell("look at sections", number, len(self.described))
             mine = file_key(section_name(path))
             near = [image for image in self._near(path, root) if owners[image] == mine or owners[image] not in own]
             tables = [one for one in self.tables if one != path]
             inspections.append(section_of(path, described, near, tables))
-        tell("sections", len(self.described), len(self.described))
+        tell("look at sections", len(self.described), len(self.described))
         rows = self._without_borrowed([dict(one.rows[0]) for one in inspections])
         once = self._once([(row, one.description) for row, one in zip(rows, inspections, strict=True)], root)
         kept = self._told_apart([(row, _lacks(row, described)) for row, described in once], root)
@@ -205,11 +206,10 @@ def _lacks(row: Row, described: Description) -> list[str]:
         spots = read_section_spots(place, row["format"], options={**options, SHEET_IMAGE: row["image"]})
     except HistomixError as error:
         return [f"spots that can be read: it {error.what}"]
-    xy_px = np.asarray(spots.adata.obsm["spatial"], float)
-    inside = float(((xy_px >= 0) & (xy_px <= size)).all(axis=1).mean()) if len(xy_px) else 1.0
-    if inside < _ON_IMAGE:
+    off = outside(np.asarray(spots.adata.obsm["spatial"], float), size)
+    if len(off) and off.mean() > 1 - _ON_IMAGE:
         return [
-            f"the image that its spots were placed on (full resolution): {100 * inside:.0f} % of them lie on"
+            f"the image that its spots were placed on (full resolution): {100 * (1 - off.mean()):.0f} % of them lie on"
             f" {image.name}, {size[0]:,} x {size[1]:,} px"
         ]
     return [unscaled] if unscaled and not row.get("mpp") and spots.mpp is None else []
@@ -243,7 +243,7 @@ def walk(folder: Path, found: Found, depth: int = _DEPTH) -> Iterator[Path]:
             continue
         listed += len(entries)
         for item in entries:
-            tell("files", seen, listed)
+            tell("look at files", seen, listed)
             seen += 1
             if seen > _MOST:
                 found.passed_over.append(f"everything after the first {_MOST:,} files: name a smaller folder")

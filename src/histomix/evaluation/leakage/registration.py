@@ -111,7 +111,7 @@ def fit_pairs(
         else:
             by_larger.setdefault(large, []).append((small, pair))
     for done, (large, others) in enumerate(by_larger.items()):
-        tell("audit: sections laid onto each other", done, len(by_larger))
+        tell("look for one tissue under two donors", done, len(by_larger))
         step_um = ordered[large].step_um
         raster = _raster(ordered[large], step_um)
         poses, energy = _poses(raster), (raster**2).sum(axis=(1, 2))
@@ -120,7 +120,7 @@ def fit_pairs(
             rasters = np.stack([_raster(ordered[small], step_um) for small, _ in few])
             found |= zip([pair for _, pair in few], _fits(rasters, poses, energy), strict=True)
     if by_larger:
-        tell("audit: sections laid onto each other", len(by_larger), len(by_larger))
+        tell("look for one tissue under two donors", len(by_larger), len(by_larger))
     return found
 
 
