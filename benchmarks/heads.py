@@ -67,7 +67,7 @@ def accuracy(
     print(f"\n### {title}, {folds} held out: {counts}, {len(first['cell_types'])} types, {args.seeds} seeds\n")
     print(
         "| head | target | Pearson | minus ridge (paired) | pooled | RMSE | error of slide means, share of a "
-        "constant's | coverage of 90 % intervals | their width | fit and predict, s |\n"
+        "constant's; drawn to the training mean | coverage of 90 % intervals | their width | fit and predict, s |\n"
         "|---|---|---|---|---|---|---|---|---|---|"
     )
     for target, by_head in scores.items():
@@ -78,11 +78,15 @@ def accuracy(
             rmse = found.get("rmse", {}).get("mean")
             covered = interval(found["coverage"]) if "coverage" in found else ""
             width = f"{found['width']['mean']:.3f}" if "width" in found else ""
-            level = found["slide_mae"]["mean"] / found["slide_mae_constant"]["mean"] if "slide_mae" in found else None
+            level = "; ".join(
+                f"{found[name]['mean'] / found['slide_mae_constant']['mean']:.2f}"
+                for name in ("slide_mae", "slide_mae_shrunk")
+                if name in found
+            )
             print(
                 f"| {head} | {target} | {interval(found['pearson'])} | {interval(paired, '+') if paired else ''} | "
                 f"{found['pearson_pooled']['mean']:.3f} | {'' if rmse is None else f'{rmse:.4f}'} | "
-                f"{'' if level is None else f'{level:.2f}'} | {covered} | {width} | {seconds} |",
+                f"{level} | {covered} | {width} | {seconds} |",
                 flush=True,
             )
     print(f"\nIntervals: {first['interval']['method']}.")

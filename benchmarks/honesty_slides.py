@@ -1,6 +1,7 @@
 """Means of slides against a constant, and what of a slide is not read: `honesty.py --only slides,areas`.
 
-Heads are ridge. Donors are held out (of her2st sections of one patient, which says nothing of another).
+Heads are ridge but where they are named. Donors are held out (of her2st sections of one patient, which says nothing of
+another).
 """
 
 from __future__ import annotations
@@ -13,14 +14,12 @@ import numpy as np
 import pandas as pd
 from heads import embedded, interval, monusac
 from honesty_novelty import her2st, phantom
-from scipy.optimize import brentq
 from tissue import mask_rows
 
 import histomix as hm
-from histomix.common.metrics import slide_means
 from histomix.datasets import phantom_truth
 from histomix.encoders import load_encoder
-from histomix.heads import held_out_predictions, inner_groups, make_estimator
+from histomix.heads import DEFAULT
 from histomix.maps import CompositionMap
 
 Row = dict[str, Any]
@@ -76,17 +75,21 @@ def area_rows(folder: Path, data: Path | None, quick: bool) -> Iterator[Row]:
         if not known and row["what"] != "seconds of CPU":
             yield row | {"value": float(row["value"])}
     yield from _adipocytes(folder, place, cohort)
-    yield from _clipped(folder, quick)
 
 
 def _adipocytes(folder: Path, place: Path, cohort: hm.Cohort) -> Iterator[Row]:
-    """Of the donors of either half, by a head of the other half that counts cells."""
+    """Of the donors of either half, by the default head of the other half, which counts cells, and by ridge."""
+    for name in (DEFAULT, "ridge"):
+        yield from _adipocytes_of(name, folder, place, cohort)
+
+
+def _adipocytes_of(name: str, folder: Path, place: Path, cohort: hm.Cohort) -> Iterator[Row]:
     encoder, truth = load_encoder("builtin", threads=1), phantom_truth(place)
     donors = sorted({row.donor for row in cohort.rows})
     read, counted, real = 0, 0.0, 0
     for half in (donors[::2], donors[1::2]):
         others = cohort.subset([row.section for row in cohort.rows if row.donor not in half])
-        head = hm.train(others, folder / f"{place.name}-features", truth, head="ridge", progress=False)
+        head = hm.train(others, folder / f"{place.name}-features", truth, head=name, progress=False)
         for row in (row for row in cohort.rows if row.donor in half and row.section.endswith("S1")):
             one = CompositionMap(hm.predict(str(row.image), head, mpp=row.mpp, encoders=[encoder], progress=False))
             cells = pd.read_csv(place / "truth" / f"{row.section}.cells.csv.gz")
@@ -97,43 +100,7 @@ def _adipocytes(folder: Path, place: Path, cohort: hm.Cohort) -> Iterator[Row]:
             mean = share[one.read_ok][:, one.cell_types.index("Adipocytes")].mean()
             counted += float(mean) * len(one) * float(one.manifest["area"].get("cells_per_map_cell") or np.nan)
             real += len(xy_px)
-    where = f"phantom, {len(donors)} unseen donors, heads of the other half"
+    where = f"phantom, {len(donors)} unseen donors, {name} of the other half"
     yield {"cohort": where, "what": "adipocytes under a tile of the map", "value": read / max(real, 1), "n": real}
     what = "adipocytes counted by the map, over the true number"
     yield {"cohort": where, "what": what, "value": counted / max(real, 1), "n": real}
-
-
-def _clipped(folder: Path, quick: bool) -> Iterator[Row]:
-    """Means of unseen donors' spots over the true ones: as they are, clipped at 0, and with that taken back.
-
-    What is taken back is, of each cell type, what makes the mean of the training donors right when they are held out.
-    """
-    training, _ = phantom(folder, quick)
-    donors, found = np.unique(training.donor), []
-    for half in (donors[::2], donors[1::2]):
-        here = np.isin(training.donor, half)
-        X, Y = training.X[here], training.Y[here]
-        groups = inner_groups(training.section[here], training.donor[here], training.xy_um[here])
-        estimator = make_estimator("ridge", training.unit).fit(X, Y, groups=groups)
-        held_out, _ = held_out_predictions(estimator, X, Y, groups)
-        values, truth = estimator.predict(training.X[~here]), training.Y[~here]
-        less = np.array([_too_much(one, true) for one, true in zip(held_out.T, Y.T, strict=True)])
-        section = training.section[~here]
-        _, mean = slide_means(truth, section)
-        answers = values, np.maximum(values - less, 0)
-        errors = [np.abs(slide_means(one, section)[1] - mean).mean() for one in answers]
-        found.append((np.stack([one.mean(axis=0) / truth.mean(axis=0) for one in answers]), errors, len(mean)))
-    ratios, errors = (np.mean([one[part] for one in found], axis=0) for part in (0, 1))
-    where, n = f"phantom, {len(donors)} unseen donors, heads of the other half", sum(one[2] for one in found)
-    for name, what in enumerate(("as they are", "less what clipping adds")):
-        column = training.cell_types.index("Adipocytes")
-        yield {"cohort": where, "what": f"adipocytes of spots over true, {what}", "value": ratios[name, column], "n": n}
-        yield {"cohort": where, "what": f"error of a slide's mean, {what}", "value": errors[name], "n": n}
-
-
-def _too_much(values: np.ndarray, truth: np.ndarray) -> float:
-    """What is to be taken from values, which stay at 0 at least, for the mean of the truth; 0 where they have less."""
-    if values.mean() <= truth.mean():
-        return 0.0
-    found = brentq(lambda less: float(np.maximum(values - less, 0).mean() - truth.mean()), 0.0, float(values.max()))
-    return float(found)

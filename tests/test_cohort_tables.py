@@ -244,10 +244,33 @@ def test_the_mean_of_a_slide_has_the_interval_of_its_head() -> None:
     assert (_value(rows, "proportion_low", "T"), _value(rows, "proportion_high", "T")) == (0, 1)
     assert math.isnan(_value(rows, "proportion_low", "Stroma"))
     assert {row["level"] for row in rows if row["measure"] == "proportion_low"} == {"slide"}, "no region was held out"
+    assert "proportion_shrunk" not in {row["measure"] for row in rows}, "its head does not say how far"
     counted = map_rows(_with_levels("cells per spot"))
     density = _value(counted, "density", "B")
     assert _value(counted, "density_high", "B") == pytest.approx(density + 0.05 * 1e6 / 2500)
     assert not [row for row in map_rows(_random()) if row["measure"].endswith(("_low", "_high"))]
+
+
+@pytest.mark.parametrize("unit", ["proportion", "cells per spot"])
+def test_the_mean_of_a_slide_is_drawn_to_the_training_mean_as_its_head_says(unit: str) -> None:
+    composition = _with_levels(unit)
+    composition.var["training_mean"] = [0.4, 0.2, 0.1, np.nan]
+    composition.var["slope"] = [0.25, 0.0, 1.0, np.nan]
+    composition.var["shrunk_error"] = [0.03, 0.5, 0.01, np.nan]
+    rows = map_rows(composition)
+    measure, scale = ("proportion", 1.0) if unit == "proportion" else ("density", 1e6 / 2500)
+    mean = _value(rows, measure, "B")
+    drawn = 0.4 * scale + 0.25 * (mean - 0.4 * scale)
+    assert _value(rows, f"{measure}_shrunk", "B") == pytest.approx(drawn)
+    assert _value(rows, f"{measure}_shrunk_low", "B") == pytest.approx(drawn - 0.03 * scale)
+    assert _value(rows, f"{measure}_shrunk_high", "B") == pytest.approx(drawn + 0.03 * scale)
+    assert (
+        _value(rows, f"{measure}_shrunk", "T") == pytest.approx(0.2 * scale)
+        and _value(rows, f"{measure}_shrunk_low", "T") == 0
+    )
+    assert _value(rows, f"{measure}_shrunk", "Tumour") == pytest.approx(_value(rows, measure, "Tumour"))
+    assert math.isnan(_value(rows, f"{measure}_shrunk", "Stroma"))
+    assert {row["measure"] for row in rows} <= set(DEFINITIONS)
 
 
 def test_relative_abundances_are_neither_cells_nor_given_intervals_of_shares() -> None:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from ..common.words import NEITHER, RESEARCH_USE
 from ..maps import CompositionMap
+from ..maps.reading import LEVELS
 from ..spots import RELATIVE
 
 logger = logging.getLogger(__name__)
@@ -18,12 +19,13 @@ logger = logging.getLogger(__name__)
 WORDS = ("remark", "calibrated_on", "limits", "head_unit", "use")
 
 
-def slide_intervals(one: CompositionMap, means: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Ends of the intervals around a slide's means: ``<measure>_low`` and ``<measure>_high``, each (k,).
+def slide_levels(one: CompositionMap, means: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The interval of a slide's means, and these drawn to the training mean: ``<measure>_low`` and the like, each (k,).
 
-    The half-width is that of the map's head (`histomix.heads.Levels.slide_error`), from slides of donors that were held
-    out, in the unit of its labels: of proportions around ``proportion``, of cells around ``density``. A map of relative
-    abundances has none: its error is in no unit of the table.
+    The half-widths, the training mean and the slope by which means are drawn to it are those of the map's head
+    (`histomix.heads.Levels`), from slides of donors that were held out, in the unit of its labels: of proportions
+    around ``proportion``, of cells around ``density``. A map of relative abundances has none: its error is in no unit
+    of the table.
 
     Parameters
     ----------
@@ -31,18 +33,36 @@ def slide_intervals(one: CompositionMap, means: Mapping[str, np.ndarray]) -> dic
         The map.
     means
         Measure -> means of the whole slide, (k,).
+
+    Returns
+    -------
+    ``<measure>_low`` and ``<measure>_high``; ``<measure>_shrunk`` with its own ends, ``<measure>_shrunk_low`` and
+    ``<measure>_shrunk_high``. What the head does not tell of any type is left out.
     """
     if one.unit == RELATIVE:
         return {}
-    error = np.array([one.reading.slide_error[name] for name in one.cell_types])
+    error, training, slope, shrunk_error = one.reading.levels[list(LEVELS)].to_numpy(float).T
     measure, greatest = "proportion", 1.0
     label_um2 = (one.manifest.get("area") or {}).get("label_um2")
     if label_um2 is not None:
-        measure, greatest, error = "density", np.inf, error * 1e6 / float(label_um2)
-    if measure not in means or not np.isfinite(error).any():
+        measure, greatest, per_mm2 = "density", np.inf, 1e6 / float(label_um2)
+        error, training, shrunk_error = error * per_mm2, training * per_mm2, shrunk_error * per_mm2
+    if measure not in means:
         return {}
-    ends = {"low": means[measure] - error, "high": means[measure] + error}
-    return {f"{measure}_{end}": np.clip(values, 0.0, greatest) for end, values in ends.items()}
+    mean = means[measure]
+    shrunk = training + slope * (mean - training)
+    found = {
+        "low": mean - error,
+        "high": mean + error,
+        "shrunk": shrunk,
+        "shrunk_low": shrunk - shrunk_error,
+        "shrunk_high": shrunk + shrunk_error,
+    }
+    return {
+        f"{measure}_{what}": np.clip(values, 0.0, greatest)
+        for what, values in found.items()
+        if np.isfinite(values).any()
+    }
 
 
 def slide_words(one: CompositionMap, name: str) -> dict[str, str]:

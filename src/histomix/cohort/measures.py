@@ -17,7 +17,7 @@ from ..maps.reading import LEAST_IN_SCOPE
 from .hotspots import HotSpots, TlsRule, tls_like
 from .indices import evenness, joins, mixing, morisita_horn, one_hot, shannon
 from .lattice import neighbour_pairs
-from .levels import slide_intervals
+from .levels import slide_levels
 
 #: A tile more novel than this share of the held-out training tiles is novel; 5 % are, on tissue like the training's.
 NOVEL = 0.95
@@ -47,6 +47,13 @@ DEFINITIONS: dict[str, tuple[str, str]] = {
         "lower end of the interval of a slide's mean, from slides of held-out donors",
     ),
     "proportion_high": ("mean share of a tile", "upper end of it"),
+    "proportion_shrunk": (
+        "mean share of a tile",
+        "m + s (proportion - m), m: mean of the training labels, s: slope, 0 to 1, of true on predicted means of "
+        "slides of held-out donors; errs less than proportion where the head tells the levels of slides poorly",
+    ),
+    "proportion_shrunk_low": ("mean share of a tile", "lower end of its interval, from slides of held-out donors"),
+    "proportion_shrunk_high": ("mean share of a tile", "upper end of it"),
     "proportion_all": ("mean share of a tile", "proportion over all readable tiles, in scope or not"),
     "cells": ("cells", "sum over tiles of the predicted cells in a cell of the map (heads that count cells, grids)"),
     "density": ("cells per mm2", "cells / tissue_mm2"),
@@ -55,6 +62,9 @@ DEFINITIONS: dict[str, tuple[str, str]] = {
         "lower end of the interval of a slide's density, from held-out donors",
     ),
     "density_high": ("cells per mm2", "upper end of it"),
+    "density_shrunk": ("cells per mm2", "density drawn to that of the training labels, as proportion_shrunk"),
+    "density_shrunk_low": ("cells per mm2", "lower end of its interval, from slides of held-out donors"),
+    "density_shrunk_high": ("cells per mm2", "upper end of it"),
     "dominant_share": ("share of tiles", "tiles in which the type has the largest share"),
     "answered_share": (
         "share of tiles",
@@ -236,8 +246,8 @@ def _rows(
             yield from (row(measure, value, name) for name, value in zip(tissue.types, values, strict=True))
         return
     by_type = _by_type(tissue)
-    intervals = slide_intervals(one, by_type) if level == "slide" else {}
-    for measure, values in (by_type | intervals | of_all).items():
+    levels = slide_levels(one, by_type) if level == "slide" else {}
+    for measure, values in (by_type | levels | of_all).items():
         yield from (row(measure, value, name) for name, value in zip(tissue.types, values, strict=True))
     yield from (row(measure, value) for measure, value in _of_all(tissue).items())
     for measure, table in (_by_pair(tissue) if pairs else {}).items():

@@ -36,7 +36,8 @@ RULES = {
     "labels agree with themselves and are wrong; empty where the label is constant, absent (unknown) where labels "
     "carry no reliability; no bound for scores against the truth",
     "slides": "slide_mae: the absolute error of the mean over a section's test spots; slide_mae_constant: that of the "
-    "training mean in its place; slide_spearman: order of the tested sections by their means; spread_kept: standard "
+    "training mean in its place; slide_mae_shrunk: that of the mean drawn to the training mean, by slopes from inner "
+    "held-out donors; slide_spearman: order of the tested sections by their means; spread_kept: standard "
     "deviation of the predicted means over that of the observed ones (1 = all of it); the last two over all tested "
     "sections of a protocol, their intervals draw donors",
     "level": "pearson, spearman, rmse, mae, auroc_present: per cell type over the test spots of one section in one "

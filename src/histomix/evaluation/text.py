@@ -13,7 +13,7 @@ from .fit_folds import AUTHORS, MEAN
 from .more_donors import more_donors_words
 from .scores.ceiling import CEILING, ceiling_words
 from .scores.paired_tests import ALPHA, difference_words, too_few_words
-from .scores.scoring import SLIDE_METRICS
+from .scores.scoring import SHRUNK_METRIC, SLIDE_METRICS
 
 _MOST_NAMES = 6
 #: More comparisons than this are left to the file.
@@ -140,6 +140,8 @@ def level_words(heads: Mapping[str, Any]) -> list[str]:
         if head in (MEAN, ORACLE, NUCLEI) or not constant or "good_for" not in scores:
             continue
         words = f"{head}, means of slides: error {error / constant:.2f} of a constant's"
+        drawn = scores.get(SHRUNK_METRIC, {}).get("mean")
+        words += "" if drawn is None else f" ({drawn / constant:.2f} drawn to the training mean)"
         order = scores.get("slide_spearman", {}).get("mean")
         words += "" if order is None else f", order (Spearman) {order:.2f}"
         for use in (BETWEEN, WITHIN, NEITHER):

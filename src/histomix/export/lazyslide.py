@@ -14,6 +14,7 @@ from ..encoders.cards import zoo_name
 from ..errors import FeatureError, HeadError
 from ..heads import Head
 from ..maps import CompositionMap
+from ..maps.reading import LEVELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,7 +145,7 @@ def add_composition_to_wsidata(composition: AnnData | CompositionMap, wsi: Any, 
         if name in obs:
             wsi.shapes[tile_key][name] = obs[name].to_numpy()
     key = f"{key_name(one.head['name'])}_{tile_key}"
-    told = [column for column in ("good_for", "slide_error") if column in one.adata.var]
+    told = [column for column in ("good_for", *LEVELS) if column in one.adata.var]
     names = one.adata.var[told].set_axis(pd.Index(one.cell_types))
     add_features(wsi, key=key, tile_key=tile_key, features=np.asarray(one.adata.X), var=names)
     for name, bound in one.bounds.items():

@@ -11,11 +11,12 @@ from ..common.anonymity.pseudonyms import Pseudonyms
 from ..common.storage.facts import stored_facts
 from .composition import PLACE_COLUMNS, STATE_COLUMNS
 from .map import BOUNDS, CompositionMap
+from .reading import LEVELS
 from .scverse import add_scverse, thumbnail_of
 
 #: What a map consists of; whatever else is in the file may hold anything, and is left out.
 _OBS = (*PLACE_COLUMNS, *STATE_COLUMNS, "in_focus", "answer_lower", "answer_upper")
-_VAR = ("good_for", "slide_error")
+_VAR = ("good_for", *LEVELS)
 _LAYERS = (*BOUNDS, "super_resolved", "density per mm2")
 
 

@@ -22,7 +22,7 @@ from ..provenance import read_json
 from .areas import AREAS_FILE, read_areas
 from .checks import check_map
 from .describe import CompositionDescription, describe
-from .reading import Reading, reading_of
+from .reading import LEVELS, Reading, reading_of
 from .tissue import PREVIEW_FILE, read_picture
 
 MAP_FILE = "composition.h5ad"
@@ -144,7 +144,7 @@ class CompositionMap:
             self.read_ok,
             self.in_scope,
             {name: str(word) for name, word in self._of_types("good_for", NOT_KNOWN).items()},
-            {name: float(error) for name, error in self._of_types("slide_error", np.nan).items()},
+            pd.DataFrame({fact: self._of_types(fact, np.nan) for fact in LEVELS}, self.cell_types),
         )
 
     @property

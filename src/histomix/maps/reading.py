@@ -37,6 +37,10 @@ _SAID = {
 }
 
 
+#: What a map has of each cell type's level on slides, from the card of its head; NaN where it is not known.
+LEVELS = ("slide_error", "training_mean", "slope", "shrunk_error")
+
+
 @dataclass(frozen=True, eq=False)
 class Reading:
     """What a person may read from a map; see `CompositionMap.reading`.
@@ -65,8 +69,9 @@ class Reading:
         The same in a few words, for a legend.
     good_for
         Of each cell type, what its predictions are good for; "not known" where nothing says it.
-    slide_error
-        Of each cell type, the half-width around a slide's mean; NaN where it is not known.
+    levels
+        Of each cell type, `LEVELS`: the half-width around a slide's mean; the mean of the training and the slope by
+        which a slide's mean is drawn to it; the half-width around what that gives.
     """
 
     used: np.ndarray
@@ -80,7 +85,12 @@ class Reading:
     scale: str = ""
     focus: str = ""
     good_for: dict[str, str] = field(default_factory=dict)
-    slide_error: dict[str, float] = field(default_factory=dict)
+    levels: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=LEVELS, dtype=float))
+
+    @property
+    def slide_error(self) -> dict[str, float]:
+        """Of each cell type, the half-width around a slide's mean; NaN where it is not known."""
+        return {str(name): float(error) for name, error in self.levels["slide_error"].items()}
 
     @property
     def hidden(self) -> int:
@@ -103,7 +113,7 @@ def reading_of(
     read_ok: np.ndarray,
     in_scope: np.ndarray,
     good_for: Mapping[str, str],
-    slide_error: Mapping[str, float],
+    levels: pd.DataFrame,
 ) -> Reading:
     """The reading of a map, from what it says of itself and of its tiles, bool (n,)."""
     head = manifest.get("head") or {}
@@ -122,7 +132,7 @@ def reading_of(
         scale=_words(manifest.get("scale_check")),
         focus=_words(manifest.get("focus")),
         good_for=dict(good_for),
-        slide_error=dict(slide_error),
+        levels=levels.apply(pd.to_numeric, errors="coerce").astype(float),  # a map may come from elsewhere
     )
 
 
@@ -221,13 +231,13 @@ def _widths(manifest: Mapping[str, Any]) -> tuple[float, float, float | None] | 
 
 
 def type_facts(card: Mapping[str, Any]) -> pd.DataFrame:
-    """What a map says of each cell type of a head: ``good_for`` (a word) and ``slide_error`` (NaN if not known)."""
+    """What a map says of each cell type of a head: ``good_for`` (a word) and `LEVELS` (NaN if not known)."""
     from ..heads import levels_of  # who has a card has the room open; who has a map need not
 
     names, levels = [str(name) for name in card["cell_types"]], levels_of(card)
     words = [NOT_KNOWN if levels is None else levels.word(name) for name in names]
-    errors = [None if levels is None else levels.slide_error(name) for name in names]
-    return pd.DataFrame({"good_for": words, "slide_error": np.array(errors, float)}, index=names)
+    told = {fact: [None if levels is None else levels.number(name, fact) for name in names] for fact in LEVELS}
+    return pd.DataFrame({"good_for": words} | {fact: np.array(told[fact], float) for fact in LEVELS}, index=names)
 
 
 def words_by_type(good_for: Mapping[str, str]) -> str:

@@ -13,7 +13,7 @@ from ...common.resampling import DRAWS, LEVEL, mean_and_interval, resample_weigh
 from ...heads import TrainingSet
 from ...progress import tell
 from ..folds import Fold
-from .scoring import FOLD_METRICS, INTERVAL_METRICS, SECTION_METRICS, SLIDE_METRICS
+from .scoring import FOLD_METRICS, INTERVAL_METRICS, SECTION_METRICS, SHRUNK_METRIC, SLIDE_METRICS
 
 #: Fewer donors than this make an interval rough.
 FEW_DONORS = 5
@@ -52,7 +52,7 @@ def summarise(metrics: pd.DataFrame, folds: list[dict[str, Any]], seed: int) -> 
         on_target = metrics[metrics["target"] == target]
         donors = dict(zip(on_target["section"], on_target["donor"], strict=True))
         scores[target] = {head: {} for head in dict.fromkeys(on_target["head"])}
-        of_all = (*SECTION_METRICS, *SLIDE_METRICS, *FOLD_METRICS, *INTERVAL_METRICS)
+        of_all = (*SECTION_METRICS, *SLIDE_METRICS, SHRUNK_METRIC, *FOLD_METRICS, *INTERVAL_METRICS)
         for done, metric in enumerate(of_all, start=1):
             tell(f"means over {target} (metrics)", done, len(of_all))
             values = units_by_head(on_target[on_target["metric"] == metric], metric)

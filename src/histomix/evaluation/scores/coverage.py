@@ -1,4 +1,4 @@
-"""Do the intervals of a head hold what they promise, for donors that it did not see?"""
+"""Do the intervals of a head, and its means of slides, hold what they promise, for donors that it did not see?"""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import pandas as pd
 
 from ...common.metrics import Array
 from ...heads import CompositionRegressor, TrainingSet, calibrate_levels, held_out_kind
+from ...heads.inner_folds import MIN_DONORS
+from ...heads.trust.shrinkage import held_out_slides, level_slopes, shrunk
 from ..folds import Fold
+from .scoring import INTERVAL_METRICS, SHRUNK_METRIC
 
 #: Levels of the curve, and the one whose coverage and width stand in the table.
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -18,11 +21,13 @@ LEVEL = 0.9
 
 
 class IntervalScores:
-    """Coverage and width of the intervals of every head that can be calibrated; measured while a fit is there.
+    """What every head that can be calibrated says of itself, against what is so; measured while a fit is there.
 
     Intervals are calibrated in each fold on its training donors alone (see `histomix.heads.calibrate`), from the
     predictions that inner fits made of rows they had not seen. ``coverage`` is the share of labels of the test spots of
-    a section inside their interval, ``width`` its mean width, in the unit of the labels; both per cell type.
+    a section inside their interval, ``width`` its mean width, in the unit of the labels; both per cell type. So is
+    ``slide_mae_shrunk``, the error of a section's mean that is drawn to the training mean by what those predictions say
+    of levels (`heads.trust.shrinkage.level_slopes`); it is there from three training donors on.
 
     Parameters
     ----------
@@ -40,7 +45,7 @@ class IntervalScores:
         self._kinds: dict[str, str] = {}
 
     def measure(self, estimator: Any, training: TrainingSet, fold: Fold, values: Array) -> dict[str, Array] | None:
-        """Coverage and width of the intervals of a fitted head in a fold; None where it cannot be calibrated.
+        """Coverage and width of a fitted head's intervals in a fold, and the error of drawn means; None without these.
 
         Parameters
         ----------
@@ -56,7 +61,7 @@ class IntervalScores:
         Returns
         -------
         ``coverage`` and ``width``, ``(n_sections, n_types)``, of the test sections in their order, and the ``curve`` of
-        the coverage at all levels, ``(n_sections, n_levels)``.
+        the coverage at all levels, ``(n_sections, n_levels)``; ``slide_mae_shrunk`` where it is told.
         """
         if not isinstance(estimator, CompositionRegressor) or estimator.held_out_ is None:
             return None
@@ -85,6 +90,11 @@ class IntervalScores:
                 if level == LEVEL:
                     found["coverage"][number] = coverage
                     found["width"][number] = (upper - lower)[mine].mean(axis=0)
+        if kind == "donor" and n_donors >= MIN_DONORS:
+            slopes = level_slopes(held_out_slides(training, held_out, rows))
+            means = [[table[sections == one].mean(axis=0) for one in names] for table in (values, training.Y[test])]
+            answer, truth = np.array(means)
+            found[SHRUNK_METRIC] = np.abs(shrunk(answer, training.Y[rows].mean(axis=0), slopes) - truth)
         return found
 
     def add(self, name: str, fold: Fold, found: Mapping[str, Array] | None) -> None:
@@ -95,7 +105,8 @@ class IntervalScores:
         for number, section in enumerate(names):
             mine = sections == section
             owner = str(self.training.donor[fold.test][mine][0])
-            scores = {metric: found[metric][number] for metric in ("coverage", "width")}
+            told = (metric for metric in (*INTERVAL_METRICS, SHRUNK_METRIC) if metric in found)
+            scores = {metric: found[metric][number] for metric in told}
             self._add(name, fold.name, owner, section, scores, int(mine.sum()))
         self._curves.setdefault(name, []).append(found["curve"])
         self._kinds[name] = self._kind(fold)
@@ -125,7 +136,7 @@ class IntervalScores:
             self._rows.append(pd.DataFrame(columns))
 
     def rows(self) -> list[pd.DataFrame]:
-        """Rows of metrics ``coverage`` and ``width``."""
+        """Rows of metrics ``coverage``, ``width`` and ``slide_mae_shrunk``."""
         return self._rows
 
     def summary(self) -> dict[str, dict[str, Any]]:

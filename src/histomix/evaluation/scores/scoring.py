@@ -15,6 +15,8 @@ from ...errors import InputError
 SECTION_METRICS = ("pearson", "spearman", "rmse", "mae", "auroc_present", "js_composition")
 #: Metrics of a section's mean, with one value per section; the second is the error of the training mean in its place.
 SLIDE_METRICS = ("slide_mae", "slide_mae_constant")
+#: The error of a section's mean that is drawn to the training mean, of heads that tell how far (from three donors).
+SHRUNK_METRIC = "slide_mae_shrunk"
 #: Metrics with one value per fold.
 FOLD_METRICS = ("pearson_pooled", "pearson_within")
 #: Metrics of the intervals of a calibrated head, with one value per section.

@@ -18,6 +18,7 @@ _MARKS = re.compile(r"([\\`*\[\]#|~$])")
 _HALF = "slide_error"
 _ERRORS = ("slide_mae", "slide_mae_constant", _HALF)
 _ACROSS = ("slide_spearman", "spread_kept")
+_SHRUNK = ("slope", "shrunk_mae")
 _TERMS = {True: "commercial use allowed", False: "no commercial use", None: "commercial use not declared"}
 
 
@@ -305,19 +306,22 @@ def _levels(card: Mapping[str, Any]) -> str:
     levels = levels_of(card)
     if levels is None:
         return "Not known: no section was held out."
+    shown = (*_ERRORS[:2], *_ACROSS, _HALF, *_SHRUNK)
     rows = [
-        [name, levels.word(name), *(_number(levels.number(name, what)) for what in (*_ERRORS[:2], *_ACROSS, _HALF))]
+        [name, levels.word(name), *(_number(levels.number(name, what)) for what in shown)]
         for name in card["cell_types"]
     ]
     head = ["Cell type", "Good for", "Error of slide means", "Training mean's", "Order (Spearman)", "Spread kept"]
+    head += [f"{levels.level:.0%} of slides within", "Slope", "Error when drawn"]
     text = f"Means of slides, {_held_out(levels)}. "
     if not levels.donors_unseen:
         text += "Slides are told apart only by donors that were in no training row. "
     text += (
         "*Between slides*: the error of slide means is below the training mean's. *Within a slide only*: it is not, "
-        "but places within a slide are told."
+        "but places within a slide are told. *Slope*: how much of what sets a slide's mean apart from the training "
+        "mean is to be believed; drawn to it by that much, means have the last error."
     )
-    text += "\n\n" + markdown_table([*head, f"{levels.level:.0%} of slides within"], rows)
+    text += "\n\n" + markdown_table(head, rows)
     return text + _totals(card["levels"].get("totals"), card["unit"])
 
 

@@ -14,12 +14,15 @@ from ...common.resampling import interval_of, mean_and_interval, resample_weight
 from ...common.units import CELLS, RELATIVE
 from ...common.words import BETWEEN, NEITHER, WITHIN
 from ..dataset import TrainingSet
-from ..inner_folds import MIN_DONORS, held_out_kind, inner_groups, inner_splits
+from ..inner_folds import MIN_DONORS, held_out_kind
 from .intervals import LEVEL
 from .quantiles import group_quantile
+from .shrinkage import held_out_constant, held_out_slides, level_slopes, shrunk_by_others
 
 #: Metrics over the means of all tested slides.
 ACROSS_METRICS = ("slide_spearman", "spread_kept")
+#: What a card has of slides' means that are drawn to the training mean.
+SHRUNK = ("training_mean", "slope", "shrunk_mae", "shrunk_error")
 #: Slides from which their order and spread are told.
 MIN_SLIDES = 3
 #: Part of the largest square below which a sum of squares is rounding.
@@ -49,20 +52,19 @@ def held_out_levels(
         ``good_for``, ``slide_mae``, ``slide_mae_constant`` (the training mean of the same fit in its place),
         ``slide_spearman``, ``spread_kept`` and ``slide_error`` (half the width around a slide's mean that holds the
         level of a next donor's slides; donors weigh equally and the next one is taken to be as bad as the worst).
-        Of heads that count cells also ``totals``, see `held_out_totals`. None where no section was held out.
+        From `MIN_DONORS` donors on also ``training_mean`` and ``slope``, by which the mean of a slide is drawn to it
+        (`level_slopes`), ``shrunk_mae`` and ``shrunk_error``: what ``slide_mae`` and ``slide_error`` are of means drawn
+        by slopes that the other donors found. Of heads that count cells also ``totals``, see `held_out_totals`. None
+        where no section was held out.
     """
     kind = held_out_kind(training.section, training.donor)
     known = np.isfinite(held_out).all(axis=1)
     if kind == "strip" or not known.any():
         return None
-    constant = np.full(training.Y.shape, np.nan)
-    for train, test in inner_splits(len(training.Y), inner_groups(training.section, training.donor, training.xy_um)):
-        constant[test] = training.Y[train].mean(axis=0)
+    slides = held_out_slides(training, held_out)
     observed, predicted, section = training.Y[known], held_out[known], training.section[known]
-    names, truth = slide_means(observed, section)
-    error, without = (np.abs(slide_means(values, section)[1] - truth) for values in (predicted, constant[known]))
-    owner = dict(zip(training.section.tolist(), training.donor.tolist(), strict=True))
-    donors, group = np.unique([owner[name] for name in names.tolist()], return_inverse=True)
+    error, without = np.abs(slides.answer - slides.truth), np.abs(slides.constant - slides.truth)
+    group, n_donors = slides.donor, slides.n_donors
     weights = resample_weights(group, seed)
     types = [str(name) for name in training.cell_types]
     places = pearson_by_section(observed, predicted, section)
@@ -71,19 +73,27 @@ def held_out_levels(
             "slide_mae": {"minus_constant": _by_type(error - without, types, weights, group)},
             "pearson": {"types": _by_type(places, types, weights, group)},
         },
-        donors_unseen=kind == "donor" and len(donors) > 1,
+        donors_unseen=kind == "donor" and n_donors > 1,
     )
     across = across_slides(observed, predicted, section, training.donor[known], types, seed)
     halves: list[float | None] = [None] * len(types)
-    if kind == "donor" and len(donors) >= MIN_DONORS:
-        halves = [_rounded(group_quantile(values, group, len(donors), level)[0]) for values in error.T]
-    counted = training.unit == CELLS
+    shrunk: list[dict[str, float | None]] = [{} for _ in types]
+    if kind == "donor" and n_donors >= MIN_DONORS:
+        halves = _half_widths(error, group, level)
+        left = np.abs(shrunk_by_others(slides) - slides.truth)
+        columns = (training.Y.mean(axis=0), level_slopes(slides), left.mean(axis=0))
+        facts = (*(map(_rounded, column) for column in columns), _half_widths(left, group, level))
+        shrunk = [dict(zip(SHRUNK, of_type, strict=True)) for of_type in zip(*facts, strict=True)]
+    totals = {}
+    if training.unit == CELLS:
+        constant = held_out_constant(training)[known]
+        totals = {"totals": held_out_totals(observed, predicted, constant, training.donor[known])}
     return {
-        **({"totals": held_out_totals(observed, predicted, constant[known], training.donor[known])} if counted else {}),
+        **totals,
         "protocol": f"held-out {kind}",
         "donors_unseen": kind == "donor",
-        "n_donors": len(donors),
-        "n_sections": len(names),
+        "n_donors": n_donors,
+        "n_sections": len(slides.truth),
         "level": level,
         "by_type": {
             name: {
@@ -95,6 +105,7 @@ def held_out_levels(
                     for metric in ACROSS_METRICS
                 },
                 "slide_error": halves[column],
+                **shrunk[column],
             }
             for column, name in enumerate(types)
         },
@@ -255,6 +266,12 @@ def _squares(centred: Array, weights: Array) -> Array:
     """Weighted sums of squares of each draw, (draws, types); what rounding leaves of one level is 0."""
     sums = np.einsum("ws,wst->wt", weights, np.square(centred))
     return np.asarray(np.where(sums > _ROUNDING * np.square(centred).max(axis=(0, 1)), sums, 0.0))
+
+
+def _half_widths(error: Array, group: NDArray[np.intp], level: float) -> list[float | None]:
+    """Half-width of each type that holds the level of a next donor's slides."""
+    n_groups = int(group.max()) + 1
+    return [_rounded(group_quantile(values, group, n_groups, level)[0]) for values in error.T]
 
 
 def _by_type(
