@@ -11,12 +11,22 @@ from dataclasses import dataclass
 _SAYS = re.compile(
     r"^((?:patient|donor|subject|case|pat|pt|[pd](?!\d*$))[ _.-]?(?:\d+|[A-Z](?![a-z])))(?=$|[ _.-]|[sS]\d|sec)", re.I
 )
+#: The part of the bar codes of public collections that is the person: TCGA and GTEx, of CPTAC, of HTAN.
+_BARCODE = re.compile(
+    r"(?:^|(?<=[ _.-]))"
+    r"(TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}|GTEX-[A-Z0-9]{4,5}|C3[LN]-\d{5}|HTA\d{1,2}_\d{1,4})(?![A-Za-z0-9])",
+    re.I,
+)
 #: What numbers the sections of one donor at the end of a name: A1, patientA_1, B_section_2, P1-a.
 _NUMBER = re.compile(
     r"^(.*?)[ _.-]*(?:(?<![A-Za-z])(?:section|sec|slice|slide|sample|replicate|rep)[ _.-]*)?"
-    r"(?:(?<!\d)\d{1,2}|(?<=[\d _.-])[A-Za-z])$",
+    r"(?:(?<!\d)\d+|(?<=[\d _.-])[A-Za-z])$",
     re.I,
 )
+#: An archive's number of a sample before the name that its makers gave it: GSM4284316_P2_ST_rep1.
+_ACCESSION = re.compile(r"^(?:GS[EM]|[ESD]R[RSX]|SAM(?:N|EA|D))\d+[ _.-]+(?=.)", re.I)
+#: A number that may be of anything: of a case, of a sample, of an archive.
+_LONG = re.compile(r"\d{3}$")
 #: Words that number things without saying whose they are.
 _NOBODY = re.compile(
     r"^(?:|s|st|sec|section|slice|slide|sample|rep|replicate|visium|spots|image|he|h&e|array|area|region)$", re.I
@@ -49,9 +59,9 @@ def guess_donors(folders: Mapping[str, str]) -> DonorGuess:
         Folder of each section, by the name of the section; empty where sections share one.
     """
     names = list(folders)
-    by_name = {name: _by_name(name) for name in names}
+    by_name = {name: _by_name(_ACCESSION.sub("", name)) for name in names}
     groups = Counter(by_name.values())
-    if all(_SAYS.match(name) for name in names):
+    if _all_say(names):
         return DonorGuess(by_name, f"donors by what the names say ({_listed(by_name)})")
     by_folder = {name: folder for name, folder in folders.items() if folder}
     shared = Counter(by_folder.values())
@@ -68,7 +78,7 @@ def guess_donors(folders: Mapping[str, str]) -> DonorGuess:
         return DonorGuess(by_name, f"donors by the beginnings of the names ({_listed(by_name)})")
     own = {name: name for name in names}
     if len(names) == 1:
-        own = {name: name if start == _NONE else start for name, start in by_name.items()}
+        own = {name: name if start == _NONE or _LONG.search(name) else start for name, start in by_name.items()}
     words = (
         "each section is taken to be of a donor of its own"
         if len(names) > 1
@@ -78,10 +88,13 @@ def guess_donors(folders: Mapping[str, str]) -> DonorGuess:
 
 
 def _all_say(names: Sequence[str]) -> bool:
-    return all(_SAYS.match(name) for name in names)
+    return all(_SAYS.match(_ACCESSION.sub("", name)) or _BARCODE.search(name) for name in names)
 
 
 def _by_name(name: str) -> str:
+    barcode = _BARCODE.search(name)
+    if barcode:
+        return barcode[1].upper()
     said = _SAYS.match(name)
     if said:
         return said[1].rstrip(" _.-")
