@@ -19,7 +19,8 @@ from histomix.evaluation.scores.bootstrap import describe_folds, summarise
 from histomix.evaluation.scores.levels import slide_errors
 from histomix.evaluation.text import level_words
 from histomix.heads import TrainingSet, assemble, levels_of, load_head, make_estimator, private_card, train
-from histomix.heads.cards.text import card_markdown, level_lines
+from histomix.heads.cards.levels_text import level_lines
+from histomix.heads.cards.text import card_markdown
 from histomix.heads.trust.levels import (
     BETWEEN,
     NEITHER,

@@ -11,8 +11,9 @@ from ..common.naming import visible
 from ..common.transfer.remote_names import check_names
 from ..errors import HeadError, InputError, MissingHeadError
 from ..heads.cards.answers import answer_lines
+from ..heads.cards.levels_text import level_lines
 from ..heads.cards.schema import card_fault
-from ..heads.cards.text import EncoderTerms, card_summary, card_terms, encoder_terms, level_lines
+from ..heads.cards.text import EncoderTerms, card_summary, card_terms, encoder_terms
 from ..provenance import digest_json, parse_json
 
 CARD, README, SOURCE = "card.json", "README.md", "source.json"

@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from ...common.words import RESEARCH_USE
-from .text import card_markdown, encoder_terms, markdown_table, plain
+from .markdown import markdown_table, plain
+from .text import card_markdown, encoder_terms
 
 _TAGS = ["histomix", "pathology", "histology", "spatial-transcriptomics", "cell-type-composition"]
 #: Licences by the names that the hub knows (https://huggingface.co/docs/hub/repositories-licenses).

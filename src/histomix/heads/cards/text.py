@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ...common.units import RELATIVE
 from ...common.words import counted, head_limits
 from .answers import answer_words, answers_of
-from .levels import Levels, levels_of
+from .levels_text import levels_markdown
+from .markdown import markdown_table, number_text, plain
 
 #: Names longer than this are listed in part.
 _LISTED = 12
-_MARKS = re.compile(r"([\\`*\[\]#|~$])")
-#: Numbers of the card's levels: errors of slides' means, and how their order and spread are kept.
-_HALF = "slide_error"
-_ERRORS = ("slide_mae", "slide_mae_constant", _HALF)
-_ACROSS = ("slide_spearman", "spread_kept")
-_SHRUNK = ("slope", "shrunk_mae")
 _TERMS = {True: "commercial use allowed", False: "no commercial use", None: "commercial use not declared"}
 
 
@@ -128,7 +121,7 @@ def card_markdown(card: Mapping[str, Any], *, names: bool = True) -> str:
         "## Scores",
         _scores(card.get("scores")),
         "## Levels of slides",
-        _levels(card),
+        levels_markdown(card),
         "## Answers",
         _answers(card),
         "## Intervals",
@@ -253,7 +246,7 @@ def _scores(scores: Mapping[str, Any] | None) -> str:
     text += f" Over {', '.join(counts)}." if counts else ""
     entries = {name: entry for name, entry in scores.items() if isinstance(entry, Mapping) and "mean" in entry}
     rows = [
-        [name, _number(entry["mean"]), _interval(entry), str(entry.get("n_types") or "")]
+        [name, number_text(entry["mean"]), _interval(entry), str(entry.get("n_types") or "")]
         for name, entry in entries.items()
     ]
     if rows:
@@ -261,7 +254,7 @@ def _scores(scores: Mapping[str, Any] | None) -> str:
     text += _more_donors(scores.get("more_donors"))
     by_type = entries.get("pearson", {}).get("by_type")
     if by_type:
-        rows = [[name, _number(value)] for name, value in by_type.items()]
+        rows = [[name, number_text(value)] for name, value in by_type.items()]
         text += "\n\n" + markdown_table(["Cell type", "Pearson"], rows)
     return text
 
@@ -271,75 +264,13 @@ def _more_donors(facts: Mapping[str, Any] | None) -> str:
     if not facts:
         return ""
     curve = [(one.get("n_donors"), one.get("mean")) for one in facts.get("other_donors") or []]
-    rises = ", ".join(f"{_number(mean)} with {plain(count)}" for count, mean in curve)
+    rises = ", ".join(f"{number_text(mean)} with {plain(count)}" for count, mean in curve)
     adds = "; ".join(
         f"the {words} donor adds {entry['mean']:+.3f}" + (f" ({_interval(entry)})" if _interval(entry) else "")
         for words, entry in (("second", facts.get("second_donor")), ("last", facts.get("last_donor")))
         if entry and entry.get("mean") is not None
     )
     return f"\n\nMore donors in training: unseen donors {rises}; to held-out sections of those before it {adds}."
-
-
-def level_lines(card: Mapping[str, Any]) -> list[str]:
-    """What a card says of the means of slides, in lines: where it comes from, then what each cell type is good for."""
-    levels = levels_of(card)
-    if levels is None:
-        return ["means of slides: not known"]
-    names = [str(name) for name in card.get("cell_types") or []]
-    widest = max((len(name) for name in names), default=0)
-    lines = [f"means of slides, {_held_out(levels)}:"]
-    for name in names:
-        error, constant, half = (levels.number(name, what) for what in _ERRORS)
-        line = f"  {name:{widest}}  {levels.word(name)}"
-        line += "" if error is None or constant is None else f"; error {error:.3f} (training mean {constant:.3f})"
-        lines.append(line + ("" if half is None else f"; {levels.level:.0%} within {half:.3f}"))
-    return lines
-
-
-def _held_out(levels: Levels) -> str:
-    if levels.donors_unseen:
-        return f"{counted(levels.n_donors, 'donor')} held out ({counted(levels.n_sections, 'section')})"
-    return f"{counted(levels.n_sections, 'section')} held out, of {counted(levels.n_donors, 'donor')} in training"
-
-
-def _levels(card: Mapping[str, Any]) -> str:
-    levels = levels_of(card)
-    if levels is None:
-        return "Not known: no section was held out."
-    shown = (*_ERRORS[:2], *_ACROSS, _HALF, *_SHRUNK)
-    rows = [
-        [name, levels.word(name), *(_number(levels.number(name, what)) for what in shown)]
-        for name in card["cell_types"]
-    ]
-    head = ["Cell type", "Good for", "Error of slide means", "Training mean's", "Order (Spearman)", "Spread kept"]
-    head += [f"{levels.level:.0%} of slides within", "Slope", "Error when drawn"]
-    text = f"Means of slides, {_held_out(levels)}. "
-    if not levels.donors_unseen:
-        text += "Slides are told apart only by donors that were in no training row. "
-    text += (
-        "*Between slides*: the error of slide means is below the training mean's. *Within a slide only*: it is not, "
-        "but places within a slide are told. *Slope*: how much of what sets a slide's mean apart from the training "
-        "mean is to be believed; drawn to it by that much, means have the last error."
-    )
-    text += "\n\n" + markdown_table(head, rows)
-    return text + _totals(card["levels"].get("totals"), card["unit"])
-
-
-def _totals(facts: Mapping[str, Any] | None, unit: str) -> str:
-    """How well the number of cells in a spot is told."""
-    numbers = [(facts or {}).get(name) for name in ("rmse", "rmse_constant", "least", "most")]
-    if not facts or not all(isinstance(one, int | float) for one in numbers):
-        return ""
-    rmse, without, least, most = (_number(one) for one in numbers)
-    text = (
-        f"\n\nCells in a spot, all types together: the error on held-out slides is {rmse}, the training mean's "
-        f"{without}; the mean of a donor is read {least} to {most} times what it is. "
-    )
-    if facts.get("told") is True:
-        return text + "So totals are told as well as by the training mean, or better."
-    if unit == RELATIVE:
-        return text + "So totals of a new slide are not told, and the head answers in relative abundance."
-    return text + "So totals of a new slide are not told: read its numbers relative to each other, not as cells."
 
 
 def _answers(card: Mapping[str, Any]) -> str:
@@ -350,7 +281,7 @@ def _answers(card: Mapping[str, Any]) -> str:
         [
             name,
             found.parents.get(name, ""),
-            *(_number(node.get(what)) for what in ("pearson", "null")),
+            *(number_text(node.get(what)) for what in ("pearson", "null")),
             answer_words(node),
         ]
         for name, node in found.nodes.items()
@@ -363,7 +294,7 @@ def _calibration(facts: Mapping[str, Any] | None) -> str:
     if not facts:
         return "None: its predictions carry no intervals."
     coverage, width = facts["coverage"]["by_type"], facts["width"]["by_type"]
-    rows = [[name, _number(value), _number(width[name])] for name, value in coverage.items()]
+    rows = [[name, number_text(value), number_text(width[name])] for name, value in coverage.items()]
     return plain(facts["statement"]) + "\n\n" + markdown_table(["Cell type", "Coverage", "Mean width"], rows)
 
 
@@ -392,25 +323,9 @@ def _interval(entry: Mapping[str, Any]) -> str:
     return "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
 
 
-def _number(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, int | float) else ""
-
-
 def _listed(names: Sequence[str], most: int = _LISTED) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(plain(name) for name in names[:most]) + more
-
-
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table of plain text (see `plain`)."""
-    lines = [list(head), ["---"] * len(head), *([plain(cell) for cell in row] for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def plain(value: Any) -> str:
-    """A text of the card in Markdown: on one line, and no mark of it means anything, as HTML or as Markdown."""
-    words = " ".join("".join(mark if mark.isprintable() else " " for mark in str(value)).split())
-    return _MARKS.sub(r"\\\1", words).replace("<", "&lt;")
 
 
 def _code(value: Any) -> str:
