@@ -18,11 +18,13 @@ from .conftest import manifest_of
 from .test_reading import TYPES, made
 
 
-def _page(folder: Path, in_scope: int, **manifest: object) -> str:
+def _page(folder: Path, in_scope: int, levels: dict[str, list[float]] | None = None, **manifest: object) -> str:
     """A report of one map of 100 tiles, as text without marks."""
     table = made(in_scope, area={"spot_um": 55.0}, **manifest)
     table.var["good_for"] = ["within a slide only", "between slides", *["not known"] * 6]
     table.var["slide_error"] = [0.25, 0.125, *[np.nan] * 6]
+    for fact, values in (levels or {}).items():
+        table.var[fact] = [*values, *[np.nan] * 6]
     facts = manifest_of(table)
     facts["slide"] |= {"fingerprint": "f", "bounds_px": [0, 0]}
     table.uns["manifest"] = json.dumps(facts)
@@ -78,3 +80,12 @@ def test_a_map_in_memory_without_a_picture_still_says_it(tmp_path: Path) -> None
 def test_describing_says_the_same(in_scope: int) -> None:
     facts = hm.CompositionMap(made(in_scope)).describe().facts
     assert ("statement" in facts) == (in_scope == 0)
+
+
+def test_the_mean_of_a_slide_stands_beside_the_one_that_is_drawn_to_the_training(tmp_path: Path) -> None:
+    levels = {"training_mean": [0.5, np.nan], "slope": [0.2, np.nan], "shrunk_error": [0.03125, np.nan]}
+    page = _page(tmp_path, 60, levels)
+    words = _words(page)
+    assert "0.600 ± 0.250 0.520 ± 0.031" in words, "half of the training, .6 of the slide, of which a fifth is believed"
+    assert "no better for telling slides apart" in words
+    assert "no better for telling slides apart" not in _words(_page(tmp_path / "without", 60))

@@ -11,7 +11,6 @@ import pandas as pd
 
 from ..common.words import NEITHER, RESEARCH_USE
 from ..maps import CompositionMap
-from ..maps.reading import LEVELS
 from ..spots import RELATIVE
 
 logger = logging.getLogger(__name__)
@@ -41,16 +40,15 @@ def slide_levels(one: CompositionMap, means: Mapping[str, np.ndarray]) -> dict[s
     """
     if one.unit == RELATIVE:
         return {}
-    error, training, slope, shrunk_error = one.reading.levels[list(LEVELS)].to_numpy(float).T
-    measure, greatest = "proportion", 1.0
+    reading, measure, greatest, per_mm2 = one.reading, "proportion", 1.0, 1.0
     label_um2 = (one.manifest.get("area") or {}).get("label_um2")
     if label_um2 is not None:
         measure, greatest, per_mm2 = "density", np.inf, 1e6 / float(label_um2)
-        error, training, shrunk_error = error * per_mm2, training * per_mm2, shrunk_error * per_mm2
     if measure not in means:
         return {}
+    error, shrunk_error = reading.levels[["slide_error", "shrunk_error"]].to_numpy(float).T * per_mm2
     mean = means[measure]
-    shrunk = training + slope * (mean - training)
+    shrunk = reading.shrunk(pd.Series(mean / per_mm2, one.cell_types)).to_numpy(float) * per_mm2
     found = {
         "low": mean - error,
         "high": mean + error,

@@ -92,6 +92,12 @@ class Reading:
         """Of each cell type, the half-width around a slide's mean; NaN where it is not known."""
         return {str(name): float(error) for name, error in self.levels["slide_error"].items()}
 
+    def shrunk(self, means: pd.Series) -> pd.Series:
+        """Means of the slide by cell type, in the unit of the map, drawn to those of the training as the head says."""
+        levels = self.levels.loc[means.index]
+        drawn: pd.Series = levels["training_mean"] + levels["slope"] * (means - levels["training_mean"])
+        return drawn
+
     @property
     def hidden(self) -> int:
         """How many tiles take no part: unreadable, or out of scope."""

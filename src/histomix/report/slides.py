@@ -12,7 +12,7 @@ from ..common.words import counted, whole_percent
 from ..maps import CompositionMap
 from ..maps.answers import answers_sentence
 from ..maps.areas import REASONS, areas_sentence
-from ..maps.reading import words_by_type
+from ..maps.reading import Reading, words_by_type
 from ..maps.varying import varying_types
 from ..pages.page import Drawer
 from ..pl.areas import areas_figure
@@ -129,6 +129,7 @@ def _slide_table(composition: CompositionMap) -> dict[str, Any] | None:
         "cell type": order,
         "good for": [reading.good_for[name] for name in order],
         "mean of tiles": [(f"{known[name].mean():.3f}", _error(reading.slide_error[name])) for name in order],
+        **_drawn(reading, known[order].mean()),
         **_bounds(composition, order, rows_used),
         "95th percentile": [f"{known[name].quantile(0.95):.3f}" for name in order],
         "most abundant in": [percent(most.get(name, 0.0)) for name in order],
@@ -137,7 +138,22 @@ def _slide_table(composition: CompositionMap) -> dict[str, Any] | None:
     caption = f"Unit: {composition.unit}, over {counted(len(known), 'tile')} in scope. {reading.refers_to}"
     if any(map(math.isfinite, reading.slide_error.values())):
         caption += " ±: how far a slide's mean may be off, from slides of donors that were held out."
+    if "drawn" in columns:
+        caption += (
+            " Drawn: the mean drawn to that of the training labels, by as much as those slides say; closer to the truth "
+            "as a number, and no better for telling slides apart."
+        )
     return plain_table(list(columns), rows, caption.strip())
+
+
+def _drawn(reading: Reading, means: pd.Series) -> dict[str, list[Any]]:
+    """Means drawn to those of the training labels, where the head says how far."""
+    drawn = reading.shrunk(means)
+    if not drawn.notna().any():
+        return {}
+    halves = reading.levels["shrunk_error"].loc[means.index]
+    shown = zip(drawn, halves, strict=True)
+    return {"drawn": [(f"{mean:.3f}", _error(half)) if math.isfinite(mean) else "" for mean, half in shown]}
 
 
 def _error(half_width: float) -> str:
