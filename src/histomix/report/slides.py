@@ -140,8 +140,8 @@ def _slide_table(composition: CompositionMap) -> dict[str, Any] | None:
         caption += " ±: how far a slide's mean may be off, from slides of donors that were held out."
     if "drawn" in columns:
         caption += (
-            " Drawn: the mean drawn to that of the training labels, by as much as those slides say; closer to the truth "
-            "as a number, and no better for telling slides apart."
+            " Drawn: the mean drawn to that of the training labels, by as much as those slides say; closer to the "
+            "truth as a number, and no better for telling slides apart."
         )
     return plain_table(list(columns), rows, caption.strip())
 
