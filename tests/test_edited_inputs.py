@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,6 +20,7 @@ from histomix.evaluation.measured.read_regions import read_regions
 from histomix.export import export_maps
 from histomix.prediction import predict_slides
 
+from .command_line import histomix
 from .conftest import Job
 
 
@@ -147,3 +150,73 @@ def test_curves_of_every_part_of_the_default_head(small_job: Job) -> None:
     head = hm.train(small_job.sheet, small_job.features, small_job.labels)
     axes = hm.pl.training(head)
     assert {"mlp", "sun2025"} <= {line.get_label() for line in axes.lines}
+
+
+class TestAlteredMaps:
+    """Whatever file of a finished map was changed, each verb that reads the map says so."""
+
+    VERBS: ClassVar[dict[str, list[str]]] = {
+        "cohort": ["maps", "--out"],
+        "export": ["maps", "--to", "csv", "--out"],
+        "inspect": ["maps/slide"],
+        "report": ["maps", "--out"],
+        "score": ["maps/slide", "--cells", "cells.csv", "--no-spatial", "--out"],
+        "view": ["maps", "--out"],
+    }
+
+    @pytest.fixture
+    def folder(self, small_job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """A finished map in the folder where commands run."""
+        mpp = hm.read_cohort(small_job.sheet).rows[0].mpp
+        (tmp_path / "slide.tif").write_bytes(small_job.image.read_bytes())
+        predict_slides([tmp_path / "slide.tif"], small_job.head, tmp_path / "maps", mpp=mpp)
+        (tmp_path / "cells.csv").write_bytes(b"x_px,y_px,cell_type\n90,90,T cells\n300,330,B cells\n")
+        monkeypatch.chdir(tmp_path)
+        return tmp_path / "maps" / "slide"
+
+    @staticmethod
+    def change(file: Path) -> None:
+        """Another value that is as good as the one that was there, of files that are no tables one byte more."""
+        if file.suffix == ".h5ad":
+            with h5py.File(file, "r+") as store:
+                store["X"][0] = store["X"][0] * 0.9
+        elif file.suffix == ".csv":
+            text = file.read_bytes()
+            file.write_bytes(text[:-2] + (b"1" if text[-2:-1] == b"0" else b"0") + b"\n")
+        else:
+            file.write_bytes(file.read_bytes() + b"\n")
+
+    def run(self, verb: str) -> tuple[int, str]:
+        """Exit code and stderr of a verb on the map."""
+        words = self.VERBS[verb]
+        code, _, err = histomix(verb, *words, *([f"{verb}-out"] if words[-1] == "--out" else []))
+        return code, err
+
+    def test_every_verb_names_the_changed_file(self, folder: Path) -> None:
+        told = json.loads((folder / "status.json").read_bytes())["file_digests"]
+        assert len(told) == 6
+        for name in told:
+            whole = (folder / name).read_bytes()
+            self.change(folder / name)
+            for verb in self.VERBS if name.startswith("composition") else ["score"]:
+                code, err = self.run(verb)
+                assert code in (1, 2), (verb, name)
+                assert f"maps/slide/{name}: was changed since it was written" in err, (verb, name)
+            (folder / name).write_bytes(whole)
+        for verb in ("inspect", "score"):
+            assert self.run(verb)[0] == 0, verb
+
+    def test_a_removed_copy_for_people_and_a_map_alone_are_no_changes(self, folder: Path, tmp_path: Path) -> None:
+        (folder / "composition.csv").unlink()
+        assert len(hm.CompositionMap.open(folder)) > 0
+        alone = tmp_path / "alone" / "composition.h5ad"
+        alone.parent.mkdir()
+        alone.write_bytes((folder / "composition.h5ad").read_bytes())
+        self.change(alone)
+        assert len(hm.CompositionMap.open(alone)) > 0
+
+    def test_a_map_that_was_written_anew_is_no_changed_one(self, folder: Path) -> None:
+        composition = hm.CompositionMap.open(folder).adata
+        composition.X *= np.float32(0.5)
+        hm.write_composition(folder, composition)
+        np.testing.assert_array_equal(hm.CompositionMap.open(folder).adata.X, composition.X)

@@ -119,14 +119,14 @@ def test_a_prediction_says_it_in_its_manifest_and_once_a_run(
 
 def test_inspect_says_what_a_head_cannot_tell_and_what_a_map_must_be_read_with(tmp_path: Path) -> None:
     head, place = tmp_path / "head", tmp_path / "map"
+    head.mkdir()
+    write_composition(place, _map(ONE_PATIENT), np.full((10, 1000, 3), 200, np.uint8))
     for folder, name, facts in (
         (head, "card.json", {"cell_types": ["T"], "training": ONE_PATIENT}),
         (place, "status.json", {"state": "done", "remarks": ["0 % of this slide looks like that"]}),
     ):
-        folder.mkdir()
         (folder / name).write_text(json.dumps(facts))
     (head / "arrays.safetensors").touch()
-    write_composition(place, _map(ONE_PATIENT), np.full((10, 1000, 3), 200, np.uint8))
     assert training_limit(1, 3) in hm.inspect_data(head).description.contents
     assert "to be read with care: 0 % of this slide looks like that" in hm.inspect_data(place).description.contents
 

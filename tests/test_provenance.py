@@ -18,10 +18,12 @@ from histomix.provenance import (
     atomic_path,
     digest_file,
     digest_json,
+    digest_sealed,
     fingerprint,
     read_json,
     remove_abandoned,
     require_writable,
+    sealed,
     versions,
     write_json,
 )
@@ -107,6 +109,17 @@ def test_digests(tmp_path: Path) -> None:
     assert digest_file(path) == "sha256:" + hashlib.sha256(b"histomix").hexdigest()
     assert digest_json({"a": 1, "b": [2]}) == digest_json({"b": [2], "a": 1})
     assert digest_json({"a": 1}) != digest_json({"a": 2})
+
+
+def test_the_digest_of_sealed_facts_knows_nothing_of_their_cost(tmp_path: Path) -> None:
+    path, digests = tmp_path / "summary.json", []
+    for facts in ({"a": 1, "cost": 2.5}, {"a": 1, "cost": 3.5}, {"a": 2, "cost": 3.5}):
+        write_json(path, sealed(facts))
+        digests.append(digest_sealed(path))
+    assert digests[0] == digests[1] != digests[2]
+    for text in ('{"a": 1, "cost": 2.5}', "[1]", "{"):  # of no seal, all counts
+        path.write_text(text, encoding="utf-8")
+        assert digest_sealed(path) == digest_file(path)
 
 
 def test_fingerprint_sees_content_and_size_but_not_time(tmp_path: Path) -> None:

@@ -272,6 +272,16 @@ def read_sealed(path: str | os.PathLike[str], *, hint: str) -> dict[str, Any]:
     return facts
 
 
+def digest_sealed(path: str | os.PathLike[str]) -> str:
+    """As `digest_file`; of a JSON that `sealed` made, of all but the cost: the same work has the same digest."""
+    if Path(path).suffix == ".json":
+        with contextlib.suppress(InputError):
+            facts = read_json(path)
+            if "digest" in facts and "cost" in facts:
+                return digest_json({name: value for name, value in facts.items() if name != "cost"})
+    return digest_file(path)
+
+
 def _digest_but_cost(facts: Mapping[str, Any]) -> str:
     return digest_json(json.loads(json_text({name: value for name, value in facts.items() if name != "cost"})))
 

@@ -13,6 +13,7 @@ from anndata import AnnData
 
 from ..common.anonymity.nameless import file_stem
 from ..common.formats import MAP_FORMAT, refuse_newer
+from ..common.storage.altered import STATUS, refuse_altered
 from ..common.storage.facts import read_facts
 from ..common.storage.h5ad import read_h5ad
 from ..common.strangers.hdf5 import absent_parts
@@ -75,7 +76,10 @@ class CompositionMap:
         Raises
         ------
         MapError
-            There is no map, it is damaged or something else, or a newer histomix made it.
+            There is no map, it is damaged or something else, a newer histomix made it, or a file of its folder was
+            changed since ``status.json`` said that it is done.
+        InputError
+            ``status.json`` is damaged.
         """
         place = Path(path)
         file = place / MAP_FILE if place.is_dir() else place
@@ -88,6 +92,8 @@ class CompositionMap:
             raise MapError(f"lacks {' and '.join(absent)}", where=file, hint=_AGAIN)
         composition._require({*_FACTS, *needs})
         check_map(composition.adata, composition.manifest, composition.where)
+        if file.name == MAP_FILE:
+            refuse_altered(file.parent, MAP_FILE)
         return composition
 
     @staticmethod
@@ -321,7 +327,7 @@ class CompositionMap:
         InputError
             It is damaged.
         """
-        path = self._beside("status.json")
+        path = self._beside(STATUS)
         return {} if path is None else read_json(path, hint="Predict this slide again")
 
     def _table(self, values: Any) -> pd.DataFrame:

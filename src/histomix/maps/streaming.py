@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from ..common.storage.altered import STATUS
 from ..common.storage.h5ad import GrowingH5ad
 from ..provenance import atomic_path
 from .composition import collection_facts, composition_geojson, composition_table
@@ -81,6 +82,8 @@ def write_composition(
 ) -> None:
     """Write ``composition.h5ad``, ``composition.csv``, ``tiles.geojson`` and, where given, ``preview.jpg``.
 
+    The ``status.json`` of an earlier map in the folder is removed: it tells of other files.
+
     Parameters
     ----------
     folder
@@ -105,6 +108,8 @@ def write_composition(
             Image.fromarray(preview).save(temporary, quality=88)
     with composition_writer(folder) as append:
         append(CompositionMap.of(composition).adata)
+    # What an earlier run said of the files that were here is not true of these.
+    (Path(folder) / STATUS).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

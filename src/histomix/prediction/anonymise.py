@@ -13,9 +13,9 @@ from ..common.anonymity.marked_output import mark_output
 from ..common.anonymity.nameless import nameless_keys, patient_fact
 from ..common.anonymity.pseudonyms import Pseudonyms
 from ..common.geometry.polygons import read_regions
+from ..common.storage.altered import STATUS
 from ..maps.streaming import GEOJSON_FILES
 from .job import FILES, SlideJob
-from .status import STATUS
 
 #: All that the folder of a slide may hold: one with anything else is no map's, or not only that.
 _OURS = {*FILES, *GEOJSON_FILES, STATUS, "features", ".work"}

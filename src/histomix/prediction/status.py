@@ -13,13 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ..common.storage.altered import STATUS
 from ..errors import HistomixError, InputError, origins
 from ..provenance import digest_file, read_json, versions, write_json
 from ..slides import is_remote
 from ..slides.files import slide_digest, slide_state
 from .job import Settings, SlideJob, SlideResult
 
-STATUS = "status.json"
 _EVERY_S = 2.0
 #: What the status of a slide that is not to be named says: nothing with a name, a path, a date or foreign words in it.
 _NAMELESS = (

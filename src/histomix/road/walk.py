@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .._version import __version__
 from ..errors import InputError, StorageError
 from ..progress import Progress
-from ..provenance import digest_bytes, digest_file, digest_json, read_json, write_json
+from ..provenance import digest_bytes, digest_file, digest_json, digest_sealed, read_json, write_json
 from .summary import closing_words
 
 if TYPE_CHECKING:
@@ -248,7 +248,7 @@ def _write_pages(
 def _digest_folder(folder: Path) -> str:
     """Digest of all files of a folder but hidden ones, which file managers leave."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith("."))
-    return digest_json({path.relative_to(folder).as_posix(): digest_file(path) for path in files})
+    return digest_json({path.relative_to(folder).as_posix(): digest_sealed(path) for path in files})
 
 
 def _identity(labels: Mapping[str, Abundance], features: Mapping[str, AnnData]) -> str:

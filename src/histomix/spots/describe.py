@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 from ..common import tables
+from ..common.storage.altered import refuse_altered
 from ..common.strangers.annotated import gene_count
 from ..common.words import counted, head_limits
 from ..errors import MapError, SheetError, SlideError
@@ -119,6 +120,7 @@ def describe_result(path: Path) -> Description | None:
         return Description("a head that histomix trained", told, ())
     if (path / "composition.h5ad").is_file():
         gene_count(path / "composition.h5ad", MapError, "is damaged or no composition map", "Predict the slide again")
+        refuse_altered(path, "composition.h5ad")
         status = read_json(path / "status.json") if (path / "status.json").is_file() else {}
         remarks = status.get("remarks") if isinstance(status, dict) else None
         care = [f"to be read with care: {one}" for one in remarks] if isinstance(remarks, list) else []
