@@ -154,7 +154,7 @@ class _Null:
         self.adjust = adjust
 
     def draws(self, maps: NDArray[np.intp], chosen: NDArray[np.intp]) -> Array:
-        """The matrices when type ``t`` takes its values from the spots ``maps[chosen[:, t]]``, (draws, types, types)."""
+        """The matrices when type ``t`` takes the values of the spots ``maps[chosen[:, t]]``, (draws, types x types)."""
         moved = np.empty((len(chosen), *self.columns.shape), dtype=np.float32)
         for draw, numbers in zip(moved, chosen, strict=True):
             for column, number, into in zip(self.columns, numbers, draw, strict=True):
