@@ -85,3 +85,14 @@ def test_tables_that_cannot_be_made_leave_the_old_ones(tmp_path: Path, monkeypat
     with pytest.raises(InputError, match="fits no slide"):
         cohort_tables(maps, out, progress=False)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_a_wide_table_is_written_in_stretches_that_are_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    maps = many(tmp_path / "maps", 5)
+    cohort_tables(maps, tmp_path / "whole", progress=False)
+    monkeypatch.setattr(tables, "_CELLS", 1)
+    told: list[tuple[str, int, int]] = []
+    cohort_tables(maps, tmp_path / "parts", progress=lambda *one: told.append(one))
+    assert [(done, total) for task, done, total in told if task == "cohort (slides)"] == [(n, 5) for n in range(6)]
+    whole, parts = ((tmp_path / name / "slides.csv").read_bytes() for name in ("whole", "parts"))
+    assert whole == parts and whole.count(b"\n") == 6

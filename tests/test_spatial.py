@@ -20,7 +20,7 @@ from histomix.errors import InputError
 from histomix.evaluation import Evaluation
 from histomix.evaluation.measured.read_regions import read_regions, read_section_regions
 from histomix.evaluation.spatial import null as spatial_null
-from histomix.evaluation.spatial.domains import choose_domains, composition_domains, partition_agreement
+from histomix.evaluation.spatial.domains import best_domains, choose_domains, composition_domains, partition_agreement
 from histomix.evaluation.spatial.moran import adjusted, colocalisation, moran, off_diagonal, spatial_weights
 from histomix.evaluation.spatial.null import compare_colocalisation
 from histomix.evaluation.spatial.summary import spatial_summary
@@ -132,6 +132,31 @@ def test_a_shift_is_a_rigid_motion_on_the_torus_and_all_mirror_images_come() -> 
         np.testing.assert_array_equal(here, [*random_shifts(grid * scale + (40, -7), 20, seed=1)])
 
 
+@pytest.mark.parametrize("layout", ["lattice", "holes", "anywhere", "two rows", "one place"])
+def test_each_spot_takes_the_value_that_comes_to_lie_nearest(layout: str) -> None:
+    """All distances on the torus are looked at, for many motions (a raster of candidates) and for few (a tree)."""
+    rng = np.random.default_rng(0)
+    row, column = np.divmod(np.arange(360), 20)
+    lattice = np.stack([100.0 * column + 50 * (row % 2), 86.6 * row], axis=1)
+    xy = {
+        "lattice": lattice,
+        "holes": lattice[(np.hypot(*(lattice - 800).T) > 400) & (rng.random(360) > 0.1)],
+        "anywhere": 2000 * rng.random((200, 2)),
+        "two rows": lattice[:40],
+        "one place": np.zeros((9, 2)),
+    }[layout]
+    many, few = ([*random_shifts(xy, count, seed=4)] for count in (120, 12))
+    np.testing.assert_array_equal(many[:12], few)
+    generator = np.random.default_rng(4)
+    at, pitch = xy - xy.min(axis=0), nearest_pitch(xy)
+    box = np.ptp(xy, axis=0) + (pitch or 1.0)
+    for source in many:
+        mirror, shift = generator.integers(2, size=2).astype(bool), generator.random(2) * box
+        gap = np.abs((np.where(mirror, -at, at) + shift)[:, None] - at[None]) % box
+        distance = np.hypot(*np.moveaxis(np.minimum(gap, box - gap), -1, 0))
+        np.testing.assert_allclose(distance[np.arange(len(xy)), source], distance.min(axis=1), rtol=1e-9, atol=1e-6)
+
+
 def test_agreement_is_found_where_it_is_and_not_where_it_is_not() -> None:
     weights = spatial_weights(XY, 100.0)
     rng = np.random.default_rng(4)
@@ -156,9 +181,11 @@ def test_a_draw_of_the_null_is_the_matrix_of_shifted_maps(adjust: str) -> None:
     values = VALUES.copy()
     values[5] = 0.0
     maps = np.stack([*random_shifts(XY, 6, seed=2)])
-    moved = np.stack([values[source, one] for one, source in enumerate(maps)], axis=1)
-    found = spatial_null._Null(values, weights, adjust).draw(maps)
-    np.testing.assert_allclose(found, colocalisation(moved, weights, adjust), atol=1e-5)
+    chosen = np.array([np.arange(6), np.arange(6)[::-1]])
+    found = spatial_null._Null(values, weights, adjust).draws(maps, chosen)
+    for matrix, numbers in zip(found, chosen, strict=True):
+        moved = np.stack([values[maps[source], one] for one, source in enumerate(numbers)], axis=1)
+        np.testing.assert_allclose(matrix, colocalisation(moved, weights, adjust), atol=1e-5)
 
 
 def test_the_null_holds_its_level() -> None:
@@ -184,8 +211,17 @@ def test_domains_are_those_that_were_planted() -> None:
     assert abs(partition_agreement(composition_domains(values, 3), rng.permutation(planted))) < 0.1
     assert set(composition_domains(np.ones((20, 4)), 3)) == {0}
     assert np.isnan(partition_agreement(planted, np.zeros(180)))
+    from sklearn.cluster import KMeans
     from sklearn.metrics import adjusted_rand_score
 
+    # Starts drawn from distances that are known are those of scikit-learn, small and large.
+    for part in (values, rng.gamma(0.3, size=(500, 12)), rng.gamma(0.3, size=(1100, 4))):
+        points = np.sqrt(part / part.sum(axis=1, keepdims=True))
+        for count in (2, 5):
+            theirs = KMeans(count, n_init=10, random_state=7).fit_predict(points)
+            np.testing.assert_array_equal(composition_domains(part, count, seed=7), theirs)
+    assert best_domains(values)[0] == 3
+    np.testing.assert_array_equal(best_domains(values)[1], composition_domains(values, 3))
     other = composition_domains(values, 5, seed=2)
     assert partition_agreement(other, planted) == adjusted_rand_score(planted, other)
 

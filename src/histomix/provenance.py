@@ -283,7 +283,9 @@ def digest_sealed(path: str | os.PathLike[str]) -> str:
 
 
 def _digest_but_cost(facts: Mapping[str, Any]) -> str:
-    return digest_json(json.loads(json_text({name: value for name, value in facts.items() if name != "cost"})))
+    counted = {name: value for name, value in facts.items() if name != "cost"}
+    # As it is read again; without the indents of `json_text`, which are made slowly.
+    return digest_json(json.loads(json.dumps(counted, default=str, allow_nan=False)))
 
 
 def refuse_pipe(path: str | os.PathLike[str], error: type[InputError] = InputError) -> None:

@@ -21,7 +21,7 @@ from ..common.tables import write_parquet
 from ..common.words import RESEARCH_USE, counted
 from ..errors import HistomixError, InputError
 from ..maps import CompositionMap, MapSource, find_maps
-from ..progress import Progress, progress_bars
+from ..progress import Progress, progress_bars, tell
 from ..provenance import atomic_path, digest_file, require_folder, versions, write_json
 from .anonymise import clinical_columns, private_facts, private_frame
 from .clinical import Clinical, patient_of, read_clinical
@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 COLUMNS = ("slide", "patient", "level", "part", "measure", "cell_type", "other_type", "value", "unit", "good_for")
 _UNITS = {name: unit for name, (unit, _) in DEFINITIONS.items()}
 _CELL_SIZE_TOLERANCE = 0.01
+#: Cells of a table that are written between two words about it.
+_CELLS = 1 << 18
 _TABLES = ("cohort.csv", "slides.csv", "tls_like.csv", "cohort.parquet", "slides.parquet")
 
 
@@ -258,11 +260,13 @@ def _write_others(tables: CohortTables, place: Path) -> dict[str, Path]:
         named["tls_like"] = tables.hot_spots
     for name, table in named.items():
         with atomic_path(place / f"{name}.csv") as temporary:
-            spreadsheet_table(table).to_csv(temporary, index=False, float_format=FLOAT_FORMAT, lineterminator="\n")
+            _write_csv(spreadsheet_table(table), temporary, f"cohort ({name})")
         written[name] = place / f"{name}.csv"
     try:
         with atomic_path(place / "slides.parquet") as temporary:
+            tell("cohort (Parquet)", 0, 1)
             write_parquet(tables.slides, temporary, index=False)
+            tell("cohort (Parquet)", 1, 1)
         written["slides (Parquet)"] = place / "slides.parquet"
     except ImportError:
         logger.info('no Parquet: pyarrow is not installed (pip install "histomix[st]")')
@@ -271,6 +275,22 @@ def _write_others(tables: CohortTables, place: Path) -> dict[str, Path]:
         failures = [type(error).__name__ for error in tables.failures]  # their words name folders
     write_json(place / "manifest.json", {**tables.facts, "csv": SPREADSHEET_NOTE, "failures": failures})
     return written
+
+
+def _write_csv(table: pd.DataFrame, path: Path, task: str) -> None:
+    """Write a table without its index, some rows at a time, which are told of: a slide has a thousand columns."""
+    at_once = max(1, _CELLS // max(1, table.shape[1]))
+    for first in range(0, max(1, len(table)), at_once):
+        tell(task, first, len(table))
+        table.iloc[first : first + at_once].to_csv(
+            path,
+            mode="a" if first else "w",
+            header=not first,
+            index=False,
+            float_format=FLOAT_FORMAT,
+            lineterminator="\n",
+        )
+    tell(task, len(table), len(table))
 
 
 def _remove_others(place: Path, written: Mapping[str, Path]) -> None:

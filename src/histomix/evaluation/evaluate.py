@@ -162,5 +162,5 @@ def evaluate(
         if spatial:
             result = add_spatial(result, radius_um, seed, regions=regions, progress=report)
             if out is not None:
-                result.save(out)
+                result.save_summary(out)
     return result

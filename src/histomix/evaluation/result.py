@@ -13,9 +13,11 @@ import pandas as pd
 
 from ..common.words import counted
 from ..errors import InputError, MissingFileError
+from ..progress import tell
 from ..provenance import (
     atomic_path,
     digest_file,
+    read_json,
     read_sealed,
     refuse_pipe,
     require_folder,
@@ -140,13 +142,29 @@ class Evaluation:
             path.mkdir()
             parts = [part for part in (self.metrics, self.others) if len(part)]
             pd.concat(parts, ignore_index=True).to_csv(path / "metrics.csv", index=False, lineterminator="\n")
-            for head, tables in self.predictions.items():
-                self._write(path / "predictions" / head, tables)
-            self._write(path / "labels", self.labels)
-            if self.truth:
-                self._write(path / "truth", self.truth)
-            written = {file.relative_to(path).as_posix(): digest_file(file) for file in sorted(path.rglob("*.csv"))}
-            write_json(path / "summary.json", sealed({**self.summary, _FILES: written}))
+            of_head = {path / "predictions" / head: tables for head, tables in self.predictions.items()}
+            written = {**of_head, path / "labels": self.labels, **({path / "truth": self.truth} if self.truth else {})}
+            for done, (place, tables) in enumerate(written.items()):
+                tell("write the tables", done, len(written))
+                self._write(place, tables)
+            tell("write the tables", len(written), len(written))
+            digests = {file.relative_to(path).as_posix(): digest_file(file) for file in sorted(path.rglob("*.csv"))}
+            self._write_summary(path, digests)
+
+    def save_summary(self, folder: str | os.PathLike[str]) -> None:
+        """Write the summary anew into a folder that `save` wrote of the same tables.
+
+        Raises
+        ------
+        InputError
+            The folder has no summary that can be read.
+        StorageError
+            The disk is full, or the folder cannot be written.
+        """
+        self._write_summary(Path(folder), read_json(Path(folder) / "summary.json")[_FILES])
+
+    def _write_summary(self, folder: Path, digests: dict[str, str]) -> None:
+        write_json(folder / "summary.json", sealed({**self.summary, _FILES: digests}))
 
     def _write(self, folder: Path, tables: Tables) -> None:
         folder.mkdir(parents=True)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ...progress import tell
 from ..metrics import MIN_SPOTS, Array, pearson, unit_deviations
-from .toroidal_null import random_shifts
+from .toroidal_null import shift_blocks
 
 #: Shifts tried, fewer where a cohort is large, and the work (shifts x spots x types) that they may cost.
 MOST_SHIFTS, FEWEST_SHIFTS, _WORK = 999, 199, 2e9
@@ -61,7 +61,7 @@ def section_null(
     """Correlate predictions with labels in each section, as they lie and after random motions of the prediction.
 
     Two smooth maps correlate by chance far more often than spots drawn at random would. So the predictions of a section
-    are moved as a whole (`random_shifts`): they keep their values' smoothness and lose their place.
+    are moved as a whole (`toroidal_null.random_shifts`): they keep their values' smoothness and lose their place.
 
     Parameters
     ----------
@@ -116,13 +116,21 @@ def _shifted(observed: Array, predicted: Array, xy: Array, shifts: int, rng: np.
     unit = unit_deviations(observed)
     scaled = unit_deviations(predicted)
     varies = scaled.any(axis=0)
-    found = np.empty((shifts, observed.shape[1]))
-    for number, source in enumerate(random_shifts(xy, shifts, rng)):
-        moved = scaled[source]
-        square = np.einsum("nk,nk->k", moved, moved) - moved.sum(axis=0) ** 2 / len(moved)
+    powers = np.concatenate([scaled, np.square(scaled)], axis=1)
+    found, n, first = np.empty((shifts, observed.shape[1])), len(scaled), 0
+    for sources in shift_blocks(xy, shifts, rng):
+        block = found[first : first + len(sources)]
+        # How often each spot is taken tells sum and square of what is moved.
+        taken = np.bincount((sources + n * np.arange(len(sources))[:, None]).ravel(), minlength=sources.size)
+        total, square = np.split(taken.reshape(sources.shape).astype(np.float64) @ powers, 2, axis=1)
+        square -= total**2 / n
         # The labels' deviations add up to 0, so that the mean of what is moved drops out.
-        found[number] = np.einsum("nk,nk->k", unit, moved) / np.sqrt(np.maximum(square, _CANCELLED))
+        for row, source in zip(block, sources, strict=True):
+            np.einsum("nk,nk->k", unit, scaled[source], out=row)
+        block /= np.sqrt(np.maximum(square, _CANCELLED))
         few = varies & (square <= _CANCELLED)  # little is left of a map, or nothing
-        if few.any():
-            found[number, few] = (unit[:, few] * unit_deviations(moved[:, few])).sum(axis=0)
+        for number in np.flatnonzero(few.any(axis=1)):
+            some = few[number]
+            block[number, some] = (unit[:, some] * unit_deviations(scaled[sources[number]][:, some])).sum(axis=0)
+        first += len(sources)
     return found

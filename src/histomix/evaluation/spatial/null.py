@@ -19,6 +19,8 @@ SHIFTS = 128
 MIN_PAIRS = 3
 #: A Moran's I below this has no share that could be kept.
 _PATCHY = 0.05
+#: Places (spots x types) that are moved at once.
+_PLACES = 1 << 17
 #: Share of the variation that single precision makes of nothing.
 _ROUNDING = 1e-10
 
@@ -112,7 +114,10 @@ def compare_colocalisation(
     null, types = _Null(predicted, weights, adjust), predicted.shape[1]
     with threadpool_limits(1):
         # No two types of one draw share a shift: they would keep their places to each other.
-        draws = np.stack([null.draw(maps[rng.permutation(len(maps))[:types]]) for _ in range(n_permutations)])
+        chosen = np.stack([rng.permutation(len(maps))[:types] for _ in range(n_permutations)])
+        at_once = max(1, _PLACES // predicted.size)
+        parts = (chosen[first : first + at_once] for first in range(0, n_permutations, at_once))
+        draws = np.concatenate([null.draws(maps, part) for part in parts])
     values = _correlations(target[use], off_diagonal(draws)[:, use])
     values = values[np.isfinite(values)]
     own = np.diagonal(ours)
@@ -148,39 +153,48 @@ class _Null:
         self.upper = sparse.triu(weights.matrix, k=1, format="csr").astype(np.float32)
         self.adjust = adjust
 
-    def draw(self, maps: NDArray[np.intp]) -> Array:
-        """The matrix when type ``t`` takes its values from the spots ``maps[t]``, (n_types, n_types)."""
-        moved = np.empty_like(self.columns)
-        for column, source, into in zip(self.columns, maps, moved, strict=True):
-            np.take(column, source, out=into)
+    def draws(self, maps: NDArray[np.intp], chosen: NDArray[np.intp]) -> Array:
+        """The matrices when type ``t`` takes the values of the spots ``maps[chosen[:, t]]``, (draws, types x types)."""
+        moved = np.empty((len(chosen), *self.columns.shape), dtype=np.float32)
+        for draw, numbers in zip(moved, chosen, strict=True):
+            for column, number, into in zip(self.columns, numbers, draw, strict=True):
+                np.take(column, maps[number], out=into, mode="clip")  # any mode but "raise" writes there at once
         if self.adjust == "share":
             self._close(moved)
-        moved -= moved.mean(axis=1, keepdims=True)
+        moved -= moved.mean(axis=2, keepdims=True)
         if self.adjust == "residual":
-            total = moved.sum(axis=0)
-            spread = float(total @ total)
-            # Totals that are equal but for rounding tell nothing.
-            if spread > _ROUNDING * float((moved**2).sum()):
-                moved -= np.outer(moved @ total / spread, total)
-        length = np.sqrt(np.einsum("ij,ij->i", moved, moved, dtype=np.float64))
-        half = moved @ (self.upper @ np.ascontiguousarray(moved.T))
+            for draw in moved:
+                total = draw.sum(axis=0)
+                spread = float(total @ total)
+                # Totals that are equal but for rounding tell nothing.
+                if spread > _ROUNDING * float((draw**2).sum()):
+                    draw -= np.outer(draw @ total / spread, total)
+        length = np.sqrt(np.einsum("dij,dij->di", moved, moved, dtype=np.float64))
+        # Neighbours of all draws in one product of a sparse matrix.
+        n_draws, n_types, n_spots = moved.shape
+        near = self.upper @ np.ascontiguousarray(moved.reshape(-1, n_spots).T)
+        half = np.matmul(moved, near.reshape(n_spots, n_draws, n_types).transpose(1, 0, 2))
         scale = np.where(length > 0, length, np.nan)
-        return np.asarray((half + half.T) / np.outer(scale, scale), dtype=np.float64)
+        return np.asarray((half + half.transpose(0, 2, 1)) / (scale[:, :, None] * scale[:, None, :]), dtype=np.float64)
 
     @staticmethod
     def _close(moved: NDArray[np.float32]) -> None:
         """Divide by the total of each spot; a spot without cells gets the mean share."""
-        total = moved.sum(axis=0)
+        total = moved.sum(axis=1)
         empty = total <= 0
-        moved /= np.where(empty, 1.0, total).astype(np.float32)
-        if empty.any() and not empty.all():
-            moved[:, empty] = moved[:, ~empty].mean(axis=1, keepdims=True)
+        moved /= np.where(empty, 1.0, total).astype(np.float32)[:, None]
+        for draw, without in zip(moved, empty, strict=True):
+            if without.any() and not without.all():
+                draw[:, without] = draw[:, ~without].mean(axis=1, keepdims=True)
 
 
 def _correlations(target: Array, rows: Array) -> Array:
     """`pearson` of each row with the target, over the pairs that the row has."""
-    correlations, known = np.empty(len(rows)), np.isfinite(rows)
-    # Nearly all rows have all pairs: one pass for each pattern of pairs that are absent.
+    known = np.isfinite(rows)
+    if known.all():  # nearly always
+        return np.asarray(pearson(np.broadcast_to(target[:, None], rows.T.shape), rows.T))
+    correlations = np.empty(len(rows))
+    # One pass for each pattern of pairs that are absent.
     patterns, member = np.unique(known, axis=0, return_inverse=True)
     for number, pairs in enumerate(patterns):
         mine = rows[member.reshape(-1) == number][:, pairs].T

@@ -19,7 +19,7 @@ from ...errors import InputError
 from ...progress import Progress, silent
 from ..measured.read_regions import Regions, read_section_regions
 from ..result import Evaluation
-from .domains import DOMAINS, choose_domains, composition_domains, partition_agreement
+from .domains import DOMAINS, best_domains, composition_domains, partition_agreement
 from .moran import KERNELS, REACH, Array, SpatialWeights, colocalisation, moran, spatial_weights
 from .null import NULL, SHIFTS, compare_colocalisation
 
@@ -240,7 +240,9 @@ class _Section:
         count = n_domains
         if count is None and names is not None:
             count = len({name for name in names if name is not None})
-        count = count or choose_domains(self.values, self.seed)
+        if not count:
+            count, domains = best_domains(self.values, self.seed)
+            return domains, names, count
         return composition_domains(self.values, count, self.seed), names, count
 
     def domains(self, head: str, values: Array, given: _Domains) -> dict[str, Any]:

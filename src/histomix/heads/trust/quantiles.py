@@ -35,22 +35,36 @@ def group_quantiles(
     score: np.ndarray, group: np.ndarray, n_groups: int, levels: Sequence[float]
 ) -> list[tuple[float, np.ndarray]]:
     """What `group_quantile` gives at each of some levels, with all that they share done once."""
-    ordered = np.sort(score)
-    if len(ordered) > _GRID:
-        ordered = ordered[np.unique(np.linspace(0, len(ordered) - 1, _GRID).round().astype(int))]
-    by_group = np.split(score[np.argsort(group, kind="stable")], np.cumsum(np.bincount(group, minlength=n_groups))[:-1])
-    below = np.stack([np.searchsorted(np.sort(own), ordered, side="right") / len(own) for own in by_group])
+    order = np.argsort(score)
+    return _of_sorted(score[order], group[order], n_groups, levels)
+
+
+def _of_sorted(
+    score: np.ndarray, group: np.ndarray, n_groups: int, levels: Sequence[float]
+) -> list[tuple[float, np.ndarray]]:
+    """`group_quantiles` of scores that ascend."""
+    grid = score
+    if len(score) > _GRID:
+        grid = score[np.linspace(0, len(score) - 1, _GRID).round().astype(int)]
+    # How many rows of each group lie at or below each score of the grid, all groups in one count.
+    ends = np.searchsorted(score, grid, side="right")
+    place = np.repeat(np.arange(len(grid)), np.diff(ends, prepend=0))
+    counts = np.bincount(group * len(grid) + place, minlength=n_groups * len(grid)).reshape(n_groups, len(grid))
+    below = counts.cumsum(axis=1) / np.bincount(group, minlength=n_groups)[:, None]
     # What is left of sum and least without one group.
-    total, worst = below.sum(axis=0), below.argmin(axis=0)
-    least, next_least = np.partition(below, 1, axis=0)[:2]
-    found, coverage = [], np.empty((len(levels), n_groups))
-    for one in range(n_groups):
-        others = total - below[one] + np.where(worst == one, next_least, least)
-        for number, level in enumerate(levels):
-            coverage[number, one] = below[one, _first(others, n_groups, level)]
-    for number, level in enumerate(levels):
-        found.append((float(ordered[_first(total + least, n_groups + 1, level)]), coverage[number]))
-    return found
+    total, worst, least = below.sum(axis=0), below.argmin(axis=0), below.min(axis=0)
+    others, at = total - below, (worst, np.arange(len(grid)))
+    below[at] = np.inf
+    next_least = below.min(axis=0)
+    below[at] = least
+    others += least
+    others[at] = total - least + next_least
+    coverage = np.stack(
+        [own[_first(rest, n_groups, levels)] for own, rest in zip(below, others, strict=True)],
+        axis=1,
+    )
+    whole = grid[_first(total + least, n_groups + 1, levels)]
+    return [(float(one), covered) for one, covered in zip(whole, coverage, strict=True)]
 
 
 def stratum_edges(values: np.ndarray, row_weight: np.ndarray, strata: int) -> np.ndarray:
@@ -69,12 +83,11 @@ def stratum_edges(values: np.ndarray, row_weight: np.ndarray, strata: int) -> np
     -------
     ``(strata - 1, n_types)``
     """
-    order = np.argsort(values, axis=0, kind="stable")
-    below = np.cumsum(row_weight[order], axis=0)
     edges = np.empty((strata - 1, values.shape[1]))
-    for number in range(1, strata):
-        place = (below < number / strata - 1e-12).sum(axis=0, keepdims=True)
-        edges[number - 1] = np.take_along_axis(values, np.take_along_axis(order, place, axis=0), axis=0)
+    shares = np.arange(1, strata) / strata - 1e-12
+    for column, of_type in enumerate(np.ascontiguousarray(values.T)):
+        order = np.argsort(of_type)
+        edges[:, column] = of_type[order[np.searchsorted(np.cumsum(row_weight[order]), shares)]]
     return edges
 
 
@@ -104,7 +117,10 @@ def by_stratum(
     For each level the score of each stratum, ``(strata,)``, and each group's coverage by the others' scores,
     ``(n_groups,)``.
     """
-    together = group_quantiles(score, group, n_groups, levels)
+    # In ascending order once: what is taken of it ascends too.
+    order = np.argsort(score)
+    score, group, stratum = score[order], group[order], stratum[order]
+    together = _of_sorted(score, group, n_groups, levels)
     multiplier = np.repeat([[of_level[0]] for of_level in together], strata, axis=1)
     inside = np.zeros((len(levels), n_groups))
     counts = np.bincount(group, minlength=n_groups)
@@ -115,13 +131,13 @@ def by_stratum(
         covered = np.stack([of_level[1] for of_level in together])
         if len(whole) > 1:
             rows &= here[group] >= _LEAST_ROWS
-            found = group_quantiles(score[rows], np.searchsorted(whole, group[rows]), len(whole), levels)
+            found = _of_sorted(score[rows], np.searchsorted(whole, group[rows]), len(whole), levels)
             multiplier[:, number] = [of_level[0] for of_level in found]
             covered[:, whole] = [of_level[1] for of_level in found]
         inside += here * covered
     return list(zip(multiplier, inside / counts, strict=True))
 
 
-def _first(below: np.ndarray, count: int, level: float) -> int:
-    """First score at which groups, and one more as bad as the worst of them (``count`` in all), have the level."""
-    return int(np.argmax(below / count >= level - 1e-12))  # the last one is 1
+def _first(below: np.ndarray, count: int, levels: Sequence[float]) -> np.ndarray:
+    """First score at which groups, and one more as bad as the worst of them (``count`` in all), have each level."""
+    return np.searchsorted(below / count, np.asarray(levels) - 1e-12)  # the last one is 1
