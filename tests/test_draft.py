@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +172,26 @@ def test_space_ranger_folders_of_patients(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert {Path(row["image"]).parent.name for row in draft.rows} == {"rep1", "rep2"}
     assert hm.read_cohort(tmp_path / "sheet.csv").donors["patient2_rep1"] == "patient2"
+
+
+def test_an_archive_of_samples_in_one_folder(tmp_path: Path) -> None:
+    """As GEO keeps them: all files of all samples side by side, the sample before the name that Space Ranger gives."""
+    flat = tmp_path / "GSE1_RAW"
+    flat.mkdir()
+    samples = ("GSM11_P1_rep1", "GSM12_P1_rep2", "GSM13_P2_rep1")
+    for sample in samples:
+        outs = make_outs(tmp_path / "made").outs
+        for file in [*(outs / "spatial").iterdir(), outs / "filtered_feature_bc_matrix.h5"]:
+            file.rename(flat / f"{sample}_{file.name}")
+        shutil.rmtree(tmp_path / "made")
+        image(flat / f"{sample}_HE.tif", SIZE_PX)
+    draft = hm.draft_sheet(flat, tmp_path / "sheet.csv")
+    assert not draft.lacking, draft.lacking
+    assert [(row["section"], row["donor"]) for row in draft.rows] == list(zip(samples, ("P1", "P1", "P2"), strict=True))
+    cohort = hm.read_cohort(tmp_path / "sheet.csv")
+    for sample in samples:
+        section = cohort.section(sample)
+        assert section.image == flat / f"{sample}_HE.tif" and section.adata.n_vars > 0
 
 
 def test_a_section_without_a_scale_waits_for_it(tmp_path: Path) -> None:

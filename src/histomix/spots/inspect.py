@@ -26,6 +26,7 @@ from .describe import (
 )
 from .donor_names import guess_donors
 from .formats import Description, check_options, find_format, split_location
+from .formats.tenx.positions import is_positions, prefix_of
 from .readers import detect_format, read_spots
 from .sheet import OPTIONAL, REQUIRED
 from .sheet_text import csv_text
@@ -208,8 +209,13 @@ def section_of(path: Path, described: Description, images: Sequence[Path], files
 
 
 def section_name(path: Path) -> str:
-    """A name for the section at ``path``: of a folder called outs or spatial, that of the folder around it."""
+    """A name for the section at ``path``: of a folder called outs or spatial, that of the folder around it.
+
+    Of positions with the sample before the name that Space Ranger gives, as archives keep them, the sample.
+    """
     path = path.resolve()
+    if is_positions(path) and (sample := prefix_of(path).strip("_.- ")):
+        return safe_file_name(re.sub(r"[^\w-]+", "_", sample))
     while path.name in ("outs", "spatial", "binned_outputs", "segmented_outputs", "st") or path.name.startswith(
         ("square_", "tissue_pos")
     ):
