@@ -462,6 +462,10 @@ def test_a_clinical_table_joins_by_slide_or_by_patient(maps: Path, tmp_path: Pat
     assert slides.loc["P1-a", "tls_like"] == 1
     assert slides.loc["P1-b", "joins:B:T"] == _value(map_rows(_random(20, 1)), "joins", "B", "T")
     assert tables.facts["clinical_without_slide"] == ["P3"]
+    of_a_portal = tmp_path / "clinical.tsv"  # its case_id is no part of a slide's name
+    of_a_portal.write_text("case_id\tcase_submitter_id\tstage\n0f1e\tP1\tII\n9a8b\tP12\tIII\n")
+    tables = cohort_tables([maps], clinical=of_a_portal)
+    assert tables.slides.set_index("slide")["stage"].to_dict() == {"P1-a": "II", "P1-b": "II", "P12-a": "III"}
     by_slide = tmp_path / "slides.tsv"
     by_slide.write_text("slide\tage\nP1-b.svs\t71\nP12-a\t52\n")
     tables = cohort_tables([maps], clinical=by_slide)

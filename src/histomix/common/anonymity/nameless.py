@@ -89,8 +89,12 @@ def nameless_manifest(manifest: Mapping[str, Any], names: Pseudonyms | None = No
     return kept
 
 
-#: Columns of a sheet that name whose slide it is.
-PATIENT_KEYS = ("patient", "patient_id", "donor", "donor_id", "case", "case_id", "subject", "subject_id")
+#: Columns that name whose slide it is. In tables of TCGA and CPTAC a patient is a barcode or a submitter, beside a
+#: case_id that no slide is named after; in those of HTAN a participant.
+PATIENT_KEYS = (
+    "patient", "patient_id", "bcr_patient_barcode", "case_submitter_id", "submitter_id", "donor", "donor_id", "case",
+    "case_id", "subject", "subject_id", "participant", "participant_id",
+)  # fmt: skip
 
 
 def patient_fact(facts: Mapping[str, Any]) -> str:
