@@ -138,7 +138,7 @@ def _slide_table(composition: CompositionMap) -> dict[str, Any] | None:
     caption = f"Unit: {composition.unit}, over {counted(len(known), 'tile')} in scope. {reading.refers_to}"
     if any(map(math.isfinite, reading.slide_error.values())):
         caption += " ±: how far a slide's mean may be off, from slides of donors that were held out."
-    if "drawn" in columns:
+    if "drawn to training" in columns:
         caption += (
             " Drawn: the mean drawn to that of the training labels, by as much as those slides say; closer to the "
             "truth as a number, and no better for telling slides apart."
@@ -153,7 +153,7 @@ def _drawn(reading: Reading, means: pd.Series) -> dict[str, list[Any]]:
         return {}
     halves = reading.levels["shrunk_error"].loc[means.index]
     shown = zip(drawn, halves, strict=True)
-    return {"drawn": [(f"{mean:.3f}", _error(half)) if math.isfinite(mean) else "" for mean, half in shown]}
+    return {"drawn to training": [(f"{mean:.3f}", _error(half)) if math.isfinite(mean) else "" for mean, half in shown]}
 
 
 def _error(half_width: float) -> str:
