@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -328,3 +329,39 @@ def test_a_region_that_is_not_there_is_asked_of_its_file(tmp_path: Path) -> None
     pd.DataFrame({"x_px": [100.0, 300.0], "y_px": 100.0, "region": ["a", "b"]}).to_csv(path, index=False)
     with pytest.raises(InputError, match=r"regions\.csv: there is no region 'c'"):
         score_map(_map(np.full((24, 3), 1 / 3)), regions=path, expect={"c": ["T"]})
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        (lambda xy: xy, None),
+        (lambda xy: xy[:, ::-1], "x and y swapped"),
+        (lambda xy: [12 * SIDE, 0] + [-1, 1] * xy, "flipped left-right"),
+        (lambda xy: 12 * SIDE - xy, "rotated by 180 degrees"),
+        (lambda xy: xy * MPP, "as um"),
+        (lambda xy: xy / MPP, "as px"),
+    ],
+)
+def test_places_that_were_written_otherwise_are_told_and_the_score_stays(
+    counted: tuple[np.ndarray, Path], written: Callable[[np.ndarray], np.ndarray], words: str | None
+) -> None:
+    counts, path = counted
+    rng = np.random.default_rng(2)
+    shares = (counts + rng.uniform(0, 3, counts.shape)) / 20
+    composition = _map(shares / shares.sum(axis=1, keepdims=True))
+    facts = manifest_of(composition)
+    facts["slide"] |= {"width_px": 12 * SIDE, "height_px": 12 * SIDE}
+    composition.uns["manifest"] = json.dumps(facts)
+    cells = pd.read_csv(path)
+    cells[["x_px", "y_px"]] = np.asarray(written(cells[["x_px", "y_px"]].to_numpy()))
+    cells.to_csv(path, index=False)
+    found = score_map(composition, cells=path, spatial=False)
+    told = [note for note in found.summary["notes"] if "read otherwise" in note]
+    assert len(told) == (words is not None)
+    assert (found.table("truth").loc["map", "pearson"] > 0.6) == (words is None)
+    assert words is None or f"({words}: Pearson 0." in told[0]
+    # A map that has nothing to do with the cells agrees with no reading of them.
+    composition.X = rng.permutation(composition.X)
+    assert not any(
+        "read otherwise" in note for note in score_map(composition, cells=path, spatial=False).summary["notes"]
+    )

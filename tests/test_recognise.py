@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import anndata
 import numpy as np
@@ -10,9 +13,12 @@ import pandas as pd
 import pytest
 from packaging.version import Version
 
+import histomix as hm
 from histomix.abundance import Abundance, join_spots, read_abundance
 from histomix.abundance.vocabulary import Vocabulary
 from histomix.errors import LabelError
+
+from .conftest import Job
 
 KEYS = ["10x15", "10x16", "11x2"]
 #: anndata from 0.13 on writes no column with a slash, and older files have them.
@@ -263,3 +269,58 @@ def test_tables_of_breast_block_a(data_dir: Path) -> None:
         table = read_abundance(folder / name, "proportion")
         assert table.values.shape[1] in (8, 9)
         assert len(table.values) > 3000
+
+
+@pytest.mark.parametrize("unit", ["cells per spot", "proportion"])
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [
+        ("total", lambda table: table.sum(axis=1)),
+        ("All cells", lambda table: table.sum(axis=1).round(3)),
+        ("nuclei", lambda table: table.sum(axis=1) * 1.0005),
+        ("index", lambda table: np.arange(len(table))),
+        ("No.", lambda table: np.arange(len(table)) + 1.0),
+    ],
+)
+def test_a_column_that_sums_the_others_or_numbers_the_rows_is_no_cell_type(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, column: Callable[[pd.DataFrame], Any], unit: str
+) -> None:
+    table = pd.DataFrame(np.random.default_rng(0).gamma(1.0, 3.0, (9, 4)), columns=list("ABCD"))
+    table.index = pd.Index([f"{i}x1" for i in range(len(table))])
+    table = table.div(table.sum(axis=1), axis=0) if unit == "proportion" else table
+    for place in (0, 2, 4):
+        wide = table.copy()
+        wide.insert(place, name, column(table))
+        wide.to_csv(tmp_path / "labels.csv")
+        found = read_abundance(tmp_path / "labels.csv", unit)
+        pd.testing.assert_frame_equal(found.values, table, check_names=False)
+        assert found.provenance["left_out"] == [name] and f"the column '{name}' " in caplog.text
+
+
+def test_columns_that_only_look_like_sums_stay(tmp_path: Path) -> None:
+    twins = pd.DataFrame({"A": [7.0, 2, 3, 4, 5], "B": [7.0, 2, 3, 4, 5], "C": 0.0}, index=[f"{i}x1" for i in range(5)])
+    nearly = twins.assign(B=[1.0, 2, 3, 4, 6], C=[6.0, 0, 0, 0, 1])  # but for one spot
+    for table in (twins, nearly, twins[["A", "B"]]):
+        table.to_csv(tmp_path / "labels.csv")
+        assert list(read_abundance(tmp_path / "labels.csv", "cells per spot").values.columns) == list(table.columns)
+
+
+def test_a_table_without_a_header_is_refused(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).dirichlet(np.ones(3), 6)
+    table = pd.DataFrame(values, index=[f"{i}x1" for i in range(6)], columns=["A", "B", "C"])
+    table.to_csv(tmp_path / "labels.csv", header=False)
+    with pytest.raises(LabelError, match=r"has numbers for names.*header"):
+        read_abundance(tmp_path / "labels.csv", "proportion")
+    table.set_axis(["0", "1", "2"], axis=1).to_csv(tmp_path / "labels.csv")  # clusters may be called so
+    assert list(read_abundance(tmp_path / "labels.csv", "proportion").values.columns) == ["0", "1", "2"]
+
+
+def test_tables_of_sections_that_were_exchanged_are_refused(small_job: Job, tmp_path: Path) -> None:
+    shutil.copytree(small_job.labels, tmp_path / "labels")
+    for name in ("csv", "sd.csv", "reliability.csv"):
+        one, two = (tmp_path / "labels" / f"{section}.{name}" for section in ("P1S1", "P2S1"))
+        first, second = one.read_bytes(), two.read_bytes()
+        one.write_bytes(second)
+        two.write_bytes(first)
+    with pytest.raises(LabelError, match="holds the labels of section P2S1, not of P1S1"):
+        hm.read_labels(tmp_path / "labels")

@@ -14,7 +14,7 @@ import pandas as pd
 from scipy import sparse
 
 from ..common.strangers.annotated import RAW, X, find_counts, looks_whole
-from ..common.tables import read_numbers, to_numeric
+from ..common.tables import read_numbers, refuse_values_for_names
 from ..errors import LabelError
 from ..provenance import digest_bytes, digest_file
 from .abundance import examples
@@ -178,12 +178,7 @@ def check_reference(table: pd.DataFrame, source: str) -> pd.DataFrame:
                 where=source,
                 hint=f"Keep each {kind} once",
             )
-    if _are_fractions(table.columns):
-        raise LabelError(
-            f"has numbers for names of its cell types (such as '{table.columns[0]}')",
-            where=source,
-            hint="Give the table a header: the name of each cell type above its column",
-        )
+    refuse_values_for_names(table.columns, source)
     if not all(pd.api.types.is_numeric_dtype(dtype) for dtype in table.dtypes):
         raise LabelError("has columns that are not numeric", where=source, hint="Keep genes as index, then numbers")
     checked = table.astype(np.float64)
@@ -285,12 +280,6 @@ def average_cells(cells: AnnData, types: pd.Series) -> pd.DataFrame:
     average = sparse.csr_matrix((1 / sizes[codes], (codes, np.arange(cells.n_obs))), shape=(len(sizes), cells.n_obs))
     means = (average @ cells.X).toarray()
     return pd.DataFrame(means.T, index=cells.var_names, columns=types.cat.categories.astype(str))
-
-
-def _are_fractions(names: pd.Index) -> bool:
-    """Whether all names are numbers, not all of them whole: a row of values, not numbered clusters."""
-    values = to_numeric(pd.Series([str(name) for name in names])).to_numpy()
-    return bool(np.isfinite(values).all() and (values != np.rint(values)).any())
 
 
 def _read_h5ad(

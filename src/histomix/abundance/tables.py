@@ -33,6 +33,8 @@ _FACTS = (
     "normalised", "transposed", "left_out", "key_column", "keys_respelled", "derived_from", "source", "hierarchy",
 )  # fmt: skip
 
+#: In fewer rows a column may be a sum, or count, by chance.
+_FEWEST_ROWS = 5
 _log = logging.getLogger(__name__)
 
 
@@ -88,6 +90,7 @@ def read_abundance(
     declared, facts = _manifest_facts(path, digest)
     recognised.unit = recognised.unit or declared
     recognised.values = orient_table(recognised.values, recognised.notes, place)
+    _leave_out_sums(recognised, place)
     if recognised.notes:
         _log.info("%s: read as %s (%s)", place, recognised.name, recognised.notes)
     if unit and recognised.unit and unit != recognised.unit:
@@ -236,6 +239,14 @@ def _manifest_facts(path: Path, digest: str) -> tuple[str | None, dict[str, Any]
         return None, {}
     section = _table(sections[path.stem]) if isinstance(sections, dict) else {}
     if section.get("digest", digest) != digest:
+        others = sections if isinstance(sections, dict) else {}
+        owner = next((name for name, one in others.items() if _table(one).get("digest") == digest), None)
+        if owner is not None:
+            raise LabelError(
+                f"holds the labels of section {owner}, not of {path.stem}",
+                where=path,
+                hint=f"Give each table its own name again; {MANIFEST} says which is whose",
+            )
         _log.warning("%s: was changed since %s was written: what that says of it is left out", path, MANIFEST)
         return manifest["unit"], {}
     settings = dict(_table(manifest.get("settings")))
@@ -260,6 +271,24 @@ def _numbers(recognised: Recognised, path: Path) -> Recognised:
     recognised.sd = None if recognised.sd is None else to_numbers(recognised.sd, path)
     recognised.median = None if recognised.median is None else to_numbers(recognised.median, path)
     return recognised
+
+
+def _leave_out_sums(recognised: Recognised, place: str) -> None:
+    """Leave out a column that sums the others or numbers the rows, whatever it is called; it would be a cell type."""
+    values, n = recognised.values, len(recognised.values)
+    if n < _FEWEST_ROWS or values.shape[1] < 3 or not all(kind.kind in "biuf" for kind in values.dtypes):
+        return
+    numbers = values.to_numpy(np.float64)
+    total = numbers.sum(axis=1, keepdims=True)
+    sums = (np.abs(2 * numbers - total) <= 1e-3 * total).all(axis=0) & numbers.any(axis=0)
+    sums &= sums.sum() == 1  # of two that are the same and have nothing beside them, neither is
+    rows = np.arange(n)[:, None]
+    counts = (numbers == rows).all(axis=0) | (numbers == rows + 1).all(axis=0)
+    for found, what in ((sums, "is the sum of the others"), (counts, "only numbers the rows")):
+        for name in values.columns[found]:
+            _log.warning("%s: the column '%s' %s, and is left out", place, name, what)
+            recognised.notes["left_out"] = [*recognised.notes.get("left_out", []), str(name)]
+    recognised.values = values.loc[:, ~(sums | counts)]
 
 
 def _divide(recognised: Recognised, unit: str, vocabulary: Vocabulary | None, place: str) -> bool:

@@ -333,6 +333,23 @@ def numbers(table: pd.DataFrame, column: str, path: Path) -> np.ndarray:
     return values
 
 
+def refuse_values_for_names(names: pd.Index, where: str | Path) -> None:
+    """Refuse a row of values in the place of a header: all names are numbers, and not all whole, as clusters' are.
+
+    Raises
+    ------
+    LabelError
+        They are.
+    """
+    values = to_numeric(pd.Series([str(name) for name in names])).to_numpy()
+    if np.isfinite(values).all() and (values != np.rint(values)).any():
+        raise LabelError(
+            f"has numbers for names of its columns (such as '{names[0]}')",
+            where=where,
+            hint="Give the table a header: the name of each cell type above its column",
+        )
+
+
 def read_numbers(path: Path) -> pd.DataFrame:
     """Read a table of `read_cells` as float64.
 
@@ -352,7 +369,7 @@ def read_cells(path: Path) -> pd.DataFrame:
     Raises
     ------
     LabelError
-        The file cannot be read as text, or has ragged rows or repeated columns.
+        The file cannot be read as text, or has ragged rows, repeated columns or no header.
     """
     text = _lines(decode(read_bytes(path, LabelError), path, LabelError))
     header, _, body = text.partition("\n")
@@ -373,6 +390,7 @@ def read_cells(path: Path) -> pd.DataFrame:
             hint="Give a CSV or TSV with one name per column and numbers after the first column",
         )
     columns = pd.Index(names[1:])
+    refuse_values_for_names(columns, path)
     if not columns.is_unique:
         raise LabelError(
             f"has the column '{columns[columns.duplicated()][0]}' more than once", where=path, hint="Keep it once"

@@ -119,6 +119,9 @@ def _h5ad() -> list[tuple[str, Damage, str]]:
     return [
         *((f"x={value}", _values(_first(value)), ERROR) for value in (1e30, -0.5, np.inf, 7.0)),
         ("x=nan", _values(_first(np.nan)), EITHER),
+        # As good numbers as those that were there: only their digest tells.
+        ("x-scaled", _values(lambda values: values * 0.9), ERROR),
+        ("x-backwards", _values(lambda values: values[::-1]), ERROR),
         ("x-column-lost", _values(lambda values: values[:, :-1]), ERROR),
         ("x-row-lost", _values(lambda values: values[:-1]), ERROR),
         ("x-text", _values(lambda values: values.astype("S8")), ERROR),
@@ -143,10 +146,15 @@ def cases() -> Iterator[Case]:
     few = [
         one
         for one in _h5ad()
-        if one[0] in ("x=1e+30", "x=nan", "cut-0.5", "zeros-middle", "noise-middle", "empty", "no-obs/x_px")
+        if one[0] in ("x=1e+30", "x=nan", "x-scaled", "cut-0.5", "zeros-middle", "noise-middle", "empty", "no-obs/x_px")
     ]
     for verb in ("export-anndata", "score", "report"):
         yield from cases_of(_role(verb, "composition.h5ad"), few)
+    beside = [*of_bytes.BROKEN[::3], *of_bytes.LOST[:4], *of_bytes.flipped(1)]
+    for number, (verb, file) in enumerate(
+        zip(_VERBS, ("composition.csv", "tiles.geojson", "preview.jpg", "tissue.png", "not_read.png"), strict=True)
+    ):
+        yield from cases_of(_role(verb, file), [(name, damage, ERROR) for name, damage, _ in beside[number % 2 :: 2]])
     untold = [(name, damage, UNTOLD) for name, damage, _ in of_json.document(("state",), ("digests",), ("files",))]
     yield from cases_of(_role("cohort", "status.json"), untold[::2])
     yield from cases_of(_role("report", "status.json"), untold[1::3])

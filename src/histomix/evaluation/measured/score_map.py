@@ -26,6 +26,7 @@ from ..scores.scoring import score
 from ..spatial.summary import add_spatial
 from .blocks import BLOCKS, block_interval, block_of
 from .cells import cells_in_tiles, check_near, read_cells
+from .places import doubt_of_places
 from .read_regions import read_regions
 from .regions import score_regions
 
@@ -122,7 +123,8 @@ def score_map(
     if not read_ok.any():
         raise InputError("holds no tile that could be read", where=where, hint="Predict the slide again")
     mpp, unit = one.mpp, one.unit
-    size_px = tuple(float(manifest["slide"].get(side, np.inf)) for side in ("width_px", "height_px"))
+    width_px, height_px = (float(manifest["slide"].get(side, np.inf)) for side in ("width_px", "height_px"))
+    size_px = width_px, height_px
     relative = unit == RELATIVE and cells is not None
     if relative:
         unit = PROPORTION
@@ -147,9 +149,19 @@ def score_map(
         check_near(annotated[["x_px", "y_px"]].to_numpy(), size_px, "cells", os.fspath(cells))
         counted = cells_in_tiles(annotated, positions, count_um / mpp, min_cells=min_cells)
         notes += [*more, *counted.notes]
-        truth = _mapped(counted.counts.astype(np.float64), vocabulary, os.fspath(cells))
-        truth, predicted, more = _shared(truth, values.loc[truth.index], unit, os.fspath(cells))
+
+        def compared(counts: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+            mapped = _mapped(counts.astype(np.float64), vocabulary, os.fspath(cells))
+            return _shared(mapped, values.loc[mapped.index], unit, os.fspath(cells))
+
+        truth, predicted, more = compared(counted.counts)
         notes += more
+        notes += doubt_of_places(
+            annotated,
+            lambda some: compared(cells_in_tiles(some, positions, count_um / mpp, min_cells=min_cells).counts)[:2],
+            size_px,
+            mpp,
+        )
         scaled_to = None
         if unit != "proportion":
             truth, scaled_to, more = _scaled(truth, count_um, spot_um, (manifest.get("area") or {}).get("label_um2"))
