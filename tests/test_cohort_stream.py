@@ -96,3 +96,20 @@ def test_a_wide_table_is_written_in_stretches_that_are_told_of(tmp_path: Path, m
     assert [(done, total) for task, done, total in told if task == "cohort (slides)"] == [(n, 5) for n in range(6)]
     whole, parts = ((tmp_path / name / "slides.csv").read_bytes() for name in ("whole", "parts"))
     assert whole == parts and whole.count(b"\n") == 6
+
+
+def test_tables_that_will_be_large_say_so_at_the_first_map(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "histomix")
+    maps = many(tmp_path / "maps", 4, fragments=20)
+    cohort_tables(maps, tmp_path / "small", progress=False)
+    assert "tables of about" not in caplog.text
+    monkeypatch.setattr(tables, "_LARGE", 1000)
+    told: list[bool] = []
+    found = cohort_tables(maps, tmp_path / "large", progress=lambda *one: told.append("tables of about" in caplog.text))
+    assert told[0] and caplog.text.count("4 maps: tables of about") == 1
+    size = sum(path.stat().st_size for name, path in found.files.items() if name.startswith("cohort"))
+    with TidyFiles(tmp_path / "one") as files:
+        files.add(found.tidy[found.tidy["slide"] == "S0"])
+        assert 4 * files.size_bytes == pytest.approx(size, rel=0.25)

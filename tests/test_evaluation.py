@@ -777,6 +777,24 @@ def test_protocols_that_cannot_be(make_data: MakeData, folds: str, message: str)
         make_data(COHORT, linear(0.1)).run(folds=folds, progress=lambda *_: pytest.fail("work had begun"))
 
 
+def test_long_steps_are_told_of_and_end_and_the_summary_alone_is_written_again(
+    make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, list[tuple[int, int]]] = {}
+    written: list[str] = []
+    write = Evaluation._write
+    monkeypatch.setattr(
+        Evaluation, "_write", lambda self, folder, tables: written.append(folder.name) or write(self, folder, tables)
+    )
+    data = make_data(COHORT, linear(0.1))
+    out, heads = tmp_path / "out", ["mean", "ridge"]
+    data.run(heads=heads, out=out, spatial=True, progress=lambda task, *step: told.setdefault(task, []).append(step))
+    for task in ("look for copied tiles (sections)", "write labels (sections)", "write ridge (sections)"):
+        assert told[task] == [(done, 4) for done in range(5)]
+    assert sorted(written) == ["labels", *heads]
+    assert "spatial" in read_evaluation(out).summary
+
+
 def test_strict_refuses_before_any_fit_and_else_the_audit_stands_in_the_summary(make_data: MakeData) -> None:
     data = with_facts(make_data(COHORT, linear(0.5)), {}, {name: list(COHORT) for name in COHORT})
     with pytest.raises(InputError, match="label coupling: the labels of 4 of 4 test sections"):

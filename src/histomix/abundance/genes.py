@@ -165,7 +165,7 @@ def _species(kinds: list[pd.Index]) -> str | None:
 
 def _spelt_like(symbols: pd.Index) -> str | None:
     """Human symbols are in capitals (CD3E), those of the mouse begin with one (Cd3e); None where neither is so."""
-    letters = [name for name in map(str, symbols) if sum(mark.isalpha() for mark in name) > 1]
+    letters = [name for name in map(str, symbols) if sum(map(str.isalpha, name)) > 1]
     if not letters:
         return None
     if np.mean([name.isupper() for name in letters]) > _OF_ONE_KIND:

@@ -78,6 +78,12 @@ class TidyFiles:
             self._parquet.write_table(table.cast(self._parquet.schema))
 
     @property
+    def size_bytes(self) -> int:
+        """What is on disk so far."""
+        files = [self._csv, *([self._table] if self.reads_back else [])]
+        return sum(path.stat().st_size for path in files)
+
+    @property
     def reads_back(self) -> bool:
         """Whether what is written holds all digits, and every name as it is."""
         return "cohort (Parquet)" in self.written

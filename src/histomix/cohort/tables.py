@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 COLUMNS = ("slide", "patient", "level", "part", "measure", "cell_type", "other_type", "value", "unit", "good_for")
 _UNITS = {name: unit for name, (unit, _) in DEFINITIONS.items()}
 _CELL_SIZE_TOLERANCE = 0.01
+#: Tables of more bytes than this are told of before they are written.
+_LARGE = 500_000_000
 #: Cells of a table that are written between two words about it.
 _CELLS = 1 << 18
 _TABLES = ("cohort.csv", "slides.csv", "tls_like.csv", "cohort.parquet", "slides.parquet")
@@ -199,6 +201,9 @@ def cohort_tables(
                 tidy = private_frame(tidy, names)
             if files is not None:
                 files.add(tidy)
+                size = files.size_bytes * len(sources)
+                if len(sides) == 1 and size > _LARGE:
+                    logger.info("%s: tables of about %s MB", counted(len(sources), "map"), f"{size / 1e6:,.0f}")
             if files is None or not files.reads_back:
                 kept.append(tidy)
             if rule is not None and not (in_scope_only and composition.reading.statement):

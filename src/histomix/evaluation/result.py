@@ -142,12 +142,11 @@ class Evaluation:
             path.mkdir()
             parts = [part for part in (self.metrics, self.others) if len(part)]
             pd.concat(parts, ignore_index=True).to_csv(path / "metrics.csv", index=False, lineterminator="\n")
-            of_head = {path / "predictions" / head: tables for head, tables in self.predictions.items()}
-            written = {**of_head, path / "labels": self.labels, **({path / "truth": self.truth} if self.truth else {})}
-            for done, (place, tables) in enumerate(written.items()):
-                tell("write the tables", done, len(written))
-                self._write(place, tables)
-            tell("write the tables", len(written), len(written))
+            for head, tables in self.predictions.items():
+                self._write(path / "predictions" / head, tables)
+            self._write(path / "labels", self.labels)
+            if self.truth:
+                self._write(path / "truth", self.truth)
             digests = {file.relative_to(path).as_posix(): digest_file(file) for file in sorted(path.rglob("*.csv"))}
             self._write_summary(path, digests)
 
@@ -168,11 +167,13 @@ class Evaluation:
 
     def _write(self, folder: Path, tables: Tables) -> None:
         folder.mkdir(parents=True)
-        for section, table in tables.items():
+        for done, (section, table) in enumerate(tables.items()):
+            tell(f"write {folder.name} (sections)", done, len(tables))
             places = self.positions[section].loc[table.index, _COORDINATES]
             pd.concat([places, table], axis=1).to_csv(
                 folder / f"{section}.csv", index_label="spot", lineterminator="\n"
             )
+        tell(f"write {folder.name} (sections)", len(tables), len(tables))
 
 
 def check_folder(folder: str | os.PathLike[str]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...heads import TrainingSet
+from ...progress import tell
 from ..folds import Fold
 
 _log = logging.getLogger(__name__)
@@ -43,31 +44,38 @@ def near_tiles(training: TrainingSet, folds: list[Fold], seed: int = 0) -> list[
     """
     X = _standardised(training.X)
     section = np.asarray(training.section, dtype=str)
-    reduced = _components(X, seed)
+    reduced = _components(X, seed).astype(np.float64)
+    square = (reduced**2).sum(axis=1)
     copies = []
-    for fold in folds:
+    tested = [(fold, name) for fold in folds for name in dict.fromkeys(section[fold.test].tolist())]
+    for done, (fold, name) in enumerate(tested):
+        tell("look for copied tiles (sections)", done, len(tested))
         train = fold.train
-        for name in dict.fromkeys(section[fold.test].tolist()):
-            own = np.flatnonzero(section == name)
-            if len(own) < LEAST_TILES:
-                continue
-            rows = np.random.default_rng(seed).permutation(fold.test[section[fold.test] == name])[:_SAMPLE]
-            other = train[section[train] != name]  # neighbours in one section are alike without being copies
-            if not len(other):
-                continue
-            one = _near_in(X, reduced, rows, own, other)
-            if one is not None:
-                with_section, counts = np.unique(section[one.pop("rows")], return_counts=True)
-                partner = str(with_section[counts.argmax()])
-                copies.append({"fold": fold.name, "section": name, "with": partner, "n_checked": len(rows), **one})
+        own = np.flatnonzero(section == name)
+        if len(own) < LEAST_TILES:
+            continue
+        rows = np.random.default_rng(seed).permutation(fold.test[section[fold.test] == name])[:_SAMPLE]
+        other = train[section[train] != name]  # neighbours in one section are alike without being copies
+        if not len(other):
+            continue
+        one = _near_in(X, (reduced, square), rows, own, other)
+        if one is not None:
+            with_section, counts = np.unique(section[one.pop("rows")], return_counts=True)
+            partner = str(with_section[counts.argmax()])
+            copies.append({"fold": fold.name, "section": name, "with": partner, "n_checked": len(rows), **one})
+    tell("look for copied tiles (sections)", len(tested), len(tested))
     return copies
 
 
 def _near_in(
-    X: np.ndarray, reduced: np.ndarray, rows: NDArray[np.intp], own: NDArray[np.intp], other: NDArray[np.intp]
+    X: np.ndarray,
+    reduced: tuple[np.ndarray, np.ndarray],
+    rows: NDArray[np.intp],
+    own: NDArray[np.intp],
+    other: NDArray[np.intp],
 ) -> dict[str, Any] | None:
-    own_distance, own_row = _nearest(reduced, rows, own, exclude_self=True)
-    distance, row = _nearest(reduced, rows, other)
+    own_distance, own_row = _nearest(*reduced, rows, own, exclude_self=True)
+    distance, row = _nearest(*reduced, rows, other)
     usual = float(np.median(own_distance))
     candidates = np.flatnonzero(distance < NEAR * np.minimum(own_distance, usual))
     if not len(candidates):
@@ -97,15 +105,14 @@ def _components(X: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _nearest(
-    X: np.ndarray, rows: NDArray[np.intp], among: NDArray[np.intp], exclude_self: bool = False
+    X: np.ndarray, square: np.ndarray, rows: NDArray[np.intp], among: NDArray[np.intp], exclude_self: bool = False
 ) -> tuple[np.ndarray, NDArray[np.intp]]:
-    """Distance to, and row of, the nearest of some rows."""
-    A = X[rows].astype(np.float64)
+    """Distance to, and row of, the nearest of some rows; ``square`` is the squared length of each row."""
+    A = X[rows]
     best, place = np.full(len(rows), np.inf), np.zeros(len(rows), dtype=np.intp)
     for start in range(0, len(among), _CHUNK):
         part = among[start : start + _CHUNK]
-        B = X[part].astype(np.float64)
-        squared = (A**2).sum(axis=1)[:, None] + (B**2).sum(axis=1)[None] - 2 * A @ B.T
+        squared = square[rows, None] + square[None, part] - 2 * A @ X[part].T
         if exclude_self:
             squared[rows[:, None] == part[None]] = np.inf
         least = squared.argmin(axis=1)
