@@ -94,6 +94,17 @@ class TestPlacesOffTheSlide:
         with pytest.raises(InputError, match=r"20 of .* spots .* lie outside the image"):
             hm.predict(small_job.image, small_job.head, mpp=mpp, at=tmp_path / "many.csv")
 
+    def test_spots_in_um_or_of_a_smaller_image_are_told(self, job: Job, tmp_path: Path) -> None:
+        cohort = hm.read_cohort(job.sheet)
+        section, mpp = cohort.section(cohort.names[0], counts=False), cohort.rows[0].mpp
+        for scale in (1.0, 0.5):
+            places = section.spots_px * scale
+            table = pd.DataFrame(places, index=pd.Index(section.keys, name="spot"), columns=["x_px", "y_px"])
+            table.to_csv(tmp_path / "at.csv")
+            (result,) = predict_slides([job.image], job.head, tmp_path / "out", mpp=mpp, at=tmp_path / "at.csv")
+            told = [remark for remark in result.remarks if "the spots that were given do not fit this slide" in remark]
+            assert len(told) == (scale != 1.0)
+
     def test_places_and_a_stride_are_not_both_asked_for(self, small_job: Job, tmp_path: Path) -> None:
         self.spots(small_job, 0).to_csv(tmp_path / "at.csv")
         asked = {"mpp": 0.5, "at": tmp_path / "at.csv", "stride_um": 28.0}

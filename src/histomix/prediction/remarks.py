@@ -59,6 +59,8 @@ def remarks_of(
     upsampling = plan.facts["slide"]["upsampling"]
     if upsampling > 1.05:
         remarks.append(f"tiles are interpolated, {upsampling:.2f} times finer than the slide")
+    if misplaced := plan.facts.get("misplaced"):
+        remarks.append(f"the spots that were given do not fit this slide: {misplaced}")
     if empty := _without_tiles(plan):
         remarks.append(
             f"no tile lies in {counted(len(empty), 'region')} that was to be predicted: {', '.join(empty)} (elsewhere, "
