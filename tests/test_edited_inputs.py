@@ -94,6 +94,17 @@ class TestPlacesOffTheSlide:
         with pytest.raises(InputError, match=r"20 of .* spots .* lie outside the image"):
             hm.predict(small_job.image, small_job.head, mpp=mpp, at=tmp_path / "many.csv")
 
+    def test_spots_in_um_or_of_a_smaller_image_are_told(self, job: Job, tmp_path: Path) -> None:
+        cohort = hm.read_cohort(job.sheet)
+        section, mpp = cohort.section(cohort.names[0], counts=False), cohort.rows[0].mpp
+        for scale in (1.0, 0.5):
+            places = section.spots_px * scale
+            table = pd.DataFrame(places, index=pd.Index(section.keys, name="spot"), columns=["x_px", "y_px"])
+            table.to_csv(tmp_path / "at.csv")
+            (result,) = predict_slides([job.image], job.head, tmp_path / "out", mpp=mpp, at=tmp_path / "at.csv")
+            told = [remark for remark in result.remarks if "the spots that were given do not fit this slide" in remark]
+            assert len(told) == (scale != 1.0)
+
     def test_places_and_a_stride_are_not_both_asked_for(self, small_job: Job, tmp_path: Path) -> None:
         self.spots(small_job, 0).to_csv(tmp_path / "at.csv")
         asked = {"mpp": 0.5, "at": tmp_path / "at.csv", "stride_um": 28.0}
@@ -123,6 +134,27 @@ class TestRegions:
         assert regions.at(pd.Index(["a", "b", "c"]), xy).tolist() == ["whole", "inner", None]
         assert regions.classes == {"whole": "Tissue", "inner": "Tumour"}
 
+    def test_a_region_without_a_tile_is_named(
+        self, small_job: Job, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """One lies elsewhere, one under another of its size, and one is smaller than a tile."""
+        places = {"whole": (0, 900), "again": (0, 900), "away": (5000, 6000), "dot": (500, 501)}
+        features = [self.square(name, None, *ends) for name, ends in places.items()]
+        path = tmp_path / "regions.geojson"
+        path.write_text(json.dumps({"type": "FeatureCollection", "features": features}), encoding="utf-8")
+        mpp = hm.read_cohort(small_job.sheet).rows[0].mpp
+        (result,) = predict_slides([small_job.image], small_job.head, tmp_path / "out", mpp=mpp, regions=path)
+        held = set(hm.CompositionMap.open(result.folder).adata.obs["region"])
+        assert len(held) == 1
+        told = [remark for remark in result.remarks if remark.startswith("no tile lies in 3 regions")]
+        assert told and all(name in told[0] for name in set(places) - held)
+        assert not any(name in told[0] for name in held)
+        score = hm.score_map(result.folder, regions=path, out=tmp_path / "score")
+        told = [note for note in score.summary["notes"] if note.startswith("no tile lies in 3 regions")]
+        assert told and all(name in told[0] for name in set(places) - held)
+        # Of one region of which nothing was expected there is no metric, and the evaluation is read all the same.
+        assert hm.read_evaluation(tmp_path / "score").metrics.empty
+
 
 def test_maps_of_one_name_are_not_written_over_each_other(small_job: Job, tmp_path: Path) -> None:
     mpp = hm.read_cohort(small_job.sheet).rows[0].mpp
@@ -132,6 +164,21 @@ def test_maps_of_one_name_are_not_written_over_each_other(small_job: Job, tmp_pa
     with pytest.raises(InputError, match="two maps are called"):
         export_maps([tmp_path / "a", tmp_path / "b"], "csv", tmp_path / "x")
     assert not (tmp_path / "x").exists()
+
+
+def test_a_map_of_another_slide_of_the_name_is_not_replaced_without_a_word(
+    small_job: Job, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mpp = hm.read_cohort(small_job.sheet).rows[0].mpp
+    for number, row in enumerate(hm.read_cohort(small_job.sheet).rows):
+        slide = tmp_path / str(number) / "slide.tif"
+        slide.parent.mkdir()
+        slide.write_bytes(Path(str(row.image)).read_bytes())
+        for again in (False, True):
+            caplog.clear()
+            predict_slides([slide], small_job.head, tmp_path / "out", mpp=mpp)
+            told = f"{tmp_path / 'out' / 'slide'}: the map there is of another slide" in caplog.text
+            assert told == (number == 1 and not again)
 
 
 def test_a_dense_map_is_scored_as_its_tiles(small_job: Job, tmp_path: Path) -> None:

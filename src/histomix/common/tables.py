@@ -344,7 +344,7 @@ def refuse_values_for_names(names: pd.Index, where: str | Path) -> None:
     values = to_numeric(pd.Series([str(name) for name in names])).to_numpy()
     if np.isfinite(values).all() and (values != np.rint(values)).any():
         raise LabelError(
-            f"has numbers for names of its columns (such as '{names[0]}')",
+            f"has numbers for names of its cell types (such as '{names[0]}')",
             where=where,
             hint="Give the table a header: the name of each cell type above its column",
         )

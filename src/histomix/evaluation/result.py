@@ -140,7 +140,8 @@ class Evaluation:
         check_folder(folder)
         with atomic_path(folder) as path:
             path.mkdir()
-            parts = [part for part in (self.metrics, self.others) if len(part)]
+            # One region of which nothing was expected has no metric: the table has its header.
+            parts = [part for part in (self.metrics, self.others) if len(part)] or [self.metrics]
             pd.concat(parts, ignore_index=True).to_csv(path / "metrics.csv", index=False, lineterminator="\n")
             for head, tables in self.predictions.items():
                 self._write(path / "predictions" / head, tables)
@@ -253,7 +254,7 @@ def read_evaluation(folder: str | os.PathLike[str]) -> Evaluation:
 
 def _require_numbers(table: pd.DataFrame, columns: Sequence[str], path: Path, *, gaps: bool = False) -> None:
     for name in columns:
-        values = table[name].to_numpy() if name in table else np.array([None])
+        values = table[name].to_numpy(float if table.empty else None) if name in table else np.array([None])
         if values.dtype.kind not in "iuf" or not (np.isfinite(values) | (gaps & np.isnan(values))).all():
             what = f"holds something else than numbers in the column {name}"
             raise InputError(what, where=path, hint="Run histomix evaluate again")

@@ -25,6 +25,7 @@ from ..spots.alignment.check import MAX_OUTSIDE
 from ..spots.alignment.extent import outside, outside_text
 from .areas import knows_fat, planned_areas
 from .job import FEATURES_FORMAT, Settings
+from .misplaced import doubt_of_spots
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -246,6 +247,7 @@ def plan_tiles(
             raise _no_tissue(slide, spec, mask, readable)
     else:
         tiles, keys = _at_spots(slide, spec, mask, spots)
+        facts["misplaced"] = doubt_of_spots(slide, mask, spots)
     xy_px = np.stack([tiles["x_px"], tiles["y_px"]], axis=1)
     tiles["fragment"] = fragment_at(labels, mask.mpp, xy_px, slide.mpp)
     tiles["region"] = region_at(regions, xy_px)

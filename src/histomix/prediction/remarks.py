@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..common.words import counted
 from ..maps.areas import areas_sentence
 from ..maps.reading import scope_statement
 
@@ -58,7 +59,21 @@ def remarks_of(
     upsampling = plan.facts["slide"]["upsampling"]
     if upsampling > 1.05:
         remarks.append(f"tiles are interpolated, {upsampling:.2f} times finer than the slide")
+    if misplaced := plan.facts.get("misplaced"):
+        remarks.append(f"the spots that were given do not fit this slide: {misplaced}")
+    if empty := _without_tiles(plan):
+        remarks.append(
+            f"no tile lies in {counted(len(empty), 'region')} that was to be predicted: {', '.join(empty)} (elsewhere, "
+            "on no tissue, smaller than a tile, or under a smaller region that took the tiles)"
+        )
     return remarks + _of_tissue(plan, areas, magnified)
+
+
+def _without_tiles(plan: Plan) -> list[str]:
+    """Names of the regions that were asked for and of which the map has nothing."""
+    names = [str(name) for name in plan.facts["regions"] or []]
+    held = {names[number] for number in np.unique(plan.tiles["region"]) if 0 <= number < len(names)}
+    return [name for name in dict.fromkeys(names) if name not in held]
 
 
 def _of_tissue(plan: Plan, areas: Mapping[str, float], magnified: bool) -> list[str]:

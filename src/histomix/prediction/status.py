@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import logging
 import os
 import socket
 import time
@@ -20,6 +21,7 @@ from ..slides import is_remote
 from ..slides.files import slide_digest, slide_state
 from .job import Settings, SlideJob, SlideResult
 
+_log = logging.getLogger(__name__)
 _EVERY_S = 2.0
 #: What the status of a slide that is not to be named says: nothing with a name, a path, a date or foreign words in it.
 _NAMELESS = (
@@ -115,6 +117,7 @@ class Status:
         known = before.get("state_of_slide") or {}
         state = slide_digest(self.job.path, None if self.job.verify else known_state(self.job, known))
         if state["digest"] != before["digests"].get("slide"):
+            _log.warning("%s: the map there is of another slide, or of this one before it changed", self.job.folder)
             return None
         if sealed_state(self.job, state) != known:
             self.amend(state_of_slide=sealed_state(self.job, state))

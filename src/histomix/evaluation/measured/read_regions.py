@@ -57,6 +57,13 @@ class Regions:
         """Class of each drawn region that has one, by its name."""
         return {one.name: one.group for one in self.polygons if one.group}
 
+    @property
+    def all_names(self) -> list[str]:
+        """Names of all regions that were drawn or written, whether a tile lies in them or not."""
+        given = [one.name for one in self.polygons] + [name for named in self.keys for name in named.values()]
+        named = dict.fromkeys(str(name) for name in [*given, *self.names])
+        return [name for name in named if name.strip().lower() not in _NOWHERE]
+
     def at(
         self, keys: pd.Index, xy_px: Array, reach_px: float = 0.0, bounds_px: tuple[float, float] = (0.0, 0.0)
     ) -> NDArray[np.object_]:

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ...common.metrics import auroc
+from ...common.words import counted
 from ...errors import InputError
 from ..spatial.domains import DOMAINS, composition_domains, partition_agreement
 from .blocks import block_interval
@@ -56,6 +57,8 @@ def score_regions(
     known = np.array([name is not None for name in names])
     groups = pd.Series(names[known]).value_counts()
     notes = [f"{int((~known).sum()):,} of {len(values):,} tiles lie in no region"] if (~known).any() else []
+    if empty := [name for name in drawn.all_names if name not in groups.index]:
+        notes.append(f"no tile lies in {counted(len(empty), 'region')} that the file names: {', '.join(empty)}")
     if len(groups) < 2:
         # One region alone: what lies outside of it is all that it can be told from.
         notes.append(f"there is one region ({groups.index[0]}): the tiles outside of it are taken as not in it")
