@@ -6,6 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(VERSION)
 
+# Where Python may keep nothing that it compiled, every process compiles torch and pandas anew: seconds each.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: install demo test test-slow torture kills lint bench clients heads clean
 
 install: $(STAMP)
