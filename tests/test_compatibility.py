@@ -21,7 +21,7 @@ from histomix.embedding import features as stored_features
 from histomix.errors import FeatureError, HeadError, InputError
 from histomix.heads.cards.card import FORMAT as HEAD_FORMAT
 from histomix.prediction import predict_slides
-from histomix.provenance import digest_json
+from histomix.provenance import digest_file, digest_json
 
 from .conftest import Job
 
@@ -175,5 +175,9 @@ def test_a_newer_map_is_refused_by_every_verb_that_opens_maps(
 
 @pytest.mark.parametrize("open_map", OPENERS)
 def test_a_map_without_a_format_is_opened(open_map: Callable[[Path, Job], None], map_folder: Path, job: Job) -> None:
-    _change_manifest(map_folder / "composition.h5ad", format=None, something_new=1)
+    path, status = map_folder / "composition.h5ad", map_folder / "status.json"
+    _change_manifest(path, format=None, something_new=1)
+    told = json.loads(status.read_text())  # who wrote it so said so
+    told["file_digests"][path.name] = digest_file(path)
+    status.write_text(json.dumps(told))
     open_map(map_folder, job)
