@@ -305,6 +305,15 @@ def test_columns_that_only_look_like_sums_stay(tmp_path: Path) -> None:
         assert list(read_abundance(tmp_path / "labels.csv", "cells per spot").values.columns) == list(table.columns)
 
 
+@pytest.mark.parametrize(("times", "unit"), [(1, "proportion"), (10, "cells per spot")])
+def test_a_type_that_is_half_of_every_spot_stays(tmp_path: Path, times: float, unit: str) -> None:
+    rest = np.random.default_rng(0).dirichlet(np.ones(2), 9) / 2
+    table = pd.DataFrame(rest * times, index=[f"{i}x1" for i in range(9)], columns=["T", "B"])
+    table.insert(0, "Tumour", 0.5 * times)
+    table.to_csv(tmp_path / "labels.csv")
+    assert list(read_abundance(tmp_path / "labels.csv", unit).values.columns) == ["Tumour", "T", "B"]
+
+
 def test_a_table_without_a_header_is_refused(tmp_path: Path) -> None:
     values = np.random.default_rng(0).dirichlet(np.ones(3), 6)
     table = pd.DataFrame(values, index=[f"{i}x1" for i in range(6)], columns=["A", "B", "C"])

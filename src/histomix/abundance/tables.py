@@ -16,7 +16,7 @@ from ..common.storage import h5ad
 from ..common.tables import read_cells, read_numbers, to_numbers
 from ..errors import LabelError
 from ..provenance import atomic_path, digest_file, read_json, write_json
-from .abundance import Abundance, check_unit
+from .abundance import SUM_TOLERANCE, Abundance, check_unit
 from .by_section import Labels
 from .recognise import Recognised, orient_table, recognise_h5ad, recognise_table
 from .vocabulary import Vocabulary
@@ -282,6 +282,10 @@ def _leave_out_sums(recognised: Recognised, place: str) -> None:
     total = numbers.sum(axis=1, keepdims=True)
     sums = (np.abs(2 * numbers - total) <= 1e-3 * total).all(axis=0) & numbers.any(axis=0)
     sums &= sums.sum() == 1  # of two that are the same and have nothing beside them, neither is
+    # A type that is half of every spot is no total: a total varies, or it is that of shares or per cents.
+    whole = [(np.abs(numbers - one) <= SUM_TOLERANCE * one).all(axis=0) for one in (1, 100)]
+    sums &= (np.ptp(numbers, axis=0) > 0) | np.any(whole, axis=0)
+    sums &= bool((np.abs(total - 1) > SUM_TOLERANCE).any())
     rows = np.arange(n)[:, None]
     counts = (numbers == rows).all(axis=0) | (numbers == rows + 1).all(axis=0)
     for found, what in ((sums, "is the sum of the others"), (counts, "only numbers the rows")):
