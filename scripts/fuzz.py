@@ -29,8 +29,8 @@ import numpy as np
 import pandas as pd
 
 with atheris.instrument_imports(include=["histomix", "json", "csv", "yaml"]):
+    from histomix.abundance.number_tables import read_cells
     from histomix.abundance.tables import read_abundance
-    from histomix.common.tables import read_cells
     from histomix.embedding.features import build_features, read_feature_file, write_features
     from histomix.encoders.card_file import read_card_file
     from histomix.errors import HistomixError

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from histomix.abundance.number_tables import read_numbers
 from histomix.cohort.clinical import read_clinical
 from histomix.common.tables import (
     column_names,
     header_of,
     read_columns,
-    read_numbers,
     read_table,
     read_values,
     to_numeric,

@@ -14,12 +14,12 @@ import pandas as pd
 from scipy import sparse
 
 from ..common.strangers.annotated import RAW, X, find_counts, looks_whole
-from ..common.tables import read_numbers, refuse_values_for_names
 from ..errors import LabelError
 from ..provenance import digest_bytes, digest_file
 from .abundance import examples
 from .deconvolve.checks import check_counts, says_logarithms
 from .groups import coarser_column
+from .number_tables import read_numbers, refuse_values_for_names
 from .recognise import spot_keys
 from .tables import read_h5ad
 

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 
 from ..common.storage import h5ad
-from ..common.tables import read_cells, read_numbers, to_numbers
 from ..errors import LabelError
 from ..provenance import atomic_path, digest_file, read_json, write_json
 from .abundance import SUM_TOLERANCE, Abundance, check_unit
 from .by_section import Labels
+from .number_tables import read_cells, read_numbers, to_numbers
 from .recognise import Recognised, orient_table, recognise_h5ad, recognise_table
 from .vocabulary import Vocabulary
 

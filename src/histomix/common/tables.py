@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..errors import InputError, LabelError, MissingExtraError, SectionError, missing_of
+from ..errors import InputError, MissingExtraError, SectionError, missing_of
 from ..provenance import refuse_pipe
 from . import words
 from .memory import available_memory
@@ -90,7 +90,7 @@ def decode(content: bytes, path: Path, error: type[InputError] = SectionError) -
     return text
 
 
-def _lines(text: str) -> str:
+def plain_lines(text: str) -> str:
     """The text with one kind of line end: Windows ends lines with two characters, old Macs with the other one."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
@@ -104,7 +104,7 @@ def csv_rows(text: str, path: Path, error: type[InputError] = SectionError) -> l
         An ``error``: a quote lacks its partner, or a cell is longer than any cell.
     """
     try:
-        rows = list(csv.reader(io.StringIO(_lines(text))))
+        rows = list(csv.reader(io.StringIO(plain_lines(text))))
     except csv.Error as reason:
         raise error(f"cannot be read as CSV ({reason})", where=path, hint="Copy or save the file again") from reason
     return [[cell.strip() for cell in row] for row in rows if row]
@@ -135,7 +135,7 @@ def header_of(path: Path) -> list[str]:
 def _header(path: Path, *_state: int) -> tuple[str, ...]:
     """The header of a file as it is; a folder's tables are asked for theirs by one format after the other."""
     lines = _start(path, 1)
-    return tuple(_names(lines[0])) if lines else ()
+    return tuple(names_in(lines[0])) if lines else ()
 
 
 def first_rows(path: Path, most: int) -> list[list[str]]:
@@ -147,7 +147,7 @@ def first_rows(path: Path, most: int) -> list[list[str]]:
         The file is absent, unreadable or damaged, or is no text table.
     """
     header, *lines = _start(path, most + 1) or [""]
-    return [_names(line, separator(header)) for line in lines if line.strip()]
+    return [names_in(line, separator(header)) for line in lines if line.strip()]
 
 
 def _start(path: Path, n_lines: int) -> list[str]:
@@ -171,7 +171,8 @@ def columns_or_none(path: Path) -> list[str] | None:
         return None
 
 
-def _names(line: str, mark: str | None = None) -> list[str]:
+def names_in(line: str, mark: str | None = None) -> list[str]:
+    """Names in the first line of a table, without quotes and outer spaces; ``mark`` is between them (None: guess)."""
     mark = separator(line) if mark is None else mark
     if '"' not in line:
         return [name.strip() for name in line.split(mark)]
@@ -252,7 +253,7 @@ def read_columns(path: Path, names: Sequence[str]) -> pd.DataFrame:
 
 
 def _parse(path: Path, error: type[InputError], **options: Any) -> pd.DataFrame:
-    text = _lines(decode(read_bytes(path, error), path, error))
+    text = plain_lines(decode(read_bytes(path, error), path, error))
     _require_last_row(text, path, error)
     # Python's own reading of numbers: pandas' runs out of its memory on exponents beyond an int of C.
     options = {"sep": separator(text.partition("\n")[0]), "float_precision": "round_trip", **options}
@@ -331,87 +332,3 @@ def numbers(table: pd.DataFrame, column: str, path: Path) -> np.ndarray:
             hint="Fill in the number or remove the row",
         )
     return values
-
-
-def refuse_values_for_names(names: pd.Index, where: str | Path) -> None:
-    """Refuse a row of values in the place of a header: all names are numbers, and not all whole, as clusters' are.
-
-    Raises
-    ------
-    LabelError
-        They are.
-    """
-    values = to_numeric(pd.Series([str(name) for name in names])).to_numpy()
-    if np.isfinite(values).all() and (values != np.rint(values)).any():
-        raise LabelError(
-            f"has numbers for names of its cell types (such as '{names[0]}')",
-            where=where,
-            hint="Give the table a header: the name of each cell type above its column",
-        )
-
-
-def read_numbers(path: Path) -> pd.DataFrame:
-    """Read a table of `read_cells` as float64.
-
-    Raises
-    ------
-    LabelError
-        As `read_cells`, or the table holds a cell that is not a number.
-    """
-    return to_numbers(read_cells(path), path)
-
-
-def read_cells(path: Path) -> pd.DataFrame:
-    """Read a CSV or TSV, gzipped or not, with every cell as text; the first column becomes the index.
-
-    The header may name the first column, leave its name empty, or leave it out as R does. Names lose outer spaces.
-
-    Raises
-    ------
-    LabelError
-        The file cannot be read as text, or has ragged rows, repeated columns or no header.
-    """
-    text = _lines(decode(read_bytes(path, LabelError), path, LabelError))
-    header, _, body = text.partition("\n")
-    names = _names(header)
-    try:
-        # Every cell as text: keys such as 007 stay what they are, and no gene called NA turns into a gap.
-        cells = pd.read_csv(io.StringIO(body), sep=separator(header), header=None, dtype=str, na_filter=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise LabelError(
-            f"cannot be read as a table ({error})", where=path, hint="Check that the file is a whole CSV or TSV"
-        ) from error
-    if cells.shape[1] == len(names) + 1:
-        names = ["", *names]
-    if cells.shape[1] != len(names) or len(names) < 2:
-        raise LabelError(
-            f"has {len(names)} column names for {cells.shape[1]} columns",
-            where=path,
-            hint="Give a CSV or TSV with one name per column and numbers after the first column",
-        )
-    columns = pd.Index(names[1:])
-    refuse_values_for_names(columns, path)
-    if not columns.is_unique:
-        raise LabelError(
-            f"has the column '{columns[columns.duplicated()][0]}' more than once", where=path, hint="Keep it once"
-        )
-    return cells.iloc[:, 1:].set_axis(columns, axis=1).set_axis(cells[0].str.strip().to_numpy(), axis=0)
-
-
-def to_numbers(text: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Turn the cells of a table into float64; LabelError names the first that is no finite number."""
-    try:
-        # Not pd.to_numeric, which is off in the last digit: what was written is what is read.
-        numbers = text.to_numpy(dtype=np.float64)
-    except ValueError:
-        numbers = text.apply(to_numeric).to_numpy(dtype=np.float64)
-    wrong = np.argwhere(~np.isfinite(numbers))
-    if len(wrong):
-        row, column = wrong[0]
-        raise LabelError(
-            f"row {row + 2}, column '{text.columns[column]}': '{text.to_numpy()[row, column]}' is not a number "
-            f"({len(wrong)} such cells)",
-            where=path,
-            hint="Keep one column of names, then columns of finite numbers without gaps",
-        )
-    return pd.DataFrame(numbers, index=text.index, columns=text.columns)

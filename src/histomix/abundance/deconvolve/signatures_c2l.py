@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ...common.tables import read_numbers
 from ...errors import InputError, LabelError
 from ...progress import Progress
 from ...provenance import atomic_path, digest_file, digest_json, read_json, versions, write_json
 from ..groups import coarser_column
+from ..number_tables import read_numbers
 from ..signatures import Signatures, average_cells, check_reference, read_cells, set_aside
 from .cell2location import most_specific_genes
 from .svi import UNFINISHED, Checkpoint, Plan, fit_guide, isolated_torch, moments
