@@ -174,7 +174,7 @@ def race_runtimes(threads: int, cache: Path, rounds: int, large: bool) -> None:
                 print(f"| {name} | {runtime} | {error.what} | | | | |")
         if not first:
             del contenders["torch"]  # the built-in network is a graph: there is no model in torch
-        side, count = original.card.size_px, {"built-in CNN": 64, "ViT-S/16": 16}.get(name, 2)
+        side, count = original.card.size_px, {"built-in CNN": 64, "ViT-S/16": 32}.get(name, 8)
         tiles = np.resize(trial_tiles(side, 8), (count, side, side, 3))
         wall: dict[str, list[float]] = {runtime: [] for runtime in contenders}
         used: dict[str, list[float]] = {runtime: [] for runtime in contenders}
