@@ -218,3 +218,26 @@ def test_the_focus_of_what_cannot_be_measured_is_not_known() -> None:
     assert focus_facts(np.full(4, np.nan), np.ones(4, bool)) is None
     assert focus_facts(np.array([-6.8, -6.8, -2, -2]), np.array([False, False, True, True]))["words"] == ""
     assert CompositionMap(made(focus="soft", scale_check=3)).reading.remarks == []
+
+
+def test_a_map_says_that_its_head_was_trained_on_the_slide(job: Job, tmp_path: Path) -> None:
+    again, another = tmp_path / "again.tif", tmp_path / "another.tif"
+    again.write_bytes(job.image.read_bytes())
+    another.write_bytes(job.image.read_bytes() + b"\0")
+    known, new = hm.predict_slides([again, another], job.head, tmp_path / "maps", anonymise=True, progress=False)
+    assert "the head was trained on this very slide: its map tests nothing" in known.remarks
+    assert not any("very slide" in words for words in new.remarks)
+    maps = [hm.CompositionMap.open(one.folder) for one in (known, new)]
+    assert [bool(one.reading.seen) for one in maps] == [True, False]
+    assert maps[0].reading.seen in maps[0].reading.remarks
+    truth = tmp_path / "cells.csv"
+    pd.DataFrame({"x_px": [300.0, 310.0], "y_px": 300.0, "cell_type": maps[0].cell_types[0]}).to_csv(truth, index=False)
+    notes = hm.score_map(known.folder, cells=truth, donor="another", out=tmp_path / "score").summary["notes"]
+    assert any("very slide" in note for note in notes)
+
+
+def test_a_head_whose_card_lists_no_slides_says_nothing_of_them(job: Job) -> None:
+    head = hm.load_head(job.head)
+    del head.card["training"]["slides"]
+    manifest = manifest_of(hm.predict(job.image, head))
+    assert "this_slide" not in manifest["head"]["training"] and CompositionMap(made(**manifest)).reading.seen == ""

@@ -84,6 +84,16 @@ def training_limit(n_donors: object, n_sections: object) -> str:
     return text
 
 
+def seen_slide(training: object) -> str:
+    """What to say of the map of a slide that its head was trained on, in a sentence; "" of another, or if not known."""
+    if not (isinstance(training, Mapping) and training.get("this_slide") is True):
+        return ""
+    return (
+        "The head was trained on this very slide: its map agrees with the truth better than that of a slide which the "
+        "head has not seen, and tests nothing."
+    )
+
+
 def head_limits(head: Mapping[str, Any]) -> list[str]:
     """Sentences to be said of every map of a head: that its tissue is made, that its training donors are few.
 

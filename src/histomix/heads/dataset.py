@@ -55,6 +55,8 @@ class TrainingSet:
         Gives the pixels of rows by their number; None where a section of the sheet has no image.
     shifts
         By section, how embeddings moved in other stains, for each encoder; sections without are left out.
+    slides
+        By section, the digest of its slide's content; sections whose features do not tell it are left out.
     """
 
     X: np.ndarray
@@ -69,6 +71,7 @@ class TrainingSet:
     dropped: dict[str, dict[str, int]] = field(default_factory=dict)
     tiles: CohortTiles | None = None
     shifts: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    slides: dict[str, str] = field(default_factory=dict)
 
     def stain_damping(self, rows: np.ndarray | None = None) -> StainDamping | None:
         """What a head fitted on these rows looks past; None where the features do not tell."""
@@ -148,7 +151,9 @@ def assemble(
     tiles = _tiles(cohort, sections, blocks[0], encoders[0], np.repeat(np.arange(len(parts)), counts), xy_um)
     shifts = {name: found for name in sections if (found := _shifts([block[name] for block in blocks])) is not None}
     facts = {"encoders": encoders}
-    return TrainingSet(X, Y, keys, section, donor, xy_um, cell_types, unit, facts, dropped, tiles, shifts)
+    prints = {name: feature_manifest(blocks[0][name])["slide"].get("digest") for name in sections}
+    slides = {name: str(digest) for name, digest in prints.items() if digest}
+    return TrainingSet(X, Y, keys, section, donor, xy_um, cell_types, unit, facts, dropped, tiles, shifts, slides)
 
 
 def _shifts(tables: Sequence[AnnData]) -> list[np.ndarray] | None:

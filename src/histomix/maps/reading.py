@@ -19,6 +19,7 @@ from ..common.words import (
     few,
     few_trained_on,
     head_limits,
+    seen_slide,
     sentence,
     whole_percent,
 )
@@ -65,6 +66,8 @@ class Reading:
         What to say where the um per px cannot be right; else "".
     focus
         What to say of a slide that is soft or out of focus; else "".
+    seen
+        What to say of a slide that the head was trained on; else "".
     refers_short
         The same in a few words, for a legend.
     good_for
@@ -84,6 +87,7 @@ class Reading:
     limits: str = ""
     scale: str = ""
     focus: str = ""
+    seen: str = ""
     good_for: dict[str, str] = field(default_factory=dict)
     levels: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=LEVELS, dtype=float))
 
@@ -105,8 +109,8 @@ class Reading:
 
     @property
     def remarks(self) -> list[str]:
-        """What may be wrong with the slide itself: its um per px, its focus."""
-        return [words for words in (self.scale, self.focus) if words]
+        """What may be wrong with the slide itself: its um per px, its focus, that the head knows it."""
+        return [words for words in (self.scale, self.focus, self.seen) if words]
 
     @property
     def notes(self) -> list[str]:
@@ -137,6 +141,7 @@ def reading_of(
         str(manifest.get("limits") or " ".join(head_limits(head))),
         scale=_words(manifest.get("scale_check")),
         focus=_words(manifest.get("focus")),
+        seen=seen_slide(head.get("training")),
         good_for=dict(good_for),
         levels=levels.apply(pd.to_numeric, errors="coerce").astype(float),  # a map may come from elsewhere
     )

@@ -349,11 +349,19 @@ def _no_tissue(slide: Slide, spec: TileSpec, mask: TissueMask, readable: TissueM
     )
 
 
+def knows_slide(plan: Plan, head: Head) -> bool | None:
+    """Whether the head was trained on this slide, by its content; None where the head's card does not tell."""
+    slides = head.card["training"].get("slides")
+    return plan.facts["slide"]["digest"] in slides.values() if isinstance(slides, dict) and slides else None
+
+
 def manifest_of(plan: Plan, head: Head, more: Mapping[str, Any]) -> dict[str, Any]:
     """What the map says of itself, with ``more``; without donors where that says that the map is anonymised."""
     names = ("name", "digest", "head", "encoders", "encoder_licences", "tissue")
     # Of the training only what is asked of a map: how much it was, and whether a donor had a part in it.
     training = {name: value for name, value in head.card["training"].items() if name in (*TRAINING_COUNTS, "donors")}
+    if (seen := knows_slide(plan, head)) is not None:
+        training["this_slide"] = seen
     facts = {
         "format": MAP_FORMAT,
         **{name: plan.facts[name] for name in ("slide", "tile", "places", "cell_px", "grid", "regions", "fragments")},

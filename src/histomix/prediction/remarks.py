@@ -10,10 +10,10 @@ import numpy as np
 from ..common.words import counted
 from ..maps.areas import areas_sentence
 from ..maps.reading import scope_statement
+from .plan import Plan, knows_slide
 
 if TYPE_CHECKING:
     from ..heads import Head
-    from .plan import Plan
 
 #: Where less than this share of the tissue is read, it is said what became of the rest.
 _MOST_IS_READ = 0.75
@@ -56,6 +56,8 @@ def remarks_of(
         remarks.append(str(focus["words"]))
     if unreadable:
         remarks.append(f"{unreadable:,} of {len(plan):,} tiles could not be read")
+    if knows_slide(plan, head):
+        remarks.append("the head was trained on this very slide: its map tests nothing")
     upsampling = plan.facts["slide"]["upsampling"]
     if upsampling > 1.05:
         remarks.append(f"tiles are interpolated, {upsampling:.2f} times finer than the slide")

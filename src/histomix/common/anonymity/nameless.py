@@ -43,7 +43,7 @@ _MANIFEST = (
 _SLIDE = (*("file", "fingerprint", "digest", "width_px", "height_px", "mpp", "mpp_source", "upsampling", "bounds_px"),)
 _HEAD = ("name", "digest", "head", "encoders", "encoder_licences", "tissue", "training")
 #: What was trained on, in numbers.
-TRAINING_COUNTS = ("n_spots", "n_sections", "n_donors", "spot_diameter_um", "cell_types_without_labels")
+TRAINING_COUNTS = ("n_spots", "n_sections", "n_donors", "spot_diameter_um", "cell_types_without_labels", "this_slide")
 #: Keys of spots that platforms give: barcodes, bins, places of a grid, small numbers.
 _PLATFORM_KEY = re.compile(r"\d+(\.\d+)?x\d+(\.\d+)?|[ACGT]{8,}(-\d{1,2})?|s_\d+um_\d+_\d+(-\d{1,2})?|\d{1,5}")
 #: Names shorter than this, and short numbers, are no use for finding anybody, and are words of any text.

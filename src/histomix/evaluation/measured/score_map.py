@@ -319,6 +319,8 @@ def _seen(manifest: Mapping[str, Any], donor: str | None) -> list[str]:
     """What can be said of whether the head was trained on this tissue."""
     training = (manifest.get("head") or {}).get("training") or {}
     donors = [str(one) for one in training.get("donors", [])]
+    if training.get("this_slide") is True:
+        return ["optimistic: the head was trained on this very slide"]
     if donor is None:
         return ["whose tissue this is was not said (--donor), so nothing shows that the head was not trained on it"]
     if not donors:

@@ -244,6 +244,7 @@ def _training_facts(training: TrainingSet, labels: Mapping[str, Abundance]) -> d
         "n_donors": len(donors),
         "donors": donors,
         "sections": dict(zip(sections.tolist(), counts.tolist(), strict=True)),
+        "slides": training.slides,
         "dropped": training.dropped,
         "cell_types_without_labels": absent,
         "labels": sources,
