@@ -287,6 +287,8 @@ def test_maps_are_found_in_folders_of_them(folder: Path, tmp_path: Path) -> None
     (tmp_path / "empty").mkdir()
     with pytest.raises(MapError, match="holds no composition map"):
         find_maps([tmp_path / "empty"])
+    with pytest.raises(MapError, match="there is no such folder"):
+        find_maps([tmp_path / "no folder"])
     for path in (tmp_path, tmp_path / "none", tmp_path / "none.h5ad"):
         with pytest.raises(MissingFileError, match="there is no composition map"):
             hm.CompositionMap.open(path)

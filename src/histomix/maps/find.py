@@ -39,7 +39,7 @@ def find_maps(sources: MapSource | Sequence[MapSource]) -> list[Path | Compositi
     Raises
     ------
     MapError
-        A folder holds no map, or a table is none.
+        There is no such folder, it holds no map, or a table is none.
     """
     maps: list[Path | CompositionMap] = []
     for source in as_list(sources):
@@ -48,6 +48,8 @@ def find_maps(sources: MapSource | Sequence[MapSource]) -> list[Path | Compositi
             continue
         folder = Path(source)
         here = maps_in(folder)
+        if not folder.exists():
+            raise MapError("there is no such folder", where=folder, hint="Check the path")
         if not here:
             raise MapError("holds no composition map", where=folder, hint="Give folders made by histomix predict")
         maps += here
