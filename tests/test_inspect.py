@@ -203,6 +203,7 @@ def test_for_a_person(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "name"),
     [("S1/outs", "S1"), ("S1/outs/spatial", "S1"), ("x/C3_selection.tsv", "C3"), ("x/a b.zarr", "a_b"),
+     ("x/alignment_table_MOB1.tsv", "MOB1"), ("S3/spots.tsv", "S3"), ("x/spots_A1.csv", "A1"), ("x/spots", "spots"),
      ("CON/outs", safe_file_name("CON")), ("S2/outs/binned_outputs/square_008um", "S2")],
 )  # fmt: skip
 def test_names_of_sections(tmp_path: Path, path: str, name: str) -> None:

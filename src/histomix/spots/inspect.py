@@ -33,6 +33,8 @@ from .sheet_text import csv_text
 from .single_cells import describe_single_cells
 
 _MAX_ENTRIES = 200
+#: What names of files of spots say beside the section's.
+_OF_SPOTS = r"(alignment_table|spots?|positions|coordinates|coords|selection)"
 _SEVERAL = "a folder of several things that histomix knows"
 _NO_OPTIONS: Mapping[str, str] = {}
 #: What formats say of sections without counts.
@@ -211,6 +213,7 @@ def section_of(path: Path, described: Description, images: Sequence[Path], files
 def section_name(path: Path) -> str:
     """A name for the section at ``path``: of a folder called outs or spatial, that of the folder around it.
 
+    Of ``alignment_table_MOB1.tsv`` or ``C3_selection.tsv`` what is left without these words; of ``spots.tsv`` its folder.
     Of positions with the sample before the name that Space Ranger gives, as archives keep them, the sample.
     """
     path = path.resolve()
@@ -221,7 +224,10 @@ def section_name(path: Path) -> str:
     ):
         path = path.parent
     name = path.name.partition(".")[0] if path.is_file() or path.suffix == ".zarr" else path.name
-    plain = re.sub(r"[^\w-]+", "_", name.removesuffix("_selection")).strip("_")
+    if path.is_file() and re.fullmatch(_OF_SPOTS, name, re.IGNORECASE):
+        name = path.parent.name
+    name = re.sub(rf"^{_OF_SPOTS}[_-](?=.)|(?<=.)[_-]{_OF_SPOTS}$", "", name, flags=re.IGNORECASE)
+    plain = re.sub(r"[^\w-]+", "_", name).strip("_")
     return safe_file_name(plain or "section")
 
 
