@@ -213,7 +213,7 @@ def section_of(path: Path, described: Description, images: Sequence[Path], files
 def section_name(path: Path) -> str:
     """A name for the section at ``path``: of a folder called outs or spatial, that of the folder around it.
 
-    Of ``alignment_table_MOB1.tsv`` or ``C3_selection.tsv`` what is left without these words; of ``spots.tsv`` its folder.
+    Of ``alignment_table_MOB1.tsv`` or ``C3_selection.tsv`` the rest; of ``spots.tsv`` its folder.
     Of positions with the sample before the name that Space Ranger gives, as archives keep them, the sample.
     """
     path = path.resolve()
