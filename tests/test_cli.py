@@ -166,8 +166,11 @@ def test_help_and_version_from_a_fresh_process() -> None:
 
 
 @pytest.mark.once
-def test_a_hub_encoder_from_a_local_file_beside_the_built_in_one(small_job: Job, tmp_path: Path) -> None:
+def test_a_hub_encoder_from_a_local_file_beside_the_built_in_one(
+    small_job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The real architecture, random weights in the hub's format: embed, join with the built-in features, predict."""
+    monkeypatch.setattr("histomix.embedding.other_scales.SAMPLE", 2)  # a large network, and not what is asked here
     import timm
     import torch
     from safetensors.torch import save_file
@@ -179,7 +182,7 @@ def test_a_hub_encoder_from_a_local_file_beside_the_built_in_one(small_job: Job,
     model = timm.create_model(card(name).architecture, num_classes=0, **card(name).arguments)
     save_file(model.state_dict(), tmp_path / "model.safetensors")
     embed = ["embed", small_job.sheet, "--encoder", name, "--weights", tmp_path, "--out", tmp_path / "features"]
-    code, _, err = histomix(*embed)
+    code, _, err = histomix(*embed, "--runtime", "torch")
     assert code == 0, err
     both = ["--features", small_job.features, "--features", tmp_path / "features", "--labels", small_job.labels]
     code, out, err = histomix("train", small_job.sheet, *both, "--head", "ridge", "--out", tmp_path / "head", "--json")
