@@ -310,16 +310,26 @@ def refuse_pipe(path: str | os.PathLike[str], error: type[InputError] = InputErr
         )
 
 
-def parse_json(text: str | bytes) -> Any:
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; of a name that is there twice, readers take one or the other."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        again = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"an object has '{again[:100]}' twice")
+    return value
+
+
+def parse_json(text: str | bytes, *, unique: bool = False) -> Any:
     """The value of a JSON text.
 
     Raises
     ------
     ValueError
-        It is no JSON, or nested deeper than can be read.
+        It is no JSON, nested deeper than can be read, or (with ``unique``) an object in it has a name twice.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_unique if unique else None)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
@@ -336,7 +346,7 @@ def read_json(
     """
     try:
         refuse_pipe(path)
-        value = parse_json(Path(path).read_text(encoding="utf-8"))
+        value = parse_json(Path(path).read_text(encoding="utf-8"), unique=True)
     except InputError:
         raise
     except FileNotFoundError as error:

@@ -217,3 +217,8 @@ def check_sparse(data: AnnData) -> None:
                 matrix.check_format(full_check=True)
             except ValueError as error:
                 raise ValueError(f"{name} is no whole sparse matrix: {error}") from error
+            stored = matrix.nnz
+            # Of two numbers for one place, some programs show the sum, others one of them.
+            matrix.sum_duplicates()
+            if matrix.nnz < stored:
+                raise ValueError(f"{name} is no whole sparse matrix: it has two numbers for one place")
