@@ -87,7 +87,9 @@ class ZarrImage:
             self._folders = [path / item["path"] for item in multiscale["datasets"]]
             first, shapes = self._levels[0], [level.shape for level in self._levels]
         except _FAULTS as error:
-            raise SlideError(f"cannot be opened ({error})", where=path, hint="Copy the store again") from error
+            # What the language says of a value of another kind tells nobody anything.
+            told = error if isinstance(error, OSError | ValueError) else "its metadata are not those of an image"
+            raise SlideError(f"cannot be opened ({told})", where=path, hint="Copy the store again") from error
         plain = sorted(axes) == ["c", "x", "y"] and all(len(shape) == 3 and min(shape) > 0 for shape in shapes)
         if not plain or first.shape[axes.index("c")] not in (3, 4) or first.dtype != np.uint8:
             raise SlideError(
@@ -168,7 +170,7 @@ class ZarrImage:
         for axis, start, stop in zip(self._order, (top, left), (bottom, right), strict=False):
             spans[axis] = range(start // side[axis], (stop - 1) // side[axis] + 1)
         for place in itertools.product(*spans):
-            if not (folder / source.metadata.encode_chunk_key(place)).exists():
+            if not (folder / source.metadata.encode_chunk_key(place)).is_file():
                 (y, height), (x, width) = ((place[axis] * side[axis], side[axis]) for axis in self._order[:2])
                 yield x, y, min(width, source.shape[self._order[1]] - x), min(height, source.shape[self._order[0]] - y)
 
