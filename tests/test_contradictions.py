@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from histomix.errors import InputError, SectionError, SlideError, SlideReadError
 from histomix.evaluation.measured.read_regions import read_regions
 from histomix.provenance import read_json
 from histomix.slides import open_slide, tissue_mask
+from histomix.spots.formats.tenx.matrix import read_matrix
 from histomix.spots.formats.tenx.positions import read_positions, read_scalefactors
 from histomix.spots.readers import read_section_spots
 
@@ -149,3 +151,41 @@ def test_levels_that_show_different_pictures(
         tissue_mask(slide)
     with open_slide(tmp_path / "other.tif") as slide, pytest.raises(SlideError, match="its levels show different"):
         tissue_mask(slide)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "value", "words"),
+    [
+        ("integer", "4", None), ("real", "4.0", None), ("real", "4e0", None),
+        ("integer", "4.5", r"'\.' among numbers that are integer"), ("integer", "1e3", "'e' among"),
+        ("integer", "1,5", "',' among"), ("real", "1,5", "',' among"), ("real", "0x1F", "'x' among"),
+        ("integer", "-4", "'-' among"), ("pattern", "4", "is pattern and general"), ("complex", "4 1", "is complex"),
+    ],
+)  # fmt: skip
+def test_a_matrix_whose_numbers_are_not_of_its_kind(
+    tmp_path: Path, kind: str, value: str, words: str | None, packed: bool
+) -> None:
+    text = f"%%MatrixMarket matrix coordinate {kind} general\n% by 10x, in 2020\n2 2 2\n1 1 {value}\n2 2 5\n"
+    for name, content in (("matrix.mtx", text), ("barcodes.tsv", "A-1\nC-1\n"), ("features.tsv", "g1\tG1\ng2\tG2\n")):
+        data = content.encode()
+        (tmp_path / f"{name}{'.gz' * packed}").write_bytes(gzip.compress(data) if packed else data)
+    if words is None:
+        assert read_matrix(tmp_path).matrix.toarray().tolist() == [[4, 0], [0, 5]]
+        return
+    with pytest.raises(SectionError, match=words):
+        read_matrix(tmp_path)
+
+
+@pytest.mark.parametrize("values", [np.ones(18, bool), np.ones(18, np.complex128)])
+def test_matrices_that_are_no_counts(tmp_path: Path, values: np.ndarray) -> None:
+    write_h5ad(tmp_path / "t.h5ad", spots(layers := sparse.csr_matrix(np.ones((9, 2), np.float32))))
+    with h5py.File(tmp_path / "t.h5ad", "r+") as file:
+        del file["X/data"]
+        file["X/data"] = values
+    with pytest.raises(SectionError, match=rf"has no counts \(X is of the type {values.dtype}\)"):
+        read_section_spots(tmp_path / "t.h5ad", "h5ad", with_counts=True)
+    data = spots(layers, counts=layers)
+    data.X = layers.astype(bool)
+    write_h5ad(tmp_path / "u.h5ad", data)
+    assert read_section_spots(tmp_path / "u.h5ad", "h5ad", with_counts=True).adata.X.sum() == 18

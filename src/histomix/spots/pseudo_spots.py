@@ -87,7 +87,7 @@ def cells_in_spots(
 def assigned(cell_types: pd.Series) -> pd.Series:
     """Cell types as text, None for cells that have none (names in `UNASSIGNED`, in any case)."""
     names = cell_types.astype(object).where(cell_types.notna(), "").astype(str)
-    names = names.map({name: plain_name(name) for name in names.unique()})
+    names = names.map({name: plain_name(name) for name in names.unique()}).astype(str)
     # As objects: the strings of pandas 3 would turn None into NaN.
     return names.astype(object).mask(names.str.lower().isin(UNASSIGNED), None)
 
