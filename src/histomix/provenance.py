@@ -145,13 +145,20 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(holder, ignore_errors=True)
 
 
-def require_folder(path: str | os.PathLike[str]) -> None:
+def require_folder(path: str | os.PathLike[str], own: str | None = None) -> None:
     """Find out before long work whether ``path`` is a folder, or can become one.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    own
+        What every ``manifest.json`` of such a folder has: one without it is of another command, and would be lost.
 
     Raises
     ------
     InputError
-        Something else is there, or above it, or no folder can have this name.
+        Something else is there, or above it, or no folder can have this name; or it is the folder of another command.
     """
     hint = "Choose another --out"
     try:
@@ -162,6 +169,14 @@ def require_folder(path: str | os.PathLike[str]) -> None:
         raise InputError(f"cannot be a folder ({getattr(error, 'strerror', error)})", where=path, hint=hint) from error
     if not Path(path).is_dir():
         raise InputError("is a file, not a folder", where=path, hint=hint)
+    if own is not None:
+        try:
+            manifest = read_json(Path(path) / "manifest.json")
+        except InputError:  # none, or one that is lost already
+            return
+        if own not in manifest:
+            what = "holds the results of another command, whose manifest.json would be replaced"
+            raise InputError(what, where=path, hint=hint)
 
 
 def require_writable(path: str | os.PathLike[str]) -> None:

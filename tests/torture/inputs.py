@@ -140,7 +140,7 @@ def cell_table(room: Path) -> None:
 def h5ad_cells(room: Path) -> None:
     """Cells in AnnData."""
     table = cells()
-    obs = pd.DataFrame({"cell_type": pd.Categorical(table["cell_type"])}, index=table.index)
+    obs = pd.DataFrame({"cell_type": pd.Categorical(table["cell_type"])}, index=list(table.index))
     counts = sparse.csr_matrix(_counts(len(obs)).astype(np.float32))
     places = {"spatial": table[["x_px", "y_px"]].to_numpy()}
     ad.AnnData(counts, obs=obs, var=pd.DataFrame(index=GENES), obsm=places).write_h5ad(room / "cells.h5ad")

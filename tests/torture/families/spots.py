@@ -186,7 +186,7 @@ def _h5ad_of_cells() -> list[tuple[str, Damage, str]]:
         ("types-beyond", codes(100), ERROR),
         ("types-below", codes(-5), ERROR),
         ("types-missing", codes(-1), EITHER),
-        *of_hdf5.lost("obs/cell_type", "obs/cell_type/categories", "obsm/spatial", "obsm"),
+        *of_hdf5.lost("obs/cell_type/categories"),
     ]
 
 
