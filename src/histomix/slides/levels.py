@@ -78,4 +78,4 @@ def _agreement(slide: Slide, x_px: float, y_px: float, mpp: float) -> tuple[floa
     spread = [part.std() for part in means]
     if min(spread) < 1:
         return 0.0, max(spread)
-    return float(np.corrcoef(means)[0, 1]), max(spread)
+    return float(np.corrcoef(means[0], means[1])[0, 1]), max(spread)
