@@ -94,7 +94,9 @@ class TestPlacesOffTheSlide:
         with pytest.raises(InputError, match=r"20 of .* spots .* lie outside the image"):
             hm.predict(small_job.image, small_job.head, mpp=mpp, at=tmp_path / "many.csv")
 
-    def test_spots_in_um_or_of_a_smaller_image_are_told(self, job: Job, tmp_path: Path) -> None:
+    def test_spots_in_um_or_of_a_smaller_image_are_told(
+        self, job: Job, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
         cohort = hm.read_cohort(job.sheet)
         section, mpp = cohort.section(cohort.names[0], counts=False), cohort.rows[0].mpp
         for scale in (1.0, 0.5):
@@ -104,6 +106,9 @@ class TestPlacesOffTheSlide:
             (result,) = predict_slides([job.image], job.head, tmp_path / "out", mpp=mpp, at=tmp_path / "at.csv")
             told = [remark for remark in result.remarks if "the spots that were given do not fit this slide" in remark]
             assert len(told) == (scale != 1.0)
+            caplog.clear()
+            hm.predict(job.image, job.head, mpp=mpp, at=tmp_path / "at.csv", progress=False)
+            assert [record.args[1] for record in caplog.records if record.args] == list(result.remarks)
 
     def test_places_and_a_stride_are_not_both_asked_for(self, small_job: Job, tmp_path: Path) -> None:
         self.spots(small_job, 0).to_csv(tmp_path / "at.csv")

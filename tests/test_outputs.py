@@ -210,3 +210,17 @@ def test_the_report_never_replaces_a_folder_of_other_files(page: tuple[Path, str
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
     path, _ = page
     assert write_report([job.head], path.parent) == path
+
+
+def test_a_folder_of_another_command_is_not_written_over(job: Job, tmp_path: Path) -> None:
+    """Labels and features each have a manifest.json, without which they are no longer what they were."""
+    reference = job.sheet.parent / "reference.csv"
+    for name, own in (("labels", {"encoder": {}}), ("features", {"unit": "proportion"})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").write_text(json.dumps(own))
+    for use in (
+        lambda: hm.label(job.sheet, reference=reference, out=tmp_path / "labels"),
+        lambda: hm.embed(job.sheet, out=tmp_path / "features"),
+    ):
+        with pytest.raises(InputError, match="holds the results of another command"):
+            use()

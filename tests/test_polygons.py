@@ -31,6 +31,11 @@ def read(folder: Path, content: Any) -> list[tuple[int, Any, float]]:
         ({"type": "GeometryCollection", "geometries": [SQUARE, SQUARE]}, [(1, {}, 100.0), (2, {}, 100.0)]),
         ({"type": "FeatureCollection", "features": None}, []),
         ({"type": "GeometryCollection", "geometries": None}, []),
+        # QuPath writes what a shape of several kinds is made of as a collection.
+        (
+            {**FEATURE, "geometry": {"type": "GeometryCollection", "geometries": [SQUARE, {"type": "Point"}]}},
+            [(1, {"name": "A"}, 100.0)],
+        ),
         # A feature without a place, as QuPath and GeoJSON allow, and properties that are none.
         ([{**FEATURE, "geometry": None}, FEATURE], [(2, {"name": "A"}, 100.0)]),
         ({**FEATURE, "properties": None}, [(1, {}, 100.0)]),
@@ -53,6 +58,12 @@ def test_a_ring_may_be_open_and_have_heights(tmp_path: Path) -> None:
 def test_what_is_no_ring_of_numbers_is_refused(tmp_path: Path, ring: Any) -> None:
     with pytest.raises(InputError, match="feature 2 is no polygon of numbers"):
         read(tmp_path, [FEATURE, {**FEATURE, "geometry": {"type": "Polygon", "coordinates": [ring]}}])
+
+
+@pytest.mark.parametrize("parts", [None, 3, "ab", [None], [{"type": "Polygon", "coordinates": None}]])
+def test_a_collection_that_holds_none_is_refused(tmp_path: Path, parts: Any) -> None:
+    with pytest.raises(InputError, match="feature 1 is no polygon of numbers"):
+        read(tmp_path, {**FEATURE, "geometry": {"type": "GeometryCollection", "geometries": parts}})
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from histomix.errors import SectionError, SlideError, SlideReadError
 from histomix.slides import open_slide
 from histomix.slides.readers.zarr import ZarrImage, image_names, open_spatialdata_image
 from histomix.slides.slide import Slide
+from histomix.spots import read_spots
 from histomix.spots.formats import SpotFile, find_format, load_format
 from histomix.spots.readers import read_section_spots
 
@@ -296,3 +298,37 @@ def test_a_store_opens_as_a_slide(store: Path, tmp_path: Path) -> None:
             assert (slide.width_px, slide.height_px, slide.mpp) == (560, 400, 0.5)
     with pytest.raises(SlideError, match="is a folder, not a slide"):
         open_slide(tmp_path, 0.5)
+
+
+def test_an_image_that_is_laid_on_a_point_is_refused(store: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(store, tmp_path / "flat.zarr"))
+    facts = json.loads((path / "images" / "he" / "zarr.json").read_text())
+    for one in facts["attributes"]["ome"]["multiscales"][0]["coordinateTransformations"]:
+        one["affine"] = [[0.0] * 4] * 3
+    (path / "images" / "he" / "zarr.json").write_text(json.dumps(facts))
+    with pytest.raises(SectionError, match="makes a line or a point of it"):
+        _read(path)
+
+
+@pytest.mark.parametrize("part", ["X/data", "obsm/spatial"])
+def test_a_table_that_lost_a_chunk_is_refused(tmp_path: Path, part: str) -> None:
+    """It would be read as zeros: counts of nothing, or spots in the corner."""
+    path = _store(tmp_path / "s.zarr")
+    with_places = AnnData(
+        sparse.csr_matrix(np.eye(3, dtype=np.float32)),
+        obsm={"spatial": np.ones((3, 2))},
+        obs=pd.DataFrame(index=list("abc")),
+    )
+    with_places.write_zarr(tmp_path / "t.zarr")
+    for whole, read in (
+        (path / "tables" / "table", lambda: _read(path)),
+        (tmp_path / "t.zarr", lambda: read_spots(tmp_path / "t.zarr")),
+    ):
+        read()
+        if (array := whole / part).is_dir():
+            chunk = next(
+                one for one in array.rglob("*") if one.is_file() and one.name not in ("zarr.json", ".zarray", ".zattrs")
+            )
+            chunk.unlink()
+            with pytest.raises(SectionError, match=f"lacks 1 of the chunks of .*{part}"):
+                read()

@@ -166,7 +166,7 @@ def test_damaged_files(tmp_path: Path) -> None:
     (tmp_path / "cut.h5ad").write_bytes(b"\x89HDF\r\n\x1a\n")
     assert "cannot be read as h5ad" in as_download_error(read_spots, tmp_path / "cut.h5ad")
     ragged = _written(tmp_path / "r.csv", "spot,x_px,y_px\na,1,2\nb,1,2,3\n")
-    assert "cannot be read as a table" in as_download_error(read_spots, ragged)
+    assert "row 3 has 4 cells, and the table 3 columns" in as_download_error(read_spots, ragged)
 
 
 @pytest.mark.parametrize(

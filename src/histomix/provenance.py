@@ -145,13 +145,20 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(holder, ignore_errors=True)
 
 
-def require_folder(path: str | os.PathLike[str]) -> None:
+def require_folder(path: str | os.PathLike[str], own: str | None = None) -> None:
     """Find out before long work whether ``path`` is a folder, or can become one.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    own
+        What every ``manifest.json`` of such a folder has: one without it is of another command, and would be lost.
 
     Raises
     ------
     InputError
-        Something else is there, or above it, or no folder can have this name.
+        Something else is there, or above it, or no folder can have this name; or it is the folder of another command.
     """
     hint = "Choose another --out"
     try:
@@ -162,6 +169,14 @@ def require_folder(path: str | os.PathLike[str]) -> None:
         raise InputError(f"cannot be a folder ({getattr(error, 'strerror', error)})", where=path, hint=hint) from error
     if not Path(path).is_dir():
         raise InputError("is a file, not a folder", where=path, hint=hint)
+    if own is not None:
+        try:
+            manifest = read_json(Path(path) / "manifest.json")
+        except InputError:  # none, or one that is lost already
+            return
+        if own not in manifest:
+            what = "holds the results of another command, whose manifest.json would be replaced"
+            raise InputError(what, where=path, hint=hint)
 
 
 def require_writable(path: str | os.PathLike[str]) -> None:
@@ -310,16 +325,26 @@ def refuse_pipe(path: str | os.PathLike[str], error: type[InputError] = InputErr
         )
 
 
-def parse_json(text: str | bytes) -> Any:
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; of a name that is there twice, readers take one or the other."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        again = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"an object has '{again[:100]}' twice")
+    return value
+
+
+def parse_json(text: str | bytes, *, unique: bool = False) -> Any:
     """The value of a JSON text.
 
     Raises
     ------
     ValueError
-        It is no JSON, or nested deeper than can be read.
+        It is no JSON, nested deeper than can be read, or (with ``unique``) an object in it has a name twice.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_unique if unique else None)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
@@ -336,7 +361,7 @@ def read_json(
     """
     try:
         refuse_pipe(path)
-        value = parse_json(Path(path).read_text(encoding="utf-8"))
+        value = parse_json(Path(path).read_text(encoding="utf-8"), unique=True)
     except InputError:
         raise
     except FileNotFoundError as error:

@@ -63,7 +63,7 @@ def warm() -> None:
     libraries = (
         "anndata contourpy h5py imagecodecs onnx onnxruntime pandas.io.formats.csvs PIL.GifImagePlugin "
         "PIL.PpmImagePlugin pyarrow.parquet pydantic.type_adapter pydicom scipy.cluster.vq shapely skimage.color "
-        "skimage.measure._find_contours skimage.measure._regionprops tifffile torch typer._adapters"
+        "skimage.measure._find_contours skimage.measure._regionprops tifffile torch typer._adapters zarr"
     )
     for name in libraries.split():
         importlib.import_module(name)

@@ -40,7 +40,8 @@ def labels_of(sheet: str = "sheet.csv") -> pd.DataFrame:
     import histomix as hm
 
     tables = []
-    for section in hm.read_cohort(sheet):
+    cohort = hm.read_cohort(sheet)
+    for section in (cohort.section(name, counts=False) for name in cohort.names):
         found = pd.read_csv(Path("out") / f"{section.name}.csv", index_col=0, dtype={0: str})
         found[["x_px", "y_px"]] = pd.DataFrame(section.spots_px, index=list(section.keys)).reindex(found.index)
         tables.append(found.set_axis(section.name + ":" + found.index.astype(str)))

@@ -137,6 +137,15 @@ def cell_table(room: Path) -> None:
     cells().to_csv(room / "cells.csv")
 
 
+def h5ad_cells(room: Path) -> None:
+    """Cells in AnnData."""
+    table = cells()
+    obs = pd.DataFrame({"cell_type": pd.Categorical(table["cell_type"])}, index=list(table.index))
+    counts = sparse.csr_matrix(_counts(len(obs)).astype(np.float32))
+    places = {"spatial": table[["x_px", "y_px"]].to_numpy()}
+    ad.AnnData(counts, obs=obs, var=pd.DataFrame(index=GENES), obsm=places).write_h5ad(room / "cells.h5ad")
+
+
 def xenium(kind: str) -> Callable[[Path], object]:
     """Xenium's folder, its cells in Parquet or CSV."""
 

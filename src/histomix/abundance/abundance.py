@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..common.naming import OWN_COLUMNS
+from ..common.naming import OWN_COLUMNS, plain_name
 from ..errors import LabelError
 from ..spots import LABEL_UNITS
 
@@ -248,6 +248,9 @@ def examples(names: pd.Index, count: int = 3) -> str:
 def _checked(table: pd.DataFrame, what: str, where: str | None) -> pd.DataFrame:
     if table.empty:
         raise LabelError(f"the {what} table is empty", where=where, hint="Give one row per spot, one column per type")
+    table = table.rename(columns=plain_name)
+    if "" in table.columns:
+        raise LabelError("a column has no name", where=where, hint="Name its cell type, or leave the column out")
     for names, kind in ((table.index, "spot key"), (table.columns, "cell type")):
         if not names.is_unique:
             raise LabelError(
@@ -273,7 +276,7 @@ def _checked(table: pd.DataFrame, what: str, where: str | None) -> pd.DataFrame:
             hint="Keep the spot key and one column of numbers per cell type",
         )
     checked = table.astype(np.float64)
-    checked.index, checked.columns = checked.index.astype(str), checked.columns.astype(str)
+    checked.index = checked.index.astype(str)
     faults = ~(np.isfinite(checked.to_numpy()) & (checked.to_numpy() >= 0))
     if faults.any():
         row, column = np.argwhere(faults)[0]
@@ -288,7 +291,7 @@ def _checked(table: pd.DataFrame, what: str, where: str | None) -> pd.DataFrame:
 
 def _checked_reliability(reliability: pd.Series, cell_types: pd.Index, where: str | None) -> pd.Series:
     checked = reliability.astype(np.float64)
-    checked.index = checked.index.astype(str)
+    checked = checked.rename(index=plain_name)
     if not checked.index.equals(cell_types) or not (checked.isna() | checked.between(-1, 1)).all():
         raise LabelError(
             "the reliability is not one number from -1 to 1 for each cell type of the labels",

@@ -182,7 +182,7 @@ def label(
     )
     cohort = Cohort.of(cohort)
     if out is not None:  # found wanting before the work, not after it
-        require_folder(out)
+        require_folder(out, own="unit")
         require_writable(out)
     if genome is not None:
         cohort = cohort.with_genome(genome)

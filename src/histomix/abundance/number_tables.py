@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ..common.tables import decode, names_in, plain_lines, read_bytes, separator, to_numeric
+from ..common.tables import (
+    decode,
+    leaves_key_out,
+    names_in,
+    plain_lines,
+    read_bytes,
+    refuse_twins,
+    separator,
+    to_numeric,
+)
 from ..errors import LabelError
+
+_AGAIN = re.compile(r"\.\d+$")
 
 
 def refuse_values_for_names(names: pd.Index, where: str | Path) -> None:
@@ -60,20 +72,22 @@ def read_cells(path: Path) -> pd.DataFrame:
         raise LabelError(
             f"cannot be read as a table ({error})", where=path, hint="Check that the file is a whole CSV or TSV"
         ) from error
-    if cells.shape[1] == len(names) + 1:
+    if leaves_key_out(names, cells.shape[1], path, LabelError):
         names = ["", *names]
-    if cells.shape[1] != len(names) or len(names) < 2:
+    if len(names) < 2:
         raise LabelError(
-            f"has {len(names)} column names for {cells.shape[1]} columns",
+            "has one column",
             where=path,
             hint="Give a CSV or TSV with one name per column and numbers after the first column",
         )
     columns = pd.Index(names[1:])
     refuse_values_for_names(columns, path)
-    if not columns.is_unique:
-        raise LabelError(
-            f"has the column '{columns[columns.duplicated()][0]}' more than once", where=path, hint="Keep it once"
-        )
+    refuse_twins(list(columns), path, LabelError)
+    for name in columns:
+        # As pandas and R call a column that occurs again.
+        first = _AGAIN.sub("", name)
+        if first != name and first in columns and cells[names.index(name)].equals(cells[names.index(first)]):
+            raise LabelError(f"has the column '{first}' again, as '{name}'", where=path, hint="Keep it once")
     return cells.iloc[:, 1:].set_axis(columns, axis=1).set_axis(cells[0].str.strip().to_numpy(), axis=0)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from ..common.naming import plain_name
 from ..common.strangers.annotated import RAW, X, find_counts, looks_whole
 from ..errors import LabelError
 from ..provenance import digest_bytes, digest_file
@@ -171,6 +172,11 @@ def check_reference(table: pd.DataFrame, source: str) -> pd.DataFrame:
             where=source,
             hint="Give genes x cell types, with two types or more",
         )
+    table = table.rename(columns=plain_name)
+    if "" in table.columns:
+        raise LabelError(
+            "has a column without a name", where=source, hint="Name its cell type, or leave the column out"
+        )
     for names, kind in ((table.index, "gene"), (table.columns, "cell type")):
         if not names.is_unique:
             raise LabelError(
@@ -182,7 +188,7 @@ def check_reference(table: pd.DataFrame, source: str) -> pd.DataFrame:
     if not all(pd.api.types.is_numeric_dtype(dtype) for dtype in table.dtypes):
         raise LabelError("has columns that are not numeric", where=source, hint="Keep genes as index, then numbers")
     checked = table.astype(np.float64)
-    checked.index, checked.columns = checked.index.astype(str), checked.columns.astype(str)
+    checked.index = checked.index.astype(str)
     values = checked.to_numpy()
     wrong = np.argwhere(~(np.isfinite(values) & (values >= 0) & (values <= _MOST_COUNTS)))
     if len(wrong):
@@ -259,7 +265,7 @@ def read_cells(path: Path, cell_type_key: str | None, layer: str | None = None) 
     except LabelError as error:
         hint = f"{error.hint}; or name where they are with --layer (X, raw, or a layer)"
         raise LabelError(f"{source.place}: {error.what}", where=path, hint=hint) from error
-    types = adata.obs[key].astype("category").cat.remove_unused_categories()
+    types = _plain_types(adata.obs[key])
     known = types.notna().to_numpy()
     if not known.all():
         _log.info("%s: %d of %d cells have no type: left out", path, (~known).sum(), adata.n_obs)
@@ -271,6 +277,15 @@ def read_cells(path: Path, cell_type_key: str | None, layer: str | None = None) 
             hint="Name the column of cell types with --cell-type-key (in Python cell_type_key)",
         )
     return AnnData(table[known], obs=adata.obs[known].copy(), var=other_names(source.var)), types[known]
+
+
+def _plain_types(given: pd.Series) -> pd.Series:
+    """Cell types in their plain names, as categories that all occur; a blank is no type."""
+    types = given.astype("category").cat.remove_unused_categories()
+    plain = {name: plain_name(name) or None for name in types.cat.categories}
+    if all(str(name) == to for name, to in plain.items()):
+        return types
+    return types.astype(object).map(plain).astype("category")
 
 
 def average_cells(cells: AnnData, types: pd.Series) -> pd.DataFrame:

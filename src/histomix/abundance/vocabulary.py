@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..common.naming import plain_name
 from ..common.yaml_text import YamlFile
 from ..errors import LabelError
 from ..provenance import digest_json
@@ -206,9 +207,10 @@ def read_vocabulary(path: str | os.PathLike[str]) -> Vocabulary:
     if unknown:
         raise LabelError(f"has the key '{unknown[0]}'", where=place, hint=f"The keys are {', '.join(_KEYS)}")
     merges = file.mapping(parts["merge"], _MAPPING, _NAME)
-    merge = {name: tuple(file.names(node, _NAMES, _NAME)) for name, node in merges.items()}
-    rename = {name: file.name(node, _NAME) for name, node in file.mapping(parts["rename"], _MAPPING, _NAME).items()}
-    drop = tuple(file.names(parts["drop"], _NAMES, _NAME))
+    merge = {plain_name(name): tuple(map(plain_name, file.names(node, _NAMES, _NAME))) for name, node in merges.items()}
+    renames = file.mapping(parts["rename"], _MAPPING, _NAME)
+    rename = {plain_name(name): plain_name(file.name(node, _NAME)) for name, node in renames.items()}
+    drop = tuple(map(plain_name, file.names(parts["drop"], _NAMES, _NAME)))
     if not (merge or rename or drop or parts["renormalise"]):
         raise LabelError("maps nothing", where=place, hint=hint)
     flags = {name: file.flag(name, parts[name]) for name in ("renormalise", "independent_sd")}

@@ -173,7 +173,7 @@ def cohort_tables(
     with contextlib.ExitStack() as stack:
         report = stack.enter_context(progress_bars(progress))
         if out is not None:
-            require_folder(out)
+            require_folder(out, own="measures")
         files = None if out is None else stack.enter_context(TidyFiles(out))
         for number, source in enumerate(sources, start=1):
             try:

@@ -80,6 +80,16 @@ def file_key(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
+def plain_name(name: object) -> str:
+    """A user's name of a cell type, region or donor in the one form that all readers compare.
+
+    Accents are composed, marks that show nothing are left out, and spaces of any kind (a copied table has some that do
+    not break) become one plain space, none at the ends: two names that look the same are the same.
+    """
+    plain = unicodedata.normalize("NFC", str(name))
+    return " ".join("".join(mark for mark in plain if unicodedata.category(mark) != "Cf").split())
+
+
 def key_name(name: object) -> str:
     """Turn any text into a key of SpatialData and wsidata, which allow letters, digits, ``_``, ``.`` and ``-``."""
     return re.sub(r"[^A-Za-z0-9_.-]", "_", str(name))

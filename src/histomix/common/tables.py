@@ -9,6 +9,7 @@ import io
 import re
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,14 @@ _SEPARATORS = ("\t", ",", ";")
 _MAX_HEADER = 1 << 26  # a first line of 26 k genes has 0.3 MB
 _NO_TABLES = (".h5ad", ".h5", ".parquet", ".json", ".zarr", ".tif", ".tiff", ".svs", ".ndpi", ".jpg", ".jpeg", ".png")
 _PARQUET = (".parquet", ".pq")
+#: What tables call the column of their keys, in lower case: a header that begins with one of these, or with a blank,
+#: names its first column.
+_KEYS = frozenset((
+    "", "spot", "spots", "spot_id", "spotid", "spot_name", "barcode", "barcodes", "bead", "beads", "bead_barcode",
+    "key", "keys", "id", "index", "row.names", "rownames", "cell", "cells", "cell_id", "cellid", "entityid",
+    "gene", "genes", "gene_id", "gene_ids", "gene_name", "gene_names", "gene_symbol", "symbol", "feature", "features",
+    "feature_id", "ensembl_id", "slide", "section", "name",
+))  # fmt: skip
 _LONG_EXPONENT = r"[eE][+-]?\d{5}"
 
 
@@ -134,8 +143,12 @@ def header_of(path: Path) -> list[str]:
 @functools.lru_cache(maxsize=256)
 def _header(path: Path, *_state: int) -> tuple[str, ...]:
     """The header of a file as it is; a folder's tables are asked for theirs by one format after the other."""
-    lines = _start(path, 1)
-    return tuple(names_in(lines[0])) if lines else ()
+    lines = _start(path, 2)
+    if not lines:
+        return ()
+    names = names_in(lines[0])
+    first = names_in(lines[1], separator(lines[0])) if len(lines) > 1 else names
+    return ("", *names) if len(first) == len(names) + 1 and not _names_key(names) else tuple(names)
 
 
 def first_rows(path: Path, most: int) -> list[list[str]]:
@@ -183,22 +196,51 @@ def names_in(line: str, mark: str | None = None) -> list[str]:
     return [name.strip().strip('"').strip() for name in cells]
 
 
-def read_table(path: Path, error: type[InputError] = SectionError, *, empty_ok: bool = False) -> pd.DataFrame:
-    """Read a table with every cell as text, so that keys such as ``007`` stay what they are.
+def _names_key(names: Sequence[str]) -> bool:
+    return names[0].lower() in _KEYS
 
-    A first column without a name (or R's way of leaving it out of the header) is called ``""``. Where a name occurs
-    again, the later column is called ``name.1``.
+
+def leaves_key_out(names: Sequence[str], width: int, path: Path, error: type[InputError] = SectionError) -> bool:
+    """Whether a header of a table of so many columns leaves out the name of the first, as R writes it.
 
     Raises
     ------
     InputError
-        An ``error``: the file cannot be read, is not text, has ragged rows, or (unless ``empty_ok``) holds no rows.
+        An ``error``: there are other columns than names. Where one name is lacking and the first is that of keys, it is
+        another one that is lost: read as R's, every column would be called as its neighbour.
     """
-    table = _parse(path, error, dtype=str, na_filter=False)
-    if not isinstance(table.index, pd.RangeIndex):
-        if isinstance(table.index, pd.MultiIndex):
-            raise error("has rows with more cells than the header", where=path, hint="Mend the header")
-        table = table.reset_index(names="")
+    if width == len(names) + 1 and not _names_key(names):
+        return True
+    if width != len(names):
+        raise error(
+            f"has {len(names):,} column names for {width:,} columns",
+            where=path,
+            hint="Give a CSV or TSV with one name above each column",
+        )
+    return False
+
+
+def refuse_twins(names: Sequence[str], path: Path, error: type[InputError] = SectionError) -> None:
+    """Refuse names of columns that occur more than once; an ``error`` names the first."""
+    again = next((name for name in names if name and names.count(name) > 1), None)
+    if again is not None:
+        raise error(f"has the column '{again}' more than once", where=path, hint="Keep it once")
+
+
+def read_table(path: Path, error: type[InputError] = SectionError, *, empty_ok: bool = False) -> pd.DataFrame:
+    """Read a table with every cell as text, so that keys such as ``007`` stay what they are.
+
+    A first column without a name (or R's way of leaving it out of the header) is called ``""``.
+
+    Raises
+    ------
+    InputError
+        An ``error``: the file cannot be read, is not text, has ragged rows, a column more than once, or (unless
+        ``empty_ok``) holds no rows.
+    """
+    text = _text(path, error)
+    refuse_twins(names_in(text.partition("\n")[0]), path, error)
+    table = _parse(text, path, error, dtype=str, na_filter=False)
     table.columns = pd.Index(["" if str(name).startswith("Unnamed: ") else str(name).strip() for name in table.columns])
     if table.empty and not empty_ok:
         raise error("has a header but no rows", where=path, hint="Check that the file is whole")
@@ -217,8 +259,9 @@ def read_values(path: Path, is_text: Callable[[str], bool], error: type[InputErr
     """
     if path.suffix.lower() in _PARQUET:
         return _read_parquet(path, None, error)
-    names = _parse(path, error, nrows=0).columns
-    return _parse(path, error, dtype={name: str for name in names if is_text(str(name))})
+    text = _text(path, error)
+    names = _parse(text, path, error, nrows=0).columns
+    return _parse(text, path, error, dtype={name: str for name in names if is_text(str(name))})
 
 
 def column_names(path: Path) -> list[str]:
@@ -245,16 +288,50 @@ def read_columns(path: Path, names: Sequence[str]) -> pd.DataFrame:
     present = column_names(path)
     if path.suffix.lower() in _PARQUET:
         return _read_parquet(path, names, SectionError)
+    refuse_twins([name for name in present if name in names], path)
     wanted = [present.index(name) for name in names]
-    table = _parse(path, SectionError, usecols=wanted, dtype=str, na_filter=False, index_col=False)
+    table = _parse(
+        _text(path, SectionError), path, SectionError, usecols=wanted, dtype=str, na_filter=False, index_col=False
+    )
     order = np.argsort(np.argsort(wanted))
     text: pd.DataFrame = table.iloc[:, order].set_axis(list(names), axis=1).apply(lambda column: column.str.strip())
     return text
 
 
-def _parse(path: Path, error: type[InputError], **options: Any) -> pd.DataFrame:
+def _text(path: Path, error: type[InputError]) -> str:
+    """Text of a table with a name (which may be blank) above each column, and no row that has more cells."""
     text = plain_lines(decode(read_bytes(path, error), path, error))
     _require_last_row(text, path, error)
+    header = text.partition("\n")[0]
+    mark, names = separator(header), names_in(header)
+    widths = _widths(text, mark)
+    if not any(widths):
+        return text
+    # Short rows lack blank cells at their end, which some programs leave out.
+    common = Counter(filter(None, widths)).most_common(1)[0][0]
+    if common > len(names) and leaves_key_out(names, common, path, error):
+        text, names = f"{mark}{text}", ["", *names]
+    if max(widths) > len(names):
+        row = next(number for number, width in enumerate(widths) if width > len(names))
+        raise error(
+            f"row {row + 2} has {widths[row]:,} cells, and the table {len(names):,} columns",
+            where=path,
+            hint=f"Put quotes around cells that hold the separator ({mark!r})",
+        )
+    return text
+
+
+def _widths(text: str, mark: str) -> list[int]:
+    """Cells of each row below the header, 0 for a blank line; none where that is left to pandas to tell."""
+    if '"' not in text:
+        return [line.count(mark) + 1 if line.strip() else 0 for line in text.split("\n")[1:]]
+    try:
+        return [len(row) for row in csv.reader(io.StringIO(text), delimiter=mark)][1:]
+    except csv.Error:  # a cell longer than any cell, or a quote without its partner
+        return []
+
+
+def _parse(text: str, path: Path, error: type[InputError], **options: Any) -> pd.DataFrame:
     # Python's own reading of numbers: pandas' runs out of its memory on exponents beyond an int of C.
     options = {"sep": separator(text.partition("\n")[0]), "float_precision": "round_trip", **options}
     try:

@@ -17,12 +17,12 @@ from ..common.words import counted
 from ..encoders.racing import seconds_a_tile
 from ..errors import EncoderError, FeatureError, HistomixError, MissingExtraError, ScaleWarning, StorageError
 from ..progress import Progress, duration, part_of, progress_bars
-from ..provenance import atomic_path
+from ..provenance import atomic_path, require_folder
 from ..slides import Slide, TissueMask, tiles_at_spots, tissue_mask
 from ..spots import Cohort, Section, render_overlay
 from ..spots import check_alignment as alignment_of
 from .engine import check_batch_size, check_dtype, embed_tiles_together
-from .features import read_overview
+from .features import OVERVIEW_OWN, read_overview
 from .identity import alignment_facts, slide_facts, write_preview
 from .other_scales import FACTORS, SAMPLE, embed_other_scales
 from .precision import embed_precision_shifts
@@ -180,6 +180,7 @@ def embed(
             folder = None if out is None else Path(out) / name
             recorded = {}
             if folder is not None:
+                require_folder(folder, own=OVERVIEW_OWN)
                 stack.enter_context(folder_lock(folder))
                 recorded = read_overview(folder)
             source.recognise(recorded)

@@ -149,6 +149,10 @@ def read_manifests(folder: Path) -> dict[str, dict[str, Any]]:
     return manifests
 
 
+#: What the ``manifest.json`` of every folder of features has, and no other.
+OVERVIEW_OWN = "encoder"
+
+
 def read_overview(folder: Path) -> dict[str, Any]:
     """The folder's ``manifest.json``; empty when there is none that can be read, since every file has its own."""
     try:

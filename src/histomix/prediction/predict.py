@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import warnings
 from collections.abc import Sequence
@@ -32,9 +33,12 @@ from .foreign import files_of_features, plan_features
 from .job import Settings, check_places
 from .maps import apply_head, areas_of, blocks, describe
 from .plan import bounded_mask, plan_tiles
+from .remarks import remarks_of
 
 if TYPE_CHECKING:
     from ..encoders import Encoder
+
+logger = logging.getLogger(__name__)
 
 
 def predict(
@@ -60,6 +64,8 @@ def predict(
     progress: Progress | bool = True,
 ) -> ad.AnnData:
     """Predict cell-type composition over the tissue of a slide, or at given spots.
+
+    What must be said of the slide before its map is believed is logged as warnings, as ``histomix predict`` says it.
 
     Parameters
     ----------
@@ -185,4 +191,7 @@ def predict(
         names.save()
     areas = areas_mm2(areas_of(plan, maps), plan.facts["tissue_areas"]["mpp"])
     manifest = describe(plan, maps, trained, areas, name=name, anonymised=key)
+    unreadable, in_scope = int((~maps.read_ok).sum()), int(maps.in_scope.sum())
+    for remark in remarks_of(plan, trained, areas, unreadable, in_scope, maps.scale, maps.focus):
+        logger.warning("%s: %s", name or file, remark)
     return next(blocks(plan, maps, trained, manifest, thumbnail_of(preview), size=None))

@@ -22,6 +22,7 @@ from .readers.tiff_rules import (
     DAMAGED,
     DECODE_ERRORS,
     TiffFacts,
+    check_axes,
     check_count,
     check_header,
     empty_by_size,
@@ -180,6 +181,7 @@ def _plain_tiff(tif: tifffile.TiffFile, path: Path, vendor: str | None) -> tuple
             check_count(series.keyframe, path)
     if vendor is None:
         return True, suits_tiles(tif), TiffFacts()
+    check_axes(tif, path)
     check_header([first, *(page for page in pages if page.is_tiled)], path)
     # Of several images OpenSlide takes the first with tiles, and any tiles after it for levels of it.
     wrong_first = first is not tif.series[0].keyframe

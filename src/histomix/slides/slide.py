@@ -113,6 +113,11 @@ class Slide:
     ) -> None:
         self.close()
 
+    @property
+    def downsamples(self) -> tuple[float, ...]:
+        """How much coarser than level 0 each stored level is, from 1."""
+        return tuple(self._downsamples.tolist())
+
     def close(self) -> None:
         """Free the file; later reads raise `SlideError`."""
         if self._reader is not None:

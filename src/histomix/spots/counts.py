@@ -112,7 +112,7 @@ def _split(path: Path) -> _Lines:
     values = [rest for _, _, rest in pairs]
     width = values[0].count(separator.encode()) + 1
     # R writes the header without a name for the first column, others name it or leave it empty.
-    if len(names) == width + 1:
+    if not tables.leaves_key_out(names, width + 1, path):
         names = names[1:]
     for row, rest in enumerate(values):
         if rest.count(separator.encode()) + 1 != len(names):
@@ -149,7 +149,10 @@ def _parse_integers(lines: _Lines) -> sparse.csr_matrix:
 
 def _parse_numbers(lines: _Lines, path: Path) -> sparse.csr_matrix:
     text = tables.decode(b"\n".join(lines.values), path)
-    table = pd.read_csv(io.StringIO(text), sep=lines.separator.decode(), header=None, float_precision="round_trip")
+    separator = lines.separator.decode()
+    table = pd.read_csv(
+        io.StringIO(text), sep=separator, header=None, float_precision="round_trip", skip_blank_lines=False
+    )
     values = table.apply(tables.to_numeric).to_numpy(dtype=np.float64)
     wrong = np.argwhere(~(np.isfinite(values) & (values >= 0)))
     if len(wrong):

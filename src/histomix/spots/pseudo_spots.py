@@ -10,6 +10,7 @@ import pandas as pd
 from scipy import sparse
 from scipy.spatial import cKDTree
 
+from ..common.naming import plain_name
 from ..errors import SectionError
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ def cells_in_spots(
 
 def assigned(cell_types: pd.Series) -> pd.Series:
     """Cell types as text, None for cells that have none (names in `UNASSIGNED`, in any case)."""
-    names = cell_types.astype(object).where(cell_types.notna(), "").astype(str).str.strip()
+    names = cell_types.astype(object).where(cell_types.notna(), "").astype(str)
+    names = names.map({name: plain_name(name) for name in names.unique()}).astype(str)
     # As objects: the strings of pandas 3 would turn None into NaN.
     return names.astype(object).mask(names.str.lower().isin(UNASSIGNED), None)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..common.naming import file_key, file_name_fault
+from ..common.naming import file_key, file_name_fault, plain_name
 from ..common.paths import exists, path_in_table
 from ..common.units import LABEL_UNITS
 from ..errors import InputError, SectionError, SheetError
@@ -102,11 +102,19 @@ def _nearest(wanted: str, names: list[str], cutoff: float) -> str | None:
 
 def _repeats(entries: list[Entry]) -> Iterator[str]:
     first: dict[str, str] = {}
+    donors: dict[str, tuple[str, str]] = {}
     for entry in entries:
         # Section names become file names, and some file systems do not tell case apart.
         name = entry.cells.get("section", "")
         if name and first.setdefault(file_key(name), entry.place) != entry.place:
             yield f"{entry.place}, column 'section': '{name}' is already the section of {first[file_key(name)]}"
+        donor = plain_name(entry.cells.get("donor", ""))
+        written, place = donors.setdefault(file_key(donor), (donor, entry.place))
+        if written != donor:  # taken for two, one would be tested by what was learnt of the other
+            yield (
+                f"{entry.place}, column 'donor': '{donor}' is written '{written}' in {place}; write it in one way, or "
+                "name two donors so that more than capitals tell them apart"
+            )
 
 
 def _listing(folder: Path) -> list[str]:
@@ -127,7 +135,7 @@ class _Checker:
 
     def row(self) -> SheetRow | None:
         before = len(self.faults)
-        section, donor = self.required("section"), self.required("donor")
+        section, donor = self.required("section"), plain_name(self.required("donor"))
         if section and (why := file_name_fault(section)):
             self.fault("section", f"'{section}' cannot name a file: it {why}; use letters, digits, '-' and '_'")
         spots, options = self.spots() if self.required("spots") else (None, {})

@@ -33,6 +33,18 @@ def _changed(name: str, change: Callable[[np.ndarray], object]) -> Damage:
     return by_file(lambda file, _rng: replace(file, name, change(np.asarray(file[name]))))
 
 
+def _twice(group: str) -> Damage:
+    """Two numbers for one place of a compressed sparse matrix."""
+
+    def change(file: h5py.File, _rng: np.random.Generator) -> None:
+        indptr, indices = (np.asarray(file[f"{group}/{name}"]) for name in ("indptr", "indices"))
+        start = int(indptr[int(np.argmax(np.diff(indptr) > 1))])
+        indices[start + 1] = indices[start]
+        replace(file, f"{group}/indices", indices)
+
+    return by_file(change)
+
+
 def _first(value: float) -> Callable[[np.ndarray], np.ndarray]:
     def change(values: np.ndarray) -> np.ndarray:
         values = values.copy()
@@ -55,6 +67,7 @@ def sparse(group: str) -> list[tuple[str, Damage, str]]:
         ("index-far-beyond", _changed(indices, _first(2**31 - 1)), ERROR),
         ("index-negative", _changed(indices, _first(-1)), ERROR),
         ("index-repeated", _changed(indices, lambda values: np.zeros_like(values)), EITHER),
+        ("index-twice", _twice(group), ERROR),
         ("index-float", _changed(indices, lambda values: values + 0.5), EITHER),
         ("indices-short", _changed(indices, lambda values: values[:-5]), ERROR),
         ("indptr-falling", _changed(indptr, lambda values: values[::-1].copy()), ERROR),
@@ -68,6 +81,11 @@ def sparse(group: str) -> list[tuple[str, Damage, str]]:
         ("data-text", _changed(data, lambda values: np.array(["a"] * len(values), "S1")), ERROR),
         ("data-fractions", _changed(data, lambda values: values * 0.37), EITHER),
         ("data-float64", _changed(data, lambda values: values.astype("f8")), EITHER),
+        ("data-float16", _changed(data, lambda values: values.astype("f2")), EITHER),
+        ("data-complex", _changed(data, lambda values: values * (1 + 1j)), ERROR),
+        ("data-boolean", _changed(data, lambda values: values > 0), EITHER),
+        ("data-int8", _changed(data, lambda values: values.astype("i1")), EITHER),
+        ("data-uint64", _changed(data, lambda values: values.astype("u8")), EITHER),
         ("data-2d", _changed(data, lambda values: values[:, None]), ERROR),
         ("data-huge", _changed(data, lambda values: _first(1e30)(values.astype("f8"))), ERROR),
     ]

@@ -48,6 +48,18 @@ def set_at(keys: Iterable[str | int], value: Any) -> Damage:
     return by_object(change)
 
 
+def _names_twice(text: str) -> str:
+    """Every name of the outermost object again after it, with numbers doubled and lists turned."""
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        return text
+    turned = {
+        name: one * 2 if isinstance(one, int | float) else one[::-1] if isinstance(one, list) else one
+        for name, one in value.items()
+    }
+    return json.dumps(value)[:-1] + ", " + json.dumps(turned)[1:]
+
+
 WHOLE: list[tuple[str, Damage, str]] = [
     ("cut", by_text(lambda text: text[: len(text) // 2].encode()), ERROR),
     ("utf-16", by_text(lambda text: text.encode("utf-16")), EITHER),
@@ -59,6 +71,7 @@ WHOLE: list[tuple[str, Damage, str]] = [
     ("number", by_text(lambda _text: b"3"), ERROR),
     ("list", by_text(lambda _text: b"[]"), ERROR),
     ("object", by_text(lambda _text: b"{}"), EITHER),
+    ("names-twice", by_text(lambda text: _names_twice(text).encode()), EITHER),
     ("twice", by_text(lambda text: (text + text).encode()), ERROR),
     ("single-quotes", by_text(lambda text: text.replace('"', "'").encode()), ERROR),
     ("huge-integer", by_text(lambda _text: b'{"type": ' + b"9" * 10_000 + b"}"), EITHER),

@@ -87,6 +87,26 @@ def _twin_column(rows: Rows, _rng: np.random.Generator) -> Rows:
     return [[*row, row[-1]] for row in rows]
 
 
+def _twin_name(rows: Rows, _rng: np.random.Generator) -> Rows:
+    """The last column again, under its name, with the values of the rows in the other order."""
+    return [[*rows[0], rows[0][-1]], *([*row, other[-1]] for row, other in zip(rows[1:], rows[:0:-1], strict=True))]
+
+
+def _split_cell(rows: Rows, rng: np.random.Generator) -> Rows:
+    """A cell that held the separator, and lost its quotes."""
+    row = _some_row(rows, rng)
+    place = len(rows[row]) - 1
+    return [*rows[:row], [*rows[row][:place], "1", *rows[row][place:]], *rows[row + 1 :]]
+
+
+def _nameless(place: int) -> Change:
+    """A header that lacks one of its names, as it is after a careless cut."""
+    return lambda rows, _rng: [
+        [name for number, name in enumerate(rows[0]) if number != place % len(rows[0])],
+        *rows[1:],
+    ]
+
+
 #: Damages that keep what a table says: it is read as before.
 SAME: list[tuple[str, Damage, str]] = [
     ("bom", by_text(lambda text: b"\xef\xbb\xbf" + text.encode()), RIGHT),
@@ -118,6 +138,11 @@ OTHER: list[tuple[str, Damage, str]] = [
     ("row-shifted", by_rows(_shifted), EITHER),
     ("row-longer", by_rows(_longer), EITHER),
     ("column-repeated", by_rows(_twin_column), EITHER),
+    ("column-twice", by_rows(_twin_name), EITHER),
+    ("cell-split", by_rows(_split_cell), EITHER),
+    ("first-name-lost", by_rows(_nameless(0)), EITHER),
+    ("second-name-lost", by_rows(_nameless(1)), EITHER),
+    ("last-name-lost", by_rows(_nameless(-1)), EITHER),
     ("column-lost", by_rows(lambda rows, _rng: [row[:-1] for row in rows]), EITHER),
     ("first-column-lost", by_rows(lambda rows, _rng: [row[1:] for row in rows]), EITHER),
     ("transposed", by_rows(lambda rows, _rng: [list(row) for row in zip(*rows, strict=False)]), EITHER),

@@ -20,6 +20,7 @@ from . import (
     spots,
     stores,
     tiff,
+    zarr,
 )
 
 FAMILIES = {
@@ -27,6 +28,7 @@ FAMILIES = {
     "tiff": tiff,
     "ome": ome,
     "dicom": dicom,
+    "zarr": zarr,
     "spots": spots,
     "references": references,
     "sheets": sheets,

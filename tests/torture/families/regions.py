@@ -91,6 +91,11 @@ def _shapes() -> list[tuple[str, Damage, str]]:
         ("line", _ring(_SQUARE, "LineString"), ERROR),
         ("kind-unknown", _ring(_SQUARE, "Blob"), ERROR),
         ("multi", _ring([[_SQUARE]], "MultiPolygon"), RIGHT),
+        ("collection", of_json.by_object(lambda _top: _collection(_nested(1))), RIGHT),
+        ("collection-deep", of_json.by_object(lambda _top: _collection(_nested(5))), RIGHT),
+        ("collection-of-null", of_json.set_at(("features", 0, "geometry"), _geometries(None)), ERROR),
+        ("collection-of-text", of_json.set_at(("features", 0, "geometry"), _geometries("a")), ERROR),
+        ("collection-empty", of_json.set_at(("features", 0, "geometry"), _geometries([])), ERROR),
         ("multi-empty", _ring([], "MultiPolygon"), ERROR),
         ("multi-flat", _ring([_SQUARE], "MultiPolygon"), ERROR),
         ("hole-outside", _ring([_SQUARE, [[x + 1e4, y] for x, y in _SQUARE]], "Polygon2"), ERROR),
@@ -110,7 +115,7 @@ def _shapes() -> list[tuple[str, Damage, str]]:
         ("list-of-features", of_json.by_object(lambda top: top["features"]), EITHER),
         ("one-feature", of_json.by_object(lambda top: top["features"][0]), EITHER),
         ("gzip", lambda path, _rng: path.write_bytes(gzip.compress(path.read_bytes())) and None, EITHER),
-        ("nested-geometries", of_json.by_object(lambda _top: _collection(_nested(40_0))), ERROR),
+        ("nested-geometries", of_json.by_object(lambda _top: _collection(_nested(40_0))), EITHER),
     ]
 
 
@@ -118,7 +123,12 @@ def _nested(depth: int) -> dict[str, Any]:
     geometry: dict[str, Any] = {"type": "Polygon", "coordinates": [_SQUARE]}
     for _ in range(depth):
         geometry = {"type": "GeometryCollection", "geometries": [geometry]}
-    return {"type": "Feature", "geometry": geometry, "properties": {}}
+    properties = {"objectType": "annotation", "name": "left", "classification": {"name": "left"}}
+    return {"type": "Feature", "geometry": geometry, "properties": properties}
+
+
+def _geometries(value: Any) -> dict[str, Any]:
+    return {"type": "GeometryCollection", "geometries": value}
 
 
 def cases() -> Iterator[Case]:

@@ -88,6 +88,57 @@ def _tenx() -> list[tuple[str, Damage, str]]:
     ]
 
 
+def _market() -> list[tuple[str, Damage, str]]:
+    """Of a matrix in Matrix Market's text: a banner, a line of sizes, then row, column and value from 1 on."""
+
+    def lines(change: Callable[[list[str]], object]) -> Damage:
+        def of(text: str) -> bytes:
+            parts = text.splitlines()
+            changed = change(parts)
+            return "\n".join(parts if changed is None else changed).encode() + b"\n"  # type: ignore[arg-type]
+
+        return of_text.by_text(of)
+
+    def banner(old: str, new: str) -> Damage:
+        return of_text.by_text(lambda text: text.replace(old, new, 1).encode())
+
+    def first(change: Callable[[list[str]], object]) -> Damage:
+        """Of the first entry."""
+
+        def apply(parts: list[str]) -> None:
+            place = next(number for number, line in enumerate(parts) if not line.startswith("%")) + 1
+            cells = parts[place].split()
+            change(cells)
+            parts[place] = " ".join(cells)
+
+        return lines(apply)
+
+    def put(place: int, value: str) -> Callable[[list[str]], object]:
+        return lambda cells: cells.__setitem__(place, value)
+
+    return [
+        ("pattern", banner("integer", "pattern"), ERROR),
+        ("complex", banner("integer", "complex"), ERROR),
+        ("real", banner("integer", "real"), EITHER),
+        ("array", banner("coordinate", "array"), ERROR),
+        ("symmetric", banner("general", "symmetric"), ERROR),
+        ("no-banner", lines(lambda parts: parts[1:]), ERROR),
+        ("row-0", first(put(0, "0")), ERROR),
+        ("row-beyond", first(put(0, "999")), ERROR),
+        ("column-0", first(put(1, "0")), ERROR),
+        ("value-negative", first(put(2, "-4")), ERROR),
+        ("value-fraction", first(put(2, "4.5")), ERROR),
+        ("value-text", first(put(2, "many")), ERROR),
+        ("value-lost", first(lambda cells: cells.pop()), ERROR),
+        ("value-more", first(lambda cells: cells.append("7")), EITHER),
+        ("value-1e30", first(put(2, "1e30")), ERROR),
+        ("entry-twice", lines(lambda parts: [*parts, parts[-1]]), ERROR),
+        ("entry-lost", lines(lambda parts: parts[:-1]), ERROR),
+        ("entries-shuffled", lines(lambda parts: [*parts[:-20], *parts[:-21:-1]]), EITHER),
+        ("remark-inside", lines(lambda parts: [*parts[:-9], "% remark", *parts[-9:]]), EITHER),
+    ]
+
+
 def _counts(column: int) -> list[tuple[str, Damage, str]]:
     """Damages of a table of counts, whose last column is one gene of many: nobody can tell that it was there."""
     damages = of_text.table(column)
@@ -108,6 +159,34 @@ def _absent_is_told(damages: list[tuple[str, Damage, str]]) -> list[tuple[str, D
     return [
         (name, damage, EITHER if name in ("absent", "link-to-itself", "dangling-link") else expect)
         for name, damage, expect in damages
+    ]
+
+
+def _h5ad_of_cells() -> list[tuple[str, Damage, str]]:
+    """Of cells in AnnData, whose counts are not asked for: places and types."""
+    damages = [(name, damage, EITHER if expect == ERROR else expect) for name, damage, expect in of_hdf5.h5ad()]
+
+    def framed(file: h5py.File, _rng: np.random.Generator) -> None:
+        """Places as a table, as some programs keep them."""
+        from anndata.io import write_elem
+
+        table = pd.DataFrame(np.asarray(file["obsm/spatial"]), columns=["x", "y"])
+        table.index = pd.Index([name.decode() for name in file["obs/_index"]])
+        del file["obsm/spatial"]
+        write_elem(file, "obsm/spatial", table)
+
+    def codes(value: int) -> Damage:
+        return of_hdf5.by_file(lambda file, _rng: file["obs/cell_type/codes"].__setitem__(0, value))
+
+    places = [one for one in of_hdf5.h5ad("obsm/spatial") if one[0].startswith("places-")]
+    return [
+        *damages,
+        *places,
+        ("places-table", of_hdf5.by_file(framed), EITHER),
+        ("types-beyond", codes(100), ERROR),
+        ("types-below", codes(-5), ERROR),
+        ("types-missing", codes(-1), EITHER),
+        *of_hdf5.lost("obs/cell_type/categories"),
     ]
 
 
@@ -146,7 +225,7 @@ def cases() -> Iterator[Case]:
     for name in ("matrix.mtx.gz", "barcodes.tsv.gz", "features.tsv.gz"):
         yield from cases_of(
             _role(f"visium-{name}", mtx, f"{OUTS}/filtered_feature_bc_matrix/{name}", OUTS),
-            [*whole_file, *of_text.SAME[1:3], *of_text.OTHER[1:8]],
+            [*whole_file, *of_text.SAME[1:3], *of_text.OTHER[1:8], *(_market() if name.startswith("m") else [])],
         )
     yield from cases_of(
         _role("hd-positions", inputs.visium_hd, f"{SQUARE}/spatial/tissue_positions.parquet", SQUARE),
@@ -206,5 +285,7 @@ def cases() -> Iterator[Case]:
     plain = {"format": "cells", "mpp": "0.5"}
     role = _role("cells", inputs.cell_table, "cells.csv", "cells.csv", "--method", "cells", **plain)
     yield from cases_of(role, _of_cells(of_text.table(1)))
+    role = _role("cells-h5ad", inputs.h5ad_cells, "cells.h5ad", "cells.h5ad", "--method", "cells", **plain)
+    yield from cases_of(role, _of_cells([*_h5ad_of_cells(), *whole_file]))
     role = _inspected("segmented", inputs.segmented, f"{SEGMENTED}/cell_segmentations.geojson", SEGMENTED)
     yield from cases_of(role, [(name, damage, UNTOLD) for name, damage, _ in [*of_json.WHOLE, *of_bytes.LOST]])

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import tifffile
 
@@ -20,14 +21,24 @@ CODECS = ("jpeg", "zlib", "lzw", "zstd", "jpeg2000", "webp", "jpegxl", "png", "p
 _FACTORS = (1, 4)
 
 
-def write(path: Path, pixels: np.ndarray, codec: str | None, layout: str, **options: Any) -> None:
-    """A slide of one level (``tiles``, ``strips``), or a pyramid (``pyramid`` of pages, ``subifds``, or ``big``)."""
+def write(
+    path: Path,
+    pixels: np.ndarray,
+    codec: str | None,
+    layout: str,
+    coarser: Callable[[np.ndarray], np.ndarray] = np.asarray,
+    **options: Any,
+) -> None:
+    """A slide of one level (``tiles``, ``strips``), or a pyramid (``pyramid`` of pages, ``subifds``, or ``big``).
+
+    ``coarser`` makes something else of its second level.
+    """
     lossless = {"compressionargs": {"lossless": True}} if codec == "webp" else {}
     levels = _FACTORS if layout in ("pyramid", "subifds", "big") else (1,)
     with tifffile.TiffWriter(path, bigtiff=layout == "big") as tif:
         for number, factor in enumerate(levels):
             tif.write(
-                pixels[::factor, ::factor],
+                np.ascontiguousarray(coarser(pixels[::factor, ::factor]) if number else pixels),
                 photometric="rgb",
                 metadata=None,
                 compression=codec,
@@ -121,6 +132,11 @@ def _next_directory(where: Callable[[int, int], int]) -> Damage:
         path.write_bytes(data)
 
     return apply
+
+
+def _coded(code: int, value: int) -> Callable[[bytearray, int], None]:
+    """An entry becomes one of another tag, with one value."""
+    return lambda data, entry: struct.pack_into("<HHII", data, entry, code, 4, 1, value)
 
 
 def _typed(kind: int) -> Callable[[bytearray, int], None]:
@@ -260,6 +276,19 @@ def cases() -> Iterator[Case]:
             role = _role(f"tiff-{codec}-{layout}", codec, layout)
             levels = [(f"coarse-{name}", damage, expect) for name, damage, expect in _coarse(codec)]
             yield from cases_of(role, [*levels, *of_bytes.BROKEN, *of_bytes.flipped(3, UNTOLD)])
+    yield from cases_of(_role("tiff-jpeg-streams", "jpeg", "tiles"), _streams())
+    yield from cases_of(_role("tiff-jpeg-streams-big", "jpeg", "pyramid"), _streams())
+    twice = [
+        (f"tag-{code}-twice", _patched(305, _coded(code, value)), ERROR)
+        for code, value in ((256, 64), (259, 1), (277, 1))
+    ]
+    for codec in ("jpeg", "zlib", None):
+        yield from cases_of(_role(f"tiff-{codec or 'raw'}-images", codec, "tiles"), _images(codec))
+        role = _role(f"tiff-{codec or 'raw'}-tags", codec, "tiles", software="written by hand")
+        channels = [] if codec == "jpeg" else [("channel-unspecified", _channels("unspecified", codec), EITHER)]
+        yield from cases_of(role, [*twice, *channels])
+    svs = {"description": "Aperio Image Library v11\r\n448x224 (64x64) JPEG/RGB Q=90|AppMag = 20|MPP = 0.5"}
+    yield from cases_of(_role("tiff-aperio-images", "jpeg", "tiles", **svs), _images("jpeg", **svs))
     yield from cases_of(_role("tiff-file", "zlib", "tiles", beside=True), of_bytes.LOST)
     for orientation in range(2, 9):
         tags = [("Orientation", "H", 1, orientation, True)]
@@ -267,6 +296,77 @@ def cases() -> Iterator[Case]:
             role = _role(f"tiff-{codec}-upright", codec, "tiles")
             damage = _rewritten(codec, extratags=tags)
             yield Case(f"{role.name}/orientation-{orientation}", role, damage, RIGHT)
+
+
+def _tile_of(encode: Callable[[np.ndarray], bytes], number: int = 1) -> Damage:
+    """Another stream for a tile, of the same picture, at the end of the file."""
+
+    def apply(path: Path, _rng: np.random.Generator) -> None:
+        with tifffile.TiffFile(path) as tif:
+            pixels = tif.pages.first.asarray()
+            rows, columns = np.divmod(number, -(-tif.pages.first.imagewidth // 64))
+            places, lengths = (list(tif.pages.first.tags[name].value) for name in ("TileOffsets", "TileByteCounts"))
+        data = encode(pixels[64 * rows : 64 * rows + 128, 64 * columns : 64 * columns + 128])
+        places[number], lengths[number] = path.stat().st_size, len(data)
+        path.write_bytes(path.read_bytes() + data)
+        with tifffile.TiffFile(path, mode="r+") as tif:
+            tif.pages.first.tags["TileOffsets"].overwrite(places)
+            tif.pages.first.tags["TileByteCounts"].overwrite(lengths, dtype="I")
+
+    return apply
+
+
+def _streams() -> list[tuple[str, Damage, str]]:
+    """Streams of JPEG that are whole, and not what the header of the file says."""
+    import simplejpeg
+
+    def jpeg(side: int, grey: bool = False) -> Callable[[np.ndarray], bytes]:
+        def encode(pixels: np.ndarray) -> bytes:
+            some = np.ascontiguousarray(pixels[:side, :side, :1] if grey else pixels[:side, :side])
+            return simplejpeg.encode_jpeg(some, 90, "GRAY" if grey else "RGB")
+
+        return encode
+
+    return [
+        ("tile-larger", _tile_of(jpeg(128)), EITHER),
+        ("tile-smaller", _tile_of(jpeg(32)), EITHER),
+        ("tile-grey", _tile_of(jpeg(64, grey=True)), EITHER),
+        ("tile-png", _tile_of(lambda pixels: imagecodecs.png_encode(np.ascontiguousarray(pixels[:64, :64]))), EITHER),
+    ]
+
+
+def _images(codec: str | None, **first: Any) -> list[tuple[str, Damage, str]]:
+    """Further images with tiles in one file: of the same size, and of another proportion than a level has."""
+
+    def beside(other: Callable[[np.ndarray], np.ndarray], before: bool = False) -> Damage:
+        def apply(path: Path, _rng: np.random.Generator) -> None:
+            pixels = tifffile.imread(path, key=0)
+            resolution = {"resolution": (1e4 / MPP,) * 2, "resolutionunit": "CENTIMETER"}
+            kind = {"photometric": "rgb", "metadata": None, "compression": codec, "tile": (64, 64)}
+            with tifffile.TiffWriter(path) as tif:
+                images = [(pixels, first), (np.ascontiguousarray(other(pixels)), {})]
+                for some, options in images[::-1] if before else images:
+                    tif.write(some, **kind, **resolution, **options)
+
+        return apply
+
+    return [
+        ("second-image", beside(lambda pixels: 255 - pixels), EITHER),
+        ("second-image-smaller", beside(lambda pixels: 255 - pixels[:112]), EITHER),
+        ("second-image-larger", beside(lambda pixels: np.full((900, 900, 3), 255, np.uint8)), UNTOLD),
+        ("smaller-image-first", beside(lambda pixels: 255 - pixels[:112, :112], before=True), EITHER),
+    ]
+
+
+def _channels(extra: str | int, codec: str | None) -> Damage:
+    """A fourth sample that the file says nothing, or something, of."""
+
+    def apply(path: Path, rng: np.random.Generator) -> None:
+        pixels = tifffile.imread(path)
+        four = np.concatenate([pixels, rng.integers(0, 255, (*pixels.shape[:2], 1), np.uint8)], axis=-1)
+        write(path, four, codec, "tiles", extrasamples=(extra,))
+
+    return apply
 
 
 def _rewritten(codec: str, **options: Any) -> Damage:
@@ -280,4 +380,18 @@ def _coarse(codec: str) -> list[tuple[str, Damage, str]]:
         (name, _tiles(change, (1,), 1), EITHER)
         for name, change in (("hole", of_bytes.zeros(0.3, 0.9)), ("cut", of_bytes.cut(0.4)))
         if codec
+    ] + [
+        (f"of-{name}", _other_level(codec, change), ERROR)
+        for name, change in (("turned", lambda level: level[::-1, ::-1]), ("inverted", lambda level: 255 - level))
     ]
+
+
+def _other_level(codec: str | None, change: Callable[[np.ndarray], np.ndarray]) -> Damage:
+    """A pyramid whose coarser level shows another picture."""
+
+    def apply(path: Path, _rng: np.random.Generator) -> None:
+        with tifffile.TiffFile(path) as tif:
+            layout = "subifds" if tif.pages.first.subifds else "big" if tif.is_bigtiff else "pyramid"
+        write(path, tifffile.imread(path), codec, layout, change)
+
+    return apply

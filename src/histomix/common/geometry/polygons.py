@@ -16,6 +16,7 @@ import numpy as np
 
 from ...errors import InputError
 from ...provenance import parse_json
+from ..naming import plain_name
 from ..tables import read_bytes
 
 if TYPE_CHECKING:
@@ -79,8 +80,8 @@ def read_regions(path: str | os.PathLike[str], *, named_only: bool = False, hint
     for number, properties, shape in read_polygons(Path(path), hint):
         if properties.get("isMissing") is True:
             continue
-        own = str(class_of(properties) or "").strip()
-        name = str(properties.get("name") or "").strip() or own
+        own = plain_name(class_of(properties) or "")
+        name = plain_name(properties.get("name") or "") or own
         if name or not named_only:
             named.setdefault(name or f"region {number}", []).append(shape)
             group.setdefault(name, own)
@@ -120,8 +121,8 @@ def read_polygons(path: Path, hint: str = _HINT) -> Iterator[tuple[int, Mapping[
         geometry, properties = feature.get("geometry", feature), feature.get("properties")
         try:
             shape = _shape(geometry if isinstance(geometry, Mapping) else {})
-        except (TypeError, ValueError) as error:
-            reason = "its rings are not lists of x and y" if isinstance(error, TypeError) else error
+        except (TypeError, ValueError, AttributeError, LookupError) as error:
+            reason = error if isinstance(error, ValueError) else "its rings are not lists of x and y"
             raise InputError(f"feature {number} is no polygon of numbers ({reason})", where=path, hint=hint) from error
         if shape is not None:
             yield number, properties if isinstance(properties, Mapping) else {}, shape
@@ -156,18 +157,27 @@ def _shape(geometry: Mapping[str, Any]) -> Geometry | None:
     """The valid polygons of a geometry; None where it has none."""
     import shapely
 
-    kind, coordinates = geometry.get("type"), geometry.get("coordinates")
-    if kind == "Polygon":
-        coordinates = [coordinates]
-    elif kind != "MultiPolygon":
-        return None
-    rings = [[_ring(ring) for ring in polygon] for polygon in coordinates if len(polygon)]  # type: ignore[union-attr]
+    rings = [[_ring(ring) for ring in polygon] for polygon in _polygons(geometry) if len(polygon)]
     if not rings:
         return None
     whole = shapely.make_valid(np.array([shapely.Polygon(outer, holes) for outer, *holes in rings], dtype=object))
     # A ring that goes to and fro leaves lines, which cover nothing.
     parts = shapely.get_parts(shapely.get_parts(whole))
     return shapely.union_all(parts[shapely.get_type_id(parts) == shapely.GeometryType.POLYGON])
+
+
+def _polygons(geometry: Mapping[str, Any]) -> Iterator[Any]:
+    """The polygons of a geometry, each a list of rings; those of a collection too, which QuPath writes of some."""
+    waiting: list[Any] = [geometry]
+    while waiting:
+        one = waiting.pop()
+        kind, coordinates = one.get("type"), one.get("coordinates")
+        if kind == "Polygon":
+            yield coordinates
+        elif kind == "MultiPolygon":
+            yield from coordinates
+        elif kind == "GeometryCollection":
+            waiting += one["geometries"]
 
 
 def _ring(ring: Sequence[Sequence[float]]) -> np.ndarray:

@@ -117,7 +117,7 @@ def find_counts(data: AnnData, layer: str | None = None, first: tuple[str, ...] 
             raise ValueError(f"has no counts in '{layer}' (it has: {', '.join(places) or 'none'})")
         return CountsFound(*places[layer], layer)
     if not places:
-        raise ValueError("has no counts")
+        raise ValueError("has no counts" if data.X is None else f"has no counts (X is of the type {data.X.dtype})")
     known = [name for name in first if name in places]
     chosen = next((name for name in known if looks_whole(places[name][0])), None)
     if chosen is None:
@@ -128,13 +128,12 @@ def find_counts(data: AnnData, layer: str | None = None, first: tuple[str, ...] 
 
 
 def _matrices(data: AnnData) -> Iterator[tuple[str, tuple[Any, pd.DataFrame]]]:
-    if data.X is not None:
-        yield X, (data.X, data.var)
-    for name in data.layers:
-        if name is not None:
-            yield name, (data.layers[name], data.var)
-    if data.raw is not None:
-        yield RAW, (data.raw.X, data.raw.var)
+    """Matrices of real numbers by place: that a gene is there is no count, and complex numbers would lose a part."""
+    layers = [(name, data.layers[name], data.var) for name in data.layers if name is not None]
+    raw = [] if data.raw is None else [(RAW, data.raw.X, data.raw.var)]
+    for name, matrix, var in [(X, data.X, data.var), *layers, *raw]:
+        if matrix is not None and matrix.dtype.kind in "iuf":
+            yield name, (matrix, var)
 
 
 def looks_whole(matrix: Any) -> bool:
@@ -217,3 +216,8 @@ def check_sparse(data: AnnData) -> None:
                 matrix.check_format(full_check=True)
             except ValueError as error:
                 raise ValueError(f"{name} is no whole sparse matrix: {error}") from error
+            stored = matrix.nnz
+            # Of two numbers for one place, some programs show the sum, others one of them.
+            matrix.sum_duplicates()
+            if matrix.nnz < stored:
+                raise ValueError(f"{name} is no whole sparse matrix: it has two numbers for one place")

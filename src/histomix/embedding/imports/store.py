@@ -20,10 +20,17 @@ from ...common.storage.locks import folder_lock
 from ...common.words import counted
 from ...errors import FeatureError, HistomixError, MissingExtraError, ScaleWarning, SectionError, StorageError
 from ...progress import Progress, progress_bars
-from ...provenance import digest_bytes, digest_json
+from ...provenance import digest_bytes, digest_json, require_folder
 from ...slides import Slide, TileSpec, tiles_at_spots, tissue_mask
 from ...spots import Cohort, Section, check_alignment
-from ..features import build_features, feature_manifest, read_manifests, write_features, write_overview
+from ..features import (
+    OVERVIEW_OWN,
+    build_features,
+    feature_manifest,
+    read_manifests,
+    write_features,
+    write_overview,
+)
 from ..identity import (
     alignment_facts,
     encoder_differences,
@@ -138,6 +145,7 @@ def import_features(
     with contextlib.ExitStack() as stack:
         folder = None if out is None else Path(out)
         if folder is not None:
+            require_folder(folder, own=OVERVIEW_OWN)
             stack.enter_context(folder_lock(folder))
         report = stack.enter_context(progress_bars(progress))
         work = _Import(files, stated, folder, tolerance_um, average, check_alignment, report)

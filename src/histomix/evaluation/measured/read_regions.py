@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from scipy.spatial import cKDTree
 
 from ...common.geometry.polygons import Region, region_at
 from ...common.geometry.polygons import read_regions as polygon_regions
+from ...common.naming import plain_name
 from ...common.tables import column_names, numbers, read_columns, to_numeric
 from ...errors import InputError, MissingFileError
 
@@ -137,8 +138,8 @@ def read_regions(path: str | os.PathLike[str]) -> Regions:
     ids = [lower[name] for name in _KEYS if name in lower]
     wanted = [region, *ids, *(lower[name] for name in (*(pair or ()), *_ARRAY) if name in lower)]
     table = read_columns(place, list(dict.fromkeys(wanted)))
-    names = table[region].astype(str).str.strip().tolist()
-    keys = [dict(zip(table[one].astype(str).str.strip(), names, strict=True)) for one in ids]
+    names = [plain_name(name) for name in table[region]]
+    keys = [_by_key(table[one].astype(str).str.strip(), names, place) for one in ids]
     if set(_ARRAY) <= set(lower):
         rounded = [to_numeric(table[lower[axis]]).round() for axis in _ARRAY]
         spelled = [f"{x:.0f}x{y:.0f}" for x, y in zip(*rounded, strict=True)]
@@ -161,6 +162,19 @@ def read_regions(path: str | os.PathLike[str]) -> Regions:
         names=tuple(name for name, keep in zip(names, placed, strict=True) if keep),
         source=str(place),
     )
+
+
+def _by_key(keys: Iterable[str], names: Iterable[str], place: Path) -> dict[str, str]:
+    """Region of each spot; InputError where one is said to lie in two."""
+    named: dict[str, str] = {}
+    for key, name in zip(keys, names, strict=True):
+        if key and named.setdefault(key, name) != name:
+            raise InputError(
+                f"says that the spot '{key}' is of '{named[key]}' and of '{name}'",
+                where=place,
+                hint="Keep one row per spot, and the regions of one section",
+            )
+    return named
 
 
 def read_section_regions(path: str | os.PathLike[str], sections: list[str]) -> dict[str, Regions]:

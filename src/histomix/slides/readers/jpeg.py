@@ -21,7 +21,7 @@ _SAYS_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
 
 
 def decode_jpeg(
-    data: bytes, *, tables: bytes | None = None, stored_rgb: bool = False, grey: bool = False
+    data: bytes, *, tables: bytes | None = None, stored_rgb: bool = False, grey: bool = False, of_three: bool = False
 ) -> np.ndarray:
     """Decode a whole JPEG stream.
 
@@ -35,6 +35,8 @@ def decode_jpeg(
         The samples are red, green and blue, whatever the stream's own markers say (Aperio).
     grey
         Give one sample a pixel instead of three.
+    of_three
+        The file says that there are three samples a pixel; a stream with another number is not its own.
 
     Returns
     -------
@@ -51,6 +53,8 @@ def decode_jpeg(
         data = b"\xff\xd8" + tables[2:].rstrip(b"\0").removesuffix(b"\xff\xd9") + data[2:]
     if stored_rgb:
         data = b"\xff\xd8" + _SAYS_RGB + _without_adobe(data)[2:]
+    if of_three and says_rgb(data) is None:
+        raise ValueError("it has not three samples a pixel, as its header says")
     colours = "GRAY" if grey else "RGB"
     # The exact transforms, as every other reader takes them.
     decode = partial(simplejpeg.decode_jpeg, data, colours, fastdct=False, fastupsample=False)

@@ -102,7 +102,7 @@ class JpegTiles:
         page = self._pages[level]
         stored_rgb = page.photometric == tifffile.PHOTOMETRIC.RGB and not page.is_jfif
         try:
-            pixels = decode_jpeg(data, tables=page.jpegtables, stored_rgb=stored_rgb)
+            pixels = decode_jpeg(data, tables=page.jpegtables, stored_rgb=stored_rgb, of_three=True)
         except ValueError as error:
             across = self._across[level]
             x, y = number % across * page.tilewidth, number // across * page.tilelength

@@ -47,13 +47,14 @@ class OpenSlideReader:
         self._handle: openslide.OpenSlide | None = self._open()
         self.size_px = self._handle.dimensions
         properties = self._handle.properties
-        generic = properties.get(openslide.PROPERTY_NAME_VENDOR) == "generic-tiff"
+        # Any image with tiles may be among its levels: a label, another focus, another stain.
+        sizes = self._handle.level_dimensions
         self._levels = [
             number
-            for number, size in enumerate(self._handle.level_dimensions)
-            if number == 0 or not generic or (size not in facts.labels and is_level(size, self.size_px))
+            for number, size in enumerate(sizes)
+            if number == 0 or (size not in facts.labels and is_level(size, sizes[0]) and size not in sizes[:number])
         ]
-        self._sizes = [self._handle.level_dimensions[number] for number in self._levels]
+        self._sizes = [sizes[number] for number in self._levels]
         self.downsamples = tuple(self._handle.level_downsamples[number] for number in self._levels)
         self.bounds_px = (
             int(properties.get(openslide.PROPERTY_NAME_BOUNDS_X, 0)),

@@ -184,7 +184,8 @@ class _Level:
             if self.page.compression == tifffile.COMPRESSION.JPEG and self.page.samplesperpixel in (1, 3):
                 grey = self.samples > 1 or self.page.samplesperpixel == 1
                 stored_rgb = self.page.photometric == tifffile.PHOTOMETRIC.RGB and not page.is_jfif and not grey
-                pixels = decode_jpeg(data, tables=page.jpegtables, stored_rgb=stored_rgb, grey=grey)
+                tables = page.jpegtables
+                pixels = decode_jpeg(data, tables=tables, stored_rgb=stored_rgb, grey=grey, of_three=not grey)
             else:
                 if (check := _CHECKS.get(int(self.page.compression))) is not None:
                     check(data)
@@ -195,7 +196,8 @@ class _Level:
             # A strip or tile at the edge may be stored in full or cut to the image.
             rows = min(self.tile_height, self.height - number // self.across * self.tile_height)
             columns = min(self.tile_width, self.width - number % self.across * self.tile_width)
-            if pixels.shape[0] < rows or pixels.shape[1] < columns:
+            fits = rows <= pixels.shape[0] <= self.tile_height and columns <= pixels.shape[1] <= self.tile_width
+            if not fits:
                 raise ValueError(f"it holds {pixels.shape[1]} x {pixels.shape[0]} px of {columns} x {rows}")
             planes.append(pixels)
         samples = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=-1)

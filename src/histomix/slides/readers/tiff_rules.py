@@ -170,7 +170,11 @@ def check_count(page: Any, path: Path) -> None:
 
 
 def _check_single(page: Any, path: Path) -> None:
-    """Refuse a header that gives several values where there is one."""
+    """Refuse a header that gives several values where there is one, or says a thing twice: readers differ in which."""
+    for code in (*_SINGLE, 258, *_OFFSETS.values(), *_COUNTS.values()):
+        if len(page.tags.getall(code, default=())) > 1:
+            name = page.tags[code].name
+            raise SlideError(f"is damaged: its header gives {name} more than once", where=path, hint=DAMAGED)
     for code in _SINGLE:
         tag = page.tags.get(code)
         if tag is not None and tag.count != 1:
@@ -272,15 +276,7 @@ def level_pages(tif: tifffile.TiffFile) -> Iterator[Any]:
 
 def check_kind(tif: tifffile.TiffFile, path: Path) -> tuple[int, int]:
     """Width and height, once the samples are known to be 8-bit grey or RGB(A)."""
-    series = slide_series(tif)
-    page = series.keyframe
-    sizes = dict(zip(series.axes, series.shape, strict=True))
-    if series.axes not in ("YX", "YXS", "SYX", "CYX") or sizes.get("C", 3) != 3 or sizes.get("S", 3) > 4:
-        raise SlideError(
-            f"is not one grey or RGB image: its axes {series.axes} have the lengths {series.shape}",
-            where=path,
-            hint="Export one plane as RGB",
-        )
+    page, sizes = slide_series(tif).keyframe, check_axes(tif, path)
     # The frames of a series have the header of its first page.
     check_header([one for one in level_pages(tif) if isinstance(one, tifffile.TiffPage)], path)
     # The JPEG codec hands over RGB, and so do those of JPEG 2000 and WebP.
@@ -290,6 +286,19 @@ def check_kind(tif: tifffile.TiffFile, path: Path) -> tuple[int, int]:
     ):
         raise SlideError(f"has colours of the kind {page.photometric!r}, not grey or RGB", where=path, hint=TO_8_BIT)
     return sizes["X"], sizes["Y"]
+
+
+def check_axes(tif: tifffile.TiffFile, path: Path) -> dict[str, int]:
+    """Length of each axis of the slide; SlideError where it is several images, or none of pixels."""
+    series = slide_series(tif)
+    sizes: dict[str, int] = dict(zip(series.axes, series.shape, strict=True))
+    if series.axes not in ("YX", "YXS", "SYX", "CYX") or sizes.get("C", 3) != 3 or sizes.get("S", 3) > 4:
+        raise SlideError(
+            f"is not one grey or RGB image: its axes {series.axes} have the lengths {series.shape}",
+            where=path,
+            hint="Export one plane as RGB",
+        )
+    return sizes
 
 
 def tiff_mpp(tif: tifffile.TiffFile) -> tuple[float, float] | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +11,20 @@ import numpy as np
 
 from ...common.strangers.zarr import check_zarr
 from ...errors import MissingExtraError, SlideError, SlideReadError
+from ...provenance import parse_json
+from .empty import check_white
+from .tiff_rules import is_level
 
 if TYPE_CHECKING:
     import zarr
 
 _MARKS = ("zarr.json", ".zgroup", ".zattrs")
-_FAULTS = (OSError, KeyError, ValueError, TypeError, RuntimeError, LookupError)
+_FAULTS = (OSError, ValueError, TypeError, RuntimeError, LookupError, AttributeError, ArithmeticError)
+_SPARSE = (
+    "Copy the store again; one that leaves out chunks of one colour needs a coarser level, or all of them "
+    "(write_empty_chunks)"
+)
+_UM = {"micrometer": 1.0, "um": 1.0, "µm": 1.0, "nanometer": 1e-3, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6}
 
 
 def is_image_group(path: Path) -> bool:
@@ -31,6 +40,9 @@ def image_names(store: Path) -> list[str]:
 
 class ZarrImage:
     """One image of 8-bit RGB(A), as pyramid levels; nothing is read before it is asked for.
+
+    A chunk that is not there is filled by the store's own value, where the next level is of that colour too: a copy
+    that was cut short lacks chunks as well.
 
     It fulfils `histomix.slides.Reader`, and slices like an array of rows x columns x 3
     (``image[100:200, 50:80]``, level 0). Any number of threads may read.
@@ -68,27 +80,41 @@ class ZarrImage:
             raise MissingExtraError("zarr", "st", "reading an image from a Zarr store") from error
         check_zarr(path, SlideError)
         multiscale = multiscales[0]
-        axes = [axis["name"] if isinstance(axis, dict) else str(axis) for axis in multiscale.get("axes", "cyx")]
         try:
+            axes = [axis["name"] if isinstance(axis, dict) else str(axis) for axis in multiscale.get("axes", "cyx")]
             group = zarr.open_group(str(path), mode="r")
             self._levels: list[zarr.Array[Any]] | None = [group[item["path"]] for item in multiscale["datasets"]]  # type: ignore[misc]
-            first = self._levels[0]
+            self._folders = [path / item["path"] for item in multiscale["datasets"]]
+            first, shapes = self._levels[0], [level.shape for level in self._levels]
         except _FAULTS as error:
-            raise SlideError(f"cannot be opened ({error})", where=path, hint="Copy the store again") from error
-        if sorted(axes) != ["c", "x", "y"] or first.shape[axes.index("c")] not in (3, 4) or first.dtype != np.uint8:
+            # What the language says of a value of another kind tells nobody anything.
+            told = error if isinstance(error, OSError | ValueError) else "its metadata are not those of an image"
+            raise SlideError(f"cannot be opened ({told})", where=path, hint="Copy the store again") from error
+        plain = sorted(axes) == ["c", "x", "y"] and all(len(shape) == 3 and min(shape) > 0 for shape in shapes)
+        if not plain or first.shape[axes.index("c")] not in (3, 4) or first.dtype != np.uint8:
             raise SlideError(
                 f"is no RGB image of 8 bits: axes {', '.join(axes)} of {first.shape}, {first.dtype}",
                 where=path,
                 hint="Name the H&E image of the store",
             )
         self._order = tuple(axes.index(axis) for axis in "yxc")
-        height, width = (first.shape[axis] for axis in self._order[:2])
-        self.size_px = (int(width), int(height))
-        self.downsamples = tuple(
-            float(np.sqrt(width * height / np.prod([level.shape[axis] for axis in self._order[:2]])))
-            for level in self._levels
-        )
-        self.mpp_xy = _mpp_xy(multiscale)
+        sizes = [(int(shape[self._order[1]]), int(shape[self._order[0]])) for shape in shapes]
+        self.size_px = width, height = sizes[0]
+        for number, (before, size) in enumerate(itertools.pairwise(sizes), start=1):
+            level, colours = self._levels[number], self._order[2]
+            same = level.dtype == first.dtype and level.shape[colours] == first.shape[colours]
+            if not (same and size[0] <= before[0] and is_level(size, sizes[0])):
+                raise SlideError(
+                    f"its level {number}, of {size[0]} x {size[1]} px, is no smaller copy of the first, of {width} x "
+                    f"{height} px",
+                    where=path,
+                    hint="Write the image again with all of its levels",
+                )
+        self.downsamples = tuple(float(np.sqrt(width * height / (size[0] * size[1]))) for size in sizes)
+        try:
+            self.mpp_xy = _mpp_xy(multiscale)
+        except _FAULTS:
+            self.mpp_xy = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -116,6 +142,9 @@ class ZarrImage:
         left, top, right, bottom = max(x, 0), max(y, 0), min(x + width, columns), min(y + height, rows)
         if left >= right or top >= bottom:
             return result
+        for box in self._absent(source, self._folders[level], left, top, right, bottom):
+            colour = 255 if source.shape[self._order[2]] == 4 else int(source.fill_value or 0)
+            check_white(self, self.path, level, box, colour=colour, hint=_SPARSE)
         place: list[slice] = [slice(None)] * 3
         place[self._order[0]], place[self._order[1]] = slice(top, bottom), slice(left, right)
         try:
@@ -131,6 +160,19 @@ class ZarrImage:
             pixels = ((pixels[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
         result[top - y : bottom - y, left - x : right - x] = pixels
         return result
+
+    def _absent(
+        self, source: Any, folder: Path, left: int, top: int, right: int, bottom: int
+    ) -> Iterator[tuple[int, int, int, int]]:
+        """Left, top, width and height of chunks under a rectangle of a level that are not in the store."""
+        side = source.shards or source.chunks
+        spans = [range(-(-size // part)) for size, part in zip(source.shape, side, strict=True)]
+        for axis, start, stop in zip(self._order, (top, left), (bottom, right), strict=False):
+            spans[axis] = range(start // side[axis], (stop - 1) // side[axis] + 1)
+        for place in itertools.product(*spans):
+            if not (folder / source.metadata.encode_chunk_key(place)).is_file():
+                (y, height), (x, width) = ((place[axis] * side[axis], side[axis]) for axis in self._order[:2])
+                yield x, y, min(width, source.shape[self._order[1]] - x), min(height, source.shape[self._order[0]] - y)
 
     def close(self) -> None:
         """Let go of the files."""
@@ -176,29 +218,30 @@ def _multiscales(path: Path) -> list[dict[str, Any]]:
     """Image metadata of a group, of Zarr v3 or v2; empty when it is no image."""
     for name in _MARKS:
         try:
-            content = json.loads((path / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            if not (path / name).is_file():  # a pipe would keep its reader waiting
+                continue
+            content = parse_json((path / name).read_text(encoding="utf-8"))
+            attributes = content.get("attributes", {}) if name == "zarr.json" else content
+            multiscales = attributes.get("ome", attributes).get("multiscales", [])
+            if multiscales and isinstance(multiscales, list) and multiscales[0].get("datasets"):
+                return multiscales
+        except (OSError, ValueError, AttributeError, TypeError):
             continue
-        attributes = content.get("attributes", {}) if name == "zarr.json" else content
-        multiscales = attributes.get("ome", attributes).get("multiscales", [])
-        if multiscales and isinstance(multiscales, list) and multiscales[0].get("datasets"):
-            return multiscales
     return []
 
 
 def _mpp_xy(multiscale: dict[str, Any]) -> tuple[float, float] | None:
-    """Pixel size of level 0 in um by the scale of its dataset, where the axes x and y are said to be in um."""
+    """Pixel size of level 0 in um by the scales of its dataset and of all, where x and y have a unit of length."""
     axes = multiscale.get("axes", [])
     if not all(isinstance(axis, dict) for axis in axes):
         return None
     names = [axis["name"] for axis in axes]
-    in_um = {axis["name"] for axis in axes if axis.get("unit") in ("micrometer", "um", "µm")}
-    scales = [
-        change["scale"]
-        for change in multiscale["datasets"][0].get("coordinateTransformations", [])
-        if change.get("type") == "scale"
-    ]
-    if not {"x", "y"} <= in_um or len(scales) != 1 or len(scales[0]) != len(names):
+    units = {axis["name"]: _UM.get(axis.get("unit"), np.nan) for axis in axes}
+    own, shared = (
+        [change["scale"] for change in part.get("coordinateTransformations", []) if change.get("type") == "scale"]
+        for part in (multiscale["datasets"][0], multiscale)
+    )
+    if len(own) != 1 or len(shared) > 1 or any(len(scale) != len(names) for scale in own + shared):
         return None
-    x, y = (float(scales[0][names.index(axis)]) for axis in "xy")
+    x, y = (units[axis] * float(np.prod([scale[names.index(axis)] for scale in own + shared])) for axis in "xy")
     return (x, y) if x > 0 and y > 0 else None

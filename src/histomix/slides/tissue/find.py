@@ -8,6 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from ...errors import InputError
+from ..levels import check_levels
 from ..slide import Slide
 from .adipose import find_fat
 from .colour import background, hue, otsu, strongest_and_chroma, within
@@ -61,6 +62,8 @@ def tissue_mask(
     ------
     SlideReadError
         The slide cannot be decoded.
+    SlideError
+        Its levels show different pictures.
     InputError
         An area is negative.
     """
@@ -70,6 +73,7 @@ def tissue_mask(
         )
     mpp = max(mpp, slide.mpp)
     rgb = slide.thumbnail(mpp)
+    check_levels(slide, rgb, mpp)
     glass = background(lambda: (planes for _, planes in _smooth(rgb)))
     stained, pen = _stained(rgb, glass, mpp)
     tissue = fill_holes(drop_small(stained, min_fragment_um2, mpp, keep_at_edge=True), max_hole_um2, mpp)

@@ -81,7 +81,7 @@ class SpatialDataStore:
             )
         if not matched.all():
             notes.append(f"{counted(int((~matched).sum()), 'row')} of the table are not in '{region}' and are dropped")
-        to_px = np.eye(3) if image_name is None else np.linalg.inv(_matrix(store.images[image_name], system))
+        to_px = np.eye(3) if image_name is None else _inverse(store.images[image_name], image_name, system, path)
         if image_name is None:
             notes.append(f"no image of the store is used: the coordinate system '{system}' is taken to be px")
         xy_px = centres.to_numpy()[rows[matched]] @ to_px[:2, :2].T + to_px[:2, 2]
@@ -230,6 +230,18 @@ def _matrix(element: Any, system: str) -> np.ndarray:
 
     axes = ("x", "y")
     return np.asarray(get_transformation(element, system).to_affine_matrix(axes, axes))
+
+
+def _inverse(image: Any, name: str, system: str, path: Path) -> np.ndarray:
+    """From a coordinate system to px of an image."""
+    try:
+        return np.linalg.inv(_matrix(image, system))
+    except np.linalg.LinAlgError as error:
+        raise SectionError(
+            f"the transformation of the image '{name}' to '{system}' makes a line or a point of it",
+            where=path,
+            hint="Store the transformation again",
+        ) from error
 
 
 def _centres(element: Any, system: str, path: Path) -> tuple[pd.DataFrame, np.ndarray | None]:

@@ -141,9 +141,11 @@ class Xenium(CellFormat):
             return cells
         counts = read_matrix(matrix)
         rows = counts.barcodes.get_indexer(cells.table.index)
-        kept = cells.keep(rows >= 0)
-        if not len(kept.table):
+        if not (rows >= 0).any():
             raise SectionError("has counts of other cells", where=matrix, hint="Copy the outs folder of one section")
+        lost = int((rows < 0).sum())
+        notes = [f"{counted(lost, 'cell')} of {len(rows):,} have no counts and are dropped"] if lost else []
+        kept = cells.keep(rows >= 0, *notes)
         return replace(kept, counts=counts.matrix[rows[rows >= 0]], genes=counts.var)
 
     def alignment(self, folder: Path) -> Path | None:

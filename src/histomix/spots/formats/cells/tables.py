@@ -171,7 +171,15 @@ def read_h5ad_cells(path: Path, with_counts: bool, type_column: str | None = Non
     if type_column is not None and type_column not in adata.obs:
         raise SectionError(f"has no obs column '{type_column}'", where=path, hint="Check the option type_column")
     types = type_column or _find(list(adata.obs.columns), _TYPE_COLUMNS)
-    xy = np.asarray(adata.obs[[layout.x, layout.y]] if layout else adata.obsm["spatial"][:, :2], dtype=np.float64)
+    if layout is not None:
+        xy = np.column_stack([_numbers_and_gaps(adata.obs[name], path) for name in (layout.x, layout.y)])
+    else:
+        xy = np.asarray(adata.obsm["spatial"])
+        if xy.ndim != 2 or xy.shape[1] < 2 or xy.dtype.kind not in "iuf":
+            raise SectionError(
+                "has an obsm['spatial'] that is not cells x 2 numbers", where=path, hint="Store x, y in px of the image"
+            )
+        xy = xy[:, :2].astype(np.float64)
     table = pd.DataFrame(xy, index=adata.obs_names.astype(str), columns=["x", "y"]).rename_axis("cell_id")
     table["cell_type"] = assigned(_text(adata.obs[types])).to_numpy() if types else None
     has_counts = with_counts and adata.X is not None and adata.n_vars > 0

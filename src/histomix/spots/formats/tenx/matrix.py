@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +26,11 @@ if TYPE_CHECKING:
 GENE_EXPRESSION = "Gene Expression"
 _DAMAGED = "The file is damaged or cut short: copy it again, or run Space Ranger again"
 _H5_ERRORS = (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError, IndexError, SystemError)
+#: What numbers are written with in Matrix Market, by their kind; counts are not negative.
+_MARKS = {
+    **dict.fromkeys(("integer", "unsigned-integer"), b"0123456789 \t\r\n"),
+    "real": b"0123456789 \t\r\n.eE+-",
+}
 _NOT_H5 = "it is no HDF5 file of a feature-barcode matrix"
 
 
@@ -180,6 +187,8 @@ class H5Matrix:
         stored = len(self._group["data"]), len(self._group["indices"])
         if len(self._indptr) != self.size + 1 or stored != (self._indptr[-1],) * 2 or (np.diff(self._indptr) < 0).any():
             raise ValueError("its parts have lengths that do not fit each other")
+        if self._group["data"].dtype.kind not in "iuf":
+            raise ValueError(f"its counts are of the type {self._group['data'].dtype}")
 
     def barcode_index(self) -> pd.Index:
         """All barcodes as text."""
@@ -276,7 +285,7 @@ def _lines(path: Path) -> pd.DataFrame:
 
 
 def _read_mtx(folder: Path) -> tuple[pd.Index, pd.DataFrame, sparse.csr_matrix]:
-    from scipy.io import mmread
+    from scipy.io import mminfo, mmread
 
     matrix_path, barcodes = _needed(folder, "matrix.mtx"), _lines(_needed(folder, "barcodes.tsv"))
     features = _lines(_needed(folder, "features.tsv", "genes.tsv"))
@@ -287,7 +296,15 @@ def _read_mtx(folder: Path) -> tuple[pd.Index, pd.DataFrame, sparse.csr_matrix]:
     if "type" not in features:
         features["type"] = GENE_EXPRESSION
     try:
-        stored = mmread(matrix_path)
+        content = tables.read_bytes(matrix_path)
+        *_, kind, symmetry = mminfo(io.BytesIO(content))
+        # A pattern says where counts are, and none of them; a symmetric matrix is stored by half.
+        if kind not in _MARKS or symmetry != "general":
+            raise ValueError(f"its header says that it is {kind} and {symmetry}, which no counts are")
+        # scipy takes "1,5" or "1e3" among integers for 1.
+        if strange := re.sub(rb"(?m)^%.*$", b"", content).translate(None, _MARKS[kind]):
+            raise ValueError(f"it holds {strange[:1]!r} among numbers that are {kind}".replace("b'", "'"))
+        stored = mmread(io.BytesIO(content))
         matrix = sparse.csr_matrix(stored.T, dtype=np.float32)
         if sparse.issparse(stored) and matrix.nnz < stored.nnz:
             raise ValueError("it counts a feature of one barcode more than once")

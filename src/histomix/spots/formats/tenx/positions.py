@@ -27,6 +27,9 @@ COLUMNS = ("barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres
 # Space Ranger 1 wrote the list without a header, 2 and later the file with one, Visium HD the parquet.
 _POSITIONS = ("tissue_positions.parquet", "tissue_positions.csv", "tissue_positions_list.csv")
 _AGAIN = "Copy the spatial folder of this section again"
+#: The largest whole number that a column may hold, and what another one is not.
+_WHOLE = {"in_tissue": 1, "array_row": 1 << 31, "array_col": 1 << 31}
+_NOT_WHOLE = {"in_tissue": "neither 0 nor 1", **dict.fromkeys(("array_row", "array_col"), "no place of the array")}
 _BATCH = 1 << 18
 #: Barcodes of Visium HD name the side of their bin.
 _BIN = re.compile(r"s_(\d{3})um_\d+_\d+")
@@ -220,6 +223,15 @@ def _require_numbers(table: pd.DataFrame, path: Path, first: int | None = None) 
                 where=path,
                 hint=_AGAIN,
             )
+        if values is not None and name in _WHOLE:
+            wrong = np.flatnonzero((values != np.rint(values)) | (np.abs(values) > _WHOLE[name]))
+            if len(wrong):
+                raise SectionError(
+                    f"column '{name}' is {values[wrong[0]]:g} at the spot {table['barcode'].iloc[wrong[0]]} "
+                    f"({counted(len(wrong), 'such spot')}), which is {_NOT_WHOLE[name]}",
+                    where=path,
+                    hint=_AGAIN,
+                )
 
 
 @dataclass(frozen=True)
@@ -254,7 +266,7 @@ def read_scalefactors(spatial: Path, positions: Path | None = None) -> ScaleFact
         return None
     text = tables.decode(tables.read_bytes(path), path)
     try:
-        values = parse_json(text)
+        values = parse_json(text, unique=True)
     except ValueError as error:
         raise SectionError(f"cannot be read as JSON ({error})", where=path, hint=_AGAIN) from error
     names = ("spot_diameter_fullres", "tissue_hires_scalef", "tissue_lowres_scalef", "microns_per_pixel", "bin_size_um")
