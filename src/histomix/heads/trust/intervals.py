@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 from scipy.optimize import nnls
 
+from ...common.threads import side_by_side
 from ...errors import HeadError
 from ..saved import check_saved
 from .quantiles import by_stratum, stratum_edges
@@ -205,14 +206,17 @@ def calibrate_levels(
     expected = expected_error(variance, values, width_of)
     score = np.divide(np.abs(observed - values), expected, out=np.zeros_like(expected), where=expected > 0)
     edges = stratum_edges(values, row_weight, strata)
-    by_type = [
-        by_stratum(of_type, (column[:, None] > ends).sum(axis=1), strata, group, len(names), levels)
-        for of_type, column, ends in zip(score.T, values.T, edges.T, strict=True)
-    ]
+
+    def of_type(number: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        place = (values[:, number, None] > edges[:, number]).sum(axis=1)
+        return by_stratum(score[:, number], place, strata, group, len(names), levels)
+
+    with side_by_side() as each:
+        by_type = list(each(of_type, range(values.shape[1])))
     made = []
     for number, level in enumerate(levels):
-        multiplier = np.stack([of_type[number][0] for of_type in by_type], axis=1)
-        left_out = np.stack([of_type[number][1] for of_type in by_type], axis=1)
+        multiplier = np.stack([one[number][0] for one in by_type], axis=1)
+        left_out = np.stack([one[number][1] for one in by_type], axis=1)
         whole = Intervals(variance, multiplier, edges, unit)
         made.append(_described(whole, left_out, level, names, values, width_of, row_weight, kind, n_donors))
     return made
