@@ -268,6 +268,18 @@ def test_sections_of_very_different_size_or_with_few_spots_are_not_compared() ->
     assert LEAST_SPOTS > 30
 
 
+def test_in_a_large_cohort_each_section_is_laid_onto_those_of_likest_composition(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("histomix.evaluation.leakage.adjacent.MOST_OTHERS", 2)
+    sections = {f"s{n}": points(n) for n in range(8)} | {"again": points(3, angle=2.0, noise=0.3)}
+    pairs = [(a, b) for a in sections for b in sections if a < b]
+    told = adjacent_levels(sections, {}, pairs)
+    assert told["likest"] == 2 and told["n_compared"] <= 2 * len(sections) < len(pairs)
+    assert [(one["section"], one["with"]) for one in told["pairs"]] == [("again", "s3")]
+    assert adjacent_levels(sections, {}, pairs[:2])["likest"] is None
+
+
 def test_what_fits_in_every_cohort_is_the_organ() -> None:
     """Sections of one anatomy (a brain, say) whoever they are of: none stands out."""
     alike = {f"s{n}": points(0, angle=0.3 * n, noise=0.5) for n in range(7)}

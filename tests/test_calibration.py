@@ -274,6 +274,10 @@ def test_levels_that_are_found_together_are_those_found_alone() -> None:
     donor = donor[np.random.default_rng(0).permutation(len(donor))]
     levels = (0.5, 0.6, 0.8, 0.9, 0.95)
     together = calibrate_levels(Y, values, spread, donor, levels, unit="cells per spot")
+    unjudged = calibrate_levels(Y, values, spread, donor, levels, unit="cells per spot", judged=False)
+    for one, plain in zip(together, unjudged, strict=True):
+        assert plain.facts() == {} != one.facts()
+        assert all(np.array_equal(array, plain.arrays()[name]) for name, array in one.arrays().items())
     for level, found in zip(levels, together, strict=True):
         alone = calibrate(Y, values, spread, donor, level, unit="cells per spot")
         assert found.facts() == alone.facts()

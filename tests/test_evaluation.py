@@ -15,6 +15,7 @@ import pytest
 from anndata import AnnData
 from scipy.stats import pearsonr
 from sklearn.base import BaseEstimator
+from threadpoolctl import threadpool_limits
 
 from histomix.abundance import Abundance
 from histomix.common.resampling import DRAWS, resample_weights
@@ -793,6 +794,20 @@ def test_long_steps_are_told_of_and_end_and_the_summary_alone_is_written_again(
         assert told[task] == [(done, 4) for done in range(5)]
     assert sorted(written) == ["labels", *heads]
     assert "spatial" in read_evaluation(out).summary
+
+
+def test_an_evaluation_is_the_same_on_one_thread_and_on_two(
+    make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("histomix.common.threads.cores", lambda: 2)
+    data = make_data(COHORT, linear(0.5))
+    summaries = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            result = data.run(heads=["ridge"], spatial=True, out=tmp_path / str(threads))
+        summaries.append({name: value for name, value in result.summary.items() if name != "cost"})
+    tables = [{path.name: path.read_bytes() for path in tmp_path.glob(f"{threads}/**/*.csv")} for threads in (1, 2)]
+    assert tables[0] == tables[1] != {} and summaries[0] == summaries[1]
 
 
 def test_strict_refuses_before_any_fit_and_else_the_audit_stands_in_the_summary(make_data: MakeData) -> None:

@@ -10,9 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from histomix.errors import InputError, StorageError
+from histomix.progress import progress_bars
 from histomix.provenance import (
     _partial_prefix,
     atomic_path,
@@ -109,6 +111,17 @@ def test_digests(tmp_path: Path) -> None:
     assert digest_file(path) == "sha256:" + hashlib.sha256(b"histomix").hexdigest()
     assert digest_json({"a": 1, "b": [2]}) == digest_json({"b": [2], "a": 1})
     assert digest_json({"a": 1}) != digest_json({"a": 2})
+
+
+def test_reading_a_large_file_for_its_digest_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, told = tmp_path / "slide", list[tuple[int, int]]()
+    path.write_bytes(np.random.default_rng(0).bytes(5_500_000))
+    with progress_bars(lambda _, done, total: told.append((done, total))):
+        small = digest_file(path)
+        assert told == []
+        monkeypatch.setattr("histomix.provenance._TOLD_BYTES", 1 << 21)
+        assert digest_file(path) == small == "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+    assert told == [(2, 5), (4, 5), (5, 5)]
 
 
 def test_the_digest_of_sealed_facts_knows_nothing_of_their_cost(tmp_path: Path) -> None:

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
 from histomix.errors import ScaleWarning, SlideError
+from histomix.progress import progress_bars
 from histomix.slides import Slide, open_slide
 from histomix.slides.resample import axis_taps
 
@@ -94,6 +96,23 @@ class TestRead:
         whole = slide.read(-20.5, 3.3, 400, 380, slide.mpp * 1.7)
         monkeypatch.setattr("histomix.slides.slide._BLOCK_PX", 100)
         np.testing.assert_array_equal(slide.read(-20.5, 3.3, 400, 380, slide.mpp * 1.7), whole)
+
+    def test_a_very_large_rectangle_is_read_side_by_side_and_told_of(
+        self, slide: Slide, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        told: list[tuple[str, int, int]] = []
+        rectangle = (-20.5, 3.3, 400, 380, slide.mpp * 1.7)
+        whole = slide.read(*rectangle)
+        monkeypatch.setattr("histomix.slides.slide._BLOCK_PX", 100)
+        monkeypatch.setattr("histomix.common.threads.cores", lambda: 2)
+        with progress_bars(lambda *step: told.append(step)), threadpool_limits(2):
+            monkeypatch.setattr("histomix.slides.slide._MANY_BLOCKS", 400)
+            np.testing.assert_array_equal(slide.read(*rectangle), whole)
+            assert told == []
+            monkeypatch.setattr("histomix.slides.slide._MANY_BLOCKS", 4)
+            np.testing.assert_array_equal(slide.read(*rectangle), whole)
+        count = told[0][2]
+        assert count > 100 and told == [("look over the slide (blocks)", done, count) for done in range(count + 1)]
 
     def test_white_outside(self, slide: Slide) -> None:
         pixels = slide.read(-10, -20, 1330, 1140, slide.mpp)

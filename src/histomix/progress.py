@@ -13,10 +13,10 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 #: Called as ``progress(task, done, total)``: the name of the work, items done so far, items in all.
 Progress = Callable[[str, int, int], None]
+Item = TypeVar("Item")
 #: A notebook draws its bars anew at most so often, in seconds.
 _REDRAW_S = 0.2
 #: A log gets its first line after so long, and then one every so often, in seconds.
@@ -46,6 +47,14 @@ _told: ContextVar[Progress] = ContextVar("told", default=silent)
 def tell(task: str, done: int, total: int) -> None:
     """Tell whom the work at hand was given to tell (see `progress_bars`): for steps deep inside it."""
     _told.get()(task, done, total)
+
+
+def told(task: str, items: Collection[Item]) -> Iterator[Item]:
+    """Items one after the other, told of (see `tell`) as a loop goes over them."""
+    for done, item in enumerate(items):
+        tell(task, done, len(items))
+        yield item
+    tell(task, len(items), len(items))
 
 
 @contextlib.contextmanager

@@ -20,8 +20,11 @@ from typing import Any
 
 from ._version import __version__
 from .errors import HistomixError, InputError, MissingFileError, StorageError
+from .progress import tell
 
 _CHUNK = 1 << 20
+#: A file that is larger than this is told of while it is read whole, each time so much of it is done.
+_TOLD_BYTES = 1 << 28
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 _SAMPLES = 16
@@ -35,7 +38,16 @@ def digest_file(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a whole file, as ``"sha256:<hex>"``; InputError where it is a pipe or a device, which has no end."""
     refuse_pipe(path)
     with open(path, "rb") as stream:
-        return "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
+        size = os.fstat(stream.fileno()).st_size
+        if size <= _TOLD_BYTES:
+            return "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
+        digest, part, done = hashlib.sha256(), memoryview(bytearray(_CHUNK)), 0
+        while count := stream.readinto(part):
+            digest.update(part[:count])
+            done += count
+            if done % _TOLD_BYTES < count or done == size:
+                tell("look through a large file (MB)", done // 10**6, max(size, done) // 10**6)
+        return "sha256:" + digest.hexdigest()
 
 
 def digest_bytes(data: bytes) -> str:

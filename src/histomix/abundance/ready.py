@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ..errors import HistomixError, LabelError
-from ..progress import Progress
+from ..progress import Progress, told
 from ..provenance import versions
 from ..spots import CELLS, RELATIVE, cells_to_labels
 from .abundance import Abundance, check_unit, join_spots
@@ -94,7 +94,7 @@ def cohort_labels(cohort: Cohort, vocabulary: Vocabulary | None = None) -> dict[
     labels: dict[str, Abundance] = {}
     failed: dict[str, HistomixError] = {}
     without = []
-    for name in cohort.names:
+    for name in told("look through labels (sections)", cohort.names):
         try:
             section = cohort.section(name, counts=False)
             if section.labels is None:

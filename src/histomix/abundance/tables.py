@@ -14,6 +14,7 @@ import pandas as pd
 
 from ..common.storage import h5ad
 from ..errors import LabelError
+from ..progress import told
 from ..provenance import atomic_path, digest_file, read_json, write_json
 from .abundance import SUM_TOLERANCE, Abundance, check_unit
 from .by_section import Labels
@@ -190,7 +191,8 @@ def read_labels(folder: str | os.PathLike[str]) -> dict[str, Abundance]:
         listed = sorted(path.stem for path in folder.glob("*.csv") if path.stem.rpartition(".")[2] not in SIDES)
     if not listed:
         raise LabelError("holds no labels", where=folder, hint="Make them with `histomix label`")
-    return Labels((name, read_abundance(folder / f"{name}.csv", unit)) for name in listed)
+    names = told("look through labels (sections)", list(listed))
+    return Labels((name, read_abundance(folder / f"{name}.csv", unit)) for name in names)
 
 
 def write_labels(folder: str | os.PathLike[str], labels: Mapping[str, Abundance], manifest: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from ..common.storage.h5ad import read_h5ad, write_h5ad
 from ..common.strangers.hdf5 import check_hdf5
 from ..common.words import reason
 from ..errors import FeatureError, InputError, MissingFeatureError
+from ..progress import told
 from ..provenance import atomic_path, digest_bytes, digest_json, read_json
 from .by_section import Features, features_card
 from .identity import encoder_identity, require_same_encoder
@@ -193,7 +194,7 @@ def read_features(folder: str | os.PathLike[str]) -> dict[str, ad.AnnData]:
         if "unit" in read_overview(folder):
             what = "the folder holds labels of spots, and no features"
         raise FeatureError(what, where=folder, hint="Make features with: histomix embed SHEET --out FEATURES")
-    features = {path.stem: read_feature_file(path) for path in paths}
+    features = {path.stem: read_feature_file(path) for path in told("look through features (sections)", paths)}
     manifests = {path: feature_manifest(features[path.stem]) for path in paths}
     expected = encoder_identity(manifests[paths[0]])
     wanted = read_overview(folder).get("wanted", {})

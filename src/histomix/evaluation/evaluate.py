@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..abundance import Abundance, labels_of
 from ..common.storage.unfinished import say_recalled, unfinished_work
+from ..common.threads import single_thread
 from ..errors import InputError
 from ..heads import DEFAULT
 from ..progress import Progress, progress_bars
@@ -136,31 +137,33 @@ def evaluate(
     if regions is not None and not spatial:
         what = "regions are compared with spatial domains, which were left out"
         raise InputError(what, where=regions, hint="Leave the regions out too, or score spatial patterns (the default)")
-    data = CohortData.of(cohort, features, labels, features_folders)
-    tested = test or data
-    if spatial and regions is not None:
-        read_section_regions(regions, list(tested.cohort.names))  # found wanting before the work, not after it
-    with unfinished_work(out, "an evaluation") as work, progress_bars(progress) as report:
-        result = held_out_scores(
-            data,
-            test,
-            heads,
-            folds,
-            None if truth is None else labels_of(truth, tested.cohort),
-            seed,
-            report,
-            n_folds=n_folds,
-            strict=strict,
-            groups=read_groups(groups) if isinstance(groups, str | os.PathLike) else groups,
-            nuclei=nuclei,
-            with_more_donors=more_donors,
-            damp_stain=damp_stain,
-        )
-        say_recalled(work, "fits")
-        if out is not None:
-            result.save(out)
-        if spatial:
-            result = add_spatial(result, radius_um, seed, regions=regions, progress=report)
+    with progress_bars(progress) as report:
+        data = CohortData.of(cohort, features, labels, features_folders)
+        tested = test or data
+        if spatial and regions is not None:
+            read_section_regions(regions, list(tested.cohort.names))  # found wanting before the work, not after it
+        # Most of it are products that are too small to be shared out; fits take the threads that they need.
+        with unfinished_work(out, "an evaluation") as work, single_thread():
+            result = held_out_scores(
+                data,
+                test,
+                heads,
+                folds,
+                None if truth is None else labels_of(truth, tested.cohort),
+                seed,
+                report,
+                n_folds=n_folds,
+                strict=strict,
+                groups=read_groups(groups) if isinstance(groups, str | os.PathLike) else groups,
+                nuclei=nuclei,
+                with_more_donors=more_donors,
+                damp_stain=damp_stain,
+            )
+            say_recalled(work, "fits")
             if out is not None:
-                result.save_summary(out)
+                result.save(out)
+            if spatial:
+                result = add_spatial(result, radius_um, seed, regions=regions, progress=report)
+                if out is not None:
+                    result.save_summary(out)
     return result

@@ -12,6 +12,7 @@ import numpy as np
 from ..common.metrics import Array
 from ..common.naming import file_key, file_name_fault
 from ..common.storage.unfinished import UnfinishedWork, current_work, digest_array
+from ..common.threads import all_threads
 from ..errors import HeadError, InputError
 from ..heads import DEFAULT, CompositionRegressor, TrainingSet, inner_groups, make_estimator
 from ..heads.kept_fits import FITS
@@ -176,9 +177,10 @@ def _fit_fold(
     here, there = ({"positions": training.positions[part]} if known else {} for part in (rows, fold.test))
     start = time.perf_counter()
     try:
-        estimator = clone(prototype).fit(training.X[rows], training.Y[rows], groups=groups, **here)
-        fitted = time.perf_counter()
-        values = np.asarray(estimator.predict(training.X[fold.test], **there), dtype=np.float64)
+        with all_threads():
+            estimator = clone(prototype).fit(training.X[rows], training.Y[rows], groups=groups, **here)
+            fitted = time.perf_counter()
+            values = np.asarray(estimator.predict(training.X[fold.test], **there), dtype=np.float64)
     except HeadError as error:
         raise HeadError(error.what, where=f"head {name}, fold {fold.name}", hint=error.hint) from error
     cost = {"fit_seconds": fitted - start, "predict_seconds": time.perf_counter() - fitted}

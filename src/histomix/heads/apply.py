@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..common.threads import single_thread
 from ..errors import HeadError
-from .models.preprocess import single_thread
 from .neighbourhood import Positions
 from .saved import check_told
 from .stain import Damped, StainDamping

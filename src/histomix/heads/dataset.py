@@ -14,6 +14,7 @@ from ..abundance import Abundance, join_spots
 from ..common.storage.unfinished import digest_array
 from ..embedding import encoder_identity, feature_manifest, require_current, require_same_encoder, stain_shifts
 from ..errors import FeatureError, LabelError
+from ..progress import told
 from ..provenance import digest_json
 from ..slides import TileSpec
 from .models.pixels import CohortTiles
@@ -130,12 +131,12 @@ def assemble(
     # In the order of their names, so that the order of a sheet's rows moves nothing that is drawn at random.
     sections = sorted(cohort.names)
     encoders = [_common_encoder(block, sections) for block in blocks]
-    for name in sections:
+    for name in told("look whether features are current (sections)", sections):
         require_current(cohort, name, [block[name] for block in blocks])
     unit, cell_types = _common_types(labels, sections)
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
     dropped: dict[str, dict[str, int]] = {}
-    for name in sections:
+    for name in told("look up features and labels (sections)", sections):
         part, lost = _section(name, [block[name] for block in blocks], labels[name], cell_types)
         parts.append(part)
         if lost:

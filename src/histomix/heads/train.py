@@ -14,6 +14,7 @@ from sklearn.base import clone
 
 from ..abundance import Abundance, labels_of
 from ..common.storage.unfinished import say_recalled, unfinished_work
+from ..common.threads import all_threads, single_thread
 from ..common.words import training_limit
 from ..embedding import FeatureSource, feature_blocks, feature_manifest, scale_sample
 from ..errors import HeadError, SectionError
@@ -144,80 +145,88 @@ def train(
     if out is not None:  # found wanting before the work, not after it
         check_place(out)
         require_writable(out)
-    cohort = Cohort.of(cohort)
-    tables = labels_of(labels, cohort)
-    blocks = feature_blocks(features)
-    training = assemble(cohort, blocks, tables)
-    estimator = (
-        make_estimator(head, training.unit, seed, **(parameters or {})) if isinstance(head, str) else clone(head)
-    )
-    kind = next((name for name, cls in HEADS.items() if type(estimator) is cls), None)
-    if kind is None:
-        raise HeadError(
-            f"a {type(estimator).__name__} cannot be saved as a head", hint=f"Use one of: {', '.join(HEADS)}"
+    with progress_bars(progress) as report:
+        cohort = Cohort.of(cohort)
+        tables = labels_of(labels, cohort)
+        blocks = feature_blocks(features)
+        training = assemble(cohort, blocks, tables)
+        estimator = (
+            make_estimator(head, training.unit, seed, **(parameters or {})) if isinstance(head, str) else clone(head)
         )
-    if estimator.unit != training.unit:
-        raise HeadError(f"the estimator predicts {estimator.unit}, but the labels are in {training.unit}")
-    carried = _carried(scores)
-    names = [row.tissue for row in cohort.rows] if tissue is None else [tissue] if isinstance(tissue, str) else tissue
-    tree, source = tree_of(hierarchy, training, tables)
-    with unfinished_work(out, "a head") as work, progress_bars(progress) as report:
-        report(f"train {kind}", 0, 5)
-        groups = inner_groups(training.section, training.donor, training.xy_um)
-        damping = training.stain_damping() if damp_stain else None
-        seen = training.damped(damping).X
-        estimator.fit(seen, training.Y, groups=groups, positions=training.positions)
-        precision = require_precision(estimator, training, blocks, damping or np.asarray)
-        report(f"train {kind}", 1, 5)
-        scale_model = _scale_model(training, blocks[0])
-        intervals, inner, levels, notes = None, None, None, [NOT_CALIBRATED.format("none were asked for")]
-        held_out = answers = None
-        if level is not None:
-            held_out, spread = held_out_predictions(estimator, seen, training.Y, groups, training.positions)
-            apart = _held_apart(training)
-            report(f"train {kind}", 2, 5)
-            inner = inner_scores(training, held_out, apart)
-            levels = held_out_levels(training, held_out, level, seed)
-            answers = held_out_answers(training, held_out, tree, source, seed)
-            unit, why = answered_unit(training.unit, levels)
-            intervals, notes = _calibrated(replace(training, unit=unit), held_out, spread, level, apart)
-            if why:
-                _log.warning("%s", why)
-                notes.append(why)
-                estimator.set_params(unit=unit)
-        notes += filter(None, [training_limit(len(np.unique(training.donor)), len(np.unique(training.section)))])
-        report(f"train {kind}", 3, 5)
-        novelty_model = NoveltyModel().fit(training.X, groups, held_out, training.Y)
-        report(f"train {kind}", 4, 5)
-        stability = crop_stability(estimator, seen, training.Y, training.positions, seed)
-        report(f"train {kind}", 5, 5)
-        say_recalled(work, "fits")
-        if carried is None:
-            carried = inner
-        elif "scores" in carried and "protocol_means" in carried:
-            carried = evaluation_scores(carried, kind, training)
-        card = make_card(
-            replace(training, unit=estimator.unit),
-            tables,
-            kind,
-            estimator,
-            intervals,
-            tissue=names,
-            seed=seed,
-            scores=carried,
-            levels=levels,
-            answers=answers,
-            stability=stability,
-            precision=precision,
-            damping=None if damping is None else damping.facts(),
-            scale_check=None if scale_model is None else scale_model.facts(),
-            notes=notes,
+        kind = next((name for name, cls in HEADS.items() if type(estimator) is cls), None)
+        if kind is None:
+            raise HeadError(
+                f"a {type(estimator).__name__} cannot be saved as a head", hint=f"Use one of: {', '.join(HEADS)}"
+            )
+        if estimator.unit != training.unit:
+            raise HeadError(f"the estimator predicts {estimator.unit}, but the labels are in {training.unit}")
+        carried = _carried(scores)
+        names = (
+            [row.tissue for row in cohort.rows] if tissue is None else [tissue] if isinstance(tissue, str) else tissue
         )
-        card["training"]["spot_diameter_um"] = _spot_diameter_um(cohort)
-        parts = estimator, novelty_model, intervals, damping, scale_model
-        trained = Head(seal(card, *parts), *parts)
-        if out is not None:
-            trained.save(out)
+        with single_thread():
+            tree, source = tree_of(hierarchy, training, tables)
+        # As in `histomix.evaluate`: fits take the threads that they need, the rest is small.
+        with unfinished_work(out, "a head") as work, single_thread():
+            report(f"train {kind}", 0, 5)
+            groups = inner_groups(training.section, training.donor, training.xy_um)
+            damping = training.stain_damping() if damp_stain else None
+            seen = training.damped(damping).X
+            with all_threads():
+                estimator.fit(seen, training.Y, groups=groups, positions=training.positions)
+            precision = require_precision(estimator, training, blocks, damping or np.asarray)
+            report(f"train {kind}", 1, 5)
+            scale_model = _scale_model(training, blocks[0])
+            intervals, inner, levels, notes = None, None, None, [NOT_CALIBRATED.format("none were asked for")]
+            held_out = answers = None
+            if level is not None:
+                with all_threads():
+                    held_out, spread = held_out_predictions(estimator, seen, training.Y, groups, training.positions)
+                apart = _held_apart(training)
+                report(f"train {kind}", 2, 5)
+                inner = inner_scores(training, held_out, apart)
+                levels = held_out_levels(training, held_out, level, seed)
+                answers = held_out_answers(training, held_out, tree, source, seed)
+                unit, why = answered_unit(training.unit, levels)
+                intervals, notes = _calibrated(replace(training, unit=unit), held_out, spread, level, apart)
+                if why:
+                    _log.warning("%s", why)
+                    notes.append(why)
+                    estimator.set_params(unit=unit)
+            notes += filter(None, [training_limit(len(np.unique(training.donor)), len(np.unique(training.section)))])
+            report(f"train {kind}", 3, 5)
+            novelty_model = NoveltyModel().fit(training.X, groups, held_out, training.Y)
+            report(f"train {kind}", 4, 5)
+            with all_threads():
+                stability = crop_stability(estimator, seen, training.Y, training.positions, seed)
+            report(f"train {kind}", 5, 5)
+            say_recalled(work, "fits")
+            if carried is None:
+                carried = inner
+            elif "scores" in carried and "protocol_means" in carried:
+                carried = evaluation_scores(carried, kind, training)
+            card = make_card(
+                replace(training, unit=estimator.unit),
+                tables,
+                kind,
+                estimator,
+                intervals,
+                tissue=names,
+                seed=seed,
+                scores=carried,
+                levels=levels,
+                answers=answers,
+                stability=stability,
+                precision=precision,
+                damping=None if damping is None else damping.facts(),
+                scale_check=None if scale_model is None else scale_model.facts(),
+                notes=notes,
+            )
+            card["training"]["spot_diameter_um"] = _spot_diameter_um(cohort)
+            parts = estimator, novelty_model, intervals, damping, scale_model
+            trained = Head(seal(card, *parts), *parts)
+            if out is not None:
+                trained.save(out)
     return trained
 
 

@@ -24,9 +24,9 @@ class Taps:
     index: np.ndarray
     weight: np.ndarray
 
-    def part(self, start: int, stop: int) -> Taps:
-        """The taps of the outputs ``start`` to ``stop``."""
-        return Taps(self.index[start:stop], self.weight[start:stop])
+    def part(self, outputs: slice) -> Taps:
+        """The taps of some outputs."""
+        return Taps(self.index[outputs], self.weight[outputs])
 
     @property
     def span(self) -> tuple[int, int]:

@@ -12,7 +12,9 @@ from typing import Protocol
 
 import numpy as np
 
+from ..common.threads import side_by_side
 from ..errors import ScaleWarning, SlideError
+from ..progress import told
 from .resample import Taps, axis_taps, resample
 
 #: A stored level serves a request when it is at most this much coarser than asked.
@@ -21,6 +23,8 @@ LEVEL_TOLERANCE = 1.01
 UPSAMPLING_TOLERANCE = 1.05
 # Pixels per side that are held at once while a rectangle is assembled.
 _BLOCK_PX = 2048
+# A rectangle of more blocks than this is read in smaller ones, several at once, and told of.
+_MANY_BLOCKS, _SIDE_BY_SIDE = 16, 8
 # A rectangle whose scale drifts from the stored one by less than this many pixels is copied, not interpolated.
 _DRIFT_PX = 0.1
 #: No overview is as coarse, um per px; who asks a thumbnail by as much means px, most likely.
@@ -160,13 +164,23 @@ class Slide:
         plan = self._plan(x_px, y_px, width_px, height_px, mpp)
         height, width = len(plan.rows.index), len(plan.columns.index)
         result = np.empty((height, width, 3), np.uint8)
-        step = max(1, int(_BLOCK_PX / max(plan.scale, 1)))
-        for row in range(0, height, step):
-            for column in range(0, width, step):
-                part = replace(
-                    plan, rows=plan.rows.part(row, row + step), columns=plan.columns.part(column, column + step)
-                )
-                result[row : row + step, column : column + step] = part.apply(reader.read_level(part.level, *part.box))
+        large = height * width * plan.scale**2 > _MANY_BLOCKS * _BLOCK_PX**2
+        step = max(1, int(_BLOCK_PX / (2 if large else 1) / max(plan.scale, 1)))
+        corners = [(row, column) for row in range(0, height, step) for column in range(0, width, step)]
+
+        def fill(corner: tuple[int, int]) -> None:
+            rows, columns = (slice(start, start + step) for start in corner)
+            part = replace(plan, rows=plan.rows.part(rows), columns=plan.columns.part(columns))
+            result[rows, columns] = part.apply(reader.read_level(part.level, *part.box))
+
+        if not large:
+            for corner in corners:
+                fill(corner)
+            return result
+        # Mostly a slide without small levels, all of which is decoded.
+        with side_by_side(most=_SIDE_BY_SIDE) as each:
+            for _ in each(fill, told("look over the slide (blocks)", corners)):
+                pass
         return result
 
     def read_together(self, rectangles: Sequence[tuple[float, float, int, int, float]]) -> list[np.ndarray]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,42 +40,69 @@ def stem_of(path: Path) -> str:
     return path.stem
 
 
-def named_after(files: Iterable[Path], section: str) -> list[Path]:
-    """The files that belong to a section by their names.
+class Named:
+    """Files by their names, so that those of a section are found without a look at all of them.
 
-    Those of the very name; else those whose name has it at an end (``A1_counts.tsv``, ``HE_A1.jpg``); else those whose
-    name is a word of the section's (``MOB1.jpg`` of ``alignment_table_MOB1``).
+    Parameters
+    ----------
+    files
+        In their order; each counts once.
     """
-    wanted = file_key(section)
-    stems = {path: file_key(stem_of(path)) for path in files}
-    bare = {path: file_key(re.sub(r"[^\w-]+", "_", stem).strip("_")) for path, stem in stems.items()}
-    words = [file_key(word) for word in re.split(r"[_-]", section)]
-    rules = (
-        lambda path: wanted in (stems[path], bare[path]),
-        lambda path: (
-            re.match(rf"{re.escape(wanted)}[_. -]", stems[path])
-            or re.search(rf"[_. -]{re.escape(wanted)}$", stems[path])
-        ),
-        lambda path: stems[path] in words,
-    )
-    for rule in rules:
-        found = [path for path in stems if rule(path)]
-        if found:
-            return found
-    return []
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self._all = list(dict.fromkeys(files))
+        self._allowed: Callable[[Path], bool] | None = None
+        self._whole: dict[str, list[int]] = {}
+        self._stems: dict[str, list[int]] = {}
+        self._ends: dict[str, list[int]] = {}
+        for number, path in enumerate(self._all):
+            stem = stem_of(path)
+            key, bare = file_key(stem), file_key(re.sub(r"[^\w-]+", "_", stem).strip("_"))
+            self._stems.setdefault(key, []).append(number)
+            for name in {key, bare}:
+                self._whole.setdefault(name, []).append(number)
+            marks = [mark.start() for mark in re.finditer(r"[_. -]", key)]
+            for name in {key[:mark] for mark in marks} | {key[mark + 1 :] for mark in marks}:
+                self._ends.setdefault(name, []).append(number)
+
+    def within(self, allowed: Callable[[Path], bool]) -> Named:
+        """Those of the files that are allowed."""
+        some = copy.copy(self)
+        some._allowed = allowed
+        return some
+
+    def __iter__(self) -> Iterator[Path]:
+        return (path for path in self._all if self._allowed is None or self._allowed(path))
+
+    def __bool__(self) -> bool:
+        return next(iter(self), None) is not None
+
+    def after(self, section: str) -> list[Path]:
+        """The files that belong to a section by their names.
+
+        Those of the very name; else those whose name has it at an end (``A1_counts.tsv``, ``HE_A1.jpg``); else those
+        whose name is a word of the section's (``MOB1.jpg`` of ``alignment_table_MOB1``).
+        """
+        wanted = file_key(section)
+        words = {number for word in re.split(r"[_-]", section) for number in self._stems.get(file_key(word), ())}
+        for numbers in (self._whole.get(wanted, ()), self._ends.get(wanted, ()), sorted(words)):
+            paths = (self._all[number] for number in numbers)
+            found = [path for path in paths if self._allowed is None or self._allowed(path)]
+            if found:
+                return found
+        return []
 
 
-def image_of(section: str, images: Iterable[Path]) -> list[Path]:
-    """The images that may be a section's: one where names tell, else all that are no by-products of Space Ranger."""
-    there = [image for image in images if is_slide(image)]
-    named = named_after(there, section)
+def image_of(section: str, images: Named) -> list[Path]:
+    """The images that may be a section's, of those that are slides (`is_slide`): one where names tell, else all."""
+    named = images.after(section)
     if len(named) > 1:
         named = [image for image in named if not _COPY.search(image.stem)] or named
     if len(named) > 1:  # copies of one picture in several folders: the largest is the slide
         sizes = sorted(named, key=lambda image: image.stat().st_size)
         if {file_key(image.name) for image in named} == {file_key(named[0].name)}:
             named = sizes[-1:]
-    return named if len(named) == 1 else there
+    return named if len(named) == 1 else list(images)
 
 
 def is_slide(image: Path) -> bool:
@@ -107,10 +135,10 @@ class Beside:
     unsure: tuple[str, ...] = ()
 
 
-def tables_of(section: str, spots: pd.Index, files: Iterable[Path]) -> Beside:
-    """Find the counts and labels of a section among files, by their names and then by the keys of its spots."""
+def tables_of(section: str, spots: pd.Index, files: Named) -> Beside:
+    """Find the counts and labels of a section among tables, by their names and then by the keys of its spots."""
     kinds: dict[str, list[Path]] = {"counts": [], "labels": []}
-    for path in named_after([path for path in files if is_table(path)], section):
+    for path in files.after(section):
         kind = _kind(path)
         if kind is not None and _is_of(path, spots):
             kinds[kind].append(path)

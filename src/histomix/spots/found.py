@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from operator import ne
 from pathlib import Path
 
 import numpy as np
 
 from ..common.naming import file_key, safe_file_name
 from ..errors import HistomixError, SlideError
-from ..progress import tell
+from ..progress import tell, told
 from .alignment.extent import outside
-from .beside import is_slide, is_table, named_after, stem_of
+from .beside import Named, is_slide, is_table, stem_of
 from .describe import describe_result, is_image
 from .formats import SHEET_IMAGE, find_format, split_location
 from .formats.base import Description
@@ -85,40 +87,44 @@ class Found:
         """Rows, each with what it lacks; of one section that is found several times, the first with counts."""
         inspections = []
         self.images = list(dict.fromkeys(self.images))  # those of a Space Ranger folder are met twice
-        names = {section_name(path) for path, _ in self.described}
         owners = {image: file_key(stem_of(image)) for image in self.images}
-        own = {file_key(name) for name in names}
-        for number, (path, described) in enumerate(self.described):
-            tell("look at sections", number, len(self.described))
-            mine = file_key(section_name(path))
-            near = [image for image in self._near(path, root) if owners[image] == mine or owners[image] not in own]
-            tables = [one for one in self.tables if one != path]
-            inspections.append(section_of(path, described, near, tables))
-        tell("look at sections", len(self.described), len(self.described))
+        own = {file_key(section_name(path)) for path, _ in self.described}
+        images, tables, below = Named(self.images), Named(self.tables), self._below()
+        for path, described in told("look at sections", self.described):
+            near = images.within(partial(_may_be_of, file_key(section_name(path)), owners, own, below(path, root)))
+            inspections.append(section_of(path, described, near, tables.within(partial(ne, path))))
         rows = self._without_borrowed([dict(one.rows[0]) for one in inspections])
         once = self._once([(row, one.description) for row, one in zip(rows, inspections, strict=True)], root)
-        kept = self._told_apart([(row, _lacks(row, described)) for row, described in once], root)
+        lacking = [(row, _lacks(row, described)) for row, described in told("look at images (sections)", once)]
+        kept = self._told_apart(lacking, root)
         called = {row["spots"]: row["section"] for row, _ in kept}
         for row, described in once:
             unsure = [text for text in described.missing if _UNSURE.match(text) and row["spots"] in called]
             self.undecided += [f"{called[row['spots']]}: {_from(root, text, row['section'])}" for text in unsure]
         return kept
 
-    def _near(self, path: Path, root: Path) -> list[Path]:
-        """Images in the nearest folder at or above the section that has any: those of its own before those of all."""
-        place = path if path.is_dir() else path.parent
-        while place != root and place != place.parent:
-            own = [image for image in self.images if image.is_relative_to(place)]
-            if own:
-                return own
-            place = place.parent
-        return self.images
+    def _below(self) -> Callable[[Path, Path], Collection[Path]]:
+        """What gives the images in the nearest folder at or above a section that has any: its own, before all."""
+        every, by_folder = set(self.images), dict[Path, set[Path]]()
+        for image in self.images:
+            for folder in image.parents:
+                by_folder.setdefault(folder, set()).add(image)
+
+        def below(path: Path, root: Path) -> Collection[Path]:
+            place = path if path.is_dir() else path.parent
+            while place != root and place != place.parent:
+                if place in by_folder:
+                    return by_folder[place]
+                place = place.parent
+            return every
+
+        return below
 
     def _without_borrowed(self, rows: list[dict[str, str]]) -> list[dict[str, str]]:
         """Rows whose image is not by its name another section's."""
         users = Counter(row["image"] for row in rows)
         for image in [image for image, number in users.items() if image and number > 1]:
-            named = [row for row in rows if row["image"] == image and named_after([Path(image)], row["section"])]
+            named = [row for row in rows if row["image"] == image and Named([Path(image)]).after(row["section"])]
             for row in rows:
                 if named and row["image"] == image and row not in named:
                     row["image"] = ""
@@ -127,11 +133,15 @@ class Found:
     def _once(self, rows: list[tuple[Row, Description]], root: Path) -> list[tuple[Row, Description]]:
         """Each section once: tables of one name with the same counts or image are of one section (spots, clusters)."""
         kept: list[tuple[Row, Description]] = []
+        files: set[tuple[str, ...]] = set()  # of the sections that are kept
         for row, described in sorted(rows, key=lambda one: not _PLACES.search(str(place_of(one[0], root)))):
-            if any(_same(row, one) for one, _ in kept):
+            named = file_key(row["section"]), file_key(row["format"])
+            own = {(*named, kind, row[kind]) for kind in ("counts", "image") if row.get(kind)}
+            if own & files:
                 place = place_of(row, root)
                 self.passed_over.append(f"{place}: by its name and its files another table of places of a section")
             else:
+                files |= own
                 kept.append((row, described))
         return kept
 
@@ -142,7 +152,7 @@ class Found:
         taken: dict[str, Row] = {}
         for row, why in sorted(rows, key=lambda one: (len(one[0]["section"]), not one[0].get("counts"), len(one[1]))):
             place = place_of(row, root)
-            other = next((one for one in taken.values() if _extends(row, one)), None)
+            other = next((taken[start] for start in _starts(row["section"]) if _extends(row, taken.get(start))), None)
             if other is not None:
                 self.passed_over.append(f"{place}: by its name another table of places of {other['section']}")
                 continue
@@ -167,20 +177,23 @@ def _from(root: Path, text: str, section: str) -> str:
     return text.replace(f"{root}{os.sep}", "").replace(section, "*")
 
 
-def _same(row: Row, other: Row) -> bool:
-    """Whether two rows are of one section: alike in name and format, with a file that is both's."""
-    alike = all(file_key(row[name]) == file_key(other[name]) for name in ("section", "format"))
-    return alike and any(row.get(name) and row.get(name) == other.get(name) for name in ("counts", "image"))
+def _may_be_of(
+    section: str, owners: Mapping[Path, str], sections: Collection[str], near: Collection[Path], image: Path
+) -> bool:
+    """Whether an image that lies near a section may be its own: it is not by its name another's."""
+    return image in near and (owners[image] == section or owners[image] not in sections)
 
 
-def _extends(row: Row, other: Row) -> bool:
-    """Whether a spots file, without counts of its own, is another table of a section, by its name."""
-    name, start = file_key(row["section"]), file_key(other["section"])
-    return (
-        row.get("counts") in (None, other.get("counts"))
-        and name != start
-        and re.match(rf"{re.escape(start)}[_. -](?!\d+$)", name) is not None
-    )
+def _starts(section: str) -> list[str]:
+    """Names, as `file_key` has them, of which a section may be another table: what stands before a mark in its own."""
+    name = file_key(section)
+    ends = [mark.start() for mark in re.finditer(r"[_. -]", name)]
+    return [name[:end] for end in ends if not name[end + 1 :].isdecimal()]
+
+
+def _extends(row: Row, other: Row | None) -> bool:
+    """Whether a spots file whose name begins with a section's, and that has no counts of its own, is its table too."""
+    return other is not None and row.get("counts") in (None, other.get("counts"))
 
 
 def _lacks(row: Row, described: Description) -> list[str]:

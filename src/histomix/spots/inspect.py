@@ -13,7 +13,7 @@ from pathlib import Path
 from ..common.naming import safe_file_name
 from ..errors import HistomixError, InputError, MissingSectionError, SectionError
 from ..provenance import atomic_path, refuse_pipe
-from .beside import image_of, is_table, tables_of
+from .beside import Named, image_of, is_slide, is_table, tables_of
 from .describe import (
     UNFIT,
     describe_image,
@@ -155,7 +155,8 @@ def _inspection(path: Path, options: Mapping[str, str] = _NO_OPTIONS) -> Inspect
 
 
 def _section(path: Path, described: Description) -> Inspection:
-    return section_of(path, described, images_near(path), _tables_near(path))
+    images = Named(image for image in images_near(path) if is_slide(image))
+    return section_of(path, described, images, Named(_tables_near(path)))
 
 
 def _with_donors(inspection: Inspection) -> Inspection:
@@ -171,7 +172,7 @@ def _with_donors(inspection: Inspection) -> Inspection:
     )
 
 
-def section_of(path: Path, described: Description, images: Sequence[Path], files: Sequence[Path]) -> Inspection:
+def section_of(path: Path, described: Description, images: Named, files: Named) -> Inspection:
     """A section with what belongs to it by its name: its image, counts and labels; the donor where its format tells.
 
     Parameters
@@ -197,7 +198,7 @@ def section_of(path: Path, described: Description, images: Sequence[Path], files
             names = ", ".join(image.name for image in found[:6])
             missing.append(f"which image is this section's: there are {len(found)} beside it ({names})")
     without = any(_NO_COUNTS.search(text) for text in missing)
-    beside = tables_of(row["section"], read_spots(row["spots"]).index, files) if files and without else None
+    beside = tables_of(row["section"], read_spots(row["spots"]).index, files) if without and files else None
     if beside is not None:
         missing += beside.unsure
         if beside.counts is not None:

@@ -8,23 +8,20 @@ stays in the processor's cache, and all updates of these spots are made before t
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
+from ...common.threads import Map, cores
+
 #: Single precision is ample for a few hundred updates, and twice as fast.
 Single = NDArray[np.float32]
-
-#: ``map``, or one that shares out its work; results come in order.
-Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
 #: Rows of signatures gathered at once: of 40 types 2.6 MB. With fewer, starting a product costs as much as a short one.
 _ROWS = 1 << 14
@@ -200,6 +197,5 @@ def workers(threads: int | None) -> Iterator[Map]:
     Products as slim as these get one thread each: several would only wait for each other (20 times slower on busy
     cores).
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads or cores) as pool:
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads or cores()) as pool:
         yield pool.map

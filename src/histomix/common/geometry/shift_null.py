@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,8 @@ from numpy.typing import NDArray
 
 from ...progress import tell
 from ..metrics import MIN_SPOTS, Array, pearson, unit_deviations
-from .toroidal_null import shift_blocks
+from ..threads import side_by_side
+from .toroidal_null import Motions, random_motions, shift_blocks
 
 #: Shifts tried, fewer where a cohort is large, and the work (shifts x spots x types) that they may cost.
 MOST_SHIFTS, FEWEST_SHIFTS, _WORK = 999, 199, 2e9
@@ -84,16 +86,24 @@ def section_null(
     names = list(dict.fromkeys(section.tolist()))
     real = np.full((len(names), observed.shape[1]), np.nan)
     null = np.zeros((len(names), shifts, observed.shape[1]))
-    for number, name in enumerate(names):
-        tell("maps moved apart (sections)", number, len(names))
-        rows = section == name
-        r = pearson(observed[rows], predicted[rows])
-        if rows.sum() < MIN_SPOTS or not np.isfinite(r).any():
-            continue
-        real[number] = r
-        null[number] = np.where(
-            np.isfinite(r), _shifted(observed[rows], predicted[rows], xy_um[rows], shifts, rng), 0.0
-        )
+
+    def moved(number: int, rows: NDArray[np.intp], motions: Motions) -> int:
+        r = real[number]
+        null[number] = np.where(np.isfinite(r), _shifted(observed[rows], predicted[rows], xy_um[rows], motions), 0.0)
+        return number
+
+    def pieces() -> Iterator[tuple[int, NDArray[np.intp], Motions]]:
+        for number, name in enumerate(names):
+            rows = np.flatnonzero(section == name)
+            r = pearson(observed[rows], predicted[rows])
+            if len(rows) >= MIN_SPOTS and np.isfinite(r).any():
+                real[number] = r
+                yield number, rows, random_motions(shifts, rng)
+
+    tell("maps moved apart (sections)", 0, len(names))
+    with side_by_side() as each:
+        for number in each(lambda piece: moved(*piece), pieces()):
+            tell("maps moved apart (sections)", number, len(names))
     tell("maps moved apart (sections)", len(names), len(names))
     return SectionNull(names, real, null)
 
@@ -111,14 +121,14 @@ def shift_null(
     return section_null(observed, predicted, xy_um, section, seed, shifts).test()
 
 
-def _shifted(observed: Array, predicted: Array, xy: Array, shifts: int, rng: np.random.Generator) -> Array:
+def _shifted(observed: Array, predicted: Array, xy: Array, motions: Motions) -> Array:
     """Correlation after each shift, ``(shifts, n_types)``."""
     unit = unit_deviations(observed)
     scaled = unit_deviations(predicted)
     varies = scaled.any(axis=0)
     powers = np.concatenate([scaled, np.square(scaled)], axis=1)
-    found, n, first = np.empty((shifts, observed.shape[1])), len(scaled), 0
-    for sources in shift_blocks(xy, shifts, rng):
+    found, n, first = np.empty((len(motions), observed.shape[1])), len(scaled), 0
+    for sources in shift_blocks(xy, motions):
         block = found[first : first + len(sources)]
         # How often each spot is taken tells sum and square of what is moved.
         taken = np.bincount((sources + n * np.arange(len(sources))[:, None]).ravel(), minlength=sources.size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,23 +35,40 @@ def random_shifts(xy: ArrayLike, count: int, seed: int | np.random.Generator = 0
     seed
         Of the motions, or the generator that they are drawn from.
     """
-    for sources in shift_blocks(xy, count, seed):
+    for sources in shift_blocks(xy, random_motions(count, seed)):
         yield from sources
 
 
-def shift_blocks(xy: ArrayLike, count: int, seed: int | np.random.Generator = 0) -> Iterator[NDArray[np.intp]]:
+@dataclass(frozen=True, eq=False)
+class Motions:
+    """Rigid motions of a torus: the sign that x and y get, and by which share of its sides they are moved, (n, 2)."""
+
+    sign: NDArray[np.float64]
+    share: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.sign)
+
+
+def random_motions(count: int, seed: int | np.random.Generator = 0) -> Motions:
+    """The motions of `random_shifts`, which know nothing of the spots yet."""
+    rng = np.random.default_rng(seed)
+    sign, share = np.empty((2, count, 2))
+    for number in range(count):
+        sign[number] = np.where(rng.integers(2, size=2).astype(bool), -1.0, 1.0)
+        share[number] = rng.random(2)
+    return Motions(sign, share)
+
+
+def shift_blocks(xy: ArrayLike, motions: Motions) -> Iterator[NDArray[np.intp]]:
     """What `random_shifts` yields, several at once (some, n_spots)."""
     positions = np.asarray(xy, dtype=np.float64)
-    rng = np.random.default_rng(seed)
     at, pitch = positions - positions.min(axis=0), nearest_pitch(positions)
-    torus = _Torus(at, pitch if pitch > 0 else 1.0, count)
+    torus = _Torus(at, pitch if pitch > 0 else 1.0, len(motions))
     at_once = max(1, _PLACES // max(1, len(at)))
-    for first in range(0, count, at_once):
-        some = min(at_once, count - first)
-        sign, shift = np.empty((2, some, 2))
-        for number in range(some):
-            sign[number] = np.where(rng.integers(2, size=2).astype(bool), -1.0, 1.0)
-            shift[number] = rng.random(2) * torus.box
+    for first in range(0, len(motions), at_once):
+        some = slice(first, first + at_once)
+        sign, shift = motions.sign[some], motions.share[some] * torus.box
         yield torus.nearest(*(torus.wrapped(sign[:, [axis]] * at[:, axis] + shift[:, [axis]], axis) for axis in (0, 1)))
 
 

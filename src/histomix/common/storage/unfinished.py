@@ -17,6 +17,7 @@ import numpy as np
 from threadpoolctl import threadpool_info
 
 from ...provenance import atomic_path, digest_bytes, digest_json, versions
+from ..threads import cores
 from .locks import folder_lock
 
 _log = logging.getLogger(__name__)
@@ -166,13 +167,12 @@ def digest_array(values: Any) -> str | None:
 def _computer() -> dict[str, Any]:
     """What decides the last bits of a result, beside what it is made from."""
     libraries = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "versions": versions(*_LIBRARIES),
         "architecture": sorted({str(pool.get("architecture")) for pool in libraries}),
         "threads": [
             max((pool["num_threads"] for pool in libraries), default=1),
-            cores,
+            cores(),
             *(os.environ.get(name) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")),
         ],
     }

@@ -25,6 +25,8 @@ FIT = 1.48
 COHORT_PAIRS, DEVIATIONS = 15, 3.0
 #: Sections of fewer spots, or pixels of the preview, than this have no shape to be told by.
 LEAST_SPOTS = 60
+#: Sections of other donors that one is laid onto, at most: levels of one block are of like composition.
+MOST_OTHERS = 24
 _PICTURE_UM = 24.0
 
 
@@ -106,11 +108,13 @@ def adjacent_levels(
     Returns
     -------
     dict
-        ``pairs`` (those found: ``section, with, score``, the highest first), ``n_compared`` and ``threshold``. A
-        score is the mean of what label maps and pictures give (`Fit.score`), or of label maps alone; pairs without
-        these, or of very different areas, are not compared.
+        ``pairs`` (those found: ``section, with, score``, the highest first), ``n_compared``, ``threshold`` and
+        ``likest`` (`MOST_OTHERS` where pairs of unlike composition were left out, else None). A score is the mean of
+        what label maps and pictures give (`Fit.score`), or of label maps alone; pairs without these, or of very
+        different areas, are not compared.
     """
-    known = [pair for pair in pairs if pair[0] in labels and pair[1] in labels]
+    every = [pair for pair in pairs if pair[0] in labels and pair[1] in labels]
+    known = _likest(labels, every)
     seen = fit_pairs(pictures, [pair for pair in known if pair[0] in pictures and pair[1] in pictures])
     fits = {pair: [one, seen.get(pair, one)] for pair, one in fit_pairs(labels, known).items()}
     compared = {pair: _mean(both) for pair, both in fits.items() if None not in both}
@@ -124,7 +128,24 @@ def adjacent_levels(
         for (a, b), score in sorted(compared.items(), key=lambda one: -one[1])
         if score >= threshold
     ]
-    return {"pairs": found, "n_compared": len(compared), "threshold": threshold}
+    likest = MOST_OTHERS if len(known) < len(every) else None
+    return {"pairs": found, "n_compared": len(compared), "threshold": threshold, "likest": likest}
+
+
+def _likest(labels: Mapping[str, SectionPoints], pairs: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
+    """Pairs of which one section is among the `MOST_OTHERS` that the other's mean composition is nearest to."""
+    others: dict[str, list[str]] = {}
+    for a, b in pairs:
+        others.setdefault(a, []).append(b)
+        others.setdefault(b, []).append(a)
+    if max(map(len, others.values()), default=0) <= MOST_OTHERS:
+        return pairs
+    means = {name: labels[name].values.mean(axis=0) for name in others}
+    chosen: set[frozenset[str]] = set()
+    for name, partners in others.items():
+        distance = np.linalg.norm(np.stack([means[other] for other in partners]) - means[name], axis=1)
+        chosen |= {frozenset((name, partners[at])) for at in np.argsort(distance, kind="stable")[:MOST_OTHERS]}
+    return [pair for pair in pairs if frozenset(pair) in chosen]
 
 
 def _mean(fits: Sequence[Fit | None]) -> float:

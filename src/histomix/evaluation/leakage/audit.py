@@ -244,8 +244,10 @@ def _levels(
     first = found["pairs"][0]
     a, b = (f"{name} of {owner[name]}" for name in (first["section"], first["with"]))
     donors = sorted({str(owner[one[side]]) for one in found["pairs"] for side in ("section", "with")})
+    which = "" if found["likest"] is None else f" (of each section the {found['likest']} of likest composition)"
     message = (
-        f"{len(found['pairs'])} of {found['n_compared']} pairs of sections of two donors fit onto each other as levels "
+        f"{len(found['pairs'])} of {found['n_compared']} pairs of sections of two donors{which} fit onto each other as "
+        "levels "
         f"of one block do (such as {a} and {b}: {first['score']:.2f}, where other donors stay below "
         f"{found['threshold']:.2f}): are they of one donor?"
     )

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...common.threads import side_by_side
 from ...heads import TrainingSet
-from ...progress import tell
+from ...progress import told
 from ..folds import Fold
 
 _log = logging.getLogger(__name__)
@@ -25,7 +26,9 @@ NEAR = 0.5
 LEAST_TILES, LEAST_SHARE = 3, 0.02
 #: Two pictures are near copies when at most this share of the bits of their hashes differ (about .5 if unrelated).
 HASH_DIFFERENCE = 0.18
-_SAMPLE, _COMPONENTS, _CHUNK = 200, 64, 1024
+_COMPONENTS, _CHUNK = 64, 1024
+#: Tiles of a section that look for their copies, at most and at least, and of all sections together.
+_SAMPLE, _LEAST_SAMPLE, _ALL_SAMPLES = 200, 60, 20_000
 _HASH_PX, _HASH_SIDE = 64, 12
 
 
@@ -33,8 +36,8 @@ def near_tiles(training: TrainingSet, folds: list[Fold], seed: int = 0) -> list[
     """Find test sections with tiles that are near copies of training tiles.
 
     Distances are between standardised embeddings: first in 64 principal components, where at most 200 tiles of each
-    test section look for their nearest training tile, then, for tiles that are near by `NEAR`, in all of them. Nothing
-    found here is used to score.
+    test section (fewer where more than 100 sections are tested, 60 at least) look for their nearest training tile,
+    then, for tiles that are near by `NEAR`, in all of them. Nothing found here is used to score.
 
     Returns
     -------
@@ -44,27 +47,29 @@ def near_tiles(training: TrainingSet, folds: list[Fold], seed: int = 0) -> list[
     """
     X = _standardised(training.X)
     section = np.asarray(training.section, dtype=str)
-    reduced = _components(X, seed).astype(np.float64)
+    reduced = _components(X, seed)
     square = (reduced**2).sum(axis=1)
-    copies = []
     tested = [(fold, name) for fold in folds for name in dict.fromkeys(section[fold.test].tolist())]
-    for done, (fold, name) in enumerate(tested):
-        tell("look for copied tiles (sections)", done, len(tested))
+    sample = int(np.clip(_ALL_SAMPLES // max(len(tested), 1), _LEAST_SAMPLE, _SAMPLE))
+
+    def copied(one: tuple[Fold, str]) -> dict[str, Any] | None:
+        fold, name = one
         train = fold.train
         own = np.flatnonzero(section == name)
-        if len(own) < LEAST_TILES:
-            continue
-        rows = np.random.default_rng(seed).permutation(fold.test[section[fold.test] == name])[:_SAMPLE]
+        rows = np.random.default_rng(seed).permutation(fold.test[section[fold.test] == name])[:sample]
         other = train[section[train] != name]  # neighbours in one section are alike without being copies
-        if not len(other):
-            continue
-        one = _near_in(X, (reduced, square), rows, own, other)
-        if one is not None:
-            with_section, counts = np.unique(section[one.pop("rows")], return_counts=True)
-            partner = str(with_section[counts.argmax()])
-            copies.append({"fold": fold.name, "section": name, "with": partner, "n_checked": len(rows), **one})
-    tell("look for copied tiles (sections)", len(tested), len(tested))
-    return copies
+        if len(own) < LEAST_TILES or not len(other):
+            return None
+        found = _near_in(X, (reduced, square), rows, own, other)
+        if found is None:
+            return None
+        with_section, counts = np.unique(section[found.pop("rows")], return_counts=True)
+        partner = str(with_section[counts.argmax()])
+        return {"fold": fold.name, "section": name, "with": partner, "n_checked": len(rows), **found}
+
+    with side_by_side() as each:
+        found = each(copied, told("look for copied tiles (sections)", tested))
+        return [one for one in found if one is not None]
 
 
 def _near_in(
@@ -108,18 +113,19 @@ def _nearest(
     X: np.ndarray, square: np.ndarray, rows: NDArray[np.intp], among: NDArray[np.intp], exclude_self: bool = False
 ) -> tuple[np.ndarray, NDArray[np.intp]]:
     """Distance to, and row of, the nearest of some rows; ``square`` is the squared length of each row."""
-    A = X[rows]
-    best, place = np.full(len(rows), np.inf), np.zeros(len(rows), dtype=np.intp)
+    A = -2 * X[rows]
+    best, place = np.full(len(rows), np.inf, dtype=X.dtype), np.zeros(len(rows), dtype=np.intp)
     for start in range(0, len(among), _CHUNK):
         part = among[start : start + _CHUNK]
-        squared = square[rows, None] + square[None, part] - 2 * A @ X[part].T
+        squared = A @ X[part].T
+        squared += square[part]  # the rows' own squares make none of the others nearer
         if exclude_self:
             squared[rows[:, None] == part[None]] = np.inf
         least = squared.argmin(axis=1)
         value = squared[np.arange(len(rows)), least]
         better = value < best
         best[better], place[better] = value[better], part[least[better]]
-    return np.sqrt(np.maximum(best, 0.0)), place
+    return np.sqrt(np.maximum(best + square[rows], 0.0)), place
 
 
 def picture_hash(image: np.ndarray) -> NDArray[np.bool_]:

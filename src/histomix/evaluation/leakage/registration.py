@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import fft, ndimage, sparse
 from scipy.spatial import cKDTree
 
+from ...common.threads import side_by_side
 from ...progress import tell
 
 #: Radius of the larger section of a pair in px of the raster, and the raster's width: room for both, shifted.
@@ -110,15 +111,21 @@ def fit_pairs(
             found[pair] = None
         else:
             by_larger.setdefault(large, []).append((small, pair))
-    for done, (large, others) in enumerate(by_larger.items()):
-        tell("look for one tissue under two donors", done, len(by_larger))
-        step_um = ordered[large].step_um
+
+    def laid_onto(large: str) -> dict[tuple[str, str], Fit | None]:
+        fits, step_um = dict[tuple[str, str], Fit | None](), ordered[large].step_um
         raster = _raster(ordered[large], step_um)
         poses, energy = _poses(raster), (raster**2).sum(axis=(1, 2))
-        for first in range(0, len(others), _AT_ONCE):
-            few = others[first : first + _AT_ONCE]
+        for first in range(0, len(by_larger[large]), _AT_ONCE):
+            few = by_larger[large][first : first + _AT_ONCE]
             rasters = np.stack([_raster(ordered[small], step_um) for small, _ in few])
-            found |= zip([pair for _, pair in few], _fits(rasters, poses, energy), strict=True)
+            fits |= zip([pair for _, pair in few], _fits(rasters, poses, energy), strict=True)
+        return fits
+
+    with side_by_side() as each:
+        for done, fits in enumerate(each(laid_onto, by_larger)):
+            tell("look for one tissue under two donors", done, len(by_larger))
+            found |= fits
     if by_larger:
         tell("look for one tissue under two donors", len(by_larger), len(by_larger))
     return found

@@ -79,7 +79,9 @@ class IntervalScores:
         names, sections = self._sections(fold)
         shape = (len(names), len(training.cell_types))
         found = {"coverage": np.empty(shape), "width": np.empty(shape), "curve": np.empty((len(names), len(LEVELS)))}
-        fitted = calibrate_levels(training.Y[rows], held_out, spread, groups, LEVELS, training.unit, kind, n_donors)
+        fitted = calibrate_levels(
+            training.Y[rows], held_out, spread, groups, LEVELS, training.unit, kind, n_donors, judged=False
+        )
         for column, (level, intervals) in enumerate(zip(LEVELS, fitted, strict=True)):
             lower, upper = intervals.bounds(values, at_test)
             inside = (training.Y[test] >= lower) & (training.Y[test] <= upper)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
-from threadpoolctl import threadpool_limits
 
 from ...common.geometry.toroidal_null import random_shifts
 from ...common.metrics import pearson
+from ...common.threads import single_thread
 from .moran import Array, SpatialWeights, colocalisation, off_diagonal
 
 #: Random shifts that the types draw theirs from, a new one for every permutation.
@@ -112,7 +112,7 @@ def compare_colocalisation(
     rng = np.random.default_rng(seed)
     maps = np.stack([*random_shifts(xy_um, max(SHIFTS, predicted.shape[1]), seed)]) if shifts is None else shifts
     null, types = _Null(predicted, weights, adjust), predicted.shape[1]
-    with threadpool_limits(1):
+    with single_thread():
         # No two types of one draw share a shift: they would keep their places to each other.
         chosen = np.stack([rng.permutation(len(maps))[:types] for _ in range(n_permutations)])
         at_once = max(1, _PLACES // predicted.size)

@@ -15,6 +15,7 @@ from ...common.geometry.pitch import nearest_pitch
 from ...common.geometry.toroidal_null import random_shifts
 from ...common.metrics import pearson
 from ...common.resampling import mean_and_interval, resample_weights
+from ...common.threads import side_by_side
 from ...errors import InputError
 from ...progress import Progress, silent
 from ..measured.read_regions import Regions, read_section_regions
@@ -27,6 +28,7 @@ from .null import NULL, SHIFTS, compare_colocalisation
 MIN_SPOTS = 20
 PERMUTATIONS = 200
 _Domains = tuple[NDArray[np.intp], NDArray[np.object_] | None, int]
+_PARTS = ("moran", "moran_agreement", "colocalisation", "domains")
 _SCORES = ("moran", "colocalisation", "ari_label", "ari_prediction", "ari_regions")
 
 _RULES = {
@@ -115,23 +117,20 @@ def spatial_summary(
     if radius_um is None:
         radius_um = float(np.median([nearest_pitch(xy) for xy in places.values()]).round(1))
     named = {} if regions is None else read_section_regions(regions, used)
-    parts: dict[str, list[dict[str, Any]]] = {
-        name: [] for name in ("moran", "moran_agreement", "colocalisation", "domains")
-    }
+    parts: dict[str, list[dict[str, Any]]] = {name: [] for name in _PARTS}
+
+    def of_section(name: str) -> tuple[list[str], dict[str, list[dict[str, Any]]]]:
+        weights = spatial_weights(places[name], radius_um, kernel)
+        section = _Section(evaluation, name, places[name], weights, seed)
+        return section.notes(), section.compared(named.get(name), n_domains, adjust, n_permutations)
+
     progress("spatial", 0, len(used))
-    for done, name in enumerate(used, start=1):
-        section = _Section(evaluation, name, places[name], spatial_weights(places[name], radius_um, kernel), seed)
-        notes += section.notes()
-        domains = section.label_domains(named.get(name), n_domains)
-        for head in evaluation.predictions:
-            values = section.prediction(head)
-            if values is not None:
-                rows, agreement = section.moran(head, values)
-                parts["moran"] += rows
-                parts["moran_agreement"].append(agreement)
-                parts["colocalisation"].append(section.colocalisation(head, values, adjust, n_permutations))
-                parts["domains"].append(section.domains(head, values, domains))
-        progress("spatial", done, len(used))
+    with side_by_side() as each:
+        for done, (more, found) in enumerate(each(of_section, used), start=1):
+            notes += more
+            for part, rows in found.items():
+                parts[part] += rows
+            progress("spatial", done, len(used))
     metrics = evaluation.metrics
     donors = dict(zip(metrics["section"], metrics["donor"], strict=True))
     return {
@@ -182,6 +181,22 @@ class _Section:
         if not alone:
             return []
         return [f"section {self.name}: {alone:,} of {len(self.values):,} spots have no neighbour at this length scale"]
+
+    def compared(
+        self, regions: Regions | None, n_domains: int | None, adjust: str, n_permutations: int
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Rows of each part of the summary, of every head that has predicted the section."""
+        parts: dict[str, list[dict[str, Any]]] = {name: [] for name in _PARTS}
+        domains = self.label_domains(regions, n_domains)
+        for head in self.evaluation.predictions:
+            values = self.prediction(head)
+            if values is not None:
+                rows, agreement = self.moran(head, values)
+                parts["moran"] += rows
+                parts["moran_agreement"].append(agreement)
+                parts["colocalisation"].append(self.colocalisation(head, values, adjust, n_permutations))
+                parts["domains"].append(self.domains(head, values, domains))
+        return parts
 
     def prediction(self, head: str) -> Array | None:
         """Values of a head at the spots of the labels; None where it has not predicted them all."""

@@ -18,7 +18,7 @@ from ...common.words import NO_ANSWERS
 from ...progress import tell
 from ..dataset import TrainingSet
 from ..inner_folds import held_out_kind
-from ..trust.intervals import LEVEL, calibrate
+from ..trust.intervals import LEVEL, calibrate_levels
 from .rule import NARROWEST, WIDEST, AnswerRule, first_told, shares
 
 #: The share of answers whose interval may miss the label.
@@ -172,7 +172,7 @@ def _chosen(data: _HeldOut, null: SectionNull, sections: NDArray[np.bool_]) -> t
     n_sections = np.isfinite(null.real[sections]).sum(axis=0)
     above = np.quantile(null.null[sections].sum(axis=0), 1 - _ALPHA, axis=0) / np.maximum(n_sections, 1)
     # Of one stratum: below, each name's is widened for the tiles that it is the answer of, and these are its highest.
-    intervals = calibrate(data.label, data.answer, None, data.group, strata=1)
+    (intervals,) = calibrate_levels(data.label, data.answer, None, data.group, (LEVEL,), strata=1, judged=False)
     rule = AnswerRule(data.hierarchy, told, intervals.variance, intervals.multiplier[0], NARROWEST)
     table = {
         "pearson": mean[:n_nodes],

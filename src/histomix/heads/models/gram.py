@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import linalg
 
+from ...progress import told
 from .preprocess import standardise
 
 _ROWS = 4096
@@ -140,7 +141,7 @@ def components_without(
         seen[rows] = True
     total = sum(parts, moments(X, none, weight, np.flatnonzero(~seen), mean, scale))
     components = []
-    for part in parts:
+    for part in told("principal components (splits)", parts):
         rest = total - part
         inside = rest.centred()
         variance = np.diagonal(inside.xx) / rest.weight

@@ -7,7 +7,9 @@ from typing import Any, Self
 
 import numpy as np
 
+from ...common.threads import side_by_side
 from ...errors import HeadError
+from ...progress import tell
 from ..base import CompositionRegressor
 from ..inner_folds import inner_splits
 from ..neighbourhood import Positions
@@ -16,6 +18,8 @@ from .search import Search, settings_to_try
 
 #: Components that are tried, and neighbours that are read along each.
 _COMPONENTS, _NEIGHBOURS = (64, 32, 128, 256), (30, 5, 10, 20, 60, 100)
+#: Tiles whose neighbours are looked for at once.
+_AT_ONCE = 512
 
 
 class KNNRegressor(CompositionRegressor):
@@ -75,12 +79,14 @@ class KNNRegressor(CompositionRegressor):
         most = max(one["n_components"] for one in trials)
         bases = [principal_components(X[train], weight[train], most) for train, _ in splits]
         search = Search(Y, groups, positions)
-        for one in trials:
+        for number, one in enumerate(trials):
             held_out = np.full((len(counts), *Y.shape), np.nan)
-            for (train, test), basis in zip(splits, bases, strict=True):
+            for fold, ((train, test), basis) in enumerate(zip(splits, bases, strict=True)):
+                tell("look for neighbours (fits)", number * len(splits) + fold, len(trials) * len(splits))
                 self._remember(X[train], Y[train], weight[train], basis, one["n_components"])
                 held_out[:, test] = self._means(X[test], counts)
             search.trial(one, zip([{"n_neighbors": count} for count in counts], held_out, strict=True))
+        tell("look for neighbours (fits)", len(trials) * len(splits), len(trials) * len(splits))
         if len(trials) * len(counts) > 1:
             self.search_ = search.facts(len(splits))
         self.n_neighbors_ = search.settings["n_neighbors"]
@@ -111,8 +117,9 @@ class KNNRegressor(CompositionRegressor):
         result = np.empty((len(counts), len(X), self.labels_.shape[1]))
         k = min(max(counts), len(spots))
         places = np.minimum(counts, k)
-        for start in range(0, len(X), 512):
-            here = slice(start, start + 512)
+
+        def read(start: int) -> None:
+            here = slice(start, start + _AT_ONCE)
             nearest, cosine = _largest(self._embed(X[here]) @ spots.T, k)
             # The floor keeps a spot that was in training from being its own only neighbour by an infinite weight.
             share = self.weight_[nearest] / np.sqrt(np.maximum(2 - 2 * cosine, 1e-4))
@@ -122,6 +129,10 @@ class KNNRegressor(CompositionRegressor):
                 total = total + np.einsum("nk,nkt->nt", share[:, more], self.labels_[nearest[:, more]])
                 weight = weight + share[:, more].sum(axis=1, keepdims=True)
                 result[number, here], done = total / weight, places[number]
+
+        with side_by_side() as each:
+            for _ in each(read, range(0, len(X), _AT_ONCE)):
+                pass
         return result / result.sum(axis=2, keepdims=True) if self.unit == "proportion" else result
 
     def _embed(self, X: np.ndarray) -> np.ndarray:

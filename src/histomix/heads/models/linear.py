@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.utils import Tags
 
 from ...errors import HeadError
+from ...progress import told
 from ..base import CompositionRegressor, to_unit
 from ..inner_folds import inner_splits
 from ..neighbourhood import Positions
@@ -117,7 +118,7 @@ class RidgeRegressor(CompositionRegressor):
             raise HeadError(f"a ridge penalty must be positive; alpha is {self.alpha!r} and alphas is {self.alphas!r}")
         # Few rows have a smaller Gram matrix of their own, which is not shared between folds.
         problem = (_Rows if len(X) < X.shape[1] else _Sums)(X, Y, groups, weight)
-        paths = [problem.without(fold, alphas) for fold in range(len(problem.splits))]
+        paths = [problem.without(fold, alphas) for fold in told("ridge (splits)", range(len(problem.splits)))]
         best = 0
         if len(alphas) > 1:
             self.inner_loss_ = _inner_loss(problem, paths)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from ...errors import HeadError
+from ...progress import told
 from ..base import CompositionRegressor
 from ..inner_folds import inner_splits
 from ..neighbourhood import Positions
@@ -160,7 +161,7 @@ class MLPRegressor(CompositionRegressor):
         )
         parts = [
             [(self._project(X[rows], fold), T[rows], weight[rows]) for rows in split]
-            for fold, split in enumerate(splits)
+            for fold, split in enumerate(told("project on components (splits)", splits))
         ]
         if self.epochs is None:
             ensemble_fit.stop_early(parts, self.max_epochs, self.patience)

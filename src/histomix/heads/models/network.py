@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim.adamw import adamw
 
+from ...common.threads import given_threads
 from ...errors import HeadError
 
 #: Batches of an epoch at most. Beyond, they grow up to `MAX_BATCH` rows; then an epoch is a random part of the rows,
@@ -70,7 +71,8 @@ def in_step(n_runs: int, n_rows: int) -> Iterator[Callable[..., Iterable[Any]]]:
 
     Threads of the pool start with torch's own number of threads each: what they run asks for `one_thread`.
     """
-    workers = min(n_runs, torch.get_num_threads()) if n_rows >= _PARALLEL_ROWS else 1
+    # Not torch's own number, which is 1 inside of a fit that is kept to one thread.
+    workers = min(n_runs, given_threads()) if n_rows >= _PARALLEL_ROWS else 1
     with ThreadPoolExecutor(workers) as pool:
         yield pool.map
 

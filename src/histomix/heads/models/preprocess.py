@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from scipy import linalg
-from threadpoolctl import ThreadpoolController
 
+from ...common.threads import single_thread
 from ...errors import HeadError
 
 
@@ -110,15 +108,3 @@ def threads_for(n_values: int) -> AbstractContextManager[Any]:
     busy, the eigenvectors of 1,000 spots took seven times as long with two threads as with one.
     """
     return single_thread() if n_values < SMALL else contextlib.nullcontext()
-
-
-def single_thread() -> AbstractContextManager[Any]:
-    """Keep linear algebra to one thread: how a product is shared out among several decides the last bits of it."""
-    limiter: AbstractContextManager[Any] = _libraries(len(sys.modules)).limit(limits=1)
-    return limiter
-
-
-@lru_cache(maxsize=1)
-def _libraries(_n_modules: int) -> ThreadpoolController:
-    """The libraries with threads, looked for again only when something was imported: a search takes milliseconds."""
-    return ThreadpoolController()

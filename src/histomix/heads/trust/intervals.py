@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 from scipy.optimize import nnls
 
+from ...common.threads import side_by_side
 from ...errors import HeadError
 from ..saved import check_saved
 from .quantiles import by_stratum, stratum_edges
@@ -184,8 +185,13 @@ def calibrate_levels(
     kind: str = "donor",
     n_donors: int = 1,
     strata: int = STRATA,
+    *,
+    judged: bool = True,
 ) -> list[Intervals]:
-    """What `calibrate` makes at each of some levels, at the cost of one: only the multipliers differ."""
+    """What `calibrate` makes at each of some levels, at the cost of one: only the multipliers differ.
+
+    Without ``judged`` they have no `Intervals.facts`, which cost as much as the intervals.
+    """
     for level in levels:
         if not 0.5 <= level <= 0.99:
             raise HeadError(f"the level of an interval must be from 0.5 to 0.99; it is {level!r}")
@@ -205,21 +211,28 @@ def calibrate_levels(
     expected = expected_error(variance, values, width_of)
     score = np.divide(np.abs(observed - values), expected, out=np.zeros_like(expected), where=expected > 0)
     edges = stratum_edges(values, row_weight, strata)
-    by_type = [
-        by_stratum(of_type, (column[:, None] > ends).sum(axis=1), strata, group, len(names), levels)
-        for of_type, column, ends in zip(score.T, values.T, edges.T, strict=True)
-    ]
+
+    def of_type(number: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        place = (values[:, number, None] > edges[:, number]).sum(axis=1)
+        return by_stratum(score[:, number], place, strata, group, len(names), levels, judged)
+
+    with side_by_side() as each:
+        by_type = list(each(of_type, range(values.shape[1])))
     made = []
     for number, level in enumerate(levels):
-        multiplier = np.stack([of_type[number][0] for of_type in by_type], axis=1)
-        left_out = np.stack([of_type[number][1] for of_type in by_type], axis=1)
-        whole = Intervals(variance, multiplier, edges, unit)
-        made.append(_described(whole, left_out, level, names, values, width_of, row_weight, kind, n_donors))
+        multiplier = np.stack([one[number][0] for one in by_type], axis=1)
+        left_out = np.stack([one[number][1] for one in by_type], axis=1)
+        factor = WIDENED.get(n_donors) if kind == "section" else None
+        whole = Intervals(variance, multiplier * (factor or 1.0), edges, unit)
+        if judged:
+            whole = _described(whole, factor, left_out, level, names, values, width_of, row_weight, kind, n_donors)
+        made.append(whole)
     return made
 
 
 def _described(
     plain: Intervals,
+    widened: float | None,
     left_out: np.ndarray,
     level: float,
     names: np.ndarray,
@@ -229,10 +242,8 @@ def _described(
     kind: str,
     n_donors: int,
 ) -> Intervals:
-    """Intervals of one level, widened where donors are few, with their facts."""
-    widened = WIDENED.get(n_donors) if kind == "section" else None
-    unnamed = replace(plain, multiplier=plain.multiplier * (widened or 1.0))
-    lower, upper = unnamed.bounds(values, width_of)
+    """Intervals of one level with their facts."""
+    lower, upper = plain.bounds(values, width_of)
     width = row_weight @ (upper - lower)
     facts: dict[str, Any] = {
         "level": level,
@@ -253,7 +264,7 @@ def _described(
     }
     if widened is not None:
         facts["widened"] = {"factor": widened, "source": WIDENED_BY}
-    return replace(unnamed, described={**facts, "statement": _statement(facts)})
+    return replace(plain, described={**facts, "statement": _statement(facts)})
 
 
 def expected_error(variance: np.ndarray, values: np.ndarray, spread: np.ndarray | None) -> np.ndarray:

@@ -40,9 +40,9 @@ def group_quantiles(
 
 
 def _of_sorted(
-    score: np.ndarray, group: np.ndarray, n_groups: int, levels: Sequence[float]
+    score: np.ndarray, group: np.ndarray, n_groups: int, levels: Sequence[float], judged: bool = True
 ) -> list[tuple[float, np.ndarray]]:
-    """`group_quantiles` of scores that ascend."""
+    """`group_quantiles` of scores that ascend; coverages are 0 where nothing is to be ``judged``."""
     grid = score
     if len(score) > _GRID:
         grid = score[np.linspace(0, len(score) - 1, _GRID).round().astype(int)]
@@ -52,7 +52,11 @@ def _of_sorted(
     counts = np.bincount(group * len(grid) + place, minlength=n_groups * len(grid)).reshape(n_groups, len(grid))
     below = counts.cumsum(axis=1) / np.bincount(group, minlength=n_groups)[:, None]
     # What is left of sum and least without one group.
-    total, worst, least = below.sum(axis=0), below.argmin(axis=0), below.min(axis=0)
+    total, least = below.sum(axis=0), below.min(axis=0)
+    whole = grid[_first(total + least, n_groups + 1, levels)]
+    if not judged:
+        return [(float(one), np.zeros(n_groups)) for one in whole]
+    worst = below.argmin(axis=0)
     others, at = total - below, (worst, np.arange(len(grid)))
     below[at] = np.inf
     next_least = below.min(axis=0)
@@ -63,7 +67,6 @@ def _of_sorted(
         [own[_first(rest, n_groups, levels)] for own, rest in zip(below, others, strict=True)],
         axis=1,
     )
-    whole = grid[_first(total + least, n_groups + 1, levels)]
     return [(float(one), covered) for one, covered in zip(whole, coverage, strict=True)]
 
 
@@ -98,6 +101,7 @@ def by_stratum(
     group: np.ndarray,
     n_groups: int,
     levels: Sequence[float],
+    judged: bool = True,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """What `group_quantiles` gives of each stratum, and of all rows where fewer than two groups have enough in it.
 
@@ -111,6 +115,8 @@ def by_stratum(
         Number of strata and of groups.
     levels
         The shares.
+    judged
+        Whether groups are judged by the others' scores; else their coverages are 0.
 
     Returns
     -------
@@ -120,7 +126,7 @@ def by_stratum(
     # In ascending order once: what is taken of it ascends too.
     order = np.argsort(score)
     score, group, stratum = score[order], group[order], stratum[order]
-    together = _of_sorted(score, group, n_groups, levels)
+    together = _of_sorted(score, group, n_groups, levels, judged)
     multiplier = np.repeat([[of_level[0]] for of_level in together], strata, axis=1)
     inside = np.zeros((len(levels), n_groups))
     counts = np.bincount(group, minlength=n_groups)
@@ -131,7 +137,7 @@ def by_stratum(
         covered = np.stack([of_level[1] for of_level in together])
         if len(whole) > 1:
             rows &= here[group] >= _LEAST_ROWS
-            found = _of_sorted(score[rows], np.searchsorted(whole, group[rows]), len(whole), levels)
+            found = _of_sorted(score[rows], np.searchsorted(whole, group[rows]), len(whole), levels, judged)
             multiplier[:, number] = [of_level[0] for of_level in found]
             covered[:, whole] = [of_level[1] for of_level in found]
         inside += here * covered
