@@ -96,8 +96,11 @@ class Alignment:
         if self.problems:
             hint = "Check that image, spots and mpp belong together and that the image was not turned or resized"
             if self.proposal is not None and self.proposal.changes:
+                summary = self.proposal.summary()
+                said = any(summary in problem for problem in self.problems)
+                hint += "" if said else f". A proposal, not applied: {summary}"
                 hint += (
-                    f". A proposal, not applied: {self.proposal.summary()}. If the overlay bears it out, "
+                    f". If the overlay bears {'that change' if said else 'it'} out, "
                     "histomix.spots.alignment.write.write_spots_csv writes the corrected spots for the sheet"
                 )
             raise AlignmentError(

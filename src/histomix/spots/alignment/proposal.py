@@ -94,8 +94,8 @@ class Proposal:
             "fits": f"the spots fit as given ({self.on_tissue:.0%} on tissue, overlap {self.overlap:.2f}), "
             "and nothing else fits clearly better",
             "proposed": f"they would fit {self.change}: {numbers}; {next_best}",
-            "ambiguous": f"ambiguous: they would fit {self.change} ({numbers}), but also {self.runner_up} "
-            f"(overlap {self.runner_up_overlap:.2f})",
+            "ambiguous": f"they would fit {self.change} ({numbers}), or as well {self.runner_up} "
+            f"(overlap {self.runner_up_overlap:.2f}): ambiguous",
             "none": f"nothing to propose: {self.reason}",
         }[self.verdict]
 
