@@ -82,7 +82,7 @@ def _part(table: pd.DataFrame, path: Path, format: str) -> Part:
         xy = np.column_stack([to_numeric(table[names[name]]) for name in found]).astype(float)
     lists = [name for name in table if len(table) and isinstance(table[name].iloc[0], np.ndarray | list)]
     taken = {key, *(names[name] for name in found or ())}
-    rest = _in_order([name for name in table if name not in taken and table[name].dtype.kind in "fiu"])
+    rest = _in_order([str(name) for name in table if name not in taken and table[name].dtype.kind in "fiu"])
     vectors = None
     if len(lists) == 1:
         vectors = _stacked(table[lists[0]], path)
