@@ -250,7 +250,9 @@ def test_memory_follows_the_mask_by_few_bytes_a_pixel() -> None:
     rng = np.random.default_rng(0)
     blob = ndimage.gaussian_filter(rng.normal(size=(side, side)), 20) > 0
     rgb = np.where(blob[..., None], [200, 120, 170], 245) + rng.normal(0, 6, (side, side, 3))
-    slide = SimpleNamespace(mpp=0.5, thumbnail=lambda mpp, pixels=np.clip(rgb, 0, 255).astype(np.uint8): pixels)
+    slide = SimpleNamespace(
+        mpp=0.5, downsamples=(1.0,), thumbnail=lambda mpp, pixels=np.clip(rgb, 0, 255).astype(np.uint8): pixels
+    )
     tissue_mask(slide)  # what is loaded on first use
     tracemalloc.start()
     try:
@@ -267,7 +269,7 @@ def test_bands_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     blob = ndimage.gaussian_filter(rng.normal(size=(301, 210)), 12) > 0
     rgb = np.clip(np.where(blob[..., None], [200, 120, 170], 245) + rng.normal(0, 6, (301, 210, 3)), 0, 255)
     rgb[100:160, 50:110] = (20, 30, 20)  # pen
-    slide = SimpleNamespace(mpp=0.5, thumbnail=lambda mpp: rgb.astype(np.uint8))
+    slide = SimpleNamespace(mpp=0.5, downsamples=(1.0,), thumbnail=lambda mpp: rgb.astype(np.uint8))
     found = []
     for rows in (1, 7, 64, 1000):
         for module in ("find", "pieces"):

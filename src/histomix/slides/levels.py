@@ -16,12 +16,13 @@ _SIDE, _BLOCKS = 96, 12
 _FINER = 0.97
 #: Places of most contrast that are looked at, and the least contrast (SD of the means, of 255) that tells.
 _PLACES, _CONTRAST = 3, 8.0
-#: Of one picture the means correlate by .9 and more; of two, by chance.
-_SAME = 0.3
+#: Of one picture the means correlate by .89 and more, though a level is two pixels off (four H&E sections of breast,
+#: levels by means and by every nth pixel); of one that is turned or flipped by .31 at most, in the middle of the places.
+_SAME = 0.6
 
 
 def check_levels(slide: Slide, overview: np.ndarray, mpp: float) -> None:
-    """Refuse a slide whose levels show different pictures at each place of contrast.
+    """Refuse a slide whose levels show different pictures at most places of contrast.
 
     Parameters
     ----------
@@ -41,10 +42,10 @@ def check_levels(slide: Slide, overview: np.ndarray, mpp: float) -> None:
             continue
         known = [one for x, y in _places(slide, overview, mpp, coarser) if (one := _agreement(slide, x, y, coarser))]
         told = [r for r, contrast in known if contrast >= _CONTRAST]
-        if told and max(told) < _SAME:
+        if told and np.median(told) < _SAME:
             raise SlideError(
                 f"its levels show different pictures: what it has at {coarser:.3g} um per px is not what it has at "
-                f"{finer:.3g} (the two correlate by {max(told):.2f})",
+                f"{finer:.3g} (the two correlate by {np.median(told):.2f})",
                 where=slide.path,
                 hint="Export the slide again, with levels that are made of the finest one",
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ _PLACES = (
     ("pxl_col_in_fullres", "pxl_row_in_fullres"),
 )
 _KEYS = ("spot", "barcode", "key", "tile_id")
+_NUMBERED = re.compile(r"(\D*)(\d{1,6})")
 #: Fewer columns of numbers beside the places are notes on the tiles, no features.
 _FEWEST = 16
 
@@ -77,10 +79,10 @@ def _part(table: pd.DataFrame, path: Path, format: str) -> Part:
     key = next((names[name] for name in _KEYS if name in names), None)
     xy = None
     if found is not None:
-        xy = table[[names[name] for name in found]].to_numpy(float)
+        xy = np.column_stack([to_numeric(table[names[name]]) for name in found]).astype(float)
     lists = [name for name in table if len(table) and isinstance(table[name].iloc[0], np.ndarray | list)]
     taken = {key, *(names[name] for name in found or ())}
-    rest = [name for name in table if name not in taken and table[name].dtype.kind in "fiu"]
+    rest = _in_order([str(name) for name in table if name not in taken and table[name].dtype.kind in "fiu"])
     vectors = None
     if len(lists) == 1:
         vectors = _stacked(table[lists[0]], path)
@@ -94,6 +96,16 @@ def _part(table: pd.DataFrame, path: Path, format: str) -> Part:
         )
     keys = None if key is None else table[key].astype(str).to_numpy(object)
     return Part(path, format if vectors is not None else f"{format} of places", vectors, xy, keys)
+
+
+def _in_order(names: list[str]) -> list[str]:
+    """Columns of features by their numbers, where they are called f0, f1, f2 and so on: some sort them as text."""
+    found = [_NUMBERED.fullmatch(str(name)) for name in names]
+    numbers = [int(one[2]) for one in found if one]
+    one_kind = len(numbers) == len(names) and len({one[1] for one in found if one}) == 1
+    if one_kind and len(set(numbers)) == len(numbers) == max(numbers) - min(numbers) + 1:
+        return [names[place] for place in np.argsort(numbers)]
+    return names
 
 
 def _stacked(column: pd.Series, path: Path) -> np.ndarray:

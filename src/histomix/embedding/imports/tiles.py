@@ -187,6 +187,14 @@ def join_parts(name: str, parts: Sequence[Part]) -> ForeignTiles:
         )
     if xy is not None:
         xy = _places(xy, main.path)
+    if keys is not None:
+        named, counts = np.unique(keys.astype(str), return_counts=True)
+        if (counts > 1).any():
+            raise FeatureError(
+                f"it holds the tile '{named[counts > 1][0]}' more than once",
+                where=main.path,
+                hint="Keep one row per tile, and the tiles of one slide",
+            )
     others = [part for part in parts if part is not main]
     paths = (main.path, *(part.path for part in others))
     beside = list(dict.fromkeys(part.format for part in others if part.xy is not None))
