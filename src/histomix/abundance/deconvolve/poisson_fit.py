@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from .climb import TINY, Map, Single, Spots, padded, row_of_each
+from ...common.threads import Map
+from .climb import TINY, Single, Spots, padded, row_of_each
 from .reliability import thin
 
 Array = NDArray[np.float64]
