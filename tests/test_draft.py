@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from typer.testing import CliRunner
 
 import histomix as hm
 from histomix.cli.app import app
+from histomix.common.naming import file_key
 from histomix.errors import InputError
-from histomix.spots.beside import _kind
+from histomix.spots.beside import Named, _kind, stem_of
 from histomix.spots.donor_names import guess_donors
 
 from .conftest import Job
@@ -304,3 +306,33 @@ def test_remarks_of_a_sheet_are_passed_over_and_rows_keep_their_numbers(tmp_path
     assert "1 fault" in str(caught.value)
     sheet.write_text(sheet.read_text().replace("C,,", "C,Q,"))
     assert hm.read_cohort(sheet).names == ["A", "C"]
+
+
+def test_files_of_a_section_are_those_that_a_look_at_each_name_finds() -> None:
+    """The rules, one file at a time, beside the index of names that stands for them."""
+
+    def by_the_book(files: list[Path], section: str) -> list[Path]:
+        wanted = file_key(section)
+        words = [file_key(word) for word in re.split(r"[_-]", section)]
+        stems = {path: file_key(stem_of(path)) for path in files}
+        bare = {path: file_key(re.sub(r"[^\w-]+", "_", stem).strip("_")) for path, stem in stems.items()}
+        ends = rf"{re.escape(wanted)}[_. -]|.*[_. -]{re.escape(wanted)}$"
+        rules = (
+            lambda path: wanted in (stems[path], bare[path]),
+            lambda path: re.match(ends, stems[path]) is not None,
+            lambda path: stems[path] in words,
+        )
+        return next((found for rule in rules if (found := [path for path in stems if rule(path)])), [])
+
+    rng = np.random.default_rng(0)
+    parts, marks = ["A1", "a1", "B", "HE", "7", "counts"], ["_", "-", ".", " ", ""]
+    names = {"".join(f"{rng.choice(parts)}{rng.choice(marks)}" for _ in range(rng.integers(1, 4))) for _ in range(300)}
+    files = [Path(f"{name}{ending}") for name in sorted(names) for ending in (".csv", ".tif")]
+    named, found = Named(files), 0
+    for section in [*parts, *sorted(names)]:
+        expected = by_the_book(files, section)
+        found += bool(expected)
+        assert named.after(section) == expected
+        tables = named.within(lambda path: path.suffix == ".csv")
+        assert tables.after(section) == by_the_book([path for path in files if path.suffix == ".csv"], section)
+    assert found > 100 and bool(named) and not named.within(lambda _: False)

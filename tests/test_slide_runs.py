@@ -30,6 +30,7 @@ from histomix.prediction import slides as batch
 from histomix.prediction.chunks import features_key
 from histomix.prediction.job import BATCH_SIZE
 from histomix.prediction.plan import TILE, Plan
+from histomix.progress import progress_bars
 from histomix.provenance import digest_file
 from histomix.slides import open_slide
 
@@ -460,7 +461,7 @@ def test_slides_wait_as_queued_and_the_running_one_names_its_process(
     seen: list[dict[str, Any]] = []
 
     def watch(task: str, done: int, total: int) -> None:
-        if not seen and done:
+        if not seen and done and task.startswith("predict "):
             seen.extend(status(tmp_path / "out" / name) for name in "ab")
 
     predict_slides([tmp_path / "a.tif", tmp_path / "b.tif"], head_folder, tmp_path / "out", progress=watch)
@@ -602,3 +603,12 @@ def test_an_encoder_that_cannot_be_loaded_stops_the_run_once(
     with pytest.raises(HeadError, match="none that histomix knows by name"):
         predict_slides([slide], head_folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_look_at_maps_that_are_there_is_told_of_where_they_are_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(batch.Status, "is_done", lambda self: self.job != "new")
+    with progress_bars(lambda *step: told.append(step)):
+        assert batch._not_done(["old"], None) == [] == told  # type: ignore[list-item, arg-type]
+        assert batch._not_done(["old", "new"], None) == ["new"]  # type: ignore[list-item, arg-type]
+    assert told == [("look at maps that are there (slides)", done, 2) for done in range(3)]

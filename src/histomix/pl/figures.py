@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -58,6 +59,12 @@ class Canvas:
     round_marks: bool
     um_per_px: float
 
+    @cached_property
+    def faded(self) -> np.ndarray:
+        """The preview in pale grey, made once for all the panels that are drawn on it."""
+        grey = (255 - (255 - self.image.mean(axis=2)) * 0.3).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+
 
 def crop_to(canvas: Canvas, xy_px: np.ndarray, margin_px: float | None = None) -> tuple[float, float, float, float]:
     """Left, right, top and bottom of the places in preview px, with a margin."""
@@ -69,11 +76,7 @@ def crop_to(canvas: Canvas, xy_px: np.ndarray, margin_px: float | None = None) -
 
 def draw_slide(axes: Axes, canvas: Canvas, frame: tuple[float, float, float, float], *, faded: bool = False) -> None:
     """Draw the preview inside ``frame``; faded, so that marks on it stand out."""
-    image = canvas.image
-    if faded:
-        grey = image.mean(axis=2, keepdims=True)
-        image = (255 - (255 - np.repeat(grey, 3, axis=2)) * 0.3).astype(np.uint8)
-    axes.imshow(image, interpolation="antialiased")
+    axes.imshow(canvas.faded if faded else canvas.image, interpolation="antialiased")
     axes.set_xlim(frame[0], frame[1])
     axes.set_ylim(frame[3], frame[2])
     axes.set_xticks([])

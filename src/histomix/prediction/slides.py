@@ -17,7 +17,7 @@ from ..common.words import RESEARCH_USE, head_limits
 from ..errors import HeadError
 from ..heads import Head
 from ..maps.reading import interval_caution, type_facts, words_by_type
-from ..progress import Progress, part_of, progress_bars
+from ..progress import Progress, part_of, progress_bars, told
 from ..provenance import require_folder
 from ..spots import read_spots
 from .anonymise import anonymous_jobs, region_names, remove_names
@@ -170,34 +170,35 @@ def predict_slides(
     model = Model(trained, lambda head: load_head_encoders(head, weights, threads, trust_code))
     if settings.features is not None:
         logger.info("features that others computed: their encoder is stated, not verified, and no focus is measured")
-    waiting = [job for job in jobs if not Status(job, settings).is_done()]
-    needs_encoders = settings.features is None and not on_cluster
-    if weights is not None or (needs_encoders and any(not _may_be_kept(job, settings) for job in waiting)):
-        model.encoders()  # one that cannot be loaded stops the run here, not on every slide
-    with folder_lock(Path(out), "maps", wait=wait), progress_bars(progress) as report:
-        if names is not None:
-            remove_names(Path(out), named, names)
-        _sweep_locks(jobs)
-        queue(jobs, settings)
-        if on_cluster and not isinstance(head, Head):
-            return predict_with_dask(
-                jobs,
-                settings,
-                head,
-                workers,
-                scheduler,
-                resources,
-                weights=weights,
-                trust_code=trust_code,
-                threads=threads,
-                progress=report,
-            )
-        results = []
-        with part_of(report, "predict (slides)", len(jobs)) as one_more:
-            for job in jobs:
-                results.append(SlideRun(job, settings, model).run(report))
-                one_more()
-        return results
+    with progress_bars(progress) as report:
+        waiting = _not_done(jobs, settings)
+        needs_encoders = settings.features is None and not on_cluster
+        if weights is not None or (needs_encoders and any(not _may_be_kept(job, settings) for job in waiting)):
+            model.encoders()  # one that cannot be loaded stops the run here, not on every slide
+        with folder_lock(Path(out), "maps", wait=wait):
+            if names is not None:
+                remove_names(Path(out), named, names)
+            _sweep_locks(jobs)
+            queue(waiting, settings)
+            if on_cluster and not isinstance(head, Head):
+                return predict_with_dask(
+                    jobs,
+                    settings,
+                    head,
+                    workers,
+                    scheduler,
+                    resources,
+                    weights=weights,
+                    trust_code=trust_code,
+                    threads=threads,
+                    progress=report,
+                )
+            results = []
+            with part_of(report, "predict (slides)", len(jobs)) as one_more:
+                for job in jobs:
+                    results.append(SlideRun(job, settings, model).run(report))
+                    one_more()
+            return results
 
 
 def say_of_head(head: Head) -> None:
@@ -209,6 +210,12 @@ def say_of_head(head: Head) -> None:
     if words:
         logger.info("%s", words)
     logger.info("%s", RESEARCH_USE)
+
+
+def _not_done(jobs: Sequence[SlideJob], settings: Settings) -> list[SlideJob]:
+    """Slides without a whole map; of those that have one all files are read, which takes long where they are many."""
+    some = told("look at maps that are there (slides)", jobs) if len(jobs) > 1 else jobs
+    return [job for job in some if not Status(job, settings).is_done()]
 
 
 def _may_be_kept(job: SlideJob, settings: Settings) -> bool:

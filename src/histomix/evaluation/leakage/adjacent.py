@@ -26,7 +26,7 @@ COHORT_PAIRS, DEVIATIONS = 15, 3.0
 #: Sections of fewer spots, or pixels of the preview, than this have no shape to be told by.
 LEAST_SPOTS = 60
 #: Sections of other donors that one is laid onto, at most: levels of one block are of like composition.
-MOST_OTHERS = 24
+MOST_OTHERS = 40
 _PICTURE_UM = 24.0
 
 

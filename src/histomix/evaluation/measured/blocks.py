@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ...common.metrics import Array, auroc, pearson
 from ...common.resampling import LEVEL
+from ...progress import told
 
 DRAWS = 500
 #: Side of a block in tiles, and the fewest blocks that make an interval.
@@ -64,7 +65,7 @@ def block_interval(
     if len(rows) >= MIN_BLOCKS:
         rng = np.random.default_rng(seed)
         draws = []
-        for _ in range(DRAWS):
+        for _ in told("look at blocks (draws)", range(DRAWS)):
             chosen = np.concatenate([rows[one] for one in rng.integers(len(rows), size=len(rows))])
             draws.append(_mean(scores(y[chosen], p[chosen])))
         known = np.array(draws)[np.isfinite(draws)]

@@ -39,6 +39,9 @@ MAP, CONSTANT = "map", "constant"
 MEANING = "against cells or regions that were measured without the labels, on one slide"
 _COLUMNS = ["head", "protocol", "fold", "donor", "section", "cell_type", "metric", "value", "target", "n_spots"]
 
+#: What is told of: reading cells, counting them, their types and places, agreement, scores and their summary.
+_TASK, _STEPS = "look at a map beside cells (steps)", 7
+
 
 def score_map(
     composition: AnnData | CompositionMap | str | os.PathLike[str],
@@ -116,87 +119,96 @@ def score_map(
         raise InputError("there is nothing to score the map against", hint="Give cells, regions or both")
     if expect and regions is None:
         raise InputError("expectations need regions", hint="Give --regions with --expect")
-    one = CompositionMap.of(composition)
-    manifest, name, where = one.manifest, safe_file_name(one.folder_name or "slide"), one.where
-    values = one.values()
-    read_ok = one.read_ok & np.isfinite(values.to_numpy()).all(axis=1)
-    if not read_ok.any():
-        raise InputError("holds no tile that could be read", where=where, hint="Predict the slide again")
-    mpp, unit = one.mpp, one.unit
-    width_px, height_px = (float(manifest["slide"].get(side, np.inf)) for side in ("width_px", "height_px"))
-    size_px = width_px, height_px
-    relative = unit == RELATIVE and cells is not None
-    if relative:
-        unit = PROPORTION
-    values = _mapped(values[read_ok].astype(np.float64), map_vocabulary, where)
-    positions = one.adata.obs.loc[read_ok, ["x_px", "y_px"]].astype(np.float64).rename_axis("spot")
-    side_um = one.cell_px * mpp
-    blocks = block_of(positions.to_numpy() * mpp, side_um)
-    notes = _seen(manifest, donor)
-    if relative:
-        notes.append(
-            "the map is in relative abundance: its totals are no cells, so shares of the cells counted are compared "
-            "with shares of the map, and nothing is said of numbers of cells"
-        )
-    facts: dict[str, Any] = {"map": where, "map_unit": one.unit, "tile_um": one.tile_um, "interval": BLOCKS}
-    metrics: list[pd.DataFrame] = []
-    predictions = {head: {name: values} for head in (CONSTANT, MAP)}
-    truth = pd.DataFrame(index=values.index)
-    if cells is not None:
-        # The map's values answer for its tiles, however densely they lie.
-        count_um = size_um or one.tile_um
-        annotated, more = read_cells(cells, mpp)
-        check_near(annotated[["x_px", "y_px"]].to_numpy(), size_px, "cells", os.fspath(cells))
-        counted = cells_in_tiles(annotated, positions, count_um / mpp, min_cells=min_cells)
-        notes += [*more, *counted.notes]
+    with progress_bars(progress) as report:
+        report(_TASK, 0, _STEPS)
+        one = CompositionMap.of(composition)
+        manifest, name, where = one.manifest, safe_file_name(one.folder_name or "slide"), one.where
+        values = one.values()
+        read_ok = one.read_ok & np.isfinite(values.to_numpy()).all(axis=1)
+        if not read_ok.any():
+            raise InputError("holds no tile that could be read", where=where, hint="Predict the slide again")
+        mpp, unit = one.mpp, one.unit
+        width_px, height_px = (float(manifest["slide"].get(side, np.inf)) for side in ("width_px", "height_px"))
+        size_px = width_px, height_px
+        relative = unit == RELATIVE and cells is not None
+        if relative:
+            unit = PROPORTION
+        values = _mapped(values[read_ok].astype(np.float64), map_vocabulary, where)
+        positions = one.adata.obs.loc[read_ok, ["x_px", "y_px"]].astype(np.float64).rename_axis("spot")
+        side_um = one.cell_px * mpp
+        blocks = block_of(positions.to_numpy() * mpp, side_um)
+        notes = _seen(manifest, donor)
+        if relative:
+            notes.append(
+                "the map is in relative abundance: its totals are no cells, so shares of the cells counted are "
+                "compared with shares of the map, and nothing is said of numbers of cells"
+            )
+        facts: dict[str, Any] = {"map": where, "map_unit": one.unit, "tile_um": one.tile_um, "interval": BLOCKS}
+        metrics: list[pd.DataFrame] = []
+        predictions = {head: {name: values} for head in (CONSTANT, MAP)}
+        truth = pd.DataFrame(index=values.index)
+        if cells is not None:
+            # The map's values answer for its tiles, however densely they lie.
+            count_um = size_um or one.tile_um
+            report(_TASK, 1, _STEPS)
+            annotated, more = read_cells(cells, mpp)
+            report(_TASK, 2, _STEPS)
+            check_near(annotated[["x_px", "y_px"]].to_numpy(), size_px, "cells", os.fspath(cells))
+            counted = cells_in_tiles(annotated, positions, count_um / mpp, min_cells=min_cells)
+            notes += [*more, *counted.notes]
 
-        def compared(counts: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
-            mapped = _mapped(counts.astype(np.float64), vocabulary, os.fspath(cells))
-            return _shared(mapped, values.loc[mapped.index], unit, os.fspath(cells))
+            def compared(counts: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+                mapped = _mapped(counts.astype(np.float64), vocabulary, os.fspath(cells))
+                return _shared(mapped, values.loc[mapped.index], unit, os.fspath(cells))
 
-        truth, predicted, more = compared(counted.counts)
-        notes += more
-        notes += doubt_of_places(
-            annotated,
-            lambda some: compared(cells_in_tiles(some, positions, count_um / mpp, min_cells=min_cells).counts)[:2],
-            size_px,
-            mpp,
-        )
-        scaled_to = None
-        if unit != "proportion":
-            truth, scaled_to, more = _scaled(truth, count_um, spot_um, (manifest.get("area") or {}).get("label_um2"))
+            report(_TASK, 3, _STEPS)
+            truth, predicted, more = compared(counted.counts)
             notes += more
-        constant = predicted * 0 + predicted.mean(axis=0)
-        predictions = {CONSTANT: {name: constant}, MAP: {name: predicted}}
-        rows = values.index.get_indexer(truth.index)
-        facts["cells"] = {
-            "file": _file(cells),
-            "n_cells": counted.n_cells,
-            "n_counted": counted.n_counted,
-            "n_tiles": len(truth),
-            "counted_in_um": count_um,
-            "scaled_to_spots_of_um": spot_um if unit != "proportion" else None,
-            "scaled_to_um2": scaled_to,
-            "cell_types": list(truth.columns),
-            "pearson": block_interval(truth.to_numpy(), predicted.to_numpy(), blocks[rows], seed),
-        }
-        for head, tables in predictions.items():
-            metrics.append(_scored(truth, tables[name], name, donor or "", unit).assign(head=head))
-    if regions is not None:
-        bounds = tuple(manifest["slide"].get("bounds_px", (0.0, 0.0)))[:2]
-        drawn = read_regions(regions)
-        check_near(drawn.positions_px, size_px, "places", os.fspath(regions))
-        names = drawn.at(values.index, positions.to_numpy(), side_um / mpp / 2, bounds)
-        part, found_rows = score_regions(values, names, expect or {}, blocks, seed, where, drawn)
-        notes += part.pop("notes")
-        facts["regions"] = {"file": _file(regions), **part}
-        metrics.append(found_rows.assign(section=name, donor=donor or "", head=MAP))
-    result = _evaluation(name, donor, metrics, predictions, truth, positions, notes, facts, manifest, seed)
-    if spatial and cells is not None:
-        with progress_bars(progress) as report:
+            notes += doubt_of_places(
+                annotated,
+                lambda some: compared(cells_in_tiles(some, positions, count_um / mpp, min_cells=min_cells).counts)[:2],
+                size_px,
+                mpp,
+            )
+            report(_TASK, 4, _STEPS)
+            scaled_to = None
+            if unit != "proportion":
+                area = manifest.get("area") or {}
+                truth, scaled_to, more = _scaled(truth, count_um, spot_um, area.get("label_um2"))
+                notes += more
+            constant = predicted * 0 + predicted.mean(axis=0)
+            predictions = {CONSTANT: {name: constant}, MAP: {name: predicted}}
+            rows = values.index.get_indexer(truth.index)
+            facts["cells"] = {
+                "file": _file(cells),
+                "n_cells": counted.n_cells,
+                "n_counted": counted.n_counted,
+                "n_tiles": len(truth),
+                "counted_in_um": count_um,
+                "scaled_to_spots_of_um": spot_um if unit != "proportion" else None,
+                "scaled_to_um2": scaled_to,
+                "cell_types": list(truth.columns),
+                "pearson": block_interval(truth.to_numpy(), predicted.to_numpy(), blocks[rows], seed),
+            }
+            report(_TASK, 5, _STEPS)
+            for head, tables in predictions.items():
+                metrics.append(_scored(truth, tables[name], name, donor or "", unit).assign(head=head))
+        if regions is not None:
+            bounds = tuple(manifest["slide"].get("bounds_px", (0.0, 0.0)))[:2]
+            drawn = read_regions(regions)
+            check_near(drawn.positions_px, size_px, "places", os.fspath(regions))
+            names = drawn.at(values.index, positions.to_numpy(), side_um / mpp / 2, bounds)
+            part, found_rows = score_regions(values, names, expect or {}, blocks, seed, where, drawn)
+            notes += part.pop("notes")
+            facts["regions"] = {"file": _file(regions), **part}
+            metrics.append(found_rows.assign(section=name, donor=donor or "", head=MAP))
+        report(_TASK, 6, _STEPS)
+        result = _evaluation(name, donor, metrics, predictions, truth, positions, notes, facts, manifest, seed)
+        report(_TASK, _STEPS, _STEPS)
+        if spatial and cells is not None:
             result = add_spatial(result, seed=seed, progress=report)
-    if out is not None:
-        result.save(out)
+        if out is not None:
+            result.save(out)
     return result
 
 
