@@ -99,6 +99,20 @@ def test_threads_reach_the_session(verb: str, monkeypatch: pytest.MonkeyPatch) -
     assert given == [True, False, 3]
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("predict", "", "--head", "x", "--out", "y"), "an argument is empty"),
+        (("predict", "x", "--head", "x", "--out", " "), "--out is empty"),
+        (("report", "x", "--out="), "--out is empty"),
+        (("report", "x", "--out", "y", "--threads", "99999999999"), "less than or equal"),
+    ],
+)
+def test_what_a_shell_makes_of_nothing_is_refused(words: tuple[str, ...], said: str) -> None:
+    result = RUN.invoke(app, list(words))
+    assert result.exit_code == 2 and said in " ".join(result.output.split())
+
+
 def test_a_session_keeps_the_libraries_to_its_threads() -> None:
     code = (
         "from histomix.cli.session import session\n"

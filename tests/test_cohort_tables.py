@@ -27,7 +27,7 @@ from histomix.cohort import (
     shannon,
     write_cohort,
 )
-from histomix.cohort.clinical import patient_of
+from histomix.cohort.clinical import patient_of, read_clinical
 from histomix.cohort.lattice import neighbour_pairs
 from histomix.common.words import RESEARCH_USE
 from histomix.errors import InputError
@@ -481,6 +481,48 @@ def test_the_sheet_of_the_prediction_knows_the_patient_best(maps: Path, tmp_path
     tables = cohort_tables([maps], patient_pattern=r"^(P\d+)-")
     assert tables.slides["patient"].tolist() == ["P1", "P1", "P12"]
     assert patient_of("TCGA-A1-X.svs", ["TCGA-A", "TCGA-A1"], None) == "TCGA-A1"
+
+
+def test_rows_of_files_of_one_name_are_no_rows_of_a_slide(maps: Path, tmp_path: Path) -> None:
+    (tmp_path / "clinical.csv").write_text("slide,age\nP1-a.svs,71\nP1-a.tif,40\nP1-b.rescan,9\nP12-a,52\n")
+    ages = cohort_tables([maps], clinical=tmp_path / "clinical.csv").slides.set_index("slide")["age"]
+    assert ages.dropna().to_dict() == {"P12-a": 52}
+
+
+def test_rows_without_an_id_are_told_and_ids_stay_what_they_are(
+    maps: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "clinical.csv").write_text("patient,age\nP1,71\nNA,40\n,30\nP12,52\n")
+    assert cohort_tables([maps], clinical=tmp_path / "clinical.csv").slides["age"].tolist() == [71, 71, 52]
+    assert "2 rows without a patient left out" in caplog.text
+    extra_module("st", "pyarrow")
+    pd.DataFrame({"patient": [7.0, np.nan], "age": [3, 4]}).to_parquet(tmp_path / "clinical.parquet")
+    assert read_clinical(tmp_path / "clinical.parquet").ids == ["7"]
+
+
+def test_another_patient_than_the_prediction_was_told_is_remarked(
+    maps: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    status = {"state": "done", "name": "P1-a", "facts": {"patient": "Q9"}}
+    (maps / "P1-a" / "status.json").write_text(json.dumps(status))
+    clinical = tmp_path / "clinical.csv"
+    for patient, told in (("q9", False), ("P1", True)):
+        clinical.write_text(f"slide,patient,age\nP1-a,{patient},71\nP12-a,P12,52\n")
+        caplog.clear()
+        cohort_tables([maps], clinical=clinical)
+        assert ("another patient for 1 slide" in caplog.text) == told
+
+
+def test_two_maps_of_one_slide_are_remarked(maps: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("P1-a", "P1-b"):
+        place = maps / name / "composition.h5ad"
+        adata = ad.read_h5ad(place)
+        manifest = json.loads(adata.uns["manifest"])
+        manifest["slide"] = {**manifest.get("slide", {}), "fingerprint": "sha256:same"}
+        adata.uns["manifest"] = json.dumps(manifest)
+        adata.write_h5ad(place)
+    cohort_tables([maps])
+    assert "P1-a and P1-b are maps of one slide" in caplog.text
 
 
 @pytest.mark.parametrize(

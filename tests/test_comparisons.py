@@ -303,6 +303,14 @@ def test_groups_of_the_user_are_read_from_csv_and_yaml(tmp_path: Path) -> None:
         check_groups({"Mast": "x"}, TYPES)
 
 
+def test_names_in_groups_that_are_no_cell_types_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    check_groups({TYPES[0]: "Lymphoid", TYPES[1].upper(): "Lymphoid"}, TYPES[:2])
+    assert TYPES[1].upper() in caplog.text and f"in no group, whose sums lack them: {TYPES[1]}" in caplog.text
+    caplog.clear()
+    check_groups(dict.fromkeys(TYPES, "Lymphoid") | {"Lymphoid": "Immune"}, TYPES)
+    assert not caplog.text
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

@@ -57,7 +57,13 @@ class TestEditedSheet:
         def other_places(table: pd.DataFrame) -> None:
             table.loc[0, "spots"] = str(place)
 
+        def other_spots(table: pd.DataFrame) -> None:
+            adata.obs_names = [f"other-{name}" for name in adata.obs_names]
+            adata.write_h5ad(tmp_path / "renamed.h5ad")
+            table.loc[0, "spots"] = str(tmp_path / "renamed.h5ad")
+
         changes = {"another image": other_image, "another scale": other_scale, "other places": other_places}
+        changes["other spots"] = other_spots
         for what, change in changes.items():
             sheet = edited(small_job, tmp_path, change)
             for use in (hm.train, hm.evaluate):

@@ -218,6 +218,16 @@ def _nan(tiles: Tiles) -> Tiles:
     return tiles.but(vectors=vectors)
 
 
+def _stopped(tiles: Tiles) -> Tiles:
+    vectors = tiles.vectors.copy()
+    vectors[-3:] = 0
+    return tiles.but(vectors=vectors)
+
+
+def _all_the_same(tiles: Tiles) -> Tiles:
+    return tiles.but(vectors=np.repeat(tiles.vectors[:1], len(tiles.vectors), axis=0))
+
+
 def _overflown(tiles: Tiles) -> Tiles:
     vectors = tiles.vectors.astype(np.float32)
     vectors[2, 5] = 1e5
@@ -239,6 +249,8 @@ BAD: dict[str, tuple[Callable[[Tiles], Tiles], dict[str, Any], str]] = {
         r"384 features, and builtin gives 544 \(stages\)",
     ),
     "NaN": (_nan, {}, "features are NaN in 1 row of .*, the first row 2"),
+    "a run that stopped": (_stopped, {}, "features are all 0 in 3 rows of .* as a run that stopped leaves them"),
+    "no weights": (_all_the_same, {}, "features are the same in all .* rows"),
     "float16 overflow": (_overflown, {}, "infinite in 1 row .* beyond 65,504 were stored as float16"),
     "a place twice": (_twice, {}, r"1 place of .* more than once"),
     "px of a lower level": (

@@ -289,6 +289,8 @@ def test_maps_are_found_in_folders_of_them(folder: Path, tmp_path: Path) -> None
         find_maps([tmp_path / "empty"])
     with pytest.raises(MapError, match="there is no such folder"):
         find_maps([tmp_path / "no folder"])
+    with pytest.raises(MapError, match="no maps were given"):
+        find_maps([])
     for path in (tmp_path, tmp_path / "none", tmp_path / "none.h5ad"):
         with pytest.raises(MissingFileError, match="there is no composition map"):
             hm.CompositionMap.open(path)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from histomix.common.naming import identity_key
 from histomix.errors import SectionError, SheetError
 from histomix.spots import formats, read_cohort
 
@@ -111,6 +112,7 @@ def test_unrelated_columns_are_left_alone(folder: Path) -> None:
         (",P,a.csv,,,,", "row 2, column 'section': is empty"),
         ("a,,a.csv,,,,", "row 2, column 'donor': is empty; folds are by donor, so it has no default"),
         ("a, ,a.csv,,,,", "row 2, column 'donor': is empty; folds are by donor, so it has no default"),
+        ("a,NA,a.csv,,,,", "row 2, column 'donor': 'NA' names no donor; folds are by donor, so find out whose it is"),
         ("a,P,,,,,", "row 2, column 'spots': is empty"),
         ("../a,P,a.csv,,,,", f"{NAME} '../a' cannot name a file: it holds /; {PLAIN}"),
         ("P1/left,P,a.csv,,,,", f"{NAME} 'P1/left' cannot name a file: it holds /; {PLAIN}"),
@@ -205,6 +207,20 @@ def test_a_sheet_written_on_windows(folder: Path) -> None:
 def test_names_that_some_systems_take_for_one(folder: Path) -> None:
     (fault,) = faults(folder, f"{HEADER}\n\u00e41,P,a.csv,\na\u03081,P,a.csv,\n")
     assert fault.endswith("is already the section of row 2")
+
+
+@pytest.mark.parametrize("twin", ["p1", "P01", "P001"])
+def test_one_donor_written_in_two_ways(folder: Path, twin: str) -> None:
+    (fault,) = faults(folder, f"{HEADER}\na,P1,a.csv,\nb,{twin},a.csv,\n")
+    assert fault.startswith(f"row 3, column 'donor': '{twin}' is written 'P1' in row 2")
+
+
+def test_ids_that_are_taken_for_one() -> None:
+    alike = ["1", "01", "1.0", "1.00"], ["Pat 7", "pat-07", "PAT_7"], ["P1\u200b", "p1"]
+    for names in alike:
+        assert len({identity_key(name) for name in names}) == 1, names
+    other = ["1", "10", "11", "1-1", "1.1", "0.1", "P1", "P 1", "P10", "P1a", "100"]
+    assert len({identity_key(name) for name in other}) == len(other) - 1  # 1-1 and 1.1
 
 
 def test_sheets_that_are_none(folder: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from .._version import __version__
 from . import (
@@ -35,8 +37,21 @@ from .events import add_progress
 from .examples import examples_of
 from .panels import arrange
 
+
+class _Program(TyperGroup):
+    """The verbs; an empty word, as a shell makes of a variable without a value, would be the folder one stands in."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        for before, word in zip(["", *args], args, strict=False):
+            if not word.strip() or re.fullmatch(r"--[a-z0-9-]+=\s*", word):
+                place = word.rstrip("= ") or (before if before.startswith("--") else "an argument")
+                raise typer.BadParameter(f"{place} is empty; does a variable of the shell have no value?")
+        return super().parse_args(ctx, args)
+
+
 app = typer.Typer(
     name="histomix",
+    cls=_Program,
     help="Read cell-type composition from H&E slides.\n\n"
     "Train on sections with spatial transcriptomics: label, embed, evaluate, train. Then predict any slide without it.",
     epilog="Look around with: histomix demo\n\nYour own data: histomix init FOLDER --out sheet.csv, then "

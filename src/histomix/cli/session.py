@@ -28,6 +28,8 @@ FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 _ARGUMENT = re.compile(r"(?<![#;\w.'-])([a-z][a-z_]+)=(\"[^\"]*\"|[A-Z]+\b)")
 #: Work of these names only looks: what is refused after it is refused before anything was done.
 _LOOKS = "look "
+#: More than any machine has; the libraries take a number of their own choice, or none.
+_MOST_THREADS = 4096
 _GOES_ON = "the same command goes on where it stopped"
 _ANEW = "nothing is left half-written; the same command begins anew"
 
@@ -44,7 +46,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks; errors still show.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random: the same command, the same numbers.")]
 Threads = Annotated[
-    int | None, typer.Option("--threads", min=1, help="CPU threads to use.", show_default="all", metavar="N")
+    int | None,
+    typer.Option("--threads", min=1, max=_MOST_THREADS, help="CPU threads to use.", show_default="all", metavar="N"),
 ]
 TrustCode = Annotated[
     bool,

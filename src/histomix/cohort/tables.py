@@ -24,7 +24,7 @@ from ..maps import CompositionMap, MapSource, find_maps
 from ..progress import Progress, progress_bars, tell
 from ..provenance import atomic_path, digest_file, require_folder, versions, write_json
 from .anonymise import clinical_columns, private_facts, private_frame
-from .clinical import Clinical, patient_of, read_clinical
+from .clinical import joined_with, patient_of, read_clinical
 from .hotspots import TlsRule
 from .levels import WORDS, answer_facts, slide_words, types_not_told, types_told
 from .measures import DEFINITIONS, hot_spot_rows, map_rows, tissue_of
@@ -165,6 +165,7 @@ def cohort_tables(
     spots: list[dict[str, Any]] = []
     heads: dict[str, str] = {}
     sides: dict[str, float] = {}
+    seen: dict[str, str] = {}
     words: dict[str, dict[str, str]] = {}
     good_for: dict[str, str] = {}
     left_out: list[str] = []
@@ -188,6 +189,9 @@ def cohort_tables(
                 where = source if isinstance(source, Path) else None
                 raise InputError(f"two maps are called {name}", where=where, hint="Rename one of the folders")
             sides[name] = composition.cell_px * composition.mpp
+            twin = seen.setdefault(str(composition.slide.get("fingerprint") or name), name)
+            if twin != name:
+                logger.warning("%s and %s are maps of one slide, which counts twice here", twin, name)
             words[name] = slide_words(composition, name)
             answers = answers or answer_facts(composition)
             if not good_for:
@@ -218,7 +222,7 @@ def cohort_tables(
                 hint="Predict all slides with one head, or make one table for each",
             )
         report("cohort (tables)", 0, 1)
-        slides, joined = _joined(gathered.table(), table)
+        slides, joined = joined_with(table, gathered.table())
         for column in WORDS:
             slides[column] = [words[name][column] for name in slides["slide"]]
         wanted = ["slide", "patient", "hot_spot", "x_px", "y_px", "tiles", "area_mm2", "b_share", "t_share"]
@@ -328,34 +332,6 @@ def _read(source: Path | CompositionMap, names: Pseudonyms | None) -> tuple[Comp
             for region in filter(None, composition.adata.obs["region"].dropna().unique()):
                 names.adopt(str(region))
     return composition, name, patient
-
-
-def _joined(slides: pd.DataFrame, clinical: Clinical | None) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The clinical columns before the measures, and the ids without a partner."""
-    if clinical is None:
-        return slides, {}
-    own, ids = slides[clinical.by], set(clinical.ids)
-    if clinical.by == "slide":
-        # Some name the file, not the slide.
-        stems = {Path(name).stem: name for name in clinical.ids}
-        own = own.map(lambda name: name if name in ids else stems.get(name, name))
-    without = slides["slide"][~own.isin(ids)].tolist()
-    unused = sorted(ids - set(own))
-    if len(without) == len(slides):
-        raise InputError(
-            f"none of the {len(slides)} slides ({', '.join(slides['slide'][:3])}...) belongs to one of the clinical "
-            f"table's {clinical.by}s ({', '.join(clinical.ids[:3])}...)",
-            where=clinical.path,
-            hint=f"Check the column '{clinical.key}'"
-            + ("; --patient-pattern finds the patient in a slide's name" if clinical.by == "patient" else ""),
-        )
-    if without:
-        logger.warning("no clinical row for %s: %s", counted(len(without), "slide"), ", ".join(without[:5]))
-    more = clinical.table.set_index(clinical.key).reindex(own).reset_index(drop=True)
-    taken = set(slides.columns)
-    more.columns = [f"clinical_{name}" if name in taken else str(name) for name in more.columns]
-    joined = pd.concat([slides[["slide", "patient"]], more, slides.drop(columns=["slide", "patient"])], axis=1)
-    return joined, {"joined_by": clinical.by, "slides_without_clinical": without, "clinical_without_slide": unused}
 
 
 def _facts(

@@ -75,6 +75,10 @@ def file_name_fault(name: str) -> str | None:
     return "is the name of a device on Windows"
 
 
+#: What people and programs write where they do not know.
+_UNKNOWN = frozenset({"", "na", "n/a", "#n/a", "<na>", "nan", "none", "null", "unknown", "?", "-", "--", "."})
+
+
 def file_key(name: str) -> str:
     """Equal for names that some file system takes for one: Windows and macOS tell neither case nor forms of accents."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
@@ -88,6 +92,17 @@ def plain_name(name: object) -> str:
     """
     plain = unicodedata.normalize("NFC", str(name))
     return " ".join("".join(mark for mark in plain if unicodedata.category(mark) != "Cf").split())
+
+
+def identity_key(name: str) -> str:
+    """Equal for ids that people take for one: by capitals, marks between words, zeros before a number, and 1 as 1.0."""
+    key = re.sub(r"[\s_.-]+", " ", re.sub(r"^(\d+)\.0+$", r"\1", file_key(plain_name(name)))).strip()
+    return re.sub(r"(?<!\d)0+(?=\d)", "", key)
+
+
+def is_unknown(name: str) -> bool:
+    """Whether an id says that it is not known: NA, unknown, ?, ..."""
+    return file_key(plain_name(name)) in _UNKNOWN
 
 
 def key_name(name: object) -> str:

@@ -261,7 +261,8 @@ def read_values(path: Path, is_text: Callable[[str], bool], error: type[InputErr
         return _read_parquet(path, None, error)
     text = _text(path, error)
     names = _parse(text, path, error, nrows=0).columns
-    return _parse(text, path, error, dtype={name: str for name in names if is_text(str(name))})
+    # No dtype: of text, pandas would still take NA, None and the like for blank cells.
+    return _parse(text, path, error, converters={name: str for name in names if is_text(str(name))})
 
 
 def column_names(path: Path) -> list[str]:

@@ -73,6 +73,8 @@ def _differences(section: Section, table: AnnData, slide: dict[str, Any]) -> lis
         differences.append(f"at another scale ({made:g} um per px)")
     places = section.keys.get_indexer(table.obs_names)
     shared = places >= 0
+    if not shared.all():  # those of the sheet have neither labels nor features then, or the labels of others
+        differences.append(f"of other spots ({int((~shared).sum()):,} of {len(shared):,} are not among those)")
     if "spatial" in table.obsm and shared.any():
         moved = np.abs(np.asarray(table.obsm["spatial"], float)[shared] - section.spots_px[places[shared]]).max(axis=1)
         if (moved > _SAME_PX).any():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from ..common.resampling import mean_and_interval, resample_weights
 from ..errors import InputError
 from .scores.bootstrap import units_by_head
 
+_LOG = logging.getLogger(__name__)
 #: The metric of a group in the table; ``cell_type`` is the name of the group.
 GROUP_METRIC = "pearson_group"
 #: Cell types per group, at most, where the labels choose the groups.
@@ -28,7 +30,7 @@ def read_groups(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def check_groups(groups: Mapping[str, str], cell_types: Sequence[str]) -> dict[str, list[str]]:
-    """Group -> its cell types among those of the labels; a type that no group names is left out.
+    """Group -> its cell types among those of the labels; a type that no group names is left out, and said to be.
 
     Raises
     ------
@@ -44,6 +46,13 @@ def check_groups(groups: Mapping[str, str], cell_types: Sequence[str]) -> dict[s
             f"the groups name no cell type of the labels ({', '.join(cell_types[:5])})",
             hint="Spell cell types as the labels do",
         )
+    # One file may serve several cohorts; a name that only looks like one of these leaves its type out of a sum.
+    others = [name for name in groups if name not in {*cell_types, *groups.values()}]
+    without = [name for name in cell_types if name not in groups]
+    if others:
+        _LOG.warning("the groups name no cell type of the labels by: %s", ", ".join(others[:5]))
+    if without:
+        _LOG.warning("cell types in no group, whose sums lack them: %s", ", ".join(without[:5]))
     return members
 
 

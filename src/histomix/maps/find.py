@@ -39,7 +39,7 @@ def find_maps(sources: MapSource | Sequence[MapSource]) -> list[Path | Compositi
     Raises
     ------
     MapError
-        There is no such folder, it holds no map, or a table is none.
+        None was given, there is no such folder, it holds no map, or a table is none.
     """
     maps: list[Path | CompositionMap] = []
     for source in as_list(sources):
@@ -53,4 +53,6 @@ def find_maps(sources: MapSource | Sequence[MapSource]) -> list[Path | Compositi
         if not here:
             raise MapError("holds no composition map", where=folder, hint="Give folders made by histomix predict")
         maps += here
+    if not maps:
+        raise MapError("no maps were given", hint="Give folders made by histomix predict")
     return maps

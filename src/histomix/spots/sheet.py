@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..common.naming import file_key, file_name_fault, plain_name
+from ..common.naming import file_key, file_name_fault, identity_key, is_unknown, plain_name
 from ..common.paths import exists, path_in_table
 from ..common.units import LABEL_UNITS
 from ..errors import InputError, SectionError, SheetError
@@ -109,11 +109,13 @@ def _repeats(entries: list[Entry]) -> Iterator[str]:
         if name and first.setdefault(file_key(name), entry.place) != entry.place:
             yield f"{entry.place}, column 'section': '{name}' is already the section of {first[file_key(name)]}"
         donor = plain_name(entry.cells.get("donor", ""))
-        written, place = donors.setdefault(file_key(donor), (donor, entry.place))
+        written, place = donors.setdefault(identity_key(donor), (donor, entry.place))
+        if is_unknown(donor):
+            continue
         if written != donor:  # taken for two, one would be tested by what was learnt of the other
             yield (
                 f"{entry.place}, column 'donor': '{donor}' is written '{written}' in {place}; write it in one way, or "
-                "name two donors so that more than capitals tell them apart"
+                "name two donors so that more than capitals, marks and zeros tell them apart"
             )
 
 
@@ -138,6 +140,8 @@ class _Checker:
         section, donor = self.required("section"), plain_name(self.required("donor"))
         if section and (why := file_name_fault(section)):
             self.fault("section", f"'{section}' cannot name a file: it {why}; use letters, digits, '-' and '_'")
+        if donor and is_unknown(donor):  # a section of another donor, for all that is known, and of one in training
+            self.fault("donor", f"'{donor}' names no donor; folds are by donor, so find out whose it is")
         spots, options = self.spots() if self.required("spots") else (None, {})
         files = {column: self.path(column) for column in _FILES}
         numbers = {column: self.number(column) for column in _NUMBERS}

@@ -237,7 +237,24 @@ def _checked(vectors: np.ndarray, where: Path) -> np.ndarray:
                 hint=f"{_EXTRACT_AGAIN} as float32",
             )
         raise FeatureError(f"features are infinite in {shown}", where=where, hint=_EXTRACT_AGAIN)
+    _require_made(vectors, where)
     return vectors
+
+
+def _require_made(vectors: np.ndarray, where: Path) -> None:
+    """Refuse rows that no encoder gives: of zeros alone, as a run that stopped leaves them, and all the same."""
+    blank = np.flatnonzero(~vectors.any(axis=1))
+    if len(blank):
+        shown = f"{counted(len(blank), 'row')} of {len(vectors):,}, the first row {blank[0]}"
+        raise FeatureError(
+            f"features are all 0 in {shown}, as a run that stopped leaves them", where=where, hint=_EXTRACT_AGAIN
+        )
+    if len(vectors) > 1 and (vectors == vectors[0]).all():
+        raise FeatureError(
+            f"features are the same in all {len(vectors):,} rows, as of a slide without tissue or weights not loaded",
+            where=where,
+            hint=_EXTRACT_AGAIN,
+        )
 
 
 def _places(xy: np.ndarray, where: Path) -> np.ndarray:
