@@ -17,7 +17,7 @@ _FINER = 0.97
 #: Places of most contrast that are looked at, and the least contrast (SD of the means, of 255) that tells.
 _PLACES, _CONTRAST = 3, 8.0
 #: Of one picture the means correlate by .89 and more, though a level is two pixels off (four H&E sections of breast,
-#: levels by means and by every nth pixel); of one that is turned or flipped by .31 at most, in the middle of the places.
+#: levels by means and by every nth pixel); of one that is turned or flipped by .31 at most, in the middle of places.
 _SAME = 0.6
 
 
@@ -79,4 +79,5 @@ def _agreement(slide: Slide, x_px: float, y_px: float, mpp: float) -> tuple[floa
     spread = [part.std() for part in means]
     if min(spread) < 1:
         return 0.0, max(spread)
-    return float(np.corrcoef(means[0], means[1])[0, 1]), max(spread)
+    # The lesser: what is noise has no more than every nth pixel of it on a coarse level.
+    return float(np.corrcoef(means[0], means[1])[0, 1]), min(spread)
