@@ -12,6 +12,10 @@ import pytest
 
 from histomix.errors import SectionError
 from histomix.spots.formats.cells.tables import read_h5ad_cells
+from histomix.spots.readers import read_section_spots
+
+from .ranger_files import table_of_genes, write_h5
+from .torture import inputs
 
 
 def written(path: Path, obs: dict[str, Any], **obsm: Any) -> Path:
@@ -40,3 +44,13 @@ def test_places_in_a_table(tmp_path: Path) -> None:
     table = pd.DataFrame({"x": [1.0, 2.0, 3.0], "y": 4.0}, index=["a", "b", "c"])
     found = read_h5ad_cells(written(tmp_path / "c.h5ad", {}, spatial=table), False).table
     assert found[["x", "y"]].to_numpy().tolist() == [[1, 4], [2, 4], [3, 4]]
+
+
+def test_cells_of_xenium_without_counts_are_told(tmp_path: Path) -> None:
+    inputs.xenium("csv")(tmp_path)
+    cells = inputs.cells()
+    counts = np.ones((len(cells) - 5, 7), int)
+    write_h5(tmp_path / "xenium" / "cell_feature_matrix.h5", list(cells.index[5:]), table_of_genes(7), counts)
+    found = read_section_spots(tmp_path / "xenium", "xenium", None, True, {"types": "types.csv", "at": "cells"})
+    assert found.adata.n_obs == len(cells) - 5
+    assert "5 cells of 300 have no counts and are dropped" in found.notes

@@ -16,8 +16,8 @@ _SIDE, _BLOCKS = 96, 12
 _FINER = 0.97
 #: Places of most contrast that are looked at, and the least contrast (SD of the means, of 255) that tells.
 _PLACES, _CONTRAST = 3, 8.0
-#: Of one picture the means correlate by .89 and more, though a level is two pixels off (four H&E sections of breast,
-#: levels by means and by every nth pixel); of one that is turned or flipped by .31 at most, in the middle of places.
+#: Of one picture the means correlate by .89 and more, though a level is two pixels off (four H&E sections, levels by
+#: means and by every nth pixel); of one that is turned or flipped by .26 at most, in the middle of the places.
 _SAME = 0.6
 
 
