@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import shutil
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ...common.paths import as_list
+from ...common.paths import as_list, refuse_replacing
 from ...common.storage.locks import folder_lock
 from ...common.words import counted
 from ...errors import FeatureError, HistomixError, MissingExtraError, ScaleWarning, SectionError, StorageError
@@ -146,6 +147,8 @@ def import_features(
         folder = None if out is None else Path(out)
         if folder is not None:
             require_folder(folder, own=OVERVIEW_OWN)
+            sections.refuse_replacing(folder, ".h5ad")
+            refuse_replacing(itertools.chain(*files.values()), [folder / f"{name}.h5ad" for name in sections.names])
             stack.enter_context(folder_lock(folder))
         report = stack.enter_context(progress_bars(progress))
         work = _Import(files, stated, folder, tolerance_um, average, check_alignment, report)
