@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,6 +95,13 @@ def test_counts_keep_their_unit_and_are_scaled_to_spots(counted: tuple[np.ndarra
     area = np.pi / 4 * 55**2 / 100**2
     scaled = score_map(_map(counts * area, "cells per spot"), cells=path, spot_um=55.0)
     assert scaled.table("truth").loc["map", "rmse"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["size_um", "spot_um"])
+@pytest.mark.parametrize("value", [0.0, -5.0, math.nan, math.inf])
+def test_lengths_that_are_none_are_refused(name: str, value: float) -> None:
+    with pytest.raises(InputError, match=f"{name} must be a positive number"):
+        score_map("no map is needed", cells="cells.csv", **{name: value})
 
 
 def test_relative_abundances_are_scored_by_shares_and_it_is_said(counted: tuple[np.ndarray, Path]) -> None:

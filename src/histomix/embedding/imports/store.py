@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import math
 import os
 import shutil
 import warnings
@@ -19,7 +20,15 @@ import pandas as pd
 from ...common.paths import as_list, refuse_replacing
 from ...common.storage.locks import folder_lock
 from ...common.words import counted
-from ...errors import FeatureError, HistomixError, MissingExtraError, ScaleWarning, SectionError, StorageError
+from ...errors import (
+    FeatureError,
+    HistomixError,
+    InputError,
+    MissingExtraError,
+    ScaleWarning,
+    SectionError,
+    StorageError,
+)
 from ...progress import Progress, progress_bars
 from ...provenance import digest_bytes, digest_json, require_folder
 from ...slides import Slide, TileSpec, tiles_at_spots, tissue_mask
@@ -140,6 +149,8 @@ def import_features(
 
     >>> features = hm.import_features("trident", "sheet.csv", "features-trident")  # doctest: +SKIP
     """
+    if tolerance_um is not None and not 0 <= tolerance_um < math.inf:
+        raise InputError(f"tolerance_um must be a number of um, not {tolerance_um!r}")
     stated = TileFacts(encoder=encoder, mpp=mpp, tile_um=tile_um, origin=origin, scale=scale)
     sections = Cohort.of(cohort)
     files = find_files(as_list(paths))

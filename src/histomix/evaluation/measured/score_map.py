@@ -116,6 +116,9 @@ def score_map(
         raise InputError("there is nothing to score the map against", hint="Give cells, regions or both")
     if expect and regions is None:
         raise InputError("expectations need regions", hint="Give --regions with --expect")
+    for length, value in (("size_um", size_um), ("spot_um", spot_um)):
+        if value is not None and not 0 < value < np.inf:
+            raise InputError(f"{length} must be a positive number, not {value!r}")
     one = CompositionMap.of(composition)
     manifest, name, where = one.manifest, safe_file_name(one.folder_name or "slide"), one.where
     values = one.values()
@@ -144,7 +147,7 @@ def score_map(
     truth = pd.DataFrame(index=values.index)
     if cells is not None:
         # The map's values answer for its tiles, however densely they lie.
-        count_um = size_um or one.tile_um
+        count_um = one.tile_um if size_um is None else size_um
         annotated, more = read_cells(cells, mpp)
         check_near(annotated[["x_px", "y_px"]].to_numpy(), size_px, "cells", os.fspath(cells))
         counted = cells_in_tiles(annotated, positions, count_um / mpp, min_cells=min_cells)
