@@ -13,7 +13,7 @@ import pandas as pd
 
 from ...abundance import Abundance, Vocabulary, read_vocabulary
 from ...common.metrics import RULES
-from ...common.naming import safe_file_name
+from ...common.naming import identity_key, safe_file_name
 from ...errors import InputError
 from ...maps import CompositionMap
 from ...progress import Progress, progress_bars
@@ -328,7 +328,7 @@ def _seen(manifest: Mapping[str, Any], donor: str | None) -> list[str]:
         return ["whose tissue this is was not said (--donor), so nothing shows that the head was not trained on it"]
     if not donors:
         return [f"the map does not say which donors its head was trained on, so nothing is known of donor {donor}"]
-    if donor in donors:
+    if identity_key(donor) in map(identity_key, donors):  # P01 is P1
         return [f"optimistic: the head was trained on donor {donor}"]
     return [f"donor {donor} is not among the {len(donors)} donors that the head was trained on"]
 
