@@ -144,7 +144,7 @@ def test_optimistic_folds_are_told_as_what_they_are(cohort: Planted) -> None:
     assert "by the choice of section folds (optimistic" in found.message
 
 
-@pytest.mark.parametrize(("one", "other"), [("P-01", "p 01"), ("Patient_7", "PATIENT7")])
+@pytest.mark.parametrize(("one", "other"), [("P-01", "p 01"), ("Patient_7", "PATIENT7"), ("P01", "P1")])
 def test_one_donor_under_two_names(cohort: Planted, one: str, other: str) -> None:
     cohort.donor.update(b1=one, c1=other)
     found = only(cohort.run(), "donors of like names", "warning")

@@ -106,6 +106,8 @@ def test_threads_reach_the_session(verb: str, monkeypatch: pytest.MonkeyPatch) -
         (("predict", "x", "--head", "x", "--out", " "), "--out is empty"),
         (("report", "x", "--out="), "--out is empty"),
         (("report", "x", "--out", "y", "--threads", "99999999999"), "less than or equal"),
+        (("score", "x", "--out", "y", "--seed", "-1"), "Invalid value for '--seed'"),
+        (("score", "x", "--out", "y", "--seed", "4294967296"), "Invalid value for '--seed'"),
     ],
 )
 def test_what_a_shell_makes_of_nothing_is_refused(words: tuple[str, ...], said: str) -> None:

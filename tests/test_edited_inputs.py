@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.sparse import csr_matrix
 
 import histomix as hm
 from histomix.common.tables import read_table
@@ -69,6 +70,20 @@ class TestEditedSheet:
             for use in (hm.train, hm.evaluate):
                 with pytest.raises(FeatureError, match=f"row 2.*{what}.*Embed again"):
                     use(sheet, small_job.features, small_job.labels)
+
+    def test_columns_in_another_order_and_sparse_tables_are_refused(self, small_job: Job) -> None:
+        sections = hm.read_cohort(small_job.sheet).names
+        whole = {name: ad.read_h5ad(small_job.features / f"{name}.h5ad") for name in sections}
+        sparse = whole[sections[1]].copy()
+        sparse.X = csr_matrix(np.asarray(sparse.X, np.float32))
+        changes = {
+            "in another order": whole[sections[1]][:, ::-1].copy(),
+            "other columns": whole[sections[1]][:, 1:].copy(),
+            "not a table of numbers": sparse,
+        }
+        for what, table in changes.items():
+            with pytest.raises(FeatureError, match=f"section {sections[1]} .*{what}"):
+                hm.train(small_job.sheet, whole | {sections[1]: table}, small_job.labels, head="ridge")
 
     def test_the_order_of_rows_moves_nothing(self, small_job: Job, tmp_path: Path) -> None:
         cohort = hm.read_cohort(small_job.sheet)

@@ -83,3 +83,13 @@ def test_an_export_to_a_full_disk_ends_with_its_reason(job: Job, tmp_path: Path)
     assert found.returncode == 1, found.stderr
     assert found.stderr.count("\n") == 1 and "slide.h5ad: the disk is full" in found.stderr
     assert not any((tmp_path / "x").iterdir())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+def test_words_that_find_no_space_are_an_error_in_words() -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "histomix", "encoders", "--json"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "error: the output cannot be written: no space is left" in done.stderr

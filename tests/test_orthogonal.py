@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,7 +83,8 @@ def test_a_perfect_map_is_perfect_and_a_shuffled_one_is_not(counted: tuple[np.nd
     row = found.metrics.query("head == 'map' and metric == 'pearson' and cell_type == 'T'")
     assert row["value"].item() == pytest.approx(expected)
     assert any("Q9 is not among" in note for note in found.summary["notes"])
-    assert any("optimistic" in note for note in score_map(_map(shares), cells=path, donor="P1").summary["notes"])
+    for donor in ("P1", "p01"):
+        assert any("optimistic" in note for note in score_map(_map(shares), cells=path, donor=donor).summary["notes"])
     assert any("nothing shows" in note for note in turned.summary["notes"])
 
 
@@ -94,6 +96,13 @@ def test_counts_keep_their_unit_and_are_scaled_to_spots(counted: tuple[np.ndarra
     area = np.pi / 4 * 55**2 / 100**2
     scaled = score_map(_map(counts * area, "cells per spot"), cells=path, spot_um=55.0)
     assert scaled.table("truth").loc["map", "rmse"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["size_um", "spot_um"])
+@pytest.mark.parametrize("value", [0.0, -5.0, math.nan, math.inf])
+def test_lengths_that_are_none_are_refused(name: str, value: float) -> None:
+    with pytest.raises(InputError, match=f"{name} must be a positive number"):
+        score_map("no map is needed", cells="cells.csv", **{name: value})
 
 
 def test_relative_abundances_are_scored_by_shares_and_it_is_said(counted: tuple[np.ndarray, Path]) -> None:

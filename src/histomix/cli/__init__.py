@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import sys
 
 
@@ -16,4 +18,10 @@ def main() -> None:
         # Names of slides and cell types may hold marks that a code page of Windows lacks.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    app(prog_name="histomix")
+    try:
+        app(prog_name="histomix")
+    except OSError as error:  # of what the verbs write, their sessions have told already
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        sys.stderr.write("error: the output cannot be written: no space is left where it goes. Make room, run again.\n")
+        os._exit(1)  # the interpreter would try to write the rest of it

@@ -30,6 +30,8 @@ _ARGUMENT = re.compile(r"(?<![#;\w.'-])([a-z][a-z_]+)=(\"[^\"]*\"|[A-Z]+\b)")
 _LOOKS = "look "
 #: More than any machine has; the libraries take a number of their own choice, or none.
 _MOST_THREADS = 4096
+#: What numpy and scikit-learn take.
+_LARGEST_SEED = 2**32 - 1
 _GOES_ON = "the same command goes on where it stopped"
 _ANEW = "nothing is left half-written; the same command begins anew"
 
@@ -44,7 +46,12 @@ _REFUSED_BY_THE_SYSTEM = {
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, for programs.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks; errors still show.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random: the same command, the same numbers.")]
+Seed = Annotated[
+    int,
+    typer.Option(
+        "--seed", min=0, max=_LARGEST_SEED, help="Seed of everything random: the same command, the same numbers."
+    ),
+]
 Threads = Annotated[
     int | None,
     typer.Option("--threads", min=1, max=_MOST_THREADS, help="CPU threads to use.", show_default="all", metavar="N"),

@@ -17,7 +17,7 @@ from ..common.anonymity.nameless import PATIENT_KEYS
 from ..common.anonymity.pseudonyms import Pseudonyms, open_pseudonyms
 from ..common.naming import SPREADSHEET_NOTE, spreadsheet_table
 from ..common.paths import as_list, paths_among
-from ..common.tables import write_parquet
+from ..common.tables import columns_or_none, write_parquet
 from ..common.words import RESEARCH_USE, counted
 from ..errors import HistomixError, InputError
 from ..maps import CompositionMap, MapSource, find_maps
@@ -38,6 +38,8 @@ _CELL_SIZE_TOLERANCE = 0.01
 _LARGE = 500_000_000
 #: Cells of a table that are written between two words about it.
 _CELLS = 1 << 18
+#: A column that each table has: a sheet of slides may be called slides.csv, too.
+_MARKS = {"cohort.csv": "measure", "slides.csv": "tiles", "tls_like.csv": "hot_spot"}
 _TABLES = ("cohort.csv", "slides.csv", "tls_like.csv", "cohort.parquet", "slides.parquet")
 
 
@@ -175,6 +177,7 @@ def cohort_tables(
         report = stack.enter_context(progress_bars(progress))
         if out is not None:
             require_folder(out, own="measures")
+            _refuse_other_tables(Path(out))
         files = None if out is None else stack.enter_context(TidyFiles(out))
         for number, source in enumerate(sources, start=1):
             try:
@@ -242,6 +245,15 @@ def cohort_tables(
         report("cohort (tables)", 1, 1)
     _remove_others(files.place, written)
     return replace(tables, files=written)
+
+
+def _refuse_other_tables(place: Path) -> None:
+    """Refuse to write over tables of the same names that are of somebody else."""
+    for name, column in _MARKS.items():
+        header = columns_or_none(place / name)
+        if header and column not in header:
+            what = "is no table of this command, and would be replaced"
+            raise InputError(what, where=place / name, hint="Choose another --out")
 
 
 def write_cohort(tables: CohortTables, out: str | os.PathLike[str]) -> dict[str, Path]:

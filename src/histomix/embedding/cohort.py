@@ -181,6 +181,7 @@ def embed(
             recorded = {}
             if folder is not None:
                 require_folder(folder, own=OVERVIEW_OWN)
+                sections.refuse_replacing(folder, ".h5ad")
                 stack.enter_context(folder_lock(folder))
                 recorded = read_overview(folder)
             source.recognise(recorded)

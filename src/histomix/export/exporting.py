@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -18,7 +19,7 @@ from ..common.anonymity.pseudonyms import Pseudonyms, open_pseudonyms
 from ..common.naming import file_key, safe_file_name, spreadsheet_table
 from ..common.paths import as_list, paths_among
 from ..common.storage.h5ad import write_h5ad
-from ..common.tables import write_parquet
+from ..common.tables import columns_or_none, write_parquet
 from ..common.words import RESEARCH_USE
 from ..errors import HistomixError, InputError, MissingExtraError, UnknownNameError
 from ..maps import CompositionMap, MapSource, find_maps
@@ -188,8 +189,24 @@ def _export(source: Path | CompositionMap, to: str, also: Also, out: Path, names
         name = one.name
         names.save()
     path = out / f"{safe_file_name(name)}{suffix}"
+    if not _is_export(path):
+        what = "is no export of a map (a file of spots may have this name), and would be replaced"
+        raise InputError(what, where=path, hint="Choose another --out")
     write(path, one, also)
     return path
+
+
+def _is_export(path: Path) -> bool:
+    """Whether nothing of somebody else's is lost where a table is written; pictures and GeoJSON are not looked into."""
+    if path.suffix == ".csv":
+        return not (header := columns_or_none(path)) or {"x_px", "y_px", "use"} <= set(header)
+    if path.suffix != ".h5ad" or not path.is_file():
+        return True
+    try:
+        with h5py.File(path) as file:
+            return "obs/dominant_type" in file
+    except OSError:  # cut short: of a run that was killed, or of no use to anybody
+        return True
 
 
 def _kept_features(one: CompositionMap) -> AnnData | None:

@@ -223,6 +223,17 @@ def _common_encoder(block: Mapping[str, AnnData], sections: Sequence[str]) -> di
         identity = encoder_identity(manifest)
         by = f"of section {sections[0]}"
         require_same_encoder(encoder_identity(first), identity, where=f"features of section {name}", expected_by=by)
+        table = block[name]
+        if not isinstance(table.X, np.ndarray) and not table.isbacked:
+            raise FeatureError(
+                f"the embeddings of section {name} are a {type(table.X).__name__}, not a table of numbers",
+                hint="Give them as NumPy array: X.toarray()",
+            )
+        if not table.var_names.equals(block[sections[0]].var_names):
+            raise FeatureError(
+                f"the embeddings of section {name} have other columns, or in another order, than those {by}",
+                hint="Give the features as histomix embed made them; their rows may be fewer, their columns stay",
+            )
     tile = {key: first["tile"][key] for key in ("size_px", "mpp")}
     return {**first["encoder"], **tile}
 

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..common.naming import file_name_fault
+from ..common.paths import refuse_replacing
 from ..common.words import counted
 from ..errors import SectionError, SlideError, UnknownSectionError
 from .formats import GENOME, SHEET_IMAGE, load_format
@@ -164,6 +165,18 @@ class Cohort:
             There is no such section, or its files cannot be used.
         """
         return _read_section(self._row(name), counts)
+
+    def refuse_replacing(self, folder: Path, *endings: str) -> None:
+        """Refuse a folder in which files called after the sections would take the place of files of the sheet.
+
+        Raises
+        ------
+        InputError
+            One of the files is spots, an image, counts or labels of a section.
+        """
+        inputs = [getattr(row, column, None) for row in self.rows for column in ("spots", "image", "counts", "labels")]
+        targets = [folder / f"{name}{ending}" for name in self.names for ending in endings]
+        refuse_replacing([Path(one) for one in inputs if isinstance(one, str | os.PathLike)], targets)
 
     def subset(self, names: Iterable[str]) -> Cohort:
         """The cohort of the named sections only, in the order given."""

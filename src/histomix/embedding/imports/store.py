@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
+import math
 import os
 import shutil
 import warnings
@@ -15,10 +17,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ...common.paths import as_list
+from ...common.paths import as_list, refuse_replacing
 from ...common.storage.locks import folder_lock
 from ...common.words import counted
-from ...errors import FeatureError, HistomixError, MissingExtraError, ScaleWarning, SectionError, StorageError
+from ...errors import (
+    FeatureError,
+    HistomixError,
+    InputError,
+    MissingExtraError,
+    ScaleWarning,
+    SectionError,
+    StorageError,
+)
 from ...progress import Progress, progress_bars
 from ...provenance import digest_bytes, digest_json, require_folder
 from ...slides import Slide, TileSpec, tiles_at_spots, tissue_mask
@@ -139,6 +149,8 @@ def import_features(
 
     >>> features = hm.import_features("trident", "sheet.csv", "features-trident")  # doctest: +SKIP
     """
+    if tolerance_um is not None and not 0 <= tolerance_um < math.inf:
+        raise InputError(f"tolerance_um must be a number of um, not {tolerance_um!r}")
     stated = TileFacts(encoder=encoder, mpp=mpp, tile_um=tile_um, origin=origin, scale=scale)
     sections = Cohort.of(cohort)
     files = find_files(as_list(paths))
@@ -146,6 +158,8 @@ def import_features(
         folder = None if out is None else Path(out)
         if folder is not None:
             require_folder(folder, own=OVERVIEW_OWN)
+            sections.refuse_replacing(folder, ".h5ad")
+            refuse_replacing(itertools.chain(*files.values()), [folder / f"{name}.h5ad" for name in sections.names])
             stack.enter_context(folder_lock(folder))
         report = stack.enter_context(progress_bars(progress))
         work = _Import(files, stated, folder, tolerance_um, average, check_alignment, report)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...abundance import Abundance
+from ...common.naming import identity_key
 from ...embedding import feature_manifest
 from ...errors import FeatureError, InputError
 from ...heads import TrainingSet
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 #: What each rule looks for.
 AUDIT_RULES = {
     "donors across folds": "a donor whose spots stand in training and in test",
-    "donors of like names": "two donors, on either side of a fold, whose names differ in case, spaces or signs only",
+    "donors of like names": "two donors, on either side of a fold, whose names differ in case, zeros or signs only",
     "one slide twice": "sections on either side of a fold that are of one image file",
     "near-duplicate sections": "sections on either side of a fold whose pictures are near copies",
     "adjacent levels": "sections of two donors that fit onto each other as levels of one block do",
@@ -169,7 +170,7 @@ def _names(training: TrainingSet, folds: list[Fold]) -> list[Finding]:
     donor = np.asarray(training.donor, dtype=str)
     alike: dict[str, set[str]] = {}
     for name in np.unique(donor).tolist():
-        alike.setdefault(re.sub(r"[\W_]+", "", name.casefold()) or name, set()).add(name)
+        alike.setdefault(re.sub(r"[\W_]+", "", identity_key(name)) or name, set()).add(name)
     across = []
     for names in alike.values():
         for fold in folds:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ...abundance import Abundance, Vocabulary, read_vocabulary
 from ...common.metrics import RULES
-from ...common.naming import safe_file_name
+from ...common.naming import identity_key, safe_file_name
 from ...errors import InputError
 from ...maps import CompositionMap
 from ...progress import Progress, progress_bars
@@ -119,6 +119,9 @@ def score_map(
         raise InputError("there is nothing to score the map against", hint="Give cells, regions or both")
     if expect and regions is None:
         raise InputError("expectations need regions", hint="Give --regions with --expect")
+    for length, value in (("size_um", size_um), ("spot_um", spot_um)):
+        if value is not None and not 0 < value < np.inf:
+            raise InputError(f"{length} must be a positive number, not {value!r}")
     with progress_bars(progress) as report:
         report(_TASK, 0, _STEPS)
         one = CompositionMap.of(composition)
@@ -149,7 +152,7 @@ def score_map(
         truth = pd.DataFrame(index=values.index)
         if cells is not None:
             # The map's values answer for its tiles, however densely they lie.
-            count_um = size_um or one.tile_um
+            count_um = one.tile_um if size_um is None else size_um
             report(_TASK, 1, _STEPS)
             annotated, more = read_cells(cells, mpp)
             report(_TASK, 2, _STEPS)
@@ -337,7 +340,7 @@ def _seen(manifest: Mapping[str, Any], donor: str | None) -> list[str]:
         return ["whose tissue this is was not said (--donor), so nothing shows that the head was not trained on it"]
     if not donors:
         return [f"the map does not say which donors its head was trained on, so nothing is known of donor {donor}"]
-    if donor in donors:
+    if identity_key(donor) in map(identity_key, donors):  # P01 is P1
         return [f"optimistic: the head was trained on donor {donor}"]
     return [f"donor {donor} is not among the {len(donors)} donors that the head was trained on"]
 
