@@ -81,7 +81,7 @@ def test_tables_that_cannot_be_made_leave_the_old_ones(tmp_path: Path, monkeypat
     cohort_tables(maps, out, progress=False)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     assert {"cohort.csv", "slides.csv", "manifest.json"} <= set(before)
-    monkeypatch.setattr(tables, "_joined", lambda *_: (_ for _ in ()).throw(InputError("fits no slide")))
+    monkeypatch.setattr(tables, "joined_with", lambda *_: (_ for _ in ()).throw(InputError("fits no slide")))
     with pytest.raises(InputError, match="fits no slide"):
         cohort_tables(maps, out, progress=False)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before

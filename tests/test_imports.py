@@ -302,7 +302,11 @@ def test_a_grid_whose_places_look_like_centres_is_remarked(
     name, one = next(iter(tiles.items()))
     steps = one.side / 2 + one.side * np.arange(4)
     grid = np.stack(np.meshgrid(steps, steps), axis=2).reshape(-1, 2)
-    np.savez(tmp_path / f"{one.name}.npz", features=np.ones((len(grid), 544), np.float32), coords=grid)
+    np.savez(
+        tmp_path / f"{one.name}.npz",
+        features=np.random.default_rng(0).random((len(grid), 544), np.float32),
+        coords=grid,
+    )
     stated = {**STATED_ALL, "origin": "corner"}
     hm.import_features(tmp_path, hm.read_cohort(job.sheet).subset([name]), **stated, tolerance_um=200.0)
     assert "look like the centres of a grid" in caplog.text and "56 um" in caplog.text

@@ -300,7 +300,7 @@ def test_cohort_tables_name_nobody(
     else:
         more = ["--pseudonym-key", tmp_path / "a.key.csv"]
     out.mkdir()
-    (out / "tls_like.csv").write_text("slide\nDOE^JANE\n")
+    (out / "tls_like.csv").write_text("slide,hot_spot\nDOE^JANE,1\n")
     words = ["cohort", maps, "--clinical", ward.clinical, "--out", out, "--anonymise", "--keep-column", "stage", *more]
     answer = run(*words)
     assert answer["slides"] == 5 and not leaks(out)
