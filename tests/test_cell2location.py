@@ -76,9 +76,6 @@ class Memory:
     def section(self, name: str, counts: bool = True) -> Section:
         return self.sections[name]
 
-    def refuse_replacing(self, folder: Path, *endings: str) -> None:
-        """There are no files that could be replaced."""
-
 
 def fitted(cohort: Memory, *args, **kwargs):  # type: ignore[no-untyped-def]
     kwargs = {"reference": REFERENCE, "max_epochs": 30, "cells_per_spot": 7, **kwargs}

@@ -68,9 +68,6 @@ class Memory:
             raise found
         return found
 
-    def refuse_replacing(self, folder: Path, *endings: str) -> None:
-        """There are no files that could be replaced."""
-
 
 def run(*args, **kwargs):  # type: ignore[no-untyped-def]
     return label(*args, **kwargs)

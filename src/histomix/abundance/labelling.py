@@ -183,7 +183,8 @@ def label(
     cohort = Cohort.of(cohort)
     if out is not None:  # found wanting before the work, not after it
         require_folder(out, own="unit")
-        cohort.refuse_replacing(Path(out), ".csv", ".sd.csv", ".reliability.csv")
+        if isinstance(cohort, Cohort):  # what only behaves as one has no files
+            cohort.refuse_replacing(Path(out), ".csv", ".sd.csv", ".reliability.csv")
         require_writable(out)
     if genome is not None:
         cohort = cohort.with_genome(genome)
