@@ -16,10 +16,13 @@ from histomix.common.naming import (
     file_name_fault,
     key_name,
     plain_text,
+    repeated,
     safe_file_name,
     spreadsheet_cell,
     spreadsheet_table,
 )
+from histomix.common.tables import refuse_twins
+from histomix.errors import InputError
 
 
 @pytest.mark.parametrize("name", ["A1", "S12-03456 A", "tumour.v2", "Präparat 7", "切片", "a-b_c"])
@@ -95,3 +98,16 @@ def test_text_of_a_figure() -> None:
 @pytest.mark.parametrize(("name", "key"), [("mlp-uni2-h", "mlp-uni2-h"), ("a b/c", "a_b_c"), ("=cmd()", "_cmd__")])
 def test_a_key_has_only_marks_that_spatialdata_takes(name: str, key: str) -> None:
     assert key_name(name) == key
+
+
+class _Watched(list[str]):
+    """Names that may be gone over, and not counted one by one: that grows with their square."""
+
+    def count(self, value: object) -> int:
+        raise AssertionError("a look at all names for each of them")
+
+
+def test_what_is_repeated_is_found_in_one_pass() -> None:
+    assert repeated(_Watched(["b", "a", "b", "c", "a", "b"])) == ["b", "a"] and not repeated(_Watched("abc"))
+    with pytest.raises(InputError, match="the column 'b' more than once"):
+        refuse_twins(_Watched(["", "", "b", "a", "b"]), Path("a.csv"))

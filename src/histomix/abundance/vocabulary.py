@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..common.naming import plain_name
+from ..common.naming import plain_name, repeated
 from ..common.yaml_text import YamlFile
 from ..errors import LabelError
 from ..provenance import digest_json
@@ -62,11 +62,11 @@ class Vocabulary:
 
     def __post_init__(self) -> None:
         mentioned = [name for group in self.merge.values() for name in group] + [*self.rename, *self.drop]
-        twice = sorted({name for name in mentioned if mentioned.count(name) > 1})
+        twice = sorted(repeated(mentioned))
         if twice:
             raise self._error(f"the cell type '{twice[0]}' is mentioned more than once", "Map each type once")
         targets = [*self.merge, *self.rename.values()]
-        same = sorted({name for name in targets if targets.count(name) > 1})
+        same = sorted(repeated(targets))
         if same:
             raise self._error(f"two entries give the name '{same[0]}'", "Merge the types under one name instead")
         if not all(self.merge.values()):

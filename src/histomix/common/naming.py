@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -82,6 +84,11 @@ _UNKNOWN = frozenset({"", "na", "n/a", "#n/a", "<na>", "nan", "none", "null", "u
 def file_key(name: str) -> str:
     """Equal for names that some file system takes for one: Windows and macOS tell neither case nor forms of accents."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def repeated(names: Iterable[str]) -> list[str]:
+    """Names that occur more than once, in the order of their first place; a table may have 20,000."""
+    return [name for name, times in Counter(names).items() if times > 1]
 
 
 def plain_name(name: object) -> str:

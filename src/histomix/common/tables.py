@@ -21,6 +21,7 @@ from ..errors import InputError, MissingExtraError, SectionError, missing_of
 from ..provenance import refuse_pipe
 from . import words
 from .memory import available_memory
+from .naming import repeated
 
 _SEPARATORS = ("\t", ",", ";")
 _MAX_HEADER = 1 << 26  # a first line of 26 k genes has 0.3 MB
@@ -222,9 +223,8 @@ def leaves_key_out(names: Sequence[str], width: int, path: Path, error: type[Inp
 
 def refuse_twins(names: Sequence[str], path: Path, error: type[InputError] = SectionError) -> None:
     """Refuse names of columns that occur more than once; an ``error`` names the first."""
-    again = next((name for name in names if name and names.count(name) > 1), None)
-    if again is not None:
-        raise error(f"has the column '{again}' more than once", where=path, hint="Keep it once")
+    if again := repeated(filter(None, names)):
+        raise error(f"has the column '{again[0]}' more than once", where=path, hint="Keep it once")
 
 
 def read_table(path: Path, error: type[InputError] = SectionError, *, empty_ok: bool = False) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from ..common.naming import repeated
 from ..common.yaml_text import compose, line_of
 from ..errors import InputError, MissingSheetError, SheetError
 from ..provenance import refuse_pipe
@@ -66,7 +67,7 @@ def _read_csv(content: str, path: Path, known: Collection[str]) -> SheetText:
         raise SheetError([f"it cannot be read as CSV ({error}); a quote may lack its partner"], where=path) from error
     first = next((number for number, line in enumerate(lines) if any(line)), 0)
     text = SheetText(columns=[name.strip() for name in lines[first]] if lines else [])
-    for name in sorted({name for name in text.columns if name and text.columns.count(name) > 1}):
+    for name in sorted(repeated(filter(None, text.columns))):
         text.faults.append(f"row {first + 1}, column '{name}': the column occurs more than once")
     for number, line in enumerate(lines[first + 1 :], start=first + 2):
         cells = [cell.strip() for cell in line]

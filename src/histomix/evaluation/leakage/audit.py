@@ -248,8 +248,7 @@ def _levels(
     which = "" if found["likest"] is None else f" (of each section the {found['likest']} of likest composition)"
     message = (
         f"{len(found['pairs'])} of {found['n_compared']} pairs of sections of two donors{which} fit onto each other as "
-        "levels "
-        f"of one block do (such as {a} and {b}: {first['score']:.2f}, where other donors stay below "
+        f"levels of one block do (such as {a} and {b}: {first['score']:.2f}, where other donors stay below "
         f"{found['threshold']:.2f}): are they of one donor?"
     )
     numbers = {**found, "n_pairs": len(found["pairs"]), "pairs": found["pairs"][:_EXAMPLES], "donors": donors}
